@@ -1,0 +1,68 @@
+"""Open-vocabulary part segmentation: one photo in, your own words, a label for every part out.
+
+    import partclipseg
+    segmenter = partclipseg.PartSegmenter.from_pretrained()
+    result = segmenter("photo.jpg", {"dog": ["head", "ear"], "bus": ["wheel"]})
+
+Names below are imported when first used, so that ``import partclipseg`` stays light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from partclipseg.errors import PartCLIPSegError, UsageError
+    from partclipseg.evaluation.protocol import Evaluator
+    from partclipseg.inference.result import PartResult
+    from partclipseg.inference.segmenter import PartSegmenter
+    from partclipseg.model.clipseg import CLIPSegBaseline
+    from partclipseg.model.config import PartCLIPSegConfig
+    from partclipseg.model.partclipseg import PartCLIPSegModel, PartCLIPSegOutput
+    from partclipseg.model.weights import load_reference_checkpoint
+    from partclipseg.vocabulary import ObjectPart, Vocabulary
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "CLIPSegBaseline": "model.clipseg",
+    "Evaluator": "evaluation.protocol",
+    "ObjectPart": "vocabulary",
+    "PartCLIPSegConfig": "model.config",
+    "PartCLIPSegError": "errors",
+    "PartCLIPSegModel": "model.partclipseg",
+    "PartCLIPSegOutput": "model.partclipseg",
+    "PartResult": "inference.result",
+    "PartSegmenter": "inference.segmenter",
+    "UsageError": "errors",
+    "Vocabulary": "vocabulary",
+    "load_reference_checkpoint": "model.weights",
+}
+
+__all__ = [  # noqa: RUF022  (the order of the house, not of the alphabet)
+    "Vocabulary",
+    "ObjectPart",
+    "PartSegmenter",
+    "PartResult",
+    "PartCLIPSegModel",
+    "CLIPSegBaseline",
+    "PartCLIPSegConfig",
+    "PartCLIPSegOutput",
+    "load_reference_checkpoint",
+    "Evaluator",
+    "PartCLIPSegError",
+    "UsageError",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'partclipseg' has no attribute {name!r}")
+    value = getattr(import_module(f"partclipseg.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

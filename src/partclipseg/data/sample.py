@@ -1,0 +1,30 @@
+"""The one value type that every data set yields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+UNLABELLED = -1
+"""No label: in `part_labels` no object-part, in `object_labels` no object."""
+
+OUTSIDE = -2
+"""In `object_labels`: an object is labelled here, but the vocabulary in use does not have it."""
+
+
+@dataclass(frozen=True)
+class PartSample:
+    """A photo and its two label maps, in the indices of the vocabulary in use.
+
+    Whatever a file says (255, 65535, polygons, category ids) is translated when it is read.
+    """
+
+    image: np.ndarray
+    """uint8 `[H, W, 3]`, RGB."""
+    part_labels: np.ndarray
+    """int32 `[H, W]`: index into `Vocabulary.object_parts`, or `UNLABELLED`."""
+    object_labels: np.ndarray
+    """int32 `[H, W]`: index into `Vocabulary.objects`, `UNLABELLED` or `OUTSIDE`."""
+    key: str
+    """Names the record within its data set, for reports and resuming."""

@@ -1,0 +1,1 @@
+"""The models: words and photos in, logits out."""

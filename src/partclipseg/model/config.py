@@ -2,39 +2,82 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import CLIPSegConfig
 
 from partclipseg.errors import PartCLIPSegError
 
+RELEASED = {
+    "extract_layers": [3, 6, 9],
+    "reduce_dim": 64,
+    "use_complex_transposed_convolution": True,
+    "vision_config": {"patch_size": 16},
+}
+"""What the released checkpoints (CLIP ViT-B/16, complex up-sampling head) differ in from CLIPSeg's defaults."""
+
 
 class PartCLIPSegConfig(CLIPSegConfig):
-    """`transformers.CLIPSegConfig` (towers, `extract_layers`, `reduce_dim`, …) and four fields of our own.
+    """`transformers.CLIPSegConfig` (towers, `extract_layers`, `reduce_dim`, …) and what PartCLIPSeg adds.
 
-    Args:
-        image_size: side of the square that photos are resized to before the towers, in pixels; 352 as published.
-        reference_object_lookup: read the object word of a class from the list [parts, objects, background] at
-            the object's index *without* its offset, as the released code does and its checkpoints were trained
-            with. False (the intended method) takes the object word itself.
-        visual_adapter_ratio: share of the adapter in each extracted activation, 0.2 as published.
-        mean, std: per-channel RGB normalisation of the photo (after division by 255); ImageNet's as published.
+    Raises `PartCLIPSegError` for values that no model can be built from.
     """
 
     model_type = "partclipseg"
 
-    def __init__(
-        self,
-        image_size: int = 352,
-        reference_object_lookup: bool = False,
-        visual_adapter_ratio: float = 0.2,
-        mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
-        std: tuple[float, float, float] = (0.229, 0.224, 0.225),
-        **kwargs: Any,
-    ) -> None:
-        self.image_size = image_size
-        self.reference_object_lookup = reference_object_lookup
-        self.visual_adapter_ratio = visual_adapter_ratio
-        self.mean = tuple(mean)
-        self.std = tuple(std)
-        super().__init__(**kwargs)
+    image_size: int | list[int] | tuple[int, int] = 352
+    """Height and width that photos are resized to, in pixels; one number for a square. 352 as published."""
+    reference_object_lookup: bool = False
+    """Read a class's object word at the object's index *without* the offset of the part words, as the released
+    code does and its checkpoints were trained with. False, the intended method, takes the object's own word."""
+    visual_adapter_ratio: float = 0.2
+    """Share of the adapter in each extracted activation; 0.2 as published."""
+    image_mean: list[float] | tuple[float, ...] = (0.485, 0.456, 0.406)
+    image_std: list[float] | tuple[float, ...] = (0.229, 0.224, 0.225)
+    """Normalisation of the RGB channels after division by 255; ImageNet's as published."""
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        blocks = self.vision_config.num_hidden_layers
+        if not self.extract_layers or any(not 0 <= layer < blocks for layer in self.extract_layers):
+            raise PartCLIPSegError(
+                f"extract_layers {tuple(self.extract_layers)} must name blocks of the vision tower, 0 to {blocks - 1}"
+            )
+        if list(self.extract_layers) != sorted(set(self.extract_layers)):
+            raise PartCLIPSegError(f"extract_layers {tuple(self.extract_layers)} must rise")
+        if self.reduce_dim % self.decoder_num_attention_heads:
+            raise PartCLIPSegError(
+                f"reduce_dim {self.reduce_dim} must be a multiple of decoder_num_attention_heads "
+                f"{self.decoder_num_attention_heads}"
+            )
+        if not 0 <= self.conditional_layer < len(self.extract_layers):
+            raise PartCLIPSegError(
+                f"conditional_layer {self.conditional_layer} must be one of the {len(self.extract_layers)} decoder layers"
+            )
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Height and width of the model's input, in pixels."""
+        size = self.image_size
+        return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+    @classmethod
+    def from_reference(cls, values: Mapping[str, Any] | None = None) -> PartCLIPSegConfig:
+        """From the configuration dictionary that the reference builds its model with; its defaults if None.
+
+        The result asks for the reference's object lookup, which its checkpoints were trained with. Raises
+        `PartCLIPSegError` if the dictionary lacks the two towers.
+        """
+        values = dict(RELEASED if values is None else values)
+        if "vision_config" not in values:
+            raise PartCLIPSegError("a reference configuration needs vision_config (and usually text_config)")
+        for key in ("architectures", "model_type", "transformers_version", "_name_or_path"):
+            values.pop(key, None)
+        return cls(**{"reference_object_lookup": True, **values})
+
+
+class CLIPSegBaselineConfig(PartCLIPSegConfig):
+    """The same fields for the fine-tuned CLIPSeg baseline; `reference_object_lookup` has no meaning there."""
+
+    model_type = "clipseg-baseline"

@@ -1,0 +1,198 @@
+"""The decoders: a CLIPSeg decoder for many conditions at once, and the composition of parts with objects.
+
+Letters in shapes: B photos, N conditions (words and background), K classes (object-parts and background),
+T image tokens (one class token, then g·g'), D word width, C decoder width, V vision width, h·w logits.
+Method: Choi et al., "Understanding Multi-Granularity for Open-Vocabulary Part Segmentation" (NeurIPS 2024),
+on Lüddecke & Ecker, "Image Segmentation Using Text and Image Prompts" (CVPR 2022).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import initialization as init
+
+from partclipseg.model.config import PartCLIPSegConfig
+
+
+class FiLM(nn.Module):
+    """Feature-wise linear modulation: scales and shifts features by a word."""
+
+    def __init__(self, word_width: int, width: int) -> None:
+        super().__init__()
+        self.mul = nn.Linear(word_width, width)
+        self.add = nn.Linear(word_width, width)
+
+    def forward(self, features: Tensor, words: Tensor) -> Tensor:
+        """`features [B, 1 or N, T, C]`, `words [N, D]` → `[B, N, T, C]`."""
+        return torch.addcmul(self.add(words).unsqueeze(1), self.mul(words).unsqueeze(1), features)
+
+
+class DecoderLayer(nn.Module):
+    """A post-norm transformer layer that can also return the attention of chosen rows."""
+
+    def __init__(self, width: int, heads: int, hidden: int, eps: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.project = nn.Linear(width, width)
+        self.norm1 = nn.LayerNorm(width, eps=eps)
+        self.expand = nn.Linear(width, hidden)
+        self.contract = nn.Linear(hidden, width)
+        self.norm2 = nn.LayerNorm(width, eps=eps)
+
+    def forward(self, x: Tensor, attention_rows: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """`x [M, T, C]` → the same shape, and the head-averaged attention `[R, T, T]` of `attention_rows [R]`.
+
+        Only the asked rows' probabilities are ever held in memory; the layer itself uses fused attention.
+        """
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # 3 x [M, heads, T, C/heads]
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        x = self.norm1(x + self.project(mixed.transpose(1, 2).flatten(2)))  # [M, T, C]
+        x = self.norm2(x + self.contract(F.relu(self.expand(x))))
+        if attention_rows is None:
+            return x, None
+        scale = q.shape[-1] ** -0.5
+        scores = (q[attention_rows] * scale) @ k[attention_rows].transpose(-1, -2)  # [R, heads, T, T]
+        return x, scores.softmax(-1, dtype=torch.float32).mean(1)
+
+
+def upsampling_head(config: PartCLIPSegConfig) -> nn.Sequential:
+    """Token features `[M, C, g, g']` → logits `[M, 1, h, w]`, CLIPSeg's complex or simple form."""
+    width, patch = config.reduce_dim, config.vision_config.patch_size
+    if not config.use_complex_transposed_convolution:
+        return nn.Sequential(nn.ConvTranspose2d(width, 1, patch, stride=patch))
+    step = patch // 4
+    return nn.Sequential(
+        nn.Conv2d(width, width, 3, padding=1),
+        nn.ReLU(),
+        nn.ConvTranspose2d(width, width // 2, step, stride=step),
+        nn.ReLU(),
+        nn.ConvTranspose2d(width // 2, 1, step, stride=step),
+    )
+
+
+class ConditionDecoder(nn.Module):
+    """CLIPSeg's decoder, run for every condition of every photo: the baseline is this and nothing more."""
+
+    def __init__(self, config: PartCLIPSegConfig) -> None:
+        super().__init__()
+        depth, vision = len(config.extract_layers), config.vision_config
+        self.conditional_layer = config.conditional_layer
+        self.film = FiLM(config.projection_dim, config.reduce_dim)
+        self.reduce = nn.ModuleList(nn.Linear(vision.hidden_size, config.reduce_dim) for _ in range(depth))
+        self.layers = nn.ModuleList(
+            DecoderLayer(
+                config.reduce_dim,
+                config.decoder_num_attention_heads,
+                config.decoder_intermediate_size,
+                vision.layer_norm_eps,
+            )
+            for _ in range(depth)
+        )
+        self.upsample = upsampling_head(config)
+
+    def condition_features(
+        self, activations: Sequence[Tensor], conditions: Tensor, attention_rows: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Token features of every condition, without the class token.
+
+        Args:
+            activations: one `[B, T, V]` per decoder layer, deepest first.
+            conditions: `[N, D]`.
+            attention_rows: int64 `[R]`, rows of the flattened `B·N` whose attention is wanted.
+
+        Returns `[B, N, T-1, C]`, and the last layer's attention `[R, T, T]` or None.
+        """
+        batch, count = activations[0].shape[0], conditions.shape[0]
+        x, attention = None, None
+        for index, (activation, reduce, layer) in enumerate(zip(activations, self.reduce, self.layers, strict=True)):
+            reduced = reduce(activation).unsqueeze(1)  # [B, 1, T, C], once a photo, not once a condition
+            x = reduced if x is None else reduced + x  # [B, 1 or N, T, C]
+            if index == self.conditional_layer:
+                x = self.film(x, conditions)  # [B, N, T, C]
+            last = index == len(self.layers) - 1
+            flat, attention = layer(x.flatten(0, 1), attention_rows if last else None)
+            x = flat.unflatten(0, (batch, -1))
+        assert x is not None and x.shape[1] == count
+        return x[:, :, 1:], attention
+
+    def logits(self, features: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Up-sample `[B, N, g·g', C]` to `[B, N, h, w]`."""
+        return _upsample(self.upsample, features, grid)
+
+
+class PartDecoder(ConditionDecoder):
+    """Adds the object-parts: features and words of a part and an object are merged, then modulated again."""
+
+    def __init__(self, config: PartCLIPSegConfig) -> None:
+        super().__init__(config)
+        width, word_width = config.reduce_dim, config.projection_dim
+        self.merge_features = nn.Linear(2 * width, width)
+        """[part features ; object features] → class features."""
+        self.merge_words = nn.Linear(2 * word_width, word_width)
+        """[object word ; part word] → class word."""
+        self.class_film = FiLM(word_width, width)
+        self.class_upsample = upsampling_head(config)
+
+    def class_logits(
+        self,
+        features: Tensor,
+        conditions: Tensor,
+        part_rows: Tensor,
+        object_rows: Tensor,
+        object_word_rows: Tensor,
+        grid: tuple[int, int],
+    ) -> Tensor:
+        """Logits of K classes, each a pair of conditions.
+
+        Args:
+            features: `[B, N, g·g', C]` from `condition_features`.
+            conditions: `[N, D]`.
+            part_rows, object_rows: int64 `[K]`, the two conditions of each class.
+            object_word_rows: int64 `[K]`, the condition whose word stands for the object; `object_rows` in the
+                intended method.
+
+        Returns `[B, K, h, w]`.
+        """
+        # Both merges are linear, so each condition goes through its half once and pairs are sums of halves.
+        of_part, of_object = self.merge_features.weight.chunk(2, dim=1)
+        merged = (
+            F.linear(features, of_part, self.merge_features.bias)[:, part_rows]
+            + F.linear(features, of_object)[:, object_rows]
+        )  # [B, K, g·g', C]
+        word_of_object, word_of_part = self.merge_words.weight.chunk(2, dim=1)
+        words = (
+            F.linear(conditions, word_of_object, self.merge_words.bias)[object_word_rows]
+            + F.linear(conditions, word_of_part)[part_rows]
+        )  # [K, D]
+        return _upsample(self.class_upsample, self.class_film(merged, words), grid)
+
+    @torch.no_grad()
+    def copy_to_classes(self) -> None:
+        """Start the classes' FiLM and up-sampling head as copies of the conditions' own, as published."""
+        for target, source in ((self.class_film, self.film), (self.class_upsample, self.upsample)):
+            for copy, original in zip(target.parameters(), source.parameters(), strict=True):
+                init.copy_(copy, original)
+
+    @torch.no_grad()
+    def average_merges(self) -> None:
+        """Start both merges as the mean of their halves: an untrained class is its part and object averaged."""
+        for merge in (self.merge_features, self.merge_words):
+            half = torch.eye(merge.out_features, dtype=merge.weight.dtype, device=merge.weight.device) / 2
+            init.copy_(merge.weight, torch.cat([half, half], dim=1))
+            init.zeros_(merge.bias)
+
+    @torch.no_grad()
+    def randomise_merges(self) -> None:
+        """Start both merges at random, as the reference does."""
+        for merge in (self.merge_features, self.merge_words):
+            merge.reset_parameters()
+
+
+def _upsample(head: nn.Sequential, features: Tensor, grid: tuple[int, int]) -> Tensor:
+    maps = features.flatten(0, 1).transpose(1, 2).unflatten(2, grid)  # [B·N, C, g, g']
+    return head(maps).squeeze(1).unflatten(0, features.shape[:2])  # [B, N, h, w]

@@ -1,0 +1,112 @@
+"""PartCLIPSeg: a photo and words in, logits of generalized parts, objects and object-parts out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from partclipseg.model.config import PartCLIPSegConfig
+from partclipseg.model.decoder import PartDecoder
+from partclipseg.model.towers import CLIPSegTowers, PartCLIPSegOutput
+from partclipseg.vocabulary import Vocabulary
+
+__all__ = ["PartCLIPSegModel", "PartCLIPSegOutput"]
+
+
+class PartCLIPSegModel(CLIPSegTowers):
+    """Object-parts composed of generalized parts and objects (Choi et al., NeurIPS 2024).
+
+    Conditions are ordered part words, object words, background: `N = N_p + N_o + 1`.
+    """
+
+    decoder: PartDecoder
+
+    def __init__(self, config: PartCLIPSegConfig) -> None:
+        super().__init__(config)
+        self.decoder = PartDecoder(config)
+        self.post_init()
+
+    def prompts(self, vocabulary: Vocabulary) -> list[str]:
+        """The bare words, parts first, then objects: `N_p + N_o` strings."""
+        return [*vocabulary.parts, *vocabulary.objects]
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        *,
+        class_to_part: Tensor,
+        class_to_object: Tensor,
+        text_embeddings: Tensor | None = None,
+        num_parts: int | None = None,
+        attention_pairs: Tensor | None = None,
+    ) -> PartCLIPSegOutput:
+        """Logits of every part, object and object-part for every photo.
+
+        Args:
+            pixel_values: float `[B, 3, H, W]`, RGB, normalised with the configuration's mean and std.
+            input_ids, attention_mask: int64 `[N_p + N_o, L]`, the tokens of `prompts(vocabulary)`.
+            class_to_part, class_to_object: int64 `[N_c]`, from the vocabulary.
+            text_embeddings: `[N_p + N_o, D]` from `encode_text`, in place of the tokens.
+            num_parts: `N_p`; saves reading it off `class_to_part`, which a compiled graph cannot do.
+            attention_pairs: int64 `[P, 2]`, (photo, k): class k where `k < N_c`, else object `k - N_c`.
+        """
+        # 1. Words: [N, D], background last.
+        if text_embeddings is None:
+            if input_ids is None or attention_mask is None:
+                raise TypeError("give input_ids and attention_mask, or text_embeddings")
+            text_embeddings = self.encode_text(input_ids, attention_mask)
+        conditions = torch.cat([text_embeddings.to(self.dtype), self.background])
+        num_parts = int(class_to_part.max()) + 1 if num_parts is None else num_parts
+
+        # 2. Photo: three activations [B, T, V].
+        grid = self.grid(pixel_values)
+        activations = self.encode_photo(pixel_values)
+
+        # 3. One decoder pass for each condition: features [B, N, g·g', C].
+        part_rows, object_rows = class_to_part, class_to_object + num_parts  # [N_c]
+        attention_rows, of_pairs = None, None
+        if attention_pairs is not None:
+            attention_rows, of_pairs = _condition_rows(
+                attention_pairs, part_rows, object_rows, num_parts, len(conditions)
+            )
+        features, attention = self.decoder.condition_features(activations, conditions, attention_rows)
+
+        # 4. Logits of the words themselves: [B, N, h, w].
+        word_logits = self.decoder.logits(features, grid)
+
+        # 5. Logits of the object-parts: [B, N_c + 1, h, w]; background pairs with itself.
+        background = part_rows.new_full((1,), len(conditions) - 1)
+        part_rows, object_rows = torch.cat([part_rows, background]), torch.cat([object_rows, background])
+        object_word_rows = object_rows
+        if self.config.reference_object_lookup:
+            object_word_rows = torch.cat([class_to_object, background])  # the offset is missing: reference defect D1
+        class_logits = self.decoder.class_logits(
+            features, conditions, part_rows, object_rows, object_word_rows, grid
+        )
+
+        # 6. Attention of the asked pairs: mean of the part's and the object's.
+        if attention is not None and of_pairs is not None:
+            attention = attention[of_pairs].mean(1)  # [P, 2, T, T] -> [P, T, T]
+        return PartCLIPSegOutput(
+            object_part_logits=class_logits,
+            object_logits=word_logits[:, num_parts:],
+            part_logits=word_logits[:, :num_parts],
+            attention=attention,
+        )
+
+
+def _condition_rows(
+    pairs: Tensor, part_rows: Tensor, object_rows: Tensor, num_parts: int, num_conditions: int
+) -> tuple[Tensor, Tensor]:
+    """Rows of the flattened `B·N` conditions that the pairs need, each once, and where each pair finds its two.
+
+    Returns int64 `[R]` and `[P, 2]`; an object's pair finds the same row twice.
+    """
+    photo, index = pairs.unbind(1)  # [P]
+    objects = torch.arange(num_parts, num_conditions - 1, device=pairs.device)  # [N_o]
+    of_part, of_object = torch.cat([part_rows, objects])[index], torch.cat([object_rows, objects])[index]
+    rows = torch.stack([of_part, of_object], dim=1) + (photo * num_conditions).unsqueeze(1)  # [P, 2]
+    needed, of_pairs = torch.unique(rows, return_inverse=True)
+    return needed, of_pairs

@@ -1,0 +1,150 @@
+"""What PartCLIPSeg and the CLIPSeg baseline share: CLIP's two towers, the visual adapter, the background word."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import initialization as init
+from transformers.modeling_utils import PreTrainedModel
+from transformers.models.clipseg.modeling_clipseg import CLIPSegModel
+from transformers.utils.generic import ModelOutput
+
+from partclipseg.errors import PartCLIPSegError
+from partclipseg.model.config import PartCLIPSegConfig
+from partclipseg.model.decoder import ConditionDecoder, PartDecoder
+from partclipseg.vocabulary import Vocabulary
+
+
+@dataclass
+class PartCLIPSegOutput(ModelOutput):
+    """What both models answer; logits are before the sigmoid, at the decoder's size h·w."""
+
+    object_part_logits: Tensor | None = None
+    """`[B, N_c + 1, h, w]`, background last."""
+    object_logits: Tensor | None = None
+    """`[B, N_o + 1, h, w]`, background last; None for the baseline, which has no object branch."""
+    part_logits: Tensor | None = None
+    """`[B, N_p, h, w]`, generalized parts; None for the baseline."""
+    attention: Tensor | None = None
+    """float32 `[P, T, T]`: for each asked pair the last decoder layer's attention, averaged over the heads
+    (rows are queries, the class token first); for an object-part the mean of its part's and its object's map."""
+
+
+class VisualAdapter(nn.Module):
+    """The bottleneck added to the extracted activations: `V → V/4 → V`, ReLU after both, no biases."""
+
+    def __init__(self, width: int, ratio: float) -> None:
+        super().__init__()
+        self.ratio = ratio
+        self.down = nn.Linear(width, width // 4, bias=False)
+        self.up = nn.Linear(width // 4, width, bias=False)
+
+    def forward(self, activation: Tensor) -> Tensor:
+        """`[B, T, V]` → the same shape: `(1 - ratio)·a + ratio·relu(up(relu(down(a))))`."""
+        return torch.lerp(activation, F.relu(self.up(F.relu(self.down(activation)))), self.ratio)
+
+
+class CLIPSegTowers(PreTrainedModel):
+    """Base class: photo and words to activations and embeddings; the subclasses decode them."""
+
+    config_class = PartCLIPSegConfig
+    config: PartCLIPSegConfig
+    main_input_name = "pixel_values"
+    supports_gradient_checkpointing = False
+    _supports_sdpa = True
+    _no_split_modules = ["CLIPSegEncoderLayer"]  # noqa: RUF012  (transformers' own convention)
+
+    decoder: ConditionDecoder
+
+    def __init__(self, config: PartCLIPSegConfig) -> None:
+        super().__init__(config)
+        self.clip = CLIPSegModel(config)
+        self.visual_adapter = VisualAdapter(config.vision_config.hidden_size, config.visual_adapter_ratio)
+        self.background = nn.Parameter(torch.empty(1, config.projection_dim))
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # The towers bring their own initialisation; transformers would give the new layers std 1.0.
+        if isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            init.kaiming_uniform_(module.weight, a=5**0.5)  # PyTorch's own default: std 1/sqrt(3·fan_in)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, CLIPSegTowers):
+            init.normal_(module.background, std=module.config.projection_dim**-0.5)  # a vector of norm 1
+        elif isinstance(module, PartDecoder):
+            module.copy_to_classes()
+            module.average_merges()
+
+    # -- interface of both models -----------------------------------------------------------------------------
+
+    def prompts(self, vocabulary: Vocabulary) -> list[str]:
+        """The strings whose embeddings `forward` expects, in its order."""
+        raise TypeError(f"{type(self).__name__} does not say how to prompt")
+
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Word embeddings `[K, D]` of `K` prompts, int64 ids and mask `[K, L]`; not normalised.
+
+        Padding that no prompt uses is cut off first: the text tower is causal and reads at the end token.
+        """
+        if not torch.compiler.is_compiling():
+            longest = int(attention_mask.sum(1).max())
+            input_ids, attention_mask = input_ids[:, :longest], attention_mask[:, :longest]
+        pooled = self.clip.text_model(input_ids=input_ids, attention_mask=attention_mask).pooler_output
+        return self.clip.text_projection(pooled)
+
+    def encode_photo(self, pixel_values: Tensor) -> list[Tensor]:
+        """Adapted activations `[B, T, V]` of the extracted blocks, deepest first; later blocks are not run.
+
+        `pixel_values [B, 3, H, W]` are normalised; H and W may differ. Raises `PartCLIPSegError` for photos
+        smaller than one patch.
+        """
+        vision = self.clip.vision_model
+        self.grid(pixel_values)
+        hidden = vision.pre_layrnorm(vision.embeddings(pixel_values.to(self.dtype), interpolate_pos_encoding=True))
+        activations: list[Tensor] = []
+        for index in range(max(self.config.extract_layers) + 1):
+            hidden = vision.encoder.layers[index](hidden, attention_mask=None)  # [B, T, V]
+            if index in self.config.extract_layers:
+                activations.append(self.visual_adapter(hidden))
+        return activations[::-1]
+
+    def grid(self, pixel_values: Tensor) -> tuple[int, int]:
+        """Rows and columns of patches of `pixel_values [B, 3, H, W]`."""
+        patch = self.config.vision_config.patch_size
+        rows, columns = pixel_values.shape[-2] // patch, pixel_values.shape[-1] // patch
+        if rows < 1 or columns < 1:
+            raise PartCLIPSegError(
+                f"photos of {pixel_values.shape[-2]}x{pixel_values.shape[-1]} pixels are smaller than one patch: "
+                f"resize them to at least {patch}x{patch}"
+            )
+        return rows, columns
+
+    # -- training ---------------------------------------------------------------------------------------------
+
+    def train_published_parameters(self, background: bool = True) -> None:
+        """Freeze all but what the paper trains: adapter, token and position embeddings of the text, decoder.
+
+        `background` trains the background word too, which the reference leaves at its random start.
+        """
+        self.requires_grad_(False)
+        self.visual_adapter.requires_grad_(True)
+        self.clip.text_model.embeddings.requires_grad_(True)
+        self.decoder.requires_grad_(True)
+        self.background.requires_grad_(background)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers; a CLIPSeg checkpoint is accepted too, as the start of a model of this class.
+
+        Raises `PartCLIPSegError` where neither a directory nor the hub has the name.
+        """
+        from partclipseg.model import weights
+
+        return weights.load_pretrained(cls, pretrained_model_name_or_path, super().from_pretrained, *args, **kwargs)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import warnings
 from collections.abc import Iterable
 from glob import glob, has_magic
 from pathlib import Path
@@ -15,8 +14,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from partclipseg.errors import PartCLIPSegError, UsageError
 
-MAX_PIXELS = 100_000_000
-"""Default limit of `read_photo`, in pixels (width times height): above any camera, below any memory bomb."""
+MAX_PIXELS = 80_000_000
+"""Default limit of `read_photo`, in pixels (width times height). Pillow starts to warn just above it."""
 
 PHOTO_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .avif .bmp .gif .tif .tiff .jp2 .ppm .pgm .pbm .pnm .tga".split()
@@ -40,7 +39,7 @@ def read_photo(source: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         source: path, encoded bytes, binary file object, PIL image, or uint8 array `[H, W]`, `[H, W, 1]`,
             `[H, W, 3]` (RGB) or `[H, W, 4]` (RGBA).
         max_pixels: refuse larger photos. The size is read from the header, before anything is decoded.
-            Pillow's own limit (`PIL.Image.MAX_IMAGE_PIXELS`, twice that value) stays in force.
+            Pillow's own limit, twice `PIL.Image.MAX_IMAGE_PIXELS`, stays in force.
 
     Raises:
         PhotoError: missing, empty, truncated, too large, or not a photo.
@@ -51,19 +50,16 @@ def read_photo(source: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         name = _printable(getattr(source, "filename", "") or "the given image")
         return _decode(source, name, max_pixels)
     content, name = _open(source)
-    with warnings.catch_warnings():
-        # Our own limit follows; Pillow's warning about large photos would only repeat it.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            image = Image.open(content)
-        except Image.DecompressionBombError:
-            raise PhotoError(f"{name}: more pixels than the limit of Pillow: make the photo smaller") from None
-        except (UnidentifiedImageError, SyntaxError) as error:
-            raise PhotoError(f"{name}: not a photo in a known format: convert it to JPEG or PNG") from error
-        except OSError as error:
-            raise PhotoError(f"{name}: cannot be read ({error.strerror or error}): check the file") from error
-        except Exception as error:  # a damaged header makes the format readers raise almost anything
-            raise PhotoError(f"{name}: damaged ({error}): replace the file") from error
+    try:
+        image = Image.open(content)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PhotoError(f"{name}: too many pixels ({error}): make the photo smaller") from error
+    except UnidentifiedImageError as error:
+        raise PhotoError(f"{name}: not a photo in a known format: convert it to JPEG or PNG") from error
+    except PermissionError as error:
+        raise PhotoError(f"{name}: may not be read: change the permissions of the file") from error
+    except Exception as error:  # damaged headers make the format readers raise almost anything
+        raise PhotoError(f"{name}: truncated or damaged ({error}): replace the file") from error
     with image:
         return _decode(image, name, max_pixels)
 

@@ -1,0 +1,164 @@
+"""Label maps against the goldens, and against the definition written out in full."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from partclipseg.inference import label_maps
+from partclipseg.inference.label_maps import oracle_obj, pred_all, upsample
+from partclipseg.vocabulary import Vocabulary
+
+SHARED = Path(__file__).resolve().parents[3] / "shared"
+CASES = [SHARED / "reference" / "golden" / name for name in ("case_a", "case_b")]
+
+
+def load_case(folder: Path):
+    """The stored test logits as a model output, with the words they belong to."""
+    if not folder.is_dir():
+        pytest.skip("the golden tensors are not here")
+    from safetensors.torch import load_file
+
+    tensors = {k: v for k, v in load_file(folder / "tensors.safetensors").items() if k.startswith("test.")}
+    meta = json.loads((folder / "meta.json").read_text())
+    vocabulary = Vocabulary.from_names(meta["test_classes"])
+    n_parts = len(vocabulary.parts)
+    output = SimpleNamespace(
+        part_logits=tensors["test.logits"][:, :n_parts],
+        object_logits=tensors["test.logits"][:, n_parts:],
+        object_part_logits=tensors["test.part_object_logits"],
+    )
+    return tensors, meta, vocabulary, output
+
+
+@pytest.mark.parametrize("folder", CASES, ids=lambda path: path.name)
+def test_pred_all_is_the_reference_at_every_pixel(folder):
+    tensors, meta, vocabulary, output = load_case(folder)
+    expected_scores = tensors["test.pred_all_scores"]
+    expected = expected_scores.argmax(0)
+    expected[expected == len(vocabulary)] = -1
+
+    (maps,) = pred_all(output, [tuple(meta["photo_size"])], vocabulary.class_to_object)
+
+    assert torch.equal(maps.label_map, expected)
+    # 1e-6: one float32 sigmoid and one interpolation, whose order of additions may differ by version.
+    torch.testing.assert_close(maps.scores, expected_scores.amax(0), atol=1e-6, rtol=0)
+    objects = [meta["test_objects"].index(word) for word in vocabulary.objects] + [len(meta["test_objects"])]
+    assert torch.equal(torch.tensor(objects)[maps.object_map], tensors["test.object_map"])
+
+
+@pytest.mark.parametrize("folder", CASES, ids=lambda path: path.name)
+def test_oracle_obj_is_the_reference_at_every_pixel(folder):
+    tensors, meta, vocabulary, output = load_case(folder)
+    labels = tensors["test.object_labels"]
+    present = [meta["test_objects"][index] for index in labels.unique().tolist() if index != 255]
+    indices = [vocabulary.objects.index(word) for word in present if word in vocabulary.objects]
+    assert indices, "the case shows no object of the vocabulary"
+
+    (maps,) = oracle_obj(output, [tuple(meta["photo_size"])], vocabulary.class_to_object, [indices])
+
+    expected = tensors["test.oracle_scores"]
+    assert torch.equal(maps.label_map, expected.argmax(0))
+    torch.testing.assert_close(maps.scores, expected.amax(0), atol=1e-6, rtol=0)  # as above
+
+
+@pytest.mark.parametrize("folder", CASES, ids=lambda path: path.name)
+def test_upsampled_part_scores_are_the_reference(folder):
+    tensors, meta, _, output = load_case(folder)
+    scores = upsample(output.part_logits[0], tuple(meta["photo_size"])).sigmoid()
+    torch.testing.assert_close(scores, tensors["test.part_scores"], atol=1e-6, rtol=0)  # as above
+
+
+def random_output(seed: int, n_objects: int = 3, n_classes: int = 7, batch: int = 1, gated: bool = True):
+    generator = torch.Generator().manual_seed(seed)
+    class_to_object = torch.cat(
+        [torch.arange(n_objects), torch.randint(n_objects, (n_classes - n_objects,), generator=generator)]
+    )
+    return class_to_object, SimpleNamespace(
+        object_logits=torch.randn(batch, n_objects + 1, 9, 8, generator=generator) if gated else None,
+        object_part_logits=torch.randn(batch, n_classes + 1, 9, 8, generator=generator),
+    )
+
+
+def by_definition(output, size, class_to_object):
+    """method.md's Pred-All, literally: probabilities times the object gate, argmax over classes and background."""
+    scores = upsample(output.object_part_logits[0], size).sigmoid()
+    if output.object_logits is not None:
+        objects = upsample(output.object_logits[0], size).sigmoid().argmax(0)
+        n_objects = output.object_logits.shape[1] - 1
+        for channel, owner in enumerate([*class_to_object.tolist(), n_objects]):
+            scores[channel][objects != owner] = 0
+    return scores.amax(0), scores.argmax(0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(0, 10_000),
+    st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    st.booleans(),
+    st.sampled_from([1, 500, 10_000_000]),
+)
+def test_pred_all_follows_the_definition_whatever_the_size_and_the_memory(seed, size, gated, at_once):
+    class_to_object, output = random_output(seed, gated=gated)
+    scores, labels = by_definition(output, size, class_to_object)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(label_maps, "_LOGITS_AT_ONCE", at_once)
+        (maps,) = pred_all(output, [size], class_to_object)
+    labels[labels == len(class_to_object)] = -1
+    assert torch.equal(maps.label_map, labels)
+    torch.testing.assert_close(maps.scores, scores, atol=1e-6, rtol=0)  # sigmoid before or after the gather
+    foreground = labels >= 0
+    assert torch.equal(maps.object_map[foreground], class_to_object[labels[foreground]])
+    assert (maps.object_map[~foreground] == -1).all()
+
+
+def test_photos_of_a_batch_do_not_see_each_other():
+    class_to_object, output = random_output(1, batch=3)
+    sizes = [(5, 7), (20, 11), (9, 8)]
+    together = pred_all(output, sizes, class_to_object)
+    for index, size in enumerate(sizes):
+        alone = SimpleNamespace(
+            object_logits=output.object_logits[index : index + 1],
+            object_part_logits=output.object_part_logits[index : index + 1],
+        )
+        (maps,) = pred_all(alone, [size], class_to_object)
+        assert all(torch.equal(a, b) for a, b in zip(maps, together[index], strict=True))
+
+
+def test_saturated_logits_keep_their_order():
+    """Both probabilities are 1.0 in float32; the greater logit must still win."""
+    object_part_logits = torch.tensor([30.0, 40.0, 20.0])[None, :, None, None].expand(1, 3, 4, 4)
+    output = SimpleNamespace(object_logits=None, object_part_logits=object_part_logits)
+    (maps,) = pred_all(output, [(4, 4)], np.array([0, 0]))
+    assert (maps.label_map == 1).all()
+
+
+def test_oracle_obj_without_objects_is_background():
+    class_to_object, output = random_output(2)
+    (maps,) = oracle_obj(output, [(6, 5)], class_to_object, [[]])
+    assert (maps.label_map == -1).all()
+    assert (maps.object_map == -1).all()
+    assert (maps.scores == 0).all()
+
+
+def test_oracle_obj_names_only_the_parts_of_the_objects_given():
+    class_to_object, output = random_output(3)
+    (maps,) = oracle_obj(output, [(30, 20)], class_to_object, [[0, 2]])
+    assert set(class_to_object[maps.label_map].flatten().tolist()) == {0, 2}
+
+
+def test_bfloat16_logits_are_upsampled_in_float32():
+    class_to_object, output = random_output(4)
+    rounded = SimpleNamespace(**{k: v.bfloat16() for k, v in vars(output).items()})
+    exact = SimpleNamespace(**{k: v.float() for k, v in vars(rounded).items()})
+    (maps,) = pred_all(rounded, [(33, 21)], class_to_object)
+    (expected,) = pred_all(exact, [(33, 21)], class_to_object)
+    assert maps.scores.dtype == torch.float32
+    assert torch.equal(maps.label_map, expected.label_map)

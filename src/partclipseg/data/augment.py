@@ -1,0 +1,197 @@
+"""Random changes to a photo and its two label maps together, from an explicit generator.
+
+Photos are interpolated (bilinear, antialiased), labels take the nearest pixel; both see the same geometry.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+from partclipseg.data.sample import OUTSIDE, UNLABELLED, PartSample
+from partclipseg.errors import UsageError
+from partclipseg.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What `augment` may do to a sample: flip, crop, scale, colours, in this order."""
+
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    swap_left_right: bool = True
+    """After a flip, *left mirror* becomes *right mirror* and back, in vocabularies that have such words."""
+    crop_edge: tuple[float, float] | None = (0.6, 1.0)
+    """Range of the share of each edge that a random crop keeps; None: no crop."""
+    crop_keeps: float = 0.5
+    """A crop is good when at least one labelled part keeps this share of its pixels."""
+    crop_attempts: int = 10
+    """Crops drawn before the photo is left whole."""
+    shortest_edge: tuple[int, int] | None = None
+    """Range in pixels of the shortest edge that the photo is scaled to; None: no scaling."""
+    max_size: int = 1333
+    """Longest edge in pixels after scaling; it wins over `shortest_edge`."""
+    brightness: float = 0.2
+    """Brightness is multiplied by a factor from [1 - x, 1 + x]; 0: unchanged."""
+    contrast: float = 0.2
+    """As `brightness`, around the mean grey."""
+    saturation: float = 0.2
+    """As `brightness`, around the grey photo."""
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "crop_keeps", "brightness", "contrast", "saturation"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"augmentation: {name} must lie in 0..1, not {getattr(self, name)}")
+        if self.crop_edge and not 0 < self.crop_edge[0] <= self.crop_edge[1] <= 1:
+            raise UsageError(f"augmentation: crop_edge must be two rising shares in (0, 1], not {self.crop_edge}")
+        if self.shortest_edge and not 0 < self.shortest_edge[0] <= self.shortest_edge[1]:
+            raise UsageError(f"augmentation: shortest_edge must be two rising sizes, not {self.shortest_edge}")
+        if self.crop_attempts < 1 or self.max_size < 1:
+            raise UsageError("augmentation: crop_attempts and max_size must be at least 1")
+
+    @classmethod
+    def published(cls) -> Augmentation:
+        """Of the published recipe: horizontal flip, shortest edge 800, longest at most 1333."""
+        return cls(crop_edge=None, shortest_edge=(800, 800), brightness=0, contrast=0, saturation=0)
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """What each index of a vocabulary becomes when the photo is flipped.
+
+    A *left X* whose *right X* is not in the vocabulary becomes `UNLABELLED` (an object: `OUTSIDE`): what the
+    flipped photo shows has no word.
+    """
+
+    classes: np.ndarray
+    """int32 `[N_c]`."""
+    objects: np.ndarray
+    """int32 `[N_o]`."""
+
+    @classmethod
+    def of(cls, vocabulary: Vocabulary) -> Mirror | None:
+        """None where no word of the vocabulary says left or right."""
+        classes = _mirrored_indices(vocabulary.names, UNLABELLED)
+        objects = _mirrored_indices(vocabulary.objects, OUTSIDE)
+        unchanged = (classes == np.arange(len(classes))).all() and (objects == np.arange(len(objects))).all()
+        return None if unchanged else cls(classes, objects)
+
+
+def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """The generator of one sample: the same for the same three numbers, whichever worker asks."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch, index)))
+
+
+def augment(
+    sample: PartSample,
+    generator: np.random.Generator,
+    config: Augmentation,
+    mirror: Mirror | None = None,
+) -> PartSample:
+    """A changed copy of `sample`; its size may differ, its key stays.
+
+    `mirror` (`Mirror.of(vocabulary)`) exchanges left and right words on a flip.
+    """
+    image, parts, objects = sample.image, sample.part_labels, sample.object_labels
+    if generator.random() < config.flip:
+        image, parts, objects = image[:, ::-1], parts[:, ::-1], objects[:, ::-1]
+        if mirror is not None and config.swap_left_right:
+            parts, objects = _look_up(mirror.classes, parts), _look_up(mirror.objects, objects)
+    if config.crop_edge is not None:
+        window = _crop_window(parts, generator, config)
+        image, parts, objects = image[window], parts[window], objects[window]
+    if config.shortest_edge is not None:
+        low, high = config.shortest_edge
+        size = scaled_size(parts.shape, int(generator.integers(low, high, endpoint=True)), config.max_size)
+        image = resize_photo(image, size)
+        parts, objects = resize_labels(parts, size), resize_labels(objects, size)
+    image = _jitter_colours(image, generator, config)
+    return PartSample(*map(np.ascontiguousarray, (image, parts, objects)), key=sample.key)
+
+
+def scaled_size(size: tuple[int, ...], shortest_edge: int, max_size: int) -> tuple[int, int]:
+    """`(height, width)` scaled to the shortest edge, or to `max_size` for the longest one if that is less."""
+    scale = min(shortest_edge / min(size), max_size / max(size))
+    height, width = (max(1, int(edge * scale + 0.5)) for edge in size)
+    return height, width
+
+
+def resize_photo(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 `[H, W, 3]` to `[*size, 3]`, bilinear with antialiasing."""
+    if image.shape[:2] == size:
+        return image
+    return np.asarray(
+        Image.fromarray(np.ascontiguousarray(image)).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    )
+
+
+def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """`[H, W]` to `size`: the label under the centre of each new pixel, as `resize_photo` places them."""
+    if labels.shape == size:
+        return labels
+    rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new) for new, old in zip(size, labels.shape, strict=True))
+    return labels[rows[:, None], columns]
+
+
+def _crop_window(
+    parts: np.ndarray, generator: np.random.Generator, config: Augmentation
+) -> tuple[slice, slice] | slice:
+    assert config.crop_edge is not None
+    areas = _areas(parts)
+    labelled = areas > 0
+    for _ in range(config.crop_attempts):
+        share = generator.uniform(*config.crop_edge)
+        rows, columns = (_random_span(edge, share, generator) for edge in parts.shape)
+        kept = _areas(parts[rows, columns], len(areas))
+        if not labelled.any() or (kept[labelled] >= config.crop_keeps * areas[labelled]).any():
+            return rows, columns
+    return slice(None)
+
+
+def _random_span(edge: int, share: float, generator: np.random.Generator) -> slice:
+    length = max(1, round(edge * share))
+    start = int(generator.integers(edge - length, endpoint=True))
+    return slice(start, start + length)
+
+
+def _areas(parts: np.ndarray, size: int = 0) -> np.ndarray:
+    """Pixels of each labelled class."""
+    return np.bincount(parts[parts >= 0], minlength=size)
+
+
+def _jitter_colours(image: np.ndarray, generator: np.random.Generator, config: Augmentation) -> np.ndarray:
+    changes = (
+        (ImageEnhance.Brightness, config.brightness),
+        (ImageEnhance.Contrast, config.contrast),
+        (ImageEnhance.Color, config.saturation),
+    )
+    changes = [(enhance, amount) for enhance, amount in changes if amount]
+    if not changes:
+        return image
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    for enhance, amount in changes:
+        picture = enhance(picture).enhance(generator.uniform(1 - amount, 1 + amount))
+    return np.asarray(picture)
+
+
+def _look_up(table: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return np.where(labels >= 0, table[labels], labels)
+
+
+def _mirrored_indices(names: Sequence[str], missing: int) -> np.ndarray:
+    index = {name.casefold(): i for i, name in enumerate(names)}
+    return np.array([index.get(_swap_words(name).casefold(), missing) for name in names], dtype=np.int32)
+
+
+def _swap_words(name: str) -> str:
+    """*front_left door* to *front_right door*; *upright* and *leftover* stay."""
+    return re.sub(
+        r"(?<![^\W_])(left|right)(?![^\W_])",
+        lambda found: "right" if found[0].casefold() == "left" else "left",
+        name,
+        flags=re.IGNORECASE,
+    )

@@ -1,0 +1,244 @@
+"""Batches for training, in an order that can be stopped and continued exactly.
+
+The records of all epochs form one endless sequence: epoch after epoch, each in its own order drawn from
+(seed, epoch). A step takes the next `batch_size` records of it, whatever the number of processes, and every
+process takes its stride of them. No record is dropped or repeated at the end of an epoch; a batch may reach into
+the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from partclipseg.data.augment import Augmentation, Mirror, augment, resize_labels, resize_photo, sample_generator
+from partclipseg.data.sample import PartSample
+from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.vocabulary import Vocabulary
+
+
+class PartDataset(Protocol):
+    """What a data set must offer to be trained on."""
+
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> PartSample: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Photos of one step and their labels, at the model's image size `S`."""
+
+    pixel_values: torch.Tensor
+    """float32 `[B, 3, S, S]`, RGB, normalised."""
+    part_labels: torch.Tensor
+    """int64 `[B, S, S]`, as in `PartSample`."""
+    object_labels: torch.Tensor
+    """int64 `[B, S, S]`, as in `PartSample`."""
+    keys: tuple[str, ...]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """On another device; does not wait for the copy where the batch lies in pinned memory."""
+        tensors = (self.pixel_values, self.part_labels, self.object_labels)
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors), keys=self.keys)
+
+    def pin_memory(self) -> Batch:
+        """In page-locked memory; the name is the one that torch's `DataLoader` looks for."""
+        tensors = (self.pixel_values, self.part_labels, self.object_labels)
+        return Batch(*(tensor.pin_memory() for tensor in tensors), keys=self.keys)
+
+
+class Draw(NamedTuple):
+    """One record of the endless sequence; the three numbers also fix its augmentation."""
+
+    seed: int
+    epoch: int
+    index: int
+
+
+@dataclass(frozen=True)
+class StepSampler:
+    """The endless sequence of steps of one process, each a list of draws."""
+
+    size: int
+    """Records in the data set."""
+    batch_size: int
+    """Records of a step over all processes."""
+    seed: int
+    position: int = 0
+    """Records of the whole sequence that were taken before the first step."""
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise PartCLIPSegError("the data set is empty: there is nothing to train on")
+        if self.batch_size < 1 or self.batch_size % self.world_size:
+            raise UsageError(
+                f"the batch size {self.batch_size} cannot be shared by {self.world_size} process(es): "
+                f"use a multiple of {self.world_size}"
+            )
+        if not 0 <= self.rank < self.world_size:
+            raise UsageError(f"rank {self.rank} does not exist among {self.world_size} process(es)")
+        if self.seed < 0:
+            raise UsageError(f"the seed must not be negative: {self.seed}")
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        position, shuffled, order = self.position, -1, np.empty(0, dtype=np.int64)
+        while True:
+            step = []
+            for place in range(position + self.rank, position + self.batch_size, self.world_size):
+                epoch, offset = divmod(place, self.size)
+                if epoch != shuffled:
+                    order, shuffled = _epoch_order(self.seed, epoch, self.size), epoch
+                step.append(Draw(self.seed, epoch, int(order[offset])))
+            yield step
+            position += self.batch_size
+
+
+class TrainingStream(Iterator[Batch]):
+    """Batches without end, with a state that belongs to the last batch that was handed out.
+
+    Batches that workers prepared ahead are not part of the state: after `load_state_dict` the next batch is the
+    one that would have followed. Workers live as long as the stream; `close` ends them early.
+
+    Raises `PartCLIPSegError`, in the reader's words, for a record that cannot be read.
+    """
+
+    def __init__(self, records: _TrainingRecords, sampler: StepSampler, workers: int, pin_memory: bool) -> None:
+        self._records = records
+        self._sampler = sampler
+        self._workers = workers
+        self._pin_memory = pin_memory
+        self._position = sampler.position
+        self._batches: Iterator[Batch | PartCLIPSegError] | None = None
+
+    def __next__(self) -> Batch:
+        if self._batches is None:
+            self._batches = self._start()
+        batch = next(self._batches)
+        if isinstance(batch, PartCLIPSegError):
+            self.close()
+            raise batch
+        self._position += self._sampler.batch_size
+        return batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The same in every process: `seed`, `epoch`, `position` within it, and the data set's `size`."""
+        epoch, position = divmod(self._position, self._sampler.size)
+        return {"seed": self._sampler.seed, "epoch": epoch, "position": position, "size": self._sampler.size}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken; number of processes, workers and batch size may differ.
+
+        Raises `PartCLIPSegError` where the data set has another number of records than then.
+        """
+        current = self._sampler
+        if state["size"] != current.size:
+            raise PartCLIPSegError(
+                f"the run was started on {state['size']} records and the data set now has {current.size}: "
+                "continue on the same data, or start a new run"
+            )
+        self._position = state["epoch"] * state["size"] + state["position"]
+        self._sampler = replace(current, seed=state["seed"])
+        self.close()
+
+    def close(self) -> None:
+        """End the workers; the stream may still be continued."""
+        self._batches = None
+
+    def _start(self) -> Iterator[Any]:
+        loader = DataLoader(
+            self._records,
+            batch_sampler=replace(self._sampler, position=self._position),  # pyright: ignore[reportArgumentType]
+            num_workers=self._workers,
+            collate_fn=_collate,
+            pin_memory=self._pin_memory,
+            # Its own generator: the default one would draw from torch's global state at every start.
+            generator=torch.Generator(),
+        )
+        return iter(loader)
+
+
+def build_loader(
+    dataset: PartDataset,
+    *,
+    batch_size: int,
+    augmentation: Augmentation | None,
+    seed: int,
+    image_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
+) -> TrainingStream:
+    """Endless training batches of `dataset`.
+
+    `batch_size` counts the photos of a step over all `world_size` processes; each gets its share. `augmentation`
+    None only resizes. `mean` and `std` are per channel, RGB, for values in 0..1. The same `seed` gives the same
+    batches whatever `workers` and `world_size`.
+
+    Raises `UsageError` for a batch size that the processes cannot share and `PartCLIPSegError` for an empty
+    data set.
+    """
+    sampler = StepSampler(len(dataset), batch_size, seed, rank=rank, world_size=world_size)
+    records = _TrainingRecords(dataset, augmentation, image_size, mean, std)
+    return TrainingStream(records, sampler, workers, pin_memory)
+
+
+class _TrainingRecords(Dataset):
+    """A draw to one augmented sample as tensors, or to the error that a person can mend."""
+
+    def __init__(
+        self,
+        dataset: PartDataset,
+        augmentation: Augmentation | None,
+        image_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        self._dataset = dataset
+        self._augmentation = augmentation
+        self._mirror = Mirror.of(dataset.vocabulary)
+        self._size = (image_size, image_size)
+        # uint8 to normalised float32 in one multiplication and one addition.
+        self._scale = (1 / (255 * np.asarray(std))).astype(np.float32)
+        self._shift = (-np.asarray(mean) / np.asarray(std)).astype(np.float32)
+
+    def __getitem__(self, draw: Draw) -> Any:
+        try:
+            sample = self._dataset[draw.index]
+        except PartCLIPSegError as error:
+            # Raised in a worker, it would reach the user as a page of traceback.
+            return error
+        if self._augmentation is not None:
+            sample = augment(sample, sample_generator(*draw), self._augmentation, self._mirror)
+        photo = resize_photo(sample.image, self._size) * self._scale + self._shift
+        return (
+            torch.from_numpy(photo.transpose(2, 0, 1).copy()),
+            torch.from_numpy(resize_labels(sample.part_labels, self._size).astype(np.int64)),
+            torch.from_numpy(resize_labels(sample.object_labels, self._size).astype(np.int64)),
+            sample.key,
+        )
+
+
+def _collate(items: list[Any]) -> Batch | PartCLIPSegError:
+    for item in items:
+        if isinstance(item, PartCLIPSegError):
+            return item
+    photos, parts, objects, keys = zip(*items, strict=True)
+    return Batch(torch.stack(photos), torch.stack(parts), torch.stack(objects), keys)
+
+
+def _epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,))).permutation(size)

@@ -1,0 +1,216 @@
+"""Photo and labels stay together, whatever `augment` draws."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from partclipseg.data.augment import (
+    Augmentation,
+    Mirror,
+    augment,
+    resize_labels,
+    resize_photo,
+    sample_generator,
+    scaled_size,
+)
+from partclipseg.data.sample import OUTSIDE, UNLABELLED, PartSample
+from partclipseg.errors import UsageError
+from partclipseg.vocabulary import CATALOGS, Vocabulary
+
+STILL = Augmentation(flip=0, crop_edge=None, brightness=0, contrast=0, saturation=0)
+CLASSES, OBJECTS = 6, 3
+
+
+def paint(parts: np.ndarray, objects: np.ndarray) -> np.ndarray:
+    """A photo from which both labels can be read: one channel each, the third from both."""
+    red, green = (parts + 1) * 30, (objects + 2) * 40
+    return np.stack([red, green, 255 - red], axis=-1).astype(np.uint8)
+
+
+def blocks(seed: int, height: int, width: int, edge: int = 1) -> PartSample:
+    """Random labels in squares of `edge` pixels, painted into the photo."""
+    generator = np.random.default_rng(seed)
+    shape = -(-height // edge), -(-width // edge)
+    parts, objects = (
+        np.kron(generator.integers(low, high, shape), np.ones((edge, edge), int))[:height, :width].astype(np.int32)
+        for low, high in ((UNLABELLED, CLASSES), (OUTSIDE, OBJECTS))
+    )
+    return PartSample(paint(parts, objects), parts, objects, key=str(seed))
+
+
+configurations = st.builds(
+    Augmentation,
+    flip=st.sampled_from([0.0, 0.5, 1.0]),
+    crop_edge=st.sampled_from([None, (0.3, 0.9), (0.05, 0.2)]),
+    crop_keeps=st.sampled_from([0.0, 0.5, 1.0]),
+    brightness=st.just(0),
+    contrast=st.just(0),
+    saturation=st.just(0),
+)
+seeds = st.integers(0, 2**32)
+
+
+@given(configurations, seeds, st.integers(1, 40), st.integers(1, 40))
+def test_paint_and_labels_agree_at_every_pixel_without_scaling(config, seed, height, width):
+    changed = augment(blocks(seed, height, width), np.random.default_rng(seed), config)
+    np.testing.assert_array_equal(changed.image, paint(changed.part_labels, changed.object_labels))
+    assert (changed.image.dtype, changed.part_labels.dtype, changed.object_labels.dtype) == (
+        np.uint8,
+        np.int32,
+        np.int32,
+    )
+
+
+@settings(max_examples=40)
+@given(configurations, seeds, st.integers(30, 90), st.integers(30, 90), st.integers(20, 120))
+def test_paint_and_labels_agree_inside_every_region_after_scaling(config, seed, height, width, edge):
+    config = Augmentation(**{**vars(config), "shortest_edge": (20, edge), "crop_edge": None})
+    sample = blocks(seed, height, width, edge=10)
+    changed = augment(sample, np.random.default_rng(seed), config)
+
+    # Interpolation mixes colours within the filter's reach of a border: one pixel of the coarser of the two
+    # grids, and half a pixel for the nearest label. Everywhere else the colour must be exact.
+    scale = changed.part_labels.shape[0] / height
+    reach = int(np.ceil(1.5 * max(1, scale)))
+    expected = paint(changed.part_labels, changed.object_labels)
+    inside = np.ones(changed.part_labels.shape, bool)
+    padded = np.pad(expected[..., :2].astype(int) @ [1, 256], reach, mode="edge")
+    rows, columns = inside.shape
+    for dy in range(2 * reach + 1):
+        for dx in range(2 * reach + 1):
+            inside &= padded[dy : dy + rows, dx : dx + columns] == padded[reach:-reach, reach:-reach]
+    np.testing.assert_array_equal(changed.image[inside], expected[inside])
+    # Squares of 10 pixels that shrink at most to a third keep a pixel or more in the middle only from here on.
+    if scale >= 0.5:
+        assert inside.any()
+
+
+@given(seeds, st.integers(0, 5), st.integers(0, 5))
+def test_a_sample_is_fixed_by_seed_epoch_and_index(seed, epoch, index):
+    sample = blocks(1, 24, 32, edge=4)
+    first, second = (augment(sample, sample_generator(seed, epoch, index), Augmentation()) for _ in range(2))
+    np.testing.assert_array_equal(first.image, second.image)
+    np.testing.assert_array_equal(first.part_labels, second.part_labels)
+
+
+def test_generators_of_neighbours_differ():
+    draws = {
+        float(sample_generator(*numbers).random())
+        for numbers in [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (2**32, 0, 0), (0, 2**32, 0), (0, 1, 1)]
+    }
+    assert len(draws) == 7
+
+
+def test_colours_change_the_photo_alone():
+    sample = blocks(3, 30, 40, edge=5)
+    config = Augmentation(flip=1, crop_edge=None)
+    changed = augment(sample, np.random.default_rng(0), config)
+    np.testing.assert_array_equal(changed.part_labels, sample.part_labels[:, ::-1])
+    assert (changed.image != sample.image[:, ::-1]).any()
+
+
+@given(seeds, st.sampled_from([0.5, 0.9, 1.0]))
+def test_a_crop_keeps_a_part(seed, keeps):
+    sample = blocks(seed, 40, 40, edge=8)
+    config = Augmentation(**{**vars(STILL), "crop_edge": (0.3, 0.6), "crop_keeps": keeps, "crop_attempts": 4})
+    changed = augment(sample, np.random.default_rng(seed), config)
+    classes = [c for c in range(CLASSES) if (sample.part_labels == c).any()]
+    shares = [(changed.part_labels == c).sum() / (sample.part_labels == c).sum() for c in classes]
+    assert not classes or max(shares) >= keeps
+
+
+def test_a_photo_whose_parts_no_crop_can_keep_stays_whole():
+    parts = np.zeros((20, 20), np.int32)  # one part everywhere: a crop of half an edge keeps a quarter of it
+    sample = PartSample(paint(parts, parts), parts, parts, key="")
+    config = Augmentation(**{**vars(STILL), "crop_edge": (0.5, 0.5)})
+    assert augment(sample, np.random.default_rng(0), config).part_labels.shape == (20, 20)
+
+
+def test_an_unlabelled_photo_is_cropped():
+    parts = np.full((20, 20), UNLABELLED, np.int32)
+    sample = PartSample(paint(parts, parts), parts, parts, key="")
+    config = Augmentation(**{**vars(STILL), "crop_edge": (0.5, 0.5)})
+    assert augment(sample, np.random.default_rng(0), config).part_labels.shape == (10, 10)
+
+
+def test_the_published_configuration_flips_and_scales():
+    shapes, flipped = set(), 0
+    sample = blocks(5, 30, 60, edge=6)
+    for index in range(20):
+        changed = augment(sample, sample_generator(0, 0, index), Augmentation.published())
+        shapes.add(changed.image.shape)
+        flipped += (changed.part_labels == resize_labels(sample.part_labels[:, ::-1], (667, 1333))).all()
+    assert shapes == {(667, 1333, 3)}  # 30:60 to a shortest edge of 800 would be 1600 wide
+    assert 2 < flipped < 18
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((375, 500), (800, 1067)), ((500, 375), (1067, 800)), ((100, 1000), (133, 1333)), ((800, 800), (800, 800))],
+)
+def test_scaled_size(size, expected):
+    assert scaled_size(size, 800, 1333) == expected
+
+
+def test_resized_labels_sit_where_the_photo_puts_them():
+    labels = np.arange(12, dtype=np.int32).reshape(3, 4)
+    np.testing.assert_array_equal(resize_labels(labels, (6, 8)), labels.repeat(2, 0).repeat(2, 1))
+    np.testing.assert_array_equal(resize_labels(labels, (1, 4)), labels[1:2])
+    photo = np.zeros((8, 8, 3), np.uint8)
+    photo[:, 4:] = 200
+    # A border between two pixels stays there: the filter spreads it evenly to both sides.
+    np.testing.assert_array_equal(resize_photo(photo, (4, 4))[..., 0], [[0, 25, 175, 200]] * 4)
+
+
+# -- left and right ---------------------------------------------------------------------------------------------
+
+
+def test_flipping_exchanges_left_and_right_words():
+    vocabulary = Vocabulary.from_dict({"car": ["left mirror", "Right Mirror", "roof", "front_left_door"]})
+    mirror = Mirror.of(vocabulary)
+    assert mirror is not None
+    np.testing.assert_array_equal(mirror.classes, [1, 0, 2, UNLABELLED])
+    parts = np.array([[0, 1, 2, 3, UNLABELLED]], np.int32)
+    sample = PartSample(np.zeros((1, 5, 3), np.uint8), parts, np.zeros_like(parts), key="")
+    flip = Augmentation(**{**vars(STILL), "flip": 1})
+    changed = augment(sample, np.random.default_rng(0), flip, mirror)
+    np.testing.assert_array_equal(changed.part_labels, [[UNLABELLED, UNLABELLED, 2, 0, 1]])
+    unswapped = augment(
+        sample, np.random.default_rng(0), Augmentation(**{**vars(flip), "swap_left_right": False}), mirror
+    )
+    np.testing.assert_array_equal(unswapped.part_labels, parts[:, ::-1])
+
+
+def test_flipping_exchanges_left_and_right_objects():
+    mirror = Mirror.of(Vocabulary.from_dict({"left shoe": ["sole"], "right shoe": ["sole"], "left sock": ["heel"]}))
+    assert mirror is not None
+    np.testing.assert_array_equal(mirror.classes, [1, 0, UNLABELLED])
+    np.testing.assert_array_equal(mirror.objects, [2, OUTSIDE, 0])  # left shoe, left sock, right shoe
+
+
+@pytest.mark.parametrize("name", CATALOGS)
+def test_the_benchmarks_have_nothing_to_exchange(name):
+    assert Mirror.of(Vocabulary.from_catalog(name)) is None
+
+
+def test_words_that_contain_left_or_right_stay():
+    assert Mirror.of(Vocabulary.from_dict({"piano": ["upright", "leftover", "copyright"]})) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"flip": 1.5}, "flip"),
+        ({"crop_edge": (0.9, 0.1)}, "crop_edge"),
+        ({"crop_edge": (0, 1)}, "crop_edge"),
+        ({"shortest_edge": (0, 5)}, "shortest_edge"),
+        ({"crop_attempts": 0}, "crop_attempts"),
+        ({"brightness": -0.1}, "brightness"),
+    ],
+)
+def test_impossible_options_are_named(options, words):
+    with pytest.raises(UsageError, match=words):
+        Augmentation(**options)

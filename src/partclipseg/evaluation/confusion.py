@@ -1,0 +1,119 @@
+"""Confusion counts: exact integers, one small entry for each record, so that nothing is counted twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from partclipseg.errors import PartCLIPSegError
+
+
+def count_pixels(prediction: torch.Tensor, labels: torch.Tensor, size: int) -> torch.Tensor:
+    """Confusion matrix of two index maps, on the device where they are.
+
+    Args:
+        prediction, labels: integer tensors of one shape, values in `0 .. size - 1`.
+        size: number of rows and columns.
+
+    Returns:
+        int64 `[size, size]`: element `[p, l]` counts the pixels predicted as `p` and labelled `l`.
+    """
+    cells = prediction.flatten().long() * size + labels.flatten()
+    return torch.bincount(cells, minlength=size * size).view(size, size)
+
+
+class ConfusionMatrix:
+    """Sum of the confusion matrices of many records, each kept by its key.
+
+    A record touches few of the `size`² cells, so its non-zero cells are stored: a key can then be added, sent
+    to another process and merged again in any order, and still counts once.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.total = np.zeros((size, size), dtype=np.int64)
+        """int64 `[size, size]`: sum over the records, row = prediction, column = label."""
+        self._records: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._records)
+
+    def add(self, key: str, matrix: torch.Tensor) -> bool:
+        """Count a record's matrix (int64 `[size, size]`, any device); False if its key was counted before."""
+        if key in self._records:
+            return False
+        flat = matrix.flatten()
+        cells = flat.nonzero().squeeze(1)
+        # One transfer brings cells and counts to the CPU.
+        cells_and_counts = torch.stack((cells, flat[cells])).cpu().numpy()
+        self._insert(key, cells_and_counts[0].astype(np.int32), cells_and_counts[1])
+        return True
+
+    def record(self, key: str) -> np.ndarray:
+        """int64 `[size, size]`: the matrix of one record. Raises `KeyError` for an unknown key."""
+        cells, counts = self._records[key]
+        matrix = np.zeros(self.size * self.size, dtype=np.int64)
+        matrix[cells] = counts
+        return matrix.reshape(self.size, self.size)
+
+    def merge(self, other: ConfusionMatrix) -> None:
+        """Add the records of `other` that are not here yet.
+
+        Raises `PartCLIPSegError`, before anything is changed, if the sizes differ or if a record is in both with
+        different counts: then the two were not made by the same model on the same data.
+        """
+        if other.size != self.size:
+            raise PartCLIPSegError(f"cannot merge scores of {other.size - 1} classes into {self.size - 1} classes")
+        shared = self._records.keys() & other._records.keys()
+        for key in sorted(shared):
+            if not all(map(np.array_equal, self._records[key], other._records[key])):
+                raise PartCLIPSegError(
+                    f"the record {key!r} was scored twice with different results: merge only scores of one model "
+                    "on one data set"
+                )
+        for key, (cells, counts) in other._records.items():
+            if key not in shared:
+                self._insert(key, cells, counts)
+
+    def __add__(self, other: ConfusionMatrix) -> ConfusionMatrix:
+        result = ConfusionMatrix(self.size)
+        result.merge(self)
+        result.merge(other)
+        return result
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values only, for `torch.save` and `torch.load(weights_only=True)`."""
+        lengths = [len(cells) for cells, _ in self._records.values()]
+        cells = [cells for cells, _ in self._records.values()]
+        counts = [counts for _, counts in self._records.values()]
+        return {
+            "size": self.size,
+            "keys": list(self._records),
+            "lengths": torch.tensor(lengths, dtype=torch.int64),
+            "cells": torch.from_numpy(np.concatenate([np.empty(0, np.int32), *cells])),
+            "counts": torch.from_numpy(np.concatenate([np.empty(0, np.int64), *counts])),
+        }
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Any]) -> ConfusionMatrix:
+        """The inverse of `state_dict`."""
+        result = cls(state["size"])
+        ends = np.cumsum(state["lengths"].numpy())
+        cells = np.split(state["cells"].numpy(), ends[:-1])
+        counts = np.split(state["counts"].numpy(), ends[:-1])
+        for key, record_cells, record_counts in zip(state["keys"], cells, counts, strict=False):
+            result._insert(key, record_cells, record_counts)
+        return result
+
+    def _insert(self, key: str, cells: np.ndarray, counts: np.ndarray) -> None:
+        self._records[key] = (cells, counts)
+        self.total.reshape(-1)[cells] += counts  # the cells of a record are distinct

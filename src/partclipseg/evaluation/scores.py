@@ -1,0 +1,243 @@
+"""From confusion counts to scores: what each protocol counts, and which classes a mean is taken over."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from partclipseg.evaluation.boundary import BoundaryKind
+from partclipseg.evaluation.confusion import ConfusionMatrix
+
+Protocol = Literal["oracle_obj", "pred_all", "strict"]
+
+PROTOCOLS: tuple[Protocol, ...] = ("oracle_obj", "pred_all", "strict")
+
+
+@dataclass(frozen=True)
+class SetScores:
+    """Scores of a set of classes, in percent; NaN where nothing defines them."""
+
+    iou: float
+    """Mean over classes of intersection over union: mIoU."""
+    recall: float
+    """Mean over classes of the share of labelled pixels that were found; also called mACC."""
+    pixel_accuracy: float
+    """Share of all pixels labelled with one of the classes that were found: pAcc."""
+    boundary_iou: float
+    """Mean over classes of the intersection over union of the pixels near contours."""
+
+
+@dataclass(frozen=True)
+class SmallPartScores:
+    """Scores over small parts only, in percent.
+
+    A *small part* is the pixels of one class in one record, if they are fewer than `area` of the record's pixels.
+    For each class, true positives, labels and predictions are summed over the records where it is small; the
+    means are over the classes that are small somewhere.
+    """
+
+    area: float
+    """Upper limit (excluded) of a small part's area, as a share of the photo."""
+    parts: int
+    """Number of small parts."""
+    iou: float
+    recall: float
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Scores of one class, in percent; NaN where nothing defines them."""
+
+    name: str
+    seen: bool
+    iou: float
+    recall: float
+    boundary_iou: float
+    pixels: int
+    """Labelled pixels over all records."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What an `Evaluator` computes, in percent; NaN where nothing defines a score."""
+
+    protocol: Protocol
+    boundary: BoundaryKind | None
+    records: int
+    all: SetScores
+    seen: SetScores
+    unseen: SetScores
+    harmonic: SetScores
+    """Harmonic mean of `seen` and `unseen`, score by score."""
+    frequency_weighted_iou: float
+    """Mean of the classes' IoU, weighted by their labelled pixels: fwIoU."""
+    small_parts: SmallPartScores
+    classes: tuple[ClassScores, ...]
+    """In the order of the vocabulary."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; None in place of NaN."""
+        return _without_nan(asdict(self))
+
+
+class ClassCounts(NamedTuple):
+    """Pixels of each class: int64 `[n]` each, n = number of classes, or one more for the background."""
+
+    correct: np.ndarray
+    labelled: np.ndarray
+    predicted: np.ndarray
+
+    def iou(self) -> np.ndarray:
+        """float64 `[n]`, percent; NaN for a class that is neither labelled nor predicted."""
+        return percent(self.correct, self.labelled + self.predicted - self.correct)
+
+    def recall(self) -> np.ndarray:
+        """float64 `[n]`, percent; NaN for a class that is not labelled."""
+        return percent(self.correct, self.labelled)
+
+
+def region_counts(matrix: np.ndarray, protocol: Protocol) -> ClassCounts:
+    """What a protocol counts of a confusion matrix.
+
+    Args:
+        matrix: int64 `[K + 1, K + 1]`, row = prediction, column = label, index K = background. Ignored pixels
+            stand in element `[K, K]`.
+        protocol: `oracle_obj` drops the background's row and column; `pred_all` drops its column, so that
+            predictions outside the labels cost nothing, and keeps the background as class K (labelled nowhere);
+            `strict` counts everything, and scores the K classes.
+    """
+    background = len(matrix) - 1
+    if protocol == "oracle_obj":
+        return _counts(matrix[:background, :background])
+    if protocol == "pred_all":
+        matrix = matrix.copy()
+        matrix[:, background] = 0
+        return _counts(matrix)
+    return _first(_counts(matrix), background)
+
+
+def boundary_counts(matrix: np.ndarray, protocol: Protocol, kind: BoundaryKind) -> ClassCounts:
+    """What counts of a confusion matrix of boundary maps, int64 `[K + 1, K + 1]`.
+
+    `per_class` scores the K classes against everything; `reference` follows the published evaluation, which
+    counts everything in `pred_all`, the background as a class of its own too.
+    """
+    background = len(matrix) - 1
+    if kind == "per_class":
+        return _first(_counts(matrix), background)
+    return _counts(matrix[:background, :background] if protocol == "oracle_obj" else matrix)
+
+
+def compute_scores(
+    regions: ConfusionMatrix,
+    boundaries: ConfusionMatrix | None,
+    *,
+    protocol: Protocol,
+    boundary: BoundaryKind | None,
+    names: tuple[str, ...],
+    seen: frozenset[int],
+    small_part_area: float,
+) -> Scores:
+    """All scores of the records in `regions` (of whole parts) and `boundaries` (of their boundary maps)."""
+    counts = region_counts(regions.total, protocol)
+    is_seen = np.isin(np.arange(len(counts.labelled)), list(seen))
+    iou, recall, has_labels = counts.iou(), counts.recall(), counts.labelled > 0
+    if protocol == "oracle_obj":
+        iou[~has_labels] = math.nan
+    boundary_iou = np.full(len(iou), math.nan)
+    if boundaries is not None and boundary is not None:
+        values = boundary_counts(boundaries.total, protocol, boundary).iou()
+        boundary_iou[: len(values)] = values
+    # The published evaluation averages its boundary score over all classes that have one, labelled or not.
+    has_boundary = ~np.isnan(boundary_iou) if boundary == "reference" else has_labels
+
+    def over(members: np.ndarray, iou_members: np.ndarray) -> SetScores:
+        return SetScores(
+            iou=_mean(iou[iou_members]),
+            recall=_mean(recall[members & has_labels]),
+            pixel_accuracy=float(percent(counts.correct[members].sum(), counts.labelled[members].sum())),
+            boundary_iou=_mean(boundary_iou[members & has_boundary]),
+        )
+
+    everything = np.ones_like(is_seen)
+    # The published overall mIoU of pred_all averages predicted classes without a label too, with IoU 0.
+    defined = ~np.isnan(iou) if protocol == "pred_all" else has_labels
+    seen_scores, unseen_scores = over(is_seen, is_seen & has_labels), over(~is_seen, ~is_seen & has_labels)
+    small, number_of_small_parts = _small_part_counts(regions, protocol, small_part_area, len(iou))
+    return Scores(
+        protocol=protocol,
+        boundary=boundary,
+        records=len(regions),
+        all=over(everything, defined),
+        seen=seen_scores,
+        unseen=unseen_scores,
+        harmonic=_harmonic(seen_scores, unseen_scores),
+        frequency_weighted_iou=float(np.nansum(iou * counts.labelled) / max(1, counts.labelled.sum())),
+        small_parts=SmallPartScores(
+            area=small_part_area,
+            parts=number_of_small_parts,
+            iou=_mean(small.iou()[small.labelled > 0]),
+            recall=_mean(small.recall()[small.labelled > 0]),
+        ),
+        classes=tuple(
+            ClassScores(
+                name=name,
+                seen=index in seen,
+                iou=float(iou[index]),
+                recall=float(recall[index]),
+                boundary_iou=float(boundary_iou[index]),
+                pixels=int(counts.labelled[index]),
+            )
+            for index, name in enumerate(names)
+        ),
+    )
+
+
+def percent(part: np.ndarray | np.integer, whole: np.ndarray | np.integer) -> np.ndarray:
+    """100 × `part` / `whole` as float64; NaN where `whole` is 0."""
+    whole = np.asarray(whole)
+    return 100.0 * np.divide(part, whole, out=np.full(whole.shape, math.nan), where=whole > 0)
+
+
+def _counts(matrix: np.ndarray) -> ClassCounts:
+    return ClassCounts(correct=matrix.diagonal(), labelled=matrix.sum(axis=0), predicted=matrix.sum(axis=1))
+
+
+def _first(counts: ClassCounts, number: int) -> ClassCounts:
+    return ClassCounts(*(values[:number] for values in counts))
+
+
+def _small_part_counts(
+    regions: ConfusionMatrix, protocol: Protocol, area: float, number: int
+) -> tuple[ClassCounts, int]:
+    total = np.zeros((3, number), dtype=np.int64)
+    parts = 0
+    for key in regions:
+        matrix = regions.record(key)
+        counts = region_counts(matrix, protocol)
+        small = (counts.labelled > 0) & (counts.labelled < area * matrix.sum())
+        total += np.stack(counts) * small
+        parts += int(small.sum())
+    return ClassCounts(*total), parts
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else math.nan
+
+
+def _harmonic(seen: SetScores, unseen: SetScores) -> SetScores:
+    def mean(first: float, second: float) -> float:
+        return 2 * first * second / (first + second) if first + second != 0 else 0.0
+
+    return SetScores(**{name: mean(value, asdict(unseen)[name]) for name, value in asdict(seen).items()})
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

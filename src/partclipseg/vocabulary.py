@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from partclipseg.errors import UsageError
+from partclipseg.files import write_text
 
 Split = Literal["seen", "all"]
 
@@ -97,11 +98,11 @@ class Vocabulary:
         return cls(tuple(pairs))
 
     @classmethod
-    def from_names(cls, names: Iterable[str]) -> Vocabulary:
-        """``["dog's ear", "bus's wheel"]``: one name for each object-part."""
+    def from_names(cls, names: Iterable[str | Sequence[str]]) -> Vocabulary:
+        """``["dog's ear", "bus's wheel"]``: one name, or one pair ``("dog", "ear")``, for each object-part."""
         if isinstance(names, str):
             raise UsageError(f"expected a list of names, got the single string {names!r}")
-        return cls(tuple(ObjectPart.from_name(name) for name in names))
+        return cls(tuple(_pair(name) for name in names))
 
     @classmethod
     def from_text(cls, text: str) -> Vocabulary:
@@ -179,7 +180,7 @@ class Vocabulary:
             return cls.from_names(words)
         if words in CATALOGS:
             return cls.from_catalog(words)
-        if ":" not in words and "'s" not in words or Path(words).suffix in {".yaml", ".yml", ".json", ".txt"}:
+        if (":" not in words and "'s" not in words) or Path(words).suffix in {".yaml", ".yml", ".json", ".txt"}:
             if not Path(words).is_file():
                 raise UsageError(
                     f"{words!r} is neither a file nor a catalogue ({', '.join(CATALOGS)}); "
@@ -216,6 +217,10 @@ class Vocabulary:
         for object_word, part_word in self.object_parts:
             words.setdefault(object_word, []).append(part_word)
         return words
+
+    def save(self, path: str | Path) -> None:
+        """Write JSON that `from_file` reads back exactly: a list of [object, part] in label order."""
+        write_text(Path(path), json.dumps(self.object_parts, ensure_ascii=False) + "\n")
 
     def object_index(self, word: str) -> int:
         """Index of an object word, whatever its capitals; raises `UsageError` naming the known ones."""
@@ -263,6 +268,14 @@ class Catalog:
 
 def _clean(word: str) -> str:
     return unicodedata.normalize("NFC", " ".join(word.split()))
+
+
+def _pair(entry: object) -> ObjectPart:
+    if isinstance(entry, str):
+        return ObjectPart.from_name(entry)
+    if isinstance(entry, Sequence) and len(entry) == 2:
+        return ObjectPart(*entry)
+    raise UsageError(f"{entry!r} is neither a name such as \"dog's ear\" nor a pair of object and part")
 
 
 def _word(word: object, role: str, partner: object) -> str:

@@ -49,8 +49,6 @@ class CLIPSegBaseline(CLIPSegTowers):
         if attention_pairs is not None:
             raise TypeError("the CLIPSeg baseline has no attention control: leave attention_pairs out")
         if text_embeddings is None:
-            if input_ids is None or attention_mask is None:
-                raise TypeError("give input_ids and attention_mask, or text_embeddings")
             text_embeddings = self.encode_text(input_ids, attention_mask)
         conditions = torch.cat([text_embeddings.to(self.dtype), self.background])  # [N_c + 1, D]
         features, _ = self.decoder.condition_features(self.encode_photo(pixel_values), conditions)

@@ -26,6 +26,10 @@ class PartCLIPSegConfig(CLIPSegConfig):
 
     model_type = "partclipseg"
 
+    vision_config: Any = None
+    text_config: Any = None
+    projection_dim: int = 512
+    """As in `CLIPSegConfig`; dictionaries become the towers' configurations."""
     image_size: int | list[int] | tuple[int, int] = 352
     """Height and width that photos are resized to, in pixels; one number for a square. 352 as published."""
     reference_object_lookup: bool = False
@@ -53,7 +57,8 @@ class PartCLIPSegConfig(CLIPSegConfig):
             )
         if not 0 <= self.conditional_layer < len(self.extract_layers):
             raise PartCLIPSegError(
-                f"conditional_layer {self.conditional_layer} must be one of the {len(self.extract_layers)} decoder layers"
+                f"conditional_layer {self.conditional_layer} must be one of the decoder layers, "
+                f"0 to {len(self.extract_layers) - 1}"
             )
 
     @property

@@ -107,7 +107,6 @@ class ConditionDecoder(nn.Module):
 
         Returns `[B, N, T-1, C]`, and the last layer's attention `[R, T, T]` or None.
         """
-        batch, count = activations[0].shape[0], conditions.shape[0]
         x, attention = None, None
         for index, (activation, reduce, layer) in enumerate(zip(activations, self.reduce, self.layers, strict=True)):
             reduced = reduce(activation).unsqueeze(1)  # [B, 1, T, C], once a photo, not once a condition
@@ -116,8 +115,8 @@ class ConditionDecoder(nn.Module):
                 x = self.film(x, conditions)  # [B, N, T, C]
             last = index == len(self.layers) - 1
             flat, attention = layer(x.flatten(0, 1), attention_rows if last else None)
-            x = flat.unflatten(0, (batch, -1))
-        assert x is not None and x.shape[1] == count
+            x = flat.unflatten(0, x.shape[:2])
+        assert x is not None
         return x[:, :, 1:], attention
 
     def logits(self, features: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -54,8 +54,6 @@ class PartCLIPSegModel(CLIPSegTowers):
         """
         # 1. Words: [N, D], background last.
         if text_embeddings is None:
-            if input_ids is None or attention_mask is None:
-                raise TypeError("give input_ids and attention_mask, or text_embeddings")
             text_embeddings = self.encode_text(input_ids, attention_mask)
         conditions = torch.cat([text_embeddings.to(self.dtype), self.background])
         num_parts = int(class_to_part.max()) + 1 if num_parts is None else num_parts

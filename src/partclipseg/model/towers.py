@@ -78,9 +78,10 @@ class CLIPSegTowers(PreTrainedModel):
                 init.zeros_(module.bias)
         elif isinstance(module, CLIPSegTowers):
             init.normal_(module.background, std=module.config.projection_dim**-0.5)  # a vector of norm 1
-        elif isinstance(module, PartDecoder):
-            module.copy_to_classes()
-            module.average_merges()
+            # Here, not in a branch of its own: transformers passes over modules without parameters of their own.
+            if isinstance(module.decoder, PartDecoder):
+                module.decoder.copy_to_classes()
+                module.decoder.average_merges()
 
     # -- interface of both models -----------------------------------------------------------------------------
 
@@ -88,11 +89,14 @@ class CLIPSegTowers(PreTrainedModel):
         """The strings whose embeddings `forward` expects, in its order."""
         raise TypeError(f"{type(self).__name__} does not say how to prompt")
 
-    def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def encode_text(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor:
         """Word embeddings `[K, D]` of `K` prompts, int64 ids and mask `[K, L]`; not normalised.
 
-        Padding that no prompt uses is cut off first: the text tower is causal and reads at the end token.
+        Padding that no prompt uses is cut off first: the text tower is causal and reads at the end token. Raises
+        `TypeError` if one of the two is missing.
         """
+        if input_ids is None or attention_mask is None:
+            raise TypeError("give input_ids and attention_mask, or text_embeddings")
         if not torch.compiler.is_compiling():
             longest = int(attention_mask.sum(1).max())
             input_ids, attention_mask = input_ids[:, :longest], attention_mask[:, :longest]

@@ -98,7 +98,8 @@ def start_from_clipseg(cls: type[Model], source: CLIPSegForImageSegmentation, **
     _fill(model, dict(source.state_dict()), "the CLIPSeg checkpoint", keep=new)
     if isinstance(model.decoder, PartDecoder):
         model.decoder.copy_to_classes()
-    return model.to(source.dtype).eval()
+    torch.nn.Module.to(model, source.dtype)  # transformers' own `to` adds nothing here and hides its types
+    return model.eval()
 
 
 def load_pretrained(cls: type[Model], name: Any, load: Callable[..., Model], *args: Any, **kwargs: Any) -> Model:
@@ -174,12 +175,13 @@ def _fill(model: CLIPSegTowers, tensors: dict[str, Tensor], origin: str, keep: t
         if missing := [source for source in sources if source not in tensors]:
             problems += [f"missing: {source}" for source in missing]
             continue
-        share = (target.shape[0] // len(sources), *target.shape[1:]) if len(sources) > 1 else tuple(target.shape)
+        share = (target.shape[0] // len(sources), *target.shape[1:]) if target.ndim else ()
         wrong = [source for source in sources if tuple(tensors[source].shape) != share]
         if wrong:
             problems += [f"{source} has shape {tuple(tensors[source].shape)}, expected {share}" for source in wrong]
             continue
-        target.copy_(torch.cat([tensors[source] for source in sources]) if len(sources) > 1 else tensors[sources[0]])
+        found = [tensors[source] for source in sources]
+        target.copy_(torch.cat(found) if len(found) > 1 else found[0])
     problems += [f"unknown: {name}" for name in sorted(tensors.keys() - used) if not name.endswith("position_ids")]
     if problems:
         raise PartCLIPSegError(

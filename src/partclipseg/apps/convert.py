@@ -1,0 +1,79 @@
+"""``partclipseg convert``: a released ``.pth`` checkpoint becomes a model directory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from partclipseg.errors import PartCLIPSegError, UsageError
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Turn a released PartCLIPSeg checkpoint into a directory that every command takes as --model.
+
+    Example: partclipseg convert partclipseg_voc.pth models/pascal --vocabulary pascal-part-116
+    """
+
+    checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE.pth")]
+    """The released .pth file. Only tensors are read from it."""
+    output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """The directory to write; it must not exist yet."""
+    vocabulary: Annotated[str, tyro.conf.arg(metavar="WORDS")]
+    """Words that the model is meant for: a catalogue (pascal-part-116, ade20k-part-234, part-imagenet), a file,
+    or text such as "dog: ear, tail". `predict` uses them when it is given none."""
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE.json")] = None
+    """The reference's configuration as JSON, for models of another size than the released ones."""
+    tokenizer: Annotated[str, tyro.conf.arg(metavar="DIR|NAME")] = "openai/clip-vit-base-patch16"
+    """Directory or hub name of the CLIP tokenizer to put beside the weights."""
+
+    def run(self) -> int:
+        from rich.console import Console
+
+        from partclipseg.files import whole_directory
+        from partclipseg.model.weights import load_reference_checkpoint
+        from partclipseg.vocabulary import Vocabulary
+
+        if self.output.exists():
+            raise UsageError(f"{self.output} exists already: name another directory, or remove it first")
+        vocabulary = Vocabulary.load(self.vocabulary)
+        model = load_reference_checkpoint(self.checkpoint, self._read_config())
+        tokenizer = self._load_tokenizer(model.config.text_config.vocab_size)
+        with whole_directory(self.output) as directory:
+            model.save_pretrained(directory)
+            tokenizer.save_pretrained(directory)
+            vocabulary.save(directory / "vocabulary.json")
+        Console().print(
+            f"{self.output}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, reference mode, "
+            f"{len(vocabulary)} object-parts"
+        )
+        return 0
+
+    def _read_config(self) -> dict[str, object] | None:
+        if self.config is None:
+            return None
+        try:
+            return json.loads(self.config.read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError) as error:
+            raise UsageError(f"cannot read the configuration {self.config}: {error}") from None
+
+    def _load_tokenizer(self, vocabulary_size: int):
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.tokenizer)
+        except (OSError, ValueError) as error:
+            raise PartCLIPSegError(
+                f"cannot load the tokenizer {self.tokenizer!r}: give a directory with CLIP's tokenizer files "
+                "(vocab.json, merges.txt) as --tokenizer"
+            ) from error
+        if len(tokenizer) > vocabulary_size:
+            raise PartCLIPSegError(
+                f"the tokenizer {self.tokenizer!r} has {len(tokenizer)} tokens and the checkpoint {vocabulary_size}: "
+                "give the tokenizer that the checkpoint was trained with as --tokenizer"
+            )
+        return tokenizer

@@ -1,0 +1,127 @@
+"""Fixtures for every room: the shared data beside the repository, and models small enough for a test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from partclipseg.model.config import PartCLIPSegConfig
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of golden tensors and real data, beside the repository; tests that need it skip without it."""
+    folder = REPOSITORY.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("needs the shared golden tensors and data beside the repository")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+def small_config(**changes: object) -> PartCLIPSegConfig:
+    """A configuration of some 60,000 parameters with everything that the real one has."""
+    values: dict[str, object] = {
+        "text_config": {
+            "vocab_size": 600,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "max_position_embeddings": 24,
+            "bos_token_id": 598,
+            "eos_token_id": 599,
+            "pad_token_id": 599,
+        },
+        "vision_config": {
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 5,
+            "num_attention_heads": 2,
+            "image_size": 64,
+            "patch_size": 16,
+        },
+        "projection_dim": 24,
+        "reduce_dim": 16,
+        "decoder_intermediate_size": 32,
+        "extract_layers": [0, 1, 3],
+        "use_complex_transposed_convolution": True,
+        "image_size": 64,
+    }
+    return PartCLIPSegConfig(**{**values, **changes})
+
+
+@pytest.fixture
+def config() -> PartCLIPSegConfig:
+    return small_config()
+
+
+@pytest.fixture(scope="session")
+def tokenizer_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP tokenizer that spells words letter by letter, in the layout that hub directories have."""
+    from transformers import CLIPTokenizer
+
+    letters = [chr(code) for code in range(33, 127)]
+    tokens = letters + [f"{letter}</w>" for letter in letters]
+    tokens += [f"<unused{index}>" for index in range(598 - len(tokens))] + ["<|startoftext|>", "<|endoftext|>"]
+    directory = tmp_path_factory.mktemp("tokenizer")
+    CLIPTokenizer(vocab={token: index for index, token in enumerate(tokens)}, merges=[]).save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def model_directory(tmp_path_factory: pytest.TempPathFactory, tokenizer_directory: Path) -> Path:
+    """A random PartCLIPSeg with its tokenizer, as `from_pretrained` takes it."""
+    from transformers import AutoTokenizer
+
+    from partclipseg.model.partclipseg import PartCLIPSegModel
+
+    torch.manual_seed(0)
+    directory = tmp_path_factory.mktemp("model")
+    PartCLIPSegModel(small_config()).save_pretrained(directory)
+    AutoTokenizer.from_pretrained(tokenizer_directory).save_pretrained(directory)
+    return directory
+
+
+class Golden:
+    """One golden case of the reference: configuration, words, inputs and outputs."""
+
+    def __init__(self, folder: Path) -> None:
+        from safetensors.torch import load_file
+
+        self.meta = json.loads((folder / "meta.json").read_text())
+        self.tensors = load_file(folder / "tensors.safetensors")
+        self.checkpoint = folder / "checkpoint.pth"
+
+    def model(self):
+        """The reference's weights in our model, in reference mode."""
+        from partclipseg.model.weights import load_reference_checkpoint
+
+        return load_reference_checkpoint(self.checkpoint, self.meta["hf_config"])
+
+    def vocabulary(self, split: str):
+        from partclipseg.vocabulary import Vocabulary
+
+        return Vocabulary.from_names(self.meta[f"{split}_classes"])
+
+    def inputs(self, split: str) -> dict[str, torch.Tensor]:
+        """Keyword arguments of `forward` for the case's training or test photos."""
+        vocabulary = self.vocabulary(split)
+        return {
+            **{name: self.tensors[f"{split}.{name}"] for name in ("pixel_values", "input_ids", "attention_mask")},
+            "class_to_part": torch.from_numpy(vocabulary.class_to_part),
+            "class_to_object": torch.from_numpy(vocabulary.class_to_object),
+        }
+
+
+@pytest.fixture(params=["case_a", "case_b"])
+def golden(request: pytest.FixtureRequest, shared: Path) -> Golden:
+    return Golden(shared / "reference" / "golden" / request.param)

@@ -1,0 +1,58 @@
+"""Parity with tensors that the reference implementation computed (float32, CPU)."""
+
+import torch
+
+from partclipseg.model.weights import REFERENCE_PREFIX, foreign_names
+
+# An independent float32 computation of the same formulas differs by 2e-6; 1e-5 leaves room for another order of
+# summation (our halves of the merges are added, the reference concatenates).
+TOLERANCE = {"atol": 1e-5, "rtol": 0}
+
+
+def test_training_forward_pass(golden):
+    model, inputs = golden.model(), golden.inputs("train")
+    batch = len(inputs["pixel_values"])
+    count = len(inputs["class_to_part"]) + len(golden.meta["train_objects_with_parts"])
+    pairs = torch.cartesian_prod(torch.arange(batch), torch.arange(count))
+    with torch.no_grad():
+        output = model(**inputs, attention_pairs=pairs)
+    torch.testing.assert_close(
+        torch.cat([output.part_logits, output.object_logits], 1), golden.tensors["train.logits"], **TOLERANCE
+    )
+    torch.testing.assert_close(output.object_part_logits, golden.tensors["train.part_object_logits"], **TOLERANCE)
+    torch.testing.assert_close(output.attention, golden.tensors["train.attentions"].flatten(0, 1), **TOLERANCE)
+
+
+def test_inference_forward_pass(golden):
+    model, inputs = golden.model(), golden.inputs("test")
+    with torch.no_grad():
+        output = model(**inputs)
+    torch.testing.assert_close(
+        torch.cat([output.part_logits, output.object_logits], 1), golden.tensors["test.logits"], **TOLERANCE
+    )
+    torch.testing.assert_close(output.object_part_logits, golden.tensors["test.part_object_logits"], **TOLERANCE)
+
+
+def test_the_intended_object_lookup_differs(golden):
+    model, inputs = golden.model(), golden.inputs("test")
+    model.config.reference_object_lookup = False
+    with torch.no_grad():
+        output = model(**inputs)
+    expected = golden.tensors["test.part_object_logits"]
+    assert (output.object_part_logits - expected).abs().max() > 1e-2
+    # Only the composed classes read the object word; background does not.
+    torch.testing.assert_close(output.object_part_logits[:, -1], expected[:, -1], **TOLERANCE)
+
+
+def test_trained_parameters_are_the_published_ones(golden):
+    model = golden.model()
+    model.train_published_parameters(background=False)
+    trained = {
+        REFERENCE_PREFIX + theirs
+        for ours, parameter in model.named_parameters()
+        if parameter.requires_grad
+        for theirs in foreign_names(ours, model.config)
+    }
+    assert trained == set(golden.meta["requires_grad"])
+    model.train_published_parameters()
+    assert model.background.requires_grad

@@ -14,16 +14,16 @@ from partclipseg.evaluation.boundary import boundary_map, boundary_width, window
 
 NUM_CLASSES = 3
 VOCABULARY = Vocabulary.from_names(["cat's ear", "cat's leg", "dog's ear"])
-SHAPES = st.tuples(st.integers(1, 16), st.integers(1, 16))
+SHAPES = st.tuples(st.integers(1, 20), st.integers(1, 20))
 
 
 def random_maps(low: int) -> st.SearchStrategy[tuple[np.ndarray, np.ndarray]]:
-    """Two maps of one shape: blocks of equal labels, so that there is an inside to erode."""
+    """Two maps of one shape: large blocks of equal labels, so that there is an inside to erode."""
 
     def blocks(shape: tuple[int, int]) -> st.SearchStrategy[np.ndarray]:
-        coarse = tuple(-(-side // 4) for side in shape)
+        coarse = tuple(-(-side // 7) for side in shape)
         values = arrays(np.int32, coarse, elements=st.integers(low, NUM_CLASSES - 1))
-        return values.map(lambda m: np.kron(m, np.ones((4, 4), np.int32))[: shape[0], : shape[1]].copy())
+        return values.map(lambda m: np.kron(m, np.ones((7, 7), np.int32))[: shape[0], : shape[1]].copy())
 
     return SHAPES.flatmap(lambda shape: st.tuples(blocks(shape), blocks(shape)))
 

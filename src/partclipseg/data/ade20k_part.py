@@ -1,0 +1,121 @@
+"""ADE20K-Part-234: photos, 16-bit part maps and object instances as COCO JSON, in the released layout.
+
+Wei, Yue, Zhang et al., *OV-PARTS: Towards Open-Vocabulary Part Segmentation*, NeurIPS 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from partclipseg.data.coco import Annotation, BrokenMaskError, CocoPhoto, decode_mask, paint, read_coco
+from partclipseg.data.label_map import label_table, read_label_map
+from partclipseg.data.paths import files_by_stem, inside
+from partclipseg.data.photo import PHOTO_SUFFIXES
+from partclipseg.data.problem import DataError, Problem
+from partclipseg.data.sample import UNLABELLED
+from partclipseg.data.source import LabelMaps, Photo, Record, Source, check_photo_size
+from partclipseg.errors import PartCLIPSegError
+from partclipseg.vocabulary import Catalog, Vocabulary
+
+NAME = "ade20k-part-234"
+FOLDERS = {"train": "training", "test": "validation"}
+"""Our split: theirs."""
+
+_PARTS = "annotations_detectron2_part"
+_INSTANCES = {"training": "ade20k_instance_train.json", "validation": "ade20k_instance_val.json"}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ADE20KPart(Source):
+    """One split. Photos are those with a part map and those of the instance file."""
+
+    part_table: np.ndarray = field(repr=False)
+    instances: dict[str, CocoPhoto] = field(repr=False)
+    """The photos' entries in the instance file, by key."""
+
+    @classmethod
+    def open(cls, root: Path, folder: str) -> ADE20KPart:
+        """Open ``training`` or ``validation``."""
+        catalog = Catalog.load(NAME)
+        images = root / "images" / folder
+        content = read_coco(root / _INSTANCES[folder], categories=range(len(catalog.objects)))
+        defects = list(content.defects)
+        instances: dict[str, CocoPhoto] = {}
+        for photo in content.photos:
+            try:
+                path = inside(images, photo.file_name or "", root / _INSTANCES[folder])
+            except DataError as error:
+                defects.append(error.problem)
+            else:
+                instances[path.stem] = photo
+        photos = files_by_stem(images, PHOTO_SUFFIXES)
+        keys = sorted({*files_by_stem(root / _PARTS / folder, frozenset({".png"})), *instances})
+        return cls(
+            root=root,
+            split=folder,
+            object_parts=catalog.object_parts,
+            objects=catalog.objects,
+            photos=tuple(Photo(key, photos.get(key, images / f"{key}.jpg")) for key in keys),
+            folders=(images, root / _PARTS / folder),
+            defects=tuple(defects),
+            part_table=label_table(
+                {**{label: label for label in range(len(catalog.object_parts))}, catalog.ignore_label: UNLABELLED}
+            ),
+            instances=instances,
+        )
+
+    def annotations(self, photo: Photo) -> tuple[Annotation, ...]:
+        """The object instances of a photo, in the file's order."""
+        entry = self.instances.get(photo.key)
+        return entry.annotations if entry else ()
+
+    def read_labels(self, photo: Photo, size: tuple[int, int]) -> LabelMaps:
+        """See `Source.read_labels`; of overlapping instances the smaller lies on top."""
+        parts = read_label_map(self._map(photo.key), self.part_table, 16, size)
+        if entry := self.instances.get(photo.key):
+            check_photo_size(photo.path, self._file, entry.size, size)
+        annotations = self.annotations(photo)
+        categories = [annotation.category for annotation in annotations]
+        try:
+            objects = paint(categories, [annotation.segmentation for annotation in annotations], size)
+        except BrokenMaskError as error:
+            raise self._broken(photo, error.place, error.message) from None
+        return LabelMaps(parts, objects)
+
+    def instance_mask(self, photo: Photo, instance: int, size: tuple[int, int]) -> np.ndarray:
+        """See `Source.instance_mask`."""
+        try:
+            return decode_mask(self.annotations(photo)[instance].segmentation, size)
+        except PartCLIPSegError as error:
+            raise self._broken(photo, instance, str(error)) from None
+
+    @property
+    def _file(self) -> Path:
+        return self.root / _INSTANCES[self.split]
+
+    def _map(self, key: str) -> Path:
+        return self.root / _PARTS / self.split / f"{key}.png"
+
+    def _broken(self, photo: Photo, place: int, message: str) -> DataError:
+        number = self.annotations(photo)[place].number
+        return DataError(Problem("annotation", self._file, f"annotation {number} of {photo.key}: {message}"))
+
+
+def test_records(sources: Iterable[ADE20KPart], vocabulary: Vocabulary) -> list[Record]:
+    """One for each instance in the validation photos, and for each instance of an unseen object in the training's."""
+    unseen = {word.casefold() for word in Catalog.load(NAME).unseen_objects}
+    wanted = {word.casefold() for word in vocabulary.objects}
+    records = []
+    for source in sources:
+        words = wanted if source.split == FOLDERS["test"] else wanted & unseen
+        for photo in source.photos:
+            for place, annotation in enumerate(source.annotations(photo)):
+                word = source.objects[annotation.category]
+                if word.casefold() in words:
+                    key = f"{photo.key}-{word.replace(' ', '_')}-{place}"
+                    records.append(Record(key, source, photo, annotation.category, place))
+    return records

@@ -1,0 +1,93 @@
+"""Index PNGs: one label in each pixel."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from partclipseg.data.photo import MAX_PIXELS
+from partclipseg.data.problem import DataError, Problem
+from partclipseg.data.sample import UNLABELLED
+
+_MODES = {8: ("L", "P"), 16: ("I;16", "I;16B", "I;16L", "I")}
+"""Pillow's modes of grey or palette pictures, by the bits of a pixel."""
+
+
+def label_table(classes: Mapping[int, int]) -> np.ndarray:
+    """What `read_label_map` looks a file's values up in, int32 `[65536]`: from value to class or `UNLABELLED`."""
+    table = np.full(1 << 16, _UNKNOWN, dtype=np.int32)
+    table[list(classes.keys())] = list(classes.values())
+    return table
+
+
+def read_label_map(path: Path, table: np.ndarray, bits: int | None, size: tuple[int, int]) -> np.ndarray:
+    """Read a label map as int32 `[H, W]`, in the classes of a `label_table`.
+
+    Args:
+        path: a PNG of one channel; a palette picture gives its indices.
+        table: see `label_table`; every value of the file must stand in it.
+        bits: 8 or 16, the only bit depth taken; None takes both.
+        size: height and width of the photo.
+
+    Raises:
+        DataError: the file is missing, unreadable, of another size or bit depth, or holds other labels.
+    """
+    values = _read(path, bits, size)
+    labels = table[values]
+    if (unknown := labels == _UNKNOWN).any():
+        held = np.unique(values[unknown])
+        shown = ", ".join(map(str, held[:5])) + (", …" if len(held) > 5 else "")
+        problem = (
+            f"holds the label{'s' * (len(held) > 1)} {shown} ({int(unknown.sum())} pixels) outside the class list, "
+            f"which has {_ranges(np.flatnonzero(table != _UNKNOWN))}: correct the map or the class list"
+        )
+        raise DataError(Problem("unknown label", path, problem))
+    return labels
+
+
+def _ranges(values: np.ndarray) -> str:
+    """``0 to 115, 255``."""
+    runs = np.split(values, np.flatnonzero(np.diff(values) > 1) + 1)
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+
+
+_UNKNOWN = UNLABELLED - 100
+
+
+def _read(path: Path, bits: int | None, size: tuple[int, int]) -> np.ndarray:
+    """The file's own values, uint8, uint16 or int32 `[H, W]`."""
+    if not path.is_file():
+        raise DataError(Problem("missing label", path, "the label map is missing: restore it or remove its photo"))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size check below is stricter
+            image = Image.open(path)
+        with image:
+            _check_header(path, image, bits, size)
+            values = np.asarray(image)
+    except DataError:
+        raise
+    except Exception as error:  # decoders raise almost anything on damaged data
+        reason = str(error) or type(error).__name__
+        raise DataError(Problem("unreadable", path, f"cannot be read ({reason}): replace it")) from None
+    if values.min(initial=0) < 0 or values.max(initial=0) > 0xFFFF:
+        raise DataError(Problem("bit depth", path, "has 32-bit values: save it with 8 or 16 bits a pixel"))
+    return values
+
+
+def _check_header(path: Path, image: Image.Image, bits: int | None, size: tuple[int, int]) -> None:
+    height, width = size
+    allowed = _MODES[bits] if bits else (*_MODES[8], *_MODES[16])
+    if image.mode not in allowed:
+        wanted = f"{bits}-bit grey" if bits else "8- or 16-bit grey or palette"
+        problem = f"is a picture of mode {image.mode}, not a {wanted} label map: save the labels themselves"
+        raise DataError(Problem("bit depth", path, problem))
+    if image.size != (width, height):
+        problem = f"is {image.width}x{image.height}, but its photo is {width}x{height}: one of them was resized"
+        raise DataError(Problem("size", path, problem))
+    if width * height > MAX_PIXELS:
+        raise DataError(Problem("size", path, f"has more than {MAX_PIXELS:,} pixels: make it smaller"))

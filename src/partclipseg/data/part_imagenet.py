@@ -1,0 +1,136 @@
+"""PartImageNet: photos named after their ImageNet synset, part masks as COCO JSON.
+
+He et al., *PartImageNet: A Large, High-Quality Dataset of Parts*, ECCV 2022; split of objects into seen and unseen:
+Choi et al., NeurIPS 2024.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from partclipseg.data.coco import BrokenMaskError, CocoPhoto, paint, read_coco
+from partclipseg.data.paths import inside
+from partclipseg.data.problem import DataError, Problem
+from partclipseg.data.sample import UNLABELLED
+from partclipseg.data.source import LabelMaps, Photo, Record, Source, check_photo_size
+from partclipseg.vocabulary import Catalog, ObjectPart, Vocabulary
+
+NAME = "part-imagenet"
+FOLDERS = {"train": "train", "test": "val"}
+"""Our split: theirs."""
+
+
+@dataclass(frozen=True)
+class PartImageNetNames:
+    """How the files name parts and objects."""
+
+    part_words: tuple[str, ...]
+    """Part word of each category id: the category's name without its first word, in lower case."""
+    synset_to_object: dict[str, str]
+
+    @classmethod
+    def load(cls) -> PartImageNetNames:
+        """Read the built-in list."""
+        content = json.loads(files("partclipseg").joinpath("data/catalog/part-imagenet-files.json").read_text("utf-8"))
+        return cls(
+            tuple(category.split(" ", 1)[1].lower() for category in content["part_categories"]),
+            {synset: word for word, synset in content["object_synsets"].items()},
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PartImageNet(Source):
+    """One split. Photos are those of the annotation file whose synset is one of the 40 objects."""
+
+    entries: dict[str, CocoPhoto] = field(repr=False)
+    """The photos' entries in the annotation file, by key."""
+    object_of: dict[str, int] = field(repr=False)
+    """Index into `objects` of the photos, by key."""
+    part_words: tuple[str, ...]
+    """Of each category id."""
+    other_synsets: dict[str, int]
+    """Photos left out because their synset is not among the 40 objects, by synset."""
+
+    @classmethod
+    def open(cls, root: Path, folder: str) -> PartImageNet:
+        """Open ``train`` or ``val``."""
+        catalog, names = Catalog.load(NAME), PartImageNetNames.load()
+        content = read_coco(root / f"{folder}.json", categories=range(len(names.part_words)))
+        objects = {word: index for index, word in enumerate(catalog.objects)}
+        defects = list(content.defects)
+        photos: list[Photo] = []
+        entries: dict[str, CocoPhoto] = {}
+        object_of: dict[str, int] = {}
+        others: Counter[str] = Counter()
+        for entry in content.photos:
+            try:
+                path = inside(root / "images" / folder, entry.file_name or "", root / f"{folder}.json")
+            except DataError as error:
+                defects.append(error.problem)
+                continue
+            synset = path.stem.split("_")[0]
+            word = names.synset_to_object.get(synset)
+            if word is None:
+                others[synset] += 1
+            else:
+                photos.append(Photo(path.stem, path))
+                entries[path.stem] = entry
+                object_of[path.stem] = objects[word]
+        return cls(
+            root=root,
+            split=folder,
+            object_parts=catalog.object_parts,
+            objects=catalog.objects,
+            photos=tuple(photos),
+            defects=tuple(defects),
+            entries=entries,
+            object_of=object_of,
+            part_words=names.part_words,
+            other_synsets=dict(others),
+        )
+
+    def read_labels(self, photo: Photo, size: tuple[int, int]) -> LabelMaps:
+        """See `Source.read_labels`; the object is the union of its parts, and small parts lie on top."""
+        file, entry = self.root / f"{self.split}.json", self.entries[photo.key]
+        check_photo_size(photo.path, file, entry.size, size)
+        word = self.objects[self.object_of[photo.key]]
+        classes = {pair: index for index, pair in enumerate(self.object_parts)}
+        labels = []
+        for annotation in entry.annotations:
+            pair = ObjectPart(word, self.part_words[annotation.category])
+            if pair not in classes:
+                problem = f"annotation {annotation.number} of {photo.key}: {pair.name} is not in the class list"
+                raise DataError(Problem("unknown label", file, problem))
+            labels.append(classes[pair])
+        try:
+            parts = paint(labels, [annotation.segmentation for annotation in entry.annotations], size)
+        except BrokenMaskError as error:
+            number = entry.annotations[error.place].number
+            problem = f"annotation {number} of {photo.key}: {error.message}"
+            raise DataError(Problem("annotation", file, problem)) from None
+        return LabelMaps(parts, np.full_like(parts, UNLABELLED))
+
+    def notes(self) -> Iterator[Problem]:
+        """See `Source.notes`; photos of other synsets among them."""
+        yield from super().notes()
+        if self.other_synsets:
+            count = sum(self.other_synsets.values())
+            problem = f"{count} photos of {len(self.other_synsets)} synsets outside the 40 objects are left out"
+            yield Problem("left out", self.root / f"{self.split}.json", problem)
+
+
+def records(source: PartImageNet, vocabulary: Vocabulary) -> list[Record]:
+    """One for each photo whose object is in the vocabulary, for training and for testing."""
+    wanted = {word.casefold() for word in vocabulary.objects}
+    return [
+        Record(photo.key, source, photo)
+        for photo in source.photos
+        if source.objects[source.object_of[photo.key]].casefold() in wanted
+    ]

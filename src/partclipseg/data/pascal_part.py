@@ -1,0 +1,160 @@
+"""Pascal-Part-116: photos, part maps and object maps as 8-bit PNG, in the layout of the released archive.
+
+Wei, Yue, Zhang et al., *OV-PARTS: Towards Open-Vocabulary Part Segmentation*, NeurIPS 2023.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from partclipseg.data.label_map import label_table, read_label_map
+from partclipseg.data.paths import files_by_stem
+from partclipseg.data.photo import PHOTO_SUFFIXES
+from partclipseg.data.problem import DataError, Problem
+from partclipseg.data.sample import UNLABELLED
+from partclipseg.data.source import LabelMaps, Photo, Record, Source
+from partclipseg.vocabulary import Catalog, Vocabulary
+
+NAME = "pascal-part-116"
+FOLDERS = {"train": "train", "test": "val"}
+"""Our split: theirs."""
+
+_PARTS, _OBJECTS = "annotations_detectron2_part", "annotations_detectron2_obj"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PascalPart(Source):
+    """One split. Photos are those with a part map."""
+
+    part_table: np.ndarray = field(repr=False)
+    object_table: np.ndarray = field(repr=False)
+    part_counts: dict[str, tuple[int, ...]] | None = field(repr=False)
+    """Part labels of each photo by its key, as ``*_part_label_count.json`` has them; None without that file."""
+    object_counts: dict[str, tuple[int, ...]] | None = field(repr=False)
+
+    @classmethod
+    def open(cls, root: Path, folder: str) -> PascalPart:
+        """Open ``train`` or ``val``."""
+        catalog = Catalog.load(NAME)
+        photos = files_by_stem(root / "images" / folder, PHOTO_SUFFIXES)
+        maps = files_by_stem(root / _PARTS / folder, frozenset({".png"}))
+        defects: list[Problem] = []
+        return cls(
+            root=root,
+            split=folder,
+            object_parts=catalog.object_parts,
+            objects=catalog.objects,
+            photos=tuple(Photo(key, photos.get(key, root / "images" / folder / f"{key}.jpg")) for key in maps),
+            folders=tuple(root / name / folder for name in ("images", _PARTS, _OBJECTS)),
+            part_table=_table(len(catalog.object_parts), catalog.ignore_label),
+            object_table=_table(len(catalog.objects), catalog.ignore_label),
+            part_counts=_read_counts(root / _PARTS / f"{folder}_part_label_count.json", defects),
+            object_counts=_read_counts(root / _PARTS / f"{folder}_obj_label_count.json", defects),
+            defects=tuple(defects),
+        )
+
+    def read_labels(self, photo: Photo, size: tuple[int, int]) -> LabelMaps:
+        """See `Source.read_labels`."""
+        return LabelMaps(
+            read_label_map(self._map(_PARTS, photo.key), self.part_table, 8, size),
+            read_label_map(self._map(_OBJECTS, photo.key), self.object_table, 8, size),
+        )
+
+    def _map(self, folder: str, key: str) -> Path:
+        return self.root / folder / self.split / f"{key}.png"
+
+    def objects_with_parts(self, photo: Photo) -> tuple[int, ...]:
+        """Indices of the objects that have a part label in the photo.
+
+        They stand in ``*_part_label_count.json``; where that file or the photo's entry is missing the part map is
+        read, which takes longer.
+        """
+        if self.part_counts is not None and photo.key in self.part_counts:
+            labels = self.part_counts[photo.key]
+        else:
+            labels = self._labels_in_map(photo)
+        return tuple(sorted({int(self.class_to_object[label]) for label in labels}))
+
+    def _labels_in_map(self, photo: Photo) -> list[int]:
+        from PIL import Image
+
+        path = self._map(_PARTS, photo.key)
+        try:
+            with Image.open(path) as image:
+                size = (image.height, image.width)
+        except OSError as error:
+            raise DataError(Problem("unreadable", path, f"cannot be read ({error}): replace it")) from None
+        labels = np.unique(read_label_map(path, self.part_table, 8, size))
+        return [int(label) for label in labels if label != UNLABELLED]
+
+    def folder_problems(self) -> Iterator[Problem]:
+        """Photos without labels, labels without photos, and photos that the label lists do not have."""
+        yield from super().folder_problems()
+        known = {photo.key for photo in self.photos}
+        for counts, kind in ((self.part_counts, "part"), (self.object_counts, "obj")):
+            for key in sorted(known.symmetric_difference(counts or known)):
+                lacking = "does not list" if key in known else "lists, without a label map,"
+                yield self._disagreement(kind, f"{lacking} {key}.png")
+
+    def label_problems(self, photo: Photo, labels: LabelMaps) -> Iterator[Problem]:
+        """Maps without any label, and lists that disagree with their map."""
+        yield from super().label_problems(photo, labels)
+        for counts, values, kind in (
+            (self.part_counts, labels.parts, "part"),
+            (self.object_counts, labels.objects, "obj"),
+        ):
+            held = set(np.unique(values).tolist()) - {UNLABELLED}
+            listed = counts.get(photo.key) if counts else None
+            if listed is not None and held != set(listed):
+                yield self._disagreement(
+                    kind, f"lists {sorted(listed)} for {photo.key}.png, but the map holds {sorted(held)}"
+                )
+
+    def _disagreement(self, kind: str, message: str) -> Problem:
+        file = self.root / _PARTS / f"{self.split}_{kind}_label_count.json"
+        return Problem("label count", file, f"{message}: {_COUNT_REMEDY}")
+
+
+def _table(classes: int, ignore: int) -> np.ndarray:
+    return label_table({**{label: label for label in range(classes)}, ignore: UNLABELLED})
+
+
+_COUNT_REMEDY = "delete the list, and the maps themselves are read instead"
+
+
+def _read_counts(path: Path, defects: list[Problem]) -> dict[str, tuple[int, ...]] | None:
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_bytes())
+        catalog = Catalog.load(NAME)
+        limit = len(catalog.object_parts if "_part_label" in path.name else catalog.objects)
+        counts = {
+            Path(name).stem: tuple(int(label) for label in labels if label != catalog.ignore_label)
+            for name, labels in content.items()
+            if not name.startswith("._")
+        }
+        if bad := next((name for name, labels in counts.items() if not set(labels) <= set(range(limit))), None):
+            problem = f"lists labels for {bad}.png that the class list does not have: {_COUNT_REMEDY}"
+            defects.append(Problem("unknown label", path, problem))
+        return counts
+    except (ValueError, TypeError, AttributeError) as error:
+        defects.append(Problem("unreadable", path, f"is not a list of labels ({error}): {_COUNT_REMEDY}"))
+        return None
+
+
+def test_records(source: PascalPart, vocabulary: Vocabulary) -> list[Record]:
+    """One for each photo and each object of the vocabulary that has a part label in it."""
+    wanted = {word.casefold() for word in vocabulary.objects}
+    return [
+        Record(f"{photo.key}-{source.objects[index]}", source, photo, object=index)
+        for photo in source.photos
+        for index in source.objects_with_parts(photo)
+        if source.objects[index].casefold() in wanted
+    ]
+

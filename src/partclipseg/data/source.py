@@ -1,0 +1,224 @@
+"""From files to samples: a source reads one split in the labels of its files, a data set translates them.
+
+`Source` is what each file format implements: photos, and two label maps for a photo in the format's own class
+list. `FileDataset` is the same for all of them: records, the vocabulary in use, and what a record leaves out.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from partclipseg.data.paths import files_by_stem, stray_files
+from partclipseg.data.photo import PHOTO_SUFFIXES, read_photo
+from partclipseg.data.problem import DataError, Problem
+from partclipseg.data.sample import OUTSIDE, UNLABELLED, PartSample
+from partclipseg.errors import PartCLIPSegError
+from partclipseg.vocabulary import ObjectPart, Vocabulary
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One photo of a source."""
+
+    key: str
+    """Unique in the source and fit for a file name."""
+    path: Path
+
+
+@dataclass(frozen=True)
+class LabelMaps:
+    """The labels of one photo, in the class list of its source."""
+
+    parts: np.ndarray
+    """int32 `[H, W]`: index into `Source.object_parts`, or `UNLABELLED`."""
+    objects: np.ndarray
+    """int32 `[H, W]`: index into `Source.objects`, or `UNLABELLED`. Under a part label it does not count."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Source(ABC):
+    """One split on disk. Opening it reads lists and annotation files, never photos or label maps."""
+
+    root: Path
+    split: str
+    """As the files call it, such as ``val``."""
+    object_parts: tuple[ObjectPart, ...]
+    """The class list, in the order of the part labels."""
+    objects: tuple[str, ...]
+    """In the order of the object labels; every object of `object_parts`, and those without parts."""
+    photos: tuple[Photo, ...]
+    folders: tuple[Path, ...] = ()
+    """Where every photo should have labels, and the folders of the label maps."""
+    defects: tuple[Problem, ...] = ()
+    """What opening found wrong. A data set refuses them; a check lists them."""
+
+    @abstractmethod
+    def read_labels(self, photo: Photo, size: tuple[int, int]) -> LabelMaps:
+        """The label maps of a photo of the given height and width.
+
+        Raises:
+            DataError: a label file is missing, damaged, of another size, or holds unknown labels.
+        """
+
+    def instance_mask(self, photo: Photo, instance: int, size: tuple[int, int]) -> np.ndarray:
+        """Bool `[H, W]`: the mask of one object instance, for sources whose records are instances."""
+        raise NotImplementedError(f"{type(self).__name__} has no instances")
+
+    def folder_problems(self) -> Iterator[Problem]:
+        """What is wrong between the files: partners that are missing, lists that disagree."""
+        for photo in self.photos:
+            if not photo.path.is_file():
+                yield missing_photo(photo.path)
+        known = {photo.key for photo in self.photos}
+        for key, path in files_by_stem(self.folders[0], PHOTO_SUFFIXES).items() if self.folders else ():
+            if key not in known:
+                yield Problem("missing label", path, "the photo has no labels: restore them or remove the photo")
+
+    def label_problems(self, photo: Photo, labels: LabelMaps) -> Iterator[Problem]:
+        """What is wrong with label maps that could be read."""
+        if (labels.parts == UNLABELLED).all() and (labels.objects == UNLABELLED).all():
+            yield Problem("empty", photo.path, "nothing is labelled in this photo: remove it, or restore its labels")
+
+    def notes(self) -> Iterator[Problem]:
+        """What deserves a word, but does no harm."""
+        for folder in self.folders:
+            for path in stray_files(folder):
+                yield Problem("stray file", path, "is a leftover of macOS and ignored")
+
+    @cached_property
+    def class_to_object(self) -> np.ndarray:
+        """int32 `[N_c]`: index into `objects` of each object-part."""
+        index = {word: i for i, word in enumerate(self.objects)}
+        return np.array([index[pair.object] for pair in self.object_parts], dtype=np.int32)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one sample is made of: a photo, and which of its objects count."""
+
+    key: str
+    source: Source = field(repr=False)
+    photo: Photo
+    object: int | None = None
+    """Index into the source's objects; the labels of all others are taken away. None keeps every object."""
+    instance: int | None = None
+    """Only this instance of the object counts, by its place among the photo's annotations."""
+
+
+class FileDataset:
+    """Records of a data set on disk, as `PartSample` in the indices of the vocabulary in use.
+
+    What the vocabulary lacks keeps no part label, and its object's pixels become `OUTSIDE`. A pixel with a part
+    label always has the label of that part's object, whatever the object map says (in PASCAL-Part's overlaps the
+    two maps differ in a few pixels).
+
+    A record of the test split that stands for one object, or one instance, keeps the labels of that one alone:
+    every other labelled object becomes `OUTSIDE`. So neither protocol counts a prediction there as an error, and
+    the objects of a record, which Oracle-Obj is told, are those in its `object_labels`: see `objects_of`.
+    Records of the same photo follow each other.
+
+    Raises:
+        DataError: the first defect of the annotation files.
+    """
+
+    def __init__(
+        self, name: str, split: str, vocabulary: Vocabulary, records: Iterable[Record], seen: Iterable[int]
+    ) -> None:
+        self.name = name
+        self.split = split
+        self.vocabulary = vocabulary
+        self.records = tuple(records)
+        self.seen = tuple(seen)
+        """Indices into `vocabulary.object_parts` of the published seen classes; all of them for own data."""
+        self._tables: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        for source in {record.source.split: record.source for record in self.records}.values():
+            if source.defects:
+                raise DataError(source.defects[0])
+            self._tables[source.split] = _tables(source, vocabulary)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def keys(self) -> tuple[str, ...]:
+        """The key of every record, without reading any photo."""
+        return tuple(record.key for record in self.records)
+
+    def __getitem__(self, index: int, /) -> PartSample:
+        """Read one record.
+
+        Raises:
+            DataError: a file is missing, damaged, of the wrong size, or holds unknown labels.
+        """
+        record = self.records[index]
+        image = _read(record.photo.path)
+        size = image.shape[:2]
+        labels = record.source.read_labels(record.photo, size)
+        part_table, object_table = self._tables[record.source.split]
+        parts, objects = labels.parts, labels.objects
+        # -1 reaches the last entry of a table, which is UNLABELLED.
+        objects = np.where(parts == UNLABELLED, objects, np.append(record.source.class_to_object, -1)[parts])
+        part_labels, object_labels = part_table[parts], object_table[objects]
+        if record.object is not None:
+            counted = objects == record.object
+            if record.instance is not None:
+                mask = record.source.instance_mask(record.photo, record.instance, size)
+                # Instances may overlap; a pixel with a part of another object is that object's.
+                counted = mask & (counted | (parts == UNLABELLED))
+                object_labels[counted] = object_table[record.object]
+            part_labels[~counted] = UNLABELLED
+            object_labels[~counted & (objects != UNLABELLED)] = OUTSIDE
+        return PartSample(image, part_labels, object_labels, record.key)
+
+    @staticmethod
+    def objects_of(sample: PartSample) -> tuple[int, ...]:
+        """Indices into `vocabulary.objects` of the objects of a record: what Oracle-Obj is told."""
+        return tuple(int(index) for index in np.unique(sample.object_labels) if index >= 0)
+
+
+def check_photo_size(photo: Path, source: Path, stated: tuple[object, object], size: tuple[int, int]) -> None:
+    """Raise `DataError` where an annotation file states another (height, width) than the photo has."""
+    if any(value is not None for value in stated) and stated != size:
+        problem = (
+            f"is {size[1]}x{size[0]}, but {source.name} says {stated[1]}x{stated[0]}: one of them was resized or turned"
+        )
+        raise DataError(Problem("size", photo, problem))
+
+
+def _read(path: Path) -> np.ndarray:
+    if not path.is_file():
+        raise DataError(missing_photo(path))
+    try:
+        return read_photo(path)
+    except PartCLIPSegError as error:
+        raise DataError(unreadable_photo(path, str(error))) from None
+
+
+def missing_photo(path: Path) -> Problem:
+    """The photo that labels belong to is not there."""
+    return Problem("missing photo", path, "the photo is missing: restore it or remove its labels")
+
+
+def unreadable_photo(path: Path, message: str) -> Problem:
+    """The photo is there but cannot be decoded; `message` is what `read_photo` says."""
+    return Problem("unreadable", path, message.removeprefix(f"{path}: "))
+
+
+def _tables(source: Source, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
+    """int32 `[N + 1]` for part and object labels: the source's index to the vocabulary's; the last is UNLABELLED."""
+    classes = {_folded(pair): index for index, pair in enumerate(vocabulary.object_parts)}
+    objects = {word.casefold(): index for index, word in enumerate(vocabulary.objects)}
+    parts = [classes.get(_folded(pair), UNLABELLED) for pair in source.object_parts]
+    return (
+        np.array([*parts, UNLABELLED], dtype=np.int32),
+        np.array([*(objects.get(word.casefold(), OUTSIDE) for word in source.objects), UNLABELLED], dtype=np.int32),
+    )
+
+
+def _folded(pair: ObjectPart) -> tuple[str, str]:
+    return pair.object.casefold(), pair.part.casefold()

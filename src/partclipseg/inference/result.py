@@ -1,0 +1,292 @@
+"""What segmenting one photo gives, and everything that can be made of it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from partclipseg.errors import UsageError
+from partclipseg.files import whole_file, write_text
+from partclipseg.inference import formats
+from partclipseg.inference.overlay import LegendEntry, draw_overlay
+from partclipseg.inference.palette import object_colours, part_colours
+from partclipseg.vocabulary import Vocabulary
+
+View = Literal["parts", "objects"]
+"""Segments by object-part, or by whole object."""
+
+Format = Literal["overlay", "png", "json", "coco", "labelme"]
+
+FORMAT_SUFFIXES: dict[Format, str] = {
+    "overlay": ".overlay.png",
+    "png": ".labels.png",
+    "json": ".json",
+    "coco": ".coco.json",
+    "labelme": ".labelme.json",
+}
+"""The formats of `PartResult.save`, and how their files' names end."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """All pixels of one class in one photo, or of one object in the view "objects"."""
+
+    object: str
+    part: str | None
+    """None for a whole object."""
+    index: int
+    """Of the class in `Vocabulary.object_parts`, or of the object in `Vocabulary.objects`."""
+    score: float
+    """Mean probability over the segment's pixels, 0 to 1."""
+    area: int
+    """Pixels."""
+    box: tuple[int, int, int, int]
+    """x, y, width, height in pixels; x and y of the upper left pixel."""
+
+    @property
+    def name(self) -> str:
+        """``dog's ear``, or ``dog`` for a whole object."""
+        return self.object if self.part is None else f"{self.object}'s {self.part}"
+
+
+@dataclass(frozen=True, eq=False)
+class PartResult:
+    """The parts found in one photo."""
+
+    label_map: np.ndarray
+    """int32 `[H, W]`: index into `vocabulary.object_parts`, background -1."""
+    object_map: np.ndarray
+    """int32 `[H, W]`: index into `vocabulary.objects`, background -1."""
+    scores: np.ndarray
+    """float32 `[N_c]`: mean probability of each class over its pixels, 0 where it has none."""
+    vocabulary: Vocabulary
+    photo: np.ndarray | None = None
+    """uint8 `[H, W, 3]`, RGB, for drawing; without it overlays are painted on grey."""
+    name: str = "photo"
+    """The photo's path as it was given, or a name for it."""
+
+    def __post_init__(self) -> None:
+        if self.label_map.ndim != 2 or self.label_map.shape != self.object_map.shape:
+            raise ValueError(
+                f"label_map {list(self.label_map.shape)} and object_map {list(self.object_map.shape)} must have the "
+                "same shape [H, W]"
+            )
+        if self.photo is not None and self.photo.shape != (*self.label_map.shape, 3):
+            raise ValueError(f"the photo {list(self.photo.shape)} does not fit a label map {list(self.size)}")
+        if self.scores.shape != (len(self.vocabulary),):
+            raise ValueError(f"scores {list(self.scores.shape)} must have one entry for each class")
+
+    @classmethod
+    def from_maps(
+        cls,
+        label_map: np.ndarray,
+        object_map: np.ndarray,
+        score_map: np.ndarray,
+        vocabulary: Vocabulary,
+        photo: np.ndarray | None = None,
+        name: str = "photo",
+    ) -> PartResult:
+        """From integer maps and the probability of the winning class at each pixel, float `[H, W]`."""
+        labels = np.ascontiguousarray(label_map, dtype=np.int32)
+        bins = labels.ravel() + 1  # background first
+        areas = np.bincount(bins, minlength=len(vocabulary) + 1)[1:]
+        sums = np.bincount(bins, weights=score_map.ravel(), minlength=len(vocabulary) + 1)[1:]
+        scores = (sums / np.maximum(areas, 1)).astype(np.float32)
+        return cls(labels, np.ascontiguousarray(object_map, dtype=np.int32), scores, vocabulary, photo, name)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the photo."""
+        return self.label_map.shape[0], self.label_map.shape[1]
+
+    # -- what is in the photo ---------------------------------------------------------------------------------
+
+    def segments(self, view: View = "parts") -> list[Segment]:
+        """The classes (or objects) that have pixels, in label order."""
+        return [segment for segment, _ in self._entries(view)]
+
+    def mask(self, name: str) -> np.ndarray:
+        """bool `[H, W]`: the pixels of ``"dog's ear"``, or of all of ``"dog"``.
+
+        Raises `UsageError` for a name that the vocabulary does not have.
+        """
+        if name in self.vocabulary.names:
+            return self.label_map == self.vocabulary.names.index(name)
+        return self.object_map == self.vocabulary.object_index(name)
+
+    def _entries(self, view: View) -> Iterator[formats.Entry]:
+        for index, area in enumerate(self._areas(view)):
+            if area:
+                mask = self._map(view) == index
+                yield self._segment(view, index, int(area), mask), mask
+
+    def _segment(self, view: View, index: int, area: int, mask: np.ndarray) -> Segment:
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        box = (
+            int(columns[0]),
+            int(rows[0]),
+            int(columns[-1] - columns[0]) + 1,
+            int(rows[-1] - rows[0]) + 1,
+        )
+        if view == "parts":
+            pair = self.vocabulary.object_parts[index]
+            return Segment(pair.object, pair.part, index, float(self.scores[index]), area, box)
+        shares = self._areas("parts") * (self.vocabulary.class_to_object == index)
+        score = float(shares @ self.scores / max(shares.sum(), 1))
+        return Segment(self.vocabulary.objects[index], None, index, score, area, box)
+
+    def _map(self, view: View) -> np.ndarray:
+        return self.label_map if view == "parts" else self.object_map
+
+    def _areas(self, view: View) -> np.ndarray:
+        count = len(self.vocabulary) if view == "parts" else len(self.vocabulary.objects)
+        return np.bincount(self._map(view).ravel() + 1, minlength=count + 1)[1:]
+
+    # -- pictures ---------------------------------------------------------------------------------------------
+
+    def overlay(
+        self, view: View = "parts", opacity: float = 0.6, legend: bool = True, long_side: int | None = None
+    ) -> Image.Image:
+        """The photo under its segments, with a legend panel beside or below it.
+
+        The colour of a class depends on its name alone. In the legend, objects come by size, and so do the parts
+        of each; the number at the right is the score. `long_side` of the drawn photo is in pixels; by default
+        the photo's own, within 640 to 1600.
+        """
+        colours = self._colours(view)
+        entries = self._legend(view, colours) if legend else None
+        return draw_overlay(self.photo, self._map(view), colours, entries, opacity, long_side)
+
+    def label_image(self, view: View = "parts") -> Image.Image:
+        """The label map as an image of class indices; background is 255 (8 bit, with palette) or 65535 (16 bit)."""
+        return formats.index_image(self._map(view), self._colours(view))
+
+    def _colours(self, view: View) -> np.ndarray:
+        return part_colours(self.vocabulary) if view == "parts" else object_colours(self.vocabulary)
+
+    def _legend(self, view: View, colours: np.ndarray) -> list[LegendEntry]:
+        segments = sorted(self.segments(view), key=lambda segment: -segment.area)
+        if not segments:
+            return [LegendEntry("no part found" if view == "parts" else "no object found")]
+        shown = {segment.index: tuple(colours[segment.index].tolist()) for segment in segments}
+        if view == "objects":
+            return [LegendEntry(s.object, shown[s.index], f"{s.score:.2f}") for s in segments]
+        groups: dict[str, list[Segment]] = {}
+        for segment in segments:
+            groups.setdefault(segment.object, []).append(segment)
+        entries: list[LegendEntry] = []
+        for word, members in sorted(groups.items(), key=lambda group: -sum(s.area for s in group[1])):
+            if len(members) > 1:
+                entries.append(LegendEntry(word, opens_group=True))
+                entries += [LegendEntry(str(s.part), shown[s.index], f"{s.score:.2f}") for s in members]
+        # Objects of which one part is seen come last and need no heading.
+        alone = [s for s in segments if len(groups[s.object]) == 1]
+        entries += [LegendEntry(s.name, shown[s.index], f"{s.score:.2f}", s is alone[0]) for s in alone]
+        return entries
+
+    def _repr_png_(self) -> bytes:
+        """Notebooks show the overlay."""
+        buffer = io.BytesIO()
+        self.overlay().save(buffer, format="PNG")
+        return buffer.getvalue()
+
+    def __repr__(self) -> str:
+        found = ", ".join(segment.name for segment in self.segments()) or "nothing found"
+        return f"PartResult({self.name!r}, {self.size[1]}x{self.size[0]}: {found})"
+
+    # -- formats ----------------------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the masks, as JSON has it: photo, size, segments of both views, class names by index."""
+        return {
+            "photo": self.name,
+            "width": self.size[1],
+            "height": self.size[0],
+            "segments": [_segment_dict(segment) for segment in self.segments("parts")],
+            "objects": [_segment_dict(segment) for segment in self.segments("objects")],
+            "vocabulary": list(self.vocabulary.names),
+        }
+
+    def to_coco(self, image_id: int = 1, first_annotation_id: int = 1) -> dict[str, Any]:
+        """A COCO document of this photo, its parts as RLE masks with scores; category id = class index + 1.
+
+        `formats.merge_coco` joins those of many photos, given ids that differ.
+        """
+        return {
+            "images": [{"id": image_id, "file_name": self.name, "width": self.size[1], "height": self.size[0]}],
+            "annotations": formats.coco_annotations(self._entries("parts"), image_id, first_annotation_id),
+            "categories": formats.coco_categories(self.vocabulary),
+        }
+
+    def to_labelme(self, image_path: str | None = None) -> dict[str, Any]:
+        """A labelme document with a polygon for each piece of each part.
+
+        `image_path` is where labelme finds the photo, from the document's folder; by default the photo's name,
+        as if the two lay side by side.
+        """
+        return formats.labelme_document(self._entries("parts"), image_path or Path(self.name).name, self.size)
+
+    def save(
+        self,
+        directory: str | Path,
+        stem: str | None = None,
+        formats: Iterable[Format] = ("overlay", "png", "json", "coco"),
+    ) -> list[Path]:
+        """Write ``directory/stem`` + the suffix of each format (`FORMAT_SUFFIXES`); returns the paths.
+
+        The folder is made if need be; `stem` is the photo's own by default. Each file appears whole or not at
+        all. Raises `UsageError` for an unknown format, before anything is written.
+        """
+        chosen = check_formats(formats)
+        base = Path(directory) / (Path(self.name).stem if stem is None else stem)
+        written = []
+        for name in chosen:
+            path = base.with_name(base.name + FORMAT_SUFFIXES[name])
+            self._write(name, path)
+            written.append(path)
+        return written
+
+    def _write(self, name: Format, path: Path) -> None:
+        if name in {"overlay", "png"}:
+            with whole_file(path) as temporary:
+                (self.overlay() if name == "overlay" else self.label_image()).save(temporary)
+            return
+        if name == "json":
+            document = self.to_dict()
+        elif name == "coco":
+            document = self.to_coco()
+        else:
+            photo = Path(self.name)
+            document = self.to_labelme(os.path.relpath(photo, path.parent) if photo.is_file() else None)
+        write_text(path, json.dumps(document, ensure_ascii=False, indent=None if name == "coco" else 1) + "\n")
+
+
+def check_formats(names: Iterable[str]) -> Sequence[Format]:
+    """The formats without repeats; raises `UsageError` for an unknown one or for none."""
+    chosen = list(dict.fromkeys(names))
+    for name in chosen:
+        if name not in FORMAT_SUFFIXES:
+            raise UsageError(f"unknown format {name!r}: choose from {', '.join(FORMAT_SUFFIXES)}")
+    if not chosen:
+        raise UsageError(f"no format is asked for: choose from {', '.join(FORMAT_SUFFIXES)}")
+    return chosen  # pyright: ignore[reportReturnType]
+
+
+def _segment_dict(segment: Segment) -> dict[str, Any]:
+    return {
+        "name": segment.name,
+        "object": segment.object,
+        "part": segment.part,
+        "index": segment.index,
+        "score": round(segment.score, 4),
+        "area": segment.area,
+        "box": list(segment.box),
+    }

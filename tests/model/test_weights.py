@@ -12,7 +12,7 @@ from partclipseg.errors import PartCLIPSegError
 from partclipseg.model.clipseg import CLIPSegBaseline
 from partclipseg.model.config import PartCLIPSegConfig
 from partclipseg.model.partclipseg import PartCLIPSegModel
-from partclipseg.model.weights import foreign_names, load_model, load_reference_checkpoint
+from partclipseg.model.weights import foreign_names, load_model, load_reference_checkpoint, to_clipseg
 from partclipseg.vocabulary import Vocabulary
 
 
@@ -149,6 +149,13 @@ def test_starting_from_clipseg(clipseg_directory, cls):
     assert copied == len(theirs)
 
 
+def test_clipseg_round_trip(clipseg_directory):
+    """What starts from CLIPSeg and goes back is CLIPSeg again."""
+    there = CLIPSegBaseline.from_pretrained(clipseg_directory)
+    back, source = to_clipseg(there).state_dict(), CLIPSegForImageSegmentation.from_pretrained(clipseg_directory)
+    assert all(torch.equal(back[name], tensor) for name, tensor in source.state_dict().items())
+
+
 def test_an_untrained_class_is_the_mean_of_its_words(clipseg_directory):
     decoder = PartCLIPSegModel.from_pretrained(clipseg_directory).decoder
     for copy, original in ((decoder.class_film, decoder.film), (decoder.class_upsample, decoder.upsample)):
@@ -168,7 +175,7 @@ def test_clipseg_logits_survive(clipseg_directory):
     mask = (torch.arange(4) < torch.tensor([[4], [3]])).long()
     with torch.no_grad():
         expected = source(pixel_values=pixels.expand(2, -1, -1, -1), input_ids=ids, attention_mask=mask).logits
-        actual = model(pixels, ids, mask).object_part_logits[0, :2]
+        actual = model.word_logits(pixels, model.encode_text(ids, mask))[0]
     # Same float32 arithmetic, another batching of the matrix products; transformers draws decoders with std 1.0, so
     # that the logits are in the thousands and only their relative error means something.
     assert (actual - expected).norm() < 1e-5 * expected.norm()

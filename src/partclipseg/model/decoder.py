@@ -27,8 +27,8 @@ class FiLM(nn.Module):
         self.add = nn.Linear(word_width, width)
 
     def forward(self, features: Tensor, words: Tensor) -> Tensor:
-        """`features [B, 1 or N, T, C]`, `words [N, D]` → `[B, N, T, C]`."""
-        return torch.addcmul(self.add(words).unsqueeze(1), self.mul(words).unsqueeze(1), features)
+        """`features [B, 1 or N, T, C]`, `words [N, D]` or one set a photo `[B, N, D]` → `[B, N, T, C]`."""
+        return torch.addcmul(self.add(words).unsqueeze(-2), self.mul(words).unsqueeze(-2), features)
 
 
 class DecoderLayer(nn.Module):
@@ -102,7 +102,7 @@ class ConditionDecoder(nn.Module):
 
         Args:
             activations: one `[B, T, V]` per decoder layer, deepest first.
-            conditions: `[N, D]`.
+            conditions: `[N, D]`, or `[B, N, D]` where each photo has its own.
             attention_rows: int64 `[R]`, rows of the flattened `B·N` whose attention is wanted.
 
         Returns `[B, N, T-1, C]`, and the last layer's attention `[R, T, T]` or None.

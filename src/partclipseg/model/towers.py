@@ -92,12 +92,13 @@ class CLIPSegTowers(PreTrainedModel):
     def encode_text(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor:
         """Word embeddings `[K, D]` of `K` prompts, int64 ids and mask `[K, L]`; not normalised.
 
-        Padding that no prompt uses is cut off first: the text tower is causal and reads at the end token. Raises
-        `TypeError` if one of the two is missing.
+        Padding that no prompt uses is cut off first (the text tower is causal and reads at the end token), unless
+        the mask lies on a GPU, which would have to be waited for: pad to the longest there. Raises `TypeError` if
+        one of the two is missing.
         """
         if input_ids is None or attention_mask is None:
             raise TypeError("give input_ids and attention_mask, or text_embeddings")
-        if not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling() and attention_mask.device.type == "cpu":
             longest = int(attention_mask.sum(1).max())
             input_ids, attention_mask = input_ids[:, :longest], attention_mask[:, :longest]
         pooled = self.clip.text_model(input_ids=input_ids, attention_mask=attention_mask).pooler_output
@@ -118,6 +119,11 @@ class CLIPSegTowers(PreTrainedModel):
             if index in self.config.extract_layers:
                 activations.append(self.visual_adapter(hidden))
         return activations[::-1]
+
+    def word_logits(self, pixel_values: Tensor, words: Tensor) -> Tensor:
+        """Plain CLIPSeg: logits `[B, K, h, w]` of word embeddings `[K, D]`, or of each photo's own `[B, K, D]`."""
+        features, _ = self.decoder.condition_features(self.encode_photo(pixel_values), words.to(self.dtype))
+        return self.decoder.logits(features, self.grid(pixel_values))
 
     def grid(self, pixel_values: Tensor) -> tuple[int, int]:
         """Rows and columns of patches of `pixel_values [B, 3, H, W]`."""

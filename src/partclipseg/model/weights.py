@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from transformers import CLIPSegForImageSegmentation, PreTrainedConfig
+from transformers import CLIPSegConfig, CLIPSegForImageSegmentation, PreTrainedConfig
 
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.model.clipseg import CLIPSegBaseline
@@ -100,6 +100,20 @@ def start_from_clipseg(cls: type[Model], source: CLIPSegForImageSegmentation, **
         model.decoder.copy_to_classes()
     torch.nn.Module.to(model, source.dtype)  # transformers' own `to` adds nothing here and hides its types
     return model.eval()
+
+
+@torch.no_grad()
+def to_clipseg(model: CLIPSegBaseline) -> CLIPSegForImageSegmentation:
+    """transformers' CLIPSeg with the towers and decoder of `model`; adapter and background have no place there."""
+    fields = CLIPSegConfig().to_dict().keys() - {"model_type", "architectures", "transformers_version", "dtype"}
+    target = CLIPSegForImageSegmentation(CLIPSegConfig(**{key: model.config.to_dict()[key] for key in fields}))
+    theirs = target.state_dict()
+    for name, tensor in model.state_dict().items():
+        names = foreign_names(name, model.config)
+        if names[0] in theirs:
+            for foreign, share in zip(names, tensor.chunk(len(names)) if len(names) > 1 else [tensor], strict=True):
+                theirs[foreign].copy_(share)
+    return target
 
 
 def load_pretrained(cls: type[Model], name: Any, load: Callable[..., Model], *args: Any, **kwargs: Any) -> Model:

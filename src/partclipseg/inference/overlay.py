@@ -82,7 +82,7 @@ def _paint(photo: np.ndarray, labels: np.ndarray, colours: np.ndarray, opacity: 
     foreground = labels >= 0
     # Segments: the colour over the photo in grey, so that the colour of the thing does not shift its own.
     paint = np.concatenate([colours, [[0, 0, 0]]]).astype(np.float32)[labels]  # [H, W, 3]; -1 reads the last row
-    over = opacity * paint + (1 - opacity) * grey[:, :, None]
+    over = opacity * paint + (1 - opacity) * (60 + 0.75 * grey[:, :, None])  # not so dark as to hide the colour
     # Background: the photo itself, a little paler, so that the segments stand out.
     around = 0.55 * pixels + 0.25 * grey[:, :, None] + 0.20 * 255
     pixels = np.where(foreground[:, :, None], over, around)
@@ -115,7 +115,7 @@ def _with_legend(picture: Image.Image, legend: Sequence[LegendEntry]) -> Image.I
     # Beside: as few columns as the height holds. Below: as many as the width holds. The smaller sheet wins.
     beside = panel.columns_within(picture.height - 2 * margin)
     fitting = max(1, (picture.width - 2 * margin + panel.gap) // (panel.column_width + panel.gap))
-    below = panel.split(min(fitting, -(-len(legend) // 4)))  # columns of less than four lines look torn
+    below = panel.split(fitting)
     beside_size = (
         picture.width + panel.width(beside) + 2 * margin,
         max(picture.height, panel.height(beside) + 2 * margin),
@@ -148,10 +148,12 @@ class _Panel:
         words = max(_length(text, unit) for text in self.texts)
         notes = max(_length(entry.note, unit) for entry in entries)
         self.column_width = self.swatch + round(0.6 * unit) + words + (round(1.2 * unit) + notes if notes else 0)
-        # What a column may begin with: a heading stays with its first line.
+        # What is not torn apart: the lines under a heading, unless they are more than a column looks good with.
         self.blocks: list[list[int]] = []
-        for index in range(len(entries)):
-            if index and entries[index - 1].colour is None:
+        headed = False
+        for index, entry in enumerate(entries):
+            headed = entry.colour is None or (headed and not entry.opens_group)
+            if headed and entry.colour is not None and len(self.blocks[-1]) < 14:
                 self.blocks[-1].append(index)
             else:
                 self.blocks.append([index])

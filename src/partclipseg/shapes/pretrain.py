@@ -172,7 +172,7 @@ def _losses(
 
     # Referring: the objects of the photo first, then words drawn from the absent ones.
     order = torch.rand(present.shape, generator=generator, device=present.device) + present
-    asked = order.topk(phrases, dim=1).indices  # [B, K]
+    asked = order.topk(min(phrases, order.shape[1]), dim=1).indices  # [B, K]
     embeddings = model.encode_text(*words)[asked]  # [B, K, D]
     features, _ = model.decoder.condition_features(activations, embeddings)
     logits = model.decoder.logits(features, model.grid(pixels)).float()  # [B, K, h, w]

@@ -1,0 +1,57 @@
+"""Word retention: fine-tuning on some words must not forget the others.
+
+PartCLIPSeg is trained on the labels of the seen objects. Nothing in its losses asks that an unseen object's word
+still finds that object, and it soon does not: the object map then answers background, and Pred-All with it. The
+model that training starts from does know those words. So its own maps serve as soft targets for words that the
+labels do not cover, on the same photos (learning without forgetting: Li & Hoiem, ECCV 2016).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from partclipseg.model.clipseg import CLIPSegBaseline
+from partclipseg.model.towers import CLIPSegTowers
+
+
+class WordRetention:
+    """Compares the fine-tuned model's map of a word with the starting model's.
+
+    Args:
+        teacher: the model before fine-tuning, as plain CLIPSeg (no adapter); it is frozen and not changed.
+        input_ids, attention_mask: int64 `[W, L]`, tokens of the words to retain.
+        count: words drawn for each step, at most `W`.
+    """
+
+    def __init__(
+        self, teacher: CLIPSegBaseline, input_ids: Tensor, attention_mask: Tensor, count: int
+    ) -> None:
+        self.teacher = teacher.eval().requires_grad_(False)
+        self.input_ids, self.attention_mask = input_ids, attention_mask
+        self.count = min(count, len(input_ids))
+        with torch.no_grad():
+            self.embeddings = teacher.encode_text(input_ids, attention_mask)  # [W, D]
+
+    def __call__(self, model: CLIPSegTowers, pixel_values: Tensor, chosen: Sequence[int] | Tensor) -> Tensor:
+        """Mean Kullback-Leibler divergence, in nats, of the two models' maps over photos, words and pixels.
+
+        `pixel_values [B, 3, H, W]` normalised; `chosen [K]` indexes the words of this step.
+        """
+        rows = torch.as_tensor(chosen, device=self.input_ids.device)
+        with torch.no_grad():
+            target = self.teacher.word_logits(pixel_values, self.embeddings[rows]).float()  # [B, K, h, w]
+        words = model.encode_text(self.input_ids[rows], self.attention_mask[rows])
+        logits = model.word_logits(pixel_values, words).float()
+        probability = target.sigmoid()
+        # Cross-entropy minus the teacher's own entropy: zero where both agree.
+        return F.binary_cross_entropy_with_logits(logits, probability) - F.binary_cross_entropy_with_logits(
+            target, probability
+        )
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """int64 `[count]`: different words for one step."""
+        return torch.randperm(len(self.input_ids), generator=generator)[: self.count]

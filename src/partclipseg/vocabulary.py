@@ -47,7 +47,7 @@ class ObjectPart(NamedTuple):
         object_word, separator, part_word = name.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").partition("'s")
         if not separator:
             raise UsageError(f"{name!r} is not an object-part: write it as \"dog's ear\"")
-        return cls(object_word, part_word)
+        return cls(object_word.strip(), part_word.strip())
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,57 @@
+"""What a user's first line meets."""
+
+import subprocess
+import sys
+
+import pytest
+
+import partclipseg
+from partclipseg.apps.cli import COMMANDS, main
+
+
+def test_importing_is_light():
+    heavy = ("torch", "transformers", "gradio", "fastapi", "ray", "onnx", "scipy", "matplotlib", "torchvision", "cv2")
+    code = f"import sys, partclipseg; print([name for name in {heavy!r} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_models_and_segmenter_do_without_the_extras():
+    heavy = ("gradio", "fastapi", "ray", "onnx", "onnxruntime", "scipy", "matplotlib", "torchvision", "cv2")
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({heavy!r}));"  # None in sys.modules: importing it fails
+        "import partclipseg; [getattr(partclipseg, name) for name in partclipseg.__all__]"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_public_names():
+    for name in partclipseg.__all__:
+        assert getattr(partclipseg, name).__doc__
+        assert name in dir(partclipseg)
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = partclipseg.nothing
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command, capsys):
+    assert main([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert f"partclipseg {command}" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "stream", "words"),
+    [
+        ([], 2, "out", "partclipseg predict photo.jpg"),
+        (["--help"], 0, "out", "partclipseg predict photo.jpg"),
+        (["--version"], 0, "out", partclipseg.__version__),
+        (["predikt"], 2, "err", "no command 'predikt'"),
+        (["convert"], 2, "err", "vocabulary"),
+        (["convert", "a.pth", "out", "--vocabulary", "dog: ear"], 1, "err", "there is no file a.pth"),
+        (["convert", "a.pth", "out", "--vocabulary", "dog"], 2, "err", "neither a file nor a catalogue"),
+    ],
+)
+def test_exit_codes(arguments, code, stream, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == code
+    assert words in getattr(capsys.readouterr(), stream)

@@ -1,0 +1,45 @@
+"""What a rendered scene is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+Split = Literal["base", "train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One object of a scene and the words that set it apart."""
+
+    object: str
+    """Object word."""
+    box: tuple[int, int, int, int]
+    """Left, top, right, bottom of its visible pixels; right and bottom lie outside."""
+    colour: str
+    """Name of its main colour."""
+    size: str
+    """``small``, ``large``, or empty for what lies between."""
+    position: str
+    """``left``, ``right``, ``top``, ``bottom`` or ``middle`` of the picture."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture with exact labels, in the indices of the full vocabulary."""
+
+    image: np.ndarray
+    """uint8 `[S, S, 3]`, RGB."""
+    parts: np.ndarray
+    """int16 `[S, S]`: index into `World.vocabulary.object_parts`, −1 for none."""
+    objects: np.ndarray
+    """int8 `[S, S]`: index into `World.vocabulary.objects`, −1 for none."""
+    instances: np.ndarray
+    """int8 `[S, S]`: index into `members`, −1 for none."""
+    members: tuple[Instance, ...]
+    """The visible objects, the largest first."""
+    key: str
+    """``split/index``."""

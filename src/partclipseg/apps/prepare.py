@@ -1,0 +1,112 @@
+"""``partclipseg prepare``: a benchmark's raw source, as downloaded, into the layout that training and scoring read."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from partclipseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from partclipseg.data.prepare.runner import Recipe, Summary
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Bring a benchmark's raw source into its layout. The source is never changed.
+
+    A run that was stopped goes on where it was when the same command is given again.
+    """
+
+    dataset: Annotated[Literal["pascal-part-116", "ade20k-part-234", "part-imagenet"], tyro.conf.Positional]
+    """The benchmark to make."""
+    source: tuple[Path, ...]
+    """Folders or archives (.zip, .tar.gz) as downloaded. pascal-part-116: PASCAL-Part's Annotations_Part and VOC2010;
+    ade20k-part-234: ADE20K_2021_17_01; part-imagenet: PartImageNet_Seg. Archives are unpacked into OUTPUT.unpacked."""
+    output: Path
+    """Folder to make the layout in; new, or that of a run to go on with."""
+    val_list: Path | None = None
+    """pascal-part-116: text file with the ids of the validation photos, one a line. Without it, VOC's
+    ImageSets/Segmentation/val.txt in the source is used."""
+    photos: Literal["copy", "link"] = "copy"
+    """Copy the photos, or give them a second name in the output (hard link: no space, same disk only)."""
+    workers: int = 0
+    """Processes to work in; 0: one a processor."""
+
+    def run(self) -> int:
+        """Returns 1 where a photo could not be prepared."""
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        from partclipseg.data.prepare.runner import prepare
+
+        if self.workers < 0:
+            raise UsageError(f"--workers must not be negative: {self.workers}")
+        console = Console()
+        recipe = self._recipe()
+        columns = (TextColumn(f"preparing {self.dataset}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+            task = bar.add_task("", total=None)
+            summary = prepare(
+                recipe,
+                self.output,
+                workers=self.workers or os.cpu_count() or 1,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        _show(console, self.dataset, self.output, summary)
+        return 1 if summary.failures else 0
+
+    def _recipe(self) -> Recipe:
+        from partclipseg.data.prepare.source import open_sources
+
+        if self.val_list is not None and self.dataset != "pascal-part-116":
+            raise UsageError(f"{self.dataset} has its splits in the source: leave out --val-list")
+        folders = open_sources(self.source, self.output)
+        if self.dataset == "pascal-part-116":
+            from partclipseg.data.prepare.pascal_part import PascalPartRecipe
+
+            return PascalPartRecipe(folders, self.val_list, self.photos)
+        if self.dataset == "ade20k-part-234":
+            from partclipseg.data.prepare.ade20k_part import ADE20KPartRecipe
+
+            return ADE20KPartRecipe(folders, self.photos)
+        from partclipseg.data.prepare.part_imagenet import PartImageNetRecipe
+
+        return PartImageNetRecipe(folders, self.photos)
+
+
+def _show(console, dataset: str, output: Path, summary: Summary) -> None:
+    from rich.table import Table
+
+    from partclipseg.vocabulary import Catalog
+
+    catalog = Catalog.load(dataset)
+    words = {catalog.object_parts[label].part for label in summary.parts}
+    table = Table("", "here", "published", title=f"{dataset} in {output}")
+    for name, here, published in (
+        ("objects", len(summary.objects), len(catalog.objects)),
+        ("parts", len(words), len(catalog.vocabulary.parts)),
+        ("object-parts", len(summary.parts), len(catalog.object_parts)),
+    ):
+        table.add_row(name, str(here), str(published))
+    for split, count in sorted(summary.photos.items()):
+        table.add_row(f"photos in {split}", f"{count:,}", "")
+    console.print(table)
+    for count, words_of_count in (
+        (summary.taken_over, "photos were there from an earlier run"),
+        (summary.left_out, "photos have no part of the class list and were left out"),
+    ):
+        if count:
+            console.print(f"{count:,} {words_of_count}")
+    if summary.unknown:
+        names = ", ".join(name for name, _ in summary.unknown.most_common(8))
+        more = ", …" if len(summary.unknown) > 8 else ""
+        console.print(f"{len(summary.unknown)} raw names have no class and were skipped: {names}{more}", markup=False)
+    for failure in summary.failures[:10]:
+        console.print(f"failed: {failure}", markup=False)
+    if summary.failures:
+        console.print(f"{len(summary.failures)} photos failed; the same command tries them again")

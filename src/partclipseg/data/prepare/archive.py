@@ -1,0 +1,111 @@
+"""Unpacking archives of unknown origin: nothing leaves the target, nothing is linked, nothing is endless."""
+
+from __future__ import annotations
+
+import glob
+import re
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from partclipseg.errors import PartCLIPSegError
+from partclipseg.files import whole_directory
+
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+"""What `is_archive` takes for an archive, in lower case."""
+
+MAX_FILES = 3_000_000
+MAX_BYTES = 200 * 2**30
+"""Defaults of `unpack`: several times the largest benchmark (ADE20K has 27,574 photos and a file an object)."""
+
+
+def is_archive(path: Path) -> bool:
+    """Whether the name is that of an archive that `unpack` reads."""
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def unpack(archive: Path, target: Path, *, max_files: int = MAX_FILES, max_bytes: int = MAX_BYTES) -> None:
+    """Unpack a ``.zip`` or ``.tar.*`` into the new folder `target`, which is there when all of it is, or not at all.
+
+    A target that is already there is left as it is: it is complete. Companion files of macOS are skipped. Bytes are
+    counted as they are written, whatever the archive states.
+
+    Raises:
+        PartCLIPSegError: a member's path is absolute or leads out of the target, a member is a link or a device,
+            the limits are passed, the disk is too small, or the archive is damaged or encrypted.
+    """
+    if target.is_dir():
+        return
+    for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):  # of a run that was killed
+        shutil.rmtree(leftover)
+    written = files = 0
+    try:
+        with whole_directory(target) as folder:
+            room = shutil.disk_usage(folder).free
+            for name, content in _members(archive):
+                if _is_companion(name):
+                    continue
+                path = _inside(folder, name, archive)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                files += 1
+                if files > max_files:
+                    raise PartCLIPSegError(f"{archive}: holds more than {max_files:,} files: unpack it by hand")
+                with open(path, "wb") as file:
+                    while chunk := content.read(2**20):
+                        written += len(chunk)
+                        if written > max_bytes:
+                            raise PartCLIPSegError(f"{archive}: unpacks to more than {max_bytes:,} bytes")
+                        if written > room:
+                            raise PartCLIPSegError(f"{archive}: the disk of {target} is too small: free some space")
+                        file.write(chunk)
+    except PartCLIPSegError:
+        raise
+    except Exception as error:  # damaged archives make the format readers raise almost anything
+        raise PartCLIPSegError(f"{archive}: cannot be unpacked ({error}): fetch it again") from error
+
+
+def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """Name and content of every regular file, in the archive's order; one that is no file or folder is an error."""
+    if archive.name.lower().endswith(".zip"):
+        with zipfile.ZipFile(archive) as zipped:
+            for info in zipped.infolist():
+                # The upper half of the attributes is the Unix mode, where the archive was made there; 0 elsewhere.
+                kind = info.external_attr >> 28
+                if kind not in (0, 0o4, 0o10):
+                    raise _refused(archive, info.filename, "it is a link or a device")
+                if info.is_dir():
+                    _inside(Path(), info.filename, archive)
+                    continue
+                with zipped.open(info) as content:
+                    yield info.orig_filename, content
+        return
+    with tarfile.open(archive, "r|*") as tarred:
+        for member in tarred:
+            if member.isdir():
+                _inside(Path(), member.name, archive)
+                continue
+            content = tarred.extractfile(member) if member.isreg() else None
+            if content is None:
+                raise _refused(archive, member.name, "it is a link or a device")
+            yield member.name, content
+
+
+def _inside(folder: Path, name: str, archive: Path) -> Path:
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if ".." in parts or name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", name) or "\0" in name:
+        raise _refused(archive, name, "it leads out of the target folder")
+    return folder.joinpath(*parts)
+
+
+def _is_companion(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    return bool(parts) and (parts[-1].startswith("._") or parts[0] == "__MACOSX")
+
+
+def _refused(archive: Path, name: str, reason: str) -> PartCLIPSegError:
+    return PartCLIPSegError(
+        f"{archive}: the member {name!r} is refused because {reason}: fetch the archive from its publisher"
+    )

@@ -1,0 +1,271 @@
+"""Doing many photos in parallel, so that a run that was stopped goes on where it was.
+
+Every finished photo is one line of a journal in the output folder. A later run takes over the photos of the journal
+whose files are there in the stated size, and does the others. Files are written under a temporary name first, so
+that a file with its final name is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal, Protocol, TextIO
+
+import numpy as np
+from PIL import Image
+
+from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.files import whole_file
+
+JOURNAL = "prepare-journal.jsonl"
+
+PhotoMode = Literal["copy", "link"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one photo."""
+
+    key: str
+    split: str
+    files: dict[str, int] = field(default_factory=dict)
+    """Path below the output folder, to size in bytes; empty for a photo that was left out."""
+    parts: list[int] = field(default_factory=list)
+    """Part labels in its map, sorted."""
+    objects: list[int] = field(default_factory=list)
+    """Object labels in its map or among its instances, sorted."""
+    unknown: list[str] = field(default_factory=list)
+    """Raw part names, with their object, that the class list does not have."""
+    size: tuple[int, int] | None = None
+    """Height and width, where the layout's lists need it."""
+    instances: list[dict[str, Any]] = field(default_factory=list)
+    """COCO annotations without ids, where the layout has them."""
+
+
+class Job(Protocol):
+    """One photo's work; travels to another process."""
+
+    @property
+    def key(self) -> str: ...
+
+    def run(self, output: Path) -> Outcome: ...
+
+
+class Recipe(Protocol):
+    """How one benchmark is made."""
+
+    @property
+    def name(self) -> str: ...
+
+    def options(self) -> dict[str, Any]:
+        """What makes the result another one; a run goes on only where these are the same. JSON values."""
+        ...
+
+    def jobs(self) -> Sequence[Job]: ...
+
+    def finish(self, output: Path, outcomes: Sequence[Outcome]) -> None:
+        """Write the layout's lists. `outcomes` are sorted by key, and those of photos that were left out are gone."""
+        ...
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did, and what the output now holds."""
+
+    photos: Counter[str]
+    """Photos in the layout, by split."""
+    taken_over: int
+    """Photos that an earlier run had finished."""
+    left_out: int
+    """Photos that do not belong in the layout, such as those without any part."""
+    objects: frozenset[int]
+    parts: frozenset[int]
+    """Labels that occur in at least one photo."""
+    unknown: Counter[str]
+    """Raw part names that no class stands for, with the number of photos that have them."""
+    failures: tuple[str, ...]
+    """Photos that could not be prepared, in words; they are tried again by the next run."""
+
+
+def prepare(
+    recipe: Recipe, output: Path, *, workers: int = 1, progress: Callable[[int, int], None] | None = None
+) -> Summary:
+    """Make a benchmark's layout in `output`; `progress` is told photos done and photos in all.
+
+    Raises:
+        UsageError: the output holds something else, or was made with other options.
+        PartCLIPSegError: a worker died, or nothing was found to do.
+    """
+    jobs = {job.key: job for job in recipe.jobs()}
+    if not jobs:
+        raise PartCLIPSegError(f"no photo with annotations of {recipe.name} was found: check --source")
+    outcomes = _open_journal(recipe, output)
+    outcomes = {key: outcome for key, outcome in outcomes.items() if key in jobs}
+    taken_over, failures = len(outcomes), []
+    waiting = [jobs[key] for key in sorted(jobs.keys() - outcomes.keys())]
+    with open(output / JOURNAL, "a", encoding="utf-8") as journal:
+        for done, (job, result) in enumerate(_results(waiting, output, workers), start=taken_over + 1):
+            if isinstance(result, Outcome):
+                outcomes[job.key] = result
+                _append(journal, asdict(result))
+            else:
+                failures.append(result)
+            if progress is not None:
+                progress(done, len(jobs))
+    kept = [outcomes[key] for key in sorted(outcomes) if outcomes[key].files]
+    recipe.finish(output, kept)
+    return Summary(
+        photos=Counter(outcome.split for outcome in kept),
+        taken_over=taken_over,
+        left_out=len(outcomes) - len(kept),
+        objects=frozenset(label for outcome in kept for label in outcome.objects),
+        parts=frozenset(label for outcome in kept for label in outcome.parts),
+        unknown=Counter(name for outcome in outcomes.values() for name in outcome.unknown),
+        failures=tuple(failures),
+    )
+
+
+# -- what jobs write with -----------------------------------------------------------------------------------------
+
+
+def place_photo(source: Path, target: Path, mode: PhotoMode) -> None:
+    """Bring a photo into the layout, leaving the source alone.
+
+    ``link`` gives the same file a second name (a hard link): no space is used, and the photos must then not be
+    edited in place. It needs both folders on one disk.
+
+    Raises:
+        PartCLIPSegError: the photo cannot be read, or not be linked.
+    """
+    try:
+        with whole_file(target) as temporary:
+            if mode == "link":
+                os.link(source.resolve(), temporary)
+            else:
+                shutil.copyfile(source, temporary)
+    except OSError as error:
+        remedy = "use --photos copy" if mode == "link" else "check the file and the disk"
+        raise PartCLIPSegError(f"{source}: cannot be brought to {target} ({error.strerror}): {remedy}") from error
+
+
+def write_map(labels: np.ndarray, path: Path) -> None:
+    """Write a label map as PNG with the array's 8 or 16 bits."""
+    with whole_file(path) as temporary:
+        Image.fromarray(labels).save(temporary)
+
+
+def photo_size(path: Path) -> tuple[int, int]:
+    """Height and width from the file's header; raises `PartCLIPSegError` where it is not a photo."""
+    try:
+        with Image.open(path) as photo:
+            return photo.height, photo.width
+    except OSError as error:
+        raise PartCLIPSegError(f"{path}: not a photo ({error}): replace it") from error
+
+
+def sizes(output: Path, *paths: Path) -> dict[str, int]:
+    """For `Outcome.files`."""
+    return {path.relative_to(output).as_posix(): path.stat().st_size for path in paths}
+
+
+# -- journal and processes ----------------------------------------------------------------------------------------
+
+
+def _open_journal(recipe: Recipe, output: Path) -> dict[str, Outcome]:
+    """Outcomes of an earlier run whose files are still there; a new journal where there is none."""
+    path, head = output / JOURNAL, {"dataset": recipe.name, "options": recipe.options()}
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"the output {output} is not a folder: choose another one")
+    if not path.is_file():
+        if output.is_dir() and any(output.iterdir()):
+            raise UsageError(f"the output {output} is not empty, and no run started there: choose another folder")
+        output.mkdir(parents=True, exist_ok=True)
+        with open(path, "w", encoding="utf-8") as journal:
+            _append(journal, head)
+        return {}
+    lines = list(_whole_lines(path))
+    if not lines or lines[0] != json.loads(json.dumps(head)):
+        raise UsageError(
+            f"{output} was made from another data set or with another split: choose another output, or repeat the "
+            "first command"
+        )
+    # Written anew: a line that was cut off by a kill must not run into the next one.
+    with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8") as journal:
+        for line in lines:
+            _append(journal, line)
+    for leftover in output.rglob(".*.tmp*"):
+        leftover.unlink()
+    outcomes = {}
+    for line in lines[1:]:
+        outcome = Outcome(**line)
+        outcomes.pop(outcome.key, None)
+        if all(_has_size(output / name, size) for name, size in outcome.files.items()):
+            outcomes[outcome.key] = outcome
+    return outcomes
+
+
+def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
+    for line in path.read_bytes().splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue
+
+
+def _append(journal: TextIO, line: dict[str, Any]) -> None:
+    journal.write(json.dumps(line) + "\n")
+    journal.flush()
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
+def _results(jobs: Sequence[Job], output: Path, workers: int) -> Iterator[tuple[Job, Outcome | str]]:
+    if workers <= 1 or len(jobs) <= 1:
+        for job in jobs:
+            yield job, _attempt(job, output)
+        return
+    with _pool(min(workers, len(jobs))) as pool:
+        try:
+            # A few jobs at a time: a stop then waits for these alone, and their results are not held in memory.
+            waiting = iter(jobs)
+            while batch := list(islice(waiting, 16 * workers)):
+                yield from zip(batch, pool.map(_attempt, batch, [output] * len(batch), chunksize=4), strict=True)
+        except BrokenProcessPool:
+            raise PartCLIPSegError(
+                "a worker process died, perhaps for want of memory: run again to go on, with fewer --workers"
+            ) from None
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    # Fresh processes: a fork would copy the threads' locks of a progress display in whatever state they are.
+    # Ctrl-C reaches every process of the terminal; the first one alone should answer.
+    pool = ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
+    )
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _attempt(job: Job, output: Path) -> Outcome | str:
+    try:
+        return job.run(output)
+    except PartCLIPSegError as error:
+        return str(error)
+    except OSError as error:
+        return f"{job.key}: {error}"

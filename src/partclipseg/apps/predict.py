@@ -1,0 +1,163 @@
+"""``partclipseg predict``: photos and words in, a folder of results out."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from partclipseg.errors import PartCLIPSegError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from partclipseg.inference.result import PartResult
+    from partclipseg.inference.segmenter import PartSegmenter
+
+COCO_FILE = "annotations.coco.json"
+"""One file for all photos, as COCO has it."""
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Find the parts of things in photos, by your own words.
+
+    Examples:
+      partclipseg predict photo.jpg --vocabulary "dog: ear, tail; bus: wheel" --model models/pascal
+      partclipseg predict holiday/ --vocabulary pascal-part-116 --model models/pascal --output results
+    """
+
+    photos: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO...")]
+    """Files, folders (the photos directly inside) or quoted patterns such as "holiday/**/*.jpg"."""
+    vocabulary: Annotated[str | None, tyro.conf.arg(metavar="WORDS")] = None
+    """What to look for: text such as "dog: ear, tail; bus: wheel", a file (YAML, JSON, or one "dog's ear" a line),
+    or pascal-part-116, ade20k-part-234, part-imagenet. Left out: the words that the model came with."""
+    model: Annotated[str | None, tyro.conf.arg(metavar="DIR|NAME")] = None
+    """A model's directory or hub name. Left out: the built-in model, which knows PartShapes only."""
+    output: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("parts")
+    """Folder for the results. Files of an earlier run are replaced."""
+    format: tuple[Literal["overlay", "png", "json", "coco", "labelme"], ...] = ("overlay", "png", "json", "coco")
+    """One or more kinds of result.
+    overlay: the photo in colours with a legend.
+    png: image of class indices; background is 255 (65535 with more than 255 classes).
+    json: score, area and box of each part.
+    coco: masks of all photos in annotations.coco.json.
+    labelme: outlines to edit."""
+    objects: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...")] = ()
+    """Only if you know what is in every photo: these objects. Their parts then share all pixels, and there is no
+    background."""
+    device: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """cpu, cuda, cuda:1 and so on. Left out: CUDA where there is one."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number type of the computation; bfloat16 is faster on most GPUs."""
+    batch_size: int = 8
+    """Photos that go through the model together."""
+
+    def run(self) -> int:
+        from PIL import Image
+        from rich.console import Console
+
+        from partclipseg.data.photo import find_photos
+        from partclipseg.inference.result import check_formats
+        from partclipseg.inference.segmenter import PartSegmenter
+        from partclipseg.vocabulary import Vocabulary
+
+        console = Console(soft_wrap=True, highlight=False)
+        # All that can be wrong with the call is looked at before the model is loaded.
+        formats = check_formats(self.format)
+        vocabulary = None if self.vocabulary is None else Vocabulary.load(self.vocabulary)
+        if not self.photos:
+            raise UsageError("no photo is named: partclipseg predict PHOTO... --vocabulary WORDS")
+        photos = find_photos(self.photos)
+        if self.output.exists() and not self.output.is_dir():
+            raise PartCLIPSegError(f"{self.output} is a file: name a folder for the results with --output")
+        segmenter = PartSegmenter.from_pretrained(self.model, self.device, self.dtype)
+        console.print(describe(segmenter, self.model), markup=False)
+        # Photos above the limit are reported by name; Pillow would warn about them a second time.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        failed = self._segment(segmenter, photos, vocabulary, formats, console)
+        if failed:
+            errors = Console(stderr=True, soft_wrap=True, highlight=False)
+            errors.print(f"{len(failed)} of {len(photos)} photos could not be segmented:")
+            for message in failed:
+                errors.print(f"  {message}", markup=False)
+        return 1 if failed else 0
+
+    def _segment(
+        self,
+        segmenter: PartSegmenter,
+        photos: Sequence[Path],
+        vocabulary: Any,
+        formats: Sequence[Any],
+        console: Console,
+    ) -> list[str]:
+        """Write the results of all photos; returns what was wrong with those that have none."""
+        from rich.progress import track
+
+        from partclipseg.files import write_text
+        from partclipseg.inference.formats import merge_coco
+        from partclipseg.inference.result import PartResult
+
+        own_files = [name for name in formats if name != "coco"]
+        stream = segmenter.segment_many(photos, vocabulary, objects=self.objects or None, batch_size=self.batch_size)
+        if console.is_terminal:
+            stream = track(stream, "segmenting", total=len(photos), console=console, transient=True)
+        failed: list[str] = []
+        documents: list[dict[str, Any]] = []
+        next_id = 1
+        for number, ((_, result), stem) in enumerate(zip(stream, output_stems(photos), strict=True), start=1):
+            if not isinstance(result, PartResult):
+                failed.append(str(result))
+                continue
+            if own_files:
+                result.save(self.output, stem, own_files)
+            if "coco" in formats:
+                documents.append(result.to_coco(image_id=number, first_annotation_id=next_id))
+                next_id += len(documents[-1]["annotations"])
+            if not console.is_terminal or len(photos) <= 20:
+                console.print(_summary(result), markup=False)
+        if documents:
+            write_text(self.output / COCO_FILE, json.dumps(merge_coco(documents), ensure_ascii=False) + "\n")
+        if len(failed) < len(photos):
+            console.print(f"{len(photos) - len(failed)} of {len(photos)} photos -> {self.output}", markup=False)
+        return failed
+
+
+def describe(segmenter: PartSegmenter, name: str | None) -> str:
+    """One line: which model, where it runs, and in what number type."""
+    model = segmenter.model
+    what = "the built-in model, which knows PartShapes only" if name is None else f"{name} ({type(model).__name__})"
+    return f"model: {what}; {segmenter.device}, {str(model.dtype).removeprefix('torch.')}"
+
+
+def output_stems(photos: Sequence[Path]) -> list[str]:
+    """A name for the results of each photo, no two alike: its stem if that is enough for all of them.
+
+    Otherwise the photos' folders are mirrored below the output folder, and where even that leaves two alike
+    (``a.jpg`` and ``a.png``) the suffixes stay. Capitals do not count, since some file systems ignore them.
+    """
+    stems = [photo.stem for photo in photos]
+    if _all_differ(stems):
+        return stems
+    absolute = [os.path.abspath(photo) for photo in photos]  # noqa: PTH100  (resolve would follow links)
+    root = os.path.commonpath([os.path.dirname(path) for path in absolute])  # noqa: PTH120
+    relative = [Path(path).relative_to(root) for path in absolute]
+    stems = [str(path.with_suffix("")) for path in relative]
+    return stems if _all_differ(stems) else [str(path) for path in relative]
+
+
+def _all_differ(names: Sequence[str]) -> bool:
+    return len({name.casefold() for name in names}) == len(names)
+
+
+def _summary(result: PartResult) -> str:
+    found = sorted(result.segments(), key=lambda segment: -segment.area)
+    words = ", ".join(segment.name for segment in found[:4]) or "nothing found"
+    more = f" and {len(found) - 4} more" if len(found) > 4 else ""
+    return f"  {result.name}: {words}{more}"

@@ -1,0 +1,171 @@
+"""Checkpoints that survive anything: whole or not there, verified by hash, the last few kept.
+
+A checkpoint is a directory ``step-00000100`` with one file for each named state and a manifest of their hashes.
+It is written under a temporary name, flushed to the disk and then renamed, so that a process killed at any moment
+leaves either the complete checkpoint or none. Nothing here knows what is being trained.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from partclipseg.errors import PartCLIPSegError
+
+logger = logging.getLogger(__name__)
+
+_MANIFEST = "manifest.json"
+_NAME = re.compile(r"step-(\d{8,})")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint."""
+
+    step: int
+    states: dict[str, Any]
+    """What was saved, tensors on the CPU."""
+
+
+class CheckpointStore:
+    """The checkpoints of one run.
+
+    Args:
+        directory: where they lie; made when the first is saved.
+        keep: how many of the newest stay.
+    """
+
+    def __init__(self, directory: str | Path, keep: int = 2) -> None:
+        if keep < 1:
+            raise PartCLIPSegError(f"keep at least one checkpoint, not {keep}")
+        self.directory = Path(directory)
+        self.keep = keep
+
+    def steps(self) -> list[int]:
+        """The steps that have a checkpoint, ascending; whether they are intact is not looked at."""
+        if not self.directory.is_dir():
+            return []
+        matches = (_NAME.fullmatch(path.name) for path in self.directory.iterdir() if path.is_dir())
+        return sorted(int(match[1]) for match in matches if match)
+
+    def save(self, step: int, states: Mapping[str, Any]) -> Path:
+        """Write a checkpoint and remove those that are too old.
+
+        `states` are nested dictionaries and lists of tensors, numbers and strings. Raises `PartCLIPSegError` where
+        the disk is full or may not be written; the older checkpoints are then untouched.
+        """
+        target = self._path(step)
+        temporary = self.directory / f".{target.name}.tmp"
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            files = {}
+            for name, state in states.items():
+                path = temporary / f"{name}.pt"
+                torch.save(state, path)
+                files[path.name] = _sha256(path)
+                _flush(path)
+            manifest = temporary / _MANIFEST
+            manifest.write_text(json.dumps({"step": step, "sha256": files}, indent=1), encoding="utf-8")
+            _flush(manifest)
+            _flush(temporary)
+            shutil.rmtree(target, ignore_errors=True)  # only a damaged one that a resumed run has passed again
+            temporary.rename(target)
+            _flush(self.directory)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise PartCLIPSegError(f"cannot write the checkpoint {target}: {error}") from error
+        self._remove_old()
+        return target
+
+    def load(self) -> Checkpoint | None:
+        """The newest intact checkpoint; None where there is none at all.
+
+        A damaged one is passed over with a warning that names the file. Raises `PartCLIPSegError` if every
+        checkpoint is damaged: starting anew over them is the caller's decision.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            try:
+                return Checkpoint(step, self._read(self._path(step)))
+            except _DamagedError as damage:
+                logger.warning("the checkpoint %s is damaged (%s) and not used", self._path(step), damage)
+        if steps:
+            raise PartCLIPSegError(
+                f"every checkpoint in {self.directory} is damaged: remove the folder to start from the beginning"
+            )
+        return None
+
+    def _path(self, step: int) -> Path:
+        return self.directory / f"step-{step:08d}"
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        try:
+            hashes = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))["sha256"]
+            for name, expected in hashes.items():
+                if _sha256(path / name) != expected:
+                    raise _DamagedError(f"{name} has changed since it was written")
+            return {
+                name.removesuffix(".pt"): torch.load(path / name, map_location="cpu", weights_only=True)
+                for name in hashes
+            }
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+            raise _DamagedError(str(error)) from error
+
+    def _remove_old(self) -> None:
+        for step in self.steps()[: -self.keep]:
+            shutil.rmtree(self._path(step), ignore_errors=True)
+        for leftover in self.directory.glob(".step-*.tmp"):  # of a process that was killed while it wrote
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+class _DamagedError(Exception):
+    pass
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any], harmless: Collection[str] = ()) -> list[str]:
+    """The entries of two nested settings that differ, as ``loss.separation: 0.1 then, 0.2 now``.
+
+    `harmless` names top-level entries that are not compared. Tuples and lists count as equal.
+    """
+    old, new = _flattened(then), _flattened(now)
+    absent = object()
+    return [
+        f"{key}: {old.get(key, 'absent')!r} then, {new.get(key, 'absent')!r} now"
+        for key in {**old, **new}
+        if key.split(".")[0] not in harmless and old.get(key, absent) != new.get(key, absent)
+    ]
+
+
+def _flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flattened(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """Have the system write a file, or the entries of a directory, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,91 @@
+"""Scores on the held-out share of the training data, while training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from partclipseg.data.augment import resize_photo
+from partclipseg.data.loader import PartDataset
+from partclipseg.evaluation.protocol import Evaluator
+from partclipseg.evaluation.scores import Protocol
+from partclipseg.inference.label_maps import oracle_obj, pred_all
+from partclipseg.training.words import Words
+
+
+class HeldOutScores(NamedTuple):
+    """Mean IoU in percent over the labelled classes of the held-out photos."""
+
+    pred_all: float
+    oracle_obj: float
+
+
+@torch.inference_mode()
+def score_held_out(
+    model: Any,
+    words: Words,
+    dataset: PartDataset,
+    *,
+    batch_size: int,
+    precision: Literal["bf16", "float32"] = "float32",
+    rank: int = 0,
+    world_size: int = 1,
+) -> HeldOutScores:
+    """Predict every record of `dataset` at its own size; the processes share the records.
+
+    `model` is put into evaluation mode and back. Every process gets the scores of all records.
+    """
+    protocols: tuple[Protocol, ...] = ("pred_all", "oracle_obj")
+    evaluators = {protocol: Evaluator(words.vocabulary, protocol=protocol, boundary=None) for protocol in protocols}
+    was_training = model.training
+    model.eval()
+    device = words.input_ids.device
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    with autocast:
+        embeddings = words.encode(model)
+    indices = range(rank, len(dataset), world_size)
+    for start in range(0, len(indices), batch_size):
+        samples = [dataset[index] for index in indices[start : start + batch_size]]
+        photos = np.stack([resize_photo(sample.image, model.config.image_shape) for sample in samples])
+        with autocast:
+            output = model(_normalise(photos, model.config).to(device), **words.arguments(embeddings))
+        sizes = [sample.part_labels.shape for sample in samples]
+        present = [_objects(sample.object_labels) for sample in samples]
+        predictions = {
+            "pred_all": pred_all(output, sizes, words.class_to_object),
+            "oracle_obj": oracle_obj(output, sizes, words.class_to_object, present),
+        }
+        for protocol, evaluator in evaluators.items():
+            for sample, prediction in zip(samples, predictions[protocol], strict=True):
+                evaluator.update(prediction.label_map, sample.part_labels, key=sample.key)
+    model.train(was_training)
+    for evaluator in evaluators.values():
+        _merge_processes(evaluator, world_size)
+    return HeldOutScores(**{name: evaluator.running_iou() for name, evaluator in evaluators.items()})
+
+
+def _normalise(photos: np.ndarray, config: Any) -> Tensor:
+    """uint8 `[B, S, S, 3]` to float32 `[B, 3, S, S]` with the model's mean and std."""
+    values = torch.from_numpy(photos).permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (config.image_mean, config.image_std))
+    return (values - mean) / std
+
+
+def _objects(object_labels: np.ndarray) -> list[int]:
+    labels: Iterable[int] = np.unique(object_labels)
+    return [int(label) for label in labels if label >= 0]
+
+
+def _merge_processes(evaluator: Evaluator, world_size: int) -> None:
+    if world_size == 1:
+        return
+    states: list[Any] = [None] * world_size
+    torch.distributed.all_gather_object(states, evaluator.state_dict())
+    for state in states:
+        other = Evaluator(evaluator.vocabulary, protocol=evaluator.protocol, boundary=None)
+        other.load_state_dict(state)
+        evaluator.merge(other)

@@ -1,0 +1,121 @@
+"""What a run leaves to read: a JSON-lines log, its resolved configuration, and TensorBoard curves if wanted."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import partclipseg
+from partclipseg.errors import UsageError
+from partclipseg.files import write_text
+
+
+class RunLog:
+    """One JSON object a line, each with a ``step``; TensorBoard scalars beside it when asked.
+
+    Args:
+        path: the ``.jsonl`` file; lines are appended.
+        tensorboard: directory for event files, or None.
+
+    Raises `UsageError` if TensorBoard is asked for and not installed.
+    """
+
+    def __init__(self, path: str | Path, tensorboard: str | Path | None = None) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._writer = None if tensorboard is None else _summary_writer(tensorboard)
+
+    def write(self, step: int, **values: Any) -> None:
+        """Append a line; numbers, also those one level down, become TensorBoard scalars ``losses/total``."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        if self._writer is not None:
+            for name, value in _scalars(values).items():
+                self._writer.add_scalar(name, value, step)
+
+    def rewind(self, step: int) -> None:
+        """Forget what was written after `step`: a resumed run will pass there again."""
+        if not self.path.is_file():
+            return
+        kept = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+            except ValueError:  # the last line of a process that was killed while it wrote
+                continue
+        write_text(self.path, "".join(kept))
+
+    def close(self) -> None:
+        """Flush the TensorBoard files; the log itself is complete after every line."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def write_configuration(path: str | Path, values: Mapping[str, Any]) -> None:
+    """`values` as YAML, together with what the run was made with: versions, and the commit if there is one."""
+    content = {**values, "made_with": environment()}
+    write_text(Path(path), yaml.safe_dump(_plain(content), sort_keys=False, allow_unicode=True))
+
+
+def environment() -> dict[str, str]:
+    """Versions of what decides a result, and the commit of a source checkout."""
+    found = {"python": platform.python_version(), "partclipseg": partclipseg.__version__}
+    found |= {name: metadata.version(name) for name in ("torch", "transformers", "accelerate", "numpy")}
+    if commit := _commit():
+        found["commit"] = commit
+    return found
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this package lies in, ``-dirty`` where files have changed."""
+    package = Path(__file__).resolve().parents[1]
+    try:
+        # A checkout that holds this file, not one that an installed package happens to lie inside of.
+        tracked = subprocess.run(
+            ["git", "ls-files", "--error-unmatch", "errors.py"], cwd=package, capture_output=True, timeout=10
+        )
+        if tracked.returncode:
+            return None
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=package, capture_output=True, text=True, timeout=10,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return described.stdout.strip() or None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(entry) for entry in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _scalars(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    flat: dict[str, float] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _scalars(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float):
+            flat[prefix + name] = float(value)
+    return flat
+
+
+def _summary_writer(directory: str | Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UsageError(
+            "TensorBoard is not installed: pip install 'partclipseg[tracking]', or leave --tensorboard out"
+        ) from None
+    return SummaryWriter(str(directory))

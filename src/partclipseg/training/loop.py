@@ -1,0 +1,421 @@
+"""The training loop: one device or many, stopped and continued exactly.
+
+A run is a function of its recipe, its data and its start model. Everything random in a step comes from generators
+seeded by (seed, step), the learning rate is a function of the step, and the order of the photos one of their
+position, so a checkpoint holds weights, optimiser and position and nothing can drift. Processes share a step's
+photos: the batch size of the recipe is that of all of them together.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from partclipseg.data.loader import Batch, PartDataset, StepSampler, build_loader
+from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.files import whole_directory
+from partclipseg.losses import BaselineLoss, PartLoss, check_finite, present_pairs
+from partclipseg.training import optim
+from partclipseg.training.checkpoint import Checkpoint, CheckpointStore, differences
+from partclipseg.training.data import ReversedColours, TrainingData
+from partclipseg.training.evaluate import HeldOutScores, score_held_out
+from partclipseg.training.log import RunLog, write_configuration
+from partclipseg.training.recipe import HARMLESS, Recipe
+from partclipseg.training.start import build_model, load_tokenizer
+from partclipseg.training.streams import BatchStream, Scenes, SceneStream
+from partclipseg.training.words import Words
+
+logger = logging.getLogger(__name__)
+
+ExtraLosses = Callable[[Any, Batch, torch.Generator], Mapping[str, Tensor]]
+"""(model, batch on the device, CPU generator of the step) to further terms, weighted, by name. The generator is the
+same in every process and micro-batch of a step."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a line of the log says; losses are means since the line before, over all processes."""
+
+    step: int
+    steps: int
+    losses: dict[str, float]
+    learning_rate: float
+    gradient_norm: float
+    photos_per_second: float
+    seconds_left: float
+    """At the present pace."""
+
+
+class Observer:
+    """What a run tells while it goes, on the main process; this one is silent."""
+
+    def started(self, summary: Mapping[str, Any]) -> None:
+        """Once, with the resolved device, types, backends and sizes."""
+
+    def progressed(self, progress: Progress) -> None:
+        """At every line of the log."""
+
+    def scored(self, step: int, scores: HeldOutScores, best: bool) -> None:
+        """After every look at the held-out photos."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a run ended."""
+
+    step: int
+    finished: bool
+    """False: it was told to stop (SIGTERM), saved, and can be continued."""
+    directory: Path
+    """The final model, for `from_pretrained`; written when the run is finished."""
+    scores: HeldOutScores | None
+    """The last ones."""
+    best_step: int | None
+    """Where the model in ``best`` comes from."""
+
+
+def train(
+    recipe: Recipe,
+    data: TrainingData,
+    output: str | Path,
+    *,
+    workers: int = 0,
+    tensorboard: bool = False,
+    notes: Mapping[str, Any] | None = None,
+    extra_losses: ExtraLosses | None = None,
+    observer: Observer | None = None,
+) -> TrainingResult:
+    """Train, or continue the run that `output` holds.
+
+    `output` receives ``config.yaml`` (recipe, versions, `notes`), ``log.jsonl``, ``checkpoints/``, ``best/`` (the
+    model with the highest Pred-All mIoU on the held-out photos) and ``model/`` (the final one). SIGTERM ends the
+    run after the step at hand, with a checkpoint.
+
+    Raises:
+        UsageError: the batch cannot be shared by the processes, or the augmentation does not suit the data.
+        PartCLIPSegError: `output` holds a run with another recipe or vocabulary (the message lists the differences)
+            or with damaged checkpoints only; the start model cannot be loaded; the data cannot be read.
+        NonFiniteLossError: a loss is infinite or not a number; the last checkpoint is from before that.
+    """
+    observer = observer or Observer()
+    return _Run(recipe, data, Path(output), workers, tensorboard, notes or {}, extra_losses, observer).run()
+
+
+class _Run:
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: TrainingData,
+        output: Path,
+        workers: int,
+        tensorboard: bool,
+        notes: Mapping[str, Any],
+        extra_losses: ExtraLosses | None,
+        observer: Observer,
+    ) -> None:
+        self.recipe, self.data, self.output = recipe, data, output
+        self.extra_losses, self.observer = extra_losses, observer
+        self.processes = PartialState()
+        self.device = self.processes.device or torch.device("cpu")
+        self.store = CheckpointStore(output / "checkpoints")
+        checkpoint = self._compatible_checkpoint()
+
+        torch.manual_seed(recipe.seed)  # every process draws the same new layers
+        self.model: Any = build_model(recipe).to(self.device).train()
+        self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(recipe.start)
+        self.words = Words.tokenise(self.model, self.tokenizer, data.vocabulary, self.device)
+        self.forward = torch.compile(self.model) if recipe.compile else self.model
+        self.loss = (BaselineLoss if recipe.model == "clipseg" else PartLoss)(recipe.loss)
+        self.parameters = optim.trained(self.model)
+        self.optimizer = optim.build_optimizer(self.model, recipe.learning_rate, recipe.weight_decay)
+        self.stream = self._open_stream(workers)
+        self.step = 0
+        self.logged = 0
+        """Step of the last line of the log."""
+        self.sums: dict[str, Tensor] = {}
+        """Sums of the logged values since the last line, on the device: reading them every step would wait for it."""
+        self.best: tuple[int, float] | None = None
+        self.scores: HeldOutScores | None = None
+        if checkpoint is not None:
+            self._continue_from(checkpoint)
+
+        self.log = None
+        if self.processes.is_main_process:
+            self.log = RunLog(output / "log.jsonl", output / "tensorboard" if tensorboard else None)
+            self.log.rewind(self.step)
+            write_configuration(
+                output / "config.yaml", {"recipe": recipe.to_dict(), **notes, "run": self._summary(workers)}
+            )
+            observer.started(self._summary(workers))
+        logger.info("%s", self._summary(workers))
+
+    # -- the loop ---------------------------------------------------------------------------------------------
+
+    def run(self) -> TrainingResult:
+        recipe, stopped = self.recipe, False
+        started, first = time.perf_counter(), self.step
+        with _termination() as told_to_stop:
+            while self.step < recipe.steps and not stopped:
+                self._train_step()
+                self.step += 1
+                last = self.step == recipe.steps
+                if last or self.step % recipe.log_every == 0:
+                    self._write_log(time.perf_counter() - started, self.step - first)
+                    started, first = time.perf_counter(), self.step
+                if len(self.data.held_out) and (last or self.step % recipe.evaluate_every == 0):
+                    paused = time.perf_counter()
+                    self._score()
+                    started += time.perf_counter() - paused
+                stopped = self._agree_to_stop(told_to_stop)
+                if last or stopped or self.step % recipe.checkpoint_every == 0:
+                    self._save()
+        self.stream.close()
+        finished = self.step == recipe.steps
+        if finished:
+            self._export(self.output / "model")
+        if self.log is not None:
+            self.log.close()
+        return TrainingResult(self.step, finished, self.output / "model", self.scores, self.best and self.best[0])
+
+    def _train_step(self) -> None:
+        recipe = self.recipe
+        learning_rate = recipe.learning_rate * optim.polynomial_decay(
+            self.step, recipe.steps, recipe.decay_power, recipe.warmup_steps
+        )
+        optim.set_learning_rate(self.optimizer, learning_rate)
+        torch.manual_seed(_seed(recipe.seed, self.step, self.processes.process_index))
+        share = 1 / (recipe.gradient_accumulation * self.processes.num_processes)
+        for _ in range(recipe.gradient_accumulation):
+            terms = self._losses(next(self.stream))
+            (terms["total"] * share).backward()
+            self._add({name: term.detach() * share for name, term in terms.items()})
+        optim.sum_gradients(self.parameters, self.processes.num_processes)
+        norm = optim.clip_gradients(self.parameters, recipe.max_gradient_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._add({"gradient_norm": norm / self.processes.num_processes})
+
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The named terms of a micro-batch and their `total`."""
+        words = self.words
+        pairs = None
+        if self.recipe.model == "partclipseg" and self.recipe.loss.attention_control != "off":
+            # Of labels in main memory where they come from files, so that the device is not waited for.
+            pairs = present_pairs(batch.part_labels, len(words.vocabulary)).to(self.device, non_blocking=True)
+        batch = batch.to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+            output = self.forward(
+                batch.pixel_values, **words.arguments(words.encode(self.model)), attention_pairs=pairs
+            )
+            extra: Mapping[str, Tensor] = {}
+            if self.extra_losses is not None:
+                generator = torch.Generator().manual_seed(_seed(self.recipe.seed, self.step))
+                extra = self.extra_losses(self.model, batch, generator)
+        terms = self.loss(
+            output, batch.part_labels, batch.object_labels, words.class_to_part, words.class_to_object, pairs
+        )
+        return {**terms, **extra, "total": torch.stack([terms["total"], *extra.values()]).sum()}
+
+    def _add(self, values: Mapping[str, Tensor]) -> None:
+        for name, value in values.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    # -- what is left behind ----------------------------------------------------------------------------------
+
+    def _write_log(self, seconds: float, steps: int) -> None:
+        """`seconds` and `steps` since this process wrote its last line, for the pace."""
+        means = {name: value / (self.step - self.logged) for name, value in self._read_sums().items()}
+        self.sums, self.logged = {}, self.step
+        if self.log is None:
+            return
+        recipe = self.recipe
+        progress = Progress(
+            step=self.step,
+            steps=recipe.steps,
+            gradient_norm=means.pop("gradient_norm"),
+            losses=means,
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            photos_per_second=steps * recipe.batch_size / seconds,
+            seconds_left=(recipe.steps - self.step) * seconds / steps,
+        )
+        self.log.write(
+            self.step,
+            losses=progress.losses,
+            gradient_norm=progress.gradient_norm,
+            learning_rate=progress.learning_rate,
+            photos_per_second=progress.photos_per_second,
+        )
+        self.observer.progressed(progress)
+
+    def _read_sums(self) -> dict[str, float]:
+        """The sums over all processes; waits for the device, and raises where a loss is not finite."""
+        values = torch.stack([value.double() for value in self.sums.values()])
+        if self.processes.num_processes > 1:
+            torch.distributed.all_reduce(values)
+        check_finite(dict(zip(self.sums, values, strict=True)))
+        return dict(zip(self.sums, values.tolist(), strict=True))
+
+    def _score(self) -> None:
+        self.scores = score_held_out(
+            self.model,
+            self.words,
+            self._in_colour_order(self.data.held_out),
+            batch_size=self.recipe.batch_size,
+            precision=self.recipe.precision,
+            rank=self.processes.process_index,
+            world_size=self.processes.num_processes,
+        )
+        best = self.best is None or self.scores.pred_all > self.best[1]
+        if best:
+            self.best = self.step, self.scores.pred_all
+            self._export(self.output / "best")
+        if self.log is not None:
+            self.log.write(self.step, held_out=self.scores._asdict())
+            self.observer.scored(self.step, self.scores, best)
+
+    def _save(self) -> None:
+        sums = self._read_sums() if self.sums else {}
+        if not self.processes.is_main_process:
+            return
+        run = {"recipe": self.recipe.to_dict(), "classes": list(self.data.vocabulary.names)}
+        states = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "stream": self.stream.state_dict(),
+            "log": {"logged": self.logged, "sums": sums},
+            "scores": {"last": self.scores and list(self.scores), "best": self.best and list(self.best)},
+            "run": run,
+        }
+        self.store.save(self.step, states)
+
+    def _export(self, directory: Path) -> None:
+        """The model as `PartSegmenter.from_pretrained` takes it."""
+        if not self.processes.is_main_process:
+            return
+        with whole_directory(directory) as unfinished:
+            self.model.save_pretrained(unfinished)
+            self.tokenizer.save_pretrained(unfinished)
+            self.data.vocabulary.save(unfinished / "vocabulary.json")
+
+    # -- beginning and continuing -----------------------------------------------------------------------------
+
+    def _compatible_checkpoint(self) -> Checkpoint | None:
+        checkpoint = self.store.load()
+        if checkpoint is None:
+            return None
+        then = checkpoint.states["run"]
+        changes = differences(then["recipe"], self.recipe.to_dict(), harmless=HARMLESS)
+        if then["classes"] != list(self.data.vocabulary.names):
+            changes.append(f"vocabulary: {len(then['classes'])} classes then, {len(self.data.vocabulary)} others now")
+        if changes:
+            raise PartCLIPSegError(
+                f"{self.output} holds a run with another recipe: name another --output, or continue it as it was\n  "
+                + "\n  ".join(changes)
+            )
+        return checkpoint
+
+    def _continue_from(self, checkpoint: Checkpoint) -> None:
+        states = checkpoint.states
+        self.model.load_state_dict(states["model"])
+        self.optimizer.load_state_dict(states["optimizer"])
+        self.stream.load_state_dict(states["stream"])
+        self.step, self.logged = checkpoint.step, states["log"]["logged"]
+        share = 1 / self.processes.num_processes
+        self.sums = {
+            name: torch.tensor(value * share, dtype=torch.float64, device=self.device)
+            for name, value in states["log"]["sums"].items()
+        }
+        scores = states["scores"]
+        self.scores = scores["last"] and HeldOutScores(*scores["last"])
+        self.best = scores["best"] and tuple(scores["best"])
+        logger.info("continuing at step %d of %d", self.step, self.recipe.steps)
+
+    def _open_stream(self, workers: int) -> BatchStream:
+        recipe, config = self.recipe, self.model.config
+        height, width = config.image_shape
+        if height != width:
+            raise UsageError(f"training needs a model of square photos, not {height}x{width}")
+        micro_batch = recipe.batch_size // recipe.gradient_accumulation
+        rank, world_size = self.processes.process_index, self.processes.num_processes
+        records = self.data.train
+        if isinstance(records, Scenes):
+            sampler = StepSampler(len(records), micro_batch, recipe.seed, rank=rank, world_size=world_size)
+            scenes = records.to(self.device)
+            if recipe.colour_order == "bgr":
+                scenes = replace(scenes, images=scenes.images.flip(1))
+            return SceneStream(scenes, sampler, recipe.augmentation, config.image_mean, config.image_std)
+        return build_loader(
+            self._in_colour_order(records),
+            batch_size=micro_batch,
+            augmentation=recipe.augmentation,
+            seed=recipe.seed,
+            image_size=height,
+            mean=config.image_mean,
+            std=config.image_std,
+            workers=workers,
+            rank=rank,
+            world_size=world_size,
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def _in_colour_order(self, dataset: PartDataset) -> PartDataset:
+        return ReversedColours(dataset) if self.recipe.colour_order == "bgr" else dataset
+
+    def _summary(self, workers: int) -> dict[str, Any]:
+        """What was resolved, for people to read."""
+        on_gpu = self.device.type == "cuda"
+        count = sum(parameter.numel() for parameter in self.model.parameters())
+        return {
+            "device": torch.cuda.get_device_name(self.device) if on_gpu else f"cpu, {torch.get_num_threads()} threads",
+            "processes": self.processes.num_processes,
+            "precision": self.recipe.precision,
+            "attention": self.model.config._attn_implementation,
+            "compiled": self.recipe.compile,
+            "parameters": count,
+            "trained_parameters": sum(parameter.numel() for parameter in self.parameters),
+            "classes": len(self.data.vocabulary),
+            "training_photos": len(self.data.train),
+            "held_out_photos": len(self.data.held_out),
+            "workers": workers,
+        }
+
+    def _agree_to_stop(self, told: threading.Event) -> bool:
+        """Whether any process was told to stop; asked together only now and then, since asking waits."""
+        if self.processes.num_processes == 1:
+            return told.is_set()
+        if self.step % self.recipe.log_every:
+            return False
+        flag = torch.tensor(int(told.is_set()), device=self.device)
+        torch.distributed.all_reduce(flag)
+        return bool(flag)
+
+
+@contextmanager
+def _termination() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, in place of ending the process at once."""
+    told = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may take signals
+        yield told
+        return
+    previous = signal.signal(signal.SIGTERM, lambda *_: told.set())
+    try:
+        yield told
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

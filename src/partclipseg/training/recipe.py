@@ -1,0 +1,248 @@
+"""Recipes: everything that decides what a training run computes, one function for each published setting.
+
+    from partclipseg.training.recipe import pascal
+    recipe = dataclasses.replace(pascal(), steps=100)
+
+Three kinds. Plain names (``pascal``) are the intended method. ``…_reference`` repeats the released
+implementation with all that it does. ``…_clipseg`` is the paper's baseline, a CLIPSeg fine-tuned with one prompt
+for each object-part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from partclipseg.data.augment import Augmentation
+from partclipseg.errors import UsageError
+from partclipseg.losses import LossConfig
+
+DatasetName = Literal["pascal-part-116", "ade20k-part-234", "part-imagenet", "own-data", "partshapes"]
+
+CLIPSEG = "CIDAS/clipseg-rd64-refined"
+"""The published start: CLIP ViT-B/16 with a CLIPSeg decoder of width 64."""
+
+
+@dataclass(frozen=True)
+class Retention:
+    """Keeping the words that the labels do not cover: the start model's own maps of them stay the target."""
+
+    weight: float = 0.0
+    """Factor on the loss; 0 turns it off."""
+    words: tuple[str, ...] = ()
+    """Object words to keep; none: those that the training vocabulary lacks, where the data set knows them."""
+
+    def __post_init__(self) -> None:
+        _require(self.weight >= 0, f"retention: weight must not be negative: {self.weight}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run. Raises `UsageError` for values that no run can have."""
+
+    dataset: DatasetName
+    """What the model is trained on."""
+
+    model: Literal["partclipseg", "clipseg"] = "partclipseg"
+    """PartCLIPSeg, or the baseline that composes nothing."""
+    start: str = CLIPSEG
+    """Model to start from: a directory, or a name on the hub."""
+    merges: Literal["mean", "random"] = "mean"
+    """Start of the two layers that merge part and object: the mean of both, or random as in the reference."""
+    reference_object_lookup: bool = False
+    """Read object words at the reference's wrong index (its released checkpoints were trained so)."""
+    train_background: bool = True
+    """Train the background's vector too; the reference leaves it at its random start."""
+
+    loss: LossConfig = field(default_factory=LossConfig)
+    """Weights and forms of the loss terms; of them the baseline reads `background_weight` and `outside`."""
+    retention: Retention = field(default_factory=Retention)
+    """Keeping what the start model knew of other words."""
+
+    augmentation: Augmentation = field(default_factory=Augmentation.published)
+    """Random changes to the training photos."""
+    colour_order: Literal["rgb", "bgr"] = "rgb"
+    """Order of the channels that the model is trained on; the reference trains on bgr and tests on rgb."""
+    held_out: int = 200
+    """Training photos that are set aside to score the model on; 0: no scores. Never the test split."""
+    scenes: int = 40_000
+    """PartShapes only: scenes that are rendered ahead and trained on."""
+
+    steps: int = 20_000
+    """Updates of the weights."""
+    batch_size: int = 8
+    """Photos of a step, over all processes and micro-batches."""
+    gradient_accumulation: int = 1
+    """Micro-batches that a step is split into, to save memory; the result is the same up to rounding."""
+    learning_rate: float = 1e-4
+    """Of AdamW, at its highest."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises to its highest."""
+    decay_power: float = 0.9
+    """Power of the polynomial that the learning rate falls to 0 by."""
+    weight_decay: float = 1e-4
+    """Of AdamW; norms and embeddings are never decayed."""
+    max_gradient_norm: float = 0.01
+    """Gradients of the whole model are scaled down to this norm."""
+    seed: int = 12345678
+    """Decides the order of the photos, their augmentation and the new layers."""
+    precision: Literal["bf16", "float32"] = "bf16"
+    """bf16: mixed precision, weights and losses stay float32."""
+    compile: bool = False
+    """Compile the model with torch.compile: slower to start, faster to run."""
+
+    evaluate_every: int = 1000
+    """Steps between scores on the held-out photos."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints to continue from."""
+    log_every: int = 20
+    """Steps between lines of the log."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "gradient_accumulation", "evaluate_every", "checkpoint_every",
+                     "log_every", "scenes"):  # fmt: skip
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("learning_rate", "decay_power", "max_gradient_norm"):
+            _require(getattr(self, name) > 0, f"{name} must be positive, not {getattr(self, name)}")
+        for name in ("weight_decay", "warmup_steps", "held_out", "seed"):
+            _require(getattr(self, name) >= 0, f"{name} must not be negative: {getattr(self, name)}")
+        _require(
+            self.warmup_steps < self.steps,
+            f"warmup_steps {self.warmup_steps} must be less than the {self.steps} steps",
+        )
+        _require(
+            self.batch_size % self.gradient_accumulation == 0,
+            f"batch_size {self.batch_size} cannot be split into {self.gradient_accumulation} micro-batches: "
+            "use a divisor",
+        )
+        if self.model == "clipseg":
+            _require(
+                not self.reference_object_lookup and self.merges == "mean",
+                "the CLIPSeg baseline merges nothing: leave merges and reference_object_lookup as they are",
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested values, for YAML and for comparing two runs."""
+        return asdict(self)
+
+
+HARMLESS = ("evaluate_every", "checkpoint_every", "log_every")
+"""Fields that may change when a run is continued: the weights do not depend on them."""
+
+
+def pascal() -> Recipe:
+    """Pascal-Part-116, the intended method."""
+    return Recipe(dataset="pascal-part-116")
+
+
+def pascal_reference() -> Recipe:
+    """Pascal-Part-116 as the released implementation trains on it."""
+    return as_reference(pascal())
+
+
+def pascal_clipseg() -> Recipe:
+    """Pascal-Part-116, the paper's CLIPSeg baseline."""
+    return as_baseline(pascal())
+
+
+def ade20k() -> Recipe:
+    """ADE20K-Part-234, the intended method."""
+    return Recipe(dataset="ade20k-part-234")
+
+
+def ade20k_reference() -> Recipe:
+    """ADE20K-Part-234 as the released implementation trains on it."""
+    return as_reference(ade20k())
+
+
+def ade20k_clipseg() -> Recipe:
+    """ADE20K-Part-234, the paper's CLIPSeg baseline."""
+    return as_baseline(ade20k())
+
+
+def part_imagenet() -> Recipe:
+    """PartImageNet, the intended method."""
+    return Recipe(dataset="part-imagenet")
+
+
+def part_imagenet_reference() -> Recipe:
+    """PartImageNet as the released implementation trains on it."""
+    return as_reference(part_imagenet())
+
+
+def part_imagenet_clipseg() -> Recipe:
+    """PartImageNet, the paper's CLIPSeg baseline."""
+    return as_baseline(part_imagenet())
+
+
+def own_data() -> Recipe:
+    """Your own photos with part labels: a shorter run with stronger augmentation."""
+    return Recipe(
+        dataset="own-data",
+        augmentation=Augmentation(),
+        held_out=20,
+        steps=2000,
+        evaluate_every=200,
+        checkpoint_every=200,
+    )
+
+
+def partshapes() -> Recipe:
+    """PartShapes, the built-in rendered benchmark, from a base model trained on it; the intended method."""
+    return Recipe(
+        dataset="partshapes",
+        start="runs/partshapes-base",
+        augmentation=Augmentation(crop_edge=None, brightness=0, contrast=0, saturation=0),
+        held_out=500,
+        steps=3000,
+        batch_size=32,
+        evaluate_every=500,
+        checkpoint_every=500,
+    )
+
+
+def partshapes_reference() -> Recipe:
+    """PartShapes, trained as the released implementation trains."""
+    return as_reference(partshapes())
+
+
+def partshapes_clipseg() -> Recipe:
+    """PartShapes, the paper's CLIPSeg baseline."""
+    return as_baseline(partshapes())
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    function.__name__.replace("_", "-"): function
+    for function in (
+        pascal, pascal_reference, pascal_clipseg,
+        ade20k, ade20k_reference, ade20k_clipseg,
+        part_imagenet, part_imagenet_reference, part_imagenet_clipseg,
+        own_data,
+        partshapes, partshapes_reference, partshapes_clipseg,
+    )
+}  # fmt: skip
+"""Name on the command line: the function that makes the recipe."""
+
+
+def as_reference(recipe: Recipe) -> Recipe:
+    """The same run as the released implementation does it, in every point in which the intended method differs."""
+    return replace(
+        recipe,
+        merges="random",
+        reference_object_lookup=True,
+        train_background=False,
+        loss=LossConfig(attention_control="reference", outside="background"),
+        colour_order="bgr",
+        precision="float32",
+    )
+
+
+def as_baseline(recipe: Recipe) -> Recipe:
+    """The same run of the baseline; its background vector stays at its random start, as published."""
+    return replace(recipe, model="clipseg", train_background=False)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise UsageError(message)

@@ -1,0 +1,42 @@
+"""The model that a recipe starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+
+from partclipseg.errors import PartCLIPSegError
+from partclipseg.model.clipseg import CLIPSegBaseline
+from partclipseg.model.partclipseg import PartCLIPSegModel
+from partclipseg.training.recipe import Recipe
+
+
+def build_model(recipe: Recipe) -> Any:
+    """`PartCLIPSegModel` or `CLIPSegBaseline` in float32 on the CPU, frozen but for what the recipe trains.
+
+    New layers come from torch's global generator. Merges start as the recipe says only where they are new: a
+    PartCLIPSeg to go on from keeps its own. Raises `PartCLIPSegError` where the start cannot be loaded.
+    """
+    if recipe.model == "clipseg":
+        model: Any = CLIPSegBaseline.from_pretrained(recipe.start, dtype=torch.float32)
+    else:
+        model = PartCLIPSegModel.from_pretrained(recipe.start, dtype=torch.float32)
+        model.config.reference_object_lookup = recipe.reference_object_lookup
+        new = PreTrainedConfig.get_config_dict(recipe.start)[0].get("model_type") != model.config.model_type
+        if new and recipe.merges == "random":
+            model.decoder.randomise_merges()
+    model.train_published_parameters(background=recipe.train_background)
+    return model
+
+
+def load_tokenizer(start: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer beside a model; raises `PartCLIPSegError` where there is none."""
+    try:
+        return AutoTokenizer.from_pretrained(start)
+    except (OSError, ValueError) as error:
+        raise PartCLIPSegError(
+            f"{start} has no tokenizer: copy tokenizer.json and its companions of the CLIPSeg model beside the weights"
+        ) from error

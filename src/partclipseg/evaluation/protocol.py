@@ -159,9 +159,17 @@ class Evaluator:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Replace the counts by those of `state_dict`; raises `PartCLIPSegError` naming options that differ."""
+        self.regions, self.boundaries = self._read_state(state)
+
+    def merge_state_dict(self, state: Mapping[str, Any]) -> None:
+        """`merge`, with an evaluator that is there as its `state_dict` only, such as that of another process."""
+        regions, boundaries = self._read_state(state)
+        self.regions.merge(regions)
+        self.boundaries.merge(boundaries)
+
+    def _read_state(self, state: Mapping[str, Any]) -> tuple[ConfusionMatrix, ConfusionMatrix]:
         self._check_options(state["options"], "the saved scores")
-        self.regions = ConfusionMatrix.from_state_dict(state["regions"])
-        self.boundaries = ConfusionMatrix.from_state_dict(state["boundaries"])
+        return ConfusionMatrix.from_state_dict(state["regions"]), ConfusionMatrix.from_state_dict(state["boundaries"])
 
     def _options(self) -> dict[str, Any]:
         return {

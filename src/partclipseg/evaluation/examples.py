@@ -1,0 +1,58 @@
+"""Which photos to show of an evaluation: the best and the worst, segmented once more for the picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from partclipseg.data.sample import UNLABELLED
+from partclipseg.data.source import FileDataset
+from partclipseg.evaluation.pictures import PhotoExample
+from partclipseg.evaluation.protocol import Evaluator
+from partclipseg.evaluation.run import PhotoRecords, predict, read_batches
+from partclipseg.inference.segmenter import PartSegmenter
+
+
+def best_and_worst(evaluator: Evaluator, number: int) -> tuple[list[str], list[str]]:
+    """Keys of the records with the highest and the lowest mean IoU, best and worst first; no record is in both.
+
+    At most `number` of each. Records without labels are left out.
+    """
+    scored = {key: evaluator.record_iou(key) for key in evaluator.regions}
+    ranked = sorted((key for key, iou in scored.items() if not math.isnan(iou)), key=lambda key: (-scored[key], key))
+    best = ranked[: min(number, (len(ranked) + 1) // 2)]
+    worst = ranked[max(len(best), len(ranked) - number) :][::-1]
+    return best, worst
+
+
+def make_examples(
+    segmenter: PartSegmenter,
+    dataset: FileDataset,
+    photos: Sequence[PhotoRecords],
+    evaluator: Evaluator,
+    keys: Sequence[str],
+) -> list[PhotoExample]:
+    """The pictures' contents for records of an evaluator, in the order of `keys`."""
+    owners = {key: photo for photo in photos for key in _keys_of(photo, dataset, evaluator)}
+    examples: dict[str, PhotoExample] = {}
+    owning = list(dict.fromkeys(owners[key] for key in keys))
+    batches = read_batches(dataset, owning, segmenter.model.config.image_size, batch_size=1, workers=0)
+    for photo, batch in zip(owning, batches, strict=True):
+        image = dataset[photo.indices[0]].image
+        for prediction in predict(segmenter, dataset.vocabulary, batch, [evaluator.protocol]):
+            key, labels, _ = prediction.labels
+            label_map = prediction.label_map.cpu().numpy().astype(np.int32)
+            if evaluator.protocol == "oracle_obj":
+                # Without background the parts fill the whole photo, also where nothing is known to compare with.
+                label_map = np.where(labels == UNLABELLED, UNLABELLED, label_map)
+            if key in keys:
+                examples[key] = PhotoExample(key, evaluator.record_iou(key), image, labels, label_map)
+    return [examples[key] for key in keys]
+
+
+def _keys_of(photo: PhotoRecords, dataset: FileDataset, evaluator: Evaluator) -> list[str]:
+    if evaluator.protocol == "strict":
+        return [photo.key]
+    return [dataset.records[index].key for index in photo.indices]

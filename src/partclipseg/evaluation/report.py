@@ -1,0 +1,177 @@
+"""Scores as tables: plain rows for the terminal, Markdown and JSON, with published figures beside ours."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+from partclipseg.evaluation.scores import Protocol, Scores, SetScores
+
+PROTOCOL_TITLES: dict[Protocol, str] = {
+    "oracle_obj": "Oracle-Obj: the objects in the photo are known",
+    "pred_all": "Pred-All: nothing is known, labelled pixels count",
+    "strict": "Strict: nothing is known, the whole photo counts",
+}
+
+_ROWS = (("mIoU", "iou"), ("Boundary IoU", "boundary_iou"), ("Recall", "recall"), ("Pixel accuracy", "pixel_accuracy"))
+
+
+class Table(NamedTuple):
+    """A title, column names, rows of text (the first column is a name, the others are figures), and a remark."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+class Published(NamedTuple):
+    """mIoU of a published method, in percent; None where it was not reported."""
+
+    method: str
+    seen: float | None
+    unseen: float | None
+    harmonic: float | None
+    confirmed: bool
+    """Whether the figure was checked against the paper."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one evaluation found, and what it was made with."""
+
+    model: str
+    dataset: str
+    settings: dict[str, Any]
+    """Resolved options, for the reader who wants to repeat it."""
+    scores: tuple[Scores, ...]
+    photos: int
+    remark: str = ""
+    """What keeps these figures from being comparable, such as a limit on the photos; empty if nothing does."""
+
+    def tables(self) -> list[Table]:
+        """The scores of every protocol, each followed by the published figures where there are any."""
+        tables = []
+        for scores in self.scores:
+            tables.append(score_table(scores))
+            if rows := published(self.dataset, scores.protocol):
+                tables.append(published_table(self.model, scores, rows))
+        return tables
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "model": self.model,
+            "dataset": self.dataset,
+            "photos": self.photos,
+            "remark": self.remark,
+            "settings": self.settings,
+            "scores": {scores.protocol: scores.to_dict() for scores in self.scores},
+            "published": {s.protocol: [r._asdict() for r in published(self.dataset, s.protocol)] for s in self.scores},
+        }
+
+    def to_markdown(self, bars: dict[Protocol, str] | None = None, photos_page: str | None = None) -> str:
+        """The report as a Markdown page; `bars` are paths of pictures, `photos_page` that of the page of photos."""
+        lines = [f"# {_escaped(self.model)} on {self.dataset}", "", f"{self.photos} photos. All scores in percent."]
+        if self.remark:
+            lines += ["", f"> {_escaped(self.remark)}"]
+        for table in self.tables():
+            lines += ["", f"## {table.title}", "", *_markdown_rows(table)]
+        if photos_page:
+            lines += ["", "## Photos", "", f"[The best and the worst]({photos_page}): photo, labels, prediction."]
+        for scores in self.scores:
+            table = class_table(scores)
+            lines += ["", f"## {table.title}", ""]
+            if bars and scores.protocol in bars:
+                lines += [f"![IoU of each class]({bars[scores.protocol]})", ""]
+            lines += _markdown_rows(table)
+        settings = json.dumps(self.settings, indent=2, ensure_ascii=False)
+        lines += ["", "## Settings", "", "```json", settings, "```", ""]
+        return "\n".join(lines)
+
+
+def published(dataset: str, protocol: Protocol) -> tuple[Published, ...]:
+    """The published figures of a benchmark, in ascending harmonic mean; empty for other data and for `strict`."""
+    content = json.loads(files("partclipseg").joinpath("evaluation", "published.json").read_text("utf-8"))
+    rows = [Published(method, **figures) for method, figures in content.get(dataset, {}).get(protocol, {}).items()]
+    return tuple(sorted(rows, key=lambda row: row.harmonic or 0.0))
+
+
+def score_table(scores: Scores) -> Table:
+    """Every score of one protocol, by set of classes."""
+    sets: dict[str, SetScores] = {"all": scores.all}
+    if not all(item.seen for item in scores.classes):
+        sets |= {"seen": scores.seen, "unseen": scores.unseen, "harmonic": scores.harmonic}
+    rows = [
+        (label, *(figure(getattr(members, name)) for members in sets.values()))
+        for label, name in _ROWS
+        if name != "boundary_iou" or scores.boundary is not None
+    ]
+    blank = ("",) * (len(sets) - 1)
+    small = scores.small_parts
+    rows.append(("fwIoU", figure(scores.frequency_weighted_iou), *blank))
+    rows.append(("mIoU of small parts", figure(small.iou), *blank))
+    rows.append(("Recall of small parts", figure(small.recall), *blank))
+    note = (
+        f"{scores.records} records. Small: less than {100 * small.area:g} % of the photo, {small.parts} parts of "
+        f"{sum(item.pixels > 0 for item in scores.classes)} labelled classes."
+    )
+    if scores.boundary == "reference":
+        note += " Boundary IoU in the form of the published evaluation."
+    return Table(PROTOCOL_TITLES[scores.protocol], ("", *sets), tuple(rows), note)
+
+
+def published_table(model: str, scores: Scores, rows: tuple[Published, ...]) -> Table:
+    """Our mIoU under the published ones; figures that were not checked against their paper are marked."""
+    texts = [
+        (f"{row.method}{'' if row.confirmed else ' †'}", *map(figure, (row.seen, row.unseen, row.harmonic)))
+        for row in rows
+    ]
+    texts.append((f"this: {model}", *(figure(s.iou) for s in (scores.seen, scores.unseen, scores.harmonic))))
+    note = "" if all(row.confirmed for row in rows) else "† not checked against the paper."
+    title = f"mIoU beside published figures, {PROTOCOL_TITLES[scores.protocol].split(':')[0]}"
+    return Table(title, ("", "seen", "unseen", "harmonic"), tuple(texts), note)
+
+
+def class_table(scores: Scores) -> Table:
+    """One row for each class that has labels, in the order of the vocabulary."""
+    with_boundary = scores.boundary is not None
+    rows = [
+        (
+            item.name,
+            "seen" if item.seen else "unseen",
+            figure(item.iou),
+            *((figure(item.boundary_iou),) if with_boundary else ()),
+            figure(item.recall),
+            f"{item.pixels:,}",
+        )
+        for item in scores.classes
+        if item.pixels
+    ]
+    missing = len(scores.classes) - len(rows)
+    note = f"{missing} of {len(scores.classes)} classes have no label in these photos." if missing else ""
+    columns = ("class", "", "IoU", *(("Boundary IoU",) if with_boundary else ()), "Recall", "Pixels")
+    return Table(f"Classes, {PROTOCOL_TITLES[scores.protocol].split(':')[0]}", columns, tuple(rows), note)
+
+
+def figure(value: float | None) -> str:
+    """A percentage with two decimals, as papers print it; a dash where it is not defined."""
+    return "–" if value is None or math.isnan(value) else f"{value:.2f}"
+
+
+def _markdown_rows(table: Table) -> list[str]:
+    lines = [
+        "| " + " | ".join(table.columns) + " |",
+        "|" + "|".join([" :-- ", *[" --: "] * (len(table.columns) - 1)]) + "|",
+        *("| " + " | ".join(map(_escaped, row)) + " |" for row in table.rows),
+    ]
+    return [*lines, "", table.note] if table.note else lines
+
+
+def _escaped(text: str) -> str:
+    for character in "\\|*_<`[":
+        text = text.replace(character, f"\\{character}")
+    return text

@@ -1,0 +1,164 @@
+"""One pass over the photos of a data set: each goes through the model once, whatever the protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from partclipseg.data.augment import resize_photo
+from partclipseg.data.source import FileDataset
+from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.evaluation.protocol import Evaluator
+from partclipseg.evaluation.scores import Protocol
+from partclipseg.inference.label_maps import oracle_obj, pred_all
+from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.model.towers import PartCLIPSegOutput
+from partclipseg.vocabulary import Vocabulary
+
+Evaluators = Mapping[Protocol, Evaluator]
+
+
+class PhotoRecords(NamedTuple):
+    """A photo of a data set and the places of its records, which follow each other."""
+
+    key: str
+    indices: tuple[int, ...]
+
+
+class RecordLabels(NamedTuple):
+    """The labels of one record, int32 `[H, W]` each, as in `PartSample`."""
+
+    key: str
+    part_labels: np.ndarray
+    object_labels: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledPhoto:
+    """A photo as the model takes it, and its records."""
+
+    key: str
+    image: np.ndarray
+    """uint8 `[S, S, 3]`, RGB."""
+    records: tuple[RecordLabels, ...]
+
+    def whole(self) -> RecordLabels:
+        """The labels of all records in one: what is labelled in any of them, and `OUTSIDE` only if it is in all."""
+        parts = np.maximum.reduce([record.part_labels for record in self.records])
+        return RecordLabels(self.key, parts, np.maximum.reduce([record.object_labels for record in self.records]))
+
+
+class Prediction(NamedTuple):
+    """What one protocol compares."""
+
+    protocol: Protocol
+    label_map: torch.Tensor
+    """int64 `[H, W]`: class index or -1, on the device of the model."""
+    labels: RecordLabels
+
+
+def group_records(dataset: FileDataset) -> list[PhotoRecords]:
+    """The photos of a data set, in its order."""
+    numbered = groupby(enumerate(dataset.records), lambda item: (item[1].source.split, item[1].photo.key))
+    return [PhotoRecords("/".join(key), tuple(index for index, _ in items)) for key, items in numbered]
+
+
+def predict(
+    segmenter: PartSegmenter, vocabulary: Vocabulary, photos: Sequence[LabelledPhoto], protocols: Iterable[Protocol]
+) -> Iterator[Prediction]:
+    """Every prediction of a batch of photos, from one forward pass.
+
+    `oracle_obj` and `pred_all` yield one prediction for each record. `strict` yields one for each photo, with the
+    labels of all its records: background that belongs to several records must not count several times.
+    """
+    protocols = set(protocols)
+    output = segmenter.outputs([photo.image for photo in photos], vocabulary)
+    for index, photo in enumerate(photos):
+        own = _of_photo(output, index)
+        size = photo.records[0].part_labels.shape
+        if protocols - {"oracle_obj"}:
+            label_map = pred_all(own, [size], vocabulary.class_to_object)[0].label_map
+            if "strict" in protocols:
+                yield Prediction("strict", label_map, photo.whole())
+            if "pred_all" in protocols:
+                yield from (Prediction("pred_all", label_map, record) for record in photo.records)
+        if "oracle_obj" in protocols:
+            for record in photo.records:
+                present = [_present_objects(record.object_labels)]
+                label_map = oracle_obj(own, [size], vocabulary.class_to_object, present)[0].label_map
+                yield Prediction("oracle_obj", label_map, record)
+
+
+def score(
+    segmenter: PartSegmenter, vocabulary: Vocabulary, photos: Sequence[LabelledPhoto], evaluators: Evaluators
+) -> None:
+    """Count a batch of photos in the evaluators."""
+    with torch.inference_mode():
+        for protocol, label_map, (key, parts, objects) in predict(segmenter, vocabulary, photos, evaluators):
+            evaluators[protocol].update(label_map, parts, objects, key=key)
+
+
+def is_scored(photo: PhotoRecords, dataset: FileDataset, evaluators: Evaluators) -> bool:
+    """Whether every evaluator has counted the photo."""
+    keys = [dataset.records[index].key for index in photo.indices]
+    return all(
+        photo.key in evaluator if protocol == "strict" else all(key in evaluator for key in keys)
+        for protocol, evaluator in evaluators.items()
+    )
+
+
+def read_batches(
+    dataset: FileDataset, photos: Sequence[PhotoRecords], image_size: int, batch_size: int, workers: int
+) -> Iterator[list[LabelledPhoto]]:
+    """Read photos in worker processes, in order.
+
+    Raises `UsageError` for a batch size below 1, and `PartCLIPSegError` in the reader's words for a file that
+    cannot be read.
+    """
+    if batch_size < 1:
+        raise UsageError(f"the batch size must be at least 1, not {batch_size}")
+    reader: Dataset[Any] = _Reader(dataset, photos, image_size)
+    for batch in DataLoader(reader, batch_size=batch_size, num_workers=workers, collate_fn=list):
+        for item in batch:
+            if isinstance(item, PartCLIPSegError):
+                raise item
+        yield batch
+
+
+class _Reader(Dataset):
+    def __init__(self, dataset: FileDataset, photos: Sequence[PhotoRecords], image_size: int) -> None:
+        self._dataset = dataset
+        self._photos = photos
+        self._size = (image_size, image_size)
+
+    def __len__(self) -> int:
+        return len(self._photos)
+
+    def __getitem__(self, place: int) -> LabelledPhoto | PartCLIPSegError:
+        photo = self._photos[place]
+        try:
+            samples = [self._dataset[index] for index in photo.indices]
+        except PartCLIPSegError as error:
+            # Raised in a worker, it would reach the user as a page of traceback.
+            return error
+        records = tuple(RecordLabels(s.key, s.part_labels, s.object_labels) for s in samples)
+        return LabelledPhoto(photo.key, resize_photo(samples[0].image, self._size), records)
+
+
+def _of_photo(output: PartCLIPSegOutput, index: int) -> PartCLIPSegOutput:
+    """The output of one photo of a batch, as a batch of one."""
+    one = slice(index, index + 1)
+    assert output.object_part_logits is not None
+    objects = None if output.object_logits is None else output.object_logits[one]
+    return PartCLIPSegOutput(object_part_logits=output.object_part_logits[one], object_logits=objects)
+
+
+def _present_objects(object_labels: np.ndarray) -> list[int]:
+    counts = np.bincount(object_labels[object_labels >= 0])
+    return np.flatnonzero(counts).tolist()

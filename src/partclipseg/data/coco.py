@@ -20,8 +20,8 @@ from partclipseg.data.problem import DataError, Problem
 from partclipseg.data.sample import UNLABELLED
 from partclipseg.errors import PartCLIPSegError
 
-
-rle: Any = pycocotools_mask  # its stubs know only some of the forms that its documentation names
+# Its stubs know only some of the forms that its documentation names.
+rle: Any = pycocotools_mask
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,9 @@ def require_split(root: Path, dataset: str, split: str) -> None:
     for candidate in (root, *_neighbours(root)):
         for other in LAYOUTS:
             if other != dataset and any(has_split(candidate, other, s) for s in LAYOUTS[other]):
-                raise UsageError(f"{candidate} holds {other}, not {dataset}: use --dataset {other} --root {candidate}")
+                raise UsageError(
+                    f"{candidate} holds {other}, not {dataset}: name {other} as the data set, with --root {candidate}"
+                )
     if any(next(root.glob(pattern), None) for pattern in _RAW[dataset]):
         raise UsageError(
             f"{root} looks like the raw source of {dataset}: bring it into its layout first, with "

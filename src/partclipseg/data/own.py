@@ -26,6 +26,10 @@ SPLIT_NAMES = {"train": ("train", "training"), "test": ("test", "val", "valid", 
 """Our split: the usual names of folders and files that hold it, the first found counts."""
 
 
+class MissingSplitError(UsageError):
+    """The files of a split are not where they usually are."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CocoSource(Source):
     """One COCO annotation file and its photos."""
@@ -109,7 +113,7 @@ def find_annotations(root: Path, split: str) -> Path:
     """The annotation file of a split, by its usual names below the root.
 
     Raises:
-        UsageError: none is there; names the JSON files that are.
+        MissingSplitError: none is there; names the JSON files that are.
     """
     if root.is_file():
         return root
@@ -129,7 +133,7 @@ def find_annotations(root: Path, split: str) -> Path:
     files = sorted(path for pattern in ("*.json", "*/*.json") for path in root.glob(pattern))
     names = ", ".join(str(path.relative_to(root)) for path in files[:5])
     hint = f"name one of {names} with --annotations" if files else "there is no JSON file in it: check --root"
-    raise UsageError(f"{root}: no annotation file of the {split} split has a usual name: {hint}")
+    raise MissingSplitError(f"{root}: no annotation file of the {split} split has a usual name: {hint}")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -282,12 +286,20 @@ def _keys(paths: list[Path]) -> list[str]:
 
 
 def _split_folder(root: Path, name: str, split: str) -> Path:
-    candidates = [root / name / folder for folder in SPLIT_NAMES[split]]
-    candidates += [root / folder / name for folder in SPLIT_NAMES[split]]
-    candidates.append(root / name)
-    if found := next((folder for folder in candidates if folder.is_dir()), None):
-        return found
-    other = next((entry.name for entry in root.glob("*") if entry.name.lower() == name), None)
+    """The folder of a split, or the folder of all where the splits are not told apart."""
+    folders = {
+        one: [root / pair for word in words for pair in (f"{name}/{word}", f"{word}/{name}") if (root / pair).is_dir()]
+        for one, words in SPLIT_NAMES.items()
+    }
+    if folders[split]:
+        return folders[split][0]
+    if any(folders.values()):
+        raise MissingSplitError(f"{root}: there is no folder {name}/{split} of the {split} split")
+    if (root / name).is_dir():
+        return root / name
+    if not root.is_dir():
+        raise UsageError(f"{root}: no such folder: check --root")
+    other = next((entry.name for entry in root.iterdir() if entry.name.lower() == name), None)
     hint = f" (found {other}: rename it)" if other else ""
     raise UsageError(f"{root}: there is no folder {name}{hint}: own index PNGs lie in images and labels")
 

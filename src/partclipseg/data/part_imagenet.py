@@ -51,7 +51,7 @@ class PartImageNet(Source):
 
     entries: dict[str, CocoPhoto] = field(repr=False)
     """The photos' entries in the annotation file, by key."""
-    object_of: dict[str, int] = field(repr=False)
+    object_index: dict[str, int] = field(repr=False)
     """Index into `objects` of the photos, by key."""
     part_words: tuple[str, ...]
     """Of each category id."""
@@ -67,7 +67,7 @@ class PartImageNet(Source):
         defects = list(content.defects)
         photos: list[Photo] = []
         entries: dict[str, CocoPhoto] = {}
-        object_of: dict[str, int] = {}
+        object_index: dict[str, int] = {}
         others: Counter[str] = Counter()
         for entry in content.photos:
             try:
@@ -82,7 +82,7 @@ class PartImageNet(Source):
             else:
                 photos.append(Photo(path.stem, path))
                 entries[path.stem] = entry
-                object_of[path.stem] = objects[word]
+                object_index[path.stem] = objects[word]
         return cls(
             root=root,
             split=folder,
@@ -91,7 +91,7 @@ class PartImageNet(Source):
             photos=tuple(photos),
             defects=tuple(defects),
             entries=entries,
-            object_of=object_of,
+            object_index=object_index,
             part_words=names.part_words,
             other_synsets=dict(others),
         )
@@ -100,7 +100,7 @@ class PartImageNet(Source):
         """See `Source.read_labels`; the object is the union of its parts, and small parts lie on top."""
         file, entry = self.root / f"{self.split}.json", self.entries[photo.key]
         check_photo_size(photo.path, file, entry.size, size)
-        word = self.objects[self.object_of[photo.key]]
+        word = self.objects[self.object_index[photo.key]]
         classes = {pair: index for index, pair in enumerate(self.object_parts)}
         labels = []
         for annotation in entry.annotations:
@@ -132,5 +132,5 @@ def records(source: PartImageNet, vocabulary: Vocabulary) -> list[Record]:
     return [
         Record(photo.key, source, photo)
         for photo in source.photos
-        if source.objects[source.object_of[photo.key]].casefold() in wanted
+        if source.objects[source.object_index[photo.key]].casefold() in wanted
     ]

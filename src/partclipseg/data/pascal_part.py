@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from partclipseg.data.label_map import label_table, read_label_map
+from partclipseg.data.label_map import label_table, labels_in, read_label_map
 from partclipseg.data.paths import files_by_stem
 from partclipseg.data.photo import PHOTO_SUFFIXES
 from partclipseg.data.problem import DataError, Problem
@@ -78,7 +78,7 @@ class PascalPart(Source):
             labels = self.part_counts[photo.key]
         else:
             labels = self._labels_in_map(photo)
-        return tuple(sorted({int(self.class_to_object[label]) for label in labels}))
+        return tuple(sorted({int(self.object_of[label]) for label in labels}))
 
     def _labels_in_map(self, photo: Photo) -> list[int]:
         from PIL import Image
@@ -89,8 +89,7 @@ class PascalPart(Source):
                 size = (image.height, image.width)
         except OSError as error:
             raise DataError(Problem("unreadable", path, f"cannot be read ({error}): replace it")) from None
-        labels = np.unique(read_label_map(path, self.part_table, 8, size))
-        return [int(label) for label in labels if label != UNLABELLED]
+        return labels_in(read_label_map(path, self.part_table, 8, size)).tolist()
 
     def folder_problems(self) -> Iterator[Problem]:
         """Photos without labels, labels without photos, and photos that the label lists do not have."""
@@ -104,11 +103,11 @@ class PascalPart(Source):
     def label_problems(self, photo: Photo, labels: LabelMaps) -> Iterator[Problem]:
         """Maps without any label, and lists that disagree with their map."""
         yield from super().label_problems(photo, labels)
-        for counts, values, kind in (
-            (self.part_counts, labels.parts, "part"),
-            (self.object_counts, labels.objects, "obj"),
+        for counts, classes, kind in (
+            (self.part_counts, labels.part_classes, "part"),
+            (self.object_counts, labels.object_classes, "obj"),
         ):
-            held = set(np.unique(values).tolist()) - {UNLABELLED}
+            held = set(classes.tolist())
             listed = counts.get(photo.key) if counts else None
             if listed is not None and held != set(listed):
                 yield self._disagreement(

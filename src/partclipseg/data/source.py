@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from partclipseg.data.label_map import labels_in
 from partclipseg.data.paths import files_by_stem, stray_files
 from partclipseg.data.photo import PHOTO_SUFFIXES, read_photo
 from partclipseg.data.problem import DataError, Problem
@@ -39,6 +40,16 @@ class LabelMaps:
     """int32 `[H, W]`: index into `Source.object_parts`, or `UNLABELLED`."""
     objects: np.ndarray
     """int32 `[H, W]`: index into `Source.objects`, or `UNLABELLED`. Under a part label it does not count."""
+
+    @cached_property
+    def part_classes(self) -> np.ndarray:
+        """int64: the part labels that occur, ascending."""
+        return labels_in(self.parts)
+
+    @cached_property
+    def object_classes(self) -> np.ndarray:
+        """int64: the object labels that occur, ascending."""
+        return labels_in(self.objects)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,10 +82,7 @@ class Source(ABC):
         raise NotImplementedError(f"{type(self).__name__} has no instances")
 
     def folder_problems(self) -> Iterator[Problem]:
-        """What is wrong between the files: partners that are missing, lists that disagree."""
-        for photo in self.photos:
-            if not photo.path.is_file():
-                yield missing_photo(photo.path)
+        """What is wrong between the files: photos without labels, lists that disagree."""
         known = {photo.key for photo in self.photos}
         for key, path in files_by_stem(self.folders[0], PHOTO_SUFFIXES).items() if self.folders else ():
             if key not in known:
@@ -82,7 +90,7 @@ class Source(ABC):
 
     def label_problems(self, photo: Photo, labels: LabelMaps) -> Iterator[Problem]:
         """What is wrong with label maps that could be read."""
-        if (labels.parts == UNLABELLED).all() and (labels.objects == UNLABELLED).all():
+        if not len(labels.part_classes) and not len(labels.object_classes):
             yield Problem("empty", photo.path, "nothing is labelled in this photo: remove it, or restore its labels")
 
     def notes(self) -> Iterator[Problem]:
@@ -92,10 +100,10 @@ class Source(ABC):
                 yield Problem("stray file", path, "is a leftover of macOS and ignored")
 
     @cached_property
-    def class_to_object(self) -> np.ndarray:
-        """int32 `[N_c]`: index into `objects` of each object-part."""
+    def object_of(self) -> np.ndarray:
+        """int32 `[N_c + 1]`: index into `objects` of each object-part; the last is `UNLABELLED`, for -1 to find."""
         index = {word: i for i, word in enumerate(self.objects)}
-        return np.array([index[pair.object] for pair in self.object_parts], dtype=np.int32)
+        return np.array([*(index[pair.object] for pair in self.object_parts), UNLABELLED], dtype=np.int32)
 
 
 @dataclass(frozen=True)
@@ -156,13 +164,13 @@ class FileDataset:
             DataError: a file is missing, damaged, of the wrong size, or holds unknown labels.
         """
         record = self.records[index]
-        image = _read(record.photo.path)
+        image = read_source_photo(record.photo.path)
         size = image.shape[:2]
         labels = record.source.read_labels(record.photo, size)
         part_table, object_table = self._tables[record.source.split]
         parts, objects = labels.parts, labels.objects
-        # -1 reaches the last entry of a table, which is UNLABELLED.
-        objects = np.where(parts == UNLABELLED, objects, np.append(record.source.class_to_object, -1)[parts])
+        # UNLABELLED is -1 and finds the last entry of a table, which is UNLABELLED again.
+        objects = np.where(parts == UNLABELLED, objects, record.source.object_of[parts])
         part_labels, object_labels = part_table[parts], object_table[objects]
         if record.object is not None:
             counted = objects == record.object
@@ -190,23 +198,19 @@ def check_photo_size(photo: Path, source: Path, stated: tuple[object, object], s
         raise DataError(Problem("size", photo, problem))
 
 
-def _read(path: Path) -> np.ndarray:
+def read_source_photo(path: Path) -> np.ndarray:
+    """`read_photo`, with `DataError` for whatever it raises."""
     if not path.is_file():
         raise DataError(missing_photo(path))
     try:
         return read_photo(path)
     except PartCLIPSegError as error:
-        raise DataError(unreadable_photo(path, str(error))) from None
+        raise DataError(Problem("unreadable", path, str(error).removeprefix(f"{path}: "))) from None
 
 
 def missing_photo(path: Path) -> Problem:
     """The photo that labels belong to is not there."""
     return Problem("missing photo", path, "the photo is missing: restore it or remove its labels")
-
-
-def unreadable_photo(path: Path, message: str) -> Problem:
-    """The photo is there but cannot be decoded; `message` is what `read_photo` says."""
-    return Problem("unreadable", path, message.removeprefix(f"{path}: "))
 
 
 def _tables(source: Source, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:

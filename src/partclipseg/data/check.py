@@ -1,0 +1,192 @@
+"""Is a data set on disk whole? Every file is opened once; what is wrong is listed, file by file."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Unpack
+
+import numpy as np
+from PIL import Image
+
+from partclipseg.data import ade20k_part
+from partclipseg.data.datasets import OwnOptions, Split, check_options, open_source
+from partclipseg.data.layout import LAYOUTS, has_any_of_split, has_split, require_split
+from partclipseg.data.own import MissingSplitError
+from partclipseg.data.photo import MAX_PIXELS
+from partclipseg.data.problem import DataError, Problem
+from partclipseg.data.source import Photo, Source, missing_photo, read_source_photo
+from partclipseg.errors import PartCLIPSegError, UsageError
+
+
+@dataclass(frozen=True)
+class SplitCounts:
+    """What one split holds."""
+
+    split: str
+    """As the files call it."""
+    photos: int
+    """Photos that have labels."""
+    sound: int
+    """Those of them without a problem of their own."""
+    with_parts: int
+    """Those of them in which a part is labelled."""
+    classes: tuple[int, ...]
+    """How many photos show each class of the class list."""
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What is there, and what is wrong with it."""
+
+    dataset: str
+    root: Path
+    splits: tuple[SplitCounts, ...]
+    problems: tuple[Problem, ...]
+    """What has to be mended before training or evaluating."""
+    notes: tuple[Problem, ...]
+    """What is ignored or left out and does no harm: stray ``._*`` files, a split that is not there."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    def summary(self, limit: int = 20) -> str:
+        """What is wrong in words: how often each kind occurs, then the first `limit` problems, one a line."""
+        kinds = Counter(problem.kind for problem in self.problems)
+        counts = ", ".join(f"{kind}: {count}" for kind, count in kinds.items())
+        lines = [f"{self.dataset} in {self.root} has problems ({counts})"]
+        lines += [f"  {problem.kind}: {problem}" for problem in self.problems[:limit]]
+        if len(self.problems) > limit:
+            lines.append(f"  and {len(self.problems) - limit} more: partclipseg check-data lists them all")
+        return "\n".join(lines)
+
+
+def check_dataset(
+    name: str,
+    root: str | Path,
+    split: Split | None = None,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+    **own: Unpack[OwnOptions],
+) -> CheckReport:
+    """Open every photo and every label file of a data set.
+
+    Photos are decoded to the end, JPEG at an eighth of their size, which finds truncated files as surely and sooner.
+
+    Args:
+        name: one of `datasets.DATASETS`.
+        root: as for `open_dataset`.
+        split: check what this split needs; every split that is there by default.
+        on_progress: called with photos done and photos in all, now and then.
+        **own: see `OwnOptions`.
+
+    Raises:
+        UsageError: unknown names, or a root that is not this data set's; the message proposes the right one.
+    """
+    root = Path(root).expanduser()
+    check_options(name, split or "test", own)
+    sources, problems, notes = _open(name, root, split, own)
+    total = sum(len(source.photos) for source in sources)
+    counts = []
+    done = 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for source in sources:
+            problems += [*source.defects, *source.folder_problems()]
+            notes += source.notes()
+            seen = np.zeros(len(source.object_parts), dtype=np.int64)
+            sound = with_parts = 0
+            for found, classes in pool.map(lambda photo, source=source: _check_photo(source, photo), source.photos):
+                problems += found
+                sound += not found
+                with_parts += len(classes) > 0
+                seen[classes] += 1
+                done += 1
+                if on_progress is not None:
+                    on_progress(done, total)
+            counts.append(SplitCounts(source.split, len(source.photos), sound, with_parts, tuple(seen.tolist())))
+            if not source.photos:
+                problem = f"the split {source.split} has no labelled photo: check --root"
+                problems.append(Problem("missing photo", source.root, problem))
+    return CheckReport(name, root, tuple(counts), tuple(dict.fromkeys(problems)), tuple(notes))
+
+
+def raise_if_broken(report: CheckReport) -> None:
+    """Raise `PartCLIPSegError` with the report's summary where something is wrong."""
+    if not report.ok:
+        raise PartCLIPSegError(report.summary())
+
+
+def _open(
+    name: str, root: Path, split: Split | None, own: OwnOptions
+) -> tuple[list[Source], list[Problem], list[Problem]]:
+    """Sources to check, what kept others from being opened, and what is not there."""
+    wanted: tuple[Split, ...] = ("train", "test") if split is None else (split,)
+    if (name, split) == (ade20k_part.NAME, "test"):
+        wanted = ("test", "train")  # its test records draw on both
+    if name in LAYOUTS and not any(has_split(root, name, one) for one in wanted):
+        require_split(root, name, wanted[-1] if split is None else wanted[0])
+    sources: dict[tuple[Photo, ...], Source] = {}
+    problems: list[Problem] = []
+    notes: list[Problem] = []
+    missing: list[UsageError] = []
+    for one in wanted:
+        if name in LAYOUTS and not has_any_of_split(root, name, one):
+            notes.append(Problem("missing split", root, f"the {one} split is not there"))
+            continue
+        try:
+            source = open_source(name, root, one, own)
+            # One annotation file may serve as both splits.
+            sources.setdefault(source.photos, source)
+        except MissingSplitError as error:
+            missing.append(error)
+            notes.append(Problem("missing split", root, f"the {one} split is not there"))
+        except DataError as error:
+            problems.append(error.problem)
+        except UsageError:
+            raise
+        except PartCLIPSegError as error:
+            problems.append(Problem("missing split", root, str(error)))
+    if missing and not sources and not problems:
+        raise missing[-1]
+    return list(sources.values()), problems, notes
+
+
+def _check_photo(source: Source, photo: Photo) -> tuple[list[Problem], np.ndarray]:
+    """What is wrong with a photo and its labels, and the classes labelled in it."""
+    none = np.zeros(0, dtype=np.int64)
+    if not photo.path.is_file():
+        return [missing_photo(photo.path)], none
+    try:
+        labels = source.read_labels(photo, _photo_size(photo.path))
+    except DataError as error:
+        return [error.problem], none
+    return list(source.label_problems(photo, labels)), labels.part_classes
+
+
+def _photo_size(path: Path) -> tuple[int, int]:
+    """Height and width of a photo as `read_photo` turns it, once it has been decoded to the end."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path)
+        with image:
+            width, height = image.size
+            if width * height <= MAX_PIXELS and image.format == "JPEG":
+                turned = image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS
+                image.draft("RGB", (width // 8, height // 8))
+                image.load()
+                return (width, height) if turned else (height, width)
+    except Exception:  # whatever it is, reading the photo the ordinary way says it in the ordinary words
+        pass
+    return read_source_photo(path).shape[:2]
+
+
+_ORIENTATION = 0x0112  # EXIF tag
+_SIDEWAYS = frozenset({5, 6, 7, 8})  # its values that exchange height and width

@@ -41,17 +41,21 @@ _PARTS = "annotations_detectron2_part"
 _SAME_OBJECT = {"double door": "door", "closet": "wardrobe"}
 """Raw object: the object that stands for it."""
 
+_CONTROLS = {"button": "button panel", "buttons": "button panel", "screen": "button panel"}
+_WINDOWS = {"windshield": "window"}
 _SAME_PART = {
     "person": {f"{side} {part}": part for side in ("left", "right") for part in ("arm", "foot", "hand", "leg")},
     "door": {"door": "panel"},
     "cabinet": {"double door": "door"},
     "stool": {"pedestal": "leg"},
     "pool table": {"corner pocket": "pocket", "side pocket": "pocket"},
-    **dict.fromkeys(("car", "bus", "van", "truck"), {"windshield": "window"}),
-    **dict.fromkeys(
-        ("oven", "microwave", "washer"),
-        {"button": "button panel", "buttons": "button panel", "screen": "button panel"},
-    ),
+    "car": _WINDOWS,
+    "bus": _WINDOWS,
+    "van": _WINDOWS,
+    "truck": _WINDOWS,
+    "oven": _CONTROLS,
+    "microwave": _CONTROLS,
+    "washer": _CONTROLS,
     "cooking stove": {"screen": "button panel"},
     "dishwasher": {"buttons": "button panel"},
 }
@@ -131,7 +135,7 @@ class ADE20KPartJob:
             visible = self._mask(item, size) == _VISIBLE
             if not visible.any():
                 continue
-            runs = coco.encode(np.asfortranarray(visible.astype(np.uint8)))
+            runs: Any = coco.encode(np.asfortranarray(visible.astype(np.uint8)))
             instances.append(
                 {
                     "category_id": catalog.objects.index(word),
@@ -164,7 +168,8 @@ class ADE20KPartJob:
             raise PartCLIPSegError(f"{path}: cannot be read ({error}): fetch it again") from error
         if mask.shape != size:
             raise PartCLIPSegError(
-                f"{path}: is {mask.shape[1]}x{mask.shape[0]}, but the photo is {size[1]}x{size[0]}: take the full release"
+                f"{path}: is {mask.shape[1]}x{mask.shape[0]}, but its photo is {size[1]}x{size[0]}: "
+                "take both from the full release"
             )
         return mask
 

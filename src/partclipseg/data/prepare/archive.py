@@ -82,8 +82,9 @@ def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
                 with zipped.open(info) as content:
                     yield info.orig_filename, content
         return
-    with tarfile.open(archive, "r|*") as tarred:
-        for member in tarred:
+    with tarfile.open(archive, "r:*") as tarred:
+        while (member := tarred.next()) is not None:
+            tarred.members.clear()  # kept for random access, they would fill the memory
             if member.isdir():
                 _inside(Path(), member.name, archive)
                 continue
@@ -91,6 +92,10 @@ def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
             if content is None:
                 raise _refused(archive, member.name, "it is a link or a device")
             yield member.name, content
+        # tarfile takes a file that breaks off between two members for a whole one.
+        tarred.fileobj.seek(tarred.offset)  # type: ignore[union-attr]
+        if tarred.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # type: ignore[union-attr]
+            raise tarfile.ReadError("it breaks off")
 
 
 def _inside(folder: Path, name: str, archive: Path) -> Path:

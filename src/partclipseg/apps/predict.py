@@ -58,6 +58,8 @@ class Predict:
     """Number type of the computation; bfloat16 is faster on most GPUs."""
     batch_size: int = 8
     """Photos that go through the model together."""
+    max_pixels: int = 80_000_000
+    """Photos with more pixels than this are refused before they are decoded."""
 
     def run(self) -> int:
         from PIL import Image
@@ -75,8 +77,7 @@ class Predict:
         if not self.photos:
             raise UsageError("no photo is named: partclipseg predict PHOTO... --vocabulary WORDS")
         photos = find_photos(self.photos)
-        if self.output.exists() and not self.output.is_dir():
-            raise PartCLIPSegError(f"{self.output} is a file: name a folder for the results with --output")
+        make_folder(self.output)
         segmenter = PartSegmenter.from_pretrained(self.model, self.device, self.dtype)
         console.print(describe(segmenter, self.model), markup=False)
         # Photos above the limit are reported by name; Pillow would warn about them a second time.
@@ -105,7 +106,13 @@ class Predict:
         from partclipseg.inference.result import PartResult
 
         own_files = [name for name in formats if name != "coco"]
-        stream = segmenter.segment_many(photos, vocabulary, objects=self.objects or None, batch_size=self.batch_size)
+        stream = segmenter.segment_many(
+            photos,
+            vocabulary,
+            objects=self.objects or None,
+            batch_size=self.batch_size,
+            max_pixels=self.max_pixels,
+        )
         if console.is_terminal:
             stream = track(stream, "segmenting", total=len(photos), console=console, transient=True)
         failed: list[str] = []
@@ -127,6 +134,16 @@ class Predict:
         if len(failed) < len(photos):
             console.print(f"{len(photos) - len(failed)} of {len(photos)} photos -> {self.output}", markup=False)
         return failed
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder for the results; raises `PartCLIPSegError` where that is not possible."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PartCLIPSegError(
+            f"cannot write to {path} ({error.strerror}): name another folder with --output"
+        ) from None
 
 
 def describe(segmenter: PartSegmenter, name: str | None) -> str:

@@ -18,7 +18,11 @@ MAX_PIXELS = 80_000_000
 """Default limit of `read_photo`, in pixels (width times height). Pillow starts to warn just above it."""
 
 PHOTO_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .avif .bmp .gif .tif .tiff .jp2 .ppm .pgm .pbm .pnm .tga".split()
+    f".{suffix}"
+    for suffix in (
+        *("jpg", "jpeg", "jpe", "jfif", "jp2", "png", "webp", "avif", "bmp", "gif", "tif", "tiff", "tga"),
+        *("ppm", "pgm", "pbm", "pnm"),
+    )
 )
 """What `find_photos` takes for a photo in a folder, in lower case."""
 
@@ -75,9 +79,8 @@ def find_photos(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
         UsageError: nothing at all is found for one of `paths`, which is named.
     """
     found: dict[Path, None] = {}
-    for path in map(os.fspath, paths):
-        matches = _matches(path)
-        found.update(dict.fromkeys(matches))
+    for path in paths:
+        found.update(dict.fromkeys(_matches(os.fspath(path))))
     return list(found)
 
 
@@ -90,7 +93,8 @@ def _matches(path: str) -> list[Path]:
     if Path(path).exists():
         return [Path(path)]
     if has_magic(path):
-        if photos := _only_photos(map(Path, glob(path, recursive=True))):
+        # Path.glob takes no absolute patterns.
+        if photos := _only_photos(map(Path, glob(path, recursive=True))):  # noqa: PTH207
             return photos
         raise UsageError(f"{name}: no photo matches this pattern")
     raise UsageError(f"{name}: no such file or folder")

@@ -47,17 +47,17 @@ def coco_categories(vocabulary: Vocabulary) -> list[dict[str, Any]]:
 
 def coco_annotations(entries: Iterable[Entry], image_id: int, first_id: int) -> list[dict[str, Any]]:
     """One annotation for each segment, its mask as compressed RLE (pycocotools), with a score."""
-    from pycocotools import mask as rle
+    from pycocotools import mask as mask_utils
 
     annotations = []
     for number, (segment, mask) in enumerate(entries):
-        encoded = rle.encode(np.asfortranarray(mask, dtype=np.uint8))
+        rle: dict[str, Any] = mask_utils.encode(np.asfortranarray(mask, dtype=np.uint8))  # pyright: ignore
         annotations.append(
             {
                 "id": first_id + number,
                 "image_id": image_id,
                 "category_id": segment.index + 1,
-                "segmentation": {"size": list(mask.shape), "counts": encoded["counts"].decode("ascii")},
+                "segmentation": {"size": list(mask.shape), "counts": rle["counts"].decode("ascii")},
                 "area": segment.area,
                 "bbox": list(segment.box),
                 "iscrowd": 0,

@@ -46,7 +46,7 @@ def pred_all(
         sizes: `(H, W)` of each photo.
         class_to_object: int64 `[N_c]`.
     """
-    class_to_object = torch.as_tensor(class_to_object, device=output.object_part_logits.device)
+    owner_of: Tensor = torch.as_tensor(class_to_object, device=output.object_part_logits.device)
     results = []
     for index, size in enumerate(sizes):
         logits = output.object_part_logits[index]  # [N_c + 1, h, w]
@@ -54,10 +54,10 @@ def pred_all(
         if output.object_logits is not None:
             object_logits = output.object_logits[index]  # [N_o + 1, h, w]
             winners, _ = _best(object_logits, size)
-            owners = torch.cat([class_to_object, class_to_object.new_tensor([len(object_logits) - 1])])
+            owners = torch.cat([owner_of, owner_of.new_tensor([len(object_logits) - 1])])
         labels, best = _best(logits, size, owners, winners)
-        labels[labels == len(class_to_object)] = BACKGROUND
-        results.append(_label_maps(labels, best, class_to_object))
+        labels[labels == len(owner_of)] = BACKGROUND
+        results.append(_label_maps(labels, best, owner_of))
     return results
 
 
@@ -73,16 +73,16 @@ def oracle_obj(
         output, sizes, class_to_object: as in `pred_all`.
         present_objects: object indices of each photo. With none of them the whole photo is background.
     """
-    class_to_object = torch.as_tensor(class_to_object, device=output.object_part_logits.device)
+    owner_of: Tensor = torch.as_tensor(class_to_object, device=output.object_part_logits.device)
     results = []
     for index, (size, present) in enumerate(zip(sizes, present_objects, strict=True)):
-        chosen = torch.isin(class_to_object, class_to_object.new_tensor(list(present))).nonzero()[:, 0]
+        chosen = torch.isin(owner_of, owner_of.new_tensor(list(present))).nonzero()[:, 0]
         if len(chosen) == 0:
-            labels = torch.full(size, BACKGROUND, device=class_to_object.device)
+            labels = torch.full(size, BACKGROUND, device=owner_of.device)
             results.append(LabelMaps(labels, labels.clone(), torch.zeros(size, device=labels.device)))
             continue
         winners, best = _best(output.object_part_logits[index][chosen], size)
-        results.append(_label_maps(chosen[winners], best, class_to_object))
+        results.append(_label_maps(chosen[winners], best, owner_of))
     return results
 
 

@@ -17,7 +17,10 @@ be read beside them, larger ones reduced to the second."""
 
 _PAPER, _INK, _GREY, _LINE = (255, 255, 255), (32, 35, 40), (118, 124, 134), (226, 229, 234)
 
-_FALLBACK_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "arial.ttf")
+_FALLBACK_FONTS = (
+    *("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc"),
+    *("Arial Unicode.ttf", "arial.ttf"),
+)
 """Looked for on the machine when a word has letters that Pillow's own font lacks."""
 
 
@@ -252,5 +255,11 @@ def _font(text: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _covers(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, text: str) -> bool:
-    missing = bytes(font.getmask("\uffff"))
-    return all(bytes(font.getmask(letter)) != missing for letter in set(text) if not letter.isspace())
+    missing = _drawn("\uffff", font)
+    return all(_drawn(letter, font) != missing for letter in set(text) if not letter.isspace())
+
+
+def _drawn(letter: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> bytes:
+    sheet = Image.new("L", (64, 64))
+    ImageDraw.Draw(sheet).text((8, 8), letter, fill=255, font=font)
+    return sheet.tobytes()

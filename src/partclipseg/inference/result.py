@@ -35,6 +35,10 @@ FORMAT_SUFFIXES: dict[Format, str] = {
 """The formats of `PartResult.save`, and how their files' names end."""
 
 
+LEGEND_LIMIT = 48
+"""Classes that a legend names; the smallest of the others could not be seen in the picture either."""
+
+
 @dataclass(frozen=True)
 class Segment:
     """All pixels of one class in one photo, or of one object in the view "objects"."""
@@ -158,8 +162,8 @@ class PartResult:
         """The photo under its segments, with a legend panel beside or below it.
 
         The colour of a class depends on its name alone. In the legend, objects come by size, and so do the parts
-        of each; the number at the right is the score. `long_side` of the drawn photo is in pixels; by default
-        the photo's own, within 640 to 1600.
+        of each, with the score at the right; beyond `LEGEND_LIMIT` the smallest are only counted. `long_side` of
+        the drawn photo is in pixels; by default the photo's own, within 640 to 1600.
         """
         colours = self._colours(view)
         entries = self._legend(view, colours) if legend else None
@@ -173,12 +177,14 @@ class PartResult:
         return part_colours(self.vocabulary) if view == "parts" else object_colours(self.vocabulary)
 
     def _legend(self, view: View, colours: np.ndarray) -> list[LegendEntry]:
-        segments = sorted(self.segments(view), key=lambda segment: -segment.area)
-        if not segments:
-            return [LegendEntry("no part found" if view == "parts" else "no object found")]
+        found = sorted(self.segments(view), key=lambda segment: -segment.area)
+        if not found:
+            return [LegendEntry(f"no {view[:-1]} found")]
+        segments, rest = found[:LEGEND_LIMIT], len(found) - LEGEND_LIMIT
+        more = [LegendEntry(f"and {rest} smaller {view}", opens_group=True)] if rest > 0 else []
         shown = {segment.index: tuple(colours[segment.index].tolist()) for segment in segments}
         if view == "objects":
-            return [LegendEntry(s.object, shown[s.index], f"{s.score:.2f}") for s in segments]
+            return [LegendEntry(s.object, shown[s.index], f"{s.score:.2f}") for s in segments] + more
         groups: dict[str, list[Segment]] = {}
         for segment in segments:
             groups.setdefault(segment.object, []).append(segment)
@@ -190,7 +196,7 @@ class PartResult:
         # Objects of which one part is seen come last and need no heading.
         alone = [s for s in segments if len(groups[s.object]) == 1]
         entries += [LegendEntry(s.name, shown[s.index], f"{s.score:.2f}", s is alone[0]) for s in alone]
-        return entries
+        return entries + more
 
     def _repr_png_(self) -> bytes:
         """Notebooks show the overlay."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
@@ -20,6 +21,8 @@ from partclipseg.inference.label_maps import LabelMaps, oracle_obj, pred_all
 from partclipseg.inference.result import PartResult
 from partclipseg.vocabulary import Vocabulary
 
+log = logging.getLogger(__name__)
+
 BUILT_IN = "partshapes"
 """Name of the built-in model; it knows PartShapes, the rendered benchmark, and nothing else."""
 
@@ -31,8 +34,8 @@ class PartSegmenter:
         result = segmenter("photo.jpg", {"dog": ["head", "ear"], "bus": ["wheel"]})
 
     Photos are resized to the model's input size, aspect ratio not kept, by Pillow's bilinear filter (antialiased
-    where it shrinks), as in training and as the released models were; then divided by 255 and normalised. Embeddings of words are
-    kept: a word costs the text tower once for the life of the segmenter.
+    where it shrinks), as in training and as the released models were; then divided by 255 and normalised.
+    Embeddings of words are kept: a word costs the text tower once for the life of the segmenter.
     """
 
     def __init__(self, model: Any, tokenizer: Any, vocabulary: Vocabulary | None = None) -> None:
@@ -67,8 +70,8 @@ class PartSegmenter:
         source = built_in_model() if name_or_path is None else os.fspath(name_or_path)
         if source.endswith(".pth") and Path(source).is_file():
             raise PartCLIPSegError(f"{source} is a checkpoint file: make a directory of it by `partclipseg convert`")
-        model = load_model(source, dtype=number_type)
-        return cls(model.to(target), _load_tokenizer(source), _load_vocabulary(source))
+        model: Any = load_model(source, dtype=number_type)
+        return cls(model.to(target), _load_tokenizer(source, model.config), _load_vocabulary(source))
 
     @property
     def device(self) -> torch.device:
@@ -132,11 +135,16 @@ class PartSegmenter:
         self, chunks: Iterator[list[Any]], words: Vocabulary, present: list[int] | None, max_pixels: int
     ) -> Iterator[tuple[Any, PartResult | PhotoError]]:
         for chunk in chunks:
-            read = [_read_or_error(path, max_pixels) for path in chunk]
-            good = [(_name(path), photo) for path, photo in zip(chunk, read, strict=True) if _is_photo(photo)]
+            good: list[tuple[str, np.ndarray]] = []
+            errors: dict[int, PhotoError] = {}
+            for position, path in enumerate(chunk):
+                try:
+                    good.append((_name(path), read_photo(path, max_pixels)))
+                except PhotoError as error:
+                    errors[position] = error
             results = iter(self._segment(good, words, present) if good else [])
-            for path, photo in zip(chunk, read, strict=True):
-                yield path, photo if isinstance(photo, PhotoError) else next(results)
+            for position, path in enumerate(chunk):
+                yield path, errors[position] if position in errors else next(results)
 
     def _vocabulary(self, words: Any) -> Vocabulary:
         if words is not None:
@@ -191,11 +199,20 @@ class PartSegmenter:
             for prompt, length in zip(new, tokens["attention_mask"].sum(1).tolist(), strict=True):
                 if length > longest:
                     raise UsageError(f"{prompt!r} is {length} tokens long, more than {longest}: use a shorter word")
+            self._warn_of_unknown(new, tokens["input_ids"])
             embeddings = self.model.encode_text(
                 tokens["input_ids"].to(self.device), tokens["attention_mask"].to(self.device)
             )
             self._embeddings.update(zip(new, embeddings, strict=True))
         return torch.stack([self._embeddings[prompt] for prompt in prompts])
+
+    def _warn_of_unknown(self, prompts: Sequence[str], input_ids: Tensor) -> None:
+        # CLIP's own tokenizer spells out any word; that of the built-in model has a list of whole words.
+        unknown = self.tokenizer.unk_token_id
+        if unknown is None or unknown == self.tokenizer.eos_token_id:
+            return
+        if words := [word for word, ids in zip(prompts, input_ids, strict=True) if (ids == unknown).any()]:
+            log.warning("the model has never seen these words and can only guess: %s", ", ".join(words))
 
 
 def built_in_model() -> str:
@@ -227,20 +244,16 @@ def find_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
     return found
 
 
-def _load_tokenizer(source: str) -> Any:
-    from transformers import CLIPTokenizer
+def _load_tokenizer(source: str, config: Any) -> Any:
+    from transformers import AutoTokenizer
 
-    problem = PartCLIPSegError(
-        f"{source} has no tokenizer: put the files of CLIP's tokenizer (tokenizer.json, tokenizer_config.json) into "
-        "the model's directory"
-    )
     try:
-        tokenizer = CLIPTokenizer.from_pretrained(source)
+        return AutoTokenizer.from_pretrained(source, config=config)
     except (OSError, ValueError) as error:
-        raise problem from error
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what transformers makes of a folder without the files
-        raise problem
-    return tokenizer
+        raise PartCLIPSegError(
+            f"{source} has no tokenizer: put the files of the tokenizer that the model was trained with "
+            "(tokenizer.json, tokenizer_config.json) into its directory"
+        ) from error
 
 
 def _load_vocabulary(source: str) -> Vocabulary | None:
@@ -262,17 +275,6 @@ def _object_indices(vocabulary: Vocabulary, objects: Iterable[str] | None) -> li
 def _result(maps: LabelMaps, vocabulary: Vocabulary, photo: np.ndarray, name: str) -> PartResult:
     labels, objects, scores = (tensor.cpu().numpy() for tensor in maps)
     return PartResult.from_maps(labels, objects, scores, vocabulary, photo, name)
-
-
-def _read_or_error(path: Any, max_pixels: int) -> np.ndarray | PhotoError:
-    try:
-        return read_photo(path, max_pixels)
-    except PhotoError as error:
-        return error
-
-
-def _is_photo(photo: np.ndarray | PhotoError) -> bool:
-    return not isinstance(photo, PhotoError)
 
 
 def _name(photo: Any) -> str:

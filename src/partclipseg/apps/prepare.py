@@ -109,4 +109,4 @@ def _show(console, dataset: str, output: Path, summary: Summary) -> None:
     for failure in summary.failures[:10]:
         console.print(f"failed: {failure}", markup=False)
     if summary.failures:
-        console.print(f"{len(summary.failures)} photos failed; the same command tries them again")
+        console.print(f"photos that failed: {len(summary.failures)}; the same command tries them again")

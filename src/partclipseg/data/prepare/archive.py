@@ -84,7 +84,8 @@ def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
         return
     with tarfile.open(archive, "r:*") as tarred:
         while (member := tarred.next()) is not None:
-            tarred.members.clear()  # kept for random access, they would fill the memory
+            # Kept for random access, the members of a million files would fill the memory.
+            tarred.members.clear()  # pyright: ignore[reportAttributeAccessIssue]
             if member.isdir():
                 _inside(Path(), member.name, archive)
                 continue

@@ -13,6 +13,7 @@ from partclipseg.data.layout import LAYOUTS, has_any_of_split, has_split, requir
 from partclipseg.data.own import CocoSource, IndexPngSource, find_annotations
 from partclipseg.data.part_imagenet import PartImageNet
 from partclipseg.data.pascal_part import PascalPart
+from partclipseg.data.problem import DataError
 from partclipseg.data.source import FileDataset, Record, Source
 from partclipseg.errors import UsageError
 from partclipseg.vocabulary import Catalog, Vocabulary
@@ -70,6 +71,8 @@ def open_dataset(
         sources = _ade20k_test(root)
     else:
         sources = [open_source(name, root, split, own)]
+    for defect in (defect for source in sources for defect in source.defects):
+        raise DataError(defect)
     words = _vocabulary(name, split, sources[0], vocabulary)
     seen_pairs = set(sources[0].object_parts)
     if name in LAYOUTS:

@@ -67,7 +67,7 @@ class Source(ABC):
     folders: tuple[Path, ...] = ()
     """Where every photo should have labels, and the folders of the label maps."""
     defects: tuple[Problem, ...] = ()
-    """What opening found wrong. A data set refuses them; a check lists them."""
+    """What opening found wrong. `open_dataset` refuses it; a check lists it."""
 
     @abstractmethod
     def read_labels(self, photo: Photo, size: tuple[int, int]) -> LabelMaps:
@@ -130,9 +130,6 @@ class FileDataset:
     every other labelled object becomes `OUTSIDE`. So neither protocol counts a prediction there as an error, and
     the objects of a record, which Oracle-Obj is told, are those in its `object_labels`: see `objects_of`.
     Records of the same photo follow each other.
-
-    Raises:
-        DataError: the first defect of the annotation files.
     """
 
     def __init__(
@@ -146,8 +143,6 @@ class FileDataset:
         """Indices into `vocabulary.object_parts` of the published seen classes; all of them for own data."""
         self._tables: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         for source in {record.source.split: record.source for record in self.records}.values():
-            if source.defects:
-                raise DataError(source.defects[0])
             self._tables[source.split] = _tables(source, vocabulary)
 
     def __len__(self) -> int:

@@ -73,6 +73,24 @@ def test_separation_is_exactly_zero_for_maps_that_do_not_touch() -> None:
     assert enhancement == 0  # each peaks on its own part, higher than even attention to it would
 
 
+def test_equal_maps_of_many_parts_are_full_overlap() -> None:
+    parts, objects = labels_of(["ccccXX", "ccccXX", "ddddXX", "ddddXX", "eeeeXX", "eeeeXX"])
+    objects = torch.where(objects == 0, 1, objects)
+    pairs = present_pairs(parts, 5)
+    maps = {index: block(0, 0, 5) for index in (2, 3, 4)}
+    separation, _ = control(attending(maps, pairs, 36), pairs, parts, objects)
+    torch.testing.assert_close(separation, torch.tensor(1.0))
+
+
+def test_overlap_off_the_object_does_not_count() -> None:
+    parts, objects = labels_of(["aa....", "bb....", "......", "......", "......", "......"])
+    pairs = present_pairs(parts, 5)
+    maps = {index: block(3, 3) for index in (0, 1)}
+    assert control(attending(maps, pairs, 36), pairs, parts, objects)[0] == 0
+    objects = torch.zeros_like(objects)
+    assert control(attending(maps, pairs, 36), pairs, parts, objects)[0] > 0.99
+
+
 def test_parts_of_different_objects_are_not_compared() -> None:
     parts, objects = labels_of(["aabb", "aabb", "ccdd", "ccdd"])
     swapped = CLASS_TO_OBJECT.clone()
@@ -116,10 +134,12 @@ def test_order_of_photos_classes_and_pairs_does_not_matter(function: Callable) -
 
 
 def test_objects_are_averaged() -> None:
-    """A batch's terms are the mean over its objects, whatever photos they stand in."""
-    attention, parts, objects = random_case(seed=1, photos=2)
-    parts[parts >= 2] = -1  # one object with two parts in each photo
-    objects = torch.where(parts >= 0, 0, -1)
+    """A batch's terms are the mean over its objects, however many parts each has."""
+    attention, parts, _ = random_case(seed=1)
+    parts = parts[:2]
+    parts[0][parts[0] >= 2] = -1  # object 0 with two parts
+    parts[1][parts[1] < 2] = -1  # object 1 with three
+    objects = torch.where(parts >= 0, CLASS_TO_OBJECT[parts.clamp(min=0)], -1)
     pairs = present_pairs(parts, 5)
     together = torch.stack(control(attention[pairs[:, 0], pairs[:, 1]], pairs, parts, objects))
     alone = []

@@ -73,7 +73,7 @@ class CheckData:
         limit = None if self.all_problems else 10
         _show_problems(console, "Wrong", report.problems, limit)
         _show_problems(console, "Ignored", report.notes, limit)
-        console.print("[green]All is well.[/]" if report.ok else f"[red]{len(report.problems)} problems.[/]")
+        console.print("[green]All is well.[/]" if report.ok else f"[red]Problems: {len(report.problems)}[/]")
         return 0 if report.ok else 1
 
 

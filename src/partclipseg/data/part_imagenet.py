@@ -75,7 +75,7 @@ class PartImageNet(Source):
             except DataError as error:
                 defects.append(error.problem)
                 continue
-            synset = path.stem.split("_")[0]
+            synset = _synset(path)
             word = names.synset_to_object.get(synset)
             if word is None:
                 others[synset] += 1
@@ -89,6 +89,7 @@ class PartImageNet(Source):
             object_parts=catalog.object_parts,
             objects=catalog.objects,
             photos=tuple(photos),
+            folders=(root / "images" / folder,),
             defects=tuple(defects),
             entries=entries,
             object_index=object_index,
@@ -117,6 +118,11 @@ class PartImageNet(Source):
             raise DataError(Problem("annotation", file, problem)) from None
         return LabelMaps(parts, np.full_like(parts, UNLABELLED))
 
+    def folder_problems(self) -> Iterator[Problem]:
+        """See `Source.folder_problems`; photos of other synsets need no labels."""
+        synsets = PartImageNetNames.load().synset_to_object
+        return (problem for problem in super().folder_problems() if _synset(problem.file) in synsets)
+
     def notes(self) -> Iterator[Problem]:
         """See `Source.notes`; photos of other synsets among them."""
         yield from super().notes()
@@ -124,6 +130,10 @@ class PartImageNet(Source):
             count = sum(self.other_synsets.values())
             problem = f"{count} photos of {len(self.other_synsets)} synsets outside the 40 objects are left out"
             yield Problem("left out", self.root / f"{self.split}.json", problem)
+
+
+def _synset(photo: Path) -> str:
+    return photo.stem.split("_")[0]
 
 
 def records(source: PartImageNet, vocabulary: Vocabulary) -> list[Record]:

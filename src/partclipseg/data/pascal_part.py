@@ -96,7 +96,7 @@ class PascalPart(Source):
         yield from super().folder_problems()
         known = {photo.key for photo in self.photos}
         for counts, kind in ((self.part_counts, "part"), (self.object_counts, "obj")):
-            for key in sorted(known.symmetric_difference(counts or known)):
+            for key in sorted(known.symmetric_difference(known if counts is None else counts)):
                 lacking = "does not list" if key in known else "lists, without a label map,"
                 yield self._disagreement(kind, f"{lacking} {key}.png")
 

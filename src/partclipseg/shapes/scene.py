@@ -9,6 +9,11 @@ import numpy as np
 
 Split = Literal["base", "train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+SIZES = ("small", "", "large")
+"""Size words; what lies between has none."""
+POSITIONS = ("left", "right", "top", "bottom", "middle")
+MAX_MEMBERS = 4
+"""No scene shows more objects."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +27,9 @@ class Instance:
     colour: str
     """Name of its main colour."""
     size: str
-    """``small``, ``large``, or empty for what lies between."""
+    """One of `SIZES`."""
     position: str
-    """``left``, ``right``, ``top``, ``bottom`` or ``middle`` of the picture."""
+    """One of `POSITIONS`: where in the picture."""
 
 
 @dataclass(frozen=True)

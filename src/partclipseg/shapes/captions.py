@@ -1,0 +1,82 @@
+"""Sentences about scenes, for training a backbone from nothing: whole objects only, never a part word."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from partclipseg.shapes.chance import Chance
+from partclipseg.shapes.paint import COLOURS
+from partclipseg.shapes.scene import POSITIONS, SIZES, Instance, Scene
+from partclipseg.shapes.world import partshapes_world
+
+_OPENINGS = ("", "", "a picture of", "a photo of", "here is")
+_LINKS = ("and", "beside", "near", "with")
+_EMPTY = "a picture of nothing"
+_PLACES = {
+    "left": "on the left",
+    "right": "on the right",
+    "top": "at the top",
+    "bottom": "at the bottom",
+    "middle": "in the middle",
+}
+_VOWELS = tuple("aeiou")
+
+
+def caption(scene: Scene, generator: np.random.Generator) -> str:
+    """One of many true sentences about a scene, such as *a small dog beside a red bus on the left*.
+
+    It names every visible object, in random order, with some of their colours, sizes and places.
+    """
+    if not scene.members:
+        return _EMPTY
+    chance = Chance(generator)
+    order = sorted(scene.members, key=lambda _: chance())
+    words = [chance.pick(_OPENINGS), _describe(order[0], chance)]
+    for before, member in zip(order, order[1:], strict=False):
+        words += [_link(before, member, chance), _describe(member, chance)]
+    return " ".join(filter(None, words))
+
+
+def referring_phrases(scene: Scene) -> list[tuple[str, np.ndarray]]:
+    """Every phrase that picks objects out of a scene, with the pixels it means.
+
+    The bare word means every object of its name; *red dog*, *small dog* and *dog on the left* mean those that the
+    words fit. Returns (phrase, bool mask `[S, S]`) pairs without duplicates.
+    """
+    labels = partshapes_world().label
+    masks: dict[str, np.ndarray] = {}
+    for rank, member in enumerate(scene.members):
+        mine = scene.instances == rank
+        masks[member.object] = scene.objects == labels[member.object]
+        phrases = [f"{member.colour} {member.object}", f"{member.object} {_PLACES[member.position]}"]
+        if member.size:
+            phrases.append(f"{member.size} {member.object}")
+        for phrase in phrases:
+            masks[phrase] = masks[phrase] | mine if phrase in masks else mine
+    return list(masks.items())
+
+
+def words() -> list[str]:
+    """Every word that captions, phrases, objects and parts can contain, sorted: a tokenizer is built from it."""
+    vocabulary = partshapes_world().vocabulary
+    texts = [*vocabulary.objects, *vocabulary.parts, *COLOURS, *SIZES, *POSITIONS]
+    texts += [*_OPENINGS, *_LINKS, *_PLACES.values(), _EMPTY, "a", "an", "left of", "right of", "above", "below", "of the"]
+    return sorted({word for text in texts for word in text.split()})
+
+
+def _describe(member: Instance, chance: Chance) -> str:
+    size = member.size if chance() < 0.4 else ""
+    colour = member.colour if chance() < 0.5 else ""
+    place = _PLACES[member.position] if chance() < 0.25 else ""
+    phrase = " ".join(filter(None, (size, colour, member.object, place)))
+    return f"{'an' if phrase.startswith(_VOWELS) else 'a'} {phrase}"
+
+
+def _link(before: Instance, after: Instance, chance: Chance) -> str:
+    if chance() < 0.5:
+        return chance.pick(_LINKS)
+    (left, top, right, bottom), (left2, top2, right2, bottom2) = before.box, after.box
+    across, down = left + right - left2 - right2, top + bottom - top2 - bottom2
+    if abs(across) > abs(down):
+        return "left of" if across < 0 else "right of"
+    return "above" if down < 0 else "below"

@@ -1,0 +1,69 @@
+"""PartShapes as a data set of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from partclipseg.data.sample import PartSample
+from partclipseg.errors import UsageError
+from partclipseg.shapes.cache import SceneArrays
+from partclipseg.shapes.labels import LabelTable, Words, choose_vocabulary
+from partclipseg.shapes.renderer import render_scene
+from partclipseg.shapes.scene import Scene, Split
+from partclipseg.shapes.world import partshapes_world
+
+
+class PartShapesDataset:
+    """The first ``length`` scenes of a split, rendered when asked for, or taken from arrays rendered ahead."""
+
+    def __init__(
+        self,
+        split: Split,
+        length: int,
+        size: int = 128,
+        vocabulary: Words = "all",
+        scenes: SceneArrays | None = None,
+    ) -> None:
+        """
+        Args:
+            split: see `partclipseg.shapes.renderer`.
+            length: number of scenes, at least 1.
+            size: side of the square pictures in pixels.
+            vocabulary: "all", or "seen" to learn from: pixels of unseen objects are then `OUTSIDE` in the object
+                labels and `UNLABELLED` in the part labels.
+            scenes: what `render_split` gave for the same split and size, with at least ``length`` scenes.
+
+        Raises:
+            UsageError: for a length below 1, an unknown vocabulary, or scenes that do not fit.
+        """
+        if length < 1:
+            raise UsageError(f"a data set of {length} scenes: ask for at least 1")
+        if scenes is not None and (scenes.split != split or scenes.size != size or len(scenes) < length):
+            raise UsageError(
+                f"the scenes rendered ahead are {len(scenes)} of {scenes.split!r} at {scenes.size} pixels, "
+                f"not {length} of {split!r} at {size}: render those"
+            )
+        world = partshapes_world()
+        self.split, self.size = split, size
+        self.vocabulary = choose_vocabulary(vocabulary, world.vocabulary, world.seen_vocabulary)
+        self._length = length
+        self._scenes = scenes
+        self._table = LabelTable(world.vocabulary, self.vocabulary)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> PartSample:
+        scene = self.scene(index)
+        return PartSample(scene.image, self._table.parts(scene.parts), self._table.objects(scene.objects), scene.key)
+
+    def __iter__(self) -> Iterator[PartSample]:
+        return (self[index] for index in range(self._length))
+
+    def scene(self, index: int) -> Scene:
+        """The scene behind a sample, in the labels of the world; raises `IndexError` past the end."""
+        if not 0 <= index < self._length:
+            raise IndexError(f"scene {index} of {self._length}")
+        if self._scenes is not None:
+            return self._scenes[index]
+        return render_scene(self.split, index, self.size)

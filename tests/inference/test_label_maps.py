@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,66 +12,54 @@ from hypothesis import strategies as st
 
 from partclipseg.inference import label_maps
 from partclipseg.inference.label_maps import oracle_obj, pred_all, upsample
-from partclipseg.vocabulary import Vocabulary
-
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-CASES = [SHARED / "reference" / "golden" / name for name in ("case_a", "case_b")]
 
 
-def load_case(folder: Path):
-    """The stored test logits as a model output, with the words they belong to."""
-    if not folder.is_dir():
-        pytest.skip("the golden tensors are not here")
-    from safetensors.torch import load_file
-
-    tensors = {k: v for k, v in load_file(folder / "tensors.safetensors").items() if k.startswith("test.")}
-    meta = json.loads((folder / "meta.json").read_text())
-    vocabulary = Vocabulary.from_names(meta["test_classes"])
-    n_parts = len(vocabulary.parts)
-    output = SimpleNamespace(
-        part_logits=tensors["test.logits"][:, :n_parts],
-        object_logits=tensors["test.logits"][:, n_parts:],
-        object_part_logits=tensors["test.part_object_logits"],
+def reference_output(golden) -> SimpleNamespace:
+    """The logits that the reference stored, cut as our models give them."""
+    n_parts = len(golden.vocabulary("test").parts)
+    logits = golden.tensors["test.logits"]
+    return SimpleNamespace(
+        part_logits=logits[:, :n_parts],
+        object_logits=logits[:, n_parts:],
+        object_part_logits=golden.tensors["test.part_object_logits"],
     )
-    return tensors, meta, vocabulary, output
 
 
-@pytest.mark.parametrize("folder", CASES, ids=lambda path: path.name)
-def test_pred_all_is_the_reference_at_every_pixel(folder):
-    tensors, meta, vocabulary, output = load_case(folder)
-    expected_scores = tensors["test.pred_all_scores"]
-    expected = expected_scores.argmax(0)
+def test_pred_all_is_the_reference_at_every_pixel(golden):
+    vocabulary = golden.vocabulary("test")
+    scores = golden.tensors["test.pred_all_scores"]
+    expected = scores.argmax(0)
     expected[expected == len(vocabulary)] = -1
 
-    (maps,) = pred_all(output, [tuple(meta["photo_size"])], vocabulary.class_to_object)
+    (maps,) = pred_all(reference_output(golden), [tuple(golden.meta["photo_size"])], vocabulary.class_to_object)
 
     assert torch.equal(maps.label_map, expected)
     # 1e-6: one float32 sigmoid and one interpolation, whose order of additions may differ by version.
-    torch.testing.assert_close(maps.scores, expected_scores.amax(0), atol=1e-6, rtol=0)
-    objects = [meta["test_objects"].index(word) for word in vocabulary.objects] + [len(meta["test_objects"])]
-    assert torch.equal(torch.tensor(objects)[maps.object_map], tensors["test.object_map"])
+    torch.testing.assert_close(maps.scores, scores.amax(0), atol=1e-6, rtol=0)
+    objects = golden.meta["test_objects"]
+    to_reference = torch.tensor([*(objects.index(word) for word in vocabulary.objects), len(objects)])
+    assert torch.equal(to_reference[maps.object_map], golden.tensors["test.object_map"])
 
 
-@pytest.mark.parametrize("folder", CASES, ids=lambda path: path.name)
-def test_oracle_obj_is_the_reference_at_every_pixel(folder):
-    tensors, meta, vocabulary, output = load_case(folder)
-    labels = tensors["test.object_labels"]
-    present = [meta["test_objects"][index] for index in labels.unique().tolist() if index != 255]
+def test_oracle_obj_is_the_reference_at_every_pixel(golden):
+    vocabulary = golden.vocabulary("test")
+    labels = golden.tensors["test.object_labels"].unique().tolist()
+    present = [golden.meta["test_objects"][label] for label in labels if label != 255]
     indices = [vocabulary.objects.index(word) for word in present if word in vocabulary.objects]
     assert indices, "the case shows no object of the vocabulary"
 
-    (maps,) = oracle_obj(output, [tuple(meta["photo_size"])], vocabulary.class_to_object, [indices])
+    (maps,) = oracle_obj(
+        reference_output(golden), [tuple(golden.meta["photo_size"])], vocabulary.class_to_object, [indices]
+    )
 
-    expected = tensors["test.oracle_scores"]
-    assert torch.equal(maps.label_map, expected.argmax(0))
-    torch.testing.assert_close(maps.scores, expected.amax(0), atol=1e-6, rtol=0)  # as above
+    scores = golden.tensors["test.oracle_scores"]
+    assert torch.equal(maps.label_map, scores.argmax(0))
+    torch.testing.assert_close(maps.scores, scores.amax(0), atol=1e-6, rtol=0)  # as above
 
 
-@pytest.mark.parametrize("folder", CASES, ids=lambda path: path.name)
-def test_upsampled_part_scores_are_the_reference(folder):
-    tensors, meta, _, output = load_case(folder)
-    scores = upsample(output.part_logits[0], tuple(meta["photo_size"])).sigmoid()
-    torch.testing.assert_close(scores, tensors["test.part_scores"], atol=1e-6, rtol=0)  # as above
+def test_upsampled_part_scores_are_the_reference(golden):
+    scores = upsample(reference_output(golden).part_logits[0], tuple(golden.meta["photo_size"])).sigmoid()
+    torch.testing.assert_close(scores, golden.tensors["test.part_scores"], atol=1e-6, rtol=0)  # as above
 
 
 def random_output(seed: int, n_objects: int = 3, n_classes: int = 7, batch: int = 1, gated: bool = True):

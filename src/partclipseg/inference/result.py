@@ -181,7 +181,7 @@ class PartResult:
         if not found:
             return [LegendEntry(f"no {view[:-1]} found")]
         segments, rest = found[:LEGEND_LIMIT], len(found) - LEGEND_LIMIT
-        more = [LegendEntry(f"and {rest} smaller {view}", opens_group=True)] if rest > 0 else []
+        more = [LegendEntry(f"and {rest} smaller", opens_group=True)] if rest > 0 else []
         shown = {segment.index: tuple(colours[segment.index].tolist()) for segment in segments}
         if view == "objects":
             return [LegendEntry(s.object, shown[s.index], f"{s.score:.2f}") for s in segments] + more

@@ -1,0 +1,164 @@
+"""`partclipseg predict`, through the command line's own entry."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+from partclipseg.apps.cli import main
+from partclipseg.apps.predict import output_stems
+
+WORDS = "dog: ear, head; bus: wheel"
+
+
+@pytest.fixture
+def album(tmp_path) -> Path:
+    generator = np.random.default_rng(0)
+    for name, size in {"a.png": (40, 30), "b.jpg": (30, 40), "trip/c.png": (50, 50)}.items():
+        path = tmp_path / "album" / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        coarse = Image.fromarray(generator.integers(0, 255, (4, 4, 3), np.uint8))
+        coarse.resize(size, Image.Resampling.BICUBIC).save(path)
+    return tmp_path / "album"
+
+
+@pytest.fixture
+def predict(model_directory, tmp_path):
+    def run(*arguments: str | Path, words: str | None = WORDS) -> int:
+        options = {"--model": model_directory, "--output": tmp_path / "out", "--vocabulary": words}
+        missing = [(name, value) for name, value in options.items() if value and name not in arguments]
+        return main(["predict", *(str(word) for word in (*arguments, *sum(missing, ())))])
+
+    return run
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_folder(predict, album, tmp_path, capsys):
+    assert predict(album) == 0
+    names = [f"{stem}.{end}" for stem in "ab" for end in ("json", "labels.png", "overlay.png")]
+    assert files(tmp_path / "out") == sorted([*names, "annotations.coco.json"])
+    output = capsys.readouterr().out
+    assert "PartCLIPSegModel" in output
+    assert "cpu, float32" in output or "cuda" in output
+    assert "2 of 2 photos" in output
+
+    coco = COCO(tmp_path / "out" / "annotations.coco.json")
+    for image in coco.loadImgs(coco.getImgIds()):
+        stem = Path(image["file_name"]).stem
+        labels = np.asarray(Image.open(tmp_path / "out" / f"{stem}.labels.png"))
+        assert labels.shape == (image["height"], image["width"])
+        again = np.full(labels.shape, 255)
+        for annotation in coco.loadAnns(coco.getAnnIds([image["id"]])):
+            again[coco.annToMask(annotation) > 0] = annotation["category_id"] - 1
+        assert np.array_equal(again, labels)
+        segments = json.loads((tmp_path / "out" / f"{stem}.json").read_text())["segments"]
+        assert {s["index"]: s["area"] for s in segments} == {
+            int(k): int(n) for k, n in zip(*np.unique(labels[labels < 255], return_counts=True), strict=True)
+        }
+
+
+def test_files_and_patterns_and_chosen_formats(predict, album, tmp_path):
+    assert predict(album / "a.png", album / "**" / "c.*", "--format", "json", "labelme", "--batch-size", "1") == 0
+    assert files(tmp_path / "out") == ["a.json", "a.labelme.json", "c.json", "c.labelme.json"]
+
+
+def test_bad_photos_are_passed_and_listed(predict, album, tmp_path, capsys):
+    (album / "bad.jpg").write_bytes(b"not a photo")
+    (album / "empty.png").touch()
+    assert predict(album, "--format", "json") == 1
+    assert files(tmp_path / "out") == ["a.json", "b.json"]
+    errors = capsys.readouterr().err
+    assert "2 of 4 photos could not be segmented" in errors
+    assert f"{album / 'bad.jpg'}: not a photo in a known format" in errors
+    assert f"{album / 'empty.png'}: the file is empty" in errors
+
+
+def test_nothing_but_bad_photos(predict, tmp_path, capsys):
+    (tmp_path / "bad.jpg").write_bytes(b"x")
+    assert predict(tmp_path / "bad.jpg") == 1
+    assert files(tmp_path / "out") == []
+    assert "1 of 1 photos" in capsys.readouterr().err
+
+
+def test_photos_of_one_name_do_not_overwrite_each_other(predict, album, tmp_path):
+    Image.open(album / "a.png").resize((9, 7)).save(album / "trip" / "a.png")
+    assert predict(album, album / "trip", "--format", "json") == 0
+    assert files(tmp_path / "out") == ["a.json", "b.json", "trip/a.json", "trip/c.json"]
+    assert json.loads((tmp_path / "out" / "trip" / "a.json").read_text())["width"] == 9
+
+
+@pytest.mark.parametrize(
+    ("photos", "stems"),
+    [
+        (["x/a.jpg", "y/b.jpg"], ["a", "b"]),
+        (["x/a.jpg", "y/a.jpg"], ["x/a", "y/a"]),
+        (["x/a.jpg", "x/A.jpg"], ["a.jpg", "A.jpg"]),  # alike on file systems that ignore capitals
+        (["x/a.jpg", "x/a.png"], ["a.jpg", "a.png"]),
+        (["x/a.jpg", "a.jpg"], ["x/a", "a"]),
+        (["a.b.jpg", "a.c.jpg"], ["a.b", "a.c"]),
+    ],
+)
+def test_output_stems(photos, stems):
+    assert output_stems([Path(photo) for photo in photos]) == stems
+
+
+def test_known_objects(predict, album, tmp_path):
+    assert predict(album / "a.png", "--format", "png", "json", "--objects", "bus") == 0
+    assert np.unique(np.asarray(Image.open(tmp_path / "out" / "a.labels.png"))).tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ([], 2, "no photo is named"),
+        (["nowhere.jpg"], 2, "nowhere.jpg: no such file or folder"),
+        (["*.jpg"], 2, "no photo matches this pattern"),
+        (["{album}", "--vocabulary", "dog:"], 2, "'dog' has no part"),
+        (["{album}", "--objects", "cat"], 2, "'cat' is not an object of the vocabulary"),
+        (["{album}", "--device", "toaster"], 2, "no device 'toaster'"),
+        (["{album}", "--batch-size", "0"], 2, "batch size"),
+        (["{album}", "--format", "tiff"], 2, "tiff"),
+        (["{album}", "--output", "{album}/a.png"], 1, "cannot write to"),
+        (["{album}", "--model", "{album}"], 1, "config.json"),
+        (["{album}", "--max-pixels", "10"], 1, "more than the limit of 10"),
+    ],
+)
+def test_errors(predict, album, capsys, arguments, code, words):
+    assert predict(*[argument.format(album=album) for argument in arguments]) == code
+    assert words in "".join(capsys.readouterr())
+
+
+def test_without_words_the_model_must_bring_them(predict, album, capsys):
+    assert predict(album, words=None) == 2
+    assert "give a vocabulary" in capsys.readouterr().err
+
+
+def test_help_is_for_newcomers(capsys):
+    assert main(["predict", "--help"]) == 0
+    text = capsys.readouterr().out
+    for word in ("--vocabulary", "--model", "PartShapes only", "labelme"):
+        assert word in text
+
+
+def test_the_built_in_model_says_what_it_knows(album, tmp_path, capsys):
+    from partclipseg.errors import PartCLIPSegError
+    from partclipseg.inference.segmenter import built_in_model
+
+    arguments = ["predict", str(album / "a.png"), "--vocabulary", WORDS, "--output", str(tmp_path / "out")]
+    code = main(arguments)
+    try:
+        built_in_model()
+    except PartCLIPSegError:
+        assert code == 1
+        assert "no built-in model: name a model's directory with --model" in capsys.readouterr().err
+    else:
+        assert code == 0
+        assert "knows PartShapes only" in capsys.readouterr().out

@@ -1,0 +1,279 @@
+"""Photos of every kind give the same RGB; whatever is wrong with one is said by name."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from partclipseg.data.photo import PhotoError, find_photos, read_photo
+from partclipseg.errors import UsageError
+
+WIDTH, HEIGHT = 6, 4
+
+
+def colours() -> np.ndarray:
+    """uint8 [4, 6, 3] in which no two pixels and no two channels are alike."""
+    values = np.arange(WIDTH * HEIGHT * 3, dtype=np.uint8).reshape(HEIGHT, WIDTH, 3)
+    return values * 3
+
+
+def encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format=form, **options)
+    return buffer.getvalue()
+
+
+# -- what can be read -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["path", "text", "bytes", "file", "image", "array"])
+def test_every_source_gives_the_same_pixels(kind, tmp_path):
+    path = tmp_path / "photo.png"
+    Image.fromarray(colours()).save(path)
+    with path.open("rb") as file:
+        source = {
+            "path": path,
+            "text": str(path),
+            "bytes": path.read_bytes(),
+            "file": file,
+            "image": Image.open(path),
+            "array": colours(),
+        }[kind]
+        photo = read_photo(source)
+    assert photo.dtype == np.uint8
+    assert np.array_equal(photo, colours())
+
+
+@pytest.mark.parametrize(
+    ("orientation", "turn"),
+    [
+        (1, lambda a: a),
+        (2, lambda a: a[:, ::-1]),
+        (3, lambda a: a[::-1, ::-1]),
+        (4, lambda a: a[::-1]),
+        (5, lambda a: a.transpose(1, 0, 2)),
+        (6, lambda a: np.rot90(a, -1)),
+        (7, lambda a: a[::-1, ::-1].transpose(1, 0, 2)),
+        (8, lambda a: np.rot90(a)),
+    ],
+)
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP"])
+def test_exif_orientation_is_applied_once(orientation, turn, form):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if form == "WEBP" else {}
+    content = encoded(Image.fromarray(colours()), form, exif=exif, **options)
+    assert np.array_equal(read_photo(content), turn(colours()))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_unreadable_exif_leaves_the_photo_as_it_lies():
+    content = encoded(Image.fromarray(colours()), "PNG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
+    assert np.array_equal(read_photo(content), colours())
+
+
+def grey_ramp() -> np.ndarray:
+    return np.array([[0, 1, 100], [128, 254, 255]], dtype=np.uint8)
+
+
+GREYS = {
+    "L": lambda: Image.fromarray(grey_ramp()),
+    "LA": lambda: Image.merge("LA", [Image.fromarray(grey_ramp()), Image.new("L", (3, 2), 255)]),
+    "I;16": lambda: Image.fromarray(grey_ramp().astype(np.uint16) * 257),
+    "I": lambda: Image.fromarray(grey_ramp().astype(np.int32) * 257),
+    "F unit": lambda: Image.fromarray((grey_ramp() / 255).astype(np.float32)),
+    "F bytes": lambda: Image.fromarray(grey_ramp().astype(np.float32)),
+}
+
+
+@pytest.mark.parametrize("mode", GREYS)
+def test_grey_of_any_depth_is_scaled_not_clipped(mode):
+    photo = read_photo(GREYS[mode]())
+    assert photo.shape == (2, 3, 3)
+    for channel in range(3):
+        assert np.array_equal(photo[:, :, channel], grey_ramp())
+
+
+@pytest.mark.parametrize(("form", "byte_order"), [("PNG", "<u2"), ("TIFF", "<u2"), ("TIFF", ">u2")])
+def test_16_bit_files(form, byte_order):
+    image = Image.fromarray((grey_ramp().astype(np.uint16) * 257).astype(byte_order))
+    assert np.array_equal(read_photo(encoded(image, form))[:, :, 0], grey_ramp())
+
+
+def test_wide_values_beyond_the_usual_ranges_are_stretched():
+    values = np.array([[-1000, 0, 1000]], dtype=np.int32)
+    assert read_photo(Image.fromarray(values))[0, :, 0].tolist() == [0, 128, 255]
+    assert read_photo(Image.fromarray(values.astype(np.float32)))[0, :, 0].tolist() == [0, 128, 255]
+
+
+def test_constant_wide_values_give_a_plain_photo():
+    assert read_photo(Image.fromarray(np.full((2, 2), -5, dtype=np.int32))).tolist() == [[[0] * 3] * 2] * 2
+
+
+def test_transparency_is_composited_on_white():
+    rgba = np.zeros((1, 3, 4), dtype=np.uint8)
+    rgba[0, :, 0] = 200
+    rgba[0, :, 3] = [0, 255, 128]
+    expected = [[[255, 255, 255], [200, 0, 0], [227, 127, 127]]]
+    for source in (rgba, encoded(Image.fromarray(rgba))):
+        # One grey level: compositing rounds.
+        assert np.abs(read_photo(source).astype(int) - expected).max() <= 1
+
+
+def test_palette_with_a_transparent_colour():
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.putpixel((1, 0), 1)
+    assert read_photo(encoded(image)).tolist() == [[[10, 20, 30], [40, 50, 60]]]
+    assert read_photo(encoded(image, transparency=1)).tolist() == [[[10, 20, 30], [255, 255, 255]]]
+
+
+def test_one_bit():
+    image = Image.new("1", (2, 1))
+    image.putpixel((1, 0), 1)
+    assert read_photo(encoded(image)).tolist() == [[[0, 0, 0], [255, 255, 255]]]
+
+
+def test_cmyk_jpeg():
+    red = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    # JPEG is lossy: 8 grey levels are far from any other pure colour.
+    assert np.abs(read_photo(encoded(red, "JPEG"))[8, 8].astype(int) - [255, 0, 0]).max() <= 8
+
+
+def test_the_first_frame_of_an_animation():
+    frames = [Image.new("RGB", (3, 2), colour) for colour in ("red", "blue")]
+    content = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert read_photo(content)[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 1), (2, 3, 3), (2, 3, 4)])
+def test_array_shapes(shape):
+    assert read_photo(np.full(shape, 255, dtype=np.uint8)).tolist() == [[[255] * 3] * 3] * 2
+
+
+def test_one_pixel():
+    assert read_photo(np.zeros((1, 1, 3), dtype=np.uint8)).shape == (1, 1, 3)
+
+
+# -- what cannot ----------------------------------------------------------------------------------------------
+
+
+def huge_png() -> bytes:
+    """A header of 20000x20000 pixels with nothing behind it: decoding would fail, the limit must come first."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"")
+
+
+JPEG = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)), "JPEG")
+PNG = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)))
+
+BAD_FILES = {
+    "empty.jpg": (b"", "the file is empty: replace it"),
+    "half.jpg": (JPEG[: len(JPEG) // 2], "truncated or damaged"),
+    "half.png": (PNG[: len(PNG) // 2], "truncated or damaged"),
+    "head.jpg": (JPEG[:30], "truncated or damaged"),
+    "notes.jpg": (b"these are my notes", "not a photo in a known format: convert it to JPEG or PNG"),
+    "huge.png": (huge_png(), "too many pixels"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_bad_files_are_named_with_the_reason(name, tmp_path):
+    content, reason = BAD_FILES[name]
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(PhotoError) as caught:
+        read_photo(path)
+    assert str(path) in str(caught.value)
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (b"", "the given bytes: empty"),
+        (io.StringIO("text"), "opened as text: open it in binary mode"),
+        (17, "cannot be read from a int"),
+        (None, "cannot be read from a NoneType"),
+        (np.zeros((3, 8, 8), dtype=np.uint8), "channels last"),
+        (np.zeros((0, 8, 3), dtype=np.uint8), "is not a photo"),
+        (np.zeros((8, 8, 3), dtype=np.float32), "float32 is not a photo: scale its values"),
+        (Image.fromarray(np.full((2, 2), np.nan, dtype=np.float32)), "not numbers"),
+        (Image.new("RGB", (0, 5)), "no pixels"),
+    ],
+)
+def test_bad_sources(source, words):
+    with pytest.raises(PhotoError, match=words):
+        read_photo(source)
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(PhotoError, match=r"nowhere\.jpg: no such file"):
+        read_photo(tmp_path / "nowhere.jpg")
+    with pytest.raises(PhotoError, match="a folder, not a photo"):
+        read_photo(tmp_path)
+    with pytest.raises(PhotoError, match="not a regular file"):
+        read_photo("/dev/null")
+
+
+def test_the_limit_is_checked_before_decoding(tmp_path):
+    path = tmp_path / "big.png"
+    path.write_bytes(PNG[:100])  # cannot be decoded: only the header is there
+    with pytest.raises(PhotoError, match=r"big\.png: 64x64 is 4,096 pixels, more than the limit of 4,095"):
+        read_photo(path, max_pixels=4095)
+    assert read_photo(PNG, max_pixels=4096).shape == (64, 64, 3)
+
+
+# -- where photos are -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def album(tmp_path):
+    for name in ("b.JPG", "a.png", "._a.png", ".hidden.jpg", "notes.txt", "sub/c.webp", "odd[1].jpg"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+    (tmp_path / "folder.jpg").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("", ["a.png", "b.JPG", "odd[1].jpg"]),
+        ("*.png", ["a.png"]),
+        ("**/*", ["a.png", "b.JPG", "odd[1].jpg", "sub/c.webp"]),
+        ("notes.txt", ["notes.txt"]),  # named by hand: the reader will say what it is
+        ("odd[1].jpg", ["odd[1].jpg"]),  # a file's name goes before a pattern's meaning
+    ],
+)
+def test_files_folders_and_patterns(album, pattern, expected):
+    found = find_photos([album / pattern if pattern else album])
+    assert [path.relative_to(album).as_posix() for path in found] == expected
+
+
+def test_photos_named_twice_come_once(album):
+    assert len(find_photos([album / "a.png", album, str(album / "*.png")])) == 3
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("*.tiff", "no photo matches this pattern"),
+        ("nowhere", "no such file or folder"),
+        ("folder.jpg", "no photos in this folder"),
+    ],
+)
+def test_nothing_found_names_the_pattern(album, pattern, words):
+    with pytest.raises(UsageError, match=words) as caught:
+        find_photos([album, album / pattern])
+    assert str(album / pattern) in str(caught.value)

@@ -1,0 +1,246 @@
+"""The segmenter, with small random models of both kinds."""
+
+from __future__ import annotations
+
+import io
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from partclipseg.data.photo import PhotoError
+from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.inference.label_maps import pred_all
+from partclipseg.inference.result import PartResult
+from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.model.clipseg import CLIPSegBaseline
+from partclipseg.model.partclipseg import PartCLIPSegModel
+from partclipseg.vocabulary import Vocabulary
+
+WORDS = {"dog": ["ear", "head"], "bus": ["wheel", "door"]}
+
+
+@pytest.fixture
+def photos() -> list[np.ndarray]:
+    """Four photos of different sizes, smooth enough to have regions."""
+    generator = np.random.default_rng(0)
+    coarse = [generator.integers(0, 255, (4, 5, 3), np.uint8) for _ in range(4)]
+    sizes = [(80, 60), (33, 64), (64, 64), (120, 97)]
+    return [np.asarray(Image.fromarray(c).resize(size, Image.Resampling.BICUBIC)) for c, size in zip(coarse, sizes, strict=True)]
+
+
+@pytest.fixture(params=[PartCLIPSegModel, CLIPSegBaseline])
+def segmenter(request, config, tokenizer_directory):
+    from transformers import AutoTokenizer
+
+    model = request.param(request.param.config_class(**config.to_dict()))
+    return PartSegmenter(model, AutoTokenizer.from_pretrained(tokenizer_directory))
+
+
+def test_a_batch_equals_single_runs(segmenter, photos):
+    together = segmenter(photos, WORDS, batch_size=4)
+    for photo, batched in zip(photos, together, strict=True):
+        alone = segmenter(photo, WORDS)
+        assert isinstance(alone, PartResult)
+        assert alone.size == batched.size == photo.shape[:2]
+        # A batch adds up in another order: where two classes tie to 1e-6, a pixel may fall to the other one.
+        assert np.mean(alone.label_map != batched.label_map) < 1e-3
+        np.testing.assert_allclose(alone.scores, batched.scores, atol=1e-3)
+
+
+def test_photos_keep_their_order_over_batches(segmenter, photos):
+    results = segmenter(tuple(photos), WORDS, batch_size=3)
+    assert [result.size for result in results] == [photo.shape[:2] for photo in photos]
+    assert segmenter([], WORDS) == []
+
+
+def test_the_label_map_is_that_of_the_models_logits(segmenter, photos):
+    vocabulary = Vocabulary.from_dict(WORDS)
+    tokens = segmenter.tokenizer(segmenter.model.prompts(vocabulary), padding=True, return_tensors="pt")
+    # The normalisation of the method, written out for one photo that needs no resizing.
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    pixels = ((torch.tensor(photos[2]) / 255 - mean) / std).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        output = segmenter.model(
+            pixels,
+            tokens["input_ids"],
+            tokens["attention_mask"],
+            class_to_part=torch.from_numpy(vocabulary.class_to_part),
+            class_to_object=torch.from_numpy(vocabulary.class_to_object),
+        )
+    (expected,) = pred_all(output, [(64, 64)], vocabulary.class_to_object)
+    result = segmenter(photos[2], vocabulary)
+    assert np.mean(result.label_map != expected.label_map.numpy()) < 1e-3  # as above
+    assert np.array_equal(result.photo, photos[2])
+
+
+def test_large_photos_are_averaged_not_sampled(segmenter):
+    """Every second pixel black and white: a bilinear filter that only samples would give black or white."""
+    board = (np.indices((512, 512)).sum(0) % 2 * 255).astype(np.uint8)
+    values = segmenter.pixel_values([np.repeat(board[:, :, None], 3, axis=2)])
+    assert values.shape == (1, 3, 64, 64)
+    grey = (0.5 - 0.485) / 0.229
+    assert (values[0, 0] - grey).abs().max() < 0.05  # two grey levels, in units of the standard deviation
+
+
+def test_known_objects_share_every_pixel(segmenter, photos):
+    result = segmenter(photos[0], WORDS, objects=["Bus"])
+    vocabulary = result.vocabulary
+    assert set(np.unique(result.object_map)) == {vocabulary.objects.index("bus")}
+    assert {vocabulary.object_parts[i].object for i in np.unique(result.label_map)} == {"bus"}
+
+
+def test_a_word_is_encoded_once(segmenter, monkeypatch, photos):
+    encoded: list[int] = []
+    encode_text = segmenter.model.encode_text
+
+    def counting(input_ids, attention_mask):
+        encoded.append(len(input_ids))
+        return encode_text(input_ids, attention_mask)
+
+    monkeypatch.setattr(segmenter.model, "encode_text", counting)
+    segmenter(photos[0], {"dog": ["ear", "head"]})
+    segmenter(photos[1], {"dog": ["head", "ear"]})
+    segmenter(photos[1], {"dog": ["head", "ear", "tail"]})
+    first = 3 if isinstance(segmenter.model, PartCLIPSegModel) else 2
+    assert encoded == [first, 1]
+
+
+def test_kept_words_do_not_change_the_result(segmenter, photos):
+    fresh = segmenter(photos[0], WORDS)
+    segmenter(photos[0], {"horse": ["mane"], **WORDS})
+    assert np.array_equal(segmenter(photos[0], WORDS).label_map, fresh.label_map)
+
+
+def test_a_stream_goes_past_bad_photos(segmenter, photos, tmp_path):
+    paths = []
+    for index, photo in enumerate(photos):
+        paths.append(tmp_path / f"{index}.png")
+        Image.fromarray(photo).save(paths[-1])
+    paths[1].write_bytes(b"no photo")
+    paths.append(tmp_path / "missing.png")
+    answers = list(segmenter.segment_many(iter(paths), WORDS, batch_size=2))
+    assert [path for path, _ in answers] == paths
+    assert [isinstance(answer, PartResult) for _, answer in answers] == [True, False, True, True, False]
+    assert "1.png" in str(answers[1][1])
+    assert answers[2][1].name == str(paths[2])
+    assert np.array_equal(answers[2][1].photo, photos[2])
+
+
+def test_one_bad_photo_in_a_list_is_an_error(segmenter, photos):
+    with pytest.raises(PhotoError, match="the given bytes"):
+        segmenter([photos[0], b"junk"], WORDS)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"objects": ["cat"]}, "'cat' is not an object of the vocabulary"),
+        ({"objects": "dog"}, "objects must be a list of words"),
+        ({"objects": []}, "the list of objects is empty"),
+        ({"vocabulary": None}, "no words of its own"),
+        ({"vocabulary": {"dog": []}}, "'dog' has no part"),
+        ({"vocabulary": {"dog": ["e" * 40]}}, "tokens long, more than 24"),
+        ({"batch_size": 0}, "batch size must be at least 1"),
+    ],
+)
+def test_wrong_calls(segmenter, photos, options, words):
+    with pytest.raises(UsageError, match=words):
+        segmenter(photos, **{"vocabulary": WORDS, **options})
+    with pytest.raises(UsageError, match=words):
+        list(segmenter.segment_many(photos, **{"vocabulary": WORDS, **options}))
+
+
+# -- loading --------------------------------------------------------------------------------------------------
+
+
+def test_from_pretrained(model_directory, photos):
+    segmenter = PartSegmenter.from_pretrained(model_directory)
+    assert isinstance(segmenter.model, PartCLIPSegModel)
+    assert not segmenter.model.training
+    assert segmenter(photos[0], WORDS).size == (60, 80)
+
+
+def test_the_baseline_loads_the_same_way(config, tokenizer_directory, tmp_path, photos):
+    CLIPSegBaseline(CLIPSegBaseline.config_class(**config.to_dict())).save_pretrained(tmp_path)
+    shutil.copytree(tokenizer_directory, tmp_path, dirs_exist_ok=True)
+    segmenter = PartSegmenter.from_pretrained(tmp_path)
+    assert isinstance(segmenter.model, CLIPSegBaseline)
+    assert segmenter(photos[0], WORDS).size == (60, 80)
+
+
+def test_bfloat16(model_directory, photos):
+    segmenter = PartSegmenter.from_pretrained(model_directory, dtype="bfloat16")
+    assert segmenter.model.dtype == torch.bfloat16
+    assert segmenter(photos[0], WORDS).scores.dtype == np.float32
+
+
+def test_the_words_that_a_model_came_with(model_directory, tmp_path, photos):
+    shutil.copytree(model_directory, tmp_path, dirs_exist_ok=True)
+    Vocabulary.from_dict(WORDS).save(tmp_path / "vocabulary.json")
+    assert PartSegmenter.from_pretrained(tmp_path)(photos[0]).vocabulary == Vocabulary.from_dict(WORDS)
+
+
+def test_words_that_a_word_list_lacks_are_named(config, caplog, photos):
+    from partclipseg.shapes.tokenizer import build_tokenizer
+
+    tokenizer = build_tokenizer(["dog", "ear", "head"], 24)
+    text = {**config.text_config.to_dict(), "eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
+    model = PartCLIPSegModel(type(config)(**{**config.to_dict(), "text_config": text}))
+    PartSegmenter(model, tokenizer)(photos[0], {"dog": ["ear", "proboscis"]})
+    assert "proboscis" in caplog.text
+    assert "ear," not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"device": "cuda:99"}, UsageError, "no device 'cuda:99'"),
+        ({"device": "toaster"}, UsageError, "no device 'toaster'"),
+        ({"dtype": "int8"}, UsageError, "unknown dtype 'int8': choose from float32, bfloat16, float16"),
+    ],
+)
+def test_wrong_devices_and_types(model_directory, options, error, words):
+    with pytest.raises(error, match=words):
+        PartSegmenter.from_pretrained(model_directory, **options)
+
+
+def test_a_directory_without_a_tokenizer(model_directory, tmp_path):
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(model_directory / name, tmp_path)
+    with pytest.raises(PartCLIPSegError, match="has no tokenizer"):
+        PartSegmenter.from_pretrained(tmp_path)
+
+
+def test_a_checkpoint_file_is_sent_to_convert(tmp_path):
+    (tmp_path / "model.pth").write_bytes(b"x")
+    with pytest.raises(PartCLIPSegError, match="partclipseg convert"):
+        PartSegmenter.from_pretrained(tmp_path / "model.pth")
+
+
+def test_a_name_that_cannot_be_reached(monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(PartCLIPSegError, match="give its directory"):
+        PartSegmenter.from_pretrained("nobody/partclipseg-nothing")
+
+
+def test_golden_photo_to_label_map(golden, tokenizer_directory):
+    """From the reference's own pixels and weights through our model and label maps to its predictions."""
+    model, vocabulary = golden.model(), golden.vocabulary("test")
+    with torch.no_grad():
+        output = model(**golden.inputs("test"))
+    (maps,) = pred_all(output, [tuple(golden.meta["photo_size"])], vocabulary.class_to_object)
+    expected = golden.tensors["test.pred_all_scores"].argmax(0)
+    expected[expected == len(vocabulary)] = -1
+    assert torch.equal(maps.label_map, expected)
+
+
+def test_results_of_files_carry_their_name(segmenter, photos):
+    buffer = io.BytesIO()
+    Image.fromarray(photos[0]).save(buffer, format="PNG")
+    assert segmenter(buffer.getvalue(), WORDS).name == "photo"
+    assert segmenter(Image.fromarray(photos[0]), WORDS).name == "photo"

@@ -246,19 +246,21 @@ class Evaluate:
             settings=json.loads(json.dumps(asdict(self), default=str)),
             scores=tuple(evaluator.compute() for evaluator in evaluators.values()),
             photos=len(photos),
-            remark=self._remark(),
+            remark=self._remark(dataset),
         )
         for table in report.tables():
-            console.print(_rich_table(table))
+            console.print(_rich_table(table), "")
         if report.remark:
             console.print(report.remark, markup=False)
         if self.output is not None:
             self._write(self.output, report, segmenter, dataset, photos, evaluators, console)
             console.print(f"report: {self.output / 'report.md'}", markup=False)
 
-    def _remark(self) -> str:
+    def _remark(self, dataset: FileDataset) -> str:
         """Why the scores are not those of the benchmark, if they are not."""
         reasons = []
+        if self.dataset == "ade20k-part-234" and len({record.source.split for record in dataset.records}) == 1:
+            reasons.append("the test records draw on the training and the validation files, and one is missing")
         if self.limit is not None:
             reasons.append(f"only the first {self.limit} photos were scored")
         if self.vocabulary is not None:

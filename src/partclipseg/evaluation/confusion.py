@@ -16,12 +16,12 @@ def count_pixels(prediction: torch.Tensor, labels: torch.Tensor, size: int) -> t
 
     Args:
         prediction, labels: integer tensors of one shape, values in `0 .. size - 1`.
-        size: number of rows and columns.
+        size: number of rows and columns; its square must fit in 32 bits.
 
     Returns:
         int64 `[size, size]`: element `[p, l]` counts the pixels predicted as `p` and labelled `l`.
     """
-    cells = prediction.flatten().long() * size + labels.flatten()
+    cells = prediction.flatten().int() * size + labels.flatten()
     return torch.bincount(cells, minlength=size * size).view(size, size)
 
 

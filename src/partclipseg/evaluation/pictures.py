@@ -22,6 +22,9 @@ _SEEN, _UNSEEN, _INK, _LINE = "#3b6fb6", "#e08a2b", "#20232a", "#e2e5ea"
 
 _BARS_IN_COLUMN = 60
 
+_LEGEND_ENTRIES = 16
+"""Classes listed under a photo; labelled ones are listed in any case."""
+
 
 def draw_class_bars(scores: Scores, path: Path, title: str) -> None:
     """Draw the IoU of every labelled class, by object, seen and unseen in two colours.
@@ -123,21 +126,22 @@ def draw_strip(example: PhotoExample, colours: np.ndarray, side: int = 440) -> I
 
 
 def _figure_html(source: str, example: PhotoExample, colours: np.ndarray, vocabulary: Vocabulary) -> str:
-    total = example.labels.size
-    entries = []
-    for index in np.union1d(example.labels, example.prediction):
-        if index == UNLABELLED:
-            continue
-        labelled, predicted = (100 * float((m == index).sum()) / total for m in (example.labels, example.prediction))
-        colour = "#{:02x}{:02x}{:02x}".format(*colours[index])
-        entries.append(
-            (
-                max(labelled, predicted),
-                f'<li><i style="background:{colour}"></i>{html.escape(vocabulary.names[index])} '
-                f"<small>{labelled:.1f} % → {predicted:.1f} %</small></li>",
-            )
-        )
-    legend = "".join(entry for _, entry in sorted(entries, key=lambda pair: -pair[0]))
+    labelled, predicted = (
+        100 * np.bincount(m[m != UNLABELLED], minlength=len(vocabulary)) / m.size
+        for m in (example.labels, example.prediction)
+    )
+    # What is labelled comes first; of what is only predicted, the largest.
+    order = np.lexsort((-predicted, -labelled))
+    shown = [index for index in order if labelled[index] or predicted[index]]
+    kept = [place for place, index in enumerate(shown) if labelled[index] or place < _LEGEND_ENTRIES]
+    legend = "".join(
+        '<li><i style="background:#{:02x}{:02x}{:02x}"></i>'.format(*colours[index])
+        + html.escape(vocabulary.names[index])
+        + f" <small>{labelled[index]:.1f} % → {predicted[index]:.1f} %</small></li>"
+        for index in (shown[place] for place in kept)
+    )
+    if len(shown) > len(kept):
+        legend += f"<li><small>and {len(shown) - len(kept)} more, predicted only</small></li>"
     key = html.escape(example.key)
     return (
         f'<figure><figcaption><b>{key}</b> <span>mIoU {figure(example.iou)}</span></figcaption>'

@@ -31,6 +31,9 @@ from partclipseg.vocabulary import Vocabulary
 
 IndexMap = np.ndarray | torch.Tensor
 
+_MAX_CLASSES = 2**15 - 2
+"""Maps are held in 16 bits, which halves the time of the boundaries."""
+
 
 class Evaluator:
     """Counts pixels of predictions against labels; every record counts once, whoever scores it.
@@ -43,8 +46,8 @@ class Evaluator:
         small_part_area: a part is small below this share of the photo; see `SmallPartScores`.
 
     Raises:
-        UsageError: an unknown protocol, boundary or seen class, or more classes than the reference boundary's
-            8-bit maps hold.
+        UsageError: an unknown protocol, boundary or seen class, or too many classes: 32,766, and 255 for the
+            reference boundary, whose maps have 8 bits.
     """
 
     def __init__(
@@ -60,6 +63,8 @@ class Evaluator:
             raise UsageError(f"unknown protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
         if boundary is not None and boundary not in get_args(BoundaryKind):
             raise UsageError(f"unknown boundary {boundary!r}: choose one of {', '.join(get_args(BoundaryKind))}")
+        if len(self.vocabulary) > _MAX_CLASSES:
+            raise UsageError(f"{len(self.vocabulary)} classes are too many to score: use at most {_MAX_CLASSES}")
         if boundary == "reference" and len(self.vocabulary) > 255:
             raise UsageError("the reference boundary holds at most 255 classes: choose boundary='per_class'")
         if not 0 <= small_part_area <= 1:
@@ -186,7 +191,7 @@ class Evaluator:
             raise PartCLIPSegError(f"{what} were made with other options ({', '.join(different)})")
 
     def _index_map(self, values: IndexMap, what: str, like: torch.Tensor | None = None) -> torch.Tensor:
-        """int32 `[H, W]`, every value a class or `UNLABELLED`."""
+        """int16 `[H, W]`, every value a class or `UNLABELLED`."""
         index_map = _integers(values, what, like)
         lowest, highest = torch.stack(torch.aminmax(index_map)).tolist()
         if lowest < UNLABELLED or highest >= len(self.vocabulary):
@@ -195,7 +200,7 @@ class Evaluator:
                 f"{what}: the value {wrong} is no class; the vocabulary has the classes 0 to "
                 f"{len(self.vocabulary) - 1}, and -1 means none"
             )
-        return index_map
+        return index_map.to(torch.int16)
 
 
 def _integers(values: IndexMap, what: str, like: torch.Tensor | None = None) -> torch.Tensor:
@@ -210,7 +215,7 @@ def _integers(values: IndexMap, what: str, like: torch.Tensor | None = None) -> 
             f"{what} has the size {list(values.shape)}, the prediction {list(like.shape)}: "
             "bring the prediction to the size of the photo"
         )
-    return values.to(device=None if like is None else like.device, dtype=torch.int32)
+    return values if like is None else values.to(like.device)
 
 
 def _labelled_iou(matrix: np.ndarray, protocol: Protocol) -> float:

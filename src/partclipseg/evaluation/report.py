@@ -115,10 +115,13 @@ def score_table(scores: Scores) -> Table:
     rows.append(("fwIoU", figure(scores.frequency_weighted_iou), *blank))
     rows.append(("mIoU of small parts", figure(small.iou), *blank))
     rows.append(("Recall of small parts", figure(small.recall), *blank))
+    labelled = sum(item.pixels > 0 for item in scores.classes)
     note = (
-        f"{scores.records} records. Small: less than {100 * small.area:g} % of the photo, {small.parts} parts of "
-        f"{sum(item.pixels > 0 for item in scores.classes)} labelled classes."
+        f"{scores.records} {'photos' if scores.protocol == 'strict' else 'records'} with {labelled} of "
+        f"{len(scores.classes)} classes. Small parts, below {100 * small.area:g} % of the photo: {small.parts}."
     )
+    if scores.protocol == "pred_all":
+        note += " As published, mIoU of all counts a predicted class without any label as 0."
     if scores.boundary == "reference":
         note += " Boundary IoU in the form of the published evaluation."
     return Table(PROTOCOL_TITLES[scores.protocol], ("", *sets), tuple(rows), note)

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 
+from partclipseg.data.datasets import OwnOptions, open_dataset
 from partclipseg.data.loader import PartDataset
 from partclipseg.data.sample import PartSample
-from partclipseg.errors import PartCLIPSegError
+from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.shapes.cache import render_split
+from partclipseg.shapes.dataset import PartShapesDataset
+from partclipseg.shapes.labels import LabelTable
+from partclipseg.shapes.world import partshapes_world
+from partclipseg.training.recipe import Recipe
 from partclipseg.training.streams import Scenes
 from partclipseg.vocabulary import Vocabulary
 
@@ -40,6 +48,41 @@ class TrainingData:
             )
         order = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2**32 - 1,))).permutation(len(dataset))
         return cls(Subset(dataset, sorted(order[held_out:])), Subset(dataset, sorted(order[:held_out])))
+
+
+def open_training_data(
+    recipe: Recipe,
+    root: str | Path,
+    vocabulary: Vocabulary | str | Path | None = None,
+    **own: Unpack[OwnOptions],
+) -> TrainingData:
+    """The training split of the recipe's data set on disk, some of it held out; the test split is never opened.
+
+    `vocabulary` and `own` as in `open_dataset`. Raises `UsageError` for a wrong root or option and
+    `PartCLIPSegError` for unreadable files.
+    """
+    dataset = open_dataset(recipe.dataset, root, "train", vocabulary, **own)
+    return TrainingData.split(dataset, recipe.held_out, recipe.seed)
+
+
+def render_training_data(recipe: Recipe, directory: str | Path | None = None) -> TrainingData:
+    """PartShapes: scenes rendered ahead; held out are the first scenes of the val split, which is like train.
+
+    `directory` keeps the rendered scenes for the next run. Raises `UsageError` for a recipe without an image size.
+    """
+    if recipe.image_size is None:
+        raise UsageError("PartShapes has to be told how large to render: give --image-size")
+    size = recipe.image_size
+    arrays = render_split("train", recipe.scenes, size, directory)
+    world = partshapes_world()
+    table = LabelTable(world.vocabulary, world.seen_vocabulary)
+    scenes = Scenes.from_arrays(
+        arrays.images, table.parts(arrays.parts), table.objects(arrays.objects), world.seen_vocabulary
+    )
+    if recipe.held_out == 0:
+        return TrainingData(scenes, Subset(PartShapesDataset("val", 1, size, "seen"), ()))
+    rendered = render_split("val", recipe.held_out, size, directory)
+    return TrainingData(scenes, PartShapesDataset("val", recipe.held_out, size, "seen", rendered))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,15 +34,12 @@ from partclipseg.training.data import ReversedColours, TrainingData
 from partclipseg.training.evaluate import HeldOutScores, score_held_out
 from partclipseg.training.log import RunLog, write_configuration
 from partclipseg.training.recipe import HARMLESS, Recipe
+from partclipseg.training.retention import ExtraLosses, retain_words
 from partclipseg.training.start import build_model, load_tokenizer
 from partclipseg.training.streams import BatchStream, Scenes, SceneStream
 from partclipseg.training.words import Words
 
 logger = logging.getLogger(__name__)
-
-ExtraLosses = Callable[[Any, Batch, torch.Generator], Mapping[str, Tensor]]
-"""(model, batch on the device, CPU generator of the step) to further terms, weighted, by name. The generator is the
-same in every process and micro-batch of a step."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,7 @@ def train(
 
     `output` receives ``config.yaml`` (recipe, versions, `notes`), ``log.jsonl``, ``checkpoints/``, ``best/`` (the
     model with the highest Pred-All mIoU on the held-out photos) and ``model/`` (the final one). SIGTERM ends the
-    run after the step at hand, with a checkpoint.
+    run after the step at hand, with a checkpoint. `extra_losses` takes the place of the recipe's word retention.
 
     Raises:
         UsageError: the batch cannot be shared by the processes, or the augmentation does not suit the data.
@@ -127,7 +124,7 @@ class _Run:
         observer: Observer,
     ) -> None:
         self.recipe, self.data, self.output = recipe, data, output
-        self.extra_losses, self.observer = extra_losses, observer
+        self.observer = observer
         self.processes = PartialState()
         self.device = self.processes.device or torch.device("cpu")
         self.store = CheckpointStore(output / "checkpoints")
@@ -137,6 +134,9 @@ class _Run:
         self.model: Any = build_model(recipe).to(self.device).train()
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(recipe.start)
         self.words = Words.tokenise(self.model, self.tokenizer, data.vocabulary, self.device)
+        self.extra_losses = extra_losses
+        if recipe.retention.weight and extra_losses is None:
+            self.extra_losses = retain_words(recipe, self.tokenizer, self.device)
         self.forward = torch.compile(self.model) if recipe.compile else self.model
         self.loss = (BaselineLoss if recipe.model == "clipseg" else PartLoss)(recipe.loss)
         self.parameters = optim.trained(self.model)
@@ -355,7 +355,7 @@ class _Run:
             sampler = StepSampler(len(records), micro_batch, recipe.seed, rank=rank, world_size=world_size)
             scenes = records.to(self.device)
             if recipe.colour_order == "bgr":
-                scenes = replace(scenes, images=scenes.images.flip(1))
+                scenes = replace(scenes, images=scenes.images.flip(-1))
             return SceneStream(scenes, sampler, recipe.augmentation, config.image_mean, config.image_std)
         return build_loader(
             self._in_colour_order(records),

@@ -18,7 +18,7 @@ from partclipseg.data.augment import Augmentation
 from partclipseg.errors import UsageError
 from partclipseg.losses import LossConfig
 
-DatasetName = Literal["pascal-part-116", "ade20k-part-234", "part-imagenet", "own-data", "partshapes"]
+DatasetName = Literal["pascal-part-116", "ade20k-part-234", "part-imagenet", "coco", "index-png", "partshapes"]
 
 CLIPSEG = "CIDAS/clipseg-rd64-refined"
 """The published start: CLIP ViT-B/16 with a CLIPSeg decoder of width 64."""
@@ -26,15 +26,19 @@ CLIPSEG = "CIDAS/clipseg-rd64-refined"
 
 @dataclass(frozen=True)
 class Retention:
-    """Keeping the words that the labels do not cover: the start model's own maps of them stay the target."""
+    """Keeping words that the labels do not cover: the start model's own maps of them stay the target."""
 
     weight: float = 0.0
     """Factor on the loss; 0 turns it off."""
     words: tuple[str, ...] = ()
-    """Object words to keep; none: those that the training vocabulary lacks, where the data set knows them."""
+    """The words to keep."""
+    words_per_step: int = 8
+    """How many of them are drawn for each step."""
 
     def __post_init__(self) -> None:
         _require(self.weight >= 0, f"retention: weight must not be negative: {self.weight}")
+        _require(self.weight == 0 or bool(self.words), "retention has a weight and no words: name the words to keep")
+        _require(self.words_per_step >= 1, f"retention: words_per_step must be at least 1: {self.words_per_step}")
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,14 @@ class Recipe:
     """One training run. Raises `UsageError` for values that no run can have."""
 
     dataset: DatasetName
-    """What the model is trained on."""
+    """What the model is trained on; coco and index-png are your own photos with labels."""
 
     model: Literal["partclipseg", "clipseg"] = "partclipseg"
     """PartCLIPSeg, or the baseline that composes nothing."""
     start: str = CLIPSEG
     """Model to start from: a directory, or a name on the hub."""
+    image_size: int | None = None
+    """Side of the square that photos are resized to, in pixels; by default the start model's."""
     merges: Literal["mean", "random"] = "mean"
     """Start of the two layers that merge part and object: the mean of both, or random as in the reference."""
     reference_object_lookup: bool = False
@@ -66,7 +72,7 @@ class Recipe:
     """Order of the channels that the model is trained on; the reference trains on bgr and tests on rgb."""
     held_out: int = 200
     """Training photos that are set aside to score the model on; 0: no scores. Never the test split."""
-    scenes: int = 40_000
+    scenes: int = 20_000
     """PartShapes only: scenes that are rendered ahead and trained on."""
 
     steps: int = 20_000
@@ -107,6 +113,9 @@ class Recipe:
             _require(getattr(self, name) > 0, f"{name} must be positive, not {getattr(self, name)}")
         for name in ("weight_decay", "warmup_steps", "held_out", "seed"):
             _require(getattr(self, name) >= 0, f"{name} must not be negative: {getattr(self, name)}")
+        _require(
+            self.image_size is None or self.image_size >= 1, f"image_size must be at least 1, not {self.image_size}"
+        )
         _require(
             self.warmup_steps < self.steps,
             f"warmup_steps {self.warmup_steps} must be less than the {self.steps} steps",
@@ -179,7 +188,7 @@ def part_imagenet_clipseg() -> Recipe:
 def own_data() -> Recipe:
     """Your own photos with part labels: a shorter run with stronger augmentation."""
     return Recipe(
-        dataset="own-data",
+        dataset="coco",
         augmentation=Augmentation(),
         held_out=20,
         steps=2000,
@@ -193,6 +202,7 @@ def partshapes() -> Recipe:
     return Recipe(
         dataset="partshapes",
         start="runs/partshapes-base",
+        image_size=128,
         augmentation=Augmentation(crop_edge=None, brightness=0, contrast=0, saturation=0),
         held_out=500,
         steps=3000,

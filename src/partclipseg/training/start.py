@@ -28,6 +28,8 @@ def build_model(recipe: Recipe) -> Any:
         new = PreTrainedConfig.get_config_dict(recipe.start)[0].get("model_type") != model.config.model_type
         if new and recipe.merges == "random":
             model.decoder.randomise_merges()
+    if recipe.image_size is not None:
+        model.config.image_size = recipe.image_size
     model.train_published_parameters(background=recipe.train_background)
     return model
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from partclipseg.data.augment import Augmentation, Mirror, resize_labels, resize_photo, sample_generator
-from partclipseg.data.loader import Batch, Draw, PartDataset, StepSampler
+from partclipseg.data.augment import Augmentation, Mirror, sample_generator
+from partclipseg.data.loader import Batch, Draw, StepSampler
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.vocabulary import Vocabulary
 
@@ -33,7 +33,7 @@ class Scenes:
     """Samples of one size, stacked; made once, drawn from many times."""
 
     images: Tensor
-    """uint8 `[N, 3, S, S]`, RGB."""
+    """uint8 `[N, S, S, 3]`, RGB."""
     part_labels: Tensor
     """int16 `[N, S, S]`, as in `PartSample`."""
     object_labels: Tensor
@@ -41,17 +41,14 @@ class Scenes:
     vocabulary: Vocabulary
 
     @classmethod
-    def stack(cls, dataset: PartDataset, size: int) -> Scenes:
-        """Read every record of `dataset` and bring it to `size × size`."""
-        images = np.empty((len(dataset), 3, size, size), np.uint8)
-        labels = np.empty((2, len(dataset), size, size), np.int16)
-        for index in range(len(dataset)):
-            sample = dataset[index]
-            images[index] = resize_photo(sample.image, (size, size)).transpose(2, 0, 1)
-            labels[0, index] = resize_labels(sample.part_labels, (size, size))
-            labels[1, index] = resize_labels(sample.object_labels, (size, size))
-        parts, objects = torch.from_numpy(labels)
-        return cls(torch.from_numpy(images), parts, objects, dataset.vocabulary)
+    def from_arrays(
+        cls, images: np.ndarray, part_labels: np.ndarray, object_labels: np.ndarray, vocabulary: Vocabulary
+    ) -> Scenes:
+        """From arrays of the same shapes; labels of any integer type."""
+        arrays = (images, part_labels.astype(np.int16), object_labels.astype(np.int16))
+        # Arrays that are mapped from files cannot be written, which torch does not know of: those are copied.
+        tensors = (torch.from_numpy(np.require(array, requirements=["C", "W"])) for array in arrays)
+        return cls(*tensors, vocabulary=vocabulary)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -108,7 +105,7 @@ class SceneStream:
         self._position += self._sampler.batch_size
         scenes, device = self._scenes, self._scenes.images.device
         index = _put([draw.index for draw in draws], device)
-        photos = scenes.images[index].float() / 255  # [B, 3, S, S]
+        photos = scenes.images[index].permute(0, 3, 1, 2).float() / 255  # [B, 3, S, S]
         parts, objects = scenes.part_labels[index].long(), scenes.object_labels[index].long()  # [B, S, S]
         if self._augmentation is not None:
             photos, parts, objects = self._augment(draws, self._augmentation, photos, parts, objects)

@@ -1,0 +1,145 @@
+"""``partclipseg train``: a recipe, data and a folder in; a model out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from transformers.utils.logging import disable_progress_bar
+
+from partclipseg.errors import UsageError
+from partclipseg.training.evaluate import HeldOutScores
+from partclipseg.training.loop import Observer, TrainingResult, train
+from partclipseg.training.loop import Progress as Line
+from partclipseg.training.recipe import RECIPES, Recipe
+
+STOPPED = 143
+"""Exit code after SIGTERM, 128 + 15: the run was saved and is not finished; the same command continues it."""
+
+AnyRecipe = tyro.extras.subcommand_type_from_defaults(
+    {name: make() for name, make in RECIPES.items()},
+    {name: make.__doc__ or "" for name, make in RECIPES.items()},
+    prefix_names=False,
+)
+
+
+@tyro.conf.configure(tyro.conf.CascadeSubcommandArgs, tyro.conf.AvoidSubcommands)
+@dataclass(frozen=True)
+class Train:
+    """Train a model by a recipe. The same command continues a run that was stopped.
+
+    Examples:
+      partclipseg train partshapes --start runs/base --output runs/tiny --steps 100
+      partclipseg train own-data --data photos --object car --output runs/cars
+      partclipseg train pascal --data data/PascalPart116 --output runs/pascal
+      torchrun --nproc-per-node 4 -m partclipseg.apps.cli train pascal --data data/PascalPart116 --output runs/pascal
+    """
+
+    recipe: Annotated[AnyRecipe, tyro.conf.arg(name="")]  # pyright: ignore[reportInvalidTypeForm]
+    """What to train; `partclipseg train RECIPE --help` lists its settings, each of which can be changed."""
+    output: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Folder for the model, the log and the checkpoints. One that holds a stopped run of the same recipe continues
+    it."""
+    data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """The data set's folder. PartShapes needs none: its scenes are rendered, and kept in the folder if one is
+    given."""
+    vocabulary: Annotated[str | None, tyro.conf.arg(metavar="WORDS")] = None
+    """Train on these words only: a file, or text such as "dog: ear, tail". By default a benchmark's seen classes,
+    or all classes of your own data."""
+    object: Annotated[str | None, tyro.conf.arg(metavar="WORD")] = None
+    """Own data: the object that all parts belong to, where the files do not say it, such as: car."""
+    mapping: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Own data: YAML or JSON that says what each class stands for: `left_ear: dog's ear`, or `dog: [ear, tail]`."""
+    annotations: Annotated[Path | None, tyro.conf.arg(metavar="FILE.json")] = None
+    """Own data as coco: the annotation file, where it has no usual name."""
+    images: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Own data as coco: the folder of the photos, where they lie neither beside the annotation file nor in the
+    data folder."""
+    classes: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Own data as index-png: the class list, where it is not classes.txt, .yaml or .json in the data folder."""
+    workers: int | None = None
+    """Processes that read photos; by default one less than there are cores, at most 8."""
+    tensorboard: bool = False
+    """Write TensorBoard curves too, into the output folder."""
+
+    def run(self) -> int:
+        recipe: Recipe = self.recipe
+        disable_progress_bar()  # transformers' own bars would tear ours
+        display = _Display(recipe)
+        with display.progress:
+            result = train(
+                recipe,
+                self._open_data(recipe),
+                self.output,
+                workers=min(8, (os.cpu_count() or 2) - 1) if self.workers is None else self.workers,
+                tensorboard=self.tensorboard,
+                notes={"data": str(self.data) if self.data else None},
+                observer=display,
+            )
+        display.finished(result, self.output)
+        return 0 if result.finished else STOPPED
+
+    def _open_data(self, recipe: Recipe) -> Any:
+        from partclipseg.training.data import open_training_data, render_training_data
+
+        if recipe.dataset == "partshapes":
+            return render_training_data(recipe, self.data)
+        if self.data is None:
+            raise UsageError(f"--data is missing: name the folder of {recipe.dataset}")
+        own = {
+            name: value
+            for name in ("object", "mapping", "annotations", "images", "classes")
+            if (value := getattr(self, name)) is not None
+        }
+        return open_training_data(recipe, self.data, self.vocabulary, **own)
+
+
+class _Display(Observer):
+    """A progress bar with the losses on a terminal; elsewhere only what was resolved, scores and the end."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.console = Console(stderr=True)
+        self.progress = Progress(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("{task.description}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self.recipe = recipe
+        self.task: TaskID | None = None
+
+    def started(self, summary: Mapping[str, Any]) -> None:
+        self.console.print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in summary.items()))
+        self.task = self.progress.add_task("", total=self.recipe.steps)
+
+    def progressed(self, progress: Line) -> None:
+        assert self.task is not None
+        losses = " ".join(f"{name} {value:.3g}" for name, value in progress.losses.items())
+        text = f"{losses}, {progress.photos_per_second:.0f} photos/s"
+        self.progress.update(self.task, completed=progress.step, description=text)
+
+    def scored(self, step: int, scores: HeldOutScores, best: bool) -> None:
+        self.console.print(f"step {step}: {_words(scores)}{', the best so far' if best else ''}")
+
+    def finished(self, result: TrainingResult, output: Path) -> None:
+        if not result.finished:
+            self.console.print(f"stopped after step {result.step} and saved; the same command continues")
+            return
+        scores = f" ({_words(result.scores)})" if result.scores else ""
+        self.console.print(f"model: {result.directory}{scores}")
+        if result.best_step is not None and result.best_step != result.step:
+            self.console.print(f"best on the held-out photos, of step {result.best_step}: {output / 'best'}")
+
+
+def _words(scores: HeldOutScores) -> str:
+    return f"held-out mIoU {scores.pred_all:.1f} (Pred-All), {scores.oracle_obj:.1f} (Oracle-Obj)"

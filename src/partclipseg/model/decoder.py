@@ -8,6 +8,7 @@ on Lüddecke & Ecker, "Image Segmentation Using Text and Image Prompts" (CVPR 20
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -28,7 +29,7 @@ class FiLM(nn.Module):
 
     def forward(self, features: Tensor, words: Tensor) -> Tensor:
         """`features [B, 1 or N, T, C]`, `words [N, D]` or one set a photo `[B, N, D]` → `[B, N, T, C]`."""
-        return torch.addcmul(self.add(words).unsqueeze(-2), self.mul(words).unsqueeze(-2), features)
+        return self.mul(words).unsqueeze(-2) * features + self.add(words).unsqueeze(-2)
 
 
 class DecoderLayer(nn.Module):
@@ -60,19 +61,47 @@ class DecoderLayer(nn.Module):
         return x, scores.softmax(-1, dtype=torch.float32).mean(1)
 
 
-def upsampling_head(config: PartCLIPSegConfig) -> nn.Sequential:
-    """Token features `[M, C, g, g']` → logits `[M, 1, h, w]`, CLIPSeg's complex or simple form."""
-    width, patch = config.reduce_dim, config.vision_config.patch_size
-    if not config.use_complex_transposed_convolution:
-        return nn.Sequential(nn.ConvTranspose2d(width, 1, patch, stride=patch))
-    step = patch // 4
-    return nn.Sequential(
-        nn.Conv2d(width, width, 3, padding=1),
-        nn.ReLU(),
-        nn.ConvTranspose2d(width, width // 2, step, stride=step),
-        nn.ReLU(),
-        nn.ConvTranspose2d(width // 2, 1, step, stride=step),
-    )
+class UpsamplingHead(nn.Sequential):
+    """Token features to logits, CLIPSeg's complex form (3×3 convolution, two transposed ones) or simple form (one).
+
+    The transposed convolutions tile without overlap (kernel = stride), so each is a matrix product per token. The
+    fine pixels of a token stay together until the last one is known: one copy in all, and channels always innermost.
+    """
+
+    def __init__(self, config: PartCLIPSegConfig) -> None:
+        width, patch = config.reduce_dim, config.vision_config.patch_size
+        if not config.use_complex_transposed_convolution:
+            super().__init__(nn.ConvTranspose2d(width, 1, patch, stride=patch))
+            return
+        step = patch // 4
+        super().__init__(
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
+            nn.ConvTranspose2d(width, width // 2, step, stride=step),
+            nn.ReLU(),
+            nn.ConvTranspose2d(width // 2, 1, step, stride=step),
+        )
+
+    def forward(self, features: Tensor, grid: tuple[int, int]) -> Tensor:
+        """`[B, N, g·g', C]` → `[B, N, h, w]`."""
+        batch, count, _, width = features.shape
+        x = features.reshape(batch * count, *grid, width)  # [M, g, g', C]
+        steps: list[int] = []
+        for layer in self:
+            if isinstance(layer, nn.Conv2d):
+                x = layer(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            elif isinstance(layer, nn.ConvTranspose2d):
+                inner, outer, step, _ = layer.weight.shape
+                weight = layer.weight.permute(2, 3, 1, 0).reshape(step * step * outer, inner)
+                bias = None if layer.bias is None else layer.bias.repeat(step * step)
+                x = F.linear(x, weight, bias).unflatten(-1, (step, step, outer))  # [M, g, g', (s, s)…, s, s, C']
+                steps.append(step)
+            else:
+                x = layer(x)
+        x = x.squeeze(-1)
+        rows, columns = [1, *range(3, x.ndim, 2)], [2, *range(4, x.ndim, 2)]
+        scale = math.prod(steps)
+        return x.permute(0, *rows, *columns).reshape(batch, count, grid[0] * scale, grid[1] * scale)
 
 
 class ConditionDecoder(nn.Module):
@@ -93,7 +122,7 @@ class ConditionDecoder(nn.Module):
             )
             for _ in range(depth)
         )
-        self.upsample = upsampling_head(config)
+        self.upsample = UpsamplingHead(config)
 
     def condition_features(
         self, activations: Sequence[Tensor], conditions: Tensor, attention_rows: Tensor | None = None
@@ -121,7 +150,7 @@ class ConditionDecoder(nn.Module):
 
     def logits(self, features: Tensor, grid: tuple[int, int]) -> Tensor:
         """Up-sample `[B, N, g·g', C]` to `[B, N, h, w]`."""
-        return _upsample(self.upsample, features, grid)
+        return self.upsample(features, grid)
 
 
 class PartDecoder(ConditionDecoder):
@@ -135,7 +164,7 @@ class PartDecoder(ConditionDecoder):
         self.merge_words = nn.Linear(2 * word_width, word_width)
         """[object word ; part word] → class word."""
         self.class_film = FiLM(word_width, width)
-        self.class_upsample = upsampling_head(config)
+        self.class_upsample = UpsamplingHead(config)
 
     def class_logits(
         self,
@@ -168,7 +197,7 @@ class PartDecoder(ConditionDecoder):
             F.linear(conditions, word_of_object, self.merge_words.bias)[object_word_rows]
             + F.linear(conditions, word_of_part)[part_rows]
         )  # [K, D]
-        return _upsample(self.class_upsample, self.class_film(merged, words), grid)
+        return self.class_upsample(self.class_film(merged, words), grid)
 
     @torch.no_grad()
     def copy_to_classes(self) -> None:
@@ -190,8 +219,3 @@ class PartDecoder(ConditionDecoder):
         """Start both merges at random, as the reference does."""
         for merge in (self.merge_features, self.merge_words):
             merge.reset_parameters()
-
-
-def _upsample(head: nn.Sequential, features: Tensor, grid: tuple[int, int]) -> Tensor:
-    maps = features.flatten(0, 1).transpose(1, 2).unflatten(2, grid)  # [B·N, C, g, g']
-    return head(maps).squeeze(1).unflatten(0, features.shape[:2])  # [B, N, h, w]

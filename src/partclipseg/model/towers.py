@@ -45,7 +45,7 @@ class VisualAdapter(nn.Module):
 
     def forward(self, activation: Tensor) -> Tensor:
         """`[B, T, V]` → the same shape: `(1 - ratio)·a + ratio·relu(up(relu(down(a))))`."""
-        return torch.lerp(activation, F.relu(self.up(F.relu(self.down(activation)))), self.ratio)
+        return (1 - self.ratio) * activation + self.ratio * F.relu(self.up(F.relu(self.down(activation))))
 
 
 class CLIPSegTowers(PreTrainedModel):

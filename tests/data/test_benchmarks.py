@@ -129,7 +129,7 @@ def test_a_part_of_another_object_inside_an_instance_is_not_its_own(ade20k) -> N
 
 def test_ade20k_without_the_validation_files_says_so(ade20k, caplog: pytest.LogCaptureFixture) -> None:
     (ade20k.root / "ade20k_instance_val.json").unlink()
-    with pytest.raises(PartCLIPSegError, match="ade20k_instance_val.json is missing"):  # half of a split is an error
+    with pytest.raises(PartCLIPSegError, match=r"ade20k_instance_val\.json is missing"):  # half of a split is an error
         open_dataset("ade20k-part-234", ade20k.root)
     for folder in ("images", "annotations_detectron2_part"):
         (ade20k.root / folder / "validation").rename(ade20k.root / folder / "away")

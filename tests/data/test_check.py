@@ -262,11 +262,14 @@ def test_no_photos_at_all_is_a_problem(files) -> None:
     assert "no labelled photo" in problem.message
 
 
-def test_sideways_photos_are_compared_as_they_are_read(pascal) -> None:
-    path = pascal.root / PHOTO
+@pytest.mark.parametrize("scale", [1, 20])
+def test_sideways_photos_are_compared_as_they_are_read(files, scale: int) -> None:
+    files.text("classes.txt", "dog's ear")
+    files.labels("labels/a.png", [[0] * 6 * scale] * 4 * scale)
+    path = files.photo("images/a.jpg", 6 * scale, 4 * scale)
     with Image.open(path) as image:
         exif = image.getexif()
         exif[0x0112] = 6  # turned by a quarter
-        image.resize((4, 6)).save(path, exif=exif)
-    assert check_dataset("pascal-part-116", pascal.root).ok
-    assert open_dataset("pascal-part-116", pascal.root)[0].image.shape == (4, 6, 3)
+        image.save(path, exif=exif)
+    assert check_dataset("index-png", files.root).ok
+    assert open_dataset("index-png", files.root)[0].image.shape == (4 * scale, 6 * scale, 3)

@@ -46,7 +46,7 @@ PARTS, OBJECTS = "annotations_detectron2_part", "annotations_detectron2_obj"
     ("dataset", "make", "message"),
     [
         (PASCAL, lambda root: build(root / "PascalPart116").parent, r"probably .*/PascalPart116: use --root"),
-        (PASCAL, lambda root: build(root / "a" / "PascalPart116").parents[1], "probably .*/a/PascalPart116: use --root"),
+        (PASCAL, lambda root: build(root / "a" / "voc").parents[1], "probably .*/a/voc: use --root"),
         (PASCAL, lambda root: build(root) / "images", r"images is not the root .* probably .*/data: use --root"),
         (PASCAL, lambda root: build(root) / "images" / "val", "probably .*/data: use --root"),
         (PASCAL, lambda root: build(root).with_name("Data"), r"no such folder; did you mean .*/data\?"),
@@ -54,6 +54,11 @@ PARTS, OBJECTS = "annotations_detectron2_part", "annotations_detectron2_obj"
         (PASCAL, lambda root: build(root, ADE), "holds ade20k-part-234, not pascal-part-116"),
         (ADE, lambda root: build(root / "voc").parent, "holds pascal-part-116, not ade20k-part-234: .* --root .*/voc"),
         (PASCAL, rename(("images", "Images")), r"images/val is missing \(found Images/val: rename it to images/val\)"),
+        (
+            PASCAL,  # other capitals are nearer than another word
+            lambda root: only_folder(rename(("images", "Images"))(root), "JPEGImages/val"),
+            "found Images/val: rename",
+        ),
         (PASCAL, rename((PARTS, "annotations")), f"{PARTS}/val is missing \\(found annotations/val: rename"),
         (PASCAL, rename((PARTS, "anotations_detectron2_part")), r"\(found anotations_detectron2_part/val: rename"),
         (PASCAL, rename((OBJECTS, "annotations_obj")), r"\(found annotations_obj/val: rename"),
@@ -62,12 +67,12 @@ PARTS, OBJECTS = "annotations_detectron2_part", "annotations_detectron2_obj"
             rename(("images/val", "images/validation"), ("images/train", "images/training")),
             r"images/val is missing \(found images/validation: rename it to images/val\)",
         ),
-        (ADE, lambda root: only_folder(build(root, ADE, ()), "images/val"), r"found images/val: rename it to images/validation"),
+        (ADE, lambda root: only_folder(root, "images/val"), "found images/val: rename it to images/validation"),
         (PASCAL, lambda root: only_folder(root, "nothing"), f"images/val is missing; {PARTS}/val is missing;"),
-        (PASCAL, lambda root: only_folder(root, "JPEGImages"), "raw source .* partclipseg prepare pascal-part-116"),
+        (PASCAL, lambda root: only_folder(root, "Annotations_Part"), "raw source .* partclipseg prepare pascal-part-116"),
         (ADE, lambda root: only_folder(root, "images/ADE"), "raw source .* partclipseg prepare ade20k-part-234"),
-        (PASCAL, lambda root: build(root, splits=("train",)), "has the train split of pascal-part-116, but images/val"),
-        (PART_IMAGENET, lambda root: only_folder(root, "images/val"), "not the root of part-imagenet: val.json is missing"),
+        (PASCAL, lambda root: build(root, splits=("train",)), "has the train split of pascal-part-116, but"),
+        (PART_IMAGENET, lambda root: only_folder(root, "images/val"), "not the root of part-imagenet: val.json is"),
     ],
 )  # fmt: skip
 def test_wrong_roots(tmp_path: Path, dataset: str, make: Callable[[Path], Path], message: str) -> None:

@@ -22,9 +22,8 @@ class CheckData:
 
     Exit code 0 when all is well, 1 when something has to be mended, 2 when the folder is not this data set's.
 
-    Examples:
-      partclipseg check-data pascal-part-116 --root data/PascalPart116
-      partclipseg check-data coco --root data/car_parts --object car
+    Such as: partclipseg check-data pascal-part-116 --root data/PascalPart116,
+    or for own photos: partclipseg check-data coco --root data/car_parts --object car
     """
 
     dataset: Annotated[

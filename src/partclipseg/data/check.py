@@ -180,7 +180,7 @@ def _photo_size(path: Path) -> tuple[int, int]:
             width, height = image.size
             if width * height <= MAX_PIXELS and image.format == "JPEG":
                 turned = image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS
-                image.draft("RGB", (width // 8, height // 8))
+                image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
                 image.load()
                 return (width, height) if turned else (height, width)
     except Exception:  # whatever it is, reading the photo the ordinary way says it in the ordinary words

@@ -35,7 +35,7 @@ _ALIASES = (
     {"images", "jpegimages", "photos"},
 )
 _RAW = {
-    "pascal-part-116": ("Annotations_Part", "JPEGImages", "annotations/*.mat", "*.mat"),
+    "pascal-part-116": ("Annotations_Part", "annotations/*.mat", "*.mat"),
     "ade20k-part-234": ("ADE20K_2021_17_01", "images/ADE", "index_ade20k.pkl"),
     "part-imagenet": ("PartImageNet_Seg", "annotations/train_whole", "LOC_synset_mapping.txt"),
 }

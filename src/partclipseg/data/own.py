@@ -171,8 +171,8 @@ class IndexPngSource(Source):
         meanings = meanings_of([(name, None) for name in names.values()], file, object, mapping)
         pairs, objects = class_list(meanings)
         indices = [_indices(meaning, pairs, objects) for meaning in meanings]
-        # What tools write where nothing is labelled, unless the class list uses the number.
-        unlabelled = {value: UNLABELLED for value in (255, 65535) if value not in names}
+        # What tools write where nothing is labelled; a class of that number takes its place below.
+        unlabelled = {255: UNLABELLED, 65535: UNLABELLED}
         photos = files_by_stem(images, PHOTO_SUFFIXES)
         return cls(
             root=root,

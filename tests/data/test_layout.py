@@ -69,7 +69,7 @@ PARTS, OBJECTS = "annotations_detectron2_part", "annotations_detectron2_obj"
         ),
         (ADE, lambda root: only_folder(root, "images/val"), "found images/val: rename it to images/validation"),
         (PASCAL, lambda root: only_folder(root, "nothing"), f"images/val is missing; {PARTS}/val is missing;"),
-        (PASCAL, lambda root: only_folder(root, "Annotations_Part"), "raw source .* partclipseg prepare pascal-part-116"),
+        (PASCAL, lambda root: only_folder(root, "Annotations_Part"), "raw source .* partclipseg prepare pascal"),
         (ADE, lambda root: only_folder(root, "images/ADE"), "raw source .* partclipseg prepare ade20k-part-234"),
         (PASCAL, lambda root: build(root, splits=("train",)), "has the train split of pascal-part-116, but"),
         (PART_IMAGENET, lambda root: only_folder(root, "images/val"), "not the root of part-imagenet: val.json is"),

@@ -165,8 +165,8 @@ class FileDataset:
         part_table, object_table = self._tables[record.source.split]
         parts, objects = labels.parts, labels.objects
         # UNLABELLED is -1 and finds the last entry of a table, which is UNLABELLED again.
-        objects = np.where(parts == UNLABELLED, objects, record.source.object_of[parts])
-        part_labels, object_labels = part_table[parts], object_table[objects]
+        objects = np.where(parts == UNLABELLED, objects, np.take(record.source.object_of, parts))
+        part_labels, object_labels = np.take(part_table, parts), np.take(object_table, objects)
         if record.object is not None:
             counted = objects == record.object
             if record.instance is not None:

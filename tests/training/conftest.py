@@ -7,9 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from transformers import AutoTokenizer
 
 from partclipseg.data.augment import Augmentation
 from partclipseg.data.sample import OUTSIDE, UNLABELLED, PartSample
+from partclipseg.model.clipseg import CLIPSegBaseline
+from partclipseg.model.config import CLIPSegBaselineConfig, PartCLIPSegConfig
+from partclipseg.model.weights import to_clipseg
 from partclipseg.training.data import TrainingData
 from partclipseg.training.recipe import Recipe
 from partclipseg.vocabulary import Vocabulary
@@ -52,15 +57,28 @@ def squares() -> TrainingData:
     return TrainingData.split(Squares(), held_out=2, seed=0)
 
 
+@pytest.fixture(scope="session")
+def clipseg_directory(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Path:
+    """A random CLIPSeg of the size of `model_directory`, with its tokenizer: what a run starts from."""
+    torch.manual_seed(0)
+    values = PartCLIPSegConfig.from_pretrained(model_directory).to_dict()
+    values.pop("model_type")
+    directory = tmp_path_factory.mktemp("clipseg")
+    to_clipseg(CLIPSegBaseline(CLIPSegBaselineConfig(**values))).save_pretrained(directory)
+    AutoTokenizer.from_pretrained(model_directory).save_pretrained(directory)
+    return directory
+
+
 @pytest.fixture
-def recipe(model_directory: Path) -> Recipe:
-    return tiny_recipe(model_directory)
+def recipe(clipseg_directory: Path) -> Recipe:
+    return tiny_recipe(clipseg_directory)
 
 
 def tiny_recipe(start: Path | str, **changes: object) -> Recipe:
     recipe = Recipe(
-        dataset="own-data",
+        dataset="coco",
         start=str(start),
+        image_size=64,
         augmentation=Augmentation(crop_edge=None),
         held_out=2,
         steps=20,
@@ -73,3 +91,8 @@ def tiny_recipe(start: Path | str, **changes: object) -> Recipe:
         log_every=1,
     )
     return replace(recipe, **changes)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.fixture
+def squares_dataset() -> Squares:
+    return Squares()

@@ -1,0 +1,75 @@
+"""The published optimisation, figure by figure."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from partclipseg.errors import PartCLIPSegError
+from partclipseg.model.partclipseg import PartCLIPSegModel
+from partclipseg.training import optim
+
+
+def names_by_decay(model: nn.Module) -> dict[float, set[str]]:
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {
+        group["weight_decay"]: {names[id(parameter)] for parameter in group["params"]}
+        for group in optim.parameter_groups(model, 1e-4)
+    }
+
+
+def test_norms_embeddings_and_the_background_are_not_decayed(config) -> None:
+    model = PartCLIPSegModel(config)
+    model.train_published_parameters()
+    groups = names_by_decay(model)
+    assert groups.keys() == {0.0, 1e-4}
+    assert {name for name in groups[0.0] if "norm" not in name} == {
+        "background",
+        "clip.text_model.embeddings.token_embedding.weight",
+        "clip.text_model.embeddings.position_embedding.weight",
+    }
+    assert {"decoder.layers.0.norm1.weight", "decoder.layers.2.norm2.bias"} <= groups[0.0]
+    assert {"visual_adapter.down.weight", "decoder.film.mul.weight", "decoder.film.mul.bias"} <= groups[1e-4]
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert groups[0.0] | groups[1e-4] == trained
+
+
+def test_a_frozen_model_is_refused(config) -> None:
+    model = PartCLIPSegModel(config).requires_grad_(False)
+    with pytest.raises(PartCLIPSegError, match="nothing to train"):
+        optim.build_optimizer(model, 1e-4, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("step", "steps", "warmup", "expected"),
+    [
+        (0, 20_000, 0, 1.0),
+        (10_000, 20_000, 0, 0.5358867312681466),  # 0.5 ** 0.9
+        (19_999, 20_000, 0, 0.0001346086609098478),  # 0.00005 ** 0.9
+        (0, 100, 4, 0.25),
+        (1, 100, 4, 0.4954977417064171),  # 2/4 * 0.99 ** 0.9
+        (4, 100, 4, 0.9639269212585509),  # 0.96 ** 0.9
+    ],
+)
+def test_schedule_by_hand(step: int, steps: int, warmup: int, expected: float) -> None:
+    # rel: one power of doubles.
+    assert optim.polynomial_decay(step, steps, 0.9, warmup) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_learning_rate_is_set_for_every_group(config) -> None:
+    model = PartCLIPSegModel(config)
+    model.train_published_parameters()
+    optimizer = optim.build_optimizer(model, 1e-4, 1e-4)
+    optim.set_learning_rate(optimizer, 3e-5)
+    assert [group["lr"] for group in optimizer.param_groups] == [3e-5, 3e-5]
+
+
+def test_clipping_scales_all_gradients_together() -> None:
+    first, second = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))
+    first.grad, second.grad = torch.tensor([3.0, 0.0]), torch.tensor([4.0])
+    norm = optim.clip_gradients([first, second], 0.01)
+    assert norm.item() == 5.0
+    # abs: torch divides by norm + 1e-6.
+    assert first.grad.tolist() == pytest.approx([0.006, 0.0], abs=1e-7)
+    assert second.grad.tolist() == pytest.approx([0.008], abs=1e-7)

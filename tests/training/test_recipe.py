@@ -1,0 +1,84 @@
+"""Recipes: what is published, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from partclipseg.errors import UsageError
+from partclipseg.training.recipe import RECIPES, Recipe, Retention, own_data, partshapes, pascal
+
+BENCHMARKS = ("pascal", "ade20k", "part-imagenet")
+
+
+def test_every_setting_has_its_recipe() -> None:
+    expected = {f"{name}{kind}" for name in (*BENCHMARKS, "partshapes") for kind in ("", "-reference", "-clipseg")}
+    assert set(RECIPES) == {*expected, "own-data"}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_survives_yaml(name: str) -> None:
+    values = RECIPES[name]().to_dict()
+    assert yaml.safe_load(yaml.safe_dump(values, sort_keys=False)).keys() == values.keys()
+
+
+@pytest.mark.parametrize("name", [f"{name}{kind}" for name in BENCHMARKS for kind in ("", "-reference", "-clipseg")])
+def test_published_optimisation(name: str) -> None:
+    recipe = RECIPES[name]()
+    assert (recipe.steps, recipe.batch_size, recipe.seed) == (20_000, 8, 12345678)
+    assert (recipe.learning_rate, recipe.weight_decay, recipe.max_gradient_norm) == (1e-4, 1e-4, 0.01)
+    assert (recipe.decay_power, recipe.warmup_steps) == (0.9, 0)
+    assert recipe.augmentation.shortest_edge == (800, 800)
+    assert recipe.augmentation.max_size == 1333
+    assert recipe.start == "CIDAS/clipseg-rd64-refined"
+
+
+@pytest.mark.parametrize("name", [*BENCHMARKS, "partshapes"])
+def test_reference_recipes_take_every_departure_and_nothing_else(name: str) -> None:
+    intended, reference = RECIPES[name]().to_dict(), RECIPES[f"{name}-reference"]().to_dict()
+    changed = {key for key in intended if intended[key] != reference[key]}
+    assert changed == {
+        "merges", "reference_object_lookup", "train_background", "loss", "colour_order", "precision",
+    }  # fmt: skip
+    assert reference["loss"]["attention_control"] == "reference"
+    assert reference["loss"]["outside"] == "background"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps must be at least 1, not 0"),
+        ({"batch_size": 8, "gradient_accumulation": 3}, "cannot be split into 3 micro-batches"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"max_gradient_norm": -1.0}, "max_gradient_norm must be positive"),
+        ({"seed": -1}, "seed must not be negative"),
+        ({"warmup_steps": 20_000}, "must be less than the 20000 steps"),
+        ({"image_size": 0}, "image_size must be at least 1"),
+        ({"model": "clipseg", "merges": "random"}, "the CLIPSeg baseline merges nothing"),
+    ],
+)
+def test_values_that_no_run_can_have(changes: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        replace(pascal(), **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weight": -1.0}, "must not be negative"),
+        ({"weight": 1.0}, "no words"),
+        ({"words_per_step": 0}, "at least 1"),
+    ],
+)
+def test_retention_that_cannot_be(changes: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Retention(**changes)
+
+
+def test_scenes_in_memory_are_neither_cropped_nor_scaled() -> None:
+    recipe: Recipe = partshapes()
+    assert recipe.augmentation.crop_edge is None
+    assert recipe.augmentation.shortest_edge is None
+    assert own_data().augmentation.crop_edge is not None

@@ -97,6 +97,7 @@ def test_nothing_counted_gives_undefined_scores() -> None:
     scores = Evaluator(VOCABULARY).compute()
     assert scores.records == 0
     assert math.isnan(scores.all.iou)
+    assert math.isnan(scores.frequency_weighted_iou)
 
 
 def test_small_parts_are_those_below_the_area() -> None:

@@ -213,7 +213,7 @@ class Evaluate:
 
         first = next(iter(evaluators.values()))
         last_saved = time.monotonic()
-        batches = read_batches(dataset, photos, segmenter.model.config.image_size, self.batch_size, self.workers)
+        batches = read_batches(dataset, photos, segmenter.model.config.image_shape, self.batch_size, self.workers)
         try:
             with _progress(console) as progress:
                 task = progress.add_task("scoring", total=len(photos), note="")
@@ -262,7 +262,7 @@ class Evaluate:
         if self.dataset == "ade20k-part-234" and len({record.source.split for record in dataset.records}) == 1:
             reasons.append("the test records draw on the training and the validation files, and one is missing")
         if self.limit is not None:
-            reasons.append(f"only the first {self.limit} photos were scored")
+            reasons.append(f"only the first photos were scored (--limit {self.limit})")
         if self.vocabulary is not None:
             reasons.append("other words than the data set's own were asked for")
         if self.split != "test":

@@ -38,7 +38,7 @@ def make_examples(
     owners = {key: photo for photo in photos for key in _keys_of(photo, dataset, evaluator)}
     examples: dict[str, PhotoExample] = {}
     owning = list(dict.fromkeys(owners[key] for key in keys))
-    batches = read_batches(dataset, owning, segmenter.model.config.image_size, batch_size=1, workers=0)
+    batches = read_batches(dataset, owning, segmenter.model.config.image_shape, batch_size=1, workers=0)
     for photo, batch in zip(owning, batches, strict=True):
         image = dataset[photo.indices[0]].image
         for prediction in predict(segmenter, dataset.vocabulary, batch, [evaluator.protocol]):

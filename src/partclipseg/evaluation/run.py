@@ -45,7 +45,7 @@ class LabelledPhoto:
 
     key: str
     image: np.ndarray
-    """uint8 `[S, S, 3]`, RGB."""
+    """uint8 `[h, w, 3]`, RGB."""
     records: tuple[RecordLabels, ...]
 
     def whole(self) -> RecordLabels:
@@ -114,16 +114,16 @@ def is_scored(photo: PhotoRecords, dataset: FileDataset, evaluators: Evaluators)
 
 
 def read_batches(
-    dataset: FileDataset, photos: Sequence[PhotoRecords], image_size: int, batch_size: int, workers: int
+    dataset: FileDataset, photos: Sequence[PhotoRecords], image_shape: tuple[int, int], batch_size: int, workers: int
 ) -> Iterator[list[LabelledPhoto]]:
-    """Read photos in worker processes, in order.
+    """Read photos in worker processes, in order, and resize them to `image_shape`, height and width.
 
     Raises `UsageError` for a batch size below 1, and `PartCLIPSegError` in the reader's words for a file that
     cannot be read.
     """
     if batch_size < 1:
         raise UsageError(f"the batch size must be at least 1, not {batch_size}")
-    reader: Dataset[Any] = _Reader(dataset, photos, image_size)
+    reader: Dataset[Any] = _Reader(dataset, photos, image_shape)
     for batch in DataLoader(reader, batch_size=batch_size, num_workers=workers, collate_fn=list):
         for item in batch:
             if isinstance(item, PartCLIPSegError):
@@ -132,10 +132,10 @@ def read_batches(
 
 
 class _Reader(Dataset):
-    def __init__(self, dataset: FileDataset, photos: Sequence[PhotoRecords], image_size: int) -> None:
+    def __init__(self, dataset: FileDataset, photos: Sequence[PhotoRecords], image_shape: tuple[int, int]) -> None:
         self._dataset = dataset
         self._photos = photos
-        self._size = (image_size, image_size)
+        self._size = image_shape
 
     def __len__(self) -> int:
         return len(self._photos)

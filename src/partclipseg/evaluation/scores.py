@@ -175,7 +175,7 @@ def compute_scores(
         seen=seen_scores,
         unseen=unseen_scores,
         harmonic=_harmonic(seen_scores, unseen_scores),
-        frequency_weighted_iou=float(np.nansum(iou * counts.labelled) / max(1, counts.labelled.sum())),
+        frequency_weighted_iou=_weighted_mean(iou[has_labels], counts.labelled[has_labels]),
         small_parts=SmallPartScores(
             area=small_part_area,
             parts=number_of_small_parts,
@@ -226,6 +226,10 @@ def _small_part_counts(
 
 def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else math.nan
+
+
+def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> float:
+    return float(values @ weights / weights.sum()) if len(values) else math.nan
 
 
 def _harmonic(seen: SetScores, unseen: SetScores) -> SetScores:

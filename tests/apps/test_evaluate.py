@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from partclipseg.apps.cli import main
+
+PHOTOS = 6
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Photos of noise with index PNGs: cat's ear, cat's leg, dog's ear."""
+    root = tmp_path / "data"
+    for folder in ("images", "labels"):
+        (root / folder).mkdir(parents=True)
+    (root / "classes.txt").write_text("cat's ear\ncat's leg\ndog's ear\n")
+    generator = np.random.default_rng(0)
+    for index in range(PHOTOS):
+        size = (40 + 4 * index, 56)
+        Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8)).save(root / f"images/p{index}.png")
+        labels = np.full(size, 255, np.uint8)
+        labels[5:30, 5:30] = index % 3
+        labels[20:35, 20:50] = (index + 1) % 3
+        Image.fromarray(labels).save(root / f"labels/p{index}.png")
+    return root
+
+
+@pytest.fixture
+def arguments(model_directory: Path, root: Path) -> list[str]:
+    options = ["--dataset", "index-png", "--root", str(root), "--device", "cpu", "--workers", "0"]
+    return ["evaluate", str(model_directory), *options, "--batch-size", "1"]
+
+
+def scores_in(folder: Path) -> dict:
+    return json.loads((folder / "scores.json").read_text(encoding="utf-8"))["scores"]
+
+
+def test_report_of_every_protocol(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    pytest.importorskip("matplotlib")
+    output = tmp_path / "report"
+    assert main([*arguments, "--output", str(output)]) == 0
+    printed = capsys.readouterr().out
+    for text in ("Oracle-Obj", "Pred-All", "Strict", "mIoU", "Boundary IoU", "PartCLIPSegModel"):
+        assert text in printed
+    scores = scores_in(output)
+    assert set(scores) == {"oracle_obj", "pred_all", "strict"}
+    assert all(scores[protocol]["records"] == PHOTOS for protocol in scores)
+    names = {path.name for path in output.iterdir()}
+    assert names == {
+        "classes-oracle_obj.png", "classes-pred_all.png", "classes-strict.png", "photos", "photos.html", "report.md",
+        "scores-0.state", "scores.json",
+    }  # fmt: skip
+    assert len(list((output / "photos").iterdir())) == PHOTOS
+    markdown = (output / "report.md").read_text(encoding="utf-8")
+    assert "classes-strict.png" in markdown
+    assert "photos.html" in markdown
+
+
+def test_without_output_nothing_is_written(arguments: list[str], tmp_path: Path) -> None:
+    before = set(tmp_path.rglob("*"))
+    assert main([*arguments, "--protocol", "pred_all", "--boundary", "none"]) == 0
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_one_protocol_equals_its_share_of_all(arguments: list[str], tmp_path: Path) -> None:
+    arguments = [*arguments, "--limit", "2"]
+    assert main([*arguments, "--output", str(tmp_path / "all")]) == 0
+    for protocol in ("oracle_obj", "pred_all", "strict"):
+        assert main([*arguments, "--protocol", protocol, "--output", str(tmp_path / protocol)]) == 0
+        assert scores_in(tmp_path / protocol)[protocol] == scores_in(tmp_path / "all")[protocol]
+
+
+def test_stopped_and_started_again_it_continues(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from partclipseg.evaluation import run
+
+    assert main([*arguments, "--output", str(tmp_path / "whole")]) == 0
+    scored: list[str] = []
+    real_score = run.score
+
+    def score_until(stop: int):
+        def score(segmenter, vocabulary, photos, evaluators) -> None:
+            if len(scored) == stop:
+                raise KeyboardInterrupt
+            real_score(segmenter, vocabulary, photos, evaluators)
+            scored.extend(photo.key for photo in photos)
+
+        return score
+
+    stopped = [*arguments, "--output", str(tmp_path / "stopped")]
+    monkeypatch.setattr(run, "score", score_until(2))
+    assert main(stopped) == 130
+    assert not (tmp_path / "stopped" / "report.md").exists()
+    monkeypatch.setattr(run, "score", score_until(PHOTOS + 1))
+    capsys.readouterr()
+    assert main(stopped) == 0
+    assert "continuing: 2 of 6 photos are scored already" in capsys.readouterr().out
+    assert len(scored) == len(set(scored)) == PHOTOS
+    assert scores_in(tmp_path / "stopped") == scores_in(tmp_path / "whole")
+
+
+def test_state_of_other_options_is_refused(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main([*arguments, "--output", str(tmp_path / "out"), "--protocol", "strict"]) == 0
+    assert main([*arguments, "--output", str(tmp_path / "out"), "--protocol", "strict", "--boundary", "none"]) == 1
+    assert "other options (boundary: per_class then, none now)" in capsys.readouterr().err
+
+
+def test_broken_data_stop_it_in_the_words_of_check_data(
+    arguments: list[str], root: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (root / "images/p0.png").write_bytes(b"no picture")
+    Image.fromarray(np.zeros((5, 5), np.uint8)).save(root / "labels/p1.png")
+    Image.fromarray(np.full((48, 56), 7, np.uint8)).save(root / "labels/p2.png")
+    (root / "images/p3.png").unlink()
+    assert main(["check-data", "index-png", "--root", str(root)]) == 1
+    checked = " ".join(capsys.readouterr().out.split())
+    assert main(arguments) == 1
+    captured = capsys.readouterr()
+    assert "model:" not in captured.out  # it stopped before the model was loaded
+    lines = [line.strip() for line in captured.err.splitlines() if line.startswith("  ")]
+    assert len(lines) == 4
+    for name in ("images/p0.png", "labels/p1.png", "labels/p2.png", "images/p3."):
+        assert sum(name in line for line in lines) == 1
+    assert all(" ".join(line.split()) in checked for line in lines)
+
+
+def test_limit_and_other_words_are_remarked(arguments: list[str], tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    assert main([*arguments, "--limit", "2", "--vocabulary", "cat: ear, leg", "--output", str(output)]) == 0
+    text = (output / "report.md").read_text(encoding="utf-8")
+    assert "only the first photos were scored (--limit 2), other words than" in text
+    assert scores_in(output)["strict"]["records"] == 2
+    assert [item["name"] for item in scores_in(output)["strict"]["classes"]] == ["cat's ear", "cat's leg"]
+
+
+def test_without_matplotlib_the_rest_is_written(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert main([*arguments, "--output", str(tmp_path / "out"), "--protocol", "strict"]) == 0
+    assert "matplotlib is missing: pip install 'partclipseg[plots]'" in capsys.readouterr().out
+    assert (tmp_path / "out/report.md").is_file()
+    assert not list((tmp_path / "out").glob("classes-*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--batch-size", "0"], 2, "--batch-size must be at least 1, not 0"),
+        (["--limit", "0"], 2, "--limit must be at least 1, not 0"),
+        (["--workers", "-1"], 2, "--workers must be at least 0, not -1"),
+        (["--annotations", "a.json"], 2, "--annotations does not apply to index-png"),
+        (["--device", "nowhere"], 2, "nowhere"),
+        (["--protocol", "published"], 2, "published"),
+    ],
+)
+def test_wrong_options(
+    arguments: list[str], options: list[str], code: int, message: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert main([*arguments, *options]) == code
+    assert message in capsys.readouterr().err
+
+
+def test_a_directory_without_a_model_is_named(root: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["evaluate", str(root), "--dataset", "index-png", "--root", str(root), "--workers", "0"]) == 1
+    assert "no config.json" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dataset", "folder", "options"),
+    [
+        ("pascal-part-116", "PascalPart116", []),
+        ("ade20k-part-234", "ADE20KPart234", ["--limit", "1"]),
+        ("coco", "car_parts", ["--object", "car", "--limit", "4"]),
+    ],
+)
+def test_real_data(
+    dataset: str, folder: str, options: list[str], model_directory: Path, shared: Path, tmp_path: Path
+) -> None:
+    command = ["evaluate", str(model_directory), "--dataset", dataset, "--root", str(shared / "data" / folder)]
+    assert main([*command, *options, "--device", "cpu", "--workers", "0", "--output", str(tmp_path / "out")]) == 0
+    assert all(item["records"] > 0 for item in scores_in(tmp_path / "out").values())
+
+
+@pytest.mark.slow
+def test_two_processes_score_as_one(arguments: list[str], tmp_path: Path) -> None:
+    assert main([*arguments, "--output", str(tmp_path / "one")]) == 0
+    launch = ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "partclipseg.apps.cli"]
+    command = [sys.executable, "-m", *launch, *arguments, "--output", str(tmp_path / "two")]
+    subprocess.run(command, check=True, capture_output=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert scores_in(tmp_path / "two") == scores_in(tmp_path / "one")
+    assert [path.name for path in (tmp_path / "two").glob("*.state")] == ["scores-0.state"]

@@ -20,7 +20,7 @@ from partclipseg.data.sample import OUTSIDE, UNLABELLED, PartSample
 from partclipseg.errors import UsageError
 from partclipseg.vocabulary import CATALOGS, Vocabulary
 
-STILL = Augmentation(flip=0, crop_edge=None, brightness=0, contrast=0, saturation=0)
+STILL = Augmentation.none()
 CLASSES, OBJECTS = 6, 3
 
 
@@ -86,6 +86,17 @@ def test_paint_and_labels_agree_inside_every_region_after_scaling(config, seed, 
     np.testing.assert_array_equal(changed.image[inside], expected[inside])
     if scale >= 0.5:  # a square of 5 pixels is the smallest whose middle no border reaches
         assert inside.any()
+
+
+@given(configurations, seeds, st.sampled_from([(7, 5), (64, 64)]))
+def test_a_final_size_is_a_last_scaling(config, seed, size):
+    config = Augmentation(**{**vars(config), "shortest_edge": (20, 50)})
+    sample = blocks(seed, 33, 48, edge=6)
+    at_once = augment(sample, np.random.default_rng(seed), config, size=size)
+    then = augment(sample, np.random.default_rng(seed), config)
+    np.testing.assert_array_equal(at_once.image, resize_photo(then.image, size))
+    np.testing.assert_array_equal(at_once.part_labels, resize_labels(then.part_labels, size))
+    np.testing.assert_array_equal(at_once.object_labels, resize_labels(then.object_labels, size))
 
 
 @given(seeds, st.integers(0, 5), st.integers(0, 5))

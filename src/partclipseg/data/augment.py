@@ -19,7 +19,7 @@ from partclipseg.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What `augment` may do to a sample: flip, crop, scale, colours, in this order."""
+    """What `augment` may do to a sample: flip, crop, scale, colours, in this order; colours at the final size."""
 
     flip: float = 0.5
     """Probability of a horizontal flip."""
@@ -52,6 +52,11 @@ class Augmentation:
             raise UsageError(f"augmentation: shortest_edge must be two rising sizes, not {self.shortest_edge}")
         if self.crop_attempts < 1 or self.max_size < 1:
             raise UsageError("augmentation: crop_attempts and max_size must be at least 1")
+
+    @classmethod
+    def none(cls) -> Augmentation:
+        """Nothing changes."""
+        return cls(flip=0, crop_edge=None, brightness=0, contrast=0, saturation=0)
 
     @classmethod
     def published(cls) -> Augmentation:
@@ -91,24 +96,33 @@ def augment(
     generator: np.random.Generator,
     config: Augmentation,
     mirror: Mirror | None = None,
+    size: tuple[int, int] | None = None,
 ) -> PartSample:
-    """A changed copy of `sample`; its size may differ, its key stays.
+    """A changed copy of `sample`; its key stays.
 
-    `mirror` (`Mirror.of(vocabulary)`) exchanges left and right words on a flip.
+    `mirror` (`Mirror.of(vocabulary)`) exchanges left and right words on a flip. `size` is the (height, width) to end
+    with, whatever the aspect ratio; None leaves what crop and scale give.
     """
-    image, parts, objects = sample.image, sample.part_labels, sample.object_labels
-    if generator.random() < config.flip:
-        image, parts, objects = image[:, ::-1], parts[:, ::-1], objects[:, ::-1]
-        if mirror is not None and config.swap_left_right:
-            parts, objects = _look_up(mirror.classes, parts), _look_up(mirror.objects, objects)
+    image, parts = sample.image, sample.part_labels
+    # Every change of the geometry keeps rows and columns apart: the labels are looked up once, at the end.
+    rows, columns = (np.arange(edge) for edge in image.shape[:2])
+    flipped = generator.random() < config.flip
+    if flipped:
+        image, parts, columns = image[:, ::-1], parts[:, ::-1], columns[::-1]
     if config.crop_edge is not None:
         window = _crop_window(parts, generator, config)
-        image, parts, objects = image[window], parts[window], objects[window]
+        image, rows, columns = image[window], rows[window[0]], columns[window[1]]
+    sizes = [size] if size is not None else []
     if config.shortest_edge is not None:
         low, high = config.shortest_edge
-        size = scaled_size(parts.shape, int(generator.integers(low, high, endpoint=True)), config.max_size)
-        image = resize_photo(image, size)
-        parts, objects = resize_labels(parts, size), resize_labels(objects, size)
+        edge = int(generator.integers(low, high, endpoint=True))
+        sizes.insert(0, scaled_size(image.shape[:2], edge, config.max_size))
+    for height, width in sizes:
+        image = resize_photo(image, (height, width))
+        rows, columns = rows[_nearest(len(rows), height)], columns[_nearest(len(columns), width)]
+    parts, objects = (labels[rows][:, columns] for labels in (sample.part_labels, sample.object_labels))
+    if flipped and mirror is not None and config.swap_left_right:
+        parts, objects = _look_up(mirror.classes, parts), _look_up(mirror.objects, objects)
     image = _jitter_colours(image, generator, config)
     return PartSample(*map(np.ascontiguousarray, (image, parts, objects)), key=sample.key)
 
@@ -133,13 +147,16 @@ def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """`[H, W]` to `size`: the label under the centre of each new pixel, as `resize_photo` places them."""
     if labels.shape == size:
         return labels
-    rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new) for new, old in zip(size, labels.shape, strict=True))
-    return labels[rows[:, None], columns]
+    rows, columns = (_nearest(old, new) for old, new in zip(labels.shape, size, strict=True))
+    return labels[rows][:, columns]  # in two steps, each of which copies runs of memory
 
 
-def _crop_window(
-    parts: np.ndarray, generator: np.random.Generator, config: Augmentation
-) -> tuple[slice, slice] | slice:
+def _nearest(old: int, new: int) -> np.ndarray:
+    """int64 `[new]`: which of `old` pixels lies under the centre of each new one."""
+    return (2 * np.arange(new) + 1) * old // (2 * new)
+
+
+def _crop_window(parts: np.ndarray, generator: np.random.Generator, config: Augmentation) -> tuple[slice, slice]:
     assert config.crop_edge is not None
     areas = _areas(parts)
     labelled = areas > 0
@@ -149,7 +166,7 @@ def _crop_window(
         kept = _areas(parts[rows, columns], len(areas))
         if not labelled.any() or (kept[labelled] >= config.crop_keeps * areas[labelled]).any():
             return rows, columns
-    return slice(None)
+    return slice(None), slice(None)
 
 
 def _random_span(edge: int, share: float, generator: np.random.Generator) -> slice:
@@ -160,7 +177,8 @@ def _random_span(edge: int, share: float, generator: np.random.Generator) -> sli
 
 def _areas(parts: np.ndarray, size: int = 0) -> np.ndarray:
     """Pixels of each labelled class."""
-    return np.bincount(parts[parts >= 0], minlength=size)
+    # One further bin for UNLABELLED, which is -1: faster than taking the labelled pixels out.
+    return np.bincount(parts.ravel() + 1, minlength=size + 1)[1:]
 
 
 def _jitter_colours(image: np.ndarray, generator: np.random.Generator, config: Augmentation) -> np.ndarray:

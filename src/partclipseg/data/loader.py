@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from partclipseg.data.augment import Augmentation, Mirror, augment, resize_labels, resize_photo, sample_generator
+from partclipseg.data.augment import Augmentation, Mirror, augment, sample_generator
 from partclipseg.data.sample import PartSample
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.vocabulary import Vocabulary
@@ -208,7 +208,7 @@ class _TrainingRecords(Dataset):
         std: Sequence[float],
     ) -> None:
         self._dataset = dataset
-        self._augmentation = augmentation
+        self._augmentation = Augmentation.none() if augmentation is None else augmentation
         self._mirror = Mirror.of(dataset.vocabulary)
         self._size = (image_size, image_size)
         # uint8 to normalised float32 in one multiplication and one addition.
@@ -221,13 +221,12 @@ class _TrainingRecords(Dataset):
         except PartCLIPSegError as error:
             # Raised in a worker, it would reach the user as a page of traceback.
             return error
-        if self._augmentation is not None:
-            sample = augment(sample, sample_generator(*draw), self._augmentation, self._mirror)
-        photo = resize_photo(sample.image, self._size) * self._scale + self._shift
+        sample = augment(sample, sample_generator(*draw), self._augmentation, self._mirror, self._size)
+        photo = sample.image * self._scale + self._shift
         return (
             torch.from_numpy(photo.transpose(2, 0, 1).copy()),
-            torch.from_numpy(resize_labels(sample.part_labels, self._size).astype(np.int64)),
-            torch.from_numpy(resize_labels(sample.object_labels, self._size).astype(np.int64)),
+            torch.from_numpy(sample.part_labels.astype(np.int64)),
+            torch.from_numpy(sample.object_labels.astype(np.int64)),
             sample.key,
         )
 

@@ -73,7 +73,11 @@ class SceneArrays:
 
 
 def render_split(
-    split: Split, count: int, size: int = 128, directory: str | Path | None = None, workers: int | None = None
+    split: Split,
+    count: int,
+    size: int = 128,
+    directory: str | Path | None = None,
+    workers: int | None = None,
 ) -> SceneArrays:
     """Render the first ``count`` scenes of a split.
 
@@ -97,7 +101,9 @@ def render_split(
     if directory is None:
         with tempfile.TemporaryDirectory(prefix="partshapes-") as folder:
             _fill(Path(folder), split, count, size, workers)
-            return SceneArrays(**{name: np.load(Path(folder) / f"{name}.npy") for name in _NAMES}, split=split)
+            return SceneArrays(
+                **{name: np.load(Path(folder) / f"{name}.npy") for name in _NAMES}, split=split
+            )
 
     folder = Path(directory) / f"{split}-{count}x{size}-v{WORLD_VERSION}"
     if not folder.exists():
@@ -129,7 +135,9 @@ def _write(folder: Path, split: Split, count: int, size: int, workers: int) -> N
     try:
         unfinished.mkdir(parents=True)
         _fill(unfinished, split, count, size, workers)
-        (unfinished / _DESCRIPTION).write_text(json.dumps(_description(split, count, size)), encoding="utf-8")
+        (unfinished / _DESCRIPTION).write_text(
+            json.dumps(_description(split, count, size)), encoding="utf-8"
+        )
         try:
             unfinished.rename(folder)
         except OSError:
@@ -146,7 +154,9 @@ def _open(folder: Path, split: Split, count: int, size: int) -> SceneArrays:
         description = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _NAMES}
     except (OSError, ValueError) as error:
-        raise PartCLIPSegError(f"{folder} holds no complete scenes ({error}): delete it to render anew") from None
+        raise PartCLIPSegError(
+            f"{folder} holds no complete scenes ({error}): delete it to render anew"
+        ) from None
     expected = {name: (shape, np.dtype(dtype)) for name, (shape, dtype) in _shapes(count, size).items()}
     found = {name: (array.shape, array.dtype) for name, array in arrays.items()}
     if description != _description(split, count, size) or found != expected:
@@ -165,7 +175,9 @@ def _fill(folder: Path, split: Split, count: int, size: int, workers: int) -> No
     command = [sys.executable, "-m", __name__, str(folder), split]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     processes = [
-        subprocess.Popen([*command, str(rank), str(workers)], env=environment, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [*command, str(rank), str(workers)], env=environment, stderr=subprocess.PIPE, text=True
+        )
         for rank in range(workers)
     ]
     try:
@@ -213,7 +225,13 @@ def _encode(members: tuple[Instance, ...]) -> np.ndarray:
 def _decode(rows: np.ndarray) -> tuple[Instance, ...]:
     objects = partshapes_world().vocabulary.objects
     return tuple(
-        Instance(objects[word], (left, top, right, bottom), _COLOUR_WORDS[colour], SIZES[size], POSITIONS[position])
+        Instance(
+            objects[word],
+            (left, top, right, bottom),
+            _COLOUR_WORDS[colour],
+            SIZES[size],
+            POSITIONS[position],
+        )
         for word, colour, size, position, left, top, right, bottom in rows.tolist()
         if word >= 0
     )

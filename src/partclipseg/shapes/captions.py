@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from partclipseg.shapes.chance import Chance
@@ -32,7 +34,7 @@ def caption(scene: Scene, generator: np.random.Generator) -> str:
     chance = Chance(generator)
     order = sorted(scene.members, key=lambda _: chance())
     words = [chance.pick(_OPENINGS), _describe(order[0], chance)]
-    for before, member in zip(order, order[1:], strict=False):
+    for before, member in pairwise(order):
         words += [_link(before, member, chance), _describe(member, chance)]
     return " ".join(filter(None, words))
 
@@ -60,7 +62,19 @@ def words() -> list[str]:
     """Every word that captions, phrases, objects and parts can contain, sorted: a tokenizer is built from it."""
     vocabulary = partshapes_world().vocabulary
     texts = [*vocabulary.objects, *vocabulary.parts, *COLOURS, *SIZES, *POSITIONS]
-    texts += [*_OPENINGS, *_LINKS, *_PLACES.values(), _EMPTY, "a", "an", "left of", "right of", "above", "below", "of the"]
+    texts += [
+        *_OPENINGS,
+        *_LINKS,
+        *_PLACES.values(),
+        _EMPTY,
+        "a",
+        "an",
+        "left of",
+        "right of",
+        "above",
+        "below",
+        "of the",
+    ]
     return sorted({word for text in texts for word in text.split()})
 
 

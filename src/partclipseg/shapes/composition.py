@@ -7,12 +7,13 @@ the picture's size, so one scene can be rendered at any.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from partclipseg.shapes.chance import Chance
-from partclipseg.shapes.geometry import box, ellipse, limb, polygon, turn
+from partclipseg.shapes.geometry import Outline, box, ellipse, limb, polygon, turn
 from partclipseg.shapes.paint import COLOURS, Paint, colour, paint
 from partclipseg.shapes.pose import Pose
 from partclipseg.shapes.world import ShapeObject, World
@@ -25,7 +26,7 @@ _EXTENT = {1: (0.5, 1.05), 2: (0.36, 0.82), 3: (0.3, 0.66), 4: (0.26, 0.56)}
 class Composition:
     """Outlines in drawing order; the first is the background, which fills the picture."""
 
-    outlines: list[np.ndarray] = field(default_factory=list)
+    outlines: list[Outline] = field(default_factory=list)
     """complex128 `[n]` each, x to the right and y downwards; the picture is the unit square."""
     paints: list[Paint] = field(default_factory=list)
     parts: list[int] = field(default_factory=list)
@@ -36,7 +37,7 @@ class Composition:
     """Colour word of each outline."""
     objects: list[ShapeObject] = field(default_factory=list)
 
-    def add(self, outline: np.ndarray, paint: Paint, colour: str, part: int = -1, owner: int = -1) -> None:
+    def add(self, outline: Outline, paint: Paint, colour: str, part: int = -1, owner: int = -1) -> None:
         """Put one outline on top."""
         self.outlines.append(outline)
         self.paints.append(paint)
@@ -67,9 +68,17 @@ def compose_portrait(world: World, item: ShapeObject, chance: Chance) -> Composi
     """One object alone in its canonical pose, whole and upright, on a plain background."""
     scene = Composition()
     name = chance.pick(tuple(COLOURS))
-    scene.add(box(0, 0, 1, 1), paint((225, 225, 220), chance, 1.0, "plain"), name)
+    scene.add(box(0, 0, 1, 1), paint((225, 225, 220), chance, 1.0, "plain")._replace(rough=0.03), name)
     outlines, shapes = _figure(item, Pose())
-    _dress(scene, world, item, shapes, [0.5 + 0.5j + 0.86 * outline.conj() for outline in outlines], chance, 0.86)
+    _dress(
+        scene,
+        world,
+        item,
+        shapes,
+        [0.5 + 0.5j + 0.86 * outline.conj() for outline in outlines],
+        chance,
+        0.86,
+    )
     return scene
 
 
@@ -79,7 +88,9 @@ def _background(scene: Composition, chance: Chance) -> None:
     if chance() < 0.45:
         name, rgb = colour(chance)
         horizon, slope = chance.between(0.3, 0.85), chance.bell(0.1)
-        ground = polygon(complex(-0.1, horizon - slope), complex(1.1, horizon + slope), 1.1 + 1.1j, -0.1 + 1.1j)
+        ground = polygon(
+            complex(-0.1, horizon - slope), complex(1.1, horizon + slope), 1.1 + 1.1j, -0.1 + 1.1j
+        )
         scene.add(ground, paint(rgb, chance, 1.0), name)
     for _ in range(int(chance.between(2, 13))):
         _clutter(scene, chance, reach=0.45)
@@ -93,7 +104,9 @@ def _clutter(scene: Composition, chance: Chance, reach: float, thin: bool = Fals
     kind = chance()
     if thin or kind < 0.35:
         way = turn(360 * chance()) * (size + 0.15)
-        outline = limb(center - way, center + way, 0.005 + 0.1 * size * chance(), 0.005 + 0.1 * size * chance())
+        outline = limb(
+            center - way, center + way, 0.005 + 0.1 * size * chance(), 0.005 + 0.1 * size * chance()
+        )
     elif kind < 0.65:
         outline = ellipse(center, size, size * chance.between(0.4, 1), 360 * chance())
     else:
@@ -117,7 +130,7 @@ def _free_spot(placed: list[tuple[complex, float]], extent: float, chance: Chanc
     return best
 
 
-def _figure(item: ShapeObject, pose: Pose) -> tuple[list[np.ndarray], list[tuple[str, float]]]:
+def _figure(item: ShapeObject, pose: Pose) -> tuple[list[Outline], list[tuple[str, float]]]:
     """The posed outlines, centred and with a larger side of 1, and the part and tone of each."""
     shapes = item.draw(pose)
     points = np.concatenate([shape.outline for shape in shapes])
@@ -149,7 +162,7 @@ def _dress(
     world: World,
     item: ShapeObject,
     shapes: list[tuple[str, float]],
-    outlines: list[np.ndarray],
+    outlines: Sequence[Outline],
     chance: Chance,
     extent: float,
 ) -> None:

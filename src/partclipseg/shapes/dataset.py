@@ -44,7 +44,8 @@ class PartShapesDataset:
                 f"not {length} of {split!r} at {size}: render those"
             )
         world = partshapes_world()
-        self.split, self.size = split, size
+        self.split: Split = split
+        self.size = size
         self.vocabulary = choose_vocabulary(vocabulary, world.vocabulary, world.seen_vocabulary)
         self._length = length
         self._scenes = scenes
@@ -55,7 +56,9 @@ class PartShapesDataset:
 
     def __getitem__(self, index: int) -> PartSample:
         scene = self.scene(index)
-        return PartSample(scene.image, self._table.parts(scene.parts), self._table.objects(scene.objects), scene.key)
+        return PartSample(
+            scene.image, self._table.parts(scene.parts), self._table.objects(scene.objects), scene.key
+        )
 
     def __iter__(self) -> Iterator[PartSample]:
         return (self[index] for index in range(self._length))

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import cmath
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+
+Outline = NDArray[np.complexfloating[Any, Any]]
+"""complex128 `[n]`: corners of a closed line."""
 
 _SIDES = 22
-_CIRCLE = np.array([cmath.rect(1, 2 * math.pi * k / _SIDES) for k in range(_SIDES)])
-_ARC = np.array([cmath.rect(1, math.pi * (k / 7 - 0.5)) for k in range(8)])  # right half circle
+_CIRCLE: Outline = np.array([cmath.rect(1, 2 * math.pi * k / _SIDES) for k in range(_SIDES)])
+_ARC: Outline = np.array([cmath.rect(1, math.pi * (k / 7 - 0.5)) for k in range(8)])  # right half circle
 _QUARTER = np.array([cmath.rect(1, math.pi * k / 8) for k in range(5)])
 _STEPS = [k / 9 for k in range(10)]
 
@@ -31,6 +35,15 @@ def _bezier(degree: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 _BEZIER = {degree: _bezier(degree) for degree in (2, 3)}
+_SPLINE = [
+    (
+        -0.5 * t + t * t - 0.5 * t**3,
+        1 - 2.5 * t * t + 1.5 * t**3,
+        0.5 * t + 2 * t * t - 1.5 * t**3,
+        0.5 * t**3 - 0.5 * t * t,
+    )
+    for t in (0.0, 0.25, 0.5, 0.75)
+]
 _TAPER = np.array(_STEPS)
 
 
@@ -39,8 +52,8 @@ class Shape(NamedTuple):
 
     part: str
     """Part word that its pixels are labelled with."""
-    outline: np.ndarray
-    """complex128 `[n]`."""
+    outline: Outline
+    """Closed, without repeating the first point."""
     tone: float = 1.0
     """Brightness against the part's colour: below 1 darker, above 1 nearer to white."""
 
@@ -50,7 +63,7 @@ def turn(degrees: float) -> complex:
     return cmath.rect(1.0, math.radians(degrees))
 
 
-def ellipse(center: complex, rx: float, ry: float | None = None, degrees: float = 0.0) -> np.ndarray:
+def ellipse(center: complex, rx: float, ry: float | None = None, degrees: float = 0.0) -> Outline:
     """Ellipse with half axes ``rx`` and ``ry`` (a circle without the latter), turned by ``degrees``."""
     if ry is None or ry == rx:
         return center + rx * _CIRCLE
@@ -58,15 +71,17 @@ def ellipse(center: complex, rx: float, ry: float | None = None, degrees: float 
     return center + (turn(degrees) * flat if degrees else flat)
 
 
-def limb(start: complex, end: complex, start_radius: float, end_radius: float | None = None) -> np.ndarray:
+def limb(start: complex, end: complex, start_radius: float, end_radius: float | None = None) -> Outline:
     """A stick with round ends that tapers from one radius to the other."""
     direction = end - start
     direction = direction / abs(direction) if direction else 1
     end_radius = start_radius if end_radius is None else end_radius
-    return np.concatenate((start - (start_radius * direction) * _ARC, end + (end_radius * direction) * _ARC))
+    return np.concatenate(
+        (start - (start_radius * direction) * _ARC, end + (end_radius * direction) * _ARC)
+    )
 
 
-def ribbon(controls: tuple[complex, ...], start_width: float, end_width: float) -> np.ndarray:
+def ribbon(controls: tuple[complex, ...], start_width: float, end_width: float) -> Outline:
     """A band of changing width along the Bézier curve of 3 or 4 control points."""
     values, slopes = _BEZIER[len(controls) - 1]
     path = (values * controls).sum(axis=1)
@@ -75,17 +90,19 @@ def ribbon(controls: tuple[complex, ...], start_width: float, end_width: float) 
     return np.concatenate((path + normal, (path - normal)[::-1]))
 
 
-def box(left: float, bottom: float, right: float, top: float) -> np.ndarray:
+def box(left: float, bottom: float, right: float, top: float) -> Outline:
     """An upright rectangle."""
-    return np.array((complex(left, bottom), complex(right, bottom), complex(right, top), complex(left, top)))
+    return np.array(
+        (complex(left, bottom), complex(right, bottom), complex(right, top), complex(left, top))
+    )
 
 
-def polygon(*corners: complex) -> np.ndarray:
+def polygon(*corners: complex) -> Outline:
     """Straight lines from corner to corner."""
     return np.array(corners, dtype=np.complex128)
 
 
-def rounded(left: float, bottom: float, right: float, top: float, radius: float) -> np.ndarray:
+def rounded(left: float, bottom: float, right: float, top: float, radius: float) -> Outline:
     """An upright rectangle with round corners."""
     quarter = radius * _QUARTER
     return np.concatenate(
@@ -98,20 +115,16 @@ def rounded(left: float, bottom: float, right: float, top: float, radius: float)
     )
 
 
-def smooth(*corners: complex) -> np.ndarray:
+def smooth(*corners: complex) -> Outline:
     """A closed curve through the corners (Catmull-Rom, four points from corner to corner)."""
-    p1 = np.array(corners, dtype=np.complex128)
-    p0, p2, p3 = np.roll(p1, 1), np.roll(p1, -1), np.roll(p1, -2)
-    points = np.empty((len(p1), 4), dtype=np.complex128)
-    for k in range(4):
-        t = k / 4
-        a, b = -0.5 * t + t * t - 0.5 * t**3, 1 - 2.5 * t * t + 1.5 * t**3
-        c, d = 0.5 * t + 2 * t * t - 1.5 * t**3, -0.5 * t * t + 0.5 * t**3
-        points[:, k] = a * p0 + b * p1 + c * p2 + d * p3
+    ring = np.array((corners[-1], *corners, corners[0], corners[1]), dtype=np.complex128)
+    points = np.empty((len(corners), 4), dtype=np.complex128)
+    for k, (a, b, c, d) in enumerate(_SPLINE):
+        points[:, k] = a * ring[:-3] + b * ring[1:-2] + c * ring[2:-1] + d * ring[3:]
     return points.reshape(-1)
 
 
-def star(center: complex, radius: float, bumps: int, depth: float) -> np.ndarray:
+def star(center: complex, radius: float, bumps: int, depth: float) -> Outline:
     """A closed cloud or zigzag outline: every second corner lies ``depth`` (a share of the radius) further in."""
     return np.array(
         [center + cmath.rect(radius * (1 - depth * (k % 2)), math.pi * k / bumps) for k in range(2 * bumps)]

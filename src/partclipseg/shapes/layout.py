@@ -51,7 +51,10 @@ def write_layout(root: str | Path, split: Split, count: int, size: int = 128) ->
             parts = np.where(scene.parts < 0, NO_PART, scene.parts).astype(np.uint16)
             objects = np.where(scene.objects < 0, NO_OBJECT, scene.objects).astype(np.uint8)
             for folder, pixels in zip(_FOLDERS, (scene.image, parts, objects), strict=True):
-                _write(root / folder / f"{name}.png", lambda path, pixels=pixels: Image.fromarray(pixels).save(path, "PNG"))
+                _write(
+                    root / folder / f"{name}.png",
+                    lambda path, pixels=pixels: Image.fromarray(pixels).save(path, "PNG"),
+                )
         text = json.dumps(description, indent=1)
         _write(root / "world.json", lambda path: path.write_text(text, encoding="utf-8"))
     except OSError as error:
@@ -92,14 +95,20 @@ class PartShapesFolder:
     def __iter__(self) -> Iterator[PartSample]:
         return (self[index] for index in range(len(self)))
 
-    def _labels(self, folder: str, name: str, mode: str, none: int, count: int, image: np.ndarray) -> np.ndarray:
+    def _labels(
+        self, folder: str, name: str, mode: str, none: int, count: int, image: np.ndarray
+    ) -> np.ndarray:
         path = self.root / folder / f"{name}.png"
         labels = self._read(folder, name, mode).astype(np.int32)
         if labels.shape != image.shape[:2]:
-            raise PartCLIPSegError(f"{path} is {_extent(labels)} pixels, its picture {_extent(image)}: write it anew")
+            raise PartCLIPSegError(
+                f"{path} is {_extent(labels)} pixels, its picture {_extent(image)}: write it anew"
+            )
         labels[labels == none] = -1
         if labels.max() >= count:
-            raise PartCLIPSegError(f"{path} has the label {labels.max()}, but world.json knows {count} classes")
+            raise PartCLIPSegError(
+                f"{path} has the label {labels.max()}, but world.json knows {count} classes"
+            )
         return labels
 
     def _read(self, folder: str, name: str, mode: str) -> np.ndarray:
@@ -107,10 +116,14 @@ class PartShapesFolder:
         try:
             with Image.open(path) as picture:
                 if picture.mode != mode:
-                    raise PartCLIPSegError(f"{path} is a picture of mode {picture.mode}, expected {mode}: write it anew")
+                    raise PartCLIPSegError(
+                        f"{path} is a picture of mode {picture.mode}, expected {mode}: write it anew"
+                    )
                 return np.array(picture)
         except FileNotFoundError:
-            raise PartCLIPSegError(f"{path} is missing: write the split anew or take {name} out of world.json") from None
+            raise PartCLIPSegError(
+                f"{path} is missing: write the split anew or take {name} out of world.json"
+            ) from None
         except (OSError, SyntaxError) as error:
             raise PartCLIPSegError(f"{path} cannot be read ({error}): write it anew") from None
 

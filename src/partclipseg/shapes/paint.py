@@ -59,11 +59,13 @@ class Paint(NamedTuple):
         """The same, darker (below 1) or nearer to white (above 1)."""
         if tone == 1:
             return self
-        if tone < 1:
-            return Paint(*(tone * value for value in self[:6]), *self[6:])
-        keep = 2 - tone
-        base = (255 - keep * (255 - value) for value in self[:3])
-        return Paint(*base, *(keep * value for value in self[3:6]), *self[6:])
+        keep, white = (tone, 0.0) if tone < 1 else (2 - tone, 255 * (tone - 1))
+        red, green, blue, red_step, green_step, blue_step, *texture = self
+        return Paint(
+            white + keep * red, white + keep * green, white + keep * blue,
+            keep * red_step, keep * green_step, keep * blue_step,
+            *texture,
+        )  # fmt: skip
 
 
 def colour(chance: Chance) -> tuple[str, RGB]:
@@ -96,8 +98,23 @@ def paint(rgb: RGB, chance: Chance, extent: float, kind: str | None = None) -> P
     way = way * min(26.0, chance.between(4, 13) / (extent + 0.05))
     if draw < 0.8:  # stripes
         width = chance.between(0.015, 0.09)
-        return Paint(red, green, blue, *steps, way.real, way.imag, start, 0, 0, 0.5, width, 18, rough, relief)
+        return Paint(
+            red, green, blue, *steps, way.real, way.imag, start, 0, 0, 0.5, width, 18, rough, relief
+        )
     width = chance.between(0.04, 0.12)
     return Paint(
-        red, green, blue, *steps, way.real, way.imag, start, -way.imag, way.real, second, width, 18, rough, relief
+        red,
+        green,
+        blue,
+        *steps,
+        way.real,
+        way.imag,
+        start,
+        -way.imag,
+        way.real,
+        second,
+        width,
+        18,
+        rough,
+        relief,
     )

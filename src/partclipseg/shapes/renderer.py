@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw
 from partclipseg.errors import UsageError
 from partclipseg.shapes.chance import Chance, scene_generator
 from partclipseg.shapes.composition import Composition, compose, compose_portrait
+from partclipseg.shapes.geometry import Outline
 from partclipseg.shapes.scene import SPLITS, Instance, Scene, Split
 from partclipseg.shapes.shading import shade
 from partclipseg.shapes.world import ShapeObject, World, partshapes_world
@@ -63,7 +64,9 @@ def render_portrait(word: str, size: int = 128, seed: int = 0) -> Scene:
     chance = Chance(generator)
     item = world.objects_by_word.get(word)
     if item is None:
-        raise UsageError(f"PartShapes has no object {word!r}: choose one of {', '.join(world.vocabulary.objects)}")
+        raise UsageError(
+            f"PartShapes has no object {word!r}: choose one of {', '.join(world.vocabulary.objects)}"
+        )
     composition = compose_portrait(world, item, chance)
     return _render(world, composition, chance, generator, size, f"portrait/{word}", plain=True)
 
@@ -94,29 +97,32 @@ def _render(
         raise UsageError(f"scenes of {size} pixels cannot be rendered: choose a size between 16 and 4096")
     ids, boxes = _draw(composition.outlines, 2 * size)
     image = shade(ids, composition.paints, boxes, chance, generator, plain)
-    ids = ids[::2, ::2]
+    ids = ids[::2, ::2].astype(np.intp)
     parts = np.array(composition.parts, dtype=np.int16)
     owners = np.array(composition.owners, dtype=np.int8)
     members, ranks = _members(world, composition, ids, owners)
     object_of = np.array([world.label[item.word] for item in composition.objects] + [-1], dtype=np.int8)
     return Scene(
         image=image,
-        parts=parts[ids],
-        objects=object_of[owners][ids],
-        instances=ranks[owners][ids],
+        parts=parts.take(ids),
+        objects=object_of[owners].take(ids),
+        instances=ranks[owners].take(ids),
         members=members,
         key=key,
     )
 
 
-def _draw(outlines: list[np.ndarray], pixels: int) -> tuple[np.ndarray, np.ndarray]:
+def _draw(outlines: list[Outline], pixels: int) -> tuple[np.ndarray, np.ndarray]:
     """Outline numbers, uint8 `[pixels, pixels]`, and the boxes of the outlines, float32 `[4, n]`."""
     points = np.concatenate(outlines)
     counts = [len(outline) for outline in outlines]
     starts = np.concatenate(([0], np.cumsum(counts[:-1])))
     x, y = points.real, points.imag
     boxes = np.stack(
-        [edge.reduceat(values, starts) for edge, values in ((np.minimum, x), (np.minimum, y), (np.maximum, x), (np.maximum, y))]
+        [
+            edge.reduceat(values, starts)
+            for edge, values in ((np.minimum, x), (np.minimum, y), (np.maximum, x), (np.maximum, y))
+        ]
     ).astype(np.float32)
     flat = (points * pixels).view(np.float64).tolist()
     canvas = Image.new("L", (pixels, pixels))
@@ -135,12 +141,13 @@ def _members(
     areas = np.bincount(ids.reshape(-1), minlength=len(owners))
     size = len(ids)
     found: list[tuple[int, int, Instance]] = []
+    owner_map = owners.take(ids)
     for owner, item in enumerate(composition.objects):
         mine = np.flatnonzero(owners == owner)
-        area = int(areas[mine].sum())
+        area = int(areas.take(mine).sum())
         if area < _VISIBLE * size * size:
             continue
-        shown = (ids >= mine[0]) & (ids <= mine[-1])
+        shown = owner_map == owner
         columns, rows = np.flatnonzero(shown.any(axis=0)), np.flatnonzero(shown.any(axis=1))
         left, top, right, bottom = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
         by_colour: dict[str, int] = {}

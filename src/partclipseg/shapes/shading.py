@@ -51,17 +51,20 @@ def shade(
     relief = _relief(table[_FIELDS["relief"]], boxes, light)
     cloud = _cloud(size, 3 + int(18 * chance() * chance()), generator)
 
-    corners = [ids[i::2, j::2].reshape(-1) for i in (0, 1) for j in (0, 1)]
+    corners = [np.ascontiguousarray(ids[i::2, j::2]).reshape(-1) for i in (0, 1) for j in (0, 1)]
     first = corners[0]
-    edge = np.flatnonzero((first != corners[1]) | (first != corners[2]) | (first != corners[3]))
-    which = np.concatenate([first, *(corner[edge] for corner in corners[1:])]).astype(np.intp)
-    place = np.concatenate([np.arange(size * size), edge, edge, edge])
-    colours = _paint(which, x[place], y[place], cloud[place], table, relief)  # [3, S² + 3E]
+    mixed = (first != corners[1]) | (first != corners[2]) | (first != corners[3])
+    edge = np.flatnonzero(mixed)
+    which = np.concatenate([first, *(corner.take(edge) for corner in corners[1:])], dtype=np.intp)
+    # The other three samples of an edge pixel share the place of the first.
+    x_all, y_all, cloud_all = (np.concatenate([v, *3 * (v.take(edge),)]) for v in (x, y, cloud))
+    colours = _paint(which, x_all, y_all, cloud_all, table, relief)
 
-    picture = colours[:, : size * size]
-    line = 1 - max(0.0, chance.between(-0.15, 0.55))  # how dark the lines between outlines are
-    blended = picture[:, edge] + colours[:, size * size :].reshape(3, 3, -1).sum(axis=1)
-    picture[:, edge] = blended * np.float32(0.25 * line)
+    picture = colours[:, : size * size]  # [3, S²]; behind it lie [3, 3E]
+    blended = picture.take(edge, axis=1) + colours[:, size * size :].reshape(3, 3, -1).sum(axis=1)
+    picture[:, edge] = blended * np.float32(0.25)
+    darkness = np.float32(max(0.0, chance.between(-0.15, 0.55)))
+    picture[:, np.flatnonzero(_lines(mixed, first, size))] *= 1 - darkness
     picture *= _lighting(x, y, light, chance, plain)
     np.clip(picture, 0, 255, out=picture)
     image = np.empty((size * size, 3), dtype=np.uint8)
@@ -79,6 +82,14 @@ def _relief(strength: np.ndarray, boxes: np.ndarray, light: complex) -> tuple[np
     return 1 - a * (left + right) / 2 - b * (top + bottom) / 2, a, b
 
 
+def _lines(mixed: np.ndarray, first: np.ndarray, size: int) -> np.ndarray:
+    """Pixels on the border between two outlines, bool `[S²]`."""
+    lines, ids = mixed.reshape(size, size), first.reshape(size, size)
+    lines[:, :-1] |= ids[:, :-1] != ids[:, 1:]
+    lines[:-1] |= ids[:-1] != ids[1:]
+    return mixed
+
+
 def _cloud(size: int, cells: int, generator: np.random.Generator) -> np.ndarray:
     """Smooth noise around 0, float32 `[size²]` within ± 1."""
     coarse = np.frombuffer(generator.bytes(cells * cells), dtype=np.uint8).reshape(cells, cells)
@@ -87,7 +98,12 @@ def _cloud(size: int, cells: int, generator: np.random.Generator) -> np.ndarray:
 
 
 def _paint(
-    which: np.ndarray, x: np.ndarray, y: np.ndarray, cloud: np.ndarray, table: np.ndarray, relief: tuple[np.ndarray, ...]
+    which: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    cloud: np.ndarray,
+    table: np.ndarray,
+    relief: tuple[np.ndarray, ...],
 ) -> np.ndarray:
     """Colour of every sample, float32 `[3, n]`."""
 

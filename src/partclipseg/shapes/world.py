@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any
 
 from partclipseg.shapes.figures import furniture, sea, things, vehicles
@@ -99,8 +99,9 @@ class World:
 
 @cache
 def partshapes_world() -> World:
-    """The built-in world: 56 objects of nine families, 11 of them unseen."""
-    return World(tuple([*_animals(), *_birds(), *_sea_and_insects(), *_people(), *_vehicles(), *_indoors(), *_outdoors()]))
+    """The built-in world: 56 objects of ten families, 11 of them unseen."""
+    groups = (_animals(), _birds(), _sea_and_insects(), _people(), _vehicles(), _indoors(), _outdoors())
+    return World(tuple(chain.from_iterable(groups)))
 
 
 def _animals() -> Iterator[ShapeObject]:
@@ -200,7 +201,9 @@ def _people() -> Iterator[ShapeObject]:
     yield person("queen", "head crown hair eye torso arm hand skirt", unseen=True, long_hair=True)
 
 
-def _thing(family: str, word: str, parts: str, draw: Callable[[Pose], list[Shape]], unseen: bool = False) -> ShapeObject:
+def _thing(
+    family: str, word: str, parts: str, draw: Callable[[Pose], list[Shape]], unseen: bool = False
+) -> ShapeObject:
     return ShapeObject(word, family, tuple(parts.split()), draw, unseen)
 
 

@@ -38,10 +38,17 @@ class Bird:
         spread = pose.chance(self.wings_up)
         shapes: list[Shape] = []
         if spread:
-            shapes.append(self._wing(pose, lean, FAR, 35))
+            shapes.append(self._wing(pose, lean, FAR, 95))
         shapes += self._leg(pose, -0.05, FAR, pose.between(2, 26))
         shapes += self._tail(pose, lean)
-        body = smooth(-half, -0.5 * half + 0.85j * radius, 0.45 * half + 0.95j * radius, half * 1.02, 0.4 * half - 1j * radius, -0.5 * half - 0.75j * radius)
+        body = smooth(
+            -half,
+            -0.5 * half + 0.85j * radius,
+            0.45 * half + 0.95j * radius,
+            half * 1.02,
+            0.4 * half - 1j * radius,
+            -0.5 * half - 0.75j * radius,
+        )
         shapes += self._leg(pose, 0.06, 0.95, pose.between(-22, 2))
 
         breast = complex(half * 0.72, radius * 0.3) * lean
@@ -49,7 +56,16 @@ class Bird:
         rise = (self.neck + 0.07) * turn(72 + bend)
         face = breast + rise + self.neck_bow * 0.35
         if self.neck_bow:
-            neck = ribbon((breast - 0.03, breast + 0.45 * rise + self.neck_bow, face - self.neck_bow * 1.5 - 0.15 * rise + 0.25j * self.neck, face), self.neck_width * 1.5, self.neck_width * 0.7)
+            neck = ribbon(
+                (
+                    breast - 0.03,
+                    breast + 0.45 * rise + self.neck_bow,
+                    face - self.neck_bow * 1.5 - 0.15 * rise + 0.25j * self.neck,
+                    face,
+                ),
+                self.neck_width * 1.5,
+                self.neck_width * 0.7,
+            )
         else:
             neck = limb(breast, face, self.neck_width * 0.75, self.neck_width * 0.5)
         shapes += [Shape("neck", neck), Shape("body", body * lean)]
@@ -57,22 +73,35 @@ class Bird:
             shapes.append(Shape("head", limb(breast - 0.02, face, self.head * 0.85, self.head * 0.9)))
         nod = turn(pose.between(-14, 10))
         shapes += self._face(face, nod)
-        shapes.append(self._wing(pose, lean, 0.85, 60) if spread else self._folded(pose, lean))
+        shapes.append(self._wing(pose, lean, 0.85, 125) if spread else self._folded(pose, lean))
         return [shape for shape in shapes if shape.part in self.parts]
 
     def _face(self, face: complex, nod: complex) -> list[Shape]:
         size, beak = self.head, self.beak
         shapes = []
         if "comb" in self.parts:
-            bumps = [ellipse(face + (x + 1j * y) * size * nod, 0.4 * size, 0.5 * size) for x, y in ((-0.6, 0.8), (0, 1.1), (0.55, 0.9))]
+            bumps = [
+                ellipse(face + (x + 1j * y) * size * nod, 0.4 * size, 0.5 * size)
+                for x, y in ((-0.6, 0.8), (0, 1.1), (0.55, 0.9))
+            ]
             shapes += [Shape("comb", bump, 1.1) for bump in bumps]
         front = 0.72 * size
         if self.beak_kind == "flat":
-            outline = smooth(front + 0.45j * size, front + 0.5 * beak + 0.05j * size, front + beak + 0.05j * size, front + beak - 0.3j * size, front - 0.45j * size)
+            outline = smooth(
+                front + 0.45j * size,
+                front + 0.5 * beak + 0.05j * size,
+                front + beak + 0.05j * size,
+                front + beak - 0.3j * size,
+                front - 0.45j * size,
+            )
         elif self.beak_kind == "short":
             outline = polygon(front + 0.4j * size, front + beak - 0.1j * size, front - 0.4j * size)
         else:
-            outline = ribbon((front - 0.05, front + 0.75 * beak, front + 0.75 * beak - 0.9j * beak), 0.85 * size, 0.15 * size)
+            outline = ribbon(
+                (front - 0.05, front + 0.75 * beak, front + 0.75 * beak - 0.9j * beak),
+                0.85 * size,
+                0.15 * size,
+            )
         shapes.append(Shape("beak", face + outline * nod, 0.9))
         shapes.append(Shape("head", ellipse(face, size, size * 0.92)))
         return shapes + eye(face + (0.3 + 0.2j) * size * nod, max(0.026, 0.23 * size))
@@ -89,7 +118,11 @@ class Bird:
         ]
         if self.leg < 0.25:
             web = polygon(ankle + 0.05j, ankle + 0.16 - 0.02j, ankle + 0.11 - 0.035j, ankle - 0.04 - 0.025j)
-            return [*(shape._replace(part="foot") for shape in shapes if "leg" not in self.parts), *shapes, Shape("foot", web, tone)]
+            return [
+                *(shape._replace(part="foot") for shape in shapes if "leg" not in self.parts),
+                *shapes,
+                Shape("foot", web, tone),
+            ]
         toes = [limb(ankle, ankle + way, 0.03, 0.018) for way in (0.14 - 0.02j, -0.07 - 0.02j)]
         return shapes + [Shape("foot", toe, 0.9 * tone) for toe in toes]
 
@@ -99,24 +132,52 @@ class Bird:
             shapes = []
             for k in range(3):
                 way = turn(150 - 28 * k + pose.between(-8, 8))
-                shapes.append(Shape("tail", (root + ribbon((0.05, 0.28 * way, 0.33 * way - 0.16 + 0.02j), 0.15, 0.05)) * lean, 0.8 + 0.15 * k))
+                shapes.append(
+                    Shape(
+                        "tail",
+                        (root + ribbon((0.05, 0.28 * way, 0.33 * way - 0.16 + 0.02j), 0.15, 0.05)) * lean,
+                        0.8 + 0.15 * k,
+                    )
+                )
             return shapes
         fan = turn(pose.between(-12, 14))
-        return [Shape("tail", (root + polygon(0.1 + 0.1j, -0.2 + 0.1j, -0.23 - 0.0j, 0.08 - 0.07j) * fan) * lean, 0.8)]
+        return [
+            Shape(
+                "tail",
+                (root + polygon(0.1 + 0.1j, -0.2 + 0.1j, -0.23 - 0.0j, 0.08 - 0.07j) * fan) * lean,
+                0.8,
+            )
+        ]
 
     def _folded(self, pose: Pose, lean: complex) -> Shape:
         half, radius = self.length / 2, self.thickness / 2
         droop = turn(pose.between(-8, 8))
-        outline = smooth(0.5 * half + 0.25j * radius, 0.1 * half + 0.65j * radius, -0.95 * half + 0.2j * radius, -0.45 * half - 0.35j * radius, 0.25 * half - 0.4j * radius)
+        outline = smooth(
+            0.5 * half + 0.25j * radius,
+            0.1 * half + 0.65j * radius,
+            -0.95 * half + 0.2j * radius,
+            -0.45 * half - 0.35j * radius,
+            0.25 * half - 0.4j * radius,
+        )
         return Shape("wing", outline * droop * lean, 0.78)
 
     def _wing(self, pose: Pose, lean: complex, tone: float, degrees: float) -> Shape:
-        lift = turn(degrees + pose.between(-25, 40))
         span = self.length * 0.95
-        outline = polygon(-0.16, 0.13, span * 0.55 + 0.16j, span * (1 + 0.1j), span * 0.9 - 0.08j, span * 0.75 + 0.0j, span * 0.68 - 0.15j, span * 0.5 - 0.08j, span * 0.4 - 0.2j)
-        shoulder = complex(0.02, 0.2 * self.thickness)
-        # The blade points up and back: reflected, so that the feathers trail towards the tail.
-        return Shape("wing", (shoulder - (outline * lift).conj() * -1j * 1j) * lean, tone)
+        # Along the real axis, the leading edge below it, feathers that get shorter towards the body above it.
+        leading = (-0.05 - 0.08j, 0.12 - 0.13j, 0.6 * span - 0.15j, span - 0.02j)
+        trailing = (
+            0.8 * span + 0.1j,
+            0.7 * span + 0.03j,
+            0.6 * span + 0.17j,
+            0.48 * span + 0.09j,
+            0.32 * span + 0.2j,
+            0.2 * span + 0.12j,
+            0.16j,
+        )
+        lift = turn(degrees + pose.between(-25, 20))
+        return Shape(
+            "wing", (complex(0.0, 0.15 * self.thickness) + smooth(*leading, *trailing) * lift) * lean, tone
+        )
 
 
 @dataclass(frozen=True)
@@ -136,7 +197,10 @@ class UprightBird:
         shapes: list[Shape] = []
         for side in (-1, 1):
             spot = complex(0.5 * half * side, -0.46 * self.height)
-            toes = [limb(spot + 0.03j, spot + way, 0.042, 0.025) for way in (0.1 * side - 0.03j, -0.05j, -0.06 * side - 0.03j)]
+            toes = [
+                limb(spot + 0.03j, spot + way, 0.042, 0.025)
+                for way in (0.1 * side - 0.03j, -0.05j, -0.06 * side - 0.03j)
+            ]
             shapes += [Shape("foot", toe, 0.9) for toe in toes]
         if "tail" in self.parts:
             shapes.append(Shape("tail", polygon(-0.1 - 0.3j, 0.1 - 0.3j, 0.2 - 0.5j, -0.2 - 0.5j), 0.7))
@@ -149,13 +213,21 @@ class UprightBird:
             if self.flipper:
                 wing = ellipse(-0.24j, 0.09, 0.27) * turn(flap + 6) + root
             else:
-                wing = smooth(-0.08 + 0.06j, 0.08 + 0.02j, 0.1 - 0.25j, -0.02 - 0.5j, -0.13 - 0.2j) * turn(flap * 0.8) + root
+                wing = (
+                    smooth(-0.08 + 0.06j, 0.08 + 0.02j, 0.1 - 0.25j, -0.02 - 0.5j, -0.13 - 0.2j)
+                    * turn(flap * 0.8)
+                    + root
+                )
             shapes.append(Shape("wing", wing if side > 0 else -wing.conj(), 0.75))
         nod = turn(pose.between(-13, 13))
         face = complex(0, self.height / 2 + self.head * 0.35)
         if "ear" in self.parts:
             for side in (-1, 1):
-                ear = polygon(0.3 * self.head + 0.6j * self.head, 0.95 * self.head + 0.3j * self.head, 0.95 * self.head + 1.25j * self.head)
+                ear = polygon(
+                    0.3 * self.head + 0.6j * self.head,
+                    0.95 * self.head + 0.3j * self.head,
+                    0.95 * self.head + 1.25j * self.head,
+                )
                 shapes.append(Shape("ear", face + (ear if side > 0 else -ear.conj()) * nod, 0.88))
         shapes.append(Shape("head", ellipse(0, self.head, self.head * 0.88) * nod + face))
         for side in (-1, 1):

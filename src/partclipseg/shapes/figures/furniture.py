@@ -10,14 +10,31 @@ from partclipseg.shapes.pose import Pose
 
 def post(x: float, top: float, bottom: float, half: float, tone: float = 0.85) -> Shape:
     """A furniture leg, thinner at the ground."""
-    corners = (complex(x - half, top), complex(x + half, top), complex(x + 0.6 * half, bottom), complex(x - 0.6 * half, bottom))
+    corners = (
+        complex(x - half, top),
+        complex(x + half, top),
+        complex(x + 0.6 * half, bottom),
+        complex(x - 0.6 * half, bottom),
+    )
     return Shape("leg", polygon(*corners), tone)
 
 
 def _pillow(center: complex, half: float, degrees: float) -> list[Shape]:
     h = half
-    outline = smooth(-h - 0.75j * h, -0.85j * h * 0.7, h - 0.75j * h, 0.8 * h, h + 0.75j * h, 0.85j * h * 0.7, -h + 0.75j * h, -0.8 * h)
-    return [Shape("pillow", center + outline * turn(degrees), 1.15), Shape("pillow", ellipse(center, 0.09 * h), 0.6)]
+    outline = smooth(
+        -h - 0.75j * h,
+        -0.85j * h * 0.7,
+        h - 0.75j * h,
+        0.8 * h,
+        h + 0.75j * h,
+        0.85j * h * 0.7,
+        -h + 0.75j * h,
+        -0.8 * h,
+    )
+    return [
+        Shape("pillow", center + outline * turn(degrees), 1.15),
+        Shape("pillow", ellipse(center, 0.09 * h), 0.6),
+    ]
 
 
 def _drawer(left: float, bottom: float, right: float, top: float) -> list[Shape]:
@@ -32,7 +49,10 @@ def _drawer(left: float, bottom: float, right: float, top: float) -> list[Shape]
 
 def _handle(center: complex, length: float, upright: bool = False) -> list[Shape]:
     way = 0.5 * length * (1j if upright else 1)
-    return [Shape("handle", limb(center - way, center + way, 0.024), 0.35), Shape("handle", limb(center - 0.8 * way, center + 0.8 * way, 0.009), 1.5)]
+    return [
+        Shape("handle", limb(center - way, center + way, 0.024), 0.35),
+        Shape("handle", limb(center - 0.8 * way, center + 0.8 * way, 0.009), 1.5),
+    ]
 
 
 def chair(pose: Pose) -> list[Shape]:
@@ -40,7 +60,10 @@ def chair(pose: Pose) -> list[Shape]:
     skew = pose.between(0.02, 0.16)
     rise, depth = pose.between(0.38, 0.55), pose.between(0.1, 0.2)
     far_left, far_right = complex(-0.22 + skew, 0.42 + depth), complex(0.22 + skew, 0.42 + depth)
-    shapes = [post(far_left.real + 0.02, far_left.imag, 0.1, 0.03, FAR), post(far_right.real - 0.02, far_right.imag, 0.1, 0.03, FAR)]
+    shapes = [
+        post(far_left.real + 0.02, far_left.imag, 0.1, 0.03, FAR),
+        post(far_right.real - 0.02, far_right.imag, 0.1, 0.03, FAR),
+    ]
     shapes += [post(-0.22, 0.42, 0, 0.035), post(0.22, 0.42, 0, 0.035)]
     top = far_left.imag + rise
     for x in (far_left.real + 0.02, far_right.real - 0.02):
@@ -70,7 +93,14 @@ def sofa(pose: Pose, half: float = 0.58, seats: int = 2) -> list[Shape]:
         shapes.append(Shape("armrest", rounded(low, 0.08, high, arm + 0.04, 0.06), 0.9))
         shapes.append(Shape("armrest", ellipse(complex((low + high) / 2, arm - 0.02), 0.045), 1.2))
     spots = (-1, 1) if seats == 2 else (pose.between(-0.3, 0.3),)
-    return [*shapes, *(s for x in spots for s in _pillow(complex(x * (half - 0.28), 0.42), 0.115, pose.between(-15, 15)))]
+    return [
+        *shapes,
+        *(
+            s
+            for x in spots
+            for s in _pillow(complex(x * (half - 0.28), 0.42), 0.115, pose.between(-15, 15))
+        ),
+    ]
 
 
 def armchair(pose: Pose) -> list[Shape]:
@@ -82,13 +112,39 @@ def bed(pose: Pose) -> list[Shape]:
     """From its long side."""
     high, low = pose.between(0.5, 0.62), pose.between(0.3, 0.38)
     fold = pose.between(-0.12, 0.12)
-    shapes = [post(-0.6, 0.2, 0, 0.04), post(0.6, 0.2, 0, 0.04), post(-0.4, 0.2, 0.05, 0.03, FAR), post(0.45, 0.2, 0.05, 0.03, FAR)]
+    shapes = [
+        post(-0.6, 0.2, 0, 0.04),
+        post(0.6, 0.2, 0, 0.04),
+        post(-0.4, 0.2, 0.05, 0.03, FAR),
+        post(0.45, 0.2, 0.05, 0.03, FAR),
+    ]
     shapes.append(Shape("mattress", rounded(-0.6, 0.2, 0.6, 0.33, 0.03), 1.2))
-    shapes += [Shape("frame", rounded(-0.68, 0.12, -0.59, high, 0.03), 0.8), Shape("frame", rounded(0.59, 0.12, 0.68, low, 0.03), 0.8)]
+    shapes += [
+        Shape("frame", rounded(-0.68, 0.12, -0.59, high, 0.03), 0.8),
+        Shape("frame", rounded(0.59, 0.12, 0.68, low, 0.03), 0.8),
+    ]
     shapes.append(Shape("frame", box(-0.62, 0.13, 0.62, 0.21), 0.75))
     shapes += _pillow(-0.45 + 0.39j, 0.12, pose.between(-6, 10))
-    shapes.append(Shape("blanket", smooth(-0.22 + fold + 0.37j, 0.2 + 0.39j, 0.57 + 0.37j, 0.58 + 0.16j, 0.2 + 0.18j, -0.16 + fold + 0.16j)))
-    shapes.append(Shape("blanket", polygon(-0.26 + fold + 0.38j, -0.14 + fold + 0.38j, -0.1 + fold + 0.17j, -0.2 + fold + 0.17j), 1.4))
+    shapes.append(
+        Shape(
+            "blanket",
+            smooth(
+                -0.22 + fold + 0.37j,
+                0.2 + 0.39j,
+                0.57 + 0.37j,
+                0.58 + 0.16j,
+                0.2 + 0.18j,
+                -0.16 + fold + 0.16j,
+            ),
+        )
+    )
+    shapes.append(
+        Shape(
+            "blanket",
+            polygon(-0.26 + fold + 0.38j, -0.14 + fold + 0.38j, -0.1 + fold + 0.17j, -0.2 + fold + 0.17j),
+            1.4,
+        )
+    )
     return shapes
 
 
@@ -99,7 +155,13 @@ def desk(pose: Pose) -> list[Shape]:
     shapes += [post(-0.5, 0.5, 0, 0.04), post(0.52, 0.2, 0, 0.03), post(0.16, 0.2, 0, 0.03)]
     for k in range(2):
         shapes += _drawer(0.13, 0.16 + 0.17 * k, 0.55, 0.33 + 0.17 * k)
-    shapes.append(Shape("top", polygon(-0.6 + 0.54j, 0.62 + 0.54j, 0.56 + (0.54 + depth) * 1j, -0.5 + (0.54 + depth) * 1j), 1.1))
+    shapes.append(
+        Shape(
+            "top",
+            polygon(-0.6 + 0.54j, 0.62 + 0.54j, 0.56 + (0.54 + depth) * 1j, -0.5 + (0.54 + depth) * 1j),
+            1.1,
+        )
+    )
     shapes.append(Shape("top", box(-0.6, 0.49, 0.62, 0.545), 0.8))
     return shapes
 
@@ -113,5 +175,12 @@ def wardrobe(pose: Pose) -> list[Shape]:
         shapes += door(left, 0.26, right, top)
     shapes += [Shape("door", box(-half - 0.03, top, half + 0.03, top + 0.05), 0.8)]
     glass = rounded(0.07, 0.4, half - 0.07, top - 0.1, 0.05)
-    shapes += [Shape("mirror", glass, 0.5), Shape("mirror", 0.5 * half + 0.62j + 0.82 * (glass - 0.5 * half - 0.62j), 1.75)]
-    return [*shapes, *_handle(-0.05 + 0.58j, 0.14, upright=True), *_handle(0.04 + 0.58j, 0.14, upright=True)]
+    shapes += [
+        Shape("mirror", glass, 0.5),
+        Shape("mirror", 0.5 * half + 0.62j + 0.82 * (glass - 0.5 * half - 0.62j), 1.75),
+    ]
+    return [
+        *shapes,
+        *_handle(-0.05 + 0.58j, 0.14, upright=True),
+        *_handle(0.04 + 0.58j, 0.14, upright=True),
+    ]

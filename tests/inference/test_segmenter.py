@@ -28,7 +28,8 @@ def photos() -> list[np.ndarray]:
     generator = np.random.default_rng(0)
     coarse = [generator.integers(0, 255, (4, 5, 3), np.uint8) for _ in range(4)]
     sizes = [(80, 60), (33, 64), (64, 64), (120, 97)]
-    return [np.asarray(Image.fromarray(c).resize(size, Image.Resampling.BICUBIC)) for c, size in zip(coarse, sizes, strict=True)]
+    pairs = zip(coarse, sizes, strict=True)
+    return [np.asarray(Image.fromarray(c).resize(size, Image.Resampling.BICUBIC)) for c, size in pairs]
 
 
 @pytest.fixture(params=[PartCLIPSegModel, CLIPSegBaseline])
@@ -187,7 +188,8 @@ def test_words_that_a_word_list_lacks_are_named(config, caplog, photos):
     from partclipseg.shapes.tokenizer import build_tokenizer
 
     tokenizer = build_tokenizer(["dog", "ear", "head"], 24)
-    text = {**config.text_config.to_dict(), "eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
+    text = config.text_config.to_dict()
+    text |= {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
     model = PartCLIPSegModel(type(config)(**{**config.to_dict(), "text_config": text}))
     PartSegmenter(model, tokenizer)(photos[0], {"dog": ["ear", "proboscis"]})
     assert "proboscis" in caplog.text

@@ -50,12 +50,16 @@ def pred_all(
     results = []
     for index, size in enumerate(sizes):
         logits = output.object_part_logits[index]  # [N_c + 1, h, w]
-        winners = owners = None
-        if output.object_logits is not None:
+        if output.object_logits is None:
+            labels, best = _best(logits, size)
+        else:
             object_logits = output.object_logits[index]  # [N_o + 1, h, w]
             winners, _ = _best(object_logits, size)
             owners = torch.cat([owner_of, owner_of.new_tensor([len(object_logits) - 1])])
-        labels, best = _best(logits, size, owners, winners)
+            # A class whose object wins nowhere need not be looked at.
+            alive = torch.isin(owners, winners.unique()).nonzero()[:, 0]
+            channel, best = _best(logits[alive], size, owners[alive], winners)
+            labels = alive[channel]
         labels[labels == len(owner_of)] = BACKGROUND
         results.append(_label_maps(labels, best, owner_of))
     return results
@@ -106,8 +110,9 @@ def _best(
         if owners is not None and winners is not None:
             some.masked_fill_(owners[start : start + step, None, None] != winners, -torch.inf)
         value, position = some.max(dim=0)
-        better = value > best  # of equal values the first channel wins, as in an argmax over all of them
-        best[better], channel[better] = value[better], position[better] + start
+        # Of equal values the first channel wins, as in an argmax over all of them.
+        channel = torch.where(value > best, position + start, channel)
+        best = torch.maximum(best, value)
     return channel, best
 
 

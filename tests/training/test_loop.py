@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 
 from partclipseg import PartSegmenter
 from partclipseg.data.augment import Augmentation
-from partclipseg.data.sample import PartSample
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.losses import LossConfig, NonFiniteLossError
 from partclipseg.training.data import Subset, TrainingData
@@ -161,27 +160,10 @@ def test_other_data_are_refused(recipe: Recipe, squares: TrainingData, tmp_path:
         train(recipe, fewer, tmp_path)
 
 
-class FullyLabelled:
-    """Every pixel of every photo has a part, so that the shares of a step have equally many."""
-
-    def __init__(self, dataset) -> None:
-        self.dataset, self.vocabulary = dataset, dataset.vocabulary
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int, /) -> PartSample:
-        sample = self.dataset[index]
-        parts = np.zeros_like(sample.part_labels)
-        parts[32:] = 1
-        return replace(sample, part_labels=parts, object_labels=np.full_like(parts, self.vocabulary.class_to_object[0]))
-
-
-def test_micro_batches_add_up_to_the_batch(recipe: Recipe, squares_dataset, tmp_path: Path) -> None:
-    data = TrainingData.split(FullyLabelled(squares_dataset), held_out=2, seed=0)
+def test_micro_batches_add_up_to_the_batch(recipe: Recipe, evenly_labelled: TrainingData, tmp_path: Path) -> None:
     recipe = replace(recipe, steps=5)
-    train(recipe, data, tmp_path / "whole")
-    train(replace(recipe, gradient_accumulation=4), data, tmp_path / "split")
+    train(recipe, evenly_labelled, tmp_path / "whole")
+    train(replace(recipe, gradient_accumulation=4), evenly_labelled, tmp_path / "split")
     whole, split = trace(tmp_path / "whole"), trace(tmp_path / "split")
     for name in ("total", "object_part", "object", "part"):
         # rel: the same sums in another order in float32.

@@ -3,7 +3,8 @@
 A run is a function of its recipe, its data and its start model. Everything random in a step comes from generators
 seeded by (seed, step), the learning rate is a function of the step, and the order of the photos one of their
 position, so a checkpoint holds weights, optimiser and position and nothing can drift. Processes share a step's
-photos: the batch size of the recipe is that of all of them together.
+photos: the batch size of the recipe is that of all of them together. The losses of each share are means over its
+own pixels, and the loss of the step is the mean of the shares.
 """
 
 from __future__ import annotations
@@ -125,7 +126,8 @@ class _Run:
     ) -> None:
         self.recipe, self.data, self.output = recipe, data, output
         self.observer = observer
-        self.processes = PartialState()
+        # Without being told that this is a CPU run, accelerate takes torchrun's processes for strangers.
+        self.processes = PartialState(cpu=not torch.accelerator.is_available())
         self.device = self.processes.device or torch.device("cpu")
         self.store = CheckpointStore(output / "checkpoints")
         checkpoint = self._compatible_checkpoint()

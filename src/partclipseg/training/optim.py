@@ -63,7 +63,7 @@ def sum_gradients(parameters: Sequence[nn.Parameter], world_size: int) -> None:
 
     One flat exchange after the last micro-batch: the trained parameters are few (adapter, embeddings, decoder),
     and unlike `DistributedDataParallel` it does not mind a branch that a batch has no pixels for. The sum, not
-    the mean, because each process divides its losses by the counts of the whole step.
+    the mean, because each process has scaled its losses by its share of the step.
     """
     if world_size == 1:
         return

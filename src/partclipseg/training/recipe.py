@@ -80,7 +80,8 @@ class Recipe:
     batch_size: int = 8
     """Photos of a step, over all processes and micro-batches."""
     gradient_accumulation: int = 1
-    """Micro-batches that a step is split into, to save memory; the result is the same up to rounding."""
+    """Micro-batches that a step is split into, to save memory. Each one's losses are means over its own pixels,
+    and the step's loss is their mean."""
     learning_rate: float = 1e-4
     """Of AdamW, at its highest."""
     warmup_steps: int = 0

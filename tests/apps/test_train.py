@@ -1,0 +1,102 @@
+"""``partclipseg train`` from the command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from partclipseg.apps.cli import main
+
+
+@pytest.fixture
+def own_photos(tmp_path: Path) -> Path:
+    """Six photos with two parts of a car, as index PNGs with a class list."""
+    root = tmp_path / "photos"
+    for index in range(6):
+        image = np.random.default_rng(index).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+        labels = np.full((48, 64), 255, np.uint8)
+        labels[8:24, 8:40], labels[24:40, 8:40] = 0, 1
+        for folder, picture in (("images", image), ("labels", labels)):
+            path = root / folder / "train" / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(path)
+    (root / "classes.txt").write_text("car's door\ncar's wheel\n")
+    return root
+
+
+def arguments(start: Path, output: Path, *more: str) -> list[str]:
+    return [
+        "train", "own-data", "--start", str(start), "--image-size", "64", "--output", str(output),
+        "--steps", "2", "--batch-size", "2", "--held-out", "1", "--workers", "0", "--precision", "float32", *more,
+    ]  # fmt: skip
+
+
+def test_own_photos_in_a_model_out(
+    model_directory: Path, own_photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"
+    options = arguments(model_directory, output, "--data", str(own_photos), "--dataset", "index-png")
+    options += ["--loss.part-weight", "0.5"]
+    assert main(options) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "device" in said
+    assert "step 2: held-out mIoU" in said
+    assert f"model: {output}/model" in said.replace(" ", "").replace("model:", "model: ")
+    assert json.loads((output / "model/vocabulary.json").read_text())
+    assert yaml.safe_load((output / "config.yaml").read_text())["recipe"]["loss"]["part_weight"] == 0.5
+
+    assert main([*options, "--learning-rate", "0.5"]) == 1
+    assert "learning_rate: 0.0001 then, 0.5 now" in capsys.readouterr().err
+    assert main(options) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "message"),
+    [
+        (["--data", "nowhere"], 2, "nowhere"),
+        ([], 2, "--data is missing"),
+        (["--steps", "0"], 2, "steps must be at least 1"),
+        (["--no-such-option"], 2, "--no-such-option"),
+    ],
+)
+def test_wrong_calls(
+    changes: list[str], code: int, message: str,
+    model_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    assert main([*arguments(model_directory, tmp_path / "run"), *changes]) == code
+    captured = capsys.readouterr()
+    assert message in captured.err + captured.out
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_start_that_is_not_there(own_photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    options = arguments(tmp_path / "empty", tmp_path / "run", "--data", str(own_photos), "--dataset", "index-png")
+    assert main(options) == 1
+    assert "config.json" in capsys.readouterr().err
+
+
+def test_partshapes_are_rendered_and_kept(model_directory: Path, tmp_path: Path) -> None:
+    options = [
+        "train", "partshapes", "--start", str(model_directory), "--output", str(tmp_path / "run"),
+        "--data", str(tmp_path / "scenes"), "--scenes", "4", "--held-out", "2", "--image-size", "64",
+        "--steps", "1", "--batch-size", "2", "--precision", "float32",
+    ]  # fmt: skip
+    assert main(options) == 0
+    assert len(list((tmp_path / "scenes").iterdir())) == 2
+    assert (tmp_path / "run/model/model.safetensors").is_file()
+
+
+def test_help_names_the_recipes() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "partclipseg.apps.cli", "train", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    for name in ("pascal-reference", "own-data", "partshapes-clipseg"):
+        assert name in shown

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from partclipseg import Evaluator, Vocabulary
-from partclipseg.evaluation.boundary import boundary_map, boundary_width, window_minimum
+from partclipseg.evaluation.boundary import boundary_maps, boundary_width, window_minimum
 
 NUM_CLASSES = 3
 VOCABULARY = Vocabulary.from_names(["cat's ear", "cat's leg", "dog's ear"])
@@ -109,7 +109,7 @@ def test_reference_boundary_holds_differences_of_class_numbers() -> None:
     expected = torch.zeros_like(index_map)
     expected[1:6, 1:6] = 3  # eroded to 0 by the background beside it
     expected[2:5, 2:5] = 0  # beside 3 a 1 stays: this is how the form mixes up parts that touch
-    np.testing.assert_array_equal(boundary_map(index_map, "reference", background=3).numpy(), expected.numpy())
+    np.testing.assert_array_equal(boundary_maps(index_map, "reference", background=3).numpy(), expected.numpy())
 
 
 @pytest.mark.parametrize(("shape", "width"), [((1, 1), 1), ((375, 500), 12), ((60, 80), 2), ((352, 352), 10)])

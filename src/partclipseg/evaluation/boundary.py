@@ -11,6 +11,7 @@ import math
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 
 BoundaryKind = Literal["per_class", "reference"]
 
@@ -23,11 +24,11 @@ def boundary_width(height: int, width: int) -> int:
     return max(1, round(DILATION_RATIO * math.hypot(height, width)))
 
 
-def boundary_map(index_map: torch.Tensor, kind: BoundaryKind, background: int) -> torch.Tensor:
-    """Index map of the boundaries of an index map, on the same device.
+def boundary_maps(index_maps: torch.Tensor, kind: BoundaryKind, background: int) -> torch.Tensor:
+    """Index maps of the boundaries of index maps, on the same device.
 
     Args:
-        index_map: signed integers `[H, W]`, values in `0 .. background`.
+        index_maps: signed integers `[..., H, W]`, values in `0 .. background`.
         kind: `per_class`: a pixel keeps its class where it is within the boundary of that class's binary mask
             and becomes `background` elsewhere (Cheng et al., *Boundary IoU*, CVPR 2021).
             `reference`: the map minus its own grey erosion, as the published evaluation computes it; differences
@@ -35,30 +36,28 @@ def boundary_map(index_map: torch.Tensor, kind: BoundaryKind, background: int) -
         background: the index that means "no class", the largest one.
 
     Returns:
-        `[H, W]` of the same type, values in `0 .. background`.
+        `[..., H, W]` of the same type, values in `0 .. background`.
     """
-    radius = boundary_width(*index_map.shape)
+    radius = boundary_width(*index_maps.shape[-2:])
     if kind == "reference":
-        return index_map - window_minimum(index_map, radius, border=0)
-    # A pixel survives the erosion of its own class's mask exactly where its whole window has one value.
-    lowest = window_minimum(index_map, radius, border=-1)
-    highest = -window_minimum(-index_map, radius, border=0)
-    return torch.where(lowest == highest, background, index_map)
+        return index_maps - window_minimum(index_maps, radius, border=0)
+    # A pixel survives the erosion of its own class's mask exactly where its whole window has one value. Minimum
+    # and (negated) maximum go together; the border is a value that no pixel has.
+    lowest, highest = window_minimum(torch.stack((index_maps, -index_maps)), radius, border=-background - 1)
+    return torch.where(lowest == -highest, background, index_maps)
 
 
-def window_minimum(index_map: torch.Tensor, radius: int, border: int) -> torch.Tensor:
-    """Minimum over the square of side 2 × `radius` + 1 around each pixel; outside the map lies `border`.
+def window_minimum(maps: torch.Tensor, radius: int, border: int) -> torch.Tensor:
+    """Minimum over the square of side 2 × `radius` + 1 around each pixel; outside the maps lies `border`.
 
     Args:
-        index_map: signed integers `[H, W]`.
+        maps: signed integers `[..., H, W]`.
 
     Returns:
-        `[H, W]` of the same type: equal to `radius` erosions with a 3×3 square.
+        `[..., H, W]` of the same type: equal to `radius` erosions with a 3×3 square.
     """
-    height, width = index_map.shape
-    padded = index_map.new_full((height + 2 * radius, width + 2 * radius), border)
-    padded[radius : radius + height, radius : radius + width] = index_map
-    return _running_minimum(_running_minimum(padded, 0, 2 * radius + 1), 1, 2 * radius + 1)
+    padded = F.pad(maps, (radius,) * 4, value=border)
+    return _running_minimum(_running_minimum(padded, -2, 2 * radius + 1), -1, 2 * radius + 1)
 
 
 def _running_minimum(values: torch.Tensor, dim: int, length: int) -> torch.Tensor:

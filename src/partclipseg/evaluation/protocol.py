@@ -24,7 +24,7 @@ import torch
 
 from partclipseg.data.sample import UNLABELLED
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.evaluation.boundary import BoundaryKind, boundary_map
+from partclipseg.evaluation.boundary import BoundaryKind, boundary_maps
 from partclipseg.evaluation.confusion import ConfusionMatrix, count_pixels
 from partclipseg.evaluation.scores import PROTOCOLS, Protocol, Scores, compute_scores, region_counts
 from partclipseg.vocabulary import Vocabulary
@@ -42,7 +42,7 @@ class Evaluator:
         vocabulary: the classes, in the order of the indices of the maps; anything that `Vocabulary.load` takes.
         seen: the classes that the model was trained on, by index or name; all others are unseen. None: all seen.
         protocol: `oracle_obj`, `pred_all` or `strict`.
-        boundary: `per_class`, `reference` or None (no Boundary IoU); see `boundary_map`.
+        boundary: `per_class`, `reference` or None (no Boundary IoU); see `boundary_maps`.
         small_part_area: a part is small below this share of the photo; see `SmallPartScores`.
 
     Raises:
@@ -121,7 +121,7 @@ class Evaluator:
         predicted = predicted.masked_fill(ignored | (predicted == UNLABELLED), background)
         labelled = labelled.masked_fill(labelled == UNLABELLED, background)
         if self.boundary is not None:
-            maps = [boundary_map(m, self.boundary, background) for m in (predicted, labelled)]
+            maps = boundary_maps(torch.stack((predicted, labelled)), self.boundary, background)
             self.boundaries.add(key, count_pixels(maps[0], maps[1], background + 1))
         return self.regions.add(key, count_pixels(predicted, labelled, background + 1))
 

@@ -89,8 +89,8 @@ def milliseconds(call: Callable[[], object], rounds: int) -> float:
 def model_milliseconds(device: str, dtype: torch.dtype, classes: int, rounds: int) -> float:
     """Forward pass and label maps of Pred-All, a photo."""
     config = PartCLIPSegConfig.from_reference()
-    model: torch.nn.Module = PartCLIPSegModel(config).eval()
-    model.to(device=device, dtype=dtype)
+    with torch.device(device):
+        model = PartCLIPSegModel(config).eval().type(dtype)
     parts, objects = 42, 16  # Pascal-Part-116's numbers of words
     photos = 8 if device.startswith("cuda") else 1
     arguments = {

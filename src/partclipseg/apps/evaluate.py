@@ -129,6 +129,7 @@ class Evaluate:
         self._score(segmenter, dataset, share, evaluators, saved, processes.process_index, console)
         # 4. The main process brings all counts together.
         states = gather_object([states_of(evaluators)])
+        processes.destroy_process_group()
         if not processes.is_main_process:
             return 0
         for other in states[1:]:
@@ -248,12 +249,13 @@ class Evaluate:
             photos=len(photos),
             remark=self._remark(dataset),
         )
+        if self.output is not None:  # before anything is printed: the reader of our output may go away
+            self._write(self.output, report, segmenter, dataset, photos, evaluators, console)
         for table in report.tables():
             console.print(_rich_table(table), "")
         if report.remark:
             console.print(report.remark, markup=False)
         if self.output is not None:
-            self._write(self.output, report, segmenter, dataset, photos, evaluators, console)
             console.print(f"report: {self.output / 'report.md'}", markup=False)
 
     def _remark(self, dataset: FileDataset) -> str:

@@ -46,7 +46,8 @@ def test_gradient_norms(shared, case):
             continue
         names = foreign_names(name, model.config)
         shares = parameter.grad.chunk(len(names)) if len(names) > 1 else [parameter.grad]
-        gradients |= {REFERENCE_PREFIX + theirs: share.norm().item() for theirs, share in zip(names, shares, strict=True)}
+        for theirs, share in zip(names, shares, strict=True):
+            gradients[REFERENCE_PREFIX + theirs] = share.norm().item()
     assert gradients.keys() == meta["grad_norms"].keys()
     # Sums over 1e5 products in another order, and the halves of the merges apart: 1e-4 was seen. The gradient of a
     # key's bias is zero but for rounding (softmax ignores a shift), hence the absolute part.

@@ -151,7 +151,7 @@ def test_attention_of_chosen_pairs_only(partclipseg, monkeypatch):
     held.clear()
     chosen = torch.tensor([[1, 2], [0, len(WORDS) + 1]])  # (second photo, dog's leg), (first photo, second object)
     some = run(partclipseg, pixels, attention_pairs=chosen).attention
-    assert len(held[2]) == 3  # leg and dog in one photo, the object in the other
+    assert len(held[2]) == 4  # a part and an object for each pair, however many words there are
     of_pair = [int((every == pair).all(1).nonzero()) for pair in chosen]
     torch.testing.assert_close(some, full[of_pair], **REORDERED)
     # Rows of attention are probabilities; float32 softmax sums to 1 within 1e-6.

@@ -18,9 +18,10 @@ from partclipseg import PartSegmenter
 from partclipseg.data.augment import Augmentation
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.losses import LossConfig, NonFiniteLossError
+from partclipseg.losses.retention import WordRetention
 from partclipseg.training.data import Subset, TrainingData
 from partclipseg.training.loop import Observer, train
-from partclipseg.training.recipe import Recipe
+from partclipseg.training.recipe import Recipe, Retention
 from partclipseg.training.start import build_model
 from partclipseg.training.streams import Scenes
 
@@ -189,33 +190,32 @@ def test_colour_order_matters(recipe: Recipe, squares: TrainingData, tmp_path: P
     assert trace(tmp_path / "rgb")["total"] != trace(tmp_path / "bgr")["total"]
 
 
-def test_extra_losses_join_the_total(recipe: Recipe, squares: TrainingData, tmp_path: Path) -> None:
+def test_word_retention_joins_the_total(recipe: Recipe, squares: TrainingData, tmp_path: Path, monkeypatch) -> None:
     drawn = []
-
-    def extra(model, batch, generator: torch.Generator):
-        drawn.append(torch.rand((), generator=generator).item())
-        return {"pull": 2.0 * model.background.square().sum()}
-
-    recipe = replace(recipe, steps=2, gradient_accumulation=2)
-    train(recipe, squares, tmp_path, extra_losses=extra)
+    draw = WordRetention.draw
+    monkeypatch.setattr(WordRetention, "draw", lambda self, g: (drawn.append(draw(self, g)), drawn[-1])[1])
+    keep = Retention(weight=2.0, words=("dog", "cat", "bus", "boat"), words_per_step=2)
+    recipe = replace(recipe, steps=2, gradient_accumulation=2, retention=keep)
+    train(recipe, squares, tmp_path)
     for line in log_of(tmp_path)[:2]:
         losses = line["losses"]
         rest = losses["object_part"] + losses["object"] + losses["part"]
         rest += 0.1 * losses["separation"] + 0.01 * losses["enhancement"]
         # rel: float32 sums.
-        assert losses["total"] == pytest.approx(rest + losses["pull"], rel=1e-5)
-        assert losses["pull"] > 0.1
-    assert drawn[0] == drawn[1] != drawn[2] == drawn[3]
+        assert losses["total"] == pytest.approx(rest + losses["retention"], rel=1e-5)
+        assert losses["retention"] > 0
+    assert torch.equal(drawn[0], drawn[1])  # the same words for the micro-batches of a step
+    assert torch.equal(drawn[2], drawn[3])
+    assert not torch.equal(drawn[0], drawn[2])
 
 
 def test_a_loss_that_is_not_finite_is_named_and_not_saved(
-    recipe: Recipe, squares: TrainingData, tmp_path: Path
+    recipe: Recipe, squares: TrainingData, tmp_path: Path, monkeypatch
 ) -> None:
-    def extra(model, batch, generator):
-        return {"broken": model.background.sum() * math.nan}
-
-    with pytest.raises(NonFiniteLossError, match="broken"):
-        train(replace(recipe, log_every=100, checkpoint_every=2), squares, tmp_path, extra_losses=extra)
+    monkeypatch.setattr(WordRetention, "__call__", lambda self, model, *_: model.background.sum() * math.nan)
+    recipe = replace(recipe, log_every=100, checkpoint_every=2, retention=Retention(weight=1.0, words=("dog",)))
+    with pytest.raises(NonFiniteLossError, match="retention"):
+        train(recipe, squares, tmp_path)
     assert not (tmp_path / "checkpoints").exists()
 
 

@@ -33,16 +33,22 @@ def shown(labels: Tensor, count: int) -> Tensor:
     return found[:, 1:]
 
 
-def present_pairs(part_labels: Tensor, num_classes: int) -> Tensor:
+def present_pairs(part_labels: Tensor, num_classes: int, capacity: int | None = None) -> Tensor:
     """The (photo, class) pairs whose attention the loss needs: the object-parts that each photo shows.
 
-    An object's own attention is in none of the terms, so it is not asked for. On a GPU this waits for the device
-    (how many pairs there are is data): call it while the labels are still in main memory.
+    An object's own attention is in none of the terms, so it is not asked for. How many pairs there are is data: on
+    a GPU this waits for the device, unless `capacity` says how many to return. Pairs that no photo shows then fill
+    the rest, which no term counts; of more than `capacity` shown ones the surplus is left out.
 
     Args:
         part_labels: integer `[B, H, W]`, object-part index or negative.
         num_classes: `N_c`.
+        capacity: number of pairs to return, at most `B · N_c`.
 
-    Returns int64 `[P, 2]`, ordered by photo, then class.
+    Returns int64 `[P, 2]`; without `capacity` ordered by photo, then class.
     """
-    return shown(part_labels, num_classes).nonzero()
+    seen = shown(part_labels, num_classes)  # [B, N_c]
+    if capacity is None:
+        return seen.nonzero()
+    chosen = seen.flatten().to(torch.uint8).topk(min(capacity, seen.numel())).indices
+    return torch.stack([chosen // num_classes, chosen % num_classes], dim=1)

@@ -8,8 +8,6 @@ labels do not cover, on the same photos (learning without forgetting: Li & Hoiem
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -27,24 +25,21 @@ class WordRetention:
         count: words drawn for each step, at most `W`.
     """
 
-    def __init__(
-        self, teacher: CLIPSegBaseline, input_ids: Tensor, attention_mask: Tensor, count: int
-    ) -> None:
+    def __init__(self, teacher: CLIPSegBaseline, input_ids: Tensor, attention_mask: Tensor, count: int) -> None:
         self.teacher = teacher.eval().requires_grad_(False)
         self.input_ids, self.attention_mask = input_ids, attention_mask
         self.count = min(count, len(input_ids))
         with torch.no_grad():
             self.embeddings = teacher.encode_text(input_ids, attention_mask)  # [W, D]
 
-    def __call__(self, model: CLIPSegTowers, pixel_values: Tensor, chosen: Sequence[int] | Tensor) -> Tensor:
+    def __call__(self, model: CLIPSegTowers, pixel_values: Tensor, chosen: Tensor) -> Tensor:
         """Mean Kullback-Leibler divergence, in nats, of the two models' maps over photos, words and pixels.
 
-        `pixel_values [B, 3, H, W]` normalised; `chosen [K]` indexes the words of this step.
+        `pixel_values [B, 3, H, W]` normalised; `chosen` int64 `[K]` indexes the words, as `draw` gives them.
         """
-        rows = torch.as_tensor(chosen, device=self.input_ids.device)
         with torch.no_grad():
-            target = self.teacher.word_logits(pixel_values, self.embeddings[rows]).float()  # [B, K, h, w]
-        words = model.encode_text(self.input_ids[rows], self.attention_mask[rows])
+            target = self.teacher.word_logits(pixel_values, self.embeddings[chosen]).float()  # [B, K, h, w]
+        words = model.encode_text(self.input_ids[chosen], self.attention_mask[chosen])
         logits = model.word_logits(pixel_values, words).float()
         probability = target.sigmoid()
         # Cross-entropy minus the teacher's own entropy: zero where both agree.

@@ -57,7 +57,8 @@ class DecoderLayer(nn.Module):
         if attention_rows is None:
             return x, None
         scale = q.shape[-1] ** -0.5
-        scores = (q[attention_rows] * scale) @ k[attention_rows].transpose(-1, -2)  # [R, heads, T, T]
+        q, k = (rows.index_select(0, attention_rows) for rows in (q, k))
+        scores = (q * scale) @ k.transpose(-1, -2)  # [R, heads, T, T]
         return x, scores.softmax(-1, dtype=torch.float32).mean(1)
 
 
@@ -189,8 +190,8 @@ class PartDecoder(ConditionDecoder):
         # Both merges are linear, so each condition goes through its half once and pairs are sums of halves.
         of_part, of_object = self.merge_features.weight.chunk(2, dim=1)
         merged = (
-            F.linear(features, of_part, self.merge_features.bias)[:, part_rows]
-            + F.linear(features, of_object)[:, object_rows]
+            F.linear(features, of_part, self.merge_features.bias).index_select(1, part_rows)
+            + F.linear(features, of_object).index_select(1, object_rows)
         )  # [B, K, g·g', C]
         word_of_object, word_of_part = self.merge_words.weight.chunk(2, dim=1)
         words = (

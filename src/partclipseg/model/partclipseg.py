@@ -64,11 +64,9 @@ class PartCLIPSegModel(CLIPSegTowers):
 
         # 3. One decoder pass for each condition: features [B, N, g·g', C].
         part_rows, object_rows = class_to_part, class_to_object + num_parts  # [N_c]
-        attention_rows, of_pairs = None, None
+        attention_rows = None
         if attention_pairs is not None:
-            attention_rows, of_pairs = _condition_rows(
-                attention_pairs, part_rows, object_rows, num_parts, len(conditions)
-            )
+            attention_rows = _condition_rows(attention_pairs, part_rows, object_rows, num_parts, len(conditions))
         features, attention = self.decoder.condition_features(activations, conditions, attention_rows)
 
         # 4. Logits of the words themselves: [B, N, h, w].
@@ -85,8 +83,8 @@ class PartCLIPSegModel(CLIPSegTowers):
         )
 
         # 6. Attention of the asked pairs: mean of the part's and the object's.
-        if attention is not None and of_pairs is not None:
-            attention = attention[of_pairs].mean(1)  # [P, 2, T, T] -> [P, T, T]
+        if attention is not None:
+            attention = attention.unflatten(0, (2, -1)).mean(0)  # [2P, T, T] -> [P, T, T]
         return PartCLIPSegOutput(
             object_part_logits=class_logits,
             object_logits=word_logits[:, num_parts:],
@@ -97,14 +95,12 @@ class PartCLIPSegModel(CLIPSegTowers):
 
 def _condition_rows(
     pairs: Tensor, part_rows: Tensor, object_rows: Tensor, num_parts: int, num_conditions: int
-) -> tuple[Tensor, Tensor]:
-    """Rows of the flattened `B·N` conditions that the pairs need, each once, and where each pair finds its two.
+) -> Tensor:
+    """Rows of the flattened `B·N` conditions that the pairs need: first each pair's part, then its object, `[2P]`.
 
-    Returns int64 `[R]` and `[P, 2]`; an object's pair finds the same row twice.
+    An object's pair names its row twice, and so do pairs of one object; to find that out would wait for the device.
     """
     photo, index = pairs.unbind(1)  # [P]
     objects = torch.arange(num_parts, num_conditions - 1, device=pairs.device)  # [N_o]
-    of_part, of_object = torch.cat([part_rows, objects])[index], torch.cat([object_rows, objects])[index]
-    rows = torch.stack([of_part, of_object], dim=1) + (photo * num_conditions).unsqueeze(1)  # [P, 2]
-    needed, of_pairs = torch.unique(rows, return_inverse=True)
-    return needed, of_pairs
+    rows = torch.stack([torch.cat([part_rows, objects])[index], torch.cat([object_rows, objects])[index]])  # [2, P]
+    return (rows + photo * num_conditions).flatten()

@@ -100,8 +100,9 @@ class CLIPSegTowers(PreTrainedModel):
             raise TypeError("give input_ids and attention_mask, or text_embeddings")
         if not torch.compiler.is_compiling() and attention_mask.device.type == "cpu":
             longest = int(attention_mask.sum(1).max())
-            input_ids, attention_mask = input_ids[:, :longest], attention_mask[:, :longest]
-        pooled = self.clip.text_model(input_ids=input_ids, attention_mask=attention_mask).pooler_output
+            input_ids = input_ids[:, :longest]
+        # The mask is not handed on: causal attention never looks behind the end token, where padding would be.
+        pooled = self.clip.text_model(input_ids=input_ids).pooler_output
         return self.clip.text_projection(pooled)
 
     def encode_photo(self, pixel_values: Tensor) -> list[Tensor]:

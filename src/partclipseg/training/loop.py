@@ -29,18 +29,22 @@ from partclipseg.data.loader import Batch, PartDataset, StepSampler, build_loade
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import whole_directory
 from partclipseg.losses import BaselineLoss, PartLoss, check_finite, present_pairs
+from partclipseg.model.capture import StepGradients
 from partclipseg.training import optim
 from partclipseg.training.checkpoint import Checkpoint, CheckpointStore, differences
 from partclipseg.training.data import ReversedColours, TrainingData
 from partclipseg.training.evaluate import HeldOutScores, score_held_out
 from partclipseg.training.log import RunLog, write_configuration
 from partclipseg.training.recipe import HARMLESS, Recipe
-from partclipseg.training.retention import ExtraLosses, retain_words
-from partclipseg.training.start import build_model, load_tokenizer
+from partclipseg.training.start import build_model, load_tokenizer, word_retention
 from partclipseg.training.streams import BatchStream, Scenes, SceneStream
 from partclipseg.training.words import Words
 
 logger = logging.getLogger(__name__)
+
+PAIRS_PER_PHOTO = 24
+"""Object-parts of a photo that attention control can look at on a GPU, on average over the batch: a bound that is
+known beforehand lets the step be one graph."""
 
 
 @dataclass(frozen=True)
@@ -93,14 +97,13 @@ def train(
     workers: int = 0,
     tensorboard: bool = False,
     notes: Mapping[str, Any] | None = None,
-    extra_losses: ExtraLosses | None = None,
     observer: Observer | None = None,
 ) -> TrainingResult:
     """Train, or continue the run that `output` holds.
 
     `output` receives ``config.yaml`` (recipe, versions, `notes`), ``log.jsonl``, ``checkpoints/``, ``best/`` (the
     model with the highest Pred-All mIoU on the held-out photos) and ``model/`` (the final one). SIGTERM ends the
-    run after the step at hand, with a checkpoint. `extra_losses` takes the place of the recipe's word retention.
+    run after the step at hand, with a checkpoint.
 
     Raises:
         UsageError: the batch cannot be shared by the processes, or the augmentation does not suit the data.
@@ -109,7 +112,7 @@ def train(
         NonFiniteLossError: a loss is infinite or not a number; the last checkpoint is from before that.
     """
     observer = observer or Observer()
-    return _Run(recipe, data, Path(output), workers, tensorboard, notes or {}, extra_losses, observer).run()
+    return _Run(recipe, data, Path(output), workers, tensorboard, notes or {}, observer).run()
 
 
 class _Run:
@@ -121,7 +124,6 @@ class _Run:
         workers: int,
         tensorboard: bool,
         notes: Mapping[str, Any],
-        extra_losses: ExtraLosses | None,
         observer: Observer,
     ) -> None:
         self.recipe, self.data, self.output = recipe, data, output
@@ -136,12 +138,12 @@ class _Run:
         self.model: Any = build_model(recipe).to(self.device).train()
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(recipe.start)
         self.words = Words.tokenise(self.model, self.tokenizer, data.vocabulary, self.device)
-        self.extra_losses = extra_losses
-        if recipe.retention.weight and extra_losses is None:
-            self.extra_losses = retain_words(recipe, self.tokenizer, self.device)
+        self.retention = word_retention(recipe, self.tokenizer, self.device) if recipe.retention.weight else None
         self.forward = torch.compile(self.model) if recipe.compile else self.model
         self.loss = (BaselineLoss if recipe.model == "clipseg" else PartLoss)(recipe.loss)
         self.parameters = optim.trained(self.model)
+        # A compiled forward pass brings graphs of its own.
+        self.gradients = StepGradients(self._losses, self.parameters, capture=not recipe.compile)
         self.optimizer = optim.build_optimizer(self.model, recipe.learning_rate, recipe.weight_decay)
         self.stream = self._open_stream(workers)
         self.step = 0
@@ -200,34 +202,45 @@ class _Run:
         optim.set_learning_rate(self.optimizer, learning_rate)
         torch.manual_seed(_seed(recipe.seed, self.step, self.processes.process_index))
         share = 1 / (recipe.gradient_accumulation * self.processes.num_processes)
-        for _ in range(recipe.gradient_accumulation):
-            terms = self._losses(next(self.stream))
-            (terms["total"] * share).backward()
-            self._add({name: term.detach() * share for name, term in terms.items()})
+        for micro_batch in range(recipe.gradient_accumulation):
+            terms = self.gradients(self._inputs(next(self.stream)), add=micro_batch > 0)
+            self._add({name: term * share for name, term in terms.items()})
+        optim.scale_gradients(self.parameters, share)
         optim.sum_gradients(self.parameters, self.processes.num_processes)
         norm = optim.clip_gradients(self.parameters, recipe.max_gradient_norm)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
         self._add({"gradient_norm": norm / self.processes.num_processes})
 
-    def _losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The named terms of a micro-batch and their `total`."""
-        words = self.words
-        pairs = None
+    def _inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Everything of a step that changes from step to step, on the device."""
+        inputs = {}
         if self.recipe.model == "partclipseg" and self.recipe.loss.attention_control != "off":
-            # Of labels in main memory where they come from files, so that the device is not waited for.
-            pairs = present_pairs(batch.part_labels, len(words.vocabulary)).to(self.device, non_blocking=True)
+            # Of labels in main memory where they come from files; a GPU would have to be waited for, or given a bound.
+            capacity = PAIRS_PER_PHOTO * len(batch.part_labels) if self.device.type == "cuda" else None
+            inputs["attention_pairs"] = present_pairs(batch.part_labels, len(self.words.vocabulary), capacity)
+        if self.retention is not None:
+            inputs["retained"] = self.retention.draw(torch.Generator().manual_seed(_seed(self.recipe.seed, self.step)))
+        inputs = {name: value.to(self.device, non_blocking=True) for name, value in inputs.items()}
         batch = batch.to(self.device)
+        return {
+            "pixel_values": batch.pixel_values,
+            "part_labels": batch.part_labels,
+            "object_labels": batch.object_labels,
+            **inputs,
+        }
+
+    def _losses(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The named terms of a micro-batch and their `total`; reads nothing back from the device."""
+        words, pairs = self.words, inputs.get("attention_pairs")
+        extra: dict[str, Tensor] = {}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
-            output = self.forward(
-                batch.pixel_values, **words.arguments(words.encode(self.model)), attention_pairs=pairs
-            )
-            extra: Mapping[str, Tensor] = {}
-            if self.extra_losses is not None:
-                generator = torch.Generator().manual_seed(_seed(self.recipe.seed, self.step))
-                extra = self.extra_losses(self.model, batch, generator)
+            embeddings = words.encode(self.model)
+            output = self.forward(inputs["pixel_values"], **words.arguments(embeddings), attention_pairs=pairs)
+            if self.retention is not None:
+                retained = self.retention(self.model, inputs["pixel_values"], inputs["retained"])
+                extra["retention"] = self.recipe.retention.weight * retained
         terms = self.loss(
-            output, batch.part_labels, batch.object_labels, words.class_to_part, words.class_to_object, pairs
+            output, inputs["part_labels"], inputs["object_labels"], words.class_to_part, words.class_to_object, pairs
         )
         return {**terms, **extra, "total": torch.stack([terms["total"], *extra.values()]).sum()}
 

@@ -58,12 +58,20 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 
 
 @torch.no_grad()
+def scale_gradients(parameters: Iterable[nn.Parameter], factor: float) -> None:
+    """Multiply every gradient by `factor`, a process's share of the step."""
+    for parameter in parameters:
+        if parameter.grad is not None and factor != 1:
+            parameter.grad *= factor
+
+
+@torch.no_grad()
 def sum_gradients(parameters: Sequence[nn.Parameter], world_size: int) -> None:
     """Replace every gradient by its sum over the processes; a parameter without one counts as zero.
 
     One flat exchange after the last micro-batch: the trained parameters are few (adapter, embeddings, decoder),
     and unlike `DistributedDataParallel` it does not mind a branch that a batch has no pixels for. The sum, not
-    the mean, because each process has scaled its losses by its share of the step.
+    the mean, because each process has scaled its gradients by its share of the step.
     """
     if world_size == 1:
         return
@@ -71,7 +79,9 @@ def sum_gradients(parameters: Sequence[nn.Parameter], world_size: int) -> None:
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     torch.distributed.all_reduce(flat)
     for parameter, summed in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-        parameter.grad = summed.view_as(parameter)
+        if parameter.grad is None:
+            parameter.grad = torch.empty_like(parameter)
+        parameter.grad.copy_(summed.view_as(parameter))  # in place: a captured step writes to this very tensor
 
 
 def trained(model: nn.Module) -> list[nn.Parameter]:

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from partclipseg.errors import PartCLIPSegError
+from partclipseg.losses.retention import WordRetention
 from partclipseg.model.clipseg import CLIPSegBaseline
 from partclipseg.model.partclipseg import PartCLIPSegModel
 from partclipseg.training.recipe import Recipe
@@ -42,3 +43,20 @@ def load_tokenizer(start: str | Path) -> PreTrainedTokenizerBase:
         raise PartCLIPSegError(
             f"{start} has no tokenizer: copy tokenizer.json and its companions of the CLIPSeg model beside the weights"
         ) from error
+
+
+def word_retention(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, device: torch.device
+) -> WordRetention:
+    """The recipe's word retention, with its start model as the teacher.
+
+    Raises `PartCLIPSegError` if the start is not a CLIPSeg.
+    """
+    teacher = CLIPSegBaseline.from_pretrained(recipe.start, dtype=torch.float32, visual_adapter_ratio=0.0)
+    tokens = tokenizer(list(recipe.retention.words), padding="longest", truncation=True, return_tensors="pt")
+    return WordRetention(
+        teacher.to(device),
+        torch.as_tensor(tokens["input_ids"], device=device),
+        torch.as_tensor(tokens["attention_mask"], device=device),
+        recipe.retention.words_per_step,
+    )

@@ -12,24 +12,29 @@ No part is ever labelled or named, of seen and unseen objects alike.
 from __future__ import annotations
 
 import logging
+import math
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
+from partclipseg.model.capture import StepGradients
 from partclipseg.model.clipseg import CLIPSegBaseline
 from partclipseg.model.config import CLIPSegBaselineConfig
+from partclipseg.shapes.cache import SceneArrays
+from partclipseg.shapes.captions import caption, words
 from partclipseg.shapes.tokenizer import build_tokenizer
+from partclipseg.shapes.world import partshapes_world
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-TEMPLATES = ("{}", "a {}", "a photo of a {}", "a picture of a {}", "there is a {} here")
-CAPTION_LENGTH = 24
-"""Tokens a caption may have."""
+CAPTION_LENGTH = 48
+"""Tokens that the text tower has places for; the longest captions are cut."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +44,20 @@ class BackboneRecipe:
     steps: int = 6000
     batch: int = 128
     learning_rate: float = 1e-3
-    warmup: int = 300
-    """Steps of linear warm-up; then the learning rate falls to zero along a cosine."""
+    warmup_steps: int = 300
+    """Steps over which the learning rate rises; then it falls to zero along a cosine."""
     weight_decay: float = 0.05
     phrases: int = 6
     """Object words referred to in each photo: those in it, and words of absent objects up to this number."""
     caption_weight: float = 0.1
     """Weight of the contrastive loss beside the mask loss."""
     seed: int = 0
+
+    def learning_rate_factor(self, step: int) -> float:
+        """Factor on the learning rate at `step`, from 0."""
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        return 0.5 * (1 + math.cos(math.pi * (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)))
 
 
 def backbone_config(image_size: int, words: int) -> CLIPSegBaselineConfig:
@@ -83,141 +94,136 @@ def backbone_config(image_size: int, words: int) -> CLIPSegBaselineConfig:
 
 
 def train_backbone(
-    images: np.ndarray,
-    objects: np.ndarray,
-    object_words: tuple[str, ...],
-    known_words: list[str],
+    scenes: SceneArrays,
     recipe: BackboneRecipe,
     device: torch.device,
-) -> tuple[CLIPSegBaseline, PreTrainedTokenizerFast]:
-    """Train the towers and the decoder together.
+    report: Callable[[int, dict[str, float]], None] | None = None,
+) -> tuple[CLIPSegBaseline, PreTrainedTokenizerBase]:
+    """Train the towers and the decoder together, from random weights.
 
-    Args:
-        images: uint8 `[N, S, S, 3]`, RGB.
-        objects: integer `[N, S, S]`, index into `object_words` or -1.
-        object_words: what the objects are called.
-        known_words: every word that the tokenizer shall know, also those that no caption says (parts).
-
-    Returns the model (float32, evaluation mode) and its tokenizer.
+    All scenes lie on the device. `report` is called now and then with the step and its losses. Returns the model
+    (float32, evaluation mode, on the CPU) and its tokenizer.
     """
     torch.manual_seed(recipe.seed)
-    generator = torch.Generator(device).manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
-    caption_words = " ".join([*TEMPLATES, "and"]).replace("{}", "").split()
-    tokenizer = build_tokenizer([w for word in [*known_words, *caption_words] for w in word.split()], CAPTION_LENGTH)
-    model = CLIPSegBaseline(backbone_config(images.shape[1], len(tokenizer))).to(device).train()
+    object_words = partshapes_world().vocabulary.objects
+    tokenizer = build_tokenizer(words(), CAPTION_LENGTH)
+    model = CLIPSegBaseline(backbone_config(scenes.size, len(tokenizer)))
+    nn.Module.to(model, device).train()
     model.visual_adapter.requires_grad_(False)
     model.background.requires_grad_(False)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
-    photos = torch.from_numpy(images).to(device)
-    labels = torch.from_numpy(objects).to(device)
-    present = _presence(labels, len(object_words))  # bool [N, O]
-    present_on_host = present.cpu().numpy()
-    words = _tokenise(tokenizer, list(object_words), device)
-    mean = torch.tensor(model.config.image_mean, device=device).view(3, 1, 1)
-    std = torch.tensor(model.config.image_std, device=device).view(3, 1, 1)
+    texts = [caption(scene, rng) for scene in scenes]
+    batches = _Batches(scenes, _tokenise(tokenizer, texts, device), len(object_words), model, device)
+    named = _tokenise(tokenizer, list(object_words), device)
 
-    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    def compute(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        pixels, labels, present, captions = batches.make(inputs["rows"])
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            masks, contrast = _losses(model, pixels, labels, present, named, captions, recipe.phrases)
+        return {"masks": masks, "captions": contrast, "total": masks + recipe.caption_weight * contrast}
+
+    gradients = StepGradients(compute, parameters)
     optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}],
+        [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ],
         lr=recipe.learning_rate,
         betas=(0.9, 0.98),
         fused=device.type == "cuda",
     )
-    schedule = torch.optim.lr_scheduler.SequentialLR(
-        optimizer,
-        [
-            torch.optim.lr_scheduler.LinearLR(optimizer, 1e-3, total_iters=recipe.warmup),
-            torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, recipe.steps - recipe.warmup)),
-        ],
-        milestones=[recipe.warmup],
-    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, recipe.learning_rate_factor)
     started = time.perf_counter()
     for step in range(recipe.steps):
-        rows = rng.integers(0, len(images), recipe.batch)
-        captions = _tokenise(tokenizer, [_caption(present_on_host[row], object_words, rng) for row in rows], device)
-        index = torch.from_numpy(rows).to(device)
-        pixels, targets = _augment(photos[index], labels[index], generator)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            masks, contrast = _losses(
-                model, (pixels - mean) / std, targets, present[index], words, captions, recipe.phrases, generator
-            )
-        loss = masks + recipe.caption_weight * contrast
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        terms = gradients({"rows": torch.from_numpy(rng.integers(0, len(scenes), recipe.batch))})
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
-        if step % 200 == 0 or step == recipe.steps - 1:
-            log.info(
-                "backbone step %d of %d: masks %.4f, captions %.3f, %.0f s",
-                step + 1, recipe.steps, masks.item(), contrast.item(), time.perf_counter() - started,
-            )  # fmt: skip
+        if step % 100 == 0 or step == recipe.steps - 1:
+            losses = {name: term.item() for name, term in terms.items()}
+            seconds = time.perf_counter() - started
+            logger.info("backbone step %d of %d, %.0f s: %s", step + 1, recipe.steps, seconds, losses)
+            if report is not None:
+                report(step + 1, losses)
+    nn.Module.to(model, "cpu")
     return model.eval(), tokenizer
+
+
+class _Batches:
+    """Batches gathered, mirrored and re-lit where the scenes lie."""
+
+    def __init__(
+        self,
+        scenes: SceneArrays,
+        captions: Tensor,
+        num_objects: int,
+        model: CLIPSegBaseline,
+        device: torch.device,
+    ) -> None:
+        self.photos = torch.from_numpy(np.asarray(scenes.images)).to(device)
+        self.labels = torch.from_numpy(np.asarray(scenes.objects)).to(device)
+        self.captions = captions
+        self.present = torch.cat([_presence(part, num_objects) for part in self.labels.split(4096)])  # bool [N, O]
+        self.mean, self.std = (
+            torch.tensor(values, device=device).view(3, 1, 1)
+            for values in (model.config.image_mean, model.config.image_std)
+        )
+
+    def make(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Normalised pixels `[B, 3, S, S]`, object labels `[B, S, S]`, presence `[B, O]`, caption ids `[B, L]`."""
+        pixels = self.photos[rows].permute(0, 3, 1, 2).float() / 255
+        labels = self.labels[rows]
+        batch, device = len(rows), pixels.device
+        mirrored = torch.rand(batch, 1, 1, device=device) < 0.5
+        pixels = torch.where(mirrored.unsqueeze(1), pixels.flip(-1), pixels)
+        labels = torch.where(mirrored, labels.flip(-1), labels)
+        gain = 1 + 0.3 * (torch.rand(batch, 3, 1, 1, device=device) - 0.5)
+        shift = 0.2 * (torch.rand(batch, 1, 1, 1, device=device) - 0.5)
+        pixels = (pixels * gain + shift).clamp(0, 1)
+        return (pixels - self.mean) / self.std, labels, self.present[rows], self.captions[rows]
 
 
 def _losses(
     model: CLIPSegBaseline,
     pixels: Tensor,
-    targets: Tensor,
+    labels: Tensor,
     present: Tensor,
-    words: tuple[Tensor, Tensor],
-    captions: tuple[Tensor, Tensor],
+    named: Tensor,
+    captions: Tensor,
     phrases: int,
-    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Mask loss and contrastive loss of a batch: pixels `[B, 3, S, S]`, targets `[B, S, S]`, present `[B, O]`."""
+    """Mask loss and contrastive loss of a batch; `named [O, L']` are the ids of the object words."""
     activations = model.encode_photo(pixels)
 
     # Referring: the objects of the photo first, then words drawn from the absent ones.
-    order = torch.rand(present.shape, generator=generator, device=present.device) + present
-    asked = order.topk(min(phrases, order.shape[1]), dim=1).indices  # [B, K]
-    embeddings = model.encode_text(*words)[asked]  # [B, K, D]
+    order = torch.rand(present.shape, device=present.device) + present
+    asked = order.topk(min(phrases, present.shape[1]), dim=1).indices  # [B, K]
+    embeddings = model.encode_text(named, torch.ones_like(named))[asked]  # [B, K, D]
     features, _ = model.decoder.condition_features(activations, embeddings)
     logits = model.decoder.logits(features, model.grid(pixels)).float()  # [B, K, h, w]
-    small = F.interpolate(targets[:, None].float(), logits.shape[-2:], mode="nearest-exact")
+    small = F.interpolate(labels[:, None].float(), logits.shape[-2:], mode="nearest-exact")
     masks = F.binary_cross_entropy_with_logits(logits, (small == asked[..., None, None]).float())
 
     # Captions: photos and texts of the batch, where an equal caption is no mistake.
     photo = model.clip.visual_projection(model.clip.vision_model.post_layernorm(activations[0][:, 0]))
-    text = model.encode_text(*captions)
+    text = model.encode_text(captions, torch.ones_like(captions))
     similarity = F.normalize(photo.float(), dim=-1) @ F.normalize(text.float(), dim=-1).T  # [B, B]
-    similarity = similarity * model.clip.logit_scale.clamp(max=4.6).exp()
-    same = (captions[0][:, None] == captions[0][None]).all(-1).float()
+    similarity = similarity * model.clip.logit_scale.clamp(max=math.log(100)).exp()
+    same = (captions[:, None] == captions).all(-1).float()
     same = same / same.sum(1, keepdim=True)
     contrast = (F.cross_entropy(similarity, same) + F.cross_entropy(similarity.T, same)) / 2
     return masks, contrast
 
 
 def _presence(labels: Tensor, count: int) -> Tensor:
+    """Which of `count` objects each map shows: `[N, S, S]` → bool `[N, count]`."""
     flat = labels.flatten(1).long() + 1  # 0 is background
-    rows = [torch.zeros(len(part), count + 1, dtype=torch.bool, device=part.device).scatter_(1, part, True)
-            for part in flat.split(4096)]  # fmt: skip
-    return torch.cat(rows)[:, 1:]
+    return torch.zeros(len(flat), count + 1, dtype=torch.bool, device=flat.device).scatter_(1, flat, True)[:, 1:]
 
 
-def _caption(present: np.ndarray, words: tuple[str, ...], rng: np.random.Generator) -> str:
-    there = rng.permutation(np.flatnonzero(present))[: rng.integers(1, 4)]
-    named = " and a ".join(words[index] for index in there) or "scene"
-    return TEMPLATES[rng.integers(len(TEMPLATES))].format(named)
-
-
-def _tokenise(
-    tokenizer: PreTrainedTokenizerFast, texts: list[str], device: torch.device
-) -> tuple[Tensor, Tensor]:
-    # Padded to one length: the graph keeps its shapes, and nothing is read back from the device to cut it.
+def _tokenise(tokenizer: PreTrainedTokenizerBase, texts: list[str], device: torch.device) -> Tensor:
+    """int64 `[N, L]`, padded to the longest; behind the end token the tower does not look."""
     encoded = tokenizer(texts, padding="longest", truncation=True, return_tensors="pt")
-    return encoded["input_ids"].to(device, non_blocking=True), encoded["attention_mask"].to(device, non_blocking=True)
-
-
-def _augment(photos: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """uint8 `[B, S, S, 3]` → float `[B, 3, S, S]` in 0..1, mirrored and re-lit at random, with its labels."""
-    batch, device = len(photos), photos.device
-    pixels = photos.permute(0, 3, 1, 2).float() / 255
-    mirrored = torch.rand(batch, generator=generator, device=device) < 0.5
-    pixels = torch.where(mirrored[:, None, None, None], pixels.flip(-1), pixels)
-    labels = torch.where(mirrored[:, None, None], labels.flip(-1), labels)
-    gain = 1 + 0.3 * (torch.rand(batch, 3, 1, 1, generator=generator, device=device) - 0.5)
-    shift = 0.2 * (torch.rand(batch, 1, 1, 1, generator=generator, device=device) - 0.5)
-    return (pixels * gain + shift).clamp(0, 1), labels
+    return torch.as_tensor(encoded["input_ids"], device=device)

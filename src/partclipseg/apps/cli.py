@@ -19,6 +19,7 @@ COMMANDS = {
     "prepare": ("prepare", "Prepare", "bring a benchmark's raw source into its layout"),
     "check-data": ("check_data", "CheckData", "say what is in a data set's folder, and what is wrong with it"),
     "convert": ("convert", "Convert", "turn a released .pth checkpoint into a model directory"),
+    "export": ("export", "Export", "write a model as ONNX, to run without PyTorch"),
 }
 """Command: module in `partclipseg.apps`, options class, one line of help."""
 

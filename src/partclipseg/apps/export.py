@@ -1,0 +1,249 @@
+"""``partclipseg export``: a model as ONNX in three files, with a script that needs no PyTorch."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from partclipseg.errors import PartCLIPSegError, UsageError
+
+if TYPE_CHECKING:
+    from partclipseg.inference.segmenter import PartSegmenter
+    from partclipseg.vocabulary import Vocabulary
+
+AGREEMENT = 0.999
+"""Least share of pixels on which float32 ONNX must give PyTorch's label; the others are ties to the last digits."""
+
+CHECKED_WORDS = "dog: head, ear, tail; bus: wheel, window; bird: head, beak, wing"
+"""What the check asks for where the model has no words of its own."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a model as ONNX, to run without PyTorch.
+
+    The directory gets photo_encoder.onnx, text_encoder.onnx and decoder.onnx, the tokenizer, config.json, a model
+    card, and segment.py: a short script that segments a photo with them.
+
+    Example: partclipseg export models/pascal pascal-onnx
+    """
+
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """A model's directory or hub name; partshapes is the built-in model."""
+    output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """The directory to write; it must not exist yet."""
+    fp16: bool = False
+    """Store and compute in 16-bit floats, in files of half the size. Inputs and outputs stay 32-bit."""
+
+    def run(self) -> int:
+        from rich.console import Console
+
+        from partclipseg.inference.segmenter import BUILT_IN, PartSegmenter
+
+        if self.output.exists():
+            raise UsageError(f"{self.output} exists already: name another directory, or remove it first")
+        _require_packages()
+        built_in = self.model == BUILT_IN and not Path(self.model).exists()
+        segmenter = PartSegmenter.from_pretrained(None if built_in else self.model, device="cpu")
+        agreement = export_model(segmenter, self.output, fp16=self.fp16, source=self.model)
+        size = sum(path.stat().st_size for path in self.output.glob("*.onnx"))
+        Console(soft_wrap=True, highlight=False).print(
+            f"{self.output}: three graphs, {_bytes(size)}, {_dtype(self.fp16)}; "
+            f"labels equal PyTorch's on {agreement:.2%} of the pixels checked",
+            markup=False,
+        )
+        return 0
+
+
+def export_model(segmenter: PartSegmenter, directory: Path, *, fp16: bool = False, source: str = "") -> float:
+    """Write a segmenter's model, which must be on the CPU in float32, to a new `directory`, and check it there.
+
+    Args:
+        fp16: compute in 16-bit floats.
+        source: what the model card names as the origin.
+
+    Returns the share of pixels at which ONNX gives PyTorch's label, see `agreement`. Raises `PartCLIPSegError`,
+    and writes nothing, if that is less than `AGREEMENT` in float32, or if 16-bit floats overflow.
+    """
+    from partclipseg.apps import onnx_segment
+    from partclipseg.apps.onnx_graphs import trace
+    from partclipseg.files import whole_directory
+
+    model = copy.deepcopy(segmenter.model).half() if fp16 else segmenter.model
+    with whole_directory(directory) as folder:
+        for name, program in trace(model).items():
+            program.save(folder / f"{name}.onnx", external_data=False)
+        segmenter.tokenizer.save_pretrained(folder)
+        if not (folder / "tokenizer.json").is_file():
+            raise PartCLIPSegError(f"the tokenizer of {source} has no tokenizer.json: save it in its fast form first")
+        if segmenter.vocabulary is not None:
+            segmenter.vocabulary.save(folder / "vocabulary.json")
+        config = _describe(segmenter, fp16)
+        (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+        shutil.copyfile(onnx_segment.__file__, folder / "segment.py")
+        equal = agreement(segmenter, folder)
+        if not fp16 and equal < AGREEMENT:
+            raise PartCLIPSegError(
+                f"the exported model gives PyTorch's label at only {equal:.2%} of the pixels, so nothing is written: "
+                "try other versions of torch, onnxscript and onnxruntime"
+            )
+        (folder / "README.md").write_text(_card(config, folder, source, equal), encoding="utf-8")
+    return equal
+
+
+def agreement(segmenter: PartSegmenter, folder: Path) -> float:
+    """Share of pixels at which the graphs in `folder`, run by onnxruntime, give the label of the PyTorch model.
+
+    Three rendered scenes at the model's own size, and one at another size and aspect ratio. Batch, number of words
+    and sizes differ from those of the trace. Raises `PartCLIPSegError` if a logit is not finite.
+    """
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from partclipseg.apps.onnx_segment import Segmenter
+    from partclipseg.inference.label_maps import pred_all
+    from partclipseg.model.towers import PartCLIPSegOutput
+    from partclipseg.shapes.renderer import render_scene
+
+    onnx = Segmenter(folder)
+    vocabulary = _checked_words(segmenter.vocabulary)
+    height, width = segmenter.model.config.image_shape
+    patch = segmenter.model.config.vision_config.patch_size
+    scenes = [Image.fromarray(render_scene("val", index, 128).image) for index in range(4)]
+    equal: list[np.ndarray] = []
+    for images, size in ((scenes[:3], (height, width)), (scenes[3:], (height + 2 * patch, max(patch, width - patch)))):
+        pixels = onnx.pixel_values(images, size)
+        logits = onnx.decode(onnx.encode_photos(pixels), vocabulary.object_parts)
+        if not all(np.isfinite(values).all() for values in logits.values()):
+            raise PartCLIPSegError("the exported model overflows 16-bit floats: export it without --fp16")
+        with torch.inference_mode():
+            expected = segmenter.model(
+                torch.from_numpy(pixels),
+                text_embeddings=segmenter.text_embeddings(segmenter.model.prompts(vocabulary)),
+                class_to_part=torch.from_numpy(vocabulary.class_to_part),
+                class_to_object=torch.from_numpy(vocabulary.class_to_object),
+                num_parts=len(vocabulary.parts),
+            )
+        found = PartCLIPSegOutput(**{name: torch.from_numpy(values) for name, values in logits.items()})
+        sizes = [(256, 256)] * len(images)
+        theirs, ours = (pred_all(output, sizes, vocabulary.class_to_object) for output in (expected, found))
+        equal += [(a.label_map == b.label_map).numpy() for a, b in zip(theirs, ours, strict=True)]
+    return float(np.mean(equal))
+
+
+def _checked_words(vocabulary: Vocabulary | None) -> Vocabulary:
+    """At most nine classes, fewer than the trace has."""
+    from partclipseg.vocabulary import Vocabulary
+
+    words = Vocabulary.from_text(CHECKED_WORDS) if vocabulary is None else vocabulary
+    return Vocabulary(words.object_parts[:9])
+
+
+def _require_packages() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise PartCLIPSegError(
+            f"the export needs the package {error.name}: pip install 'partclipseg[export]'"
+        ) from None
+
+
+def _dtype(fp16: bool) -> str:
+    return "float16" if fp16 else "float32"
+
+
+def _describe(segmenter: PartSegmenter, fp16: bool) -> dict[str, Any]:
+    """What the script must know: ``config.json``."""
+    config, tokenizer = segmenter.model.config, segmenter.tokenizer
+    return {
+        "kind": config.model_type,
+        "dtype": _dtype(fp16),
+        "image_size": list(config.image_shape),
+        "image_mean": list(config.image_mean),
+        "image_std": list(config.image_std),
+        "patch_size": config.vision_config.patch_size,
+        "max_tokens": config.text_config.max_position_embeddings,
+        "pad_token_id": tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
+    }
+
+
+# -- the model card -------------------------------------------------------------------------------------------
+
+
+def _card(config: dict[str, Any], folder: Path, source: str, equal: float) -> str:
+    height, width = config["image_size"]
+    name = Path(source).name or "model"
+    own_card = Path(source) / "README.md"
+    about = own_card.read_text(encoding="utf-8").strip() if own_card.is_file() else ""
+    parts = [
+        f"---\nlibrary_name: onnx\npipeline_tag: image-segmentation\ntags: [onnx, {config['kind']}]\n---\n",
+        f"# {name}, exported to ONNX\n",
+        "Open-vocabulary part segmentation: a photo and words in, the label of every pixel out. Exported from "
+        f"`{source}` ({config['kind']}) by partclipseg {version('partclipseg')} with torch {version('torch')}, "
+        f"onnxscript {version('onnxscript')}, in {config['dtype']}.\n",
+        "```\npip install numpy pillow onnxruntime tokenizers\n"
+        'python segment.py photo.jpg --vocabulary "dog: ear, tail; bus: wheel"\n```\n',
+        "## Files\n\n" + _table(("file", "what"), _files(folder)),
+        "## Graphs\n\n" + _interface(folder),
+        f"Photos are resized to {height} x {width} (bilinear with antialiasing, aspect ratio not kept), divided by "
+        f"255 and normalised with the mean and deviation in `config.json`. Other sizes work in multiples of "
+        f"{config['patch_size']} pixels. Logits are upsampled bilinearly to the photo's size; the best object of a "
+        "pixel decides which classes compete there. Background is the last channel.\n",
+        "## Checked\n",
+        f"Run by onnxruntime {version('onnxruntime')} on rendered scenes, at a batch, number of words and photo size "
+        f"that the graphs were not traced with: {equal:.3%} of the pixels have the label that the float32 PyTorch "
+        "model gives.\n",
+        "## Licence and limits\n",
+        "The weights keep the licence and the limits of the model that they come from.\n",
+    ]
+    if about:
+        parts += ["## Card of the source model\n", about.removeprefix("---").split("\n---\n", 1)[-1].strip() + "\n"]
+    return "\n".join(parts)
+
+
+def _files(folder: Path) -> list[tuple[str, str]]:
+    what = {
+        "photo_encoder.onnx": "photo to activations; once a photo",
+        "text_encoder.onnx": "words to embeddings; once a vocabulary",
+        "decoder.onnx": "activations and embeddings to logits",
+        "tokenizer.json": "for the `tokenizers` package",
+        "vocabulary.json": "the words that the model came with",
+        "config.json": "sizes and normalisation",
+        "segment.py": "segments a photo; needs neither PyTorch nor transformers",
+    }
+    return [
+        (f"`{name}` ({_bytes((folder / name).stat().st_size)})", text)
+        for name, text in what.items()
+        if (folder / name).is_file()
+    ]
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 2**10:.1f} KiB"
+
+
+def _interface(folder: Path) -> str:
+    import onnxruntime
+
+    rows = []
+    for name in ("photo_encoder", "text_encoder", "decoder"):
+        session = onnxruntime.InferenceSession(folder / f"{name}.onnx", providers=["CPUExecutionProvider"])
+        for role, values in (("in", session.get_inputs()), ("out", session.get_outputs())):
+            rows += [(name, role, f"`{v.name}`", v.type[7:-1], " x ".join(map(str, v.shape))) for v in values]
+    return _table(("graph", "", "name", "type", "shape"), rows)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"

@@ -1,0 +1,210 @@
+"""Segment a photo with an exported model: no PyTorch, no transformers.
+
+    pip install numpy pillow onnxruntime tokenizers
+    python segment.py photo.jpg --vocabulary "dog: ear, tail; bus: wheel"
+
+Lies beside the exported files, and is as good a module as a script: `Segmenter(folder)(image, words)` gives the
+label map, int32 `[H, W]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+from tokenizers import Tokenizer
+
+BACKGROUND = -1
+
+
+class Segmenter:
+    """The three graphs, the tokenizer and the configuration of one folder."""
+
+    def __init__(self, folder: str | Path, providers: Sequence[str] = ("CPUExecutionProvider",)) -> None:
+        """`providers` are onnxruntime's execution providers, such as ``CUDAExecutionProvider``."""
+        folder = Path(folder)
+        self.config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.tokenizer.no_truncation()
+        self.tokenizer.enable_padding(pad_id=self.config["pad_token_id"])
+        self.photo_encoder, self.text_encoder, self.decoder = (
+            onnxruntime.InferenceSession(folder / f"{name}.onnx", providers=list(providers))
+            for name in ("photo_encoder", "text_encoder", "decoder")
+        )
+
+    def __call__(self, image: Image.Image, words: Sequence[tuple[str, str]]) -> np.ndarray:
+        """Label map int32 `[H, W]` of an RGB image: index into `words`, pairs (object, part); background -1."""
+        outputs = self.decode(self.encode_photos(self.pixel_values([image])), words)
+        return label_map(
+            outputs["object_part_logits"][0],
+            outputs["object_logits"][0] if "object_logits" in outputs else None,
+            index(words)[2],
+            (image.height, image.width),
+        )
+
+    def pixel_values(self, images: Sequence[Image.Image], size: Sequence[int] | None = None) -> np.ndarray:
+        """RGB images as the photo encoder takes them, float32 `[B, 3, h, w]`.
+
+        `size` is h and w, multiples of the patch size; by default what the model was trained with.
+        """
+        height, width = size or self.config["image_size"]
+        resized = [image.resize((width, height), Image.Resampling.BILINEAR) for image in images]
+        values = np.stack([np.asarray(image, dtype=np.float32) for image in resized]) / 255
+        values = (values - np.float32(self.config["image_mean"])) / np.float32(self.config["image_std"])
+        return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+
+    def encode_photos(self, pixel_values: np.ndarray) -> dict[str, Any]:
+        """Class tokens `[L, B, V]` and patch tokens `[L, B, g, g', V]`; needed once a photo."""
+        return self._run(self.photo_encoder, {"pixel_values": pixel_values})
+
+    def encode_text(self, prompts: Sequence[str]) -> np.ndarray:
+        """Embeddings `[K, D]`; needed once a vocabulary."""
+        encoded = self.tokenizer.encode_batch(list(prompts))
+        for prompt, tokens in zip(prompts, encoded, strict=True):
+            if sum(tokens.attention_mask) > self.config["max_tokens"]:
+                raise ValueError(f"{prompt!r} is longer than {self.config['max_tokens']} tokens: use a shorter word")
+        inputs = {
+            "input_ids": np.array([tokens.ids for tokens in encoded], dtype=np.int64),
+            "attention_mask": np.array([tokens.attention_mask for tokens in encoded], dtype=np.int64),
+        }
+        return self._run(self.text_encoder, inputs)["text_embeddings"]
+
+    def decode(self, photos: dict[str, Any], words: Sequence[tuple[str, str]]) -> dict[str, Any]:
+        """Logits of encoded photos for pairs (object, part), by name: `[B, channels, h, w]`, background last."""
+        objects, parts, class_to_object, class_to_part = index(words)
+        if self.config["kind"] != "partclipseg":
+            return self._run(self.decoder, photos | {"text_embeddings": self.encode_text([" ".join(w) for w in words])})
+        embeddings = {"part_embeddings": self.encode_text(parts), "object_embeddings": self.encode_text(objects)}
+        pairs = {"class_to_part": class_to_part, "class_to_object": class_to_object}
+        return self._run(self.decoder, photos | embeddings | pairs)
+
+    @staticmethod
+    def _run(session: onnxruntime.InferenceSession, inputs: dict[str, Any]) -> dict[str, Any]:
+        names = [output.name for output in session.get_outputs()]
+        return dict(zip(names, session.run(names, inputs), strict=True))
+
+
+def index(words: Sequence[tuple[str, str]]) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
+    """Objects and parts, each sorted and without repeats, and int64 `[N_c]` indices of each pair's two."""
+    objects, parts = (sorted({pair[side] for pair in words}) for side in (0, 1))
+    class_to_object = np.array([objects.index(pair[0]) for pair in words], dtype=np.int64)
+    class_to_part = np.array([parts.index(pair[1]) for pair in words], dtype=np.int64)
+    return objects, parts, class_to_object, class_to_part
+
+
+def label_map(
+    class_logits: np.ndarray, object_logits: np.ndarray | None, class_to_object: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
+    """The best class at every pixel, int32 `size`; a class takes part only where its object is the best object.
+
+    Logits are `[N_c + 1, h, w]` and `[N_o + 1, h, w]`, background last; None for a model without objects.
+    """
+    background = len(class_to_object)
+    if object_logits is None:
+        labels = best_channel(class_logits, range(background + 1), size)
+    else:
+        owners = best_channel(object_logits, range(len(object_logits)), size)
+        owner_of = np.append(class_to_object, len(object_logits) - 1)
+        alive = np.flatnonzero(np.isin(owner_of, owners))
+        labels = best_channel(class_logits, alive.tolist(), size, owner_of, owners)
+    return np.where(labels == background, BACKGROUND, labels).astype(np.int32)
+
+
+def best_channel(
+    logits: np.ndarray,
+    channels: Iterable[int],
+    size: tuple[int, int],
+    owner_of: np.ndarray | None = None,
+    owners: np.ndarray | None = None,
+) -> np.ndarray:
+    """Which of `channels` has the greatest upsampled value at each pixel of `size`; one at a time, to save memory."""
+    best, winner = np.full(size, -np.inf, np.float32), np.zeros(size, np.int64)
+    for channel in channels:
+        value = upsample(logits[channel], size)
+        better = value > best
+        if owner_of is not None:
+            better &= owners == owner_of[channel]
+        best[better], winner[better] = value[better], channel
+    return winner
+
+
+def upsample(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bilinear, pixel centres aligned (PyTorch's ``align_corners=False``), float32 `[h, w]` to `size`."""
+    for axis, count in enumerate(size):
+        old = values.shape[axis]
+        place = np.maximum((np.arange(count, dtype=np.float32) + 0.5) * np.float32(old / count) - 0.5, 0)
+        low = np.minimum(place.astype(np.int64), old - 1)
+        high = np.minimum(low + 1, old - 1)
+        share = np.expand_dims(place - low, 1 - axis).astype(np.float32)
+        values = values.take(low, axis) * (1 - share) + values.take(high, axis) * share
+    return values
+
+
+def read_words(text: str) -> list[tuple[str, str]]:
+    """Pairs (object, part) of "dog: ear, tail; bus: wheel", or of a JSON file: a dictionary, or a list of pairs."""
+    if text.endswith(".json"):
+        content = json.loads(Path(text).read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            return [(word, part) for word, parts in content.items() for part in parts]
+        return [(word, part) for word, part in content]
+    pairs = []
+    for entry in filter(None, (entry.strip() for entry in text.split(";"))):
+        word, _, parts = entry.partition(":")
+        pairs += [(" ".join(word.split()), " ".join(part.split())) for part in parts.split(",")]
+    if not pairs or not all(word and part for word, part in pairs):
+        raise SystemExit(f'cannot read the words {text!r}: write them as "dog: ear, tail; bus: wheel"')
+    return pairs
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """Upright RGB; transparency on white."""
+    image = ImageOps.exif_transpose(Image.open(path))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def label_image(labels: np.ndarray) -> Image.Image:
+    """Indices as 8-bit grey, background 255; with more than 255 classes as 16-bit grey, background 65535."""
+    if labels.max(initial=0) < 255:
+        return Image.fromarray(np.where(labels < 0, 255, labels).astype(np.uint8))
+    return Image.fromarray(np.where(labels < 0, 65535, labels).astype(np.uint16))
+
+
+def summary(labels: np.ndarray, words: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """One line for each class that was found, the largest first."""
+    areas = np.bincount(labels.ravel() + 1, minlength=len(words) + 1)[1:]
+    for number in np.argsort(-areas, kind="stable"):
+        if areas[number]:
+            word, part = words[number]
+            yield f"{number:5d}  {areas[number] / labels.size:6.1%}  {word}'s {part}"
+
+
+def main() -> None:
+    """The command line."""
+    folder = Path(__file__).resolve().parent
+    parser = argparse.ArgumentParser(description="Segment the parts of things in a photo.")
+    parser.add_argument("photo")
+    parser.add_argument("--vocabulary", help='"dog: ear, tail; bus: wheel" or a JSON file; default: the model\'s own')
+    parser.add_argument("--output", help="PNG of class indices; default: the photo's name with .labels.png")
+    options = parser.parse_args()
+    own = folder / "vocabulary.json"
+    if options.vocabulary is None and not own.is_file():
+        parser.error("the model has no words of its own: give --vocabulary")
+    words = read_words(str(own) if options.vocabulary is None else options.vocabulary)
+    labels = Segmenter(folder)(read_image(options.photo), words)
+    output = Path(options.output or Path(options.photo).with_suffix(".labels.png").name)
+    label_image(labels).save(output)
+    print("\n".join(summary(labels, words)) or "nothing found")
+    print(f"-> {output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""Exported graphs against PyTorch, through onnxruntime and through the script that ships with them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+
+from partclipseg.apps import onnx_segment
+from partclipseg.apps.cli import main
+from partclipseg.apps.export import AGREEMENT, export_model
+from partclipseg.apps.onnx_graphs import TRACED
+from partclipseg.errors import PartCLIPSegError
+from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.model.clipseg import CLIPSegBaseline
+from partclipseg.model.config import CLIPSegBaselineConfig
+from partclipseg.model.partclipseg import PartCLIPSegModel
+from partclipseg.shapes.renderer import render_scene
+
+WORDS = "dog: ear, tail, leg; bus: wheel; bird: wing, leg"
+
+
+@pytest.fixture(scope="session")
+def segmenter(model_directory: Path) -> PartSegmenter:
+    return PartSegmenter.from_pretrained(model_directory, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def exported(model_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("export") / "onnx"
+    assert main(["export", str(model_directory), str(directory)]) == 0
+    return directory
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "scene.png"
+    Image.fromarray(render_scene("test", 3, 160).image).resize((173, 121)).save(path)
+    return path
+
+
+def run_script(folder: Path, photo: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """The exported script in a process where neither torch nor transformers can be imported."""
+    code = (
+        "import runpy, sys; sys.modules.update(dict.fromkeys(('torch', 'transformers', 'partclipseg')));"
+        "sys.argv.pop(0); runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, str(folder / "segment.py"), str(photo), *options],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_script_without_torch_gives_the_same_labels(exported, segmenter, photo, tmp_path):
+    output = tmp_path / "labels.png"
+    done = run_script(exported, photo, "--vocabulary", WORDS, "--output", str(output))
+    assert done.returncode == 0, done.stderr
+    result = segmenter(photo, WORDS)
+    found = np.asarray(Image.open(output)).astype(int)
+    expected = np.where(result.label_map < 0, 255, result.label_map)
+    assert len(np.unique(expected)) >= 3, "a map of one label would agree by chance"
+    # float32 sums in another order decide ties differently, and nothing else.
+    assert (found == expected).mean() >= AGREEMENT
+    for segment in result.segments():
+        assert segment.name in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("batch", "size", "words"),
+    [
+        (1, (64, 64), "dog: ear"),  # one photo, one part, one object: sizes of 1 are what exporters freeze
+        (3, (48, 80), WORDS),
+        (5, (16, 96), "cat: paw, ear, eye; car: wheel"),  # a single row of patches
+    ],
+)
+def test_every_size_is_free(exported, segmenter, batch, size, words):
+    onnx = onnx_segment.Segmenter(exported)
+    pairs = onnx_segment.read_words(words)
+    rows, columns = (side // 16 for side in size)
+    assert all(
+        TRACED[name] != value
+        for name, value in {"batch": batch, "classes": len(pairs), "rows": rows, "columns": columns}.items()
+    )
+    images = [Image.fromarray(render_scene("test", index, 64).image) for index in range(batch)]
+    pixels = onnx.pixel_values(images, size)
+    found = onnx.decode(onnx.encode_photos(pixels), pairs)
+
+    objects, parts, class_to_object, class_to_part = onnx_segment.index(pairs)
+    with torch.no_grad():
+        expected = segmenter.model(
+            torch.from_numpy(pixels),
+            text_embeddings=segmenter.text_embeddings([*parts, *objects]),
+            class_to_part=torch.from_numpy(class_to_part),
+            class_to_object=torch.from_numpy(class_to_object),
+        )
+    assert found["object_part_logits"].shape == (batch, len(pairs) + 1, *size)
+    for name, values in found.items():
+        # Logits here are of order 1; sums of a few hundred float32 products in another order differ by some 1e-6.
+        np.testing.assert_allclose(values, expected[name].numpy(), atol=2e-5, err_msg=name)
+
+
+def test_upsampling_is_torchs():
+    values = np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32)
+    for size in ((7, 5), (23, 40), (3, 4), (1, 1)):
+        expected = torch.nn.functional.interpolate(torch.from_numpy(values)[None, None], size, mode="bilinear")
+        # Both interpolate in float32: a few units in the last place of numbers near 1.
+        np.testing.assert_allclose(onnx_segment.upsample(values, size), expected[0, 0].numpy(), atol=2e-6)
+
+
+def test_directory_is_complete(exported):
+    assert {path.name for path in exported.iterdir()} == {
+        *("photo_encoder.onnx", "text_encoder.onnx", "decoder.onnx", "tokenizer.json", "tokenizer_config.json"),
+        *("config.json", "segment.py", "README.md"),
+    }
+    card = (exported / "README.md").read_text()
+    assert "100.000% of the pixels" in card
+    assert "| photo_encoder | out | `patches` | float | 3 x batch x rows x columns x 32 |" in card
+    # The exporter notes the stack traces of the model's code in every node unless told otherwise.
+    assert not any(b"site-packages" in path.read_bytes() for path in exported.glob("*.onnx"))
+
+
+def test_script_reads_photos_upright_and_on_white(tmp_path):
+    image = Image.new("RGB", (4, 2), "red")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    image.save(tmp_path / "turned.png", exif=exif)
+    Image.new("RGBA", (3, 3), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert onnx_segment.read_image(tmp_path / "turned.png").size == (2, 4)
+    assert np.asarray(onnx_segment.read_image(tmp_path / "clear.png")).min() == 255
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ({"dog": ["ear", "tail"]}, [("dog", "ear"), ("dog", "tail")]),
+        ([["dog", "ear"], ["bus", "wheel"]], [("dog", "ear"), ("bus", "wheel")]),
+    ],
+)
+def test_script_reads_words_from_json(tmp_path, content, expected):
+    path = tmp_path / "words.json"
+    path.write_text(json.dumps(content))
+    assert onnx_segment.read_words(str(path)) == expected
+
+
+def test_script_without_words_says_so(exported, photo):
+    done = run_script(exported, photo)
+    assert done.returncode == 2
+    assert "give --vocabulary" in done.stderr
+
+
+def test_long_words_are_named(exported):
+    with pytest.raises(ValueError, match="shorter word"):
+        onnx_segment.Segmenter(exported).encode_text(["antidisestablishmentarianism"])
+
+
+def test_more_classes_than_bytes_hold():
+    labels = np.array([[-1, 300]])
+    assert np.asarray(onnx_segment.label_image(labels)).tolist() == [[65535, 300]]
+
+
+def test_existing_directory_is_refused(exported, model_directory, capsys):
+    assert main(["export", str(model_directory), str(exported)]) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_missing_packages_are_named(model_directory, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    assert main(["export", str(model_directory), str(tmp_path / "x")]) == 1
+    assert "partclipseg[export]" in capsys.readouterr().err
+
+
+def test_wrong_graphs_are_not_kept(model_directory, tmp_path, monkeypatch):
+    segmenter = PartSegmenter.from_pretrained(model_directory, device="cpu")
+    monkeypatch.setattr("partclipseg.apps.onnx_graphs.trace", lambda model: {})
+    monkeypatch.setattr("partclipseg.apps.export.agreement", lambda segmenter, folder: 0.5)
+    with pytest.raises(PartCLIPSegError, match=r"only 50\.00%"):
+        export_model(segmenter, tmp_path / "x")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_baseline(config, model_directory, tmp_path, photo):
+    values = {k: v for k, v in config.to_dict().items() if k not in {"model_type", "architectures", "dtype"}}
+    tokenizer = PartSegmenter.from_pretrained(model_directory, device="cpu").tokenizer
+    segmenter = PartSegmenter(CLIPSegBaseline(CLIPSegBaselineConfig(**values)), tokenizer)
+    export_model(segmenter, tmp_path / "onnx")
+    done = run_script(tmp_path / "onnx", photo, "--vocabulary", WORDS, "--output", str(tmp_path / "labels.png"))
+    assert done.returncode == 0, done.stderr
+    expected = segmenter(photo, WORDS).label_map
+    assert len(np.unique(expected)) >= 3
+    found = np.asarray(Image.open(tmp_path / "labels.png")).astype(int)
+    assert (found == np.where(expected < 0, 255, expected)).mean() >= AGREEMENT
+
+
+@pytest.mark.slow
+def test_float16_in_reference_mode(config, model_directory, tmp_path, photo):
+    values = {k: v for k, v in config.to_dict().items() if k not in {"model_type", "architectures", "dtype"}}
+    changes = {"reference_object_lookup": True, "image_size": [64, 96]}
+    tokenizer = PartSegmenter.from_pretrained(model_directory, device="cpu").tokenizer
+    segmenter = PartSegmenter(PartCLIPSegModel(type(config)(**{**values, **changes})), tokenizer)
+    # Random logits lie close together and 10 bits of mantissa tell fewer of them apart: one pixel in fifty.
+    assert export_model(segmenter, tmp_path / "half", fp16=True) >= 0.98
+    weights = sum(path.stat().st_size for path in (tmp_path / "half").glob("*.onnx"))
+    export_model(segmenter, tmp_path / "full")
+    assert weights < sum(path.stat().st_size for path in (tmp_path / "full").glob("*.onnx"))
+    found = onnx_segment.Segmenter(tmp_path / "half")(Image.open(photo), onnx_segment.read_words(WORDS))
+    assert (found == segmenter(photo, WORDS).label_map).mean() >= 0.98

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -199,10 +200,14 @@ class PartResult:
         return entries + more
 
     def _repr_png_(self) -> bytes:
-        """Notebooks show the overlay."""
-        buffer = io.BytesIO()
-        self.overlay().save(buffer, format="PNG")
-        return buffer.getvalue()
+        """Notebooks that take no HTML show the overlay."""
+        return _png(self.overlay())
+
+    def _repr_html_(self) -> str:
+        """Notebooks show the overlay beside a table of the parts, those with most pixels first."""
+        return formats.notebook_html(
+            _png(self.overlay(legend=False)), self.segments(), self._colours("parts"), self.size
+        )
 
     def __repr__(self) -> str:
         found = ", ".join(segment.name for segment in self.segments()) or "nothing found"
@@ -238,7 +243,30 @@ class PartResult:
         `image_path` is where labelme finds the photo, from the document's folder; by default the photo's name,
         as if the two lay side by side.
         """
-        return formats.labelme_document(self._entries("parts"), image_path or Path(self.name).name, self.size)
+        return formats.labelme_document(self._outlines, image_path or Path(self.name).name, self.size)
+
+    def to_yolo(self) -> str:
+        """The text of a YOLO segmentation label file: a line for each piece of each part, class index first."""
+        return formats.yolo_lines(self._outlines, self.size)
+
+    def to_label_studio(self, image_url: str | None = None, model_version: str = "partclipseg") -> dict[str, Any]:
+        """A Label Studio task with the parts as predicted polygons, as its JSON import takes it (in a list).
+
+        `image_url` is where Label Studio finds the photo; by default its name. The project needs the labelling
+        interface of `formats.label_studio_config`.
+        """
+        return formats.label_studio_task(self._outlines, image_url or self.name, self.size, model_version)
+
+    def to_supervision(self) -> Any:
+        """`supervision.Detections` with masks, scores and class indices; names in ``data["class_name"]``.
+
+        Raises `PartCLIPSegError` if the package supervision is not installed.
+        """
+        return formats.supervision_detections(self._entries("parts"))
+
+    @cached_property
+    def _outlines(self) -> list[formats.Outline]:
+        return formats.outlines(self._entries("parts"))
 
     def save(
         self,
@@ -284,6 +312,12 @@ def check_formats(names: Iterable[str]) -> Sequence[Format]:
     if not chosen:
         raise UsageError(f"no format is asked for: choose from {', '.join(FORMAT_SUFFIXES)}")
     return chosen  # pyright: ignore[reportReturnType]
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def _segment_dict(segment: Segment) -> dict[str, Any]:

@@ -1,0 +1,258 @@
+"""The HTTP API of ``partclipseg serve``."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import torch
+from anyio import CapacityLimiter, to_thread
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from partclipseg import __version__
+from partclipseg.apps.access import OwnOriginOnly, TokenGate, drain
+from partclipseg.apps.api_input import FORM_SCHEMA, Protocol, SegmentRequest, read_request
+from partclipseg.apps.batching import QueueFullError
+from partclipseg.apps.bundle import document, result_files, zip_archive
+from partclipseg.apps.engine import Engine, Task, TooLargeError, renamed
+from partclipseg.apps.metrics import CONTENT_TYPE, Counting
+from partclipseg.errors import PartCLIPSegError
+from partclipseg.inference.result import PartResult
+
+T = TypeVar("T")
+
+
+class SegmentInfo(BaseModel):
+    """One part, or one whole object."""
+
+    name: str = Field(examples=["dog's ear"])
+    object: str
+    part: str | None = Field(description="null for whole objects")
+    index: int = Field(description="of the class in `vocabulary`; of the object in the sorted objects")
+    score: float = Field(description="mean probability over its pixels, 0 to 1")
+    area: int = Field(description="pixels")
+    box: list[int] = Field(description="x, y, width, height in pixels")
+
+
+class SegmentAnswer(BaseModel):
+    """What was found; each further field only if its format was asked for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str
+    protocol: Protocol
+    photo: str = Field(description="name of the photo")
+    width: int
+    height: int
+    unknown_words: list[str] = Field(description="words that the model has never seen and can only guess")
+    seconds: float = Field(description="from the request to its answer")
+    segments: list[SegmentInfo] | None = Field(None, description="json: the parts found")
+    objects: list[SegmentInfo] | None = Field(None, description="json: the objects found")
+    vocabulary: list[str] | None = Field(None, description="json: the classes, by index")
+    coco: dict[str, Any] | None = Field(None, description="COCO document; category id = class index + 1")
+    labelme: dict[str, Any] | None = Field(None, description="labelme document")
+    png: str | None = Field(None, description="base64 PNG of class indices; background 255 (65535 in 16 bit)")
+    overlay: str | None = Field(None, description="base64 PNG of the photo in colours, with a legend")
+
+
+class ModelInfo(BaseModel):
+    """A model that this server has loaded."""
+
+    name: str
+    kind: str = Field(examples=["PartCLIPSegModel"])
+    parameters: int
+    image_size: list[int] = Field(description="height and width that photos are resized to, in pixels")
+    device: str
+    vocabulary: dict[str, list[str]] | None = Field(description="its own words, used where a request gives none")
+
+
+class ModelList(BaseModel):
+    """The models; the first is the default."""
+
+    models: list[ModelInfo]
+
+
+class Problem(BaseModel):
+    """Why there is no result, as a sentence."""
+
+    detail: str
+
+
+_PROBLEMS = {
+    400: "the body cannot be read",
+    401: "the token is missing or wrong",
+    413: "too many bytes or pixels",
+    415: "neither a form nor JSON",
+    422: "not a photo, wrong words, too many classes, or another wrong field",
+    503: "the queue is full: try again after the seconds in Retry-After",
+    504: "not done within the time limit",
+}
+
+
+def create_api(engine: Engine, token: str | None = None) -> FastAPI:
+    """The application, without the page. With a `token`, everything but /healthz asks for it."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await to_thread.run_sync(engine.close)
+
+    app = FastAPI(
+        title="partclipseg",
+        version=__version__,
+        description="Open-vocabulary part segmentation: one photo in, your own words, a label for every part out.",
+        lifespan=lifespan,
+        # FastAPI's own pages of documentation load their scripts from another machine.
+        docs_url=None,
+        redoc_url=None,
+    )
+    _add_errors(app)
+    _add_information(app, engine)
+    _add_segment(app, engine)
+    app.add_middleware(Counting, metrics=engine.metrics, paths=frozenset(app.openapi()["paths"]))
+    if token:
+        app.add_middleware(TokenGate, token=token)
+    app.add_middleware(OwnOriginOnly)
+    return app
+
+
+def _add_segment(app: FastAPI, engine: Engine) -> None:
+    # Decoding and encoding use this many threads beside the model's own.
+    threads = CapacityLimiter(max(1, os.cpu_count() or 1))
+
+    async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
+        return await to_thread.run_sync(function, *arguments, limiter=threads, abandon_on_cancel=True)
+
+    async def answer(request: Request) -> Response:
+        start = time.perf_counter()
+        try:
+            engine.check_room()
+        except QueueFullError:
+            await drain(request.receive)
+            raise
+        wanted = await read_request(request, engine.limits.max_bytes)
+        objects = wanted.known_objects()
+        model = engine.model_name(wanted.model)
+        vocabulary = await in_thread(engine.vocabulary, wanted.vocabulary, model)
+        photo = await in_thread(engine.read_photo, wanted.photo)
+        found = await asyncio.wrap_future(engine.submit(Task(model, vocabulary, objects), photo))
+        result = renamed(found, wanted.name)
+        if "application/zip" in request.headers.get("accept", ""):
+            archive = await in_thread(lambda: zip_archive(result_files(result, wanted.formats)))
+            return Response(archive, media_type="application/zip")
+        head = {
+            "model": model,
+            "protocol": "oracle_obj" if objects else "pred_all",
+            "unknown_words": await in_thread(engine.unknown_words, model, vocabulary),
+        }
+        content = await in_thread(_content, result, wanted)
+        return JSONResponse({**head, **content, "seconds": round(time.perf_counter() - start, 4)})
+
+    @app.post(
+        "/v1/segment",
+        summary="Find the parts of things in a photo",
+        response_model=SegmentAnswer,
+        responses={
+            200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}},
+            **{code: {"model": Problem, "description": text} for code, text in _PROBLEMS.items()},
+        },
+        openapi_extra={"requestBody": _request_body()},
+    )
+    async def segment(request: Request) -> Response:
+        """Photo and words as a form, or as JSON with the photo in base64.
+
+        With `Accept: application/zip` the answer is a ZIP of the files that `partclipseg predict` would write.
+        """
+        try:
+            async with asyncio.timeout(engine.limits.timeout):
+                return await answer(request)
+        except TimeoutError:
+            raise HTTPException(504, f"not done within {engine.limits.timeout:g} seconds: try again later") from None
+        except ClientDisconnect:
+            return Response(status_code=499)  # nobody is there to read it; for the counters only
+
+
+def _content(result: PartResult, wanted: SegmentRequest) -> dict[str, Any]:
+    content: dict[str, Any] = {"photo": result.name, "width": result.size[1], "height": result.size[0]}
+    for name in dict.fromkeys(wanted.formats):
+        made = document(result, name)
+        if name == "json":
+            assert isinstance(made, dict)
+            content.update(made)
+        else:
+            content[name] = base64.b64encode(made).decode() if isinstance(made, bytes) else made
+    return content
+
+
+def _add_information(app: FastAPI, engine: Engine) -> None:
+    @app.get("/v1/models", summary="The models that can be asked")
+    async def models() -> ModelList:
+        return ModelList(
+            models=[
+                ModelInfo(
+                    name=name,
+                    kind=type(segmenter.model).__name__,
+                    parameters=segmenter.model.num_parameters(),
+                    image_size=list(segmenter.model.config.image_shape),
+                    device=str(segmenter.device),
+                    vocabulary=segmenter.vocabulary.to_dict() if segmenter.vocabulary else None,
+                )
+                for name, segmenter in engine.segmenters.items()
+            ]
+        )
+
+    @app.get("/healthz", summary="Whether the server is up", response_class=PlainTextResponse)
+    async def healthz() -> str:
+        return "ok"
+
+    @app.get("/metrics", summary="Counters for Prometheus", response_class=PlainTextResponse)
+    async def figures() -> Response:
+        return Response(engine.metrics.text(), media_type=CONTENT_TYPE)
+
+
+def _add_errors(app: FastAPI) -> None:
+    def problem(code: int, headers: dict[str, str] | None = None) -> Callable[[Request, Any], Response]:
+        return lambda _, error: JSONResponse({"detail": str(error)}, code, headers)
+
+    app.add_exception_handler(TooLargeError, problem(413))
+    app.add_exception_handler(QueueFullError, problem(503, {"Retry-After": "2"}))
+    app.add_exception_handler(PartCLIPSegError, problem(422))
+    for short_of_memory in (MemoryError, torch.OutOfMemoryError):
+        handler = lambda _, __: JSONResponse(  # noqa: E731
+            {"detail": "the server has no memory for this: send a smaller photo or fewer classes"}, 503
+        )
+        app.add_exception_handler(short_of_memory, handler)
+
+
+def _request_body() -> dict[str, Any]:
+    example = {"vocabulary": "dog: ear, tail; bus: wheel", "formats": "json,overlay"}
+    schema = SegmentRequest.model_json_schema()
+    return {
+        "required": True,
+        "content": {
+            "multipart/form-data": {"schema": FORM_SCHEMA, "example": {"photo": "(file)", **example}},
+            "application/json": {
+                "schema": schema,
+                "example": {
+                    "photo": _ONE_PIXEL,
+                    "vocabulary": {"dog": ["ear", "tail"], "bus": ["wheel"]},
+                    "formats": ["json", "coco"],
+                },
+            },
+        },
+    }
+
+
+_ONE_PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGPombYAAAN0AcMpmPZ/AAAAAElFTkSuQmCC"
+)
+"""A PNG of one pixel, so that the example can be tried as it stands."""

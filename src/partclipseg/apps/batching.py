@@ -1,0 +1,135 @@
+"""Photos of many requests, segmented together: one bounded queue, one worker thread."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from partclipseg.errors import PartCLIPSegError
+
+
+class QueueFullError(PartCLIPSegError):
+    """No more jobs are taken now; the message says so and when to come back."""
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Something to do that can be done together with others of the same `key`."""
+
+    key: Hashable
+    value: Any
+    weight: int = 1
+    """Share of the queue's `max_weight`, for example the photo's pixels."""
+    future: Future[Any] = field(default_factory=Future)
+
+
+class Batcher:
+    """Takes jobs from any thread, works on them in one thread of its own, several of one key at a time.
+
+    No job waits for company: while one batch runs, the jobs that arrive become the next. The oldest job decides
+    the key of a batch, so that no key starves.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Hashable, Sequence[Any]], Sequence[Any]],
+        *,
+        max_jobs: int,
+        max_weight: int,
+        batch_size: int = 8,
+        on_batch: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        """
+        Args:
+            work: gets a key and the values of its jobs, gives a result for each; what it raises, all of them raise.
+            max_jobs: jobs that may wait; those being worked on do not count.
+            max_weight: of all that waits together. A single job may weigh more if nothing else waits.
+            batch_size: jobs that `work` gets at a time, at most.
+            on_batch: called with the size of each batch.
+        """
+        self._work = work
+        self._max_jobs, self._max_weight, self._batch_size = max_jobs, max_weight, batch_size
+        self._on_batch = on_batch
+        self._waiting: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="segmenter", daemon=True)
+        self._thread.start()
+
+    def __len__(self) -> int:
+        """Jobs that wait."""
+        return len(self._waiting)
+
+    def submit(self, key: Hashable, value: Any, weight: int = 1) -> Future[Any]:
+        """Queue a job; cancelling its future takes it out again if it has not begun.
+
+        Raises `QueueFullError` at once when the queue is full or closed.
+        """
+        job = Job(key, value, weight)
+        with self._changed:
+            self._refuse(weight)
+            self._waiting.append(job)
+            self._changed.notify()
+        return job.future
+
+    def check_room(self) -> None:
+        """Raise `QueueFullError` if a job would be refused now; spares the work of preparing it."""
+        with self._changed:
+            self._refuse(0)
+
+    def close(self) -> None:
+        """Take no more jobs, finish those that wait, and end the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _refuse(self, weight: int) -> None:
+        if self._closed:
+            raise QueueFullError("the server is stopping and takes no more photos")
+        # Those whose callers have given up make room.
+        if any(job.future.cancelled() for job in self._waiting):
+            self._waiting = deque(job for job in self._waiting if not job.future.cancelled())
+        waiting = len(self._waiting)
+        if waiting >= self._max_jobs or (waiting and self._weight() + weight > self._max_weight):
+            raise QueueFullError(f"the server is busy ({waiting} photos wait): try again in a few seconds")
+
+    def _weight(self) -> int:
+        return sum(job.weight for job in self._waiting)
+
+    def _run(self) -> None:
+        while batch := self._next():
+            self._do(batch)
+            del batch  # nothing of it is held while waiting for the next
+
+    def _do(self, batch: list[Job]) -> None:
+        self._on_batch(len(batch))
+        try:
+            results = self._work(batch[0].key, [job.value for job in batch])
+            for job, result in zip(batch, results, strict=True):
+                job.future.set_result(result)
+        except BaseException as error:  # whatever it is belongs to the callers, and the thread must live
+            for job in batch:
+                if not job.future.done():
+                    job.future.set_exception(error)
+
+    def _next(self) -> list[Job]:
+        """The next batch; empty when closed and done."""
+        with self._changed:
+            while True:
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                batch: list[Job] = []
+                rest: deque[Job] = deque()
+                for job in self._waiting:
+                    fits = len(batch) < self._batch_size and (not batch or job.key == batch[0].key)
+                    if not fits:
+                        rest.append(job)
+                    elif job.future.set_running_or_notify_cancel():
+                        batch.append(job)
+                self._waiting = rest
+                if batch or (self._closed and not rest):
+                    return batch

@@ -1,0 +1,235 @@
+"""What the HTTP API and the web page share: the loaded models, the limits, and the way of a photo through them."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Hashable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from partclipseg.apps.batching import Batcher
+from partclipseg.apps.metrics import Metrics
+from partclipseg.data.photo import read_photo
+from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.inference.result import PartResult
+from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.vocabulary import CATALOGS, Vocabulary
+
+_KEPT_WORDS = 20_000
+"""Words whose embeddings a segmenter keeps, until it is made afresh: what bounds memory whatever people type."""
+
+_CHARACTERS_PER_CLASS = 200
+"""Longer vocabularies are refused unread."""
+
+
+class TooLargeError(PartCLIPSegError):
+    """The photo or the request exceeds a limit of the server; the message names it."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may ask for, and how many may wait."""
+
+    max_bytes: int = 20_000_000
+    """Of the photo's file."""
+    max_pixels: int = 25_000_000
+    """Of the photo, width times height."""
+    max_classes: int = 500
+    """Object-parts of one vocabulary."""
+    queue: int = 64
+    """Photos that may wait; those after them are refused at once."""
+    timeout: float = 60
+    """Seconds from the arrival of a request to its answer."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_bytes", "max_pixels", "max_classes", "queue", "timeout"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"--{name.replace('_', '-')} must be greater than 0, not {getattr(self, name)}")
+
+
+class Task(NamedTuple):
+    """What photos must have in common to go through a model together."""
+
+    model: str
+    vocabulary: Vocabulary
+    objects: tuple[str, ...] | None
+    """The objects known to be in the photo (protocol Oracle-Obj), or None (Pred-All)."""
+    explained: bool = False
+    """Give an `Explained` in place of a `PartResult`."""
+
+
+@dataclass
+class Engine:
+    """The models, by name, behind one queue. Thread-safe."""
+
+    segmenters: dict[str, PartSegmenter]
+    """The first is the default."""
+    limits: Limits = field(default_factory=Limits)
+    metrics: Metrics = field(default_factory=Metrics)
+
+    def __post_init__(self) -> None:
+        self._words: dict[str, set[str]] = {name: set() for name in self.segmenters}
+        self._batcher = Batcher(
+            self._segment,
+            max_jobs=self.limits.queue,
+            max_weight=4 * self.limits.max_pixels,
+            on_batch=self.metrics.batch_photos.observe,
+        )
+        self.metrics.queue_length.set_function(lambda: len(self._batcher))
+
+    @classmethod
+    def load(cls, models: Sequence[str | None], device: str | None, dtype: str | None, limits: Limits) -> Engine:
+        """Load models, each a directory or hub name, None the built-in one; raises as `from_pretrained` does."""
+        segmenters = [PartSegmenter.from_pretrained(model, device, dtype) for model in models]
+        return cls(dict(zip(model_names(models), segmenters, strict=True)), limits)
+
+    # -- checks, each with a sentence -------------------------------------------------------------------------
+
+    def read_photo(self, content: bytes) -> np.ndarray:
+        """uint8 `[H, W, 3]`; raises `TooLargeError` beyond the limits, `PhotoError` for what is not a photo."""
+        if len(content) > self.limits.max_bytes:
+            raise TooLargeError(
+                f"the photo has {len(content):,} bytes, more than the limit of {self.limits.max_bytes:,}: "
+                "make it smaller"
+            )
+        self._check_pixels(content)
+        return read_photo(content, self.limits.max_pixels)
+
+    def _check_pixels(self, content: bytes) -> None:
+        # From the header alone, to tell a photo that is too large from one that is broken.
+        try:
+            with Image.open(io.BytesIO(content)) as image:
+                width, height = image.size
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            width, height = 2 * (Image.MAX_IMAGE_PIXELS or 0), 1
+        except Exception:  # read_photo says what is wrong with it
+            return
+        if width * height > self.limits.max_pixels:
+            raise TooLargeError(
+                f"the photo has more than {self.limits.max_pixels:,} pixels, the limit of this server: make it smaller"
+            )
+
+    def model_name(self, name: str | None) -> str:
+        """The name itself if there is such a model, the default for None; raises `UsageError` naming those there."""
+        if name is None:
+            return next(iter(self.segmenters))
+        if name not in self.segmenters:
+            raise UsageError(f"there is no model {name!r} here: choose from {', '.join(self.segmenters)}")
+        return name
+
+    def vocabulary(self, words: str | Mapping[str, Any] | Sequence[Any] | None, model: str) -> Vocabulary:
+        """Words as people write them, never a path: a file of the server is none of the client's business.
+
+        Args:
+            words: ``"dog: ear, tail"``, the name of a catalogue, JSON text, an object-to-parts mapping, a list of
+                names; None or blank stands for the model's own.
+            model: whose own words are meant.
+
+        Raises `UsageError` for wrong words or too many of them.
+        """
+        if isinstance(words, str):
+            words = words.strip()
+            self._check_count(len(words) // _CHARACTERS_PER_CLASS)
+        if words is None or words == "":
+            own = self.segmenters[model].vocabulary
+            if own is None:
+                raise UsageError('no words are given: write what to look for, such as "dog: ear, tail"')
+            vocabulary = own
+        elif isinstance(words, str):
+            vocabulary = _from_text(words)
+        elif isinstance(words, Mapping):
+            vocabulary = Vocabulary.from_dict(words)
+        else:
+            vocabulary = Vocabulary.from_names(words)
+        self._check_count(len(vocabulary))
+        return vocabulary
+
+    def _check_count(self, classes: int) -> None:
+        if classes > self.limits.max_classes:
+            raise UsageError(
+                f"{classes:,} classes are more than the limit of {self.limits.max_classes:,}: ask for them in portions"
+            )
+
+    def unknown_words(self, model: str, vocabulary: Vocabulary) -> list[str]:
+        """Words that a tokenizer of whole words has never seen; none with CLIP's, which spells out any word."""
+        tokenizer = self.segmenters[model].tokenizer
+        unknown = tokenizer.unk_token_id
+        if unknown is None or unknown == tokenizer.eos_token_id:
+            return []
+        words = [*vocabulary.objects, *vocabulary.parts]
+        return [word for word, ids in zip(words, tokenizer(words)["input_ids"], strict=True) if unknown in ids]
+
+    # -- the way through the queue ----------------------------------------------------------------------------
+
+    def check_room(self) -> None:
+        """Raise `QueueFullError` if a photo would be refused now."""
+        self._batcher.check_room()
+
+    def submit(self, task: Task, photo: np.ndarray) -> Future[Any]:
+        """Queue a photo, uint8 `[H, W, 3]`; gives a `PartResult`, or an `Explained` if the task asks for it.
+
+        Raises `QueueFullError` at once, and `UsageError` for objects that the vocabulary does not have.
+        """
+        for word in task.objects or ():
+            task.vocabulary.object_index(word)
+        return self._batcher.submit(task, photo, photo.shape[0] * photo.shape[1])
+
+    def close(self) -> None:
+        """Finish what is queued; take nothing more."""
+        self._batcher.close()
+
+    def _segment(self, task: Hashable, photos: Sequence[np.ndarray]) -> Sequence[Any]:
+        assert isinstance(task, Task)
+        segmenter = self._segmenter(task)
+        with self.metrics.model_seconds.time():
+            if task.explained:
+                from partclipseg.apps.explain import explain
+
+                return [explain(segmenter, photo, task.vocabulary, task.objects) for photo in photos]
+            return segmenter(list(photos), task.vocabulary, objects=task.objects, batch_size=len(photos))
+
+    def _segmenter(self, task: Task) -> PartSegmenter:
+        kept = self._words[task.model]
+        kept.update(task.vocabulary.names)
+        if len(kept) > _KEPT_WORDS:
+            old = self.segmenters[task.model]
+            self.segmenters[task.model] = PartSegmenter(old.model, old.tokenizer, old.vocabulary)
+            kept.clear()
+        return self.segmenters[task.model]
+
+
+def model_names(models: Sequence[str | None]) -> list[str]:
+    """What clients call the models: the last word of each path, or all of it where two end alike."""
+    from partclipseg.inference.segmenter import BUILT_IN
+
+    full = [BUILT_IN if model is None else model for model in models]
+    short = [Path(name).name or name for name in full]
+    names = [name if short.count(name) == 1 else long for name, long in zip(short, full, strict=True)]
+    if len(set(names)) < len(names):
+        raise UsageError("the same model is named twice: name each once")
+    return names
+
+
+def renamed(result: PartResult, name: str | None) -> PartResult:
+    """The result under the name of the photo's file, without folders or anything that no file name may have."""
+    clean = "".join(letter for letter in (name or "").replace("\\", "/").rpartition("/")[2] if letter.isprintable())
+    clean = clean.encode("utf-8", "ignore").decode().strip(". ")[-100:]
+    return replace(result, name=clean or "photo")
+
+
+def _from_text(text: str) -> Vocabulary:
+    if text in CATALOGS:
+        return Vocabulary.from_catalog(text)
+    if text[0] not in "{[":
+        return Vocabulary.from_text(text)
+    try:
+        content = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UsageError(f"the vocabulary begins like JSON but is not valid JSON: {error}") from None
+    return Vocabulary.from_dict(content) if isinstance(content, dict) else Vocabulary.from_names(content)

@@ -1,0 +1,122 @@
+"""``partclipseg serve``: a web page and an HTTP API, from this machine."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from partclipseg.errors import PartCLIPSegError, UsageError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from partclipseg.apps.engine import Engine
+
+TOKEN_VARIABLE = "PARTCLIPSEG_TOKEN"
+
+_MISSING = "serve needs more packages: install them by pip install 'partclipseg[serve]'"
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Open a web page and an HTTP API on this machine. No request leaves it.
+
+    Examples:
+      partclipseg serve
+      partclipseg serve --model models/pascal models/baseline --port 8080
+    Then open the address that it prints; POST /v1/segment is described at /openapi.json.
+    """
+
+    host: str = "127.0.0.1"
+    """Address to listen at. 127.0.0.1 is this machine alone; 0.0.0.0 lets the network in, better with a token."""
+    port: int = 7860
+    """Port to listen at; 0 takes a free one."""
+    model: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR|NAME...")] = ()
+    """One model or several to compare: directories or hub names; the first is the default. Left out: the built-in
+    model, which knows PartShapes only."""
+    token: Annotated[str | None, tyro.conf.arg(metavar="WORD")] = None
+    """Asked of every request, as 'Authorization: Bearer WORD' or in the address that is printed. May also come from
+    the environment, as PARTCLIPSEG_TOKEN, where other users of the machine cannot read it."""
+    max_bytes: int = 20_000_000
+    """Greatest size of a photo's file."""
+    max_pixels: int = 25_000_000
+    """Greatest photo, width times height."""
+    max_classes: int = 500
+    """Longest vocabulary, in object-parts."""
+    queue: int = 64
+    """Photos that may wait; those after them are refused at once, with status 503."""
+    timeout: float = 60
+    """Seconds that a request may take, waiting included."""
+    device: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """cpu, cuda, cuda:1 and so on. Left out: CUDA where there is one."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of weights and arithmetic."""
+
+    def run(self) -> int:
+        try:
+            import uvicorn
+
+            from partclipseg.apps.engine import Engine, Limits
+        except ImportError as error:
+            raise PartCLIPSegError(f"{_MISSING} ({error})") from error
+        from rich.console import Console
+
+        if not 0 <= self.port <= 65535:
+            raise UsageError(f"--port must lie in 0..65535, not {self.port}")
+        limits = Limits(self.max_bytes, self.max_pixels, self.max_classes, self.queue, self.timeout)
+        token = self.token or os.environ.get(TOKEN_VARIABLE)
+        engine = Engine.load(self.model or [None], self.device, self.dtype, limits)
+        app = create_app(engine, token)
+        socket = _listen(self.host, self.port)
+        console = Console(soft_wrap=True, highlight=False)
+        for name, segmenter in engine.segmenters.items():
+            kind = type(segmenter.model).__name__
+            console.print(f"model: {name} ({kind}, {segmenter.device}, {self.dtype})", markup=False)
+        if not self.model:
+            console.print("the built-in model knows PartShapes only; for photos name another with --model")
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        address = f"http://{host}:{socket.getsockname()[1]}/"
+        console.print(f"open {address}{f'?token={token}' if token else ''}  (Ctrl+C stops)", markup=False)
+        if not token and not _is_loopback(self.host):
+            console.print("everyone who can reach this address can use it: set --token to ask for one")
+        # Ctrl+C or SIGTERM: no new connections, running requests are finished, within the time they may take anyway.
+        config = uvicorn.Config(
+            app, log_level="warning", timeout_graceful_shutdown=max(1, round(self.timeout)), lifespan="on"
+        )
+        with suppress(KeyboardInterrupt):  # uvicorn has shut down in order when it passes the signal on
+            uvicorn.Server(config).run(sockets=[socket])
+        return 0
+
+
+def create_app(engine: Engine, token: str | None = None) -> FastAPI:
+    """API and page as one application."""
+    from partclipseg.apps.api import create_api
+    from partclipseg.apps.web import mount_page, scene_examples
+
+    return mount_page(create_api(engine, token), engine, scene_examples())
+
+
+def _listen(host: str, port: int):
+    import socket
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise PartCLIPSegError(f"cannot listen at {host}:{port} ({error.strerror}): choose another --port") from error
+    return listener
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

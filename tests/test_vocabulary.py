@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from partclipseg.errors import UsageError
@@ -30,8 +30,9 @@ def test_any_words_survive_a_file(tmp_path_factory, words):
         vocabulary = Vocabulary.from_dict(words)
     except UsageError as error:
         # Different objects may spell a word in two capitalisations; nothing else is wrong with such words.
-        assert "capitals" in str(error) or "twice" in str(error)
-        return
+        if "capitals" in str(error) or "twice" in str(error):
+            reject()
+        raise
     path = tmp_path_factory.mktemp("words") / "vocabulary.json"
     vocabulary.save(path)
     assert Vocabulary.from_file(path) == vocabulary

@@ -80,14 +80,13 @@ def tokenizer_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def model_directory(tmp_path_factory: pytest.TempPathFactory, tokenizer_directory: Path) -> Path:
     """A random PartCLIPSeg with its tokenizer, as `from_pretrained` takes it."""
-    from transformers import AutoTokenizer
-
     from partclipseg.model.partclipseg import PartCLIPSegModel
+    from partclipseg.model.weights import load_tokenizer
 
     torch.manual_seed(0)
     directory = tmp_path_factory.mktemp("model")
     PartCLIPSegModel(small_config()).save_pretrained(directory)
-    AutoTokenizer.from_pretrained(tokenizer_directory).save_pretrained(directory)
+    load_tokenizer(tokenizer_directory).save_pretrained(directory)
     return directory
 
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from partclipseg.apps.cli import main
+from partclipseg.shapes.world import partshapes_world
 
 PHOTOS = 6
 
@@ -163,6 +164,8 @@ def test_without_matplotlib_the_rest_is_written(
         (["--annotations", "a.json"], 2, "--annotations does not apply to index-png"),
         (["--device", "nowhere"], 2, "nowhere"),
         (["--protocol", "published"], 2, "published"),
+        (["--dataset", "coco", "--classes", "c.txt"], 2, "--classes does not apply to coco"),
+        (["--dataset", "partshapes"], 2, "--root does not apply to partshapes"),
     ],
 )
 def test_wrong_options(
@@ -170,6 +173,26 @@ def test_wrong_options(
 ) -> None:
     assert main([*arguments, *options]) == code
     assert message in capsys.readouterr().err
+
+
+def test_a_data_set_on_disk_needs_its_folder(capsys: pytest.CaptureFixture) -> None:
+    assert main(["evaluate", "anything", "--dataset", "coco"]) == 2
+    assert "--root is missing: name the folder of coco" in capsys.readouterr().err
+
+
+def test_partshapes_needs_no_files(model_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    command = ["evaluate", str(model_directory), "--dataset", "partshapes", "--limit", "3", "--device", "cpu"]
+    command += ["--workers", "0", "--output", str(tmp_path / "out")]
+    assert main(command) == 0
+    assert "only the first photos were scored (--limit 3)" in capsys.readouterr().out
+    world = partshapes_world()
+    for scores in scores_in(tmp_path / "out").values():
+        assert scores["records"] == 3
+        assert [item["name"] for item in scores["classes"]] == list(world.vocabulary.names)
+        assert [index for index, item in enumerate(scores["classes"]) if item["seen"]] == list(world.seen)
+    assert len(list((tmp_path / "out/photos").iterdir())) == 3
+    assert main([*command, "--vocabulary", "dog: ear"]) == 2
+    assert "leave --vocabulary out" in capsys.readouterr().err
 
 
 def test_a_directory_without_a_model_is_named(root: Path, capsys: pytest.CaptureFixture) -> None:

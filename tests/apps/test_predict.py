@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -141,10 +142,21 @@ def test_without_words_the_model_must_bring_them(predict, album, capsys):
     assert "give a vocabulary" in capsys.readouterr().err
 
 
+def test_without_words_those_of_the_model_are_asked_for(predict, album, model_directory, tmp_path):
+    from partclipseg.vocabulary import Vocabulary
+
+    own = tmp_path / "model"
+    shutil.copytree(model_directory, own)
+    Vocabulary.load("bird: beak, wing").save(own / "vocabulary.json")
+    assert predict(album / "a.png", "--model", own, "--format", "coco", words=None) == 0
+    coco = json.loads((tmp_path / "out" / "annotations.coco.json").read_text())
+    assert [category["name"] for category in coco["categories"]] == ["bird's beak", "bird's wing"]
+
+
 def test_help_is_for_newcomers(capsys):
     assert main(["predict", "--help"]) == 0
     text = capsys.readouterr().out
-    for word in ("--vocabulary", "--model", "PartShapes only", "labelme"):
+    for word in ("--vocabulary", "--model", "PartShapes only", "labelme", "partclipseg predict photo.jpg"):
         assert word in text
 
 

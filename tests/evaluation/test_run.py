@@ -118,7 +118,7 @@ def test_stopping_and_continuing_gives_equal_scores(own_data: Path, segmenter: P
         saved.save(part, process)
     continued = evaluators_of(dataset)
     saved.load(continued)
-    pending = [photo for photo in photos if not is_scored(photo, dataset, continued)]
+    pending = [photo for photo in photos if not is_scored(photo, continued)]
     assert pending == photos[4:]
     saved.save_all(continued)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["scores-0.state"]

@@ -216,6 +216,18 @@ def test_a_directory_without_a_tokenizer(model_directory, tmp_path):
         PartSegmenter.from_pretrained(tmp_path)
 
 
+def test_the_built_in_model_has_a_name(model_directory, tmp_path, monkeypatch):
+    from partclipseg.inference import segmenter
+
+    monkeypatch.setattr(segmenter, "built_in_model", lambda: str(model_directory))
+    monkeypatch.chdir(tmp_path)
+    expected = PartSegmenter.from_pretrained().model.background
+    assert torch.equal(PartSegmenter.from_pretrained("partshapes").model.background, expected)
+    (tmp_path / "partshapes").mkdir()  # a directory of that name comes first
+    with pytest.raises(PartCLIPSegError, match=r"no config\.json"):
+        PartSegmenter.from_pretrained("partshapes")
+
+
 def test_a_checkpoint_file_is_sent_to_convert(tmp_path):
     (tmp_path / "model.pth").write_bytes(b"x")
     with pytest.raises(PartCLIPSegError, match="partclipseg convert"):

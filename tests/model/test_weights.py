@@ -1,6 +1,7 @@
 """Foreign weights: released files and CLIPSeg checkpoints, whole or refused."""
 
 import json
+import logging
 import pickle
 
 import pytest
@@ -12,7 +13,7 @@ from partclipseg.errors import PartCLIPSegError
 from partclipseg.model.clipseg import CLIPSegBaseline
 from partclipseg.model.config import PartCLIPSegConfig
 from partclipseg.model.partclipseg import PartCLIPSegModel
-from partclipseg.model.weights import foreign_names, load_model, load_reference_checkpoint, to_clipseg
+from partclipseg.model.weights import foreign_names, load_model, load_reference_checkpoint, load_tokenizer, to_clipseg
 from partclipseg.vocabulary import Vocabulary
 
 
@@ -209,6 +210,27 @@ def test_unloadable_names(tmp_path, monkeypatch, prepare, message):
 def test_the_wrong_class_is_named(model_directory):
     with pytest.raises(PartCLIPSegError, match="of type 'partclipseg', not 'clipseg-baseline'"):
         CLIPSegBaseline.from_pretrained(model_directory)
+
+
+@pytest.mark.parametrize("layout", ["beside our model", "vocab.json and merges.txt"])
+def test_a_tokenizer_loads_without_a_word(layout, model_directory, tokenizer_directory, tmp_path):
+    """transformers warns of model types that it does not know, which users of ours could not make sense of."""
+    directory = model_directory
+    if layout != "beside our model":
+        directory = tmp_path
+        model = json.loads((tokenizer_directory / "tokenizer.json").read_text())["model"]
+        (tmp_path / "vocab.json").write_text(json.dumps(model["vocab"]))
+        (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    said: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = said.append
+    logging.getLogger("transformers").addHandler(handler)
+    try:
+        tokenizer = load_tokenizer(directory)
+    finally:
+        logging.getLogger("transformers").removeHandler(handler)
+    assert not said
+    assert tokenizer("dog")["input_ids"] == [598, 67, 78, 164, 599]
 
 
 def test_convert_command(released, config, tokenizer_directory, tmp_path, capsys):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+
+from partclipseg.apps.options import Own, OwnData, optional
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,29 +24,21 @@ class CheckData:
 
     Exit code 0 when all is well, 1 when something has to be mended, 2 when the folder is not this data set's.
 
-    Such as: partclipseg check-data pascal-part-116 --root data/PascalPart116,
-    or for own photos: partclipseg check-data coco --root data/car_parts --object car
+    Examples:
+      partclipseg check-data pascal-part-116 --root data/PascalPart116
+      partclipseg check-data coco --root data/car_parts --object car
     """
 
     dataset: Annotated[
         Literal["pascal-part-116", "ade20k-part-234", "part-imagenet", "coco", "index-png"], tyro.conf.Positional
     ]
-    """A benchmark; or your own photos with annotations as COCO JSON (coco) or as label pictures with a class list
-    (index-png)."""
+    """A benchmark, or your own photos:
+    with annotations as COCO JSON (coco), or with label pictures and a class list (index-png)."""
     root: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """The data set's folder."""
-    split: Literal["train", "test"] | None = None
-    """Check only what this split needs; all that is there by default."""
-    object: Annotated[str | None, tyro.conf.arg(metavar="WORD")] = None
-    """Own data: the object that all parts belong to, where the files do not say it, such as: car."""
-    mapping: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Own data: YAML or JSON that says what each class stands for: `left_ear: dog's ear`, or `dog: [ear, tail]`."""
-    annotations: Annotated[Path | None, tyro.conf.arg(metavar="FILE.json")] = None
-    """coco: the annotation file, where it has no usual name."""
-    images: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """coco: the folder of the photos, where they lie neither beside the annotation file nor in the root."""
-    classes: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """index-png: the class list, where it is not classes.txt, .yaml or .json in the root."""
+    split: Annotated[Literal["train", "test"] | None, optional("{train,test}")] = None
+    """Check only what this split needs. Left out: all that is there."""
+    own: Own = field(default_factory=OwnData)
     all_problems: bool = False
     """List every problem, not only the first ten of each kind."""
 
@@ -62,11 +56,7 @@ class CheckData:
                 self.root,
                 self.split,
                 on_progress=lambda done, total: progress.update(task, completed=done, total=total),
-                object=self.object,
-                mapping=self.mapping,
-                annotations=self.annotations,
-                images=self.images,
-                classes=self.classes,
+                **self.own.given(),
             )
         _show_counts(console, report)
         limit = None if self.all_problems else 10

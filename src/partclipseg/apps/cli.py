@@ -6,6 +6,7 @@ imported only when the command is called. Exit codes: 0 done, 1 failed, 2 wrong 
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import sys
@@ -18,6 +19,7 @@ COMMANDS = {
     "train": ("train", "Train", "train a model by a recipe"),
     "prepare": ("prepare", "Prepare", "bring a benchmark's raw source into its layout"),
     "check-data": ("check_data", "CheckData", "say what is in a data set's folder, and what is wrong with it"),
+    "serve": ("serve", "Serve", "a web page and an HTTP API on this machine"),
     "convert": ("convert", "Convert", "turn a released .pth checkpoint into a model directory"),
     "export": ("export", "Export", "write a model as ONNX, to run without PyTorch"),
 }
@@ -45,8 +47,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(command: str, arguments: list[str]) -> int:
-    # Third-party chatter (progress bars of weight loading) would bury the one line that matters.
+    # Third-party chatter (progress bars of weight loading, retries of downloads) would bury the one line that matters.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     import tyro
 
@@ -55,7 +59,9 @@ def _run(command: str, arguments: list[str]) -> int:
     module, name, _ = COMMANDS[command]
     options_class = getattr(import_module(f"partclipseg.apps.{module}"), name)
     try:
-        options = tyro.cli(options_class, prog=f"partclipseg {command}", args=arguments)
+        # The docstring as it is: tyro's own reading of it drops the examples.
+        description = inspect.getdoc(options_class)
+        options = tyro.cli(options_class, prog=f"partclipseg {command}", description=description, args=arguments)
         return options.run()
     except SystemExit as stop:  # tyro: 0 after --help, 2 after a wrong option
         return int(stop.code or 0)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
+from partclipseg.apps.options import optional
 from partclipseg.errors import PartCLIPSegError, UsageError
 
 
@@ -24,9 +25,9 @@ class Convert:
     output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
     """The directory to write; it must not exist yet."""
     vocabulary: Annotated[str, tyro.conf.arg(metavar="WORDS")]
-    """Words that the model is meant for: a catalogue (pascal-part-116, ade20k-part-234, part-imagenet), a file,
-    or text such as "dog: ear, tail". `predict` uses them when it is given none."""
-    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE.json")] = None
+    """Words that the model is meant for; `predict` uses them when it is given none.
+    A catalogue (pascal-part-116, ade20k-part-234, part-imagenet), a file, or text such as "dog: ear, tail"."""
+    config: Annotated[Path | None, optional("FILE.json")] = None
     """The reference's configuration as JSON, for models of another size than the released ones."""
     tokenizer: Annotated[str, tyro.conf.arg(metavar="DIR|NAME")] = "openai/clip-vit-base-patch16"
     """Directory or hub name of the CLIP tokenizer to put beside the weights."""
@@ -61,16 +62,10 @@ class Convert:
         except (OSError, json.JSONDecodeError) as error:
             raise UsageError(f"cannot read the configuration {self.config}: {error}") from None
 
-    def _load_tokenizer(self, vocabulary_size: int):
-        from transformers import AutoTokenizer
+    def _load_tokenizer(self, vocabulary_size: int) -> Any:
+        from partclipseg.model.weights import load_tokenizer
 
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(self.tokenizer)
-        except (OSError, ValueError) as error:
-            raise PartCLIPSegError(
-                f"cannot load the tokenizer {self.tokenizer!r}: give a directory with CLIP's tokenizer files "
-                "(vocab.json, merges.txt) as --tokenizer"
-            ) from error
+        tokenizer = load_tokenizer(self.tokenizer)
         if len(tokenizer) > vocabulary_size:
             raise PartCLIPSegError(
                 f"the tokenizer {self.tokenizer!r} has {len(tokenizer)} tokens and the checkpoint {vocabulary_size}: "

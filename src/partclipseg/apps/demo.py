@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from partclipseg.apps.options import Device
 from partclipseg.errors import PartCLIPSegError, UsageError
 
 if TYPE_CHECKING:
@@ -27,10 +28,9 @@ class Demo:
 
     output: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("partclipseg-demo")
     """Folder for the pictures."""
-    scenes: int = 4
+    scenes: Annotated[int, tyro.conf.arg(metavar="N")] = 4
     """How many scenes to render."""
-    device: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """cpu, cuda, cuda:1 and so on. Left out: CUDA where there is one."""
+    device: Device = None
 
     def run(self) -> int:
         import numpy as np

@@ -6,19 +6,20 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from partclipseg.apps.options import BatchSize, Device, Dtype, Own, OwnData, optional
 from partclipseg.errors import UsageError
 
 if TYPE_CHECKING:
     from accelerate import PartialState
     from rich.console import Console
 
-    from partclipseg.data.source import FileDataset
+    from partclipseg.data.loader import PartDataset
     from partclipseg.evaluation.protocol import Evaluator
     from partclipseg.evaluation.report import Report, Table
     from partclipseg.evaluation.run import PhotoRecords
@@ -32,66 +33,74 @@ _SAVE_EVERY = 30.0
 _EXAMPLES = 6
 """Best and worst photos shown, of each."""
 
+_SCENES = 1000
+"""Of PartShapes, whose splits have no end, as many are scored unless --limit says otherwise."""
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is scored."""
+
+    dataset: PartDataset
+    seen: tuple[int, ...]
+    photos: list[PhotoRecords]
+    remark: str = ""
+    """What keeps it from being the whole benchmark."""
+
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Score a model on a benchmark or on your own data, beside the published figures.
+    """Score a model on a benchmark, beside the published figures, or on your own data.
 
     Started again with the same --output, an evaluation that was stopped continues.
 
     Examples:
       partclipseg evaluate models/pascal --dataset pascal-part-116 --root data/PascalPart116 --output reports/pascal
       partclipseg evaluate models/cars --dataset coco --root data/car_parts --object car
+      partclipseg evaluate partshapes --dataset partshapes
       accelerate launch --num_processes 4 -m partclipseg.apps.cli evaluate ...   (one process for each GPU)
     """
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """A model's directory or hub name: PartCLIPSeg, or the CLIPSeg baseline."""
-    dataset: Literal["pascal-part-116", "ade20k-part-234", "part-imagenet", "coco", "index-png"]
-    """A benchmark; or your own photos with annotations as COCO JSON (coco) or as label pictures with a class list
-    (index-png)."""
-    root: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """The data set's folder."""
+    """A model's directory or hub name; partshapes is the built-in model."""
+    dataset: Annotated[
+        Literal["pascal-part-116", "ade20k-part-234", "part-imagenet", "partshapes", "coco", "index-png"],
+        tyro.conf.arg(metavar="NAME"),
+    ]
+    """pascal-part-116, ade20k-part-234 or part-imagenet: a benchmark.
+    partshapes: the built-in benchmark, whose scenes are rendered as they are needed.
+    coco, index-png: your own photos, with annotations as COCO JSON, or with label pictures and a class list."""
+    root: Annotated[Path | None, optional("DIR")] = None
+    """The data set's folder; only partshapes needs none."""
     protocol: Literal["oracle_obj", "pred_all", "strict", "all"] = "all"
-    """oracle_obj: the model is told which objects are in the photo. pred_all: it is told nothing; what it finds
-    outside the labels is not counted. strict: it is told nothing, and a part found on the background is an error.
+    """oracle_obj: the model is told which objects are in the photo.
+    pred_all: it is told nothing; what it finds outside the labels is not counted.
+    strict: it is told nothing, and a part found on the background is an error.
     all: these three, from one pass over the photos."""
     split: Literal["train", "test"] = "test"
     """Which photos; published figures are of the test split."""
     boundary: Literal["per_class", "reference", "none"] = "per_class"
     """Boundary IoU of each class (per_class), or computed as in the published evaluation (reference)."""
-    output: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder for the report: scores.json, report.md, a picture of bars, a page of the best and worst photos. Without
-    it the scores are only printed."""
-    batch_size: int = 8
-    """Photos that go through the model together."""
-    limit: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Score only the first N photos."""
-    device: str | None = None
-    """cpu, cuda, cuda:1, ... Left out: CUDA where there is one."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Number type of the model's arithmetic; bfloat16 is faster on most GPUs."""
-    workers: int = 2
+    output: Annotated[Path | None, optional("DIR")] = None
+    """Folder for the report: scores.json, report.md, pictures of bars, a page of the best and worst photos.
+    Left out: the scores are only printed."""
+    limit: Annotated[int | None, optional("N")] = None
+    """Score only the first N photos. Left out: all of them; of partshapes, 1000."""
+    vocabulary: Annotated[str | None, optional("WORDS")] = None
+    """Other words than the data set's own: "seen", a file, or text such as "dog: ear, tail"."""
+    device: Device = None
+    dtype: Dtype = "float32"
+    batch_size: BatchSize = 8
+    workers: Annotated[int, tyro.conf.arg(metavar="N")] = 2
     """Processes that read photos ahead."""
-    vocabulary: Annotated[str | None, tyro.conf.arg(metavar="WORDS")] = None
-    """Other words than all of the data set's: "seen", a file, or text such as "dog: ear, tail"."""
-    object: Annotated[str | None, tyro.conf.arg(metavar="WORD")] = None
-    """Own data: the object that all parts belong to, where the files do not say it, such as: car."""
-    mapping: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Own data: YAML or JSON that says what each class stands for: `left_ear: dog's ear`, or `dog: [ear, tail]`."""
-    annotations: Annotated[Path | None, tyro.conf.arg(metavar="FILE.json")] = None
-    """coco: the annotation file, where it has no usual name."""
-    images: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """coco: the folder of the photos, where they lie neither beside the annotation file nor in the root."""
-    classes: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """index-png: the class list, where it is not classes.txt, .yaml or .json in the root."""
+    own: Own = field(default_factory=OwnData)
 
     def run(self) -> int:
         from accelerate import PartialState
         from accelerate.utils import gather_object
         from rich.console import Console
 
-        from partclipseg.evaluation.run import group_records, is_scored
+        from partclipseg.evaluation.run import is_scored
         from partclipseg.evaluation.state import merge_states, states_of
         from partclipseg.inference.segmenter import PartSegmenter
 
@@ -99,15 +108,14 @@ class Evaluate:
         processes = PartialState(cpu=self.device == "cpu")
         console = Console(quiet=not processes.is_main_process, soft_wrap=True, highlight=False)
         # 1. What can be wrong is found before the model is loaded.
-        dataset = self._open_dataset(processes, console)
-        photos = group_records(dataset)[: self.limit]
-        evaluators = self._evaluators(dataset)
-        saved = self._saved_scores(dataset, photos)
+        subject = self._open_subject(processes, console)
+        evaluators = self._evaluators(subject)
+        saved = self._saved_scores(subject)
         # 2. The main process holds what was saved; all of them leave those photos out.
-        pending = photos
+        pending = photos = subject.photos
         if saved is not None:
             saved.load(evaluators)
-            pending = [photo for photo in photos if not is_scored(photo, dataset, evaluators)]
+            pending = [photo for photo in photos if not is_scored(photo, evaluators)]
             processes.wait_for_everyone()
             if processes.is_main_process:
                 saved.save_all(evaluators)
@@ -115,7 +123,7 @@ class Evaluate:
                     done = len(photos) - len(pending)
                     console.print(f"continuing: {done} of {len(photos)} photos are scored already")
             else:
-                evaluators = self._evaluators(dataset)
+                evaluators = self._evaluators(subject)
             processes.wait_for_everyone()
         # 3. Every process takes its share of the others.
         device = processes.device if processes.num_processes > 1 else self.device
@@ -126,7 +134,7 @@ class Evaluate:
             markup=False,
         )
         share = pending[processes.process_index :: processes.num_processes]
-        self._score(segmenter, dataset, share, evaluators, saved, processes.process_index, console)
+        self._score(segmenter, subject.dataset, share, evaluators, saved, processes.process_index, console)
         # 4. The main process brings all counts together.
         states = gather_object([states_of(evaluators)])
         processes.destroy_process_group()
@@ -136,7 +144,7 @@ class Evaluate:
             merge_states(evaluators, other)
         if saved is not None:
             saved.save_all(evaluators)
-        self._report(segmenter, dataset, photos, evaluators, console)
+        self._report(segmenter, subject, evaluators, console)
         return 0
 
     def _check_numbers(self) -> None:
@@ -147,14 +155,38 @@ class Evaluate:
 
     # -- what is scored ---------------------------------------------------------------------------------------
 
-    def _open_dataset(self, processes: PartialState, console: Console) -> FileDataset:
+    def _open_subject(self, processes: PartialState, console: Console) -> _Subject:
+        if self.dataset == "partshapes":
+            return self._open_scenes()
+        if self.root is None:
+            raise UsageError(f"--root is missing: name the folder of {self.dataset}")
+        return self._open_files(self.root, processes, console)
+
+    def _open_scenes(self) -> _Subject:
+        from partclipseg.evaluation.run import PhotoRecords
+        from partclipseg.shapes.dataset import PartShapesDataset
+        from partclipseg.shapes.world import partshapes_world
+
+        if unused := ["root"] * (self.root is not None) + list(self.own.given()):
+            raise UsageError(f"--{unused[0]} does not apply to partshapes: leave it out")
+        words = self.vocabulary or "all"
+        if words not in ("all", "seen"):
+            raise UsageError(f"partshapes has the words 'seen' and 'all', not {words!r}: leave --vocabulary out")
+        dataset = PartShapesDataset(self.split, self.limit or _SCENES, vocabulary=words)
+        seen_pairs = set(partshapes_world().seen_vocabulary.object_parts)
+        seen = tuple(index for index, pair in enumerate(dataset.vocabulary.object_parts) if pair in seen_pairs)
+        keys = [f"{self.split}/{index}" for index in range(len(dataset))]
+        return _Subject(dataset, seen, [PhotoRecords(key, (index,), (key,)) for index, key in enumerate(keys)])
+
+    def _open_files(self, root: Path, processes: PartialState, console: Console) -> _Subject:
         """Check the files, in the main process, and open the data set."""
         from accelerate.utils import gather_object
 
         from partclipseg.data.check import check_dataset, raise_if_broken
         from partclipseg.data.datasets import open_dataset
+        from partclipseg.evaluation.run import group_records
 
-        own = {name: getattr(self, name) for name in ("object", "mapping", "annotations", "images", "classes")}
+        own = self.own.given()
         report = None
         if processes.is_main_process:
             with _progress(console) as progress:
@@ -163,28 +195,32 @@ class Evaluate:
                 def show(done: int, total: int) -> None:
                     progress.update(task, completed=done, total=total)
 
-                report = check_dataset(self.dataset, self.root, self.split, on_progress=show, **own)
+                report = check_dataset(self.dataset, root, self.split, on_progress=show, **own)
         broken = gather_object([report is not None and not report.ok])
         if report is not None:
             raise_if_broken(report)
         if any(broken):
             raise SystemExit(1)  # the main process says why
-        return open_dataset(self.dataset, self.root, self.split, self.vocabulary, **own)
+        dataset = open_dataset(self.dataset, root, self.split, self.vocabulary, **own)
+        remark = ""
+        if self.dataset == "ade20k-part-234" and len({record.source.split for record in dataset.records}) == 1:
+            remark = "the test records draw on the training and the validation files, and one is missing"
+        return _Subject(dataset, dataset.seen, group_records(dataset)[: self.limit], remark)
 
-    def _evaluators(self, dataset: FileDataset) -> dict[Protocol, Evaluator]:
+    def _evaluators(self, subject: _Subject) -> dict[Protocol, Evaluator]:
         from partclipseg.evaluation.protocol import Evaluator
         from partclipseg.evaluation.scores import PROTOCOLS
 
         boundary = None if self.boundary == "none" else self.boundary
         protocols = PROTOCOLS if self.protocol == "all" else (self.protocol,)
-        return {name: Evaluator(dataset.vocabulary, dataset.seen, name, boundary) for name in protocols}
+        return {name: Evaluator(subject.dataset.vocabulary, subject.seen, name, boundary) for name in protocols}
 
-    def _saved_scores(self, dataset: FileDataset, photos: list[PhotoRecords]) -> SavedScores | None:
+    def _saved_scores(self, subject: _Subject) -> SavedScores | None:
         from partclipseg.evaluation.state import SavedScores, model_digest, text_digest
 
         if self.output is None:
             return None
-        records = [dataset.records[index].key for photo in photos for index in photo.indices]
+        records = [key for photo in subject.photos for key in photo.record_keys]
         options = {
             "model": model_digest(self.model),
             "dataset": self.dataset,
@@ -192,9 +228,9 @@ class Evaluate:
             "protocol": self.protocol,
             "boundary": self.boundary,
             "dtype": self.dtype,
-            "photos": len(photos),
+            "photos": len(subject.photos),
             "records": text_digest(records),
-            "vocabulary": text_digest(dataset.vocabulary.names),
+            "vocabulary": text_digest(subject.dataset.vocabulary.names),
         }
         return SavedScores(self.output, options)
 
@@ -203,7 +239,7 @@ class Evaluate:
     def _score(
         self,
         segmenter: PartSegmenter,
-        dataset: FileDataset,
+        dataset: PartDataset,
         photos: list[PhotoRecords],
         evaluators: Mapping[Protocol, Evaluator],
         saved: SavedScores | None,
@@ -234,8 +270,7 @@ class Evaluate:
     def _report(
         self,
         segmenter: PartSegmenter,
-        dataset: FileDataset,
-        photos: list[PhotoRecords],
+        subject: _Subject,
         evaluators: Mapping[Protocol, Evaluator],
         console: Console,
     ) -> None:
@@ -246,11 +281,11 @@ class Evaluate:
             dataset=self.dataset,
             settings=json.loads(json.dumps(asdict(self), default=str)),
             scores=tuple(evaluator.compute() for evaluator in evaluators.values()),
-            photos=len(photos),
-            remark=self._remark(dataset),
+            photos=len(subject.photos),
+            remark=self._remark(subject),
         )
         if self.output is not None:  # before anything is printed: the reader of our output may go away
-            self._write(self.output, report, segmenter, dataset, photos, evaluators, console)
+            self._write(self.output, report, segmenter, subject, evaluators, console)
         for table in report.tables():
             console.print(_rich_table(table), "")
         if report.remark:
@@ -258,11 +293,9 @@ class Evaluate:
         if self.output is not None:
             console.print(f"report: {self.output / 'report.md'}", markup=False)
 
-    def _remark(self, dataset: FileDataset) -> str:
+    def _remark(self, subject: _Subject) -> str:
         """Why the scores are not those of the benchmark, if they are not."""
-        reasons = []
-        if self.dataset == "ade20k-part-234" and len({record.source.split for record in dataset.records}) == 1:
-            reasons.append("the test records draw on the training and the validation files, and one is missing")
+        reasons = [subject.remark] if subject.remark else []
         if self.limit is not None:
             reasons.append(f"only the first photos were scored (--limit {self.limit})")
         if self.vocabulary is not None:
@@ -276,8 +309,7 @@ class Evaluate:
         folder: Path,
         report: Report,
         segmenter: PartSegmenter,
-        dataset: FileDataset,
-        photos: list[PhotoRecords],
+        subject: _Subject,
         evaluators: Mapping[Protocol, Evaluator],
         console: Console,
     ) -> None:
@@ -298,11 +330,11 @@ class Evaluate:
         *_, evaluator = evaluators.values()
         best, worst = best_and_worst(evaluator, _EXAMPLES)
         groups = {
-            heading: make_examples(segmenter, dataset, photos, evaluator, keys)
+            heading: make_examples(segmenter, subject.dataset, subject.photos, evaluator, keys)
             for heading, keys in (("Best photos", best), ("Worst photos", worst))
             if keys
         }
-        write_photo_page(folder / "photos.html", title, evaluator.protocol, groups, dataset.vocabulary)
+        write_photo_page(folder / "photos.html", title, evaluator.protocol, groups, subject.dataset.vocabulary)
         write_text(folder / "report.md", report.to_markdown(bars, "photos.html"))
         write_text(folder / "scores.json", json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
 

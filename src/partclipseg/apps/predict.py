@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from partclipseg.apps.options import BatchSize, Device, Dtype, Model, Vocabulary
 from partclipseg.errors import PartCLIPSegError, UsageError
 
 if TYPE_CHECKING:
@@ -33,32 +34,30 @@ class Predict:
       partclipseg predict holiday/ --vocabulary pascal-part-116 --model models/pascal --output results
     """
 
-    photos: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO...")]
+    photos: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO...", help_behavior_hint="(required)")
+    ]
     """Files, folders (the photos directly inside) or quoted patterns such as "holiday/**/*.jpg"."""
-    vocabulary: Annotated[str | None, tyro.conf.arg(metavar="WORDS")] = None
-    """What to look for: text such as "dog: ear, tail; bus: wheel", a file (YAML, JSON, or one "dog's ear" a line),
-    or pascal-part-116, ade20k-part-234, part-imagenet. Left out: the words that the model came with."""
-    model: Annotated[str | None, tyro.conf.arg(metavar="DIR|NAME")] = None
-    """A model's directory or hub name. Left out: the built-in model, which knows PartShapes only."""
+    vocabulary: Vocabulary = None
+    model: Model = None
     output: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("parts")
     """Folder for the results. Files of an earlier run are replaced."""
-    format: tuple[Literal["overlay", "png", "json", "coco", "labelme"], ...] = ("overlay", "png", "json", "coco")
+    format: Annotated[
+        tuple[Literal["overlay", "png", "json", "coco", "labelme"], ...], tyro.conf.arg(metavar="KIND...")
+    ] = ("overlay", "png", "json", "coco")
     """One or more kinds of result.
     overlay: the photo in colours with a legend.
     png: image of class indices; background is 255 (65535 with more than 255 classes).
     json: score, area and box of each part.
     coco: masks of all photos in annotations.coco.json.
     labelme: outlines to edit."""
-    objects: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...")] = ()
-    """Only if you know what is in every photo: these objects. Their parts then share all pixels, and there is no
-    background."""
-    device: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """cpu, cuda, cuda:1 and so on. Left out: CUDA where there is one."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Number type of the computation; bfloat16 is faster on most GPUs."""
-    batch_size: int = 8
-    """Photos that go through the model together."""
-    max_pixels: int = 80_000_000
+    objects: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...", help_behavior_hint="")] = ()
+    """Only if you know what is in every photo: these objects.
+    Their parts then share all pixels, and there is no background."""
+    device: Device = None
+    dtype: Dtype = "float32"
+    batch_size: BatchSize = 8
+    max_pixels: Annotated[int, tyro.conf.arg(metavar="N")] = 80_000_000
     """Photos with more pixels than this are refused before they are decoded."""
 
     def run(self) -> int:
@@ -68,12 +67,12 @@ class Predict:
         from partclipseg.data.photo import find_photos
         from partclipseg.inference.result import check_formats
         from partclipseg.inference.segmenter import PartSegmenter
-        from partclipseg.vocabulary import Vocabulary
+        from partclipseg.vocabulary import Vocabulary as Words
 
         console = Console(soft_wrap=True, highlight=False)
         # All that can be wrong with the call is looked at before the model is loaded.
         formats = check_formats(self.format)
-        vocabulary = None if self.vocabulary is None else Vocabulary.load(self.vocabulary)
+        vocabulary = None if self.vocabulary is None else Words.load(self.vocabulary)
         if not self.photos:
             raise UsageError("no photo is named: partclipseg predict PHOTO... --vocabulary WORDS")
         photos = find_photos(self.photos)

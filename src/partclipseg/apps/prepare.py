@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from partclipseg.apps.options import optional
 from partclipseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,21 +21,27 @@ class Prepare:
     """Bring a benchmark's raw source into its layout. The source is never changed.
 
     A run that was stopped goes on where it was when the same command is given again.
+
+    Examples:
+      partclipseg prepare pascal-part-116 --source Annotations_Part.tar.gz VOC2010 --output data/PascalPart116
+      partclipseg prepare ade20k-part-234 --source ADE20K_2021_17_01 --output data/ADE20KPart234
     """
 
     dataset: Annotated[Literal["pascal-part-116", "ade20k-part-234", "part-imagenet"], tyro.conf.Positional]
     """The benchmark to make."""
-    source: tuple[Path, ...]
-    """Folders or archives (.zip, .tar.gz) as downloaded. pascal-part-116: PASCAL-Part's Annotations_Part and VOC2010;
-    ade20k-part-234: ADE20K_2021_17_01; part-imagenet: PartImageNet_Seg. Archives are unpacked into OUTPUT.unpacked."""
-    output: Path
+    source: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH...")]
+    """Folders or archives (.zip, .tar.gz) as downloaded; archives are unpacked into OUTPUT.unpacked.
+    pascal-part-116: PASCAL-Part's Annotations_Part and VOC2010.
+    ade20k-part-234: ADE20K_2021_17_01.
+    part-imagenet: PartImageNet_Seg."""
+    output: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Folder to make the layout in; new, or that of a run to go on with."""
-    val_list: Path | None = None
-    """pascal-part-116: text file with the ids of the validation photos, one a line. Without it, VOC's
-    ImageSets/Segmentation/val.txt in the source is used."""
+    val_list: Annotated[Path | None, optional("FILE")] = None
+    """pascal-part-116: text file with the ids of the validation photos, one a line.
+    Left out: VOC's ImageSets/Segmentation/val.txt in the source."""
     photos: Literal["copy", "link"] = "copy"
     """Copy the photos, or give them a second name in the output (hard link: no space, same disk only)."""
-    workers: int = 0
+    workers: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     """Processes to work in; 0: one a processor."""
 
     def run(self) -> int:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from partclipseg.data.loader import PartDataset
 from partclipseg.data.sample import UNLABELLED
-from partclipseg.data.source import FileDataset
 from partclipseg.evaluation.pictures import PhotoExample
 from partclipseg.evaluation.protocol import Evaluator
 from partclipseg.evaluation.run import PhotoRecords, predict, read_batches
@@ -29,13 +29,13 @@ def best_and_worst(evaluator: Evaluator, number: int) -> tuple[list[str], list[s
 
 def make_examples(
     segmenter: PartSegmenter,
-    dataset: FileDataset,
+    dataset: PartDataset,
     photos: Sequence[PhotoRecords],
     evaluator: Evaluator,
     keys: Sequence[str],
 ) -> list[PhotoExample]:
     """The pictures' contents for records of an evaluator, in the order of `keys`."""
-    owners = {key: photo for photo in photos for key in _keys_of(photo, dataset, evaluator)}
+    owners = {key: photo for photo in photos for key in photo.keys(evaluator.protocol)}
     examples: dict[str, PhotoExample] = {}
     owning = list(dict.fromkeys(owners[key] for key in keys))
     batches = read_batches(dataset, owning, segmenter.model.config.image_shape, batch_size=1, workers=0)
@@ -50,9 +50,3 @@ def make_examples(
             if key in keys:
                 examples[key] = PhotoExample(key, evaluator.record_iou(key), image, labels, label_map)
     return [examples[key] for key in keys]
-
-
-def _keys_of(photo: PhotoRecords, dataset: FileDataset, evaluator: Evaluator) -> list[str]:
-    if evaluator.protocol == "strict":
-        return [photo.key]
-    return [dataset.records[index].key for index in photo.indices]

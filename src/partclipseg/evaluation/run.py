@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from partclipseg.data.augment import resize_photo
+from partclipseg.data.loader import PartDataset
 from partclipseg.data.source import FileDataset
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.evaluation.protocol import Evaluator
@@ -25,10 +26,15 @@ Evaluators = Mapping[Protocol, Evaluator]
 
 
 class PhotoRecords(NamedTuple):
-    """A photo of a data set and the places of its records, which follow each other."""
+    """A photo of a data set, with the places and the keys of its records."""
 
     key: str
     indices: tuple[int, ...]
+    record_keys: tuple[str, ...]
+
+    def keys(self, protocol: Protocol) -> tuple[str, ...]:
+        """The keys that an evaluator of `protocol` counts the photo under: see `predict`."""
+        return (self.key,) if protocol == "strict" else self.record_keys
 
 
 class RecordLabels(NamedTuple):
@@ -64,9 +70,12 @@ class Prediction(NamedTuple):
 
 
 def group_records(dataset: FileDataset) -> list[PhotoRecords]:
-    """The photos of a data set, in its order."""
-    numbered = groupby(enumerate(dataset.records), lambda item: (item[1].source.split, item[1].photo.key))
-    return [PhotoRecords("/".join(key), tuple(index for index, _ in items)) for key, items in numbered]
+    """The photos of a data set, in its order; the records of each follow each other."""
+    photos = []
+    for key, items in groupby(enumerate(dataset.records), lambda item: (item[1].source.split, item[1].photo.key)):
+        indices, records = zip(*items, strict=True)
+        photos.append(PhotoRecords("/".join(key), indices, tuple(record.key for record in records)))
+    return photos
 
 
 def predict(
@@ -104,17 +113,13 @@ def score(
             evaluators[protocol].update(label_map, parts, objects, key=key)
 
 
-def is_scored(photo: PhotoRecords, dataset: FileDataset, evaluators: Evaluators) -> bool:
+def is_scored(photo: PhotoRecords, evaluators: Evaluators) -> bool:
     """Whether every evaluator has counted the photo."""
-    keys = [dataset.records[index].key for index in photo.indices]
-    return all(
-        photo.key in evaluator if protocol == "strict" else all(key in evaluator for key in keys)
-        for protocol, evaluator in evaluators.items()
-    )
+    return all(key in evaluator for protocol, evaluator in evaluators.items() for key in photo.keys(protocol))
 
 
 def read_batches(
-    dataset: FileDataset, photos: Sequence[PhotoRecords], image_shape: tuple[int, int], batch_size: int, workers: int
+    dataset: PartDataset, photos: Sequence[PhotoRecords], image_shape: tuple[int, int], batch_size: int, workers: int
 ) -> Iterator[list[LabelledPhoto]]:
     """Read photos in worker processes, in order, and resize them to `image_shape`, height and width.
 
@@ -132,7 +137,7 @@ def read_batches(
 
 
 class _Reader(Dataset):
-    def __init__(self, dataset: FileDataset, photos: Sequence[PhotoRecords], image_shape: tuple[int, int]) -> None:
+    def __init__(self, dataset: PartDataset, photos: Sequence[PhotoRecords], image_shape: tuple[int, int]) -> None:
         self._dataset = dataset
         self._photos = photos
         self._size = image_shape

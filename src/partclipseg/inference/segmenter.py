@@ -24,7 +24,7 @@ from partclipseg.vocabulary import Vocabulary
 log = logging.getLogger(__name__)
 
 BUILT_IN = "partshapes"
-"""Name of the built-in model; it knows PartShapes, the rendered benchmark, and nothing else."""
+"""Name of the built-in model, where no directory has it; it knows PartShapes, the rendered benchmark, only."""
 
 
 class PartSegmenter:
@@ -52,7 +52,7 @@ class PartSegmenter:
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
     ) -> PartSegmenter:
-        """Load a model directory or hub name; None is the built-in model, which knows PartShapes only.
+        """Load a model directory or hub name; None or `BUILT_IN` is the built-in model, which knows PartShapes only.
 
         Args:
             name_or_path: a directory as `partclipseg convert` and `train` write it, with the tokenizer's files
@@ -64,14 +64,14 @@ class PartSegmenter:
             UsageError: unknown or absent device, unknown dtype.
             PartCLIPSegError: no model of that name can be found or loaded.
         """
-        from partclipseg.model.weights import load_model
+        from partclipseg.model.weights import load_model, load_tokenizer
 
         target, number_type = find_device(device), find_dtype(dtype)
-        source = built_in_model() if name_or_path is None else os.fspath(name_or_path)
+        source = built_in_model() if name_or_path is None or is_built_in(name_or_path) else os.fspath(name_or_path)
         if source.endswith(".pth") and Path(source).is_file():
             raise PartCLIPSegError(f"{source} is a checkpoint file: make a directory of it by `partclipseg convert`")
         model: Any = load_model(source, dtype=number_type)
-        return cls(model.to(target), _load_tokenizer(source, model.config), _load_vocabulary(source))
+        return cls(model.to(target), load_tokenizer(source), _load_vocabulary(source))
 
     @property
     def device(self) -> torch.device:
@@ -215,6 +215,11 @@ class PartSegmenter:
             log.warning("the model has never seen these words and can only guess: %s", ", ".join(words))
 
 
+def is_built_in(name_or_path: str | Path) -> bool:
+    """Whether a name stands for the built-in model: `BUILT_IN`, unless there is a directory of that name."""
+    return os.fspath(name_or_path) == BUILT_IN and not Path(BUILT_IN).exists()
+
+
 def built_in_model() -> str:
     """Directory of the built-in model; raises `PartCLIPSegError` where this installation has none."""
     directory = Path(str(files("partclipseg"))) / "assets" / BUILT_IN
@@ -242,18 +247,6 @@ def find_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
     if found is None:
         raise UsageError(f"unknown dtype {str(dtype)!r}: choose from {', '.join(known)}")
     return found
-
-
-def _load_tokenizer(source: str, config: Any) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(source, config=config)
-    except (OSError, ValueError) as error:
-        raise PartCLIPSegError(
-            f"{source} has no tokenizer: put the files of the tokenizer that the model was trained with "
-            "(tokenizer.json, tokenizer_config.json) into its directory"
-        ) from error
 
 
 def _load_vocabulary(source: str) -> Vocabulary | None:

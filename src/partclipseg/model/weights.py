@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from transformers import CLIPSegConfig, CLIPSegForImageSegmentation, PreTrainedConfig
+from transformers import AutoTokenizer, CLIPSegConfig, CLIPSegForImageSegmentation, PreTrainedConfig
+from transformers.utils.hub import cached_file
 
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.model.clipseg import CLIPSegBaseline
@@ -142,6 +143,24 @@ def load_model(name: str | Path, **kwargs: Any) -> PartCLIPSegModel | CLIPSegBas
     kind = _config_dict(name).get("model_type")
     cls = CLIPSegBaseline if kind == CLIPSegBaselineConfig.model_type else PartCLIPSegModel
     return cls.from_pretrained(name, **kwargs)
+
+
+def load_tokenizer(name: str | Path) -> Any:
+    """The tokenizer in a directory or on the hub; raises `PartCLIPSegError` where there is none."""
+    folder = Path(name)
+    try:
+        if not folder.is_dir():
+            # First of all: where the hub cannot be reached, each file that a tokenizer may have is waited for.
+            cached_file(name, "tokenizer_config.json")
+        elif not any((folder / file).is_file() for file in ("tokenizer.json", "vocab.json")):
+            raise FileNotFoundError(folder)  # of such a folder transformers makes a tokenizer without words
+        # Left to find the configuration itself, transformers warns that it does not know our model types.
+        return AutoTokenizer.from_pretrained(name, config=CLIPSegConfig())
+    except (OSError, ValueError) as error:
+        raise PartCLIPSegError(
+            f"{name} has no tokenizer, or the hub cannot be reached: give a directory with the files of the one that "
+            "the model was trained with (tokenizer.json and tokenizer_config.json, or vocab.json and merges.txt)"
+        ) from error
 
 
 def _config_dict(name: Any, **hub_options: Any) -> dict[str, Any]:

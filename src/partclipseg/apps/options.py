@@ -1,0 +1,68 @@
+"""Options that several commands have, in the same words."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+
+def optional(metavar: str, text: str | None = None) -> Any:
+    """An option that may be left out: its text says what happens then, so no default is shown.
+
+    `text` replaces the field's docstring.
+    """
+    return tyro.conf.arg(metavar=metavar, help=text, help_behavior_hint="")
+
+
+def number(text: str) -> Any:
+    """An option that takes a whole number."""
+    return tyro.conf.arg(metavar="N", help=text)
+
+
+Vocabulary = Annotated[
+    str | None,
+    optional(
+        "WORDS",
+        'What to look for: text such as "dog: ear, tail; bus: wheel", a file (YAML, JSON, or one "dog\'s ear" a line), '
+        "or pascal-part-116, ade20k-part-234, part-imagenet. Left out: the words that the model came with.",
+    ),
+]
+Model = Annotated[
+    str | None,
+    optional(
+        "DIR|NAME", "A model's directory or hub name. Left out: the built-in model, which knows PartShapes only."
+    ),
+]
+Device = Annotated[str | None, optional("NAME", "cpu, cuda, cuda:1 and so on. Left out: CUDA where there is one.")]
+Dtype = Annotated[
+    Literal["float32", "bfloat16", "float16"],
+    tyro.conf.arg(help="Number type of the model's arithmetic; bfloat16 is faster on most GPUs."),
+]
+BatchSize = Annotated[int, number("Photos that go through the model together.")]
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """Only for your own data, coco or index-png:"""
+
+    object: Annotated[str | None, optional("WORD")] = None
+    """The object that all parts belong to, where the files do not say it, such as: car."""
+    mapping: Annotated[Path | None, optional("FILE")] = None
+    """YAML or JSON that says what each class stands for: `left_ear: dog's ear`, or `dog: [ear, tail]`."""
+    annotations: Annotated[Path | None, optional("FILE.json")] = None
+    """coco: the annotation file, where it has no usual name."""
+    images: Annotated[Path | None, optional("DIR")] = None
+    """coco: the folder of the photos, where they lie neither beside the annotation file nor in the root."""
+    classes: Annotated[Path | None, optional("FILE")] = None
+    """index-png: the class list, where it is not classes.txt, .yaml or .json in the root."""
+
+    def given(self) -> dict[str, Any]:
+        """Those that were set."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+Own = Annotated[OwnData, tyro.conf.OmitArgPrefixes]
+"""`OwnData` as a field of a command: its options stand among the command's own."""

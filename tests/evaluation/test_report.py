@@ -67,6 +67,13 @@ def test_class_table_leaves_out_classes_without_labels() -> None:
     assert table.note == "1 of 3 classes have no label in these photos."
 
 
+def test_class_table_has_only_the_columns_that_say_something() -> None:
+    assert class_table(some_scores(seen=[0])).columns == ("class", "set", "IoU", "Boundary IoU", "Recall", "Pixels")
+    table = class_table(some_scores(boundary=None))
+    assert table.columns == ("class", "IoU", "Recall", "Pixels")
+    assert all(len(row) == 4 for row in table.rows)
+
+
 def test_undefined_figures_are_dashes() -> None:
     assert (figure(None), figure(float("nan")), figure(12.345), figure(0.0)) == ("–", "–", "12.35", "0.00")
 

@@ -142,10 +142,11 @@ def published_table(model: str, scores: Scores, rows: tuple[Published, ...]) -> 
 def class_table(scores: Scores) -> Table:
     """One row for each class that has labels, in the order of the vocabulary."""
     with_boundary = scores.boundary is not None
+    with_sets = not all(item.seen for item in scores.classes)
     rows = [
         (
             item.name,
-            "seen" if item.seen else "unseen",
+            *(("seen" if item.seen else "unseen",) if with_sets else ()),
             figure(item.iou),
             *((figure(item.boundary_iou),) if with_boundary else ()),
             figure(item.recall),
@@ -156,7 +157,8 @@ def class_table(scores: Scores) -> Table:
     ]
     missing = len(scores.classes) - len(rows)
     note = f"{missing} of {len(scores.classes)} classes have no label in these photos." if missing else ""
-    columns = ("class", "", "IoU", *(("Boundary IoU",) if with_boundary else ()), "Recall", "Pixels")
+    sets, boundary = ("set",) if with_sets else (), ("Boundary IoU",) if with_boundary else ()
+    columns = ("class", *sets, "IoU", *boundary, "Recall", "Pixels")
     return Table(f"Classes, {PROTOCOL_TITLES[scores.protocol].split(':')[0]}", columns, tuple(rows), note)
 
 

@@ -6,10 +6,9 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
-import tyro
-
+from partclipseg.apps.options import Device, Dtype, optional
 from partclipseg.errors import PartCLIPSegError, UsageError
 
 if TYPE_CHECKING:
@@ -26,20 +25,21 @@ _MISSING = "serve needs more packages: install them by pip install 'partclipseg[
 class Serve:
     """Open a web page and an HTTP API on this machine. No request leaves it.
 
+    Prints the address of the page. The API, POST /v1/segment and others, is described at /openapi.json.
+
     Examples:
       partclipseg serve
       partclipseg serve --model models/pascal models/baseline --port 8080
-    Then open the address that it prints; POST /v1/segment is described at /openapi.json.
     """
 
     host: str = "127.0.0.1"
     """Address to listen at. 127.0.0.1 is this machine alone; 0.0.0.0 lets the network in, better with a token."""
     port: int = 7860
     """Port to listen at; 0 takes a free one."""
-    model: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR|NAME...")] = ()
+    model: Annotated[tuple[str, ...], optional("DIR|NAME...")] = ()
     """One model or several to compare: directories or hub names; the first is the default. Left out: the built-in
     model, which knows PartShapes only."""
-    token: Annotated[str | None, tyro.conf.arg(metavar="WORD")] = None
+    token: Annotated[str | None, optional("WORD")] = None
     """Asked of every request, as 'Authorization: Bearer WORD' or in the address that is printed. May also come from
     the environment, as PARTCLIPSEG_TOKEN, where other users of the machine cannot read it."""
     max_bytes: int = 20_000_000
@@ -52,10 +52,8 @@ class Serve:
     """Photos that may wait; those after them are refused at once, with status 503."""
     timeout: float = 60
     """Seconds that a request may take, waiting included."""
-    device: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """cpu, cuda, cuda:1 and so on. Left out: CUDA where there is one."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of weights and arithmetic."""
+    device: Device = None
+    dtype: Dtype = "float32"
 
     def run(self) -> int:
         try:

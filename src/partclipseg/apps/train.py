@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from transformers.utils.logging import disable_progress_bar
 
 from partclipseg.errors import UsageError
+from partclipseg.training.backbone import BackboneRecipe, train_backbone
 from partclipseg.training.evaluate import HeldOutScores
 from partclipseg.training.loop import Observer, TrainingResult, train
 from partclipseg.training.loop import Progress as Line
@@ -23,8 +24,11 @@ STOPPED = 143
 """Exit code after SIGTERM, 128 + 15: the run was saved and is not finished; the same command continues it."""
 
 AnyRecipe = tyro.extras.subcommand_type_from_defaults(
-    {name: make() for name, make in RECIPES.items()},
-    {name: make.__doc__ or "" for name, make in RECIPES.items()},
+    {**{name: make() for name, make in RECIPES.items()}, "partshapes-backbone": BackboneRecipe()},
+    {
+        **{name: make.__doc__ or "" for name, make in RECIPES.items()},
+        "partshapes-backbone": BackboneRecipe.__doc__ or "",
+    },
     prefix_names=False,
 )
 
@@ -35,7 +39,7 @@ class Train:
     """Train a model by a recipe. The same command continues a run that was stopped.
 
     Examples:
-      partclipseg train partshapes --start runs/base --output runs/tiny --steps 100
+      partclipseg train partshapes --output runs/partshapes    (backbone and all)
       partclipseg train own-data --data photos --object car --output runs/cars
       partclipseg train pascal --data data/PascalPart116 --output runs/pascal
       torchrun --nproc-per-node 4 -m partclipseg.apps.cli train pascal --data data/PascalPart116 --output runs/pascal
@@ -69,8 +73,15 @@ class Train:
     """Write TensorBoard curves too, into the output folder."""
 
     def run(self) -> int:
-        recipe: Recipe = self.recipe
         disable_progress_bar()  # transformers' own bars would tear ours
+        if isinstance(self.recipe, BackboneRecipe):
+            return 0 if self._train_backbone(self.recipe, self.output) else STOPPED
+        recipe: Recipe = self.recipe
+        if not recipe.start:
+            backbone = self._train_backbone(BackboneRecipe(), self.output / "backbone")
+            if backbone is None:
+                return STOPPED
+            recipe = replace(recipe, start=str(backbone))
         display = _Display(recipe)
         with display.progress:
             result = train(
@@ -84,6 +95,21 @@ class Train:
             )
         display.finished(result, self.output)
         return 0 if result.finished else STOPPED
+
+    def _train_backbone(self, recipe: BackboneRecipe, output: Path) -> Path | None:
+        """The finished backbone's directory; None if the run was told to stop."""
+        if (output / "model").is_dir():
+            return output / "model"
+        console = Console(stderr=True)
+
+        def report(step: int, losses: Mapping[str, float]) -> None:
+            values = ", ".join(f"{name} {value:.3g}" for name, value in losses.items())
+            console.print(f"backbone, step {step} of {recipe.steps}: {values}")
+
+        console.print(f"training PartShapes' backbone into {output}: minutes on a GPU, days on a laptop's processor")
+        model = train_backbone(recipe, output, report=report)
+        console.print(f"backbone: {model}" if model else "stopped and saved; the same command continues")
+        return model
 
     def _open_data(self, recipe: Recipe) -> Any:
         from partclipseg.training.data import open_training_data, render_training_data

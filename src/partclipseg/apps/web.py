@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
 
 import gradio as gr
+import gradio.themes
 from fastapi import FastAPI
 from PIL import Image
 
@@ -33,9 +34,12 @@ KEPT_SECONDS = 3600
 _OWN_WORDS = "the model's own words"
 
 _STYLE = """
-.gradio-container { max-width: 1240px !important; margin: 0 auto !important; padding: 20px 16px 32px !important; }
-.title h1 { font-size: 22px; font-weight: 700; margin: 0; }
-.title p { margin: 2px 0 0; color: var(--body-text-color-subdued); }
+.gradio-container { max-width: 1280px !important; margin: 0 auto !important; padding: 28px 24px 32px !important; }
+.gradio-container > .main { padding: 0 !important; }
+#output .generating { border: none !important; }
+.title p, .caption { color: var(--body-text-color-subdued) !important; }
+.title p { margin: 2px 0 0 !important; font-size: 14px; }
+.title h1 { font-size: 22px !important; margin: 0 !important; }
 .alert, .note { border-radius: 8px; padding: 11px 14px; overflow-wrap: anywhere; }
 .alert { color: #991b1b; background: #fef2f2; border: 1px solid #fecaca; }
 .note { color: #854d0e; background: #fefce8; border: 1px solid #fde68a; }
@@ -43,14 +47,22 @@ _STYLE = """
 .dark .note { color: #fde68a; background: #3b2f0b; border-color: #713f12; }
 .empty { display: grid; place-content: center; min-height: 360px; text-align: center; border-radius: 10px;
   border: 1.5px dashed var(--border-color-primary); color: var(--body-text-color-subdued); padding: 24px; }
-.examples .grid-wrap { padding: 0 !important; min-height: 0 !important; }
+.gradio-container .html-container { padding: 0 !important; }
+.gradio-container .block:has(> .html-container .caption) { margin-bottom: -10px; }
+.caption { font-size: 13px; }
+.examples { border: none !important; background: none !important; }
+.examples .grid-wrap { padding: 0 !important; min-height: 0 !important; overflow: visible !important; }
+.examples .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important; gap: 8px !important;
+  padding: 2px !important; }
 @media (max-width: 640px) {
-  .gradio-container { padding: 12px 8px 24px !important; }
+  .gradio-container { padding: 16px 14px 24px !important; }
   .empty { min-height: 120px; }
 }
 """
 
 _TITLE = "<h1>partclipseg</h1><p>Finds the parts of things in photos, by your own words.</p>"
+_SHOW_RESULT = "() => innerWidth < 700 && document.querySelector('#output').scrollIntoView({ behavior: 'smooth' })"
+"""Where the window is narrow, the result appears below what is seen."""
 _EMPTY = "<div class='empty'><div>Choose a photo, say what to look for, and press <b>Find parts</b>.</div></div>"
 
 
@@ -85,7 +97,7 @@ def mount_page(app: FastAPI, engine: Engine, examples: Sequence[Example]) -> Fas
     """Put the page at ``/`` of the application; routes that it already has come first."""
     page = create_page(engine, examples)
     font = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
-    theme = gr.themes.Default(
+    theme = gradio.themes.Default(
         primary_hue="blue", neutral_hue="slate", radius_size="md", font=font, font_mono=["ui-monospace", "monospace"]
     )
     return gr.mount_gradio_app(
@@ -93,8 +105,8 @@ def mount_page(app: FastAPI, engine: Engine, examples: Sequence[Example]) -> Fas
         page,
         path="/",
         theme=theme,
-        css=_STYLE,
-        head=f"<script type='module'>{viewer_script()}</script>",
+        # Not as css: gradio would rewrite it, and lose the rules for narrow windows.
+        head=f"<style>{_STYLE}</style><script type='module'>{viewer_script()}</script>",
         max_file_size=engine.limits.max_bytes,
         footer_links=[],
         run_history=False,
@@ -120,11 +132,13 @@ def create_page(engine: Engine, examples: Sequence[Example]) -> gr.Blocks:
                     sources=["upload", "clipboard"],
                     height=250,
                     buttons=[],
+                    placeholder="Drop a photo here\n- or -\nclick to choose one",
                     elem_id="photo",
                 )
+                gr.HTML("<div class='caption'>Or try a rendered scene</div>", visible=bool(examples))
                 gallery = gr.Gallery(
                     [example.picture for example in examples],
-                    label="Or an example",
+                    show_label=False,
                     columns=max(1, len(examples)),
                     height="auto",
                     object_fit="cover",
@@ -151,7 +165,7 @@ def create_page(engine: Engine, examples: Sequence[Example]) -> gr.Blocks:
                             models, value=models[-1], label="Model beside it", visible=len(models) > 1
                         )
                         second = _WordChoice.create(engine, models[-1], "Words beside it (empty: the same)", "words-b")
-            with gr.Column(scale=8, min_width=300):
+            with gr.Column(scale=8, min_width=300, elem_id="output"):
                 message = gr.HTML(visible=False, elem_id="message")
                 with gr.Row(equal_height=False):
                     views = [
@@ -181,6 +195,7 @@ def create_page(engine: Engine, examples: Sequence[Example]) -> gr.Blocks:
             show_progress_on=views[0],
             concurrency_limit=16,
         )
+        run.click(None, js=_SHOW_RESULT)
     page.queue(max_size=4 * engine.limits.queue)
     return page
 
@@ -202,8 +217,13 @@ class _WordChoice(NamedTuple):
         )
         own = engine.segmenters[model].vocabulary
         lists = {_OWN_WORDS: own} if own else {}
+        sizes = {name: len(Vocabulary.from_catalog(name)) for name in CATALOGS}
         choice = gr.Dropdown(
-            ["", *lists, *CATALOGS], value="", label="Or the words of a catalogue", elem_id=f"{name}-catalogue"
+            [("...", ""), *lists, *((f"{name} ({size} classes)", name) for name, size in sizes.items())],
+            value="",
+            label="Or take the words of a catalogue",
+            filterable=False,
+            elem_id=f"{name}-catalogue",
         )
 
         def fill(chosen: str) -> Any:

@@ -2,13 +2,13 @@
 // What the JSON holds is said in viewer.py.
 
 const STYLE = `
-:host { display: block; color: var(--body-text-color, #20232a); font: 14px/1.45 var(--font, system-ui, sans-serif);
+:host { display: block; container-type: inline-size; color: var(--body-text-color, #20232a); font: 14px/1.45 var(--font, system-ui, sans-serif);
   --line: var(--border-color-primary, #e2e5ea); --soft: var(--body-text-color-subdued, #69707c);
   --fill: var(--background-fill-secondary, #f6f7f9); --accent: var(--color-accent, #2563eb); }
 h3 { margin: 0 0 8px; font-size: 13px; font-weight: 600; color: var(--soft); overflow-wrap: anywhere; }
 .tabs { display: flex; overflow-x: auto; border-bottom: 1px solid var(--line); margin-bottom: 10px;
   scrollbar-width: none; }
-.tabs button { all: unset; flex: none; cursor: pointer; padding: 7px 11px; color: var(--soft); white-space: nowrap;
+.tabs button { all: unset; flex: none; cursor: pointer; padding: 7px clamp(5px, 1.5cqw, 12px); color: var(--soft); white-space: nowrap;
   border-bottom: 2px solid transparent; margin-bottom: -1px; }
 .tabs button[aria-selected=true] { color: inherit; font-weight: 600; border-color: var(--accent); }
 button:focus-visible, input:focus-visible, select:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
@@ -19,7 +19,8 @@ canvas { width: 100%; height: auto; display: block; }
   background: #16181dee; color: #fff; font-size: 13px; padding: 4px 9px; border-radius: 6px; white-space: nowrap;
   z-index: 1; }
 .tip[hidden] { display: none; }
-.controls { display: flex; flex-wrap: wrap; gap: 6px 22px; margin: 12px 0 10px; align-items: center; }
+.body { display: grid; gap: 12px 18px; }
+.controls { display: flex; flex-wrap: wrap; gap: 6px 22px; align-items: center; }
 .controls label { display: flex; align-items: center; gap: 9px; flex: 1 1 200px; color: var(--soft); }
 .controls label > span { white-space: nowrap; }
 .controls output { min-width: 2.6em; text-align: right; color: var(--body-text-color, #20232a);
@@ -27,9 +28,9 @@ canvas { width: 100%; height: auto; display: block; }
 input[type=range] { flex: 1; min-width: 60px; accent-color: var(--accent); }
 select { flex: 1; min-width: 0; font: inherit; color: inherit; background: var(--block-background-fill, #fff);
   border: 1px solid var(--line); border-radius: 6px; padding: 6px 8px; }
-.legend { display: grid; grid-template-columns: repeat(auto-fill, minmax(168px, 1fr)); gap: 0 14px;
-  align-items: start; max-height: 320px; overflow-y: auto; }
-.legend section { break-inside: avoid; margin-bottom: 8px; }
+.legend { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 0 14px;
+  align-items: start; max-height: 300px; overflow-y: auto; }
+.legend section { margin-bottom: 8px; }
 .legend h4 { margin: 0; padding: 2px 6px; font-size: 12px; font-weight: 600; color: var(--soft);
   border-bottom: 1px solid var(--line); }
 .legend label { display: flex; align-items: center; gap: 8px; padding: 3px 6px; border-radius: 5px; cursor: pointer; }
@@ -44,17 +45,24 @@ select { flex: 1; min-width: 0; font: inherit; color: inherit; background: var(-
 .legend small { color: var(--soft); font-variant-numeric: tabular-nums; }
 .all { display: flex; gap: 14px; align-items: baseline; margin-bottom: 4px; color: var(--soft); font-size: 13px; }
 .all button { all: unset; cursor: pointer; color: var(--accent); }
-.scale { flex: 1 1 200px; display: flex; align-items: center; gap: 9px; color: var(--soft); }
-.scale canvas { flex: 1; height: 10px; border-radius: 5px; }
-p { margin: 8px 0; color: var(--soft); }
+.scale { display: flex; align-items: center; gap: 9px; color: var(--soft); margin-top: 12px; }
+.scale canvas { flex: 1; min-width: 0; height: 10px; border-radius: 5px; }
+select { width: 100%; box-sizing: border-box; }
+p { margin: 0 0 10px; color: var(--soft); }
+@container (max-width: 400px) { .tabs { font-size: 13px; } }
+@container (min-width: 600px) {
+  .body { grid-template-columns: minmax(0, 1fr) 200px; grid-template-rows: auto 1fr; }
+  .side { grid-column: 2; grid-row: 1 / 3; }
+  .legend { grid-template-columns: 1fr; max-height: 560px; }
+}
 `;
 
 const TABS = {
-  "object-parts": "Object-parts", objects: "Objects", parts: "Generalized parts",
+  "object-parts": "Object-parts", objects: "Objects", parts: "Parts",
   probability: "Probability", attention: "Attention",
 };
 const ABOUT = {
-  parts: "What the part words say alone, whatever the object, inside the objects found.",
+  parts: "Generalized parts: what the part words say alone, whatever the object, inside the objects found.",
   probability: "How sure the model is of one class, object or part at each place.",
   attention: "Where the pixels of a class look in the decoder's last layer.",
 };
@@ -126,7 +134,8 @@ class PartViewer extends HTMLElement {
       "aria-label": `${this.result.title}: ${this.result.layers["object-parts"].entries.map((e) => e.name).join(", ")}`,
     });
     this.tip = make("div", { class: "tip", hidden: true });
-    this.panel = make("div");
+    this.controls = make("div", { class: "controls" });
+    this.side = make("div", { class: "side" });
     this.tabs = make("div", { class: "tabs", role: "tablist", onkeydown: (event) => this.step(event) });
     for (const view of Object.keys(TABS)) {
       if (!(view in this.result.layers || view in this.result.heat)) continue;
@@ -134,7 +143,8 @@ class PartViewer extends HTMLElement {
     }
     root.replaceChildren(
       make("style", {}, STYLE), make("h3", {}, this.result.title), this.tabs,
-      make("div", { class: "stage" }, this.photo, this.paint, this.tip), this.panel,
+      make("div", { class: "body" },
+        make("div", { class: "stage" }, this.photo, this.paint, this.tip), this.controls, this.side),
     );
   }
 
@@ -153,13 +163,21 @@ class PartViewer extends HTMLElement {
     }
     this.point(0);
     const about = view in ABOUT ? [make("p", {}, ABOUT[view])] : [];
-    this.panel.replaceChildren(...about, ...(view in this.labels ? this.layerPanel() : this.heatPanel()));
+    this.controls.replaceChildren(...(view in this.labels ? this.sliders() : []));
+    this.side.replaceChildren(...about, ...(view in this.labels ? this.legend() : this.classes()));
     this.draw();
   }
 
   // -- segments ---------------------------------------------------------------------------------------------
 
-  layerPanel() {
+  sliders() {
+    return [
+      this.slider("Opacity", this.opacity, percent, (value) => { this.opacity = value; }),
+      this.slider("Least score", this.least, (value) => value.toFixed(2), (value) => { this.least = value; }),
+    ];
+  }
+
+  legend() {
     const { entries } = this.result.layers[this.view], off = this.hidden_[this.view];
     if (!entries.length) return [make("p", {}, "Nothing of these words was found: all is background.")];
     const legend = make("div", { class: "legend" });
@@ -188,9 +206,6 @@ class PartViewer extends HTMLElement {
       this.draw();
     };
     return [
-      make("div", { class: "controls" },
-        this.slider("Opacity", this.opacity, percent, (value) => { this.opacity = value; }),
-        this.slider("Least score", this.least, (value) => value.toFixed(2), (value) => { this.least = value; })),
       make("div", { class: "all" }, `${entries.length} found`,
         make("button", { onclick: every(true) }, "show all"), make("button", { onclick: every(false) }, "hide all")),
       legend,
@@ -212,11 +227,14 @@ class PartViewer extends HTMLElement {
   drawLayer() {
     const { labels, width, height } = this.labels[this.view], { entries } = this.result.layers[this.view];
     const shown = new Map(entries.filter((entry) => this.visible(entry)).map((entry) => [entry.index, entry]));
-    for (const row of this.panel.querySelectorAll(".legend label")) {
+    for (const row of this.side.querySelectorAll(".legend label")) {
       row.classList.toggle("off", !shown.has(+row.dataset.index));
     }
-    Object.assign(this.paint, { width, height });
-    const context = this.paint.getContext("2d"), image = context.createImageData(width, height);
+    // Small photos are painted enlarged, so that contours stay thin.
+    const zoom = Math.max(1, Math.round(1000 / Math.max(width, height)));
+    const wide = width * zoom, high = height * zoom;
+    Object.assign(this.paint, { width: wide, height: high });
+    const context = this.paint.getContext("2d"), image = context.createImageData(wide, high);
     const colours = new Uint32Array(65536), words = new Uint32Array(image.data.buffer);
     for (const [index, entry] of shown) {
       const faded = this.pointed && this.pointed !== index;
@@ -224,12 +242,14 @@ class PartViewer extends HTMLElement {
       colours[index] = ((alpha << 24) | (b << 16) | (g << 8) | r) >>> 0;
     }
     const line = ((Math.round(235 * Math.min(1, 1.6 * this.opacity)) << 24) | 0xffffff) >>> 0;
-    for (let y = 0, i = 0; y < height; y++) {
-      for (let x = 0; x < width; x++, i++) {
-        const here = colours[labels[i]];
-        const across = x && labels[i - 1] !== labels[i] && (here || colours[labels[i - 1]]);
-        const down = y && labels[i - width] !== labels[i] && (here || colours[labels[i - width]]);
-        words[i] = across || down ? line : here;
+    for (let y = 0, to = 0; y < high; y++) {
+      const row = Math.floor(y / zoom) * width, above = y % zoom || !y ? row : row - width;
+      for (let x = 0; x < wide; x++, to++) {
+        const column = Math.floor(x / zoom), i = row + column;
+        const here = colours[labels[i]], left = x % zoom || !x ? i : i - 1, up = above + column;
+        const edge = (labels[left] !== labels[i] && (here || colours[labels[left]]))
+          || (labels[up] !== labels[i] && (here || colours[labels[up]]));
+        words[to] = edge ? line : here;
       }
     }
     context.putImageData(image, 0, 0);
@@ -237,12 +257,12 @@ class PartViewer extends HTMLElement {
 
   // -- heat maps --------------------------------------------------------------------------------------------
 
-  heatPanel() {
+  classes() {
     const { entries } = this.result.heat[this.view];
     const choose = make("select", { "aria-label": "Class", onchange: () => { this.chosen = +choose.value; this.draw(); } });
     for (const [kind, label] of [["object-part", "Object-parts"], ["object", "Objects"], ["part", "Generalized parts"]]) {
       const options = entries.map((entry, i) => [entry, i]).filter(([entry]) => entry.kind === kind)
-        .map(([entry, i]) => make("option", { value: i }, `${entry.name} (${this.peak(entry)})`));
+        .map(([entry, i]) => make("option", { value: i }, this.view === "attention" ? entry.name : `${entry.name} (up to ${entry.peak.toFixed(2)})`));
       if (options.length) choose.append(make("optgroup", { label }, ...options));
     }
     // The strongest class of the result first.
@@ -254,16 +274,13 @@ class PartViewer extends HTMLElement {
       context.fillRect(x, 0, 1, 1);
     }
     const most = this.view === "probability" ? "1" : "most";
-    return [make("div", { class: "controls" },
-      make("label", {}, make("span", {}, "Class"), choose), make("div", { class: "scale" }, "0", bar, most))];
+    return [choose, make("div", { class: "scale" }, "0", bar, most)];
   }
 
   strongest(entries) {
     const parts = entries.map((entry, i) => i).filter((i) => entries[i].kind === "object-part");
     return parts.reduce((best, i) => (entries[i].peak > entries[best].peak ? i : best), parts[0] ?? 0);
   }
-
-  peak(entry) { return this.view === "probability" ? `up to ${entry.peak.toFixed(2)}` : percent(entry.peak); }
 
   /** The chosen map's value, 0 to 1, at a pixel of the map. */
   heat(x, y) {

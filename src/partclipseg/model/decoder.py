@@ -137,10 +137,19 @@ class ConditionDecoder(nn.Module):
 
         Returns `[B, N, T-1, C]`, and the last layer's attention `[R, T, T]` or None.
         """
+        return self.decode(self.reduce_photo(activations), conditions, attention_rows)
+
+    def reduce_photo(self, activations: Sequence[Tensor]) -> list[Tensor]:
+        """What all conditions of a photo share: `[B, T, V]` of each layer → `[B, 1, T, C]`."""
+        return [reduce(a).unsqueeze(1) for a, reduce in zip(activations, self.reduce, strict=True)]
+
+    def decode(
+        self, reduced: Sequence[Tensor], conditions: Tensor, attention_rows: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """`condition_features` of photos that `reduce_photo` has prepared, `[B, 1, T, C]` for each layer."""
         x, attention = None, None
-        for index, (activation, reduce, layer) in enumerate(zip(activations, self.reduce, self.layers, strict=True)):
-            reduced = reduce(activation).unsqueeze(1)  # [B, 1, T, C], once a photo, not once a condition
-            x = reduced if x is None else reduced + x  # [B, 1 or N, T, C]
+        for index, (shared, layer) in enumerate(zip(reduced, self.layers, strict=True)):
+            x = shared if x is None else shared + x  # [B, 1 or N, T, C]
             if index == self.conditional_layer:
                 x = self.film(x, conditions)  # [B, N, T, C]
             last = index == len(self.layers) - 1
@@ -187,17 +196,34 @@ class PartDecoder(ConditionDecoder):
 
         Returns `[B, K, h, w]`.
         """
-        # Both merges are linear, so each condition goes through its half once and pairs are sums of halves.
+        words = self.class_words(conditions, part_rows, object_word_rows)
+        return self.pair_logits(self.merge_halves(features), words, part_rows, object_rows, grid)
+
+    # Both merges are linear, so each condition goes through its half once and pairs are sums of halves.
+
+    def merge_halves(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """What each condition gives to its classes, as a part and as an object: `[B, N, g·g', C]` → twice the same."""
         of_part, of_object = self.merge_features.weight.chunk(2, dim=1)
-        merged = (
-            F.linear(features, of_part, self.merge_features.bias).index_select(1, part_rows)
-            + F.linear(features, of_object).index_select(1, object_rows)
-        )  # [B, K, g·g', C]
-        word_of_object, word_of_part = self.merge_words.weight.chunk(2, dim=1)
-        words = (
-            F.linear(conditions, word_of_object, self.merge_words.bias)[object_word_rows]
-            + F.linear(conditions, word_of_part)[part_rows]
-        )  # [K, D]
+        return F.linear(features, of_part, self.merge_features.bias), F.linear(features, of_object)
+
+    def class_words(self, conditions: Tensor, part_rows: Tensor, object_word_rows: Tensor) -> Tensor:
+        """Words of K classes, `[K, D]`, of the conditions `[N, D]` that the rows, int64 `[K]`, name."""
+        of_object, of_part = self.merge_words.weight.chunk(2, dim=1)
+        return (
+            F.linear(conditions, of_object, self.merge_words.bias)[object_word_rows]
+            + F.linear(conditions, of_part)[part_rows]
+        )
+
+    def pair_logits(
+        self,
+        halves: tuple[Tensor, Tensor],
+        words: Tensor,
+        part_rows: Tensor,
+        object_rows: Tensor,
+        grid: tuple[int, int],
+    ) -> Tensor:
+        """Logits `[B, K, h, w]` of K pairs: `merge_halves`, both `[B, N, g·g', C]`, joined and modulated by `[K, D]`."""
+        merged = halves[0].index_select(1, part_rows) + halves[1].index_select(1, object_rows)  # [B, K, g·g', C]
         return self.class_upsample(self.class_film(merged, words), grid)
 
     @torch.no_grad()

@@ -63,21 +63,20 @@ class PartCLIPSegModel(CLIPSegTowers):
         activations = self.encode_photo(pixel_values)
 
         # 3. One decoder pass for each condition: features [B, N, g·g', C].
-        part_rows, object_rows = class_to_part, class_to_object + num_parts  # [N_c]
+        part_rows, object_rows, object_word_rows = self.class_rows(
+            class_to_part, class_to_object, num_parts, len(conditions)
+        )
         attention_rows = None
         if attention_pairs is not None:
-            attention_rows = _condition_rows(attention_pairs, part_rows, object_rows, num_parts, len(conditions))
+            attention_rows = _condition_rows(
+                attention_pairs, part_rows[:-1], object_rows[:-1], num_parts, len(conditions)
+            )
         features, attention = self.decoder.condition_features(activations, conditions, attention_rows)
 
         # 4. Logits of the words themselves: [B, N, h, w].
         word_logits = self.decoder.logits(features, grid)
 
-        # 5. Logits of the object-parts: [B, N_c + 1, h, w]; background pairs with itself.
-        background = part_rows.new_full((1,), len(conditions) - 1)
-        part_rows, object_rows = torch.cat([part_rows, background]), torch.cat([object_rows, background])
-        object_word_rows = object_rows
-        if self.config.reference_object_lookup:
-            object_word_rows = torch.cat([class_to_object, background])  # the offset is missing: reference defect D1
+        # 5. Logits of the object-parts: [B, N_c + 1, h, w].
         class_logits = self.decoder.class_logits(
             features, conditions, part_rows, object_rows, object_word_rows, grid
         )
@@ -91,6 +90,21 @@ class PartCLIPSegModel(CLIPSegTowers):
             part_logits=word_logits[:, :num_parts],
             attention=attention,
         )
+
+    def class_rows(
+        self, class_to_part: Tensor, class_to_object: Tensor, num_parts: int, num_conditions: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The conditions that every class is made of, three times int64 `[N_c + 1]`, background last.
+
+        They are the part, the object, and the one whose word stands for the object; background pairs with itself.
+        """
+        background = class_to_part.new_full((1,), num_conditions - 1)
+        part_rows = torch.cat([class_to_part, background])
+        object_rows = torch.cat([class_to_object + num_parts, background])
+        if not self.config.reference_object_lookup:
+            return part_rows, object_rows, object_rows
+        # The offset of the part words is missing: reference defect D1.
+        return part_rows, object_rows, torch.cat([class_to_object, background])
 
 
 def _condition_rows(

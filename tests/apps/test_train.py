@@ -83,13 +83,15 @@ def test_a_start_that_is_not_there(own_photos: Path, tmp_path: Path, capsys: pyt
     assert "config.json" in capsys.readouterr().err
 
 
-def test_partshapes_are_rendered_and_kept(model_directory: Path, tmp_path: Path) -> None:
+def test_partshapes_are_rendered_and_kept(model_directory: Path, tmp_path: Path, capsys) -> None:
     options = [
         "train", "partshapes", "--start", str(model_directory), "--output", str(tmp_path / "run"),
         "--data", str(tmp_path / "scenes"), "--scenes", "4", "--held-out", "2", "--image-size", "64",
         "--steps", "1", "--batch-size", "2", "--precision", "float32",
     ]  # fmt: skip
-    assert main(options) == 0
+    assert main(options) == 1  # there is no CLIPSeg whose words could be kept
+    assert "--retention.weight 0" in capsys.readouterr().err
+    assert main([*options, "--retention.weight", "0"]) == 0
     assert len(list((tmp_path / "scenes").iterdir())) == 2
     assert (tmp_path / "run/model/model.safetensors").is_file()
 

@@ -41,7 +41,9 @@ def test_reference_recipes_take_every_departure_and_nothing_else(name: str) -> N
     changed = {key for key in intended if intended[key] != reference[key]}
     assert changed == {
         "merges", "reference_object_lookup", "train_background", "loss", "colour_order", "precision",
+        *(["retention"] if intended["retention"]["weight"] else []),
     }  # fmt: skip
+    assert reference["retention"]["weight"] == 0
     assert reference["loss"]["attention_control"] == "reference"
     assert reference["loss"]["outside"] == "background"
 
@@ -55,6 +57,7 @@ def test_reference_recipes_take_every_departure_and_nothing_else(name: str) -> N
         ({"max_gradient_norm": -1.0}, "max_gradient_norm must be positive"),
         ({"seed": -1}, "seed must not be negative"),
         ({"warmup_steps": 20_000}, "must be less than the 20000 steps"),
+        ({"start": ""}, "start is missing"),
         ({"image_size": 0}, "image_size must be at least 1"),
         ({"model": "clipseg", "merges": "random"}, "the CLIPSeg baseline merges nothing"),
     ],

@@ -10,16 +10,13 @@ own pixels, and the loss of the step is the mean of the shares.
 from __future__ import annotations
 
 import logging
-import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import PartialState
 from torch import Tensor
@@ -35,6 +32,7 @@ from partclipseg.training.checkpoint import Checkpoint, CheckpointStore, differe
 from partclipseg.training.data import ReversedColours, TrainingData
 from partclipseg.training.evaluate import HeldOutScores, score_held_out
 from partclipseg.training.log import RunLog, write_configuration
+from partclipseg.training.process import step_seed, termination
 from partclipseg.training.recipe import HARMLESS, Recipe
 from partclipseg.training.start import build_model, load_tokenizer, word_retention
 from partclipseg.training.streams import BatchStream, Scenes, SceneStream
@@ -171,7 +169,7 @@ class _Run:
     def run(self) -> TrainingResult:
         recipe, stopped = self.recipe, False
         started, first = time.perf_counter(), self.step
-        with _termination() as told_to_stop:
+        with termination() as told_to_stop:
             while self.step < recipe.steps and not stopped:
                 self._train_step()
                 self.step += 1
@@ -200,7 +198,7 @@ class _Run:
             self.step, recipe.steps, recipe.decay_power, recipe.warmup_steps
         )
         optim.set_learning_rate(self.optimizer, learning_rate)
-        torch.manual_seed(_seed(recipe.seed, self.step, self.processes.process_index))
+        torch.manual_seed(step_seed(recipe.seed, self.step, self.processes.process_index))
         share = 1 / (recipe.gradient_accumulation * self.processes.num_processes)
         for micro_batch in range(recipe.gradient_accumulation):
             terms = self.gradients(self._inputs(next(self.stream)), add=micro_batch > 0)
@@ -219,7 +217,8 @@ class _Run:
             capacity = PAIRS_PER_PHOTO * len(batch.part_labels) if self.device.type == "cuda" else None
             inputs["attention_pairs"] = present_pairs(batch.part_labels, len(self.words.vocabulary), capacity)
         if self.retention is not None:
-            inputs["retained"] = self.retention.draw(torch.Generator().manual_seed(_seed(self.recipe.seed, self.step)))
+            generator = torch.Generator().manual_seed(step_seed(self.recipe.seed, self.step))
+            inputs["retained"] = self.retention.draw(generator)
         inputs = {name: value.to(self.device, non_blocking=True) for name, value in inputs.items()}
         batch = batch.to(self.device)
         return {
@@ -416,21 +415,3 @@ class _Run:
         flag = torch.tensor(int(told.is_set()), device=self.device)
         torch.distributed.all_reduce(flag)
         return bool(flag)
-
-
-@contextmanager
-def _termination() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, in place of ending the process at once."""
-    told = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may take signals
-        yield told
-        return
-    previous = signal.signal(signal.SIGTERM, lambda *_: told.set())
-    try:
-        yield told
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def _seed(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from partclipseg.data.augment import Augmentation
 from partclipseg.errors import UsageError
 from partclipseg.losses import LossConfig
+from partclipseg.shapes.world import partshapes_world
 
 DatasetName = Literal["pascal-part-116", "ade20k-part-234", "part-imagenet", "coco", "index-png", "partshapes"]
 
@@ -51,7 +52,8 @@ class Recipe:
     model: Literal["partclipseg", "clipseg"] = "partclipseg"
     """PartCLIPSeg, or the baseline that composes nothing."""
     start: str = CLIPSEG
-    """Model to start from: a directory, or a name on the hub."""
+    """Model to start from: a directory, or a name on the hub. Empty, for PartShapes only: its own backbone, which is
+    trained first, into the output's folder ``backbone``."""
     image_size: int | None = None
     """Side of the square that photos are resized to, in pixels; by default the start model's."""
     merges: Literal["mean", "random"] = "mean"
@@ -126,6 +128,7 @@ class Recipe:
             f"batch_size {self.batch_size} cannot be split into {self.gradient_accumulation} micro-batches: "
             "use a divisor",
         )
+        _require(bool(self.start) or self.dataset == "partshapes", "start is missing: name a CLIPSeg model")
         if self.model == "clipseg":
             _require(
                 not self.reference_object_lookup and self.merges == "mean",
@@ -199,16 +202,18 @@ def own_data() -> Recipe:
 
 
 def partshapes() -> Recipe:
-    """PartShapes, the built-in rendered benchmark, from a base model trained on it; the intended method."""
+    """PartShapes, the built-in rendered benchmark, from its own backbone; the intended method."""
     return Recipe(
         dataset="partshapes",
-        start="runs/partshapes-base",
+        start="",
         image_size=128,
+        retention=Retention(weight=1.0, words=partshapes_world().vocabulary.objects),
         augmentation=Augmentation(crop_edge=None, brightness=0, contrast=0, saturation=0),
         held_out=500,
         steps=3000,
         batch_size=32,
-        evaluate_every=500,
+        learning_rate=1e-3,  # the tiny model has a tenth of the published steps
+        evaluate_every=1000,
         checkpoint_every=500,
     )
 
@@ -244,6 +249,7 @@ def as_reference(recipe: Recipe) -> Recipe:
         reference_object_lookup=True,
         train_background=False,
         loss=LossConfig(attention_control="reference", outside="background"),
+        retention=Retention(),
         colour_order="bgr",
         precision="float32",
     )
@@ -251,7 +257,7 @@ def as_reference(recipe: Recipe) -> Recipe:
 
 def as_baseline(recipe: Recipe) -> Recipe:
     """The same run of the baseline; its background vector stays at its random start, as published."""
-    return replace(recipe, model="clipseg", train_background=False)
+    return replace(recipe, model="clipseg", train_background=False, retention=Retention())
 
 
 def _require(condition: bool, message: str) -> None:

@@ -26,8 +26,7 @@ def build_model(recipe: Recipe) -> Any:
     else:
         model = PartCLIPSegModel.from_pretrained(recipe.start, dtype=torch.float32)
         model.config.reference_object_lookup = recipe.reference_object_lookup
-        new = PreTrainedConfig.get_config_dict(recipe.start)[0].get("model_type") != model.config.model_type
-        if new and recipe.merges == "random":
+        if _model_type(recipe.start) == "clipseg" and recipe.merges == "random":
             model.decoder.randomise_merges()
     if recipe.image_size is not None:
         model.config.image_size = recipe.image_size
@@ -52,6 +51,11 @@ def word_retention(
 
     Raises `PartCLIPSegError` if the start is not a CLIPSeg.
     """
+    if _model_type(recipe.start) != "clipseg":
+        raise PartCLIPSegError(
+            f"{recipe.start} is no CLIPSeg, whose maps word retention could keep: start from one, "
+            "or set --retention.weight 0"
+        )
     teacher = CLIPSegBaseline.from_pretrained(recipe.start, dtype=torch.float32, visual_adapter_ratio=0.0)
     tokens = tokenizer(list(recipe.retention.words), padding="longest", truncation=True, return_tensors="pt")
     return WordRetention(
@@ -60,3 +64,7 @@ def word_retention(
         torch.as_tensor(tokens["attention_mask"], device=device),
         recipe.retention.words_per_step,
     )
+
+
+def _model_type(start: str) -> str | None:
+    return PreTrainedConfig.get_config_dict(start)[0].get("model_type")

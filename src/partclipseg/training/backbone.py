@@ -1,0 +1,288 @@
+"""The tiny backbone: a small CLIP and a CLIPSeg decoder, trained from nothing on PartShapes.
+
+The real ones were made in the same way on photos: CLIP from captions, CLIPSeg from referring expressions of whole
+objects. Here both losses run together, since a small set of scenes and words is no match for 400 million captions:
+
+- captions name objects of the scene, any object, and are contrasted with the photos of the batch (CLIP);
+- object words, those in the photo and some that are not, are referred to their masks (CLIPSeg).
+
+No part is ever labelled or named, of seen and unseen objects alike. What results is a CLIPSeg checkpoint like the
+real one, and the recipes for PartShapes start from it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedTokenizerBase
+
+from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.files import whole_directory
+from partclipseg.losses import check_finite
+from partclipseg.model.capture import StepGradients
+from partclipseg.model.clipseg import CLIPSegBaseline
+from partclipseg.model.config import CLIPSegBaselineConfig
+from partclipseg.model.weights import to_clipseg
+from partclipseg.shapes.cache import SceneArrays, render_split
+from partclipseg.shapes.captions import caption, words
+from partclipseg.shapes.tokenizer import build_tokenizer
+from partclipseg.shapes.world import partshapes_world
+from partclipseg.training.checkpoint import CheckpointStore, differences
+from partclipseg.training.log import RunLog, write_configuration
+from partclipseg.training.optim import set_learning_rate
+from partclipseg.training.process import step_seed, termination
+
+logger = logging.getLogger(__name__)
+
+PATCH = 8
+"""Side of a patch, in pixels."""
+
+CAPTION_LENGTH = 48
+"""Tokens that the text tower has places for; the longest captions are cut."""
+
+
+@dataclass(frozen=True)
+class BackboneRecipe:
+    """PartShapes' own backbone: a tiny CLIP with a CLIPSeg decoder, from nothing."""
+
+    steps: int = 12_000
+    """Updates of the weights."""
+    batch_size: int = 192
+    """Scenes of a step."""
+    scenes: int = 100_000
+    """Scenes that are rendered ahead and trained on."""
+    image_size: int = 128
+    """Side of the square scenes, in pixels."""
+    phrases: int = 6
+    """Object words referred to in each scene: those in it, and words of absent objects up to this number."""
+    caption_weight: float = 0.1
+    """Weight of the contrastive loss beside the mask loss."""
+    learning_rate: float = 1e-3
+    """Of AdamW, at its highest."""
+    warmup_steps: int = 300
+    """Steps over which the learning rate rises; then it falls to zero along a cosine."""
+    weight_decay: float = 0.05
+    """Of AdamW, on matrices."""
+    max_gradient_norm: float = 1.0
+    """Gradients of the whole model are scaled down to this norm."""
+    seed: int = 0
+    """Decides the weights to start with, the order of the scenes and the words."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints to continue from."""
+    log_every: int = 100
+    """Steps between lines of the log."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "scenes", "phrases", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.image_size % PATCH or self.image_size < 2 * PATCH:
+            raise UsageError(f"image_size {self.image_size} must be a multiple of {PATCH}, at least {2 * PATCH}")
+        if not 0 <= self.warmup_steps < self.steps:
+            raise UsageError(f"warmup_steps {self.warmup_steps} must be less than the {self.steps} steps")
+
+    def learning_rate_factor(self, step: int) -> float:
+        """Factor on the learning rate at `step`, from 0."""
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        return 0.5 * (1 + math.cos(math.pi * (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)))
+
+
+def backbone_config(image_size: int, words: int) -> CLIPSegBaselineConfig:
+    """Some 4.5 million parameters: 7 vision blocks of width 192 on 8-pixel patches, 3 text blocks of width 128."""
+    return CLIPSegBaselineConfig(
+        image_size=image_size,
+        visual_adapter_ratio=0.0,  # CLIPSeg has no adapter; PartCLIPSeg brings its own
+        text_config={
+            "vocab_size": words,
+            "hidden_size": 128,
+            "intermediate_size": 512,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "max_position_embeddings": CAPTION_LENGTH,
+            "pad_token_id": 0,
+            "bos_token_id": 2,
+            "eos_token_id": 3,
+        },
+        vision_config={
+            "hidden_size": 192,
+            "intermediate_size": 768,
+            "num_hidden_layers": 7,
+            "num_attention_heads": 6,
+            "image_size": image_size,
+            "patch_size": PATCH,
+        },
+        projection_dim=128,
+        reduce_dim=64,
+        decoder_num_attention_heads=4,
+        decoder_intermediate_size=256,
+        extract_layers=[2, 4, 6],
+        use_complex_transposed_convolution=True,
+    )
+
+
+def train_backbone(
+    recipe: BackboneRecipe,
+    output: str | Path,
+    scenes: SceneArrays | None = None,
+    report: Callable[[int, Mapping[str, float]], None] | None = None,
+) -> Path | None:
+    """Train the towers and the decoder together from random weights, or continue the run that `output` holds.
+
+    `output` receives ``config.yaml``, ``log.jsonl``, ``checkpoints/`` and ``model/``, a CLIPSeg checkpoint with its
+    tokenizer, which is returned. SIGTERM saves and returns None. `scenes` are the first of the split "base",
+    rendered here if None; all of them lie on the device. `report` is told step and losses at every line of the log.
+
+    Raises `PartCLIPSegError` if `output` holds a run with another recipe, or a loss is not finite.
+    """
+    output = Path(output)
+    store = CheckpointStore(output / "checkpoints")
+    checkpoint = store.load()
+    if checkpoint is not None:
+        changes = differences(checkpoint.states["recipe"], asdict(recipe), ("checkpoint_every", "log_every"))
+        if changes:
+            raise PartCLIPSegError(
+                f"{output} holds a backbone with another recipe: name another output\n  " + "\n  ".join(changes)
+            )
+    scenes = scenes or render_split("base", recipe.scenes, recipe.image_size)
+    device = PartialState(cpu=not torch.accelerator.is_available()).device or torch.device("cpu")
+
+    torch.manual_seed(recipe.seed)
+    tokenizer = build_tokenizer(words(), CAPTION_LENGTH)
+    model = CLIPSegBaseline(backbone_config(scenes.size, len(tokenizer)))
+    nn.Module.to(model, device)
+    model.train()
+    model.visual_adapter.requires_grad_(False)
+    model.background.requires_grad_(False)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=recipe.learning_rate,
+        betas=(0.9, 0.98),
+        fused=True if device.type == "cuda" else None,
+    )
+    start = 0
+    if checkpoint is not None:
+        model.load_state_dict(checkpoint.states["model"])
+        optimizer.load_state_dict(checkpoint.states["optimizer"])
+        start = checkpoint.step
+
+    batches = _Batches(scenes, tokenizer, model, recipe.seed, device)
+    gradients = StepGradients(lambda inputs: _losses(model, batches, inputs["rows"], recipe), parameters)
+    write_configuration(output / "config.yaml", {"recipe": asdict(recipe), "device": str(device)})
+    log = RunLog(output / "log.jsonl")
+    log.rewind(start)
+    with termination() as told_to_stop:
+        for step in range(start, recipe.steps):
+            set_learning_rate(optimizer, recipe.learning_rate * recipe.learning_rate_factor(step))
+            seed = step_seed(recipe.seed, step)
+            torch.manual_seed(seed)
+            rows = np.random.default_rng(seed).integers(0, len(scenes), recipe.batch_size)
+            terms = gradients({"rows": torch.from_numpy(rows)})
+            torch.nn.utils.clip_grad_norm_(parameters, recipe.max_gradient_norm)
+            optimizer.step()
+            done = step + 1
+            if done % recipe.log_every == 0 or done == recipe.steps:
+                check_finite(terms)
+                losses = {name: term.item() for name, term in terms.items()}
+                log.write(done, losses=losses)
+                if report is not None:
+                    report(done, losses)
+            if done % recipe.checkpoint_every == 0 or done == recipe.steps or told_to_stop.is_set():
+                states = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "recipe": asdict(recipe)}
+                store.save(done, states)
+            if told_to_stop.is_set() and done < recipe.steps:
+                return None
+    with whole_directory(output / "model") as unfinished:
+        nn.Module.to(model, "cpu")
+        to_clipseg(model).half().save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
+    return output / "model"
+
+
+class _Batches:
+    """Batches gathered, mirrored and re-lit where the scenes lie."""
+
+    def __init__(
+        self,
+        scenes: SceneArrays,
+        tokenizer: PreTrainedTokenizerBase,
+        model: CLIPSegBaseline,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        object_words = partshapes_world().vocabulary.objects
+        rng = np.random.default_rng(seed)
+        self.photos = torch.from_numpy(np.array(scenes.images)).to(device)
+        self.labels = torch.from_numpy(np.array(scenes.objects)).to(device)
+        self.captions = _tokenise(tokenizer, [caption(scene, rng) for scene in scenes], device)  # [N, L]
+        self.object_words = _tokenise(tokenizer, list(object_words), device)  # [O, L']
+        self.present = torch.cat([_presence(part, len(object_words)) for part in self.labels.split(4096)])  # [N, O]
+        self.mean, self.std = (
+            torch.tensor(values, device=device).view(3, 1, 1)
+            for values in (model.config.image_mean, model.config.image_std)
+        )
+
+    def photos_and_labels(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised pixels `[B, 3, S, S]` and object labels `[B, S, S]`."""
+        pixels = self.photos[rows].permute(0, 3, 1, 2).float() / 255
+        labels = self.labels[rows]
+        batch, device = len(rows), pixels.device
+        mirrored = torch.rand(batch, 1, 1, device=device) < 0.5
+        pixels = torch.where(mirrored.unsqueeze(1), pixels.flip(-1), pixels)
+        labels = torch.where(mirrored, labels.flip(-1), labels)
+        gain = 1 + 0.3 * (torch.rand(batch, 3, 1, 1, device=device) - 0.5)
+        shift = 0.2 * (torch.rand(batch, 1, 1, 1, device=device) - 0.5)
+        return ((pixels * gain + shift).clamp(0, 1) - self.mean) / self.std, labels
+
+
+def _losses(model: CLIPSegBaseline, batches: _Batches, rows: Tensor, recipe: BackboneRecipe) -> dict[str, Tensor]:
+    """Mask loss and contrastive loss of the scenes `rows [B]`; nothing is read back from the device."""
+    pixels, labels = batches.photos_and_labels(rows)
+    with torch.autocast(pixels.device.type, torch.bfloat16, enabled=pixels.is_cuda):
+        activations = model.encode_photo(pixels)
+
+        # Referring: the objects of the photo first, then words drawn from the absent ones.
+        present = batches.present[rows]  # [B, O]
+        order = torch.rand(present.shape, device=present.device) + present
+        asked = order.topk(min(recipe.phrases, present.shape[1]), dim=1).indices  # [B, K]
+        words_of_objects = model.encode_text(batches.object_words, torch.ones_like(batches.object_words))  # [O, D]
+        features, _ = model.decoder.condition_features(activations, words_of_objects[asked])
+        logits = model.decoder.logits(features, model.grid(pixels)).float()  # [B, K, h, w]
+        small = F.interpolate(labels[:, None].float(), logits.shape[-2:], mode="nearest-exact")
+        masks = F.binary_cross_entropy_with_logits(logits, (small == asked[..., None, None]).float())
+
+        # Captions: photos and texts of the batch, where an equal caption is no mistake.
+        ids = batches.captions[rows]  # [B, L]
+        photo = model.clip.visual_projection(model.clip.vision_model.post_layernorm(activations[0][:, 0]))
+        text = model.encode_text(ids, torch.ones_like(ids))
+    similarity = F.normalize(photo.float(), dim=-1) @ F.normalize(text.float(), dim=-1).T  # [B, B]
+    similarity = similarity * model.clip.logit_scale.clamp(max=math.log(100)).exp()
+    same = (ids[:, None] == ids).all(-1).float()
+    same = same / same.sum(1, keepdim=True)
+    captions = (F.cross_entropy(similarity, same) + F.cross_entropy(similarity.T, same)) / 2
+    return {"masks": masks, "captions": captions, "total": masks + recipe.caption_weight * captions}
+
+
+def _presence(labels: Tensor, count: int) -> Tensor:
+    """Which of `count` objects each map shows: `[N, S, S]` → bool `[N, count]`."""
+    flat = labels.flatten(1).long() + 1  # 0 is background
+    return torch.zeros(len(flat), count + 1, dtype=torch.bool, device=flat.device).scatter_(1, flat, True)[:, 1:]
+
+
+def _tokenise(tokenizer: PreTrainedTokenizerBase, texts: list[str], device: torch.device) -> Tensor:
+    """int64 `[N, L]`, padded to the longest; behind the end token the tower does not look."""
+    encoded = tokenizer(texts, padding="longest", truncation=True, return_tensors="pt")
+    return torch.as_tensor(encoded["input_ids"], device=device)

@@ -1,0 +1,29 @@
+"""What a run needs of its process: random numbers that belong to a step, and a wish to stop that can wait."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+
+@contextmanager
+def termination() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, in place of ending the process at once."""
+    told = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may take signals
+        yield told
+        return
+    previous = signal.signal(signal.SIGTERM, lambda *_: told.set())
+    try:
+        yield told
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def step_seed(*numbers: int) -> int:
+    """A seed for (run seed, step, …): a continued run draws what an uninterrupted one would."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,92 @@
+"""The backbone of PartShapes: trained, stopped, continued, and taken as a start."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.shapes.cache import render_split
+from partclipseg.training.backbone import BackboneRecipe, train_backbone
+from partclipseg.training.recipe import partshapes, partshapes_clipseg
+from partclipseg.training.start import build_model, load_tokenizer
+
+RECIPE = BackboneRecipe(
+    steps=6, batch_size=4, scenes=16, image_size=32, warmup_steps=2, checkpoint_every=2, log_every=1
+)
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return render_split("base", RECIPE.scenes, RECIPE.image_size, workers=1)
+
+
+@pytest.fixture(scope="module")
+def trained(scenes, tmp_path_factory) -> Path:
+    model = train_backbone(RECIPE, tmp_path_factory.mktemp("backbone"), scenes)
+    assert model is not None
+    return model
+
+
+class InterruptedRunError(Exception):
+    pass
+
+
+def test_a_broken_off_run_continues_exactly(scenes, trained, tmp_path):
+    def break_off(step: int, _: object) -> None:
+        if step == 5:  # after the checkpoint of step 4
+            raise InterruptedRunError
+
+    with pytest.raises(InterruptedRunError):
+        train_backbone(RECIPE, tmp_path, scenes, break_off)
+    steps = []
+    model = train_backbone(RECIPE, tmp_path, scenes, lambda step, _: steps.append(step))
+    assert steps == [5, 6]
+    assert model is not None
+    assert (model / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
+    logs = [
+        [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        for folder in (tmp_path, trained.parent)
+    ]
+    assert logs[0] == logs[1]
+    assert [line["step"] for line in logs[0]] == [1, 2, 3, 4, 5, 6]
+
+
+def test_another_recipe_is_refused(scenes, trained):
+    with pytest.raises(PartCLIPSegError, match="batch_size: 4 then, 3 now"):
+        train_backbone(replace(RECIPE, batch_size=3), trained.parent, scenes)
+
+
+@pytest.mark.parametrize("recipe", [partshapes, partshapes_clipseg])
+def test_it_is_a_start_for_the_recipes(trained, recipe):
+    model = build_model(replace(recipe(), start=str(trained), image_size=32))
+    source = load_file(trained / "model.safetensors")
+    # The file holds half precision, which float32 holds exactly.
+    assert torch.equal(model.decoder.film.mul.weight, source["decoder.film_mul.weight"].float())
+    tokenizer = load_tokenizer(trained)
+    ids = tokenizer(["rabbit", "antler", "zeppelin"])["input_ids"]
+    assert tokenizer.unk_token_id not in ids[0] + ids[1]
+    assert tokenizer.unk_token_id in ids[2]
+
+
+def test_the_losses_fall(scenes, tmp_path):
+    losses = []
+    recipe = replace(RECIPE, steps=40, log_every=5, checkpoint_every=40, learning_rate=3e-3)
+    train_backbone(recipe, tmp_path, scenes, lambda _, values: losses.append(values["masks"]))
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"image_size": 30}, "multiple of 8"),
+        ({"warmup_steps": 6}, "less than the 6 steps"),
+    ],
+)
+def test_impossible_recipes(changes, message):
+    with pytest.raises(UsageError, match=message):
+        replace(RECIPE, **changes)

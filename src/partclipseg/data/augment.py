@@ -117,8 +117,8 @@ def augment(
         low, high = config.shortest_edge
         edge = int(generator.integers(low, high, endpoint=True))
         sizes.insert(0, scaled_size(image.shape[:2], edge, config.max_size))
+    image = resize_photo(image, *sizes)
     for height, width in sizes:
-        image = resize_photo(image, (height, width))
         rows, columns = rows[_nearest(len(rows), height)], columns[_nearest(len(columns), width)]
     parts, objects = (labels[rows][:, columns] for labels in (sample.part_labels, sample.object_labels))
     if flipped and mirror is not None and config.swap_left_right:
@@ -134,13 +134,14 @@ def scaled_size(size: tuple[int, ...], shortest_edge: int, max_size: int) -> tup
     return height, width
 
 
-def resize_photo(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """uint8 `[H, W, 3]` to `[*size, 3]`, bilinear with antialiasing."""
-    if image.shape[:2] == size:
+def resize_photo(image: np.ndarray, *sizes: tuple[int, int]) -> np.ndarray:
+    """uint8 `[H, W, 3]` to each (height, width) of `sizes` in turn, bilinear with antialiasing."""
+    if all(image.shape[:2] == size for size in sizes):
         return image
-    return np.asarray(
-        Image.fromarray(np.ascontiguousarray(image)).resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    )
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    for height, width in sizes:
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(picture)
 
 
 def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -211,9 +211,9 @@ class _TrainingRecords(Dataset):
         self._augmentation = Augmentation.none() if augmentation is None else augmentation
         self._mirror = Mirror.of(dataset.vocabulary)
         self._size = (image_size, image_size)
-        # uint8 to normalised float32 in one multiplication and one addition.
-        self._scale = (1 / (255 * np.asarray(std))).astype(np.float32)
-        self._shift = (-np.asarray(mean) / np.asarray(std)).astype(np.float32)
+        # uint8 to normalised float32 in one multiplication and one addition, each in place.
+        self._scale = torch.from_numpy((1 / (255 * np.asarray(std))).astype(np.float32)).view(3, 1, 1)
+        self._shift = torch.from_numpy((-np.asarray(mean) / np.asarray(std)).astype(np.float32)).view(3, 1, 1)
 
     def __getitem__(self, draw: Draw) -> Any:
         try:
@@ -222,9 +222,9 @@ class _TrainingRecords(Dataset):
             # Raised in a worker, it would reach the user as a page of traceback.
             return error
         sample = augment(sample, sample_generator(*draw), self._augmentation, self._mirror, self._size)
-        photo = sample.image * self._scale + self._shift
+        photo = torch.from_numpy(np.ascontiguousarray(sample.image.transpose(2, 0, 1)))  # [3, S, S]
         return (
-            torch.from_numpy(photo.transpose(2, 0, 1).copy()),
+            photo.float().mul_(self._scale).add_(self._shift),
             torch.from_numpy(sample.part_labels.astype(np.int64)),
             torch.from_numpy(sample.object_labels.astype(np.int64)),
             sample.key,

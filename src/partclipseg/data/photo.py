@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from partclipseg.errors import PartCLIPSegError, UsageError
 
@@ -160,7 +160,8 @@ def _decode(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        return ImageOps.exif_transpose(image)
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return ImageOps.exif_transpose(image) if turned else image  # which would copy an upright one
     except Exception:  # a photo with unreadable EXIF data is still a photo, taken as it lies
         return image
 
@@ -173,7 +174,7 @@ def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _stretch(values: np.ndarray, mode: str, name: str) -> np.ndarray:

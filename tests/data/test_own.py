@@ -13,7 +13,7 @@ from partclipseg.data.classes import class_list, meanings_of
 from partclipseg.data.datasets import open_dataset
 from partclipseg.data.paths import inside
 from partclipseg.data.problem import DataError
-from partclipseg.data.sample import UNLABELLED
+from partclipseg.data.sample import UNLABELLED, objects_in
 from partclipseg.errors import UsageError
 from partclipseg.vocabulary import ObjectPart
 
@@ -99,7 +99,7 @@ def test_parts_lie_on_their_object_and_small_on_large(coco: Callable, rectangle:
     np.testing.assert_array_equal(
         sample.object_labels, [[d, d, d, d, _, _], [d, d, d, d, _, _], [_, _, _, _, _, _], [_, _, _, _, c, _]]
     )
-    assert (dataset.keys(), dataset.objects_of(sample)) == (("a",), (0, 1))
+    assert (dataset.keys(), objects_in(sample.object_labels)) == (("a",), [0, 1])
 
 
 @pytest.mark.parametrize(

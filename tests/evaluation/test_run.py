@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from partclipseg.data.datasets import open_dataset
-from partclipseg.data.sample import OUTSIDE, UNLABELLED
+from partclipseg.data.sample import OUTSIDE, UNLABELLED, objects_in
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.evaluation.examples import best_and_worst, make_examples
 from partclipseg.evaluation.protocol import Evaluator
@@ -61,7 +61,7 @@ def test_one_pass_predicts_what_each_protocol_would(own_data: Path, segmenter: P
     assert len(predictions) == 3 * len(photos)
     output = segmenter.outputs([dataset[index].image for index in range(len(dataset))], vocabulary)
     sizes = [dataset[index].part_labels.shape for index in range(len(dataset))]
-    present = [dataset.objects_of(dataset[index]) for index in range(len(dataset))]
+    present = [objects_in(dataset[index].object_labels) for index in range(len(dataset))]
     expected = {
         "pred_all": pred_all(output, sizes, vocabulary.class_to_object),
         "oracle_obj": oracle_obj(output, sizes, vocabulary.class_to_object, present),

@@ -28,3 +28,9 @@ class PartSample:
     """int32 `[H, W]`: index into `Vocabulary.objects`, `UNLABELLED` or `OUTSIDE`."""
     key: str
     """Names the record within its data set, for reports and resuming."""
+
+
+def objects_in(object_labels: np.ndarray) -> list[int]:
+    """The objects in a map of object labels, integer `[H, W]`, ascending: what Oracle-Obj is told of a record."""
+    counts = np.bincount(object_labels[object_labels >= 0])
+    return np.flatnonzero(counts).tolist()

@@ -128,7 +128,7 @@ class FileDataset:
 
     A record of the test split that stands for one object, or one instance, keeps the labels of that one alone:
     every other labelled object becomes `OUTSIDE`. So neither protocol counts a prediction there as an error, and
-    the objects of a record, which Oracle-Obj is told, are those in its `object_labels`: see `objects_of`.
+    the objects of a record, which Oracle-Obj is told, are those in its `object_labels`: see `sample.objects_in`.
     Records of the same photo follow each other.
     """
 
@@ -177,11 +177,6 @@ class FileDataset:
             part_labels[~counted] = UNLABELLED
             object_labels[~counted & (objects != UNLABELLED)] = OUTSIDE
         return PartSample(image, part_labels, object_labels, record.key)
-
-    @staticmethod
-    def objects_of(sample: PartSample) -> tuple[int, ...]:
-        """Indices into `vocabulary.objects` of the objects of a record: what Oracle-Obj is told."""
-        return tuple(int(index) for index in np.unique(sample.object_labels) if index >= 0)
 
 
 def check_photo_size(photo: Path, source: Path, stated: tuple[object, object], size: tuple[int, int]) -> None:

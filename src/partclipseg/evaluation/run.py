@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from partclipseg.data.augment import resize_photo
 from partclipseg.data.loader import PartDataset
+from partclipseg.data.sample import objects_in
 from partclipseg.data.source import FileDataset
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.evaluation.protocol import Evaluator
@@ -99,7 +100,7 @@ def predict(
                 yield from (Prediction("pred_all", label_map, record) for record in photo.records)
         if "oracle_obj" in protocols:
             for record in photo.records:
-                present = [_present_objects(record.object_labels)]
+                present = [objects_in(record.object_labels)]
                 label_map = oracle_obj(own, [size], vocabulary.class_to_object, present)[0].label_map
                 yield Prediction("oracle_obj", label_map, record)
 
@@ -162,8 +163,3 @@ def _of_photo(output: PartCLIPSegOutput, index: int) -> PartCLIPSegOutput:
     assert output.object_part_logits is not None
     objects = None if output.object_logits is None else output.object_logits[one]
     return PartCLIPSegOutput(object_part_logits=output.object_part_logits[one], object_logits=objects)
-
-
-def _present_objects(object_labels: np.ndarray) -> list[int]:
-    counts = np.bincount(object_labels[object_labels >= 0])
-    return np.flatnonzero(counts).tolist()

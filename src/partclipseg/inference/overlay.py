@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from partclipseg.data.augment import resize_labels
 from partclipseg.inference.palette import Colour
 
 SIDE_RANGE = (640, 1600)
@@ -58,7 +59,7 @@ def draw_overlay(
     target = long_side or int(np.clip(max(height, width), *SIDE_RANGE))
     scale = target / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    labels = _resize_labels(label_map, size)
+    labels = resize_labels(label_map, size[::-1])
     painted = _paint(_resize_photo(photo, size), labels, colours, opacity)
     return painted if legend is None else _with_legend(painted, legend)
 
@@ -70,13 +71,6 @@ def _resize_photo(photo: np.ndarray | None, size: tuple[int, int]) -> np.ndarray
     if photo is None:
         return np.full((size[1], size[0], 3), 236, dtype=np.uint8)
     return np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0))
-
-
-def _resize_labels(label_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    height, width = label_map.shape
-    rows = (np.arange(size[1]) * 2 + 1) * height // (2 * size[1])
-    columns = (np.arange(size[0]) * 2 + 1) * width // (2 * size[0])
-    return label_map[rows[:, None], columns]
 
 
 def _paint(photo: np.ndarray, labels: np.ndarray, colours: np.ndarray, opacity: float) -> Image.Image:

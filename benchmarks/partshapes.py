@@ -1,0 +1,219 @@
+"""Which changes to the published method help: every variant on PartShapes, over several seeds.
+
+    python benchmarks/partshapes.py --output runs/evidence
+    python benchmarks/partshapes.py --output runs/evidence --share 0/2      (this process does every second run)
+    python benchmarks/partshapes.py --output runs/laptop --only default clipseg --seeds 0 --steps 4 --limit 8 \
+        --backbone-steps 8 --scenes 64 --image-size 64
+
+Each seed has a backbone of its own; every variant of the seed starts from it, with the same number of steps and the
+same scenes. Each run leaves a JSON file in OUTPUT/results and is not repeated; the last lines are a table of mean and
+standard deviation, which is written to OUTPUT/summary.json and OUTPUT/summary.md too. All variants train in
+bfloat16 mixed precision, the reference's included, so that their time and arithmetic are alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, stdev
+
+import torch
+
+from partclipseg.evaluation.protocol import Evaluator
+from partclipseg.evaluation.run import PhotoRecords, read_batches, score
+from partclipseg.evaluation.scores import PROTOCOLS, Protocol
+from partclipseg.files import write_text
+from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.shapes.cache import render_split
+from partclipseg.shapes.dataset import PartShapesDataset
+from partclipseg.shapes.world import partshapes_world
+from partclipseg.training.backbone import BackboneRecipe, train_backbone
+from partclipseg.training.data import render_training_data
+from partclipseg.training.loop import train
+from partclipseg.training.recipe import (
+    Recipe,
+    Retention,
+    partshapes,
+    partshapes_clipseg,
+    partshapes_reference,
+)
+
+WORLD = partshapes_world()
+SEEN_WORDS = WORLD.seen_vocabulary.objects
+HALF_OF_UNSEEN = WORLD.unseen_objects[::2]
+
+
+def _reference(**changes: object) -> Recipe:
+    return replace(partshapes_reference(), precision="bf16", **changes)
+
+
+def _reference_loss(**changes: object) -> Recipe:
+    recipe = _reference()
+    return replace(recipe, loss=replace(recipe.loss, **changes))
+
+
+def _default_loss(**changes: object) -> Recipe:
+    recipe = partshapes()
+    return replace(recipe, loss=replace(recipe.loss, **changes))
+
+
+VARIANTS: dict[str, Callable[[], Recipe]] = {
+    "clipseg": partshapes_clipseg,
+    "reference": _reference,
+    # The reference with one change each.
+    "reference + object words (D1)": lambda: _reference(reference_object_lookup=False),
+    "reference + attention with gradient (D2, D3)": lambda: _reference_loss(attention_control="differentiable"),
+    "reference + trained background (D4)": lambda: _reference(train_background=True),
+    "reference + RGB (D5)": lambda: _reference(colour_order="rgb"),
+    "reference + outside left out (D6)": lambda: _reference_loss(outside="ignore"),
+    "reference + mean merges": lambda: _reference(merges="mean"),
+    "reference + retention": lambda: _reference(retention=partshapes().retention),
+    # All of them, and the default without one each.
+    "intended": lambda: replace(partshapes(), retention=Retention()),
+    "default": partshapes,
+    "default, attention off": lambda: _default_loss(attention_control="off"),
+    "default, attention as released": lambda: _default_loss(attention_control="reference"),
+    "default, threshold 0.1": lambda: _default_loss(threshold=0.1),
+    "default, threshold 0.2": lambda: _default_loss(threshold=0.2),
+    "default, threshold 0.4": lambda: _default_loss(threshold=0.4),
+    "default, threshold 0.5": lambda: _default_loss(threshold=0.5),
+    # How much of retention is knowing the unseen objects' names.
+    "default, retention of seen words": lambda: replace(partshapes(), retention=Retention(1.0, SEEN_WORDS)),
+    "default, retention of half the unseen words": lambda: replace(
+        partshapes(), retention=Retention(1.0, (*SEEN_WORDS, *HALF_OF_UNSEEN))
+    ),
+}
+
+
+def main() -> None:
+    options = _parse()
+    output = Path(options.output)
+    rank, world_size = (int(number) for number in options.share.split("/"))
+    runs = [(name, seed) for seed in options.seeds for name in options.only]
+    for name, seed in runs[rank::world_size]:
+        result = output / "results" / f"{name}, seed {seed}.json"
+        if not result.is_file():
+            write_text(result, json.dumps(_run(name, seed, output, options), indent=1))
+        print(f"{name}, seed {seed}: {_line(json.loads(result.read_text()))}", flush=True)
+    _summarise(output)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", required=True)
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="VARIANT")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--share", default="0/1", metavar="K/N", help="do run K, K + N, …")
+    parser.add_argument("--limit", type=int, default=1000, help="test scenes to score")
+    parser.add_argument("--steps", type=int, help="steps of the part stage")
+    parser.add_argument("--batch-size", type=int, help="scenes of a step of the part stage")
+    parser.add_argument("--backbone-steps", type=int)
+    parser.add_argument("--scenes", type=int, help="scenes rendered ahead for each stage")
+    parser.add_argument("--image-size", type=int)
+    return parser.parse_args()
+
+
+def _run(name: str, seed: int, output: Path, options: argparse.Namespace) -> dict:
+    """Train one variant and score it on the test split by every protocol."""
+    changes = {"scenes": options.scenes, "image_size": options.image_size}
+    backbone = _backbone(seed, output, options, {k: v for k, v in changes.items() if v is not None})
+    changes |= {"steps": options.steps, "batch_size": options.batch_size}
+    changes = {key: value for key, value in changes.items() if value is not None}
+    recipe = replace(VARIANTS[name](), start=str(backbone), seed=seed, held_out=0, **changes)
+    folder = output / "runs" / f"{name}, seed {seed}"
+    data = render_training_data(recipe, output / "scenes")
+    started = time.perf_counter()
+    trained = train(recipe, data, folder)
+    seconds = time.perf_counter() - started
+    shutil.rmtree(folder / "checkpoints")  # the model itself stays
+    assert recipe.image_size is not None
+    scores = _scores(trained.directory, output, options.limit, recipe.image_size)
+    return {"variant": name, "seed": seed, "recipe": recipe.to_dict(), "seconds": seconds, "scores": scores,
+            "machine": _machine(), "torch": torch.__version__}  # fmt: skip
+
+
+def _backbone(seed: int, output: Path, options: argparse.Namespace, changes: dict) -> Path:
+    folder = output / f"backbone-{seed}"
+    if (folder / "model").is_dir():
+        return folder / "model"
+    steps = options.backbone_steps or BackboneRecipe.steps
+    warmup_steps = min(BackboneRecipe.warmup_steps, steps // 4)
+    recipe = BackboneRecipe(seed=seed, steps=steps, warmup_steps=warmup_steps, **changes)
+    scenes = render_split("base", recipe.scenes, recipe.image_size, output / "scenes")
+    model = train_backbone(recipe, folder, scenes, lambda step, losses: print(f"backbone {seed}, {step}: {losses}"))
+    assert model is not None
+    return model
+
+
+@torch.inference_mode()
+def _scores(model: Path, output: Path, limit: int, size: int) -> dict:
+    segmenter = PartSegmenter.from_pretrained(model)
+    scenes = render_split("test", limit, size, output / "scenes")
+    dataset = PartShapesDataset("test", limit, size, scenes=scenes)
+    evaluators: dict[Protocol, Evaluator] = {
+        protocol: Evaluator(dataset.vocabulary, WORLD.seen, protocol, "per_class") for protocol in PROTOCOLS
+    }
+    photos = [PhotoRecords(key, (index,), (key,)) for index, key in enumerate(f"test/{i}" for i in range(limit))]
+    for batch in read_batches(dataset, photos, segmenter.model.config.image_shape, 32, workers=0):
+        score(segmenter, dataset.vocabulary, batch, evaluators)
+    return {protocol: evaluator.compute().to_dict() for protocol, evaluator in evaluators.items()}
+
+
+def _line(result: dict) -> str:
+    groups = ("seen", "unseen", "harmonic")
+    return ", ".join(
+        f"{protocol} " + " / ".join(f"{_number(scores[group]['iou']):.2f}" for group in groups)
+        for protocol, scores in result["scores"].items()
+    )
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value  # JSON has no NaN
+
+
+def _summarise(output: Path) -> None:
+    """Mean and standard deviation over the seeds of every variant that has results."""
+    results = [json.loads(path.read_text()) for path in sorted((output / "results").glob("*.json"))]
+    summary = {}
+    for name in VARIANTS:
+        of_variant = [result for result in results if result["variant"] == name]
+        if not of_variant:
+            continue
+        summary[name] = {"seeds": [result["seed"] for result in of_variant]}
+        for protocol in PROTOCOLS:
+            for group in ("seen", "unseen", "harmonic"):
+                for figure in ("iou", "recall", "boundary_iou"):
+                    values = [_number(result["scores"][protocol][group][figure]) for result in of_variant]
+                    summary[name][f"{protocol} {group} {figure}"] = {
+                        "mean": mean(values), "std": stdev(values) if len(values) > 1 else None, "values": values,
+                    }  # fmt: skip
+    write_text(output / "summary.json", json.dumps(summary, indent=1))
+    rows = ["| variant | seeds | " + " | ".join(f"{p} seen / unseen / harmonic" for p in PROTOCOLS) + " |"]
+    rows.append("|---|--:|" + "---|" * len(PROTOCOLS))
+    for name, figures in summary.items():
+        cells = [
+            " / ".join(_cell(figures[f"{protocol} {group} iou"]) for group in ("seen", "unseen", "harmonic"))
+            for protocol in PROTOCOLS
+        ]
+        rows.append(f"| {name} | {len(figures['seeds'])} | {' | '.join(cells)} |")
+    write_text(output / "summary.md", "\n".join(rows) + "\n")
+    print("\n".join(rows))
+
+
+def _cell(figure: dict) -> str:
+    spread = "" if figure["std"] is None else f" ± {figure['std']:.1f}"
+    return f"{figure['mean']:.1f}{spread}"
+
+
+def _machine() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +32,17 @@ def test_public_names():
         assert name in dir(partclipseg)
     with pytest.raises(AttributeError, match="nothing"):
         _ = partclipseg.nothing
+
+
+def test_files_that_are_no_code_are_packaged():
+    """An editable installation would not miss them, an ordinary one would."""
+    root = Path(__file__).resolve().parents[1]
+    tools = tomllib.loads((root / "pyproject.toml").read_text())["tool"]
+    package = root / "src/partclipseg"
+    patterns = tools["setuptools"]["package-data"]["partclipseg"]
+    packaged = {path for pattern in patterns for path in package.glob(pattern)}
+    files = {path for path in package.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"}}
+    assert files <= packaged
 
 
 @pytest.mark.parametrize("command", COMMANDS)

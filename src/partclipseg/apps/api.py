@@ -221,7 +221,11 @@ def _add_information(app: FastAPI, engine: Engine) -> None:
 
 def _add_errors(app: FastAPI) -> None:
     def problem(code: int, headers: dict[str, str] | None = None) -> Callable[[Request, Any], Response]:
-        return lambda _, error: JSONResponse({"detail": str(error)}, code, headers)
+        def answer(_: Request, error: Exception) -> Response:
+            sentence = str(error).encode("utf-8", "backslashreplace").decode()  # it may quote any input
+            return JSONResponse({"detail": sentence}, code, headers)
+
+        return answer
 
     app.add_exception_handler(TooLargeError, problem(413))
     app.add_exception_handler(QueueFullError, problem(503, {"Retry-After": "2"}))

@@ -122,7 +122,7 @@ async def _form_fields(request: Request, body: AsyncGenerator[bytes, None]) -> d
     except MultiPartException as error:
         await _forget(body)
         raise HTTPException(400, f"the form cannot be read: {error.message}") from None
-    except (KeyError, ValueError, LookupError) as error:  # no boundary, unknown charset
+    except (LookupError, ValueError) as error:  # no boundary, unknown charset
         await _forget(body)
         raise HTTPException(400, f"the form cannot be read: {error}") from None
     try:

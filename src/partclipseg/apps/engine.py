@@ -148,6 +148,9 @@ class Engine:
         else:
             vocabulary = Vocabulary.from_names(words)
         self._check_count(len(vocabulary))
+        for name in vocabulary.names:
+            if not _is_unicode(name):
+                raise UsageError(f"a word that is not valid Unicode: {name!a}")
         return vocabulary
 
     def _check_count(self, classes: int) -> None:
@@ -221,6 +224,14 @@ def renamed(result: PartResult, name: str | None) -> PartResult:
     clean = "".join(letter for letter in (name or "").replace("\\", "/").rpartition("/")[2] if letter.isprintable())
     clean = clean.encode("utf-8", "ignore").decode().strip(". ")[-100:]
     return replace(result, name=clean or "photo")
+
+
+def _is_unicode(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can say
+        return False
+    return True
 
 
 def _from_text(text: str) -> Vocabulary:

@@ -1,0 +1,82 @@
+"""Fixtures for the tests of `partclipseg serve`: engines and started servers."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+@pytest.fixture(scope="session")
+def random_segmenter(model_directory: Path):
+    from partclipseg.inference.segmenter import PartSegmenter
+
+    return PartSegmenter.from_pretrained(model_directory, "cpu")
+
+
+@pytest.fixture
+def make_engine(random_segmenter) -> Iterator[Callable]:
+    """Makes engines of the random model with the given limits; closes them at the end."""
+    pytest.importorskip("gradio")
+    from partclipseg.apps.engine import Engine, Limits
+    from partclipseg.inference.segmenter import PartSegmenter
+
+    engines = []
+
+    def make(*names: str, **limits) -> Engine:
+        model, tokenizer = random_segmenter.model, random_segmenter.tokenizer
+        segmenters = {name: PartSegmenter(model, tokenizer) for name in names or ("random",)}
+        engines.append(Engine(segmenters, Limits(**limits)))
+        return engines[-1]
+
+    yield make
+    for engine in engines:
+        engine.close()
+
+
+@contextmanager
+def started_server(*options: str | Path, **environment: str) -> Iterator[tuple[str, subprocess.Popen]]:
+    """`partclipseg serve` as a process on a free loopback port: its address, as printed, and the process."""
+    pytest.importorskip("gradio")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "partclipseg.apps.cli", "serve", "--port", "0", *map(str, options)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )
+    try:
+        assert process.stdout is not None
+        said = ""
+        for line in process.stdout:
+            said += line
+            if found := re.search(r"open (http://\S+)", line):
+                yield found[1], process
+                break
+        else:
+            pytest.fail(f"the server did not start: {said}")
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+@pytest.fixture(scope="session")
+def server() -> Callable:
+    return started_server
+
+
+@pytest.fixture(scope="session")
+def served(model_directory: Path) -> Iterator[str]:
+    """The address of a server of the random model that all tests share."""
+    with started_server("--model", model_directory) as (address, _):
+        yield address

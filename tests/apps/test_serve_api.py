@@ -1,0 +1,415 @@
+"""The HTTP API of `partclipseg serve`, in the process of the test."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import struct
+import threading
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as mask_utils
+
+from partclipseg.vocabulary import Vocabulary
+
+pytest.importorskip("gradio")
+
+from starlette.testclient import TestClient
+
+from partclipseg.apps.access import COOKIE
+from partclipseg.apps.api import create_api
+from partclipseg.apps.engine import Engine, Limits, model_names, renamed
+
+URL = "/v1/segment"
+WORDS = "dog: ear, head; bus: wheel"
+
+
+def picture(width: int = 60, height: int = 40, seed: int = 0) -> bytes:
+    """A PNG of coarse random colours."""
+    coarse = np.random.default_rng(seed).integers(0, 255, (4, 4, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def photo() -> bytes:
+    return picture()
+
+
+@pytest.fixture
+def engine(make_engine) -> Engine:
+    return make_engine(max_bytes=100_000, max_pixels=1_000_000, max_classes=50)
+
+
+@pytest.fixture
+def client(engine):
+    return TestClient(create_api(engine), raise_server_exceptions=False)
+
+
+def post(client, photo: bytes, headers=None, **fields):
+    return client.post(URL, files={"photo": ("scene.png", photo)}, data=fields, headers=headers)
+
+
+def huge_png(side: int) -> bytes:
+    """The header of a PNG of `side`² pixels, which is all that may be read of it."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+
+
+# -- good requests --------------------------------------------------------------------------------------------
+
+
+def test_a_form(client, engine, photo):
+    answer = post(client, photo, vocabulary=WORDS, formats="json, coco,png,overlay,labelme")
+    assert answer.status_code == 200, answer.text
+    content = answer.json()
+    expected = engine.segmenters["random"](photo, WORDS)
+    assert content["segments"] == expected.to_dict()["segments"]
+    assert content["vocabulary"] == ["dog's ear", "dog's head", "bus's wheel"]
+    assert (content["width"], content["height"], content["photo"]) == (60, 40, "scene.png")
+    assert (content["model"], content["protocol"], content["unknown_words"]) == ("random", "pred_all", [])
+    labels = np.asarray(Image.open(io.BytesIO(base64.b64decode(content["png"]))))
+    assert np.array_equal(labels, np.asarray(expected.label_image()))
+    again = np.full(labels.shape, 255)
+    for annotation in content["coco"]["annotations"]:
+        again[mask_utils.decode(annotation["segmentation"]) > 0] = annotation["category_id"] - 1
+    assert np.array_equal(again, labels)
+    assert content["labelme"]["imagePath"] == "scene.png"
+    assert Image.open(io.BytesIO(base64.b64decode(content["overlay"]))).size[0] >= 60
+
+
+@pytest.mark.parametrize(
+    "words", [{"dog": ["ear", "head"], "bus": ["wheel"]}, ["dog's ear", ["dog", "head"], "bus's wheel"], WORDS]
+)
+@pytest.mark.parametrize("prefix", ["", "data:image/png;base64,"])
+def test_json(client, engine, photo, words, prefix):
+    body = {"photo": prefix + base64.b64encode(photo).decode(), "vocabulary": words, "name": "C:\\a\\scene.png"}
+    answer = client.post(URL, json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["segments"] == engine.segmenters["random"](photo, WORDS).to_dict()["segments"]
+    assert answer.json()["photo"] == "scene.png"
+    assert "coco" not in answer.json()
+
+
+def test_known_objects(client, photo):
+    for fields in ({"objects": "bus"}, {"objects": "bus", "protocol": "oracle_obj"}):
+        content = post(client, photo, vocabulary=WORDS, **fields).json()
+        assert content["protocol"] == "oracle_obj"
+        assert [(segment["name"], segment["area"]) for segment in content["segments"]] == [("bus's wheel", 60 * 40)]
+
+
+def test_a_zip(client, photo):
+    answer = post(client, photo, {"Accept": "application/zip"}, vocabulary=WORDS, formats="json,png")
+    assert answer.headers["content-type"] == "application/zip"
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert archive.namelist() == ["scene.json", "scene.labels.png"]
+        assert json.loads(archive.read("scene.json"))["photo"] == "scene.png"
+
+
+def test_several_models_and_their_own_words(make_engine, photo):
+    engine = make_engine("first", "second")
+    engine.segmenters["second"].vocabulary = Vocabulary.from_text("cat: tail")
+    client = TestClient(create_api(engine))
+    models = client.get("/v1/models").json()["models"]
+    assert [(model["name"], model["vocabulary"]) for model in models] == [("first", None), ("second", {"cat": ["tail"]})]
+    assert models[0]["image_size"] == [64, 64]
+    assert models[0]["kind"] == "PartCLIPSegModel"
+    answer = post(client, photo, model="second").json()
+    assert (answer["model"], answer["vocabulary"]) == ("second", ["cat's tail"])
+    refused = post(client, photo, model="third", vocabulary=WORDS)
+    assert refused.status_code == 422
+    assert "choose from first, second" in refused.json()["detail"]
+
+
+def test_health_and_metrics(client, photo):
+    assert client.get("/healthz").text == "ok"
+    post(client, photo, vocabulary=WORDS)
+    post(client, b"nonsense", vocabulary=WORDS)
+    client.get("/invented")
+    figures = client.get("/metrics").text
+    for line in (
+        'partclipseg_requests_total{path="/v1/segment",status="200"} 1.0',
+        'partclipseg_requests_total{path="/v1/segment",status="422"} 1.0',
+        "partclipseg_batch_photos_sum 1.0",
+        "partclipseg_queue_length 0.0",
+    ):
+        assert line in figures
+    assert "invented" not in figures
+
+
+def test_requests_of_one_vocabulary_share_batches(make_engine, photo, monkeypatch):
+    """While one batch runs, those that arrive become the next; results stay with their photos."""
+    engine = make_engine()
+    segmenter = engine.segmenters["random"]
+    batches, running, go = [], threading.Event(), threading.Event()
+    original = type(segmenter)._segment
+
+    def slow(self, photos, *arguments):
+        batches.append(len(photos))
+        running.set()
+        assert go.wait(20)
+        return original(self, photos, *arguments)
+
+    monkeypatch.setattr(type(segmenter), "_segment", slow)
+    photos = [picture(30 + 7 * number, 40, number) for number in range(6)]
+    answers: dict[int, dict] = {}
+    with TestClient(create_api(engine)) as client:
+
+        def ask(number: int) -> None:
+            answers[number] = post(client, photos[number], vocabulary=WORDS).json()
+
+        threads = [threading.Thread(target=ask, args=[number]) for number in range(6)]
+        threads[0].start()
+        assert running.wait(20)
+        for thread in threads[1:]:
+            thread.start()
+        while len(engine._batcher) < 5:
+            pass
+        go.set()
+        for thread in threads:
+            thread.join()
+    assert batches == [1, 5]
+    go.set()
+    for number, content in answers.items():
+        alone = segmenter(photos[number], WORDS).to_dict()["segments"]
+        assert content["width"] == 30 + 7 * number
+        for one, other in zip(content["segments"], alone, strict=True):
+            # A batch may sum in another order than a single photo: the last digits of the mean score may differ.
+            assert {**one, "score": 0} == {**other, "score": 0}
+            assert one["score"] == pytest.approx(other["score"], abs=2e-4)
+
+
+# -- bad requests ---------------------------------------------------------------------------------------------
+
+BAD_FORMS = {
+    "not a picture": (b"just text", {}, 422, "not a photo in a known format"),
+    "truncated": (picture(300, 300)[:-4000], {}, 422, "truncated or damaged"),
+    "empty": (b"", {}, 422, "empty"),
+    "200 megapixels": (huge_png(14_200), {}, 413, "more than 1,000,000 pixels"),
+    "4 megapixels": (huge_png(2_000), {}, 413, "more than 1,000,000 pixels"),
+    "too many bytes": (b"x" * 150_000, {}, 413, "150,000 bytes, more than the limit of 100,000"),
+    "far too many bytes": (b"x" * 2_000_000, {}, 413, "photos may have 100,000 bytes"),
+    "5,000 classes": (None, {"vocabulary": "; ".join(f"o: p{i}" for i in range(5000))}, 422, "classes are more than"),
+    "51 classes": (None, {"vocabulary": "o: " + ", ".join(f"p{i}" for i in range(51))}, 422, "51 classes are more"),
+    "no words": (None, {"vocabulary": ""}, 422, "no words are given"),
+    "an object without parts": (None, {"vocabulary": "dog:"}, 422, "'dog' has no part"),
+    "words twice": (None, {"vocabulary": "dog: ear, ear"}, 422, "twice"),
+    "a word too long": (None, {"vocabulary": "dog: " + "e" * 60}, 422, "use a shorter word"),
+    "bad JSON words": (None, {"vocabulary": '{"dog": ["ear"'}, 422, "not valid JSON"),
+    "JSON words nested": (None, {"vocabulary": "[" * 1500}, 422, "not valid JSON"),
+    "JSON words of the wrong kind": (None, {"vocabulary": '{"dog": 3}'}, 422, "list of words"),
+    "a file of the server": (None, {"vocabulary": "/etc/passwd"}, 422, "not an object-part"),
+    "another file": (None, {"vocabulary": "words.yaml"}, 422, "not an object-part"),
+    "unknown objects": (None, {"objects": "cat"}, 422, "'cat' is not an object of the vocabulary"),
+    "oracle without objects": (None, {"protocol": "oracle_obj"}, 422, "needs objects"),
+    "pred_all with objects": (None, {"protocol": "pred_all", "objects": "dog"}, 422, "leave them out"),
+    "unknown protocol": (None, {"protocol": "magic"}, 422, "protocol: "),
+    "unknown format": (None, {"formats": "tiff"}, 422, "formats: "),
+    "no format": (None, {"formats": ","}, 422, "formats: "),
+    "unknown field": (None, {"vocabulry": "x"}, 422, "there is no field 'vocabulry'"),
+}
+
+
+@pytest.mark.parametrize(("content", "fields", "code", "words"), BAD_FORMS.values(), ids=BAD_FORMS)
+def test_bad_forms(client, photo, content, fields, code, words):
+    answer = post(client, photo if content is None else content, **{"vocabulary": WORDS, **fields})
+    assert answer.status_code == code, answer.text
+    assert words in answer.json()["detail"]
+
+
+SMALL = base64.b64encode(picture()).decode()
+BAD_BODIES = {
+    "bad JSON": ("application/json", b'{"photo": ', 400, "not valid JSON"),
+    "not UTF-8": ("application/json", b'{"photo": "\xff"}', 400, "not valid JSON"),
+    "a list": ("application/json", b"[]", 422, "must be an object"),
+    "no photo": ("application/json", b"{}", 422, "photo is missing"),
+    "a number for a photo": ("application/json", b'{"photo": 3}', 422, "base64"),
+    "not base64": ("application/json", b'{"photo": "%%%"}', 422, "base64"),
+    "not ASCII": ("application/json", '{"photo": "é"}'.encode(), 422, "base64"),
+    "words of the wrong kind": (
+        "application/json",
+        json.dumps({"photo": SMALL, "vocabulary": 7}).encode(),
+        422,
+        "vocabulary: ",
+    ),
+    "a surrogate in a word": (
+        "application/json",
+        json.dumps({"photo": SMALL, "vocabulary": {"dog\ud800": ["ear"]}}).encode(),
+        422,
+        "a word that is not valid Unicode",
+    ),
+    "a surrogate in another word": (
+        "application/json",
+        json.dumps({"photo": SMALL, "vocabulary": WORDS, "objects": ["\ud800"]}).encode(),
+        422,
+        "is not an object of the vocabulary",
+    ),
+    "too long": ("application/json", b" " * 1_300_000, 413, "too long"),
+    "another type": ("text/plain", b"hello", 415, "multipart/form-data"),
+    "no boundary": ("multipart/form-data", b"hello", 400, "form cannot be read"),
+    "a broken form": ("multipart/form-data; boundary=x", b"--x\r\nnonsense\r\n", 400, "form cannot be read"),
+    "an empty form": ("multipart/form-data; boundary=x", b"--x--\r\n", 422, "photo is missing"),
+    "a text for a photo": (
+        "multipart/form-data; boundary=x",
+        b'--x\r\nContent-Disposition: form-data; name="photo"\r\n\r\nabc\r\n--x--\r\n',
+        422,
+        "photo must be a file",
+    ),
+    "a file for words": (
+        "multipart/form-data; boundary=x",
+        b'--x\r\nContent-Disposition: form-data; name="vocabulary"; filename="a"\r\n\r\nabc\r\n--x--\r\n',
+        422,
+        "must be text",
+    ),
+}
+
+
+@pytest.mark.parametrize(("kind", "body", "code", "words"), BAD_BODIES.values(), ids=BAD_BODIES)
+def test_bad_bodies(client, kind, body, code, words):
+    answer = client.post(URL, content=body, headers={"Content-Type": kind})
+    assert answer.status_code == code, answer.text
+    assert words in answer.json()["detail"]
+
+
+def test_the_right_token_only(make_engine, photo):
+    client = TestClient(create_api(make_engine(), "secret"), follow_redirects=False)
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "secret"}, {"Cookie": f"{COOKIE}=wrong"}):
+        for answer in (post(client, photo, headers), client.get("/v1/models", headers=headers)):
+            assert answer.status_code == 401
+            assert answer.headers["www-authenticate"] == "Bearer"
+            assert "Authorization: Bearer TOKEN" in answer.json()["detail"]
+    assert client.get("/healthz").status_code == 200
+    assert client.get("/v1/models", headers={"Authorization": "Bearer secret"}).status_code == 200
+    assert client.get("/?token=wrong", headers={"Accept": "text/html"}).text.startswith("<!doctype html>")
+    # A browser comes by the address that the server prints, and keeps a cookie.
+    welcome = client.get("/v1/models?token=secret&x=1")
+    assert (welcome.status_code, welcome.headers["location"]) == (303, "/v1/models?x=1")
+    assert "HttpOnly" in welcome.headers["set-cookie"]
+    assert client.get("/v1/models").status_code == 200  # the client keeps cookies, as browsers do
+
+
+def block(engine: Engine, monkeypatch) -> threading.Event:
+    """Keep the model busy until the event is set."""
+    go, entered = threading.Event(), threading.Event()
+
+    def slow(*arguments, **options):
+        entered.set()
+        assert go.wait(20)
+        return engine.segmenters["random"](*arguments, **options)
+
+    monkeypatch.setattr(engine, "_segmenter", lambda task: slow)
+    from partclipseg.apps.engine import Task
+
+    engine.submit(Task("random", Vocabulary.from_text(WORDS), None), np.zeros((2, 2, 3), np.uint8))
+    assert entered.wait(10)
+    return go
+
+
+def test_a_full_queue_answers_503_at_once(make_engine, photo, monkeypatch):
+    engine = make_engine(queue=1, timeout=15)
+    go = block(engine, monkeypatch)
+    client = TestClient(create_api(engine))
+    waiting = threading.Thread(target=post, args=[client, photo], kwargs={"vocabulary": WORDS}, daemon=True)
+    waiting.start()
+    while len(engine._batcher) < 1:
+        pass
+    answer = post(client, photo, vocabulary=WORDS)
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "2"
+    assert "busy" in answer.json()["detail"]
+    assert answer.elapsed.total_seconds() < 1  # nothing is waited for; the request before it takes 15 s
+    go.set()
+
+
+def test_a_slow_answer_is_504_and_leaves_the_queue(make_engine, photo, monkeypatch):
+    engine = make_engine(timeout=0.3)
+    go = block(engine, monkeypatch)
+    answer = post(TestClient(create_api(engine)), photo, vocabulary=WORDS)
+    assert answer.status_code == 504
+    assert "0.3 seconds" in answer.json()["detail"]
+    assert engine._batcher._waiting[0].future.cancelled()
+    go.set()
+
+
+def test_no_memory_is_503(make_engine, photo, monkeypatch):
+    engine = make_engine()
+
+    def fail(task):
+        raise MemoryError
+
+    monkeypatch.setattr(engine, "_segmenter", fail)
+    answer = post(TestClient(create_api(engine)), photo, vocabulary=WORDS)
+    assert answer.status_code == 503
+    assert "no memory" in answer.json()["detail"]
+
+
+# -- the rest -------------------------------------------------------------------------------------------------
+
+
+def test_pages_may_load_nothing_from_elsewhere(client):
+    assert "default-src 'self'" in client.get("/healthz").headers["content-security-policy"]
+
+
+def test_the_description_has_examples_that_work(client):
+    operation = client.get("/openapi.json").json()["paths"][URL]["post"]
+    content = operation["requestBody"]["content"]
+    answer = client.post(URL, json=content["application/json"]["example"])
+    assert answer.status_code == 200, answer.text
+    assert set(content["multipart/form-data"]["schema"]["properties"]) == {
+        *("photo", "vocabulary", "model", "protocol", "objects", "formats")
+    }
+    assert {"200", "400", "401", "413", "415", "422", "503", "504"} <= set(operation["responses"])
+
+
+@pytest.mark.parametrize("number", [0, -1])
+@pytest.mark.parametrize("name", ["max_bytes", "max_pixels", "max_classes", "queue", "timeout"])
+def test_limits_must_be_positive(name, number):
+    with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} must be greater than 0"):
+        Limits(**{name: number})
+
+
+def test_words_are_forgotten_before_they_fill_the_memory(engine, photo, monkeypatch):
+    monkeypatch.setattr("partclipseg.apps.engine._KEPT_WORDS", 5)
+    client = TestClient(create_api(engine))
+    sizes = []
+    for number in range(6):
+        assert post(client, photo, vocabulary=f"o{number}: a{number}, b{number}").status_code == 200
+        sizes.append(len(engine.segmenters["random"]._embeddings))
+    assert max(sizes) < 12  # 18 words were asked for
+    assert sizes[-1] > 0
+
+
+def test_names_of_models_and_photos():
+    assert model_names(["models/a", "hub/b/", None]) == ["a", "b", "partshapes"]
+    assert model_names(["x/a", "y/a"]) == ["x/a", "y/a"]
+    with pytest.raises(ValueError, match="named twice"):
+        model_names(["a", "a"])
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        (None, "photo"),
+        ("", "photo"),
+        ("a.jpg", "a.jpg"),
+        ("../../etc/passwd", "passwd"),
+        ("C:\\photos\\a.jpg", "a.jpg"),
+        ("..", "photo"),
+        ("a\0b\n.png", "ab.png"),
+        ("\ud800.png", "png"),
+        ("x" * 300 + ".png", "x" * 96 + ".png"),
+    ],
+)
+def test_photos_keep_their_names_without_folders(make_engine, photo, given, name):
+    result = make_engine().segmenters["random"](photo, WORDS)
+    assert renamed(result, given).name == name

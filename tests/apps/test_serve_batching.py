@@ -1,0 +1,144 @@
+"""The queue between requests and the model."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import weakref
+
+import pytest
+
+from partclipseg.apps.batching import Batcher, QueueFullError
+
+
+class Gate:
+    """Work that waits until the test opens it, and remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple] = []
+        self.open = threading.Event()
+        self.entered = threading.Event()
+
+    def __call__(self, key, values):
+        self.entered.set()
+        assert self.open.wait(10)
+        self.batches.append((key, list(values)))
+        if "bad" in values:
+            raise ValueError("a bad value")
+        return [f"{key}{value}" for value in values]
+
+
+@pytest.fixture
+def gate():
+    return Gate()
+
+
+@pytest.fixture
+def make(gate):
+    batchers = []
+
+    def start(**options):
+        batchers.append(Batcher(gate, **{"max_jobs": 10, "max_weight": 100, "batch_size": 3, **options}))
+        return batchers[-1]
+
+    yield start
+    gate.open.set()
+    for batcher in batchers:
+        batcher.close()
+
+
+def blocked(batcher, gate):
+    """The worker is busy with a first job, so that what follows waits."""
+    first = batcher.submit("x", 0)
+    assert gate.entered.wait(10)
+    return first
+
+
+def test_jobs_of_one_key_go_together_and_the_oldest_decides(make, gate):
+    batcher = make()
+    futures = [blocked(batcher, gate)]
+    futures += [batcher.submit(key, value) for value, key in enumerate("abaabaa", start=1)]
+    assert len(batcher) == 7
+    gate.open.set()
+    assert [future.result(10) for future in futures] == ["x0", "a1", "b2", "a3", "a4", "b5", "a6", "a7"]
+    assert gate.batches == [("x", [0]), ("a", [1, 3, 4]), ("b", [2, 5]), ("a", [6, 7])]
+
+
+def test_a_full_queue_refuses_at_once(make, gate):
+    batcher = make(max_jobs=2)
+    blocked(batcher, gate)
+    batcher.submit("a", 1)
+    batcher.check_room()
+    batcher.submit("a", 2)
+    start = time.perf_counter()
+    for refused in (lambda: batcher.submit("a", 3), batcher.check_room):
+        with pytest.raises(QueueFullError, match="2 photos wait"):
+            refused()
+    assert time.perf_counter() - start < 0.1  # it waits for nothing; the rest is the machine's
+
+
+def test_weights_are_bounded_together_but_one_heavy_job_passes(make, gate):
+    batcher = make(max_weight=10)
+    blocked(batcher, gate)
+    batcher.submit("a", 1, weight=50)
+    with pytest.raises(QueueFullError):
+        batcher.submit("a", 2, weight=1)
+
+
+def test_cancelled_jobs_are_not_done_and_make_room(make, gate):
+    batcher = make(max_jobs=2)
+    blocked(batcher, gate)
+    first, second = batcher.submit("a", 1), batcher.submit("a", 2)
+    assert first.cancel()
+    third = batcher.submit("a", 3)
+    gate.open.set()
+    assert (second.result(10), third.result(10)) == ("a2", "a3")
+    assert gate.batches[1:] == [("a", [2, 3])]
+
+
+def test_an_error_reaches_every_caller_of_its_batch_and_the_thread_lives(make, gate):
+    batcher = make()
+    blocked(batcher, gate)
+    good, bad, later = batcher.submit("a", 1), batcher.submit("a", "bad"), batcher.submit("b", 2)
+    gate.open.set()
+    for future in (good, bad):
+        with pytest.raises(ValueError, match="a bad value"):
+            future.result(10)
+    assert later.result(10) == "b2"
+
+
+def test_closing_finishes_what_waits_and_takes_nothing_more(make, gate):
+    batcher = make()
+    futures = [blocked(batcher, gate), batcher.submit("a", 1), batcher.submit("b", 2)]
+    closing = threading.Thread(target=batcher.close)
+    closing.start()
+    while True:
+        try:
+            futures.append(batcher.submit("a", 3))
+        except QueueFullError as error:
+            assert "stopping" in str(error)
+            break
+    gate.open.set()
+    closing.join(10)
+    assert all(future.done() and not future.exception() for future in futures)
+
+
+def test_nothing_of_a_finished_job_is_held():
+    """Photos are large: the idle worker must not keep the last one."""
+
+    class Photo:
+        pass
+
+    batcher = Batcher(lambda key, values: [None] * len(values), max_jobs=1, max_weight=1)
+    photo = Photo()
+    held = weakref.ref(photo)
+    batcher.submit("a", photo).result(10)
+    del photo
+    for _ in range(100):
+        gc.collect()
+        if held() is None:
+            break
+        time.sleep(0.02)
+    assert held() is None
+    batcher.close()

@@ -46,13 +46,12 @@ class Export:
     def run(self) -> int:
         from rich.console import Console
 
-        from partclipseg.inference.segmenter import BUILT_IN, PartSegmenter
+        from partclipseg.inference.segmenter import PartSegmenter
 
         if self.output.exists():
             raise UsageError(f"{self.output} exists already: name another directory, or remove it first")
         _require_packages()
-        built_in = self.model == BUILT_IN and not Path(self.model).exists()
-        segmenter = PartSegmenter.from_pretrained(None if built_in else self.model, device="cpu")
+        segmenter = PartSegmenter.from_pretrained(self.model, device="cpu")
         agreement = export_model(segmenter, self.output, fp16=self.fp16, source=self.model)
         size = sum(path.stat().st_size for path in self.output.glob("*.onnx"))
         Console(soft_wrap=True, highlight=False).print(

@@ -100,17 +100,11 @@ class PartDecoder(Decoder):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """`[N_p, D]`, `[N_o, D]` and int64 `[N_c]` twice → `[B, N_c + 1, h, w]`, `[B, N_o + 1, …]`, `[B, N_p, …]`."""
         num_parts = part_embeddings.shape[0]
-        background = class_to_part.new_ones(1) * (num_parts + object_embeddings.shape[0])
-        part_rows = torch.cat([class_to_part, background])  # [N_c + 1]
-        object_rows = torch.cat([class_to_object + num_parts, background])
-        word_rows = object_rows
-        if self.model.config.reference_object_lookup:
-            word_rows = torch.cat([class_to_object, background])
-
         conditions = self.conditions(part_embeddings, object_embeddings)
         features, grid = self.features(class_tokens, patches, conditions)
+        rows = self.model.class_rows(class_to_part, class_to_object, num_parts, conditions.shape[0])
         words = self.model.decoder.logits(features, grid).float()
-        classes = self.model.decoder.class_logits(features, conditions, part_rows, object_rows, word_rows, grid)
+        classes = self.model.decoder.class_logits(features, conditions, *rows, grid)
         return classes.float(), words[:, num_parts:], words[:, :num_parts]
 
 

@@ -108,7 +108,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_blocks_of_a_page_are_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("Text.\n\n```python\nx = 1\n```\n\n<!-- not run: why -->\n```console\n$ a\n```\n\n```text\n1\n```\n")
+    first, second, third = "```python\nx = 1\n```\n", "```console\n$ a\n```\n", "```text\n1\n```\n"
+    page.write_text(f"Text.\n\n{first}\n<!-- not run: why -->\n{second}\n{third}")
     assert blocks(page) == [("python", "x = 1\n", None), ("console", "$ a\n", "why"), ("text", "1\n", None)]
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from partclipseg.data.photo import PhotoError
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.inference.label_maps import pred_all
+from partclipseg.inference.label_maps import oracle_obj, pred_all, upsample
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.model.clipseg import CLIPSegBaseline
@@ -247,10 +247,22 @@ def test_golden_photo_to_label_map(golden, tokenizer_directory):
     model, vocabulary = golden.model(), golden.vocabulary("test")
     with torch.no_grad():
         output = model(**golden.inputs("test"))
-    (maps,) = pred_all(output, [tuple(golden.meta["photo_size"])], vocabulary.class_to_object)
+    size = tuple(golden.meta["photo_size"])
+    (maps,) = pred_all(output, [size], vocabulary.class_to_object)
     expected = golden.tensors["test.pred_all_scores"].argmax(0)
     expected[expected == len(vocabulary)] = -1
     assert torch.equal(maps.label_map, expected)
+
+    words = golden.meta["test_objects"]  # of the label maps, objects without parts among them
+    present = [words[label] for label in golden.tensors["test.object_labels"].unique().tolist() if label < len(words)]
+    known = [vocabulary.object_index(word) for word in present if word in vocabulary.objects]
+    (maps,) = oracle_obj(output, [size], vocabulary.class_to_object, [known])
+    assert torch.equal(maps.label_map, golden.tensors["test.oracle_scores"].argmax(0))
+
+    label_of = torch.tensor([*(words.index(word) for word in vocabulary.objects), len(words)])
+    assert torch.equal(label_of[upsample(output.object_logits[0], size).argmax(0)], golden.tensors["test.object_map"])
+    parts = upsample(output.part_logits[0], size).argmax(0)
+    assert torch.equal(parts, golden.tensors["test.part_scores"].argmax(0))
 
 
 def test_results_of_files_carry_their_name(segmenter, photos):

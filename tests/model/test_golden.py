@@ -1,6 +1,7 @@
 """Parity with tensors that the reference implementation computed (float32, CPU)."""
 
 import torch
+from torch.nn import functional as F
 
 from partclipseg.model.weights import REFERENCE_PREFIX, foreign_names
 
@@ -31,6 +32,20 @@ def test_inference_forward_pass(golden):
         torch.cat([output.part_logits, output.object_logits], 1), golden.tensors["test.logits"], **TOLERANCE
     )
     torch.testing.assert_close(output.object_part_logits, golden.tensors["test.part_object_logits"], **TOLERANCE)
+
+
+def test_inference_attention(golden):
+    """The maps that the reference draws: the mean over all rows of what the part's own rows attend to."""
+    model, vocabulary = golden.model(), golden.vocabulary("test")
+    classes = [index for index, pair in enumerate(vocabulary.object_parts) if pair.object == "dog"]
+    with torch.no_grad():
+        output = model(**golden.inputs("test"), attention_pairs=torch.tensor([[0, index] for index in classes]))
+    for index, attention in zip(classes, output.attention, strict=True):
+        expected = golden.tensors[f"test.attention_map.avg_part_dog_{vocabulary.object_parts[index].part}"]
+        labels = golden.tensors["test.part_labels"][None, None].float()
+        mask = F.interpolate(F.interpolate(labels, output.part_logits.shape[-2:]), expected.shape[-2:]) == index
+        rows = attention[1:, 1:] * mask.flatten()[:, None]
+        torch.testing.assert_close(rows.mean(0).view_as(expected), expected, **TOLERANCE)
 
 
 def test_the_intended_object_lookup_differs(golden):

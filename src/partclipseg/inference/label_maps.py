@@ -46,22 +46,23 @@ def pred_all(
         sizes: `(H, W)` of each photo.
         class_to_object: int64 `[N_c]`.
     """
-    owner_of: Tensor = torch.as_tensor(class_to_object, device=output.object_part_logits.device)
+    owner_of = torch.as_tensor(class_to_object, device=output.object_part_logits.device)
     results = []
     for index, size in enumerate(sizes):
         logits = output.object_part_logits[index]  # [N_c + 1, h, w]
         if output.object_logits is None:
-            labels, best = _best(logits, size)
+            contest = Contest(size, logits.device)
+            contest.add(logits, torch.arange(len(logits), device=logits.device))
         else:
             object_logits = output.object_logits[index]  # [N_o + 1, h, w]
-            winners, _ = _best(object_logits, size)
+            objects = Contest(size, logits.device)
+            objects.add(object_logits, torch.arange(len(object_logits), device=logits.device))
+            contest = Contest(size, logits.device, gate=objects.labels)
             owners = torch.cat([owner_of, owner_of.new_tensor([len(object_logits) - 1])])
             # A class whose object wins nowhere need not be looked at.
-            alive = torch.isin(owners, winners.unique()).nonzero()[:, 0]
-            channel, best = _best(logits[alive], size, owners[alive], winners)
-            labels = alive[channel]
-        labels[labels == len(owner_of)] = BACKGROUND
-        results.append(_label_maps(labels, best, owner_of))
+            alive = torch.isin(owners, objects.labels.unique()).nonzero()[:, 0]
+            contest.add(logits[alive], alive, owners[alive])
+        results.append(contest.maps(owner_of))
     return results
 
 
@@ -77,45 +78,50 @@ def oracle_obj(
         output, sizes, class_to_object: as in `pred_all`.
         present_objects: object indices of each photo. With none of them the whole photo is background.
     """
-    owner_of: Tensor = torch.as_tensor(class_to_object, device=output.object_part_logits.device)
+    owner_of = torch.as_tensor(class_to_object, device=output.object_part_logits.device)
     results = []
     for index, (size, present) in enumerate(zip(sizes, present_objects, strict=True)):
         chosen = torch.isin(owner_of, owner_of.new_tensor(list(present))).nonzero()[:, 0]
-        if len(chosen) == 0:
-            labels = torch.full(size, BACKGROUND, device=owner_of.device)
-            results.append(LabelMaps(labels, labels.clone(), torch.zeros(size, device=labels.device)))
-            continue
-        winners, best = _best(output.object_part_logits[index][chosen], size)
-        results.append(_label_maps(chosen[winners], best, owner_of))
+        contest = Contest(size, owner_of.device)
+        contest.add(output.object_part_logits[index][chosen], chosen)
+        results.append(contest.maps(owner_of))
     return results
+
+
+class Contest:
+    """The class of the greatest upsampled logit at every pixel of one photo, found a few classes at a time.
+
+    Only one value and one label a pixel are kept, and at most `_LOGITS_AT_ONCE` upsampled logits beside them. Of
+    equal values the one added first wins, as in an argmax over all of them.
+    """
+
+    def __init__(self, size: tuple[int, int], device: torch.device, gate: Tensor | None = None) -> None:
+        """`size` is `(H, W)`; with `gate`, int64 `[H, W]`, a class takes part only where the gate is its owner."""
+        self.labels = torch.full(size, BACKGROUND, device=device)
+        """int64 `[H, W]`: the best so far; background where nothing took part."""
+        self._best = torch.full(size, -torch.inf, device=device)
+        self._gate = gate
+
+    def add(self, logits: Tensor, labels: Tensor, owners: Tensor | None = None) -> None:
+        """Logits `[K, h, w]` of any float type, their labels and, with a gate, their owners, both int64 `[K]`."""
+        height, width = self.labels.shape
+        step = max(1, _LOGITS_AT_ONCE // (height * width))
+        for start in range(0, len(logits), step):
+            part = slice(start, start + step)
+            some = upsample(logits[part], (height, width))  # [k, H, W]
+            if self._gate is not None and owners is not None:
+                some.masked_fill_(owners[part, None, None] != self._gate, -torch.inf)
+            value, position = some.max(dim=0)
+            self.labels = torch.where(value > self._best, labels[part][position], self.labels)
+            self._best = torch.maximum(self._best, value)
+
+    def maps(self, class_to_object: Tensor) -> LabelMaps:
+        """The outcome for classes with objects int64 `[N_c]`; label `N_c` is background."""
+        labels = self.labels.masked_fill(self.labels == len(class_to_object), BACKGROUND)
+        owners = F.pad(class_to_object, (0, 1), value=BACKGROUND)  # label -1 reads the last entry
+        return LabelMaps(labels, owners[labels], self._best.sigmoid())
 
 
 def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Logits `[K, h, w]` of any float type to float32 `[K, H, W]`, bilinearly."""
     return F.interpolate(logits[None].float(), size=size, mode="bilinear", align_corners=False)[0]
-
-
-def _best(
-    logits: Tensor, size: tuple[int, int], owners: Tensor | None = None, winners: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Channel and logit, both `[H, W]`, of the greatest upsampled value of logits `[K, h, w]`.
-
-    With `winners` `[H, W]` and `owners` `[K]`, a channel takes part only where its owner has won.
-    """
-    step = max(1, _LOGITS_AT_ONCE // (size[0] * size[1]))
-    best = torch.full(size, -torch.inf, device=logits.device)
-    channel = torch.zeros(size, dtype=torch.long, device=logits.device)
-    for start in range(0, len(logits), step):
-        some = upsample(logits[start : start + step], size)  # [k, H, W]
-        if owners is not None and winners is not None:
-            some.masked_fill_(owners[start : start + step, None, None] != winners, -torch.inf)
-        value, position = some.max(dim=0)
-        # Of equal values the first channel wins, as in an argmax over all of them.
-        channel = torch.where(value > best, position + start, channel)
-        best = torch.maximum(best, value)
-    return channel, best
-
-
-def _label_maps(labels: Tensor, best: Tensor, class_to_object: Tensor) -> LabelMaps:
-    with_background = torch.cat([class_to_object, class_to_object.new_tensor([BACKGROUND])])
-    return LabelMaps(labels, with_background[labels], best.sigmoid())  # label -1 reads the last entry

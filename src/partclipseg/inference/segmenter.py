@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
@@ -17,14 +20,30 @@ from torch import Tensor
 from partclipseg.data.augment import resize_photo
 from partclipseg.data.photo import MAX_PIXELS, PhotoError, read_photo
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.inference.label_maps import LabelMaps, oracle_obj, pred_all
+from partclipseg.inference.label_maps import LabelMaps
+from partclipseg.inference.pruned import pruned_maps
 from partclipseg.inference.result import PartResult
 from partclipseg.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
 
+_READERS = min(16, os.cpu_count() or 1)
+"""Threads that decode and resize photos; Pillow lets them run beside each other and beside the model."""
+
+_PROMPTS_AT_ONCE = 512
+"""Prompts that go through the text tower together: what bounds the memory for long vocabularies."""
+
 BUILT_IN = "partshapes"
 """Name of the built-in model, where no directory has it; it knows PartShapes, the rendered benchmark, only."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Photo:
+    name: str
+    pixels: np.ndarray
+    """uint8 `[H, W, 3]`, as it was read."""
+    resized: np.ndarray
+    """uint8 `[h, w, 3]`, as the model takes it."""
 
 
 class PartSegmenter:
@@ -44,6 +63,7 @@ class PartSegmenter:
         self.tokenizer = tokenizer
         self.vocabulary = vocabulary
         self._embeddings: dict[str, Tensor] = {}
+        self._mean_std: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def from_pretrained(
@@ -106,11 +126,12 @@ class PartSegmenter:
         words = self._vocabulary(vocabulary)
         present = _object_indices(words, objects)
         if not isinstance(photos, list | tuple):
-            return self._segment([(_name(photos), read_photo(photos, max_pixels))], words, present)[0]
+            return self._segment([self._read(photos, max_pixels)], words, present)[0]
         results: list[PartResult] = []
-        for chunk in _chunks(photos, batch_size):
-            read = [(_name(photo), read_photo(photo, max_pixels)) for photo in chunk]
-            results += self._segment(read, words, present)
+        for _, result in self._stream(_chunks(photos, batch_size), words, present, max_pixels):
+            if isinstance(result, PhotoError):
+                raise result
+            results.append(result)
         return results
 
     def segment_many(
@@ -122,7 +143,9 @@ class PartSegmenter:
         batch_size: int = 8,
         max_pixels: int = MAX_PIXELS,
     ) -> Iterator[tuple[Any, PartResult | PhotoError]]:
-        """Segment a stream of photos, holding one batch at a time; an unreadable one does not stop the others.
+        """Segment a stream of photos; an unreadable one does not stop the others.
+
+        Threads read the next batch of photos while the model works on one; no more are held.
 
         Yields each of `paths` in order with its result, or with the error that says why there is none. Arguments
         as for a call; wrong words or options raise `UsageError` at the call itself.
@@ -134,17 +157,26 @@ class PartSegmenter:
     def _stream(
         self, chunks: Iterator[list[Any]], words: Vocabulary, present: list[int] | None, max_pixels: int
     ) -> Iterator[tuple[Any, PartResult | PhotoError]]:
-        for chunk in chunks:
-            good: list[tuple[str, np.ndarray]] = []
-            errors: dict[int, PhotoError] = {}
-            for position, path in enumerate(chunk):
-                try:
-                    good.append((_name(path), read_photo(path, max_pixels)))
-                except PhotoError as error:
-                    errors[position] = error
-            results = iter(self._segment(good, words, present) if good else [])
-            for position, path in enumerate(chunk):
-                yield path, errors[position] if position in errors else next(results)
+        def read(path: Any) -> _Photo | PhotoError:
+            try:
+                return self._read(path, max_pixels)
+            except PhotoError as error:
+                return error
+
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="photos") as pool:
+            try:
+                for chunk in _ahead(([(path, pool.submit(read, path)) for path in chunk] for chunk in chunks), 1):
+                    answers = [(path, future.result()) for path, future in chunk]
+                    good = [answer for _, answer in answers if isinstance(answer, _Photo)]
+                    results = iter(self._segment(good, words, present) if good else [])
+                    for path, answer in answers:
+                        yield path, next(results) if isinstance(answer, _Photo) else answer
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _read(self, source: Any, max_pixels: int) -> _Photo:
+        photo = read_photo(source, max_pixels)
+        return _Photo(_name(source), photo, resize_photo(photo, self.model.config.image_shape))
 
     def _vocabulary(self, words: Any) -> Vocabulary:
         if words is not None:
@@ -154,23 +186,40 @@ class PartSegmenter:
         return self.vocabulary
 
     def _segment(
-        self, photos: Sequence[tuple[str, np.ndarray]], vocabulary: Vocabulary, present: list[int] | None
+        self, photos: Sequence[_Photo], vocabulary: Vocabulary, present: list[int] | None
     ) -> list[PartResult]:
-        """One batch of named photos, uint8 `[H, W, 3]`."""
-        sizes = [(photo.shape[0], photo.shape[1]) for _, photo in photos]
-        with torch.inference_mode():
-            output = self.outputs([photo for _, photo in photos], vocabulary)
-            if present is None:
-                maps = pred_all(output, sizes, vocabulary.class_to_object)
-            else:
-                maps = oracle_obj(output, sizes, vocabulary.class_to_object, [present] * len(photos))
-        return [_result(m, vocabulary, photo, name) for m, (name, photo) in zip(maps, photos, strict=True)]
+        """One batch of photos that have been read."""
+        maps = self.label_maps(
+            self.pixel_values([photo.resized for photo in photos]),
+            vocabulary,
+            [(photo.pixels.shape[0], photo.pixels.shape[1]) for photo in photos],
+            None if present is None else [present] * len(photos),
+        )
+        arrays = _to_host([(m.label_map.int(), m.object_map.int(), m.scores) for m in maps])
+        return [
+            PartResult.from_maps(labels, objects, scores, vocabulary, photo.pixels, photo.name)
+            for (labels, objects, scores), photo in zip(arrays, photos, strict=True)
+        ]
 
     # -- the model's own inputs and outputs -------------------------------------------------------------------
 
+    def label_maps(
+        self,
+        pixel_values: Tensor,
+        vocabulary: Vocabulary,
+        sizes: Sequence[tuple[int, int]],
+        present_objects: Sequence[Sequence[int]] | None = None,
+    ) -> list[LabelMaps]:
+        """Label maps at `sizes` (H, W) of `pixel_values`, from what `pruned_maps` decodes; see there."""
+        embeddings = self.text_embeddings(self.model.prompts(vocabulary))
+        return pruned_maps(self.model, pixel_values, embeddings, vocabulary, sizes, present_objects)
+
     @torch.inference_mode()
     def outputs(self, photos: Sequence[np.ndarray], vocabulary: Vocabulary) -> Any:
-        """`PartCLIPSegOutput` of photos, uint8 `[H, W, 3]` RGB of any sizes, in one batch."""
+        """`PartCLIPSegOutput` of photos, uint8 `[H, W, 3]` RGB of any sizes, in one batch: every class decoded.
+
+        For maps of probabilities; label maps alone are cheaper by `label_maps`.
+        """
         return self.model(
             self.pixel_values(photos),
             text_embeddings=self.text_embeddings(self.model.prompts(vocabulary)),
@@ -181,11 +230,23 @@ class PartSegmenter:
 
     def pixel_values(self, photos: Sequence[np.ndarray]) -> Tensor:
         """Photos, uint8 `[H, W, 3]`, as the model takes them: `[B, 3, h, w]` of its dtype, on its device."""
-        config = self.model.config
-        resized = torch.from_numpy(np.stack([resize_photo(photo, config.image_shape) for photo in photos]))
-        mean, std = (torch.tensor(x, device=self.device) for x in (config.image_mean, config.image_std))
-        values = (resized.to(self.device) / 255 - mean) / std  # [B, h, w, 3]
+        shape = self.model.config.image_shape
+        resized = torch.from_numpy(np.stack([resize_photo(photo, shape) for photo in photos]))
+        if self.device.type == "cuda":
+            resized = resized.pin_memory()
+        mean, std = self._normalisation()
+        values = (resized.to(self.device, non_blocking=True) / 255 - mean) / std  # [B, h, w, 3]
         return values.permute(0, 3, 1, 2).contiguous().to(self.model.dtype)
+
+    def _normalisation(self) -> tuple[Tensor, Tensor]:
+        # Kept: to make a tensor of numbers on a GPU is to wait for it.
+        if self._mean_std is None or self._mean_std[0].device != self.device:
+            config = self.model.config
+            self._mean_std = (
+                torch.tensor(config.image_mean, device=self.device),
+                torch.tensor(config.image_std, device=self.device),
+            )
+        return self._mean_std
 
     @torch.inference_mode()
     def text_embeddings(self, prompts: Sequence[str]) -> Tensor:
@@ -200,10 +261,10 @@ class PartSegmenter:
                 if length > longest:
                     raise UsageError(f"{prompt!r} is {length} tokens long, more than {longest}: use a shorter word")
             self._warn_of_unknown(new, tokens["input_ids"])
-            embeddings = self.model.encode_text(
-                tokens["input_ids"].to(self.device), tokens["attention_mask"].to(self.device)
-            )
-            self._embeddings.update(zip(new, embeddings, strict=True))
+            for start in range(0, len(new), _PROMPTS_AT_ONCE):
+                rows = slice(start, start + _PROMPTS_AT_ONCE)
+                ids, mask = (tokens[name][rows].to(self.device) for name in ("input_ids", "attention_mask"))
+                self._embeddings.update(zip(new[rows], self.model.encode_text(ids, mask), strict=True))
         return torch.stack([self._embeddings[prompt] for prompt in prompts])
 
     def _warn_of_unknown(self, prompts: Sequence[str], input_ids: Tensor) -> None:
@@ -265,9 +326,16 @@ def _object_indices(vocabulary: Vocabulary, objects: Iterable[str] | None) -> li
     return indices
 
 
-def _result(maps: LabelMaps, vocabulary: Vocabulary, photo: np.ndarray, name: str) -> PartResult:
-    labels, objects, scores = (tensor.cpu().numpy() for tensor in maps)
-    return PartResult.from_maps(labels, objects, scores, vocabulary, photo, name)
+def _to_host(tensors: Sequence[tuple[Tensor, ...]]) -> list[tuple[np.ndarray, ...]]:
+    """All of them as arrays, after one wait for their device."""
+    if not tensors[0][0].is_cuda:
+        return [tuple(tensor.cpu().numpy() for tensor in group) for group in tensors]
+    copies = [
+        tuple(torch.empty_like(t, device="cpu", pin_memory=True).copy_(t, non_blocking=True) for t in group)
+        for group in tensors
+    ]
+    torch.cuda.current_stream(tensors[0][0].device).synchronize()
+    return [tuple(tensor.numpy() for tensor in group) for group in copies]
 
 
 def _name(photo: Any) -> str:
@@ -280,6 +348,16 @@ def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
     if size < 1:
         raise UsageError(f"the batch size must be at least 1, not {size}")
     return _batched(iter(items), size)
+
+
+def _ahead(items: Iterator[Any], count: int) -> Iterator[Any]:
+    """The same items, each drawn while the one `count` places before it is still in use."""
+    waiting: deque[Any] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > count:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def _batched(items: Iterator[Any], size: int) -> Iterator[list[Any]]:

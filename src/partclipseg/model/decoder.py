@@ -53,7 +53,7 @@ class DecoderLayer(nn.Module):
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # 3 x [M, heads, T, C/heads]
         mixed = F.scaled_dot_product_attention(q, k, v)
         x = self.norm1(x + self.project(mixed.transpose(1, 2).flatten(2)))  # [M, T, C]
-        x = self.norm2(x + self.contract(F.relu(self.expand(x))))
+        x = self.norm2(x + self.contract(F.relu(self.expand(x), inplace=True)))
         if attention_rows is None:
             return x, None
         scale = q.shape[-1] ** -0.5

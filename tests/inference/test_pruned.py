@@ -1,0 +1,250 @@
+"""Pruned decoding against full decoding, at every pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from partclipseg.inference import pruned
+from partclipseg.inference.label_maps import LabelMaps, oracle_obj, pred_all, upsample
+from partclipseg.inference.pruned import pruned_maps
+from partclipseg.model.clipseg import CLIPSegBaseline
+from partclipseg.model.config import PartCLIPSegConfig
+from partclipseg.model.decoder import ConditionDecoder, PartDecoder
+from partclipseg.model.partclipseg import PartCLIPSegModel
+from partclipseg.vocabulary import Vocabulary
+
+Model = PartCLIPSegModel | CLIPSegBaseline
+
+TIE = 1e-5
+"""Logits of these sizes (a few units) come out of matrix products of other shapes with differences of some 1e-6:
+where the two best are closer than this, either may win."""
+
+
+@pytest.fixture(scope="module")
+def models(model_directory) -> dict[str, Model]:
+    config = PartCLIPSegConfig.from_pretrained(model_directory).to_dict()
+    torch.manual_seed(0)
+    made: dict[str, Model] = {}
+    for name, kind, changes in (
+        ("intended", PartCLIPSegModel, {}),
+        ("reference lookup", PartCLIPSegModel, {"reference_object_lookup": True}),
+        ("late condition", PartCLIPSegModel, {"conditional_layer": 1, "use_complex_transposed_convolution": False}),
+        ("baseline", CLIPSegBaseline, {}),
+    ):
+        model = kind(kind.config_class(**{**config, **changes})).eval()
+        with torch.no_grad():
+            # In random heads every fine pixel has weights of its own, and every object wins somewhere in every
+            # patch. Shared, and stronger, some objects win and others do not, other ones in every photo.
+            for layer in model.decoder.modules():
+                if isinstance(layer, torch.nn.ConvTranspose2d):
+                    layer.weight.copy_(5 * layer.weight.mean((2, 3), keepdim=True).expand_as(layer.weight))
+        made[name] = model
+    return made
+
+
+def random_vocabulary(generator: np.random.Generator, num_objects: int, num_parts: int) -> Vocabulary:
+    pairs = [
+        (f"object{o}", f"part{p}")
+        for o in range(num_objects)
+        for p in generator.choice(num_parts, generator.integers(1, num_parts + 1), replace=False)
+    ]
+    generator.shuffle(pairs)
+    return Vocabulary.from_names([tuple(map(str, pair)) for pair in pairs])
+
+
+def full_maps(
+    model: Any, pixels: Tensor, words: Tensor, vocabulary: Vocabulary, sizes: Any, present: Any = None
+) -> tuple[list[LabelMaps], Any]:
+    with torch.inference_mode():
+        output = model(
+            pixels,
+            text_embeddings=words,
+            class_to_part=torch.from_numpy(vocabulary.class_to_part),
+            class_to_object=torch.from_numpy(vocabulary.class_to_object),
+            num_parts=len(vocabulary.parts),
+        )
+        if present is None:
+            return pred_all(output, sizes, vocabulary.class_to_object), output
+        return oracle_obj(output, sizes, vocabulary.class_to_object, present), output
+
+
+def is_tied(values: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Whether two labels, int64 `[H, W]`, have all but equal values of `[K, H, W]`; label -1 is the last one."""
+    first, second = (labels.remainder(len(values))[None] for labels in (first, second))
+    return (values.gather(0, first) - values.gather(0, second)).abs()[0] < TIE
+
+
+def assert_equal(actual: Sequence[LabelMaps], expected: Sequence[LabelMaps], output: Any, sizes: Any) -> None:
+    for index, (ours, theirs, size) in enumerate(zip(actual, expected, sizes, strict=True)):
+        assert ours.label_map.shape == size
+        differs = ours.label_map != theirs.label_map
+        tied = is_tied(upsample(output.object_part_logits[index], size), ours.label_map, theirs.label_map)
+        if output.object_logits is not None:
+            objects = upsample(output.object_logits[index], size)
+            other_object = ours.object_map != theirs.object_map
+            tied = torch.where(other_object, is_tied(objects, ours.object_map, theirs.object_map), tied)
+        assert not (differs & ~tied).any()
+        assert differs.float().mean() < 0.01, "ties are rare"
+        assert torch.equal(ours.object_map[~differs], theirs.object_map[~differs])
+        torch.testing.assert_close(ours.scores[~differs], theirs.scores[~differs], atol=TIE, rtol=0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    name=st.sampled_from(["intended", "reference lookup", "late condition", "baseline"]),
+    seed=st.integers(0, 10_000),
+    counts=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    sizes=st.lists(st.tuples(st.integers(1, 70), st.integers(1, 70)), min_size=1, max_size=4),
+    oracle=st.booleans(),
+    rows_at_once=st.sampled_from([1, 3, 1000]),
+)
+def test_pruned_equals_full(models, name, seed, counts, sizes, oracle, rows_at_once):
+    generator, model = np.random.default_rng(seed), models[name]
+    torch.manual_seed(seed)
+    vocabulary = random_vocabulary(generator, *counts)
+    pixels = torch.randn(len(sizes), 3, *generator.choice([16, 32, 48], 2))
+    words = 3 * torch.randn(len(model.prompts(vocabulary)), model.config.projection_dim)
+    present = None
+    if oracle:
+        number = len(vocabulary.objects)
+        present = [np.flatnonzero(generator.random(number) < 0.5).tolist() for _ in sizes]  # none at all among them
+    expected, output = full_maps(model, pixels, words, vocabulary, sizes, present)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(pruned.ROWS_AT_ONCE, "cpu", rows_at_once)
+        actual = pruned_maps(model, pixels, words, vocabulary, sizes, present)
+    assert_equal(actual, expected, output, sizes)
+
+
+def test_many_classes_win_in_these_tests(models):
+    """Otherwise the property above would compare background with background."""
+    model, vocabulary = models["intended"], random_vocabulary(np.random.default_rng(0), 6, 6)
+    words = 3 * torch.randn(len(model.prompts(vocabulary)), model.config.projection_dim)
+    maps = pruned_maps(model, torch.randn(4, 3, 48, 48), words, vocabulary, [(50, 60)] * 4)
+    winners = [set(m.object_map.unique().tolist()) for m in maps]
+    assert len(set.union(*winners)) >= 3
+    assert len({frozenset(w) for w in winners}) > 1, "the photos have other winners"
+    assert len(set().union(*(m.label_map.unique().tolist() for m in maps))) >= 5
+
+
+def test_pruned_equals_full_on_the_golden_photos(golden):
+    model, inputs = golden.model().eval(), golden.inputs("test")
+    vocabulary = golden.vocabulary("test")
+    with torch.inference_mode():
+        words = model.encode_text(inputs["input_ids"], inputs["attention_mask"])
+    sizes = [tuple(golden.meta["photo_size"])]
+    (maps,) = pruned_maps(model, inputs["pixel_values"], words, vocabulary, sizes)
+    expected = golden.tensors["test.pred_all_scores"].argmax(0)
+    expected[expected == len(vocabulary)] = -1
+    assert torch.equal(maps.label_map, expected)
+    present = [list(range(0, len(vocabulary.objects), 2))]
+    full, output = full_maps(model, inputs["pixel_values"], words, vocabulary, sizes, present)
+    assert_equal(pruned_maps(model, inputs["pixel_values"], words, vocabulary, sizes, present), full, output, sizes)
+
+
+def test_pruned_equals_full_on_rendered_scenes(models):
+    from partclipseg.data.augment import resize_photo
+    from partclipseg.shapes.renderer import render_scene
+
+    model = models["intended"]
+    vocabulary = random_vocabulary(np.random.default_rng(1), 6, 5)
+    words = 3 * torch.randn(len(model.prompts(vocabulary)), model.config.projection_dim)
+    photos = [np.asarray(render_scene("val", index, size=64 + 16 * index).image) for index in range(3)]
+    resized = np.stack([resize_photo(photo, (64, 64)) for photo in photos])
+    pixels = torch.from_numpy(resized).permute(0, 3, 1, 2) / 128.0 - 1
+    sizes = [photo.shape[:2] for photo in photos]
+    expected, output = full_maps(model, pixels, words, vocabulary, sizes)
+    assert_equal(pruned_maps(model, pixels, words, vocabulary, sizes), expected, output, sizes)
+
+
+# -- what is decoded ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def decoded(monkeypatch) -> dict[str, int]:
+    """Counts of (photo, condition) and (photo, class) rows that go through the decoder."""
+    counts = {"conditions": 0, "classes": 0}
+    decode, pair_logits = ConditionDecoder.decode, PartDecoder.pair_logits
+
+    def counting_decode(self, reduced, conditions, attention_rows=None):
+        features, attention = decode(self, reduced, conditions, attention_rows)
+        counts["conditions"] += features.shape[0] * features.shape[1]
+        return features, attention
+
+    def counting_pairs(self, halves, words, part_rows, object_rows, grid):
+        counts["classes"] += len(part_rows)
+        return pair_logits(self, halves, words, part_rows, object_rows, grid)
+
+    monkeypatch.setattr(ConditionDecoder, "decode", counting_decode)
+    monkeypatch.setattr(PartDecoder, "pair_logits", counting_pairs)
+    return counts
+
+
+WORDS = Vocabulary.from_dict({"bus": ["door", "wheel"], "dog": ["ear", "head", "tail"]})  # 5 parts, 2 objects
+
+
+def forced(monkeypatch, winners: list[list[int]]) -> None:
+    """Let the listed objects win in each photo; 2 is the background of `WORDS`."""
+    monkeypatch.setattr(pruned._Batch, "winners", lambda self, maps, count: pruned._table(winners, count))
+
+
+def test_only_classes_of_winners_are_decoded(models, monkeypatch, decoded):
+    forced(monkeypatch, [[2], [0, 2], [0, 1]])
+    pruned_maps(models["intended"], torch.randn(3, 3, 32, 32), torch.randn(7, 24), WORDS, [(20, 20)] * 3)
+    assert decoded["conditions"] == 3 * 3 + 0 + 2 + 5  # objects and background everywhere, then the winners' parts
+    assert decoded["classes"] == 1 + 3 + 5  # background's own map where it won
+
+
+def test_a_photo_of_background_alone_decodes_no_class(models, monkeypatch, decoded):
+    model = models["intended"]
+    logits = type(model.decoder).logits
+
+    def background_wins(self, features, grid):
+        result = logits(self, features, grid)
+        result[:, -1] += 1e6
+        return result
+
+    monkeypatch.setattr(type(model.decoder), "logits", background_wins)
+    monkeypatch.setitem(pruned.ROWS_AT_ONCE, "cpu", 100)  # all objects at once, so that the last is background
+    (maps,) = pruned_maps(model, torch.randn(1, 3, 32, 32), torch.randn(7, 24), WORDS, [(20, 20)])
+    assert (maps.label_map == -1).all()
+    assert decoded == {"conditions": 3, "classes": 1}  # background's own, which gives its score
+
+
+def test_known_objects_alone_are_decoded(models, decoded):
+    arguments = (torch.randn(2, 3, 32, 32), torch.randn(7, 24), WORDS, [(20, 20)] * 2)
+    pruned_maps(models["intended"], *arguments, present_objects=[[0], []])
+    assert decoded == {"conditions": 3, "classes": 2}
+
+
+def test_the_baseline_decodes_the_classes_of_known_objects(models, decoded):
+    arguments = (torch.randn(2, 3, 32, 32), torch.randn(5, 24), WORDS, [(20, 20)] * 2)
+    pruned_maps(models["baseline"], *arguments, present_objects=[[0], [0, 1]])
+    assert decoded["conditions"] == 2 + 5
+    pruned_maps(models["baseline"], *arguments)
+    assert decoded["conditions"] == 2 + 5 + 2 * 6
+
+
+def test_memory_does_not_grow_with_the_classes(models):
+    """The widest tensor that is upsampled stays within a few rows, however many classes win."""
+    vocabulary = Vocabulary.from_dict({f"object{o}": [f"part{p}" for p in range(20)] for o in range(20)})
+    model, widest = models["intended"], 0
+    words = torch.randn(len(model.prompts(vocabulary)), 24)
+    add = pruned.Contest.add
+
+    def watching(self, logits, labels, owners=None):
+        nonlocal widest
+        widest = max(widest, len(logits))
+        add(self, logits, labels, owners)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pruned.Contest, "add", watching)
+        pruned_maps(model, torch.randn(2, 3, 32, 32), words, vocabulary, [(30, 30)] * 2, [[*range(20)]] * 2)
+    assert widest <= pruned.ROWS_AT_ONCE["cpu"]

@@ -59,7 +59,7 @@ def draw_overlay(
     target = long_side or int(np.clip(max(height, width), *SIDE_RANGE))
     scale = target / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    labels = resize_labels(label_map, size[::-1])
+    labels = resize_labels(label_map, (size[1], size[0]))
     painted = _paint(_resize_photo(photo, size), labels, colours, opacity)
     return painted if legend is None else _with_legend(painted, legend)
 

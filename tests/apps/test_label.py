@@ -1,0 +1,496 @@
+"""Bulk labelling: every format read back by a parser that is not ours, runs that are killed, photos that are bad."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from partclipseg.apps import bulk
+from partclipseg.apps.bulk import BulkJob, Labeller, Manifest, Photo
+from partclipseg.apps.bulk_engines import run_processes
+from partclipseg.apps.cli import main
+from partclipseg.errors import PartCLIPSegError
+from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.shapes.renderer import render_scene
+from partclipseg.vocabulary import Vocabulary
+
+WORDS = "dog: ear, tail, leg; bus: wheel; bird: wing, leg"
+FORMATS = ("coco", "yolo", "labelme", "png", "jsonl", "label-studio")
+
+
+@pytest.fixture(scope="module")
+def model(model_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model whose logits are smooth, as a trained one's are: all pixels of a token share their weights."""
+    from partclipseg.model.partclipseg import PartCLIPSegModel
+
+    directory = tmp_path_factory.mktemp("smooth") / "model"
+    shutil.copytree(model_directory, directory)
+    network = PartCLIPSegModel.from_pretrained(directory)
+    with torch.no_grad():
+        for head in (network.decoder.upsample, network.decoder.class_upsample):
+            for layer in (head[2], head[4]):
+                layer.weight.copy_(layer.weight.mean((2, 3), keepdim=True).expand_as(layer.weight))
+    network.save_pretrained(directory)
+    return directory
+
+
+def make_photos(folder: Path, count: int) -> None:
+    for index in range(count):
+        path = folder / f"scenes/{index % 3}/{index:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(render_scene("test", index, 128).image).save(path)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eleven scenes in folders, two photos that differ in their suffix only, and two that cannot be read."""
+    folder = tmp_path_factory.mktemp("photos")
+    make_photos(folder, 11)
+    first = folder / "scenes/0/000.png"
+    Image.open(first).resize((90, 60)).save(folder / "twin.jpg")
+    Image.open(first).resize((60, 90)).save(folder / "twin.png")
+    (folder / "no photo.jpg").write_text("not a photo")
+    (folder / "cut.png").write_bytes(first.read_bytes()[:900])
+    return folder
+
+
+def arguments(photos: Path, output: Path, model: Path, *more: str) -> list[str]:
+    options = ["--vocabulary", WORDS, "--model", str(model), "--batch-size", "4", "--formats", *FORMATS]
+    return ["label", str(photos), "--output", str(output), *options, "--workers", "1", *more]
+
+
+@pytest.fixture(scope="module")
+def labelled(photos: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("labels") / "out"
+    assert main(arguments(photos, output, model)) == 1  # two photos are bad
+    return output
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.is_relative_to(folder / "yolo/images")
+    }
+
+
+def records(output: Path) -> list[dict]:
+    return [json.loads(line) for line in (output / "manifest.jsonl").read_text().splitlines()]
+
+
+def index_map(output: Path, stem: str) -> np.ndarray:
+    labels = np.asarray(Image.open(output / f"labels/{stem}.png")).astype(int)
+    return np.where(labels == 255, -1, labels)
+
+
+def rasterise(polygons: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    """Pixels whose centre lies inside by the even-odd rule: one crossing test for each edge, nothing of the writer."""
+    y, x = np.mgrid[: size[0], : size[1]] + 0.5
+    inside = np.zeros(size, dtype=bool)
+    for polygon in polygons:
+        odd = np.zeros(size, dtype=bool)
+        for (x1, y1), (x2, y2) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
+            if y1 != y2:
+                crosses = (y1 > y) != (y2 > y)
+                odd ^= crosses & (x < (x2 - x1) * (y - y1) / (y2 - y1) + x1)
+        inside |= odd
+    return inside
+
+
+def assert_outlines(polygons: dict[str, list[np.ndarray]], labels: np.ndarray) -> None:
+    """Outlines follow the masks: a pixel differs only within reach of a border, and IoU is high.
+
+    Outlines may leave the border by 1 pixel, a pixel's centre is half a diagonal from its corners: a pixel farther
+    than 2 from every other label must be right. At most half of a band of 1 pixel may be wrong: with A pixels and a
+    border of P pixels, IoU is at least 1 - P / A or so; nine tenths for anything as compact as these segments.
+    """
+    names = Vocabulary.load(WORDS).names
+    padded = np.pad(labels, 2, mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (5, 5))
+    interior = (windows == labels[:, :, None, None]).all((2, 3))
+    checked = 0
+    for index, name in enumerate(names):
+        mask = labels == index
+        drawn = rasterise(polygons.get(name, []), labels.shape)
+        assert (mask == drawn)[interior].all(), name
+        if (mask & interior).sum() > 0.5 * mask.sum() > 0:  # compact
+            assert (mask & drawn).sum() / (mask | drawn).sum() > 0.9, name
+            checked += 1
+    assert checked, "no segment was compact enough for the test to mean anything"
+
+
+# -- what is written ------------------------------------------------------------------------------------------
+
+
+def test_manifest_has_a_line_for_every_photo_in_order(labelled, photos):
+    lines = records(labelled)
+    assert [line["photo"] for line in lines] == sorted(line["photo"] for line in lines)
+    assert {line["photo"]: line.get("error", "")[:21] for line in lines if line["status"] == "failed"} == {
+        "cut.png": "truncated or damaged ",
+        "no photo.jpg": "not a photo in a know",
+    }
+    done = [line for line in lines if line["status"] == "done"]
+    assert len(done) == 13
+    assert all(str(photos) not in json.dumps(line) for line in lines), "paths are relative to the folder"
+
+
+def test_photos_of_one_stem_do_not_overwrite_each_other(labelled):
+    assert index_map(labelled, "twin.jpg").shape == (60, 90)
+    assert index_map(labelled, "twin.png").shape == (90, 60)
+
+
+def test_coco_loads_in_pycocotools(labelled):
+    from pycocotools.coco import COCO
+
+    coco = COCO(labelled / "annotations.coco.json")
+    assert len(coco.getImgIds()) == 13
+    assert [c["name"] for c in coco.loadCats(coco.getCatIds())] == list(Vocabulary.load(WORDS).names)
+    for image in coco.loadImgs(coco.getImgIds()):
+        labels = np.full((image["height"], image["width"]), -1)
+        for annotation in coco.loadAnns(coco.getAnnIds(image["id"])):
+            mask = coco.annToMask(annotation).astype(bool)
+            assert annotation["area"] == mask.sum()
+            labels[mask] = annotation["category_id"] - 1
+        stem = image["file_name"] if "twin" in image["file_name"] else image["file_name"].removesuffix(".png")
+        assert (labels == index_map(labelled, stem)).all()
+    assert len(coco.anns) > 13
+
+
+def test_yolo_is_read_back(labelled, photos):
+    data = yaml.safe_load((labelled / "yolo/data.yaml").read_text())
+    assert data["names"] == dict(enumerate(Vocabulary.load(WORDS).names))
+    for image in sorted((labelled / "yolo" / data["train"]).glob("scenes/*/*.png")):
+        # How YOLO finds the labels of an image.
+        text = Path(str(image).replace("/images/", "/labels/")).with_suffix(".txt").read_text()
+        height, width = np.asarray(Image.open(image)).shape[:2]
+        polygons: dict[str, list[np.ndarray]] = {}
+        for line in text.splitlines():
+            index, *numbers = line.split()
+            points = np.array(numbers, dtype=float).reshape(-1, 2)
+            assert points.min() >= 0
+            assert points.max() <= 1
+            polygons.setdefault(data["names"][int(index)], []).append(points * [width, height])
+        assert_outlines(polygons, index_map(labelled, str(image.relative_to(labelled / "yolo/images").with_suffix(""))))
+
+
+def test_labelme_is_read_back(labelled, photos):
+    for path in sorted((labelled / "labelme/scenes").rglob("*.json")):
+        document = json.loads(path.read_text())
+        # labelme and X-AnyLabeling look for the photo from the file's own folder.
+        photo = path.parent / document["imagePath"]
+        assert Image.open(photo).size == (document["imageWidth"], document["imageHeight"])
+        polygons: dict[str, list[np.ndarray]] = {}
+        for shape in document["shapes"]:
+            assert shape["shape_type"] == "polygon"
+            polygons.setdefault(shape["label"], []).append(np.array(shape["points"]))
+        assert_outlines(polygons, index_map(labelled, str(path.relative_to(labelled / "labelme").with_suffix(""))))
+
+
+def test_label_studio_is_read_back(labelled):
+    import xml.etree.ElementTree as ElementTree
+
+    interface = ElementTree.parse(labelled / "label_studio.xml").getroot()
+    (labels,) = interface.findall("PolygonLabels")
+    (image,) = interface.findall("Image")
+    tasks = json.loads((labelled / "label_studio.json").read_text())
+    assert len(tasks) == 13
+    assert image.get("value") == "$image"
+    known = {label.get("value") for label in labels}
+    for task in tasks:
+        path = task["data"]["image"].removeprefix("/data/local-files/?d=")
+        polygons: dict[str, list[np.ndarray]] = {}
+        for region in task["predictions"][0]["result"]:
+            assert (region["from_name"], region["to_name"]) == (labels.get("name"), image.get("name"))
+            (name,) = region["value"]["polygonlabels"]
+            assert name in known
+            scale = np.array([region["original_width"], region["original_height"]]) / 100
+            polygons.setdefault(name, []).append(np.array(region["value"]["points"]) * scale)
+        if path.startswith("scenes"):
+            assert_outlines(polygons, index_map(labelled, path.removesuffix(".png")))
+
+
+def test_jsonl_has_the_done_photos(labelled):
+    lines = [json.loads(line) for line in (labelled / "labels.jsonl").read_text().splitlines()]
+    assert [line["photo"] for line in lines] == [r["photo"] for r in records(labelled) if r["status"] == "done"]
+    assert all("status" not in line for line in lines)
+
+
+def test_labels_are_those_of_the_segmenter(labelled, photos, model):
+    result = PartSegmenter.from_pretrained(model, "cpu")(photos / "scenes/1/004.png", WORDS)
+    # Alone in its batch, so that sums come out differently in the last digits: ties may fall the other way.
+    assert (index_map(labelled, "scenes/1/004") == result.label_map).mean() > 0.999
+
+
+def test_report_is_self_contained(labelled):
+    page = (labelled / "report.html").read_text()
+    assert "13" in page
+    assert "no photo.jpg" in page
+    assert page.count("data:image/jpeg;base64,") == 13
+    assert "http" not in page.replace("http-equiv", "")
+
+
+# -- going on -------------------------------------------------------------------------------------------------
+
+
+def test_a_second_run_does_nothing_but_try_the_failed(labelled, photos, model, tmp_path, capsys):
+    output = tmp_path / "out"
+    shutil.copytree(labelled, output, symlinks=True)
+    shutil.copytree(photos, tmp_path / "photos")
+    rest = [tmp_path / "photos", output, model]
+    options = json.loads((output / "options.json").read_text())
+    (output / "options.json").write_text(json.dumps(options | {"folder": str((tmp_path / "photos").resolve())}))
+    Image.open(photos / "twin.jpg").save(tmp_path / "photos/no photo.jpg")
+    (tmp_path / "photos/cut.png").unlink()
+    assert main(arguments(*rest)) == 0
+    # The batch of the mended photo is done again whole.
+    assert "10 of 14 photos are labelled already" in " ".join(capsys.readouterr().out.split())
+    assert len(records(output)) == 14
+    assert main(arguments(*rest)) == 0
+    assert "14 of 14 photos are labelled already" in " ".join(capsys.readouterr().out.split())
+
+
+def test_missing_files_and_torn_lines_are_made_good(labelled, photos, model, tmp_path):
+    output = tmp_path / "out"
+    shutil.copytree(labelled, output, symlinks=True)
+    (output / "labels/scenes/0/003.png").unlink()
+    (output / "labels/.half.7.tmp.png").write_text("what a killed run leaves")
+    lines = (output / "manifest.jsonl").read_bytes().splitlines(keepends=True)
+    (output / "manifest.jsonl").write_bytes(b"".join(lines[:-2]) + lines[-2][:30])
+    for name in ("annotations.coco.json", "report.html"):
+        (output / name).unlink()
+    assert main(arguments(photos, output, model)) == 1
+    assert digests(output) == digests(labelled)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (["--batch-size", "3"], "batch_size was 4, now 3"),
+        (["--vocabulary", WORDS.replace("wing, leg", "wing, beak")], "without bird's leg and with bird's beak"),
+        (["--formats", "coco"], "formats now without yolo, labelme, png, jsonl, label-studio"),
+        (["--objects", "dog"], "objects now with dog"),
+        (["--dtype", "bfloat16"], "dtype was float32, now bfloat16"),
+    ],
+)
+def test_changed_options_are_refused_by_name(labelled, photos, model, tmp_path, capsys, change, named):
+    before = digests(labelled)
+    assert main([*arguments(photos, labelled, model), *change]) == 2
+    assert named in capsys.readouterr().err
+    assert digests(labelled) == before
+
+
+def test_changed_weights_are_refused(labelled, photos, model, tmp_path, capsys):
+    other = tmp_path / "model"
+    shutil.copytree(model, other)
+    options = json.loads((labelled / "options.json").read_text())
+    bulk.check_options(labelled / "options.json", options)
+    segmenter = PartSegmenter.from_pretrained(other, "cpu")
+    assert bulk.fingerprint(segmenter.model) == options["weights"]
+    with torch.no_grad():
+        segmenter.model.background[0, 0] += 1e-3
+    with pytest.raises(PartCLIPSegError, match="weights have changed"):
+        bulk.check_options(labelled / "options.json", options | {"weights": bulk.fingerprint(segmenter.model)})
+
+
+def test_two_runs_at_once_are_refused(labelled, photos, model, capsys):
+    with bulk.locked(labelled):
+        assert main(arguments(photos, labelled, model)) == 1
+    assert "another run is writing" in capsys.readouterr().err
+
+
+# -- photos and workers that fail -----------------------------------------------------------------------------
+
+
+def test_an_output_inside_the_folder_is_not_labelled(tmp_path):
+    make_photos(tmp_path, 2)
+    (tmp_path / "out/labels").mkdir(parents=True)
+    shutil.copy(tmp_path / "scenes/0/000.png", tmp_path / "out/labels/000.png")
+    assert [p.path for p in bulk.find_all(tmp_path, tmp_path / "out")] == ["scenes/0/000.png", "scenes/1/001.png"]
+
+
+def small_job(photos: Path, output: Path, model: Path) -> BulkJob:
+    return BulkJob(photos, output, Vocabulary.load(WORDS), ("png",), str(model), batch_size=4)
+
+
+def test_the_photo_that_breaks_the_model_fails_alone(photos, model, tmp_path, monkeypatch):
+    segmenter = PartSegmenter.from_pretrained(model, "cpu")
+    whole = segmenter.pixel_values
+
+    def pixel_values(images):
+        if any((image == [255, 0, 0]).all() for image in images):
+            raise RuntimeError("out of memory")
+        return whole(images)
+
+    monkeypatch.setattr(segmenter, "pixel_values", pixel_values)
+    shutil.copytree(photos, tmp_path / "photos")
+    Image.new("RGB", (70, 50), (255, 0, 0)).save(tmp_path / "photos/red.png")
+    batch = [Photo("scenes/0/000.png", "a"), Photo("red.png", "b"), Photo("twin.png", "c")]
+    found = Labeller(small_job(tmp_path / "photos", tmp_path, model), segmenter)(batch)
+    assert [record["status"] for record in found] == ["done", "failed", "done"]
+    assert found[1]["error"] == "RuntimeError: out of memory"
+    assert sorted(path.name for path in (tmp_path / "labels").iterdir()) == ["a.png", "c.png"]
+
+
+def test_a_full_disk_stops_the_run(photos, model, tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("partclipseg.apps.bulk._write", full)
+    assert main(arguments(photos, tmp_path / "out", model)) == 1
+    assert "No space left on device): make room" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "message"),
+    [
+        (["--workers", "0"], 2, "--workers must be at least 1, not 0"),
+        (["--objects", "cat"], 2, "'cat' is not an object"),
+        (["--formats"], 2, "no format is asked for"),
+    ],
+)
+def test_wrong_calls_are_named(photos, model, tmp_path, capsys, change, code, message):
+    assert main([*arguments(photos, tmp_path / "out", model), *change]) == code
+    assert message in capsys.readouterr().err
+
+
+def test_folder_without_photos(model, tmp_path, capsys):
+    assert main(arguments(tmp_path, tmp_path / "out", model)) == 2
+    assert "no photos in this folder" in capsys.readouterr().err
+    assert main(arguments(tmp_path / "nowhere", tmp_path / "out", model)) == 2
+    assert "there is no folder" in capsys.readouterr().err
+
+
+def test_names_that_are_no_unicode(photos, model, tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    try:
+        shutil.copy(photos / "scenes/0/000.png", tmp_path / name)
+    except OSError:
+        pytest.skip("this file system takes Unicode only")
+    output = tmp_path / "out"
+    assert main(arguments(tmp_path, output, model)) == 0
+    assert records(output)[0]["photo"] == name
+    assert (output / "labels" / name).is_file()
+    assert r"caf\udce9.png" in (output / "report.html").read_text()
+
+
+# -- long runs ------------------------------------------------------------------------------------------------
+
+
+def run_command(*options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "partclipseg.apps.cli", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def lines_in(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
+    """300 scenes and the real photos."""
+    folder = tmp_path_factory.mktemp("many")
+    make_photos(folder, 300)
+    for path in (shared / "data/photos").glob("*.jpg"):
+        shutil.copy(path, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(many: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("whole") / "out"
+    process = run_command(*arguments(many, output, model, "--workers", "2"))
+    assert process.wait(280) == 0, process.communicate()[1]
+    assert len(records(output)) >= 305
+    return output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_killed_and_taken_up_again_equals_uninterrupted(many, model, uninterrupted, tmp_path, workers):
+    output = tmp_path / "out"
+    process = run_command(*arguments(many, output, model, "--workers", workers))
+    deadline = time.monotonic() + 240
+    while lines_in(output / "manifest.jsonl") < 150 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = lines_in(output / "manifest.jsonl")
+    assert 150 <= before < 300
+    assert not (output / "annotations.coco.json").exists()
+    process = run_command(*arguments(many, output, model, "--workers", workers))
+    said = process.communicate(timeout=280)[0]
+    assert process.returncode == 0
+    assert f"{before} of 305 photos are labelled already" in said
+    assert digests(output) == digests(uninterrupted)
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_takes_one_photo_with_it(photos, model, tmp_path):
+    job = small_job(photos, tmp_path, model)
+    found = bulk.find_all(photos, tmp_path / "elsewhere")
+    batches = bulk.open_batches(job, found, Manifest(tmp_path / "none"))
+    stream = run_processes(job, batches, ["cpu"], 2, 1)
+    done = next(stream)
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    if not children.exists():
+        pytest.skip("finds the workers through /proc")
+    workers = [
+        int(pid) for pid in children.read_text().split() if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
+    ]
+    os.kill(workers[0], signal.SIGKILL)
+    done += [record for part in stream for record in part]
+    assert sorted(record["photo"] for record in done) == sorted(photo.path for photo in found)
+    assert sum(record["status"] == "done" for record in done) == 13
+
+
+def ray_listeners() -> list[str]:
+    """Local addresses, as the kernel writes them, on which processes of Ray listen."""
+    sockets: dict[str, str] = {}
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A":
+                sockets[f"socket:[{fields[9]}]"] = fields[1].split(":")[0]
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if any(word in (process / "cmdline").read_text() for word in ("ray::", "raylet", "gcs_server")):
+                links = [str(path.readlink()) for path in (process / "fd").iterdir()]
+                found += [sockets[link] for link in links if link in sockets]
+        except OSError:
+            continue  # it has ended meanwhile
+    return found
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_and_listens_to_this_machine_alone(many, model, uninterrupted, tmp_path):
+    pytest.importorskip("ray")
+    output = tmp_path / "out"
+    process = run_command(*arguments(many, output, model, "--engine", "ray", "--workers", "2"))
+    addresses: set[str] = set()
+    while process.poll() is None:
+        addresses.update(ray_listeners())
+        time.sleep(0.3)
+    assert process.returncode == 0, process.communicate()[1]
+    assert digests(output) == digests(uninterrupted)
+    loopback = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+    assert addresses
+    assert addresses <= loopback

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from transformers.utils.logging import disable_progress_bar
 
+from partclipseg.apps.options import Own, OwnData, optional
 from partclipseg.errors import UsageError
 from partclipseg.training.backbone import BackboneRecipe, train_backbone
 from partclipseg.training.evaluate import HeldOutScores
@@ -48,32 +48,21 @@ class Train:
     recipe: Annotated[AnyRecipe, tyro.conf.arg(name="")]  # pyright: ignore[reportInvalidTypeForm]
     """What to train; `partclipseg train RECIPE --help` lists its settings, each of which can be changed."""
     output: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """Folder for the model, the log and the checkpoints. One that holds a stopped run of the same recipe continues
-    it."""
-    data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """The data set's folder. PartShapes needs none: its scenes are rendered, and kept in the folder if one is
-    given."""
-    vocabulary: Annotated[str | None, tyro.conf.arg(metavar="WORDS")] = None
-    """Train on these words only: a file, or text such as "dog: ear, tail". By default a benchmark's seen classes,
-    or all classes of your own data."""
-    object: Annotated[str | None, tyro.conf.arg(metavar="WORD")] = None
-    """Own data: the object that all parts belong to, where the files do not say it, such as: car."""
-    mapping: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Own data: YAML or JSON that says what each class stands for: `left_ear: dog's ear`, or `dog: [ear, tail]`."""
-    annotations: Annotated[Path | None, tyro.conf.arg(metavar="FILE.json")] = None
-    """Own data as coco: the annotation file, where it has no usual name."""
-    images: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Own data as coco: the folder of the photos, where they lie neither beside the annotation file nor in the
-    data folder."""
-    classes: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Own data as index-png: the class list, where it is not classes.txt, .yaml or .json in the data folder."""
-    workers: int | None = None
-    """Processes that read photos; by default one less than there are cores, at most 8."""
+    """Folder for the model, the log and the checkpoints.
+    One that holds a stopped run of the same recipe continues it."""
+    data: Annotated[Path | None, optional("DIR")] = None
+    """The data set's folder.
+    PartShapes needs none: its scenes are rendered, and kept in the folder if one is given."""
+    vocabulary: Annotated[str | None, optional("WORDS")] = None
+    """Train on these words only: a file, or text such as "dog: ear, tail".
+    Left out: a benchmark's seen classes, or all classes of your own data."""
+    workers: Annotated[int | None, optional("N")] = None
+    """Processes that read photos. Left out: one less than there are cores, at most 8."""
     tensorboard: bool = False
     """Write TensorBoard curves too, into the output folder."""
+    own: Own = field(default_factory=OwnData)
 
     def run(self) -> int:
-        disable_progress_bar()  # transformers' own bars would tear ours
         if isinstance(self.recipe, BackboneRecipe):
             return 0 if self._train_backbone(self.recipe, self.output) else STOPPED
         recipe: Recipe = self.recipe
@@ -118,12 +107,7 @@ class Train:
             return render_training_data(recipe, self.data)
         if self.data is None:
             raise UsageError(f"--data is missing: name the folder of {recipe.dataset}")
-        own = {
-            name: value
-            for name in ("object", "mapping", "annotations", "images", "classes")
-            if (value := getattr(self, name)) is not None
-        }
-        return open_training_data(recipe, self.data, self.vocabulary, **own)
+        return open_training_data(recipe, self.data, self.vocabulary, **self.own.given())
 
 
 class _Display(Observer):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import parse_qs, urlparse
 
 import numpy as np
 import pytest
@@ -199,7 +200,7 @@ def test_labelme_is_read_back(labelled, photos):
         assert_outlines(polygons, index_map(labelled, str(path.relative_to(labelled / "labelme").with_suffix(""))))
 
 
-def test_label_studio_is_read_back(labelled):
+def test_label_studio_is_read_back(labelled, photos):
     import xml.etree.ElementTree as ElementTree
 
     interface = ElementTree.parse(labelled / "label_studio.xml").getroot()
@@ -210,7 +211,9 @@ def test_label_studio_is_read_back(labelled):
     assert image.get("value") == "$image"
     known = {label.get("value") for label in labels}
     for task in tasks:
-        path = task["data"]["image"].removeprefix("/data/local-files/?d=")
+        (place,) = parse_qs(urlparse(task["data"]["image"]).query)["d"]  # below the document root
+        assert (photos.parent / place).is_file()
+        path = str(Path(place).relative_to(photos.name))
         polygons: dict[str, list[np.ndarray]] = {}
         for region in task["predictions"][0]["result"]:
             assert (region["from_name"], region["to_name"]) == (labels.get("name"), image.get("name"))

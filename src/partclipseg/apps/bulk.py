@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from urllib.parse import quote
 
 from PIL import Image
 
@@ -200,9 +201,10 @@ def _write(job: BulkJob, name: BulkFormat, path: Path, photo: Photo, result: Par
         document = result.to_labelme(os.path.relpath(job.folder / photo.path, path.parent))
         write_text(path, json_text(document) + "\n")
     elif name == "label-studio":
-        # How Label Studio calls files below the root of its local storage.
-        url = f"/data/local-files/?d={photo.path}"
-        write_text(path, json_text(result.to_label_studio(url)) + "\n")
+        # Label Studio serves files below its document root: the folder that the photos' folder lies in, since the
+        # photos' folder itself is what has to be connected as a storage, and must not be the root.
+        place = quote(os.fsencode(f"{job.folder.resolve().name}/{photo.path}"))
+        write_text(path, json_text(result.to_label_studio(f"/data/local-files/?d={place}")) + "\n")
 
 
 def _done(photo: Photo, result: PartResult) -> Record:

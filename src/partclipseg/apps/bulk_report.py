@@ -98,8 +98,9 @@ def _page(job: BulkJob, model: str, tally: Tally, cards: list[str], colours: np.
     ]
     tiles = "".join(f"<div><b>{value}</b><span>{text}</span></div>" for value, text in figures)
     known = f"; objects known to be there: {escape(', '.join(job.objects))}" if job.objects else ""
+    title = f"Parts in {total:,} photo{'s' * (total != 1)}"
     sections = [
-        f"<h1>Parts in {total:,} photos</h1>",
+        f"<h1>{title}</h1>",
         f"<p class=lead>{_text(str(job.folder))} · {_text(model)} · {len(job.vocabulary)} object-parts{known}</p>",
         f"<div class=tiles>{tiles}</div>",
     ]
@@ -112,7 +113,7 @@ def _page(job: BulkJob, model: str, tally: Tally, cards: list[str], colours: np.
     if cards:
         sections.append(f"<h2>Sample</h2><div class=sample>{''.join(cards)}</div>")
     sections.append(f"<h2>Classes</h2>{_classes(job.vocabulary, tally, colours)}")
-    return _PAGE.replace("{{title}}", f"Parts in {total:,} photos").replace("{{body}}", "\n".join(sections))
+    return _PAGE.replace("{{title}}", title).replace("{{body}}", "\n".join(sections))
 
 
 def _classes(vocabulary: Vocabulary, tally: Tally, colours: np.ndarray) -> str:
@@ -180,13 +181,14 @@ h1 { margin: 0; font-size: 1.7rem; } h2 { margin: 2.6rem 0 .7rem; font-size: 1.1
 .tiles div { padding: .8rem 1rem; border: 1px solid var(--line); border-radius: 10px; }
 .tiles b { display: block; font-size: 1.45rem; font-variant-numeric: tabular-nums; }
 .tiles span, figcaption + ul { color: var(--soft); }
-.sample { display: grid; gap: 1.1rem; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); }
+.sample { display: grid; gap: 1.1rem; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); }
 figure { margin: 0; overflow: hidden; border: 1px solid var(--line); border-radius: 10px; }
 figure img { display: block; width: 100%; aspect-ratio: 4 / 3; object-fit: contain; background: #f3f4f6; }
 figcaption { padding: .5rem .75rem 0; font-weight: 600; overflow-wrap: anywhere; }
 figure ul { margin: 0; padding: .1rem .75rem .6rem; list-style: none; font-size: .87rem; }
 table { width: 100%; border-collapse: collapse; }
-th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--line); text-align: left; overflow-wrap: anywhere; }
+th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--line); text-align: left; overflow-wrap: break-word; }
+td:first-child { min-width: 7rem; max-width: 24rem; }
 th { color: var(--soft); font-weight: 500; }
 .n.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .bar { width: 30%; } .bar i { display: block; height: .6rem; border-radius: 3px; background: var(--bar); }

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+
 @pytest.fixture(scope="session")
 def random_segmenter(model_directory: Path):
     from partclipseg.inference.segmenter import PartSegmenter

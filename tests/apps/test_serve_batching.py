@@ -113,12 +113,10 @@ def test_closing_finishes_what_waits_and_takes_nothing_more(make, gate):
     futures = [blocked(batcher, gate), batcher.submit("a", 1), batcher.submit("b", 2)]
     closing = threading.Thread(target=batcher.close)
     closing.start()
-    while True:
-        try:
-            futures.append(batcher.submit("a", 3))
-        except QueueFullError as error:
-            assert "stopping" in str(error)
-            break
+    while not batcher._closed:
+        time.sleep(0.001)
+    with pytest.raises(QueueFullError, match="stopping"):
+        batcher.submit("a", 3)
     gate.open.set()
     closing.join(10)
     assert all(future.done() and not future.exception() for future in futures)

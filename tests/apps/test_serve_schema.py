@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from PIL import Image
 
-schemathesis = pytest.importorskip("schemathesis")
+pytest.importorskip("schemathesis")
 pytest.importorskip("gradio")
 
+import schemathesis
 from schemathesis import GenerationMode
 
 from partclipseg.apps.api import create_api

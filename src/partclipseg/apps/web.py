@@ -55,6 +55,8 @@ _STYLE = """
 .examples .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important; gap: 8px !important;
   padding: 2px !important; }
 @media (max-width: 640px) {
+  #views { flex-direction: column; }
+  #views > * { width: 100%; }
   .gradio-container { padding: 16px 14px 24px !important; }
   .empty { min-height: 120px; }
 }
@@ -167,7 +169,7 @@ def create_page(engine: Engine, examples: Sequence[Example]) -> gr.Blocks:
                         second = _WordChoice.create(engine, models[-1], "Words beside it (empty: the same)", "words-b")
             with gr.Column(scale=8, min_width=300, elem_id="output"):
                 message = gr.HTML(visible=False, elem_id="message")
-                with gr.Row(equal_height=False):
+                with gr.Row(equal_height=False, elem_id="views"):
                     views = [
                         gr.HTML(_EMPTY, min_height=None, elem_id="result", min_width=300),
                         gr.HTML(visible=False, elem_id="result-b", min_width=300),

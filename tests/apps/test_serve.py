@@ -1,0 +1,162 @@
+"""`partclipseg serve` as people start it: a process, its address, its end."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from partclipseg.apps.cli import main
+
+pytest.importorskip("gradio")
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PAGE = (REPOSITORY / "docs" / "serve.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 48, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.jpg")
+    return tmp_path
+
+
+def example(language: str, address: str) -> str:
+    found = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.M | re.S)
+    assert len(found) == 1
+    assert "http://127.0.0.1:7860/" in found[0]
+    return found[0].replace("http://127.0.0.1:7860/", address)
+
+
+@pytest.mark.slow
+def test_the_python_example_runs(served, folder, capsys):
+    exec(compile(example("python", served), "serve.md", "exec"), {})
+    assert re.search(r"^(dog's (ear|tail)|bus's wheel) 0\.\d+ \[\d+, \d+, \d+, \d+\]$", capsys.readouterr().out, re.M)
+    assert Image.open(folder / "labels.png").size == (48, 40)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("curl") or not shutil.which("bash"), reason="needs curl and bash")
+def test_the_curl_example_runs(served, folder):
+    done = subprocess.run(["bash", "-ec", example("bash", served)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["photo"] == "photo.jpg"
+    with zipfile.ZipFile(folder / "parts.zip") as archive:
+        assert sorted(archive.namelist()) == ["photo.coco.json", "photo.overlay.png"]
+
+
+@pytest.mark.slow
+def test_the_page_and_its_own_requests_ask_for_the_token(server, model_directory):
+    with (
+        server("--model", model_directory, PARTCLIPSEG_TOKEN="secret") as (address, _),
+        httpx.Client(follow_redirects=True, trust_env=False) as client,
+    ):
+        assert address.endswith("?token=secret")
+        base = address.partition("?")[0]
+        assert [client.get(base + path).status_code for path in ("", "config", "v1/models")] == [401, 401, 401]
+        assert client.get(base + "healthz").status_code == 200
+        page = client.get(address)
+        assert page.status_code == 200
+        assert "secret" not in str(page.url)
+        assert client.get(base + "config").status_code == 200  # by its cookie
+
+
+@pytest.mark.slow
+def test_stopping_finishes_what_is_running(server, model_directory, folder):
+    boundary = b"x"
+    body = (
+        b'--x\r\nContent-Disposition: form-data; name="vocabulary"\r\n\r\ndog: ear\r\n'
+        b'--x\r\nContent-Disposition: form-data; name="photo"; filename="photo.jpg"\r\n\r\n'
+        + (folder / "photo.jpg").read_bytes()
+        + b"\r\n--x--\r\n"
+    )
+    head = (
+        b"POST /v1/segment HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary="
+        + boundary
+        + b"\r\nContent-Length: %d\r\n\r\n" % len(body)
+    )
+    with server("--model", model_directory) as (address, process):
+        port = httpx.URL(address).port
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.settimeout(30)
+            connection.sendall(head + body[:100])
+            httpx.get(address + "healthz", trust_env=False)  # answered after the head above has been read
+            process.send_signal(signal.SIGTERM)
+            for _ in range(200):  # until the door is closed
+                try:
+                    socket.create_connection(("127.0.0.1", port), timeout=5).close()
+                    time.sleep(0.05)
+                except ConnectionRefusedError:
+                    break
+            else:
+                pytest.fail("the server still takes connections")
+            connection.sendall(body[100:])
+            answer = b""
+            while chunk := connection.recv(65536):
+                answer += chunk
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"dog's ear" in answer
+        assert process.wait(30) in {0, -signal.SIGTERM}
+
+
+@pytest.mark.slow
+def test_many_clients_and_a_full_queue(model_directory):
+    """The load benchmark, smaller: nothing is lost or breaks, memory stays, refusals come at once."""
+    command = [sys.executable, REPOSITORY / "benchmarks" / "serve.py", "--model", model_directory]
+    done = subprocess.run(
+        [*command, "--requests", "32", "--clients", "16", "--rounds", "3"], capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["load"]["answers"] == {"200": 96}
+    assert report["load"]["lost"] == 0
+    memory = report["load"]["memory_mb"]
+    # The first round fills pools and arenas. Of the 64 requests after it, each has 1.6 MB of photo and maps.
+    assert memory[-1] - memory[1] < 50
+    assert set(report["full_queue"]["answers"]) == {"200", "503"}
+    assert report["full_queue"]["refusal_seconds"]["median"] < 2  # of clients that compete with the model for the cores
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--port", "70000"], 2, "--port must lie in 0..65535"),
+        (["--queue", "0"], 2, "--queue must be greater than 0"),
+        (["--model", "{model}", "--device", "toaster"], 2, "no device 'toaster'"),
+        (["--model", "nowhere/at/all"], 1, "nowhere/at/all"),
+        (["--model", "{model}", "{model}"], 2, "named twice"),
+        (["--model", "{model}", "--port", "{taken}"], 1, "choose another --port"),
+    ],
+)
+def test_errors(model_directory, capsys, options, code, words):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        values = {"model": model_directory, "taken": taken.getsockname()[1]}
+        assert main(["serve", *(option.format(**values) for option in options)]) == code
+    assert words in "".join(capsys.readouterr()).replace("\n", " ")
+
+
+def test_without_its_packages_it_names_them(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert main(["serve"]) == 1
+    assert "pip install 'partclipseg[serve]'" in capsys.readouterr().err
+
+
+def test_importing_the_package_leaves_the_servers_packages_alone():
+    code = "import sys, partclipseg.apps.cli, partclipseg; sys.exit(bool({'gradio', 'fastapi'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -52,35 +52,13 @@ class Squares:
         return PartSample(image, parts, objects, key=f"square-{index}")
 
 
-class EvenlyLabelled:
-    """The photos of `Squares` with the same two parts everywhere: the shares of a step have equally many pixels."""
-
-    def __init__(self) -> None:
-        self.squares, self.vocabulary = Squares(), VOCABULARY
-
-    def __len__(self) -> int:
-        return len(self.squares)
-
-    def __getitem__(self, index: int, /) -> PartSample:
-        sample = self.squares[index]
-        parts = np.zeros_like(sample.part_labels)
-        parts[32:] = 1
-        return replace(sample, part_labels=parts, object_labels=np.full_like(parts, VOCABULARY.class_to_object[0]))
-
-
-def training_data(kind: str) -> TrainingData:
-    dataset = EvenlyLabelled() if kind == "even" else Squares()
-    return TrainingData.split(dataset, held_out=2, seed=0)
-
-
-@pytest.fixture
-def evenly_labelled() -> TrainingData:
-    return training_data("even")
+def training_data() -> TrainingData:
+    return TrainingData.split(Squares(), held_out=2, seed=0)
 
 
 @pytest.fixture
 def squares() -> TrainingData:
-    return training_data("squares")
+    return training_data()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A small run as a process of its own: ``python run_squares.py DATA START OUTPUT [field=value …]``."""
+"""A small run as a process of its own: ``python run_squares.py START OUTPUT [field=value …]``."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ from partclipseg.training.loop import train
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    data, start, output, *changes = sys.argv[1:]
+    start, output, *changes = sys.argv[1:]
     recipe = tiny_recipe(start, **{name: yaml.safe_load(value) for name, value in (c.split("=") for c in changes)})
-    result = train(recipe, training_data(data), output)
+    result = train(recipe, training_data(), output)
     sys.exit(0 if result.finished else 143)

@@ -29,15 +29,15 @@ def start(*arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.Pope
 
 def test_killed_at_any_step_and_continued_gives_the_same_bits(clipseg_directory: Path, tmp_path: Path) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    uninterrupted = start("squares", clipseg_directory, whole, "steps=40")
-    run = start("squares", clipseg_directory, killed, "steps=40")
+    uninterrupted = start(clipseg_directory, whole, "steps=40")
+    run = start(clipseg_directory, killed, "steps=40")
     step = random.Random(time.time_ns()).randrange(6, 36)
     while not any(line["step"] >= step for line in lines(killed)):
         assert run.poll() is None, run.communicate()[0]
         time.sleep(0.002)
     run.kill()
     assert run.wait() == -9
-    resumed = start("squares", clipseg_directory, killed, "steps=40")
+    resumed = start(clipseg_directory, killed, "steps=40")
     for process in (uninterrupted, resumed):
         output, _ = process.communicate(timeout=200)
         assert process.returncode == 0, output
@@ -50,8 +50,8 @@ def test_killed_at_any_step_and_continued_gives_the_same_bits(clipseg_directory:
 
 def test_two_processes_do_what_one_does(clipseg_directory: Path, tmp_path: Path) -> None:
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    one = start("even", clipseg_directory, tmp_path / "one", "steps=8")
-    two = start("even", clipseg_directory, tmp_path / "two", "steps=8", launcher=launcher)
+    one = start(clipseg_directory, tmp_path / "one", "steps=8")
+    two = start(clipseg_directory, tmp_path / "two", "steps=8", launcher=launcher)
     for process in (one, two):
         output, _ = process.communicate(timeout=200)
         assert process.returncode == 0, output

@@ -11,6 +11,7 @@ Args:
     class_to_object: int64 `[N_c]`.
     threshold: γ, attention (of the part's own maximum, 0 to 1) above which a part claims a token.
     sigma: width of the 3×3 smoothing.
+    counts: of the batch that this is a share of, which the means are then over; None for this batch itself.
 
 Shapes: n = g·g' tokens. Neither reading waits for the device, and what they hold grows with P.
 """
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from partclipseg.losses.counts import LossCounts
 from partclipseg.losses.labels import resize_labels, shown, token_grid
 
 
@@ -34,6 +36,7 @@ def differentiable_control(
     class_to_object: Tensor,
     threshold: float,
     sigma: float,
+    counts: LossCounts | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The intended method: both terms have a gradient, and an object is compared with its own parts only.
 
@@ -67,9 +70,8 @@ def differentiable_control(
     - Denominators have floors, the even share 1/n for the contrast and one token for the union: nearly even
       attention has no peak, and to stretch its noise to full scale would stretch its gradient with it.
     """
-    grid, part_mask, object_mask, same_object = _on_grid(
-        attention, pairs, part_labels, object_labels, class_to_object
-    )
+    grid = token_grid(attention.shape[-1] - 1, (part_labels.shape[-2], part_labels.shape[-1]))
+    part_mask, object_mask, same_object = _on_grid(grid, pairs, part_labels, object_labels, class_to_object)
     present = part_mask.any(1)  # [P], the rest is too small for the grid
     same_object = (same_object & present).to(attention.dtype)  # [P, P], each pair's object's present parts
     mates = same_object.sum(1)  # [P], k
@@ -90,9 +92,25 @@ def differentiable_control(
     peak = (_smooth(mean_rows, grid, sigma) * part_mask).amax(1)
     strength = (peak / torch.where(present, even, 1)).clamp(max=1)
     weakest = torch.where(same_object.bool(), strength, 1).amin(1) if len(pairs) else strength  # [P]
-    return _mean_over_objects(separation, mates, present & (mates > 1)), _mean_over_objects(
-        1 - weakest, mates, present
+    if counts is None:
+        separated, enhanced = objects_on_grid(grid, pairs, part_labels, object_labels, class_to_object)
+    else:
+        separated, enhanced = counts.separated, counts.enhanced
+    return (
+        _sum_over_objects(separation, mates, present & (mates > 1)) / separated.clamp(min=1),
+        _sum_over_objects(1 - weakest, mates, present) / enhanced.clamp(min=1),
     )
+
+
+def objects_on_grid(
+    grid: tuple[int, int], pairs: Tensor, part_labels: Tensor, object_labels: Tensor, class_to_object: Tensor
+) -> tuple[Tensor, Tensor]:
+    """How many objects the intended method separates and enhances: with two parts on the grid or more, with any."""
+    part_mask, _, same_object = _on_grid(grid, pairs, part_labels, object_labels, class_to_object)
+    present = part_mask.any(1)
+    mates = (same_object & present).sum(1)
+    ones = torch.ones(len(pairs), device=pairs.device)
+    return _sum_over_objects(ones, mates, present & (mates > 1)), _sum_over_objects(ones, mates, present)
 
 
 def reference_control(
@@ -103,6 +121,7 @@ def reference_control(
     class_to_object: Tensor,
     threshold: float,
     sigma: float,
+    counts: LossCounts | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The released behaviour, value for value; separation has no gradient.
 
@@ -113,7 +132,8 @@ def reference_control(
     - Sums over objects are divided by the number of objects and once more by the number of photos.
     """
     batch, num_classes = len(part_labels), len(class_to_object)
-    grid, part_mask, _, _ = _on_grid(attention, pairs, part_labels, object_labels, class_to_object)
+    grid = token_grid(attention.shape[-1] - 1, (part_labels.shape[-2], part_labels.shape[-1]))
+    part_mask, _, _ = _on_grid(grid, pairs, part_labels, object_labels, class_to_object)
     photo, index = pairs.unbind(1)
     part_shown = shown(part_labels, num_classes)  # [B, N_c]
     listed = part_shown[photo, index]  # [P], the others went lost between the photo's size and the logits'
@@ -126,34 +146,39 @@ def reference_control(
     peak = torch.where(listed, _smooth(mean_rows, grid, sigma).amax(1), 1)
     weakest = peak.new_ones(batch).scatter_reduce(0, photo, peak, "amin")  # [B]
 
-    objects = shown(object_labels, num_classes)  # [B, N_o <= N_c]
-    numbers = torch.arange(num_classes, device=objects.device)
-    last = torch.where(objects, numbers, -1).amax(1, keepdim=True)
-    any_negative = (object_labels < 0).flatten(1).any(1, keepdim=True)
-    objects = objects & (any_negative | (numbers != last)) & part_shown.any(1, keepdim=True)
-
+    objects = listed_objects(part_labels, object_labels, num_classes)  # [B, N_o <= N_c]
     token_object = resize_labels(object_labels, grid).flatten(1)  # [B, n]
     bins = token_object.clamp(min=-1) + 1
     zeros = weakest.new_zeros(batch, num_classes + 1)
     overlap = zeros.scatter_add(1, bins, (votes > 1).to(zeros.dtype))[:, 1:]  # [B, N_c]
     union = zeros.scatter_add(1, bins, (votes >= 1).to(zeros.dtype))[:, 1:]
-    divisor = objects.sum().clamp(min=1) * batch
+    listed, photos = (objects.sum(), batch) if counts is None else (counts.listed, counts.photos)
+    divisor = listed.clamp(min=1) * photos
     separation = (overlap / (union + 1e-9) * objects).sum() / divisor
     enhancement = ((1 - weakest) * objects.sum(1)).sum() / divisor
     return separation, enhancement
 
 
+def listed_objects(part_labels: Tensor, object_labels: Tensor, num_classes: int) -> Tensor:
+    """The objects of each photo that the released code goes through: bool `[B, N_c]`, more than there are objects."""
+    objects = shown(object_labels, num_classes)
+    numbers = torch.arange(num_classes, device=objects.device)
+    last = torch.where(objects, numbers, -1).amax(1, keepdim=True)
+    any_negative = (object_labels < 0).flatten(1).any(1, keepdim=True)
+    any_part = shown(part_labels, num_classes).any(1, keepdim=True)
+    return objects & (any_negative | (numbers != last)) & any_part
+
+
 def _on_grid(
-    attention: Tensor, pairs: Tensor, part_labels: Tensor, object_labels: Tensor, class_to_object: Tensor
-) -> tuple[tuple[int, int], Tensor, Tensor, Tensor]:
-    """The token grid; each pair's part mask and object mask, bool `[P, n]`; pairs of one object, bool `[P, P]`."""
-    grid = token_grid(attention.shape[-1] - 1, (part_labels.shape[-2], part_labels.shape[-1]))
+    grid: tuple[int, int], pairs: Tensor, part_labels: Tensor, object_labels: Tensor, class_to_object: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """On the token grid: each pair's part mask and object mask, bool `[P, n]`; pairs of one object, bool `[P, P]`."""
     photo, index = pairs.unbind(1)  # [P]
     of_object = class_to_object[index]
     part_mask = resize_labels(part_labels, grid).flatten(1)[photo] == index.unsqueeze(1)
     object_mask = resize_labels(object_labels, grid).flatten(1)[photo] == of_object.unsqueeze(1)
     same_object = (photo.unsqueeze(1) == photo) & (of_object.unsqueeze(1) == of_object)
-    return grid, part_mask, object_mask, same_object
+    return part_mask, object_mask, same_object
 
 
 def _row_sum(attention: Tensor, part_mask: Tensor) -> Tensor:
@@ -173,7 +198,6 @@ def _smooth(maps: Tensor, grid: tuple[int, int], sigma: float) -> Tensor:
     return both.flatten(1)
 
 
-def _mean_over_objects(values: Tensor, mates: Tensor, counted: Tensor) -> Tensor:
-    """Mean over objects of values `[P]` that all `mates` pairs of an object repeat; 0 without any object."""
-    share = counted / mates.clamp(min=1)
-    return (values * share).sum() / share.sum().clamp(min=1)
+def _sum_over_objects(values: Tensor, mates: Tensor, counted: Tensor) -> Tensor:
+    """Sum over objects of values `[P]` that all `mates` pairs of an object repeat."""
+    return (values * (counted / mates.clamp(min=1))).sum()

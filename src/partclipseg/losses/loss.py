@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,8 +13,14 @@ from torch import Tensor
 from partclipseg.data.sample import OUTSIDE
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.losses import masks
-from partclipseg.losses.attention import differentiable_control, reference_control
-from partclipseg.losses.labels import resize_labels
+from partclipseg.losses.attention import (
+    differentiable_control,
+    listed_objects,
+    objects_on_grid,
+    reference_control,
+)
+from partclipseg.losses.counts import LossCounts
+from partclipseg.losses.labels import resize_labels, token_grid
 
 if TYPE_CHECKING:
     from partclipseg.model.partclipseg import PartCLIPSegOutput
@@ -83,6 +89,7 @@ class PartLoss:
         class_to_part: Tensor,
         class_to_object: Tensor,
         attention_pairs: Tensor | None = None,
+        counts: LossCounts | None = None,
     ) -> dict[str, Tensor]:
         """Terms (each a scalar, not yet weighted) and their weighted sum, `total`.
 
@@ -92,6 +99,8 @@ class PartLoss:
             object_labels: integer `[B, H, W]`, object index, `UNLABELLED` (background) or `OUTSIDE`.
             class_to_part, class_to_object: int64 `[N_c]`.
             attention_pairs: int64 `[P, 2]`, what `present_pairs(part_labels, N_c)` gave and the model was asked.
+            counts: of the batch that this is a share of, the sum of its shares' `counts`; the losses of the shares
+                then add up to the batch's. None: this is the batch.
 
         Returns a dict with the keys object_part, object, part, separation, enhancement, total.
 
@@ -103,20 +112,17 @@ class PartLoss:
             raise ValueError("this output has no part or object logits: the baseline's loss is BaselineLoss")
         size = (class_logits.shape[-2], class_logits.shape[-1])
         classes, objects = resize_labels(part_labels, size), resize_labels(object_labels, size)  # [B, h, w]
-        counted = _counted(objects, config)
-        labelled = (classes >= 0) & counted
-        on_object = objects >= 0
-        background = ~on_object & counted
-
+        pixels = _Pixels.of(classes, objects, config)
+        over, weight = pixels.counts() if counts is None else counts, config.background_weight
         terms = {
             "object_part": masks.object_part_loss(
-                class_logits, classes, labelled, on_object, background, config.background_weight
+                class_logits, classes, pixels.labelled, pixels.background, weight, over
             ),
-            "object": masks.object_loss(object_logits, objects, on_object, background, config.background_weight),
-            "part": masks.part_loss(part_logits, class_to_part[classes.clamp(min=0)], labelled),
+            "object": masks.object_loss(object_logits, objects, pixels.on_object, pixels.background, weight, over),
+            "part": masks.part_loss(part_logits, class_to_part[classes.clamp(min=0)], pixels.labelled, over),
         }
         terms["separation"], terms["enhancement"] = self._attention_control(
-            output, attention_pairs, classes, objects, class_to_object
+            output, attention_pairs, classes, objects, class_to_object, counts
         )
         terms["total"] = (
             terms["object_part"]
@@ -127,6 +133,27 @@ class PartLoss:
         )
         return terms
 
+    def counts(
+        self,
+        part_labels: Tensor,
+        object_labels: Tensor,
+        class_to_object: Tensor,
+        size: tuple[int, int],
+        tokens: int,
+        attention_pairs: Tensor | None = None,
+    ) -> LossCounts:
+        """What the means of these labels are over; arguments as for the loss, `size` and `tokens` of the logits."""
+        classes, objects = resize_labels(part_labels, size), resize_labels(object_labels, size)
+        counts = _Pixels.of(classes, objects, self.config).counts()
+        if attention_pairs is None or self.config.attention_control == "off":
+            return counts
+        if self.config.attention_control == "reference":
+            return counts._replace(listed=listed_objects(classes, objects, len(class_to_object)).sum().float())
+        separated, enhanced = objects_on_grid(
+            token_grid(tokens, size), attention_pairs, classes, objects, class_to_object
+        )
+        return counts._replace(separated=separated, enhanced=enhanced)
+
     def _attention_control(
         self,
         output: PartCLIPSegOutput,
@@ -134,6 +161,7 @@ class PartLoss:
         classes: Tensor,
         objects: Tensor,
         class_to_object: Tensor,
+        counts: LossCounts | None,
     ) -> tuple[Tensor, Tensor]:
         config, attention = self.config, output.attention
         if config.attention_control == "off":
@@ -144,7 +172,9 @@ class PartLoss:
         control = differentiable_control if config.attention_control == "differentiable" else reference_control
         attention = attention.to(torch.promote_types(attention.dtype, torch.float32))
         with torch.autocast(attention.device.type, enabled=False):  # its products would be taken in half precision
-            return control(attention, pairs, classes, objects, class_to_object, config.threshold, config.smoothing)
+            return control(
+                attention, pairs, classes, objects, class_to_object, config.threshold, config.smoothing, counts
+            )
 
 
 class BaselineLoss:
@@ -165,25 +195,57 @@ class BaselineLoss:
         class_to_part: Tensor | None = None,
         class_to_object: Tensor | None = None,
         attention_pairs: Tensor | None = None,
+        counts: LossCounts | None = None,
     ) -> dict[str, Tensor]:
         """Returns a dict with the keys object_part and total, which are equal."""
         logits = _logits(output)
         size = (logits.shape[-2], logits.shape[-1])
         classes, objects = resize_labels(part_labels, size), resize_labels(object_labels, size)
-        counted = _counted(objects, self.config)
-        loss = masks.baseline_loss(logits, classes, classes >= 0, counted, self.config.background_weight)
+        pixels = _Pixels.of(classes, objects, self.config)
+        counts = pixels.counts() if counts is None else counts
+        weight = self.config.background_weight
+        loss = masks.baseline_loss(logits, classes, classes >= 0, pixels.counted, weight, counts.counted)
         return {"object_part": loss, "total": loss}
+
+    def counts(
+        self,
+        part_labels: Tensor,
+        object_labels: Tensor,
+        class_to_object: Tensor | None,
+        size: tuple[int, int],
+        tokens: int = 0,
+        attention_pairs: Tensor | None = None,
+    ) -> LossCounts:
+        """As `PartLoss.counts`."""
+        return _Pixels.of(resize_labels(part_labels, size), resize_labels(object_labels, size), self.config).counts()
+
+
+class _Pixels(NamedTuple):
+    """Which pixels count for what: bool `[B, h, w]`."""
+
+    labelled: Tensor
+    on_object: Tensor
+    background: Tensor
+    counted: Tensor
+
+    @classmethod
+    def of(cls, classes: Tensor, objects: Tensor, config: LossConfig) -> _Pixels:
+        counted = objects != OUTSIDE if config.outside == "ignore" else torch.ones_like(objects, dtype=torch.bool)
+        on_object = objects >= 0
+        return cls((classes >= 0) & counted, on_object, ~on_object & counted, counted)
+
+    def counts(self) -> LossCounts:
+        """Without the objects of attention control."""
+        labelled, on_object, background, counted = (pixels.sum(dtype=torch.float32) for pixels in self)
+        none = torch.zeros_like(labelled)
+        photos = none + len(self.labelled)
+        return LossCounts(labelled, on_object, background, counted, none, none, none, photos)
 
 
 def _logits(output: PartCLIPSegOutput) -> Tensor:
     if output.object_part_logits is None:
         raise ValueError("this output has no object-part logits")
     return output.object_part_logits
-
-
-def _counted(objects: Tensor, config: LossConfig) -> Tensor:
-    """bool: pixels that take part in the loss at all."""
-    return objects != OUTSIDE if config.outside == "ignore" else torch.ones_like(objects, dtype=torch.bool)
 
 
 class NonFiniteLossError(PartCLIPSegError):

@@ -11,9 +11,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from partclipseg.losses.counts import LossCounts
+
 
 def object_part_loss(
-    logits: Tensor, classes: Tensor, labelled: Tensor, on_object: Tensor, background: Tensor, background_weight: float
+    logits: Tensor,
+    classes: Tensor,
+    labelled: Tensor,
+    background: Tensor,
+    background_weight: float,
+    counts: LossCounts,
 ) -> Tensor:
     """Mean over the part-labelled pixels plus mean over the background pixels, all channels each.
 
@@ -23,36 +30,42 @@ def object_part_loss(
         logits: `[B, N_c + 1, h, w]`, background last.
         classes: int64 `[B, h, w]`, object-part index; read where `labelled`.
         labelled: bool `[B, h, w]`, pixels with an object-part label.
-        on_object: bool `[B, h, w]`, pixels with an object label.
         background: bool `[B, h, w]`, pixels that are background.
         background_weight: weight of the background channel.
+        counts: of the batch that the means are over.
     """
     value = _channel_sum(logits, classes, labelled, background, background_weight)  # [B, h, w]
     channels = logits.shape[1]
-    return _mean(value, labelled, channels) + _mean(value, background & on_object.any(), channels)
+    off_object = _mean(value, background, counts.background, channels)
+    return _mean(value, labelled, counts.labelled, channels) + off_object * (counts.on_object > 0)
 
 
 def object_loss(
-    logits: Tensor, objects: Tensor, on_object: Tensor, background: Tensor, background_weight: float
+    logits: Tensor,
+    objects: Tensor,
+    on_object: Tensor,
+    background: Tensor,
+    background_weight: float,
+    counts: LossCounts,
 ) -> Tensor:
     """Mean over the object and background pixels; `logits [B, N_o + 1, h, w]`, the rest as above."""
     value = _channel_sum(logits, objects, on_object, background, background_weight)
-    return _mean(value, on_object | background, logits.shape[1])
+    return _mean(value, on_object | background, counts.on_object + counts.background, logits.shape[1])
 
 
-def part_loss(logits: Tensor, parts: Tensor, labelled: Tensor) -> Tensor:
+def part_loss(logits: Tensor, parts: Tensor, labelled: Tensor, counts: LossCounts) -> Tensor:
     """Mean over the part-labelled pixels; `logits [B, N_p, h, w]`, no background; `parts` int64 `[B, h, w]`."""
     logits = _full_precision(logits)
     value = F.softplus(logits).sum(1) - _at(logits, parts) * labelled
-    return _mean(value, labelled, logits.shape[1])
+    return _mean(value, labelled, counts.labelled, logits.shape[1])
 
 
 def baseline_loss(
-    logits: Tensor, classes: Tensor, labelled: Tensor, counted: Tensor, background_weight: float
+    logits: Tensor, classes: Tensor, labelled: Tensor, counted: Tensor, background_weight: float, pixels: Tensor
 ) -> Tensor:
-    """Mean over the `counted` pixels of all channels; every pixel without a part label is background."""
+    """Mean over the `counted` pixels, `pixels` in number; every pixel without a part label is background."""
     value = _channel_sum(logits, classes, labelled, ~labelled, background_weight)
-    return _mean(value, counted, logits.shape[1])
+    return _mean(value, counted, pixels, logits.shape[1])
 
 
 def _channel_sum(
@@ -71,9 +84,9 @@ def _at(logits: Tensor, index: Tensor) -> Tensor:
     return logits.gather(1, index.clamp(min=0).unsqueeze(1)).squeeze(1)
 
 
-def _mean(value: Tensor, pixels: Tensor, channels: int) -> Tensor:
-    """Mean over `pixels` and channels of a channel sum; 0 without any pixel."""
-    return (value * pixels).sum() / (pixels.sum().clamp(min=1) * channels)
+def _mean(value: Tensor, pixels: Tensor, count: Tensor, channels: int) -> Tensor:
+    """Sum of a channel sum over `pixels`, by `count` of them and channels; 0 without any pixel."""
+    return (value * pixels).sum() / (count.clamp(min=1) * channels)
 
 
 def _full_precision(x: Tensor) -> Tensor:

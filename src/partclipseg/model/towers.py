@@ -137,6 +137,13 @@ class CLIPSegTowers(PreTrainedModel):
             )
         return rows, columns
 
+    def logits_size(self, pixel_values: Tensor) -> tuple[int, int]:
+        """Height and width of the logits of `pixel_values [B, 3, H, W]`."""
+        patch = self.config.vision_config.patch_size
+        scale = (patch // 4) ** 2 if self.config.use_complex_transposed_convolution else patch
+        rows, columns = self.grid(pixel_values)
+        return rows * scale, columns * scale
+
     # -- training ---------------------------------------------------------------------------------------------
 
     def train_published_parameters(self, background: bool = True) -> None:

@@ -2,9 +2,9 @@
 
 A run is a function of its recipe, its data and its start model. Everything random in a step comes from generators
 seeded by (seed, step), the learning rate is a function of the step, and the order of the photos one of their
-position, so a checkpoint holds weights, optimiser and position and nothing can drift. Processes share a step's
-photos: the batch size of the recipe is that of all of them together. The losses of each share are means over its
-own pixels, and the loss of the step is the mean of the shares.
+position, so a checkpoint holds weights, optimiser and position and nothing can drift. Processes and micro-batches
+share a step's photos: the batch size of the recipe is that of all of them together, the losses are means over the
+pixels of all, and the result does not depend on how they are shared, but for the order of sums.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from transformers import PreTrainedTokenizerBase
 from partclipseg.data.loader import Batch, PartDataset, StepSampler, build_loader
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import whole_directory
-from partclipseg.losses import BaselineLoss, PartLoss, check_finite, present_pairs
+from partclipseg.losses import BaselineLoss, LossCounts, PartLoss, check_finite, present_pairs
 from partclipseg.model.capture import StepGradients
 from partclipseg.training import optim
 from partclipseg.training.checkpoint import Checkpoint, CheckpointStore, differences
@@ -199,11 +199,10 @@ class _Run:
         )
         optim.set_learning_rate(self.optimizer, learning_rate)
         torch.manual_seed(step_seed(recipe.seed, self.step, self.processes.process_index))
-        share = 1 / (recipe.gradient_accumulation * self.processes.num_processes)
-        for micro_batch in range(recipe.gradient_accumulation):
-            terms = self.gradients(self._inputs(next(self.stream)), add=micro_batch > 0)
-            self._add({name: term * share for name, term in terms.items()})
-        optim.scale_gradients(self.parameters, share)
+        micro_batches = [self._inputs(next(self.stream)) for _ in range(recipe.gradient_accumulation)]
+        counts = self._counts(micro_batches)
+        for number, inputs in enumerate(micro_batches):
+            self._add(self.gradients(inputs if counts is None else {**inputs, "counts": counts}, add=number > 0))
         optim.sum_gradients(self.parameters, self.processes.num_processes)
         norm = optim.clip_gradients(self.parameters, recipe.max_gradient_norm)
         self.optimizer.step()
@@ -228,18 +227,47 @@ class _Run:
             **inputs,
         }
 
+    def _counts(self, micro_batches: Sequence[Mapping[str, Tensor]]) -> Tensor | None:
+        """What the step's means are over, all micro-batches and processes together; None if there is one share only."""
+        if len(micro_batches) * self.processes.num_processes == 1:
+            return None
+        counts = torch.zeros(len(LossCounts._fields), device=self.device)
+        for inputs in micro_batches:
+            pixels = inputs["pixel_values"]
+            rows, columns = self.model.grid(pixels)
+            of_share = self.loss.counts(
+                inputs["part_labels"],
+                inputs["object_labels"],
+                self.words.class_to_object,
+                self.model.logits_size(pixels),
+                rows * columns,
+                inputs.get("attention_pairs"),
+            )
+            counts += torch.stack(of_share)
+        if self.processes.num_processes > 1:
+            torch.distributed.all_reduce(counts)
+        return counts
+
     def _losses(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The named terms of a micro-batch and their `total`; reads nothing back from the device."""
+        """This share's part of the step's named terms and of their `total`; reads nothing back from the device."""
         words, pairs = self.words, inputs.get("attention_pairs")
+        counts = LossCounts(*inputs["counts"]) if "counts" in inputs else None
         extra: dict[str, Tensor] = {}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
             embeddings = words.encode(self.model)
             output = self.forward(inputs["pixel_values"], **words.arguments(embeddings), attention_pairs=pairs)
             if self.retention is not None:
                 retained = self.retention(self.model, inputs["pixel_values"], inputs["retained"])
-                extra["retention"] = self.recipe.retention.weight * retained
+                shares = self.recipe.gradient_accumulation * self.processes.num_processes
+                extra["retention"] = self.recipe.retention.weight * retained / shares  # shares are equally large
         terms = self.loss(
-            output, inputs["part_labels"], inputs["object_labels"], words.class_to_part, words.class_to_object, pairs
+            output,
+            inputs["part_labels"],
+            inputs["object_labels"],
+            words.class_to_part,
+            words.class_to_object,
+            pairs,
+            counts,
         )
         return {**terms, **extra, "total": torch.stack([terms["total"], *extra.values()]).sum()}
 

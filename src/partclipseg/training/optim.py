@@ -58,20 +58,12 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 
 
 @torch.no_grad()
-def scale_gradients(parameters: Iterable[nn.Parameter], factor: float) -> None:
-    """Multiply every gradient by `factor`, a process's share of the step."""
-    for parameter in parameters:
-        if parameter.grad is not None and factor != 1:
-            parameter.grad *= factor
-
-
-@torch.no_grad()
 def sum_gradients(parameters: Sequence[nn.Parameter], world_size: int) -> None:
     """Replace every gradient by its sum over the processes; a parameter without one counts as zero.
 
     One flat exchange after the last micro-batch: the trained parameters are few (adapter, embeddings, decoder),
     and unlike `DistributedDataParallel` it does not mind a branch that a batch has no pixels for. The sum, not
-    the mean, because each process has scaled its gradients by its share of the step.
+    the mean, because each process's losses are its share of the step's.
     """
     if world_size == 1:
         return

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from partclipseg.model.config import PartCLIPSegConfig
 
@@ -124,3 +126,21 @@ class Golden:
 @pytest.fixture(params=["case_a", "case_b"])
 def golden(request: pytest.FixtureRequest, shared: Path) -> Golden:
     return Golden(shared / "reference" / "golden" / request.param)
+
+
+@pytest.fixture
+def own_data(tmp_path: Path) -> Path:
+    """Six photos of noise with index PNGs: cat's ear, cat's leg, dog's ear."""
+    root = tmp_path / "data"
+    for folder in ("images", "labels"):
+        (root / folder).mkdir(parents=True)
+    (root / "classes.txt").write_text("cat's ear\ncat's leg\ndog's ear\n")
+    generator = np.random.default_rng(0)
+    for index in range(6):
+        size = (40 + 4 * index, 56)
+        Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8)).save(root / f"images/p{index}.png")
+        labels = np.full(size, 255, np.uint8)
+        labels[5:30, 5:30] = index % 3
+        labels[20:35, 20:50] = (index + 1) % 3
+        Image.fromarray(labels).save(root / f"labels/p{index}.png")
+    return root

@@ -17,26 +17,8 @@ PHOTOS = 6
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Photos of noise with index PNGs: cat's ear, cat's leg, dog's ear."""
-    root = tmp_path / "data"
-    for folder in ("images", "labels"):
-        (root / folder).mkdir(parents=True)
-    (root / "classes.txt").write_text("cat's ear\ncat's leg\ndog's ear\n")
-    generator = np.random.default_rng(0)
-    for index in range(PHOTOS):
-        size = (40 + 4 * index, 56)
-        Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8)).save(root / f"images/p{index}.png")
-        labels = np.full(size, 255, np.uint8)
-        labels[5:30, 5:30] = index % 3
-        labels[20:35, 20:50] = (index + 1) % 3
-        Image.fromarray(labels).save(root / f"labels/p{index}.png")
-    return root
-
-
-@pytest.fixture
-def arguments(model_directory: Path, root: Path) -> list[str]:
-    options = ["--dataset", "index-png", "--root", str(root), "--device", "cpu", "--workers", "0"]
+def arguments(model_directory: Path, own_data: Path) -> list[str]:
+    options = ["--dataset", "index-png", "--root", str(own_data), "--device", "cpu", "--workers", "0"]
     return ["evaluate", str(model_directory), *options, "--batch-size", "1"]
 
 
@@ -118,13 +100,13 @@ def test_state_of_other_options_is_refused(
 
 
 def test_broken_data_stop_it_in_the_words_of_check_data(
-    arguments: list[str], root: Path, capsys: pytest.CaptureFixture
+    arguments: list[str], own_data: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    (root / "images/p0.png").write_bytes(b"no picture")
-    Image.fromarray(np.zeros((5, 5), np.uint8)).save(root / "labels/p1.png")
-    Image.fromarray(np.full((48, 56), 7, np.uint8)).save(root / "labels/p2.png")
-    (root / "images/p3.png").unlink()
-    assert main(["check-data", "index-png", "--root", str(root)]) == 1
+    (own_data / "images/p0.png").write_bytes(b"no picture")
+    Image.fromarray(np.zeros((5, 5), np.uint8)).save(own_data / "labels/p1.png")
+    Image.fromarray(np.full((48, 56), 7, np.uint8)).save(own_data / "labels/p2.png")
+    (own_data / "images/p3.png").unlink()
+    assert main(["check-data", "index-png", "--root", str(own_data)]) == 1
     checked = " ".join(capsys.readouterr().out.split())
     assert main(arguments) == 1
     captured = capsys.readouterr()
@@ -195,8 +177,8 @@ def test_partshapes_needs_no_files(model_directory: Path, tmp_path: Path, capsys
     assert "leave --vocabulary out" in capsys.readouterr().err
 
 
-def test_a_directory_without_a_model_is_named(root: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main(["evaluate", str(root), "--dataset", "index-png", "--root", str(root), "--workers", "0"]) == 1
+def test_a_directory_without_a_model_is_named(own_data: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["evaluate", str(own_data), "--dataset", "index-png", "--root", str(own_data), "--workers", "0"]) == 1
     assert "no config.json" in capsys.readouterr().err
 
 

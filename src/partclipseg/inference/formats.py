@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from partclipseg.data.coco import encode_mask
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.inference.polygons import mask_polygons
 from partclipseg.vocabulary import Vocabulary
@@ -53,24 +54,19 @@ def coco_categories(vocabulary: Vocabulary) -> list[dict[str, Any]]:
 
 def coco_annotations(entries: Iterable[Entry], image_id: int, first_id: int) -> list[dict[str, Any]]:
     """One annotation for each segment, its mask as compressed RLE (pycocotools), with a score."""
-    from pycocotools import mask as mask_utils
-
-    annotations = []
-    for number, (segment, mask) in enumerate(entries):
-        rle: dict[str, Any] = mask_utils.encode(np.asfortranarray(mask, dtype=np.uint8))  # pyright: ignore
-        annotations.append(
-            {
-                "id": first_id + number,
-                "image_id": image_id,
-                "category_id": segment.index + 1,
-                "segmentation": {"size": list(mask.shape), "counts": rle["counts"].decode("ascii")},
-                "area": segment.area,
-                "bbox": list(segment.box),
-                "iscrowd": 0,
-                "score": round(segment.score, 4),
-            }
-        )
-    return annotations
+    return [
+        {
+            "id": first_id + number,
+            "image_id": image_id,
+            "category_id": segment.index + 1,
+            "segmentation": encode_mask(mask),
+            "area": segment.area,
+            "bbox": list(segment.box),
+            "iscrowd": 0,
+            "score": round(segment.score, 4),
+        }
+        for number, (segment, mask) in enumerate(entries)
+    ]
 
 
 def merge_coco(documents: Iterable[dict[str, Any]]) -> dict[str, Any]:

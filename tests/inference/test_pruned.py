@@ -104,9 +104,9 @@ def assert_equal(actual: Sequence[LabelMaps], expected: Sequence[LabelMaps], out
     counts=st.tuples(st.integers(1, 6), st.integers(1, 6)),
     sizes=st.lists(st.tuples(st.integers(1, 70), st.integers(1, 70)), min_size=1, max_size=4),
     oracle=st.booleans(),
-    rows_at_once=st.sampled_from([1, 3, 1000]),
+    widest=st.sampled_from([1, 5000, 1 << 20]),
 )
-def test_pruned_equals_full(models, name, seed, counts, sizes, oracle, rows_at_once):
+def test_pruned_equals_full(models, name, seed, counts, sizes, oracle, widest):
     generator, model = np.random.default_rng(seed), models[name]
     torch.manual_seed(seed)
     vocabulary = random_vocabulary(generator, *counts)
@@ -118,7 +118,7 @@ def test_pruned_equals_full(models, name, seed, counts, sizes, oracle, rows_at_o
         present = [np.flatnonzero(generator.random(number) < 0.5).tolist() for _ in sizes]  # none at all among them
     expected, output = full_maps(model, pixels, words, vocabulary, sizes, present)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(pruned.ROWS_AT_ONCE, "cpu", rows_at_once)
+        patch.setitem(pruned.WIDEST, "cpu", widest)  # one row at a time, some, all
         actual = pruned_maps(model, pixels, words, vocabulary, sizes, present)
     assert_equal(actual, expected, output, sizes)
 
@@ -212,7 +212,6 @@ def test_a_photo_of_background_alone_decodes_no_class(models, monkeypatch, decod
         return result
 
     monkeypatch.setattr(type(model.decoder), "logits", background_wins)
-    monkeypatch.setitem(pruned.ROWS_AT_ONCE, "cpu", 100)  # all objects at once, so that the last is background
     (maps,) = pruned_maps(model, torch.randn(1, 3, 32, 32), torch.randn(7, 24), WORDS, [(20, 20)])
     assert (maps.label_map == -1).all()
     assert decoded == {"conditions": 3, "classes": 1}  # background's own, which gives its score
@@ -246,5 +245,6 @@ def test_memory_does_not_grow_with_the_classes(models):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pruned.Contest, "add", watching)
+        patch.setitem(pruned.WIDEST, "cpu", 3 * 5 * 32 * 4)  # three rows: 5 tokens, 32 hidden units, float32
         pruned_maps(model, torch.randn(2, 3, 32, 32), words, vocabulary, [(30, 30)] * 2, [[*range(20)]] * 2)
-    assert widest <= pruned.ROWS_AT_ONCE["cpu"]
+    assert widest == 3

@@ -23,9 +23,9 @@ from partclipseg.model.clipseg import CLIPSegBaseline
 from partclipseg.model.partclipseg import PartCLIPSegModel
 from partclipseg.vocabulary import Vocabulary
 
-ROWS_AT_ONCE = {"cpu": 2, "cuda": 512}
-"""Rows that go through the decoder together, by type of device. On CPUs few are fastest, for the caches; on GPUs the
-number bounds the memory: a row's widest tensor has 485·2048 values in the released size."""
+WIDEST = {"cpu": 8 << 20, "cuda": 1 << 30}
+"""Bytes that the widest tensor of a decoder pass may take, by type of device: on CPUs what stays in the caches is
+fastest; on GPUs it bounds the memory. A row of the released size takes 4 MB in float32."""
 
 
 @torch.inference_mode()
@@ -129,7 +129,8 @@ class _Batch:
         self.device = pixel_values.device
         self.conditions = torch.cat([text_embeddings.to(model.dtype), model.background])  # [N, D], background last
         self.reduced = self.decoder.reduce_photo(model.encode_photo(pixel_values))  # one [B, 1, T, C] a layer
-        self.rows_at_once = ROWS_AT_ONCE.get(self.device.type, ROWS_AT_ONCE["cuda"])
+        row = self.reduced[0].shape[2] * model.config.decoder_intermediate_size * self.reduced[0].element_size()
+        self.rows_at_once = max(1, WIDEST.get(self.device.type, WIDEST["cuda"]) // row)
 
     def upload(self, array: np.ndarray) -> Tensor:
         """To the device, without waiting for what it is doing."""

@@ -1,0 +1,169 @@
+"""How long does a photo take, from pixels to its label map, beside a plain implementation?
+
+    python benchmarks/inference.py                                  # CPU, real size, some minutes
+    python benchmarks/inference.py --quick                          # one round each, on a laptop
+    python benchmarks/inference.py --device cuda --compile default  # every GPU case, compiled ones among them
+
+Prints JSON. The model has the released size (CLIP ViT-B/16, 352x352, decoder 64) and random weights; photos are
+noise, 375x500 pixels when they come out. With random weights nearly every object wins some pixel, so two winning
+objects a photo are forced (see `forced_winners`); "full" decodes every class. Prompts are random tokens, four a word.
+
+The plain implementation decodes every class in float32, encodes the prompts at each call, takes one photo at a time,
+and upsamples every class before it compares them, as the released code does. Ratios are to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from measure import environment, forced_winners, measure
+from partclipseg.inference.label_maps import pred_all
+from partclipseg.inference.pruned import pruned_maps
+from partclipseg.model.config import PartCLIPSegConfig
+from partclipseg.model.partclipseg import PartCLIPSegModel
+from partclipseg.vocabulary import CATALOGS, Vocabulary
+
+SIZE = (375, 500)
+WINNERS = (3, 7)
+"""Objects that win in every photo: of Pascal's, bus and cow."""
+
+
+class Case:
+    """A model and what it is given."""
+
+    def __init__(self, vocabulary: Vocabulary, device: str) -> None:
+        torch.manual_seed(0)
+        self.vocabulary, self.device = vocabulary, device
+        self.config = PartCLIPSegConfig.from_reference()
+        with torch.device(device):
+            self.model = PartCLIPSegModel(self.config).eval()
+        prompts = len(vocabulary.parts) + len(vocabulary.objects)
+        text = self.config.text_config
+        self.tokens = torch.randint(1000, 40_000, (prompts, 4), device=device)
+        self.tokens[:, 0], self.tokens[:, -1] = text.bos_token_id, text.eos_token_id
+        self.to_part = torch.from_numpy(vocabulary.class_to_part).to(device)
+        self.to_object = torch.from_numpy(vocabulary.class_to_object).to(device)
+
+    def photos(self, number: int) -> torch.Tensor:
+        return torch.randn(number, 3, *self.config.image_shape, device=self.device, dtype=self.model.dtype)
+
+    def words(self) -> torch.Tensor:
+        with torch.inference_mode():
+            return self.model.encode_text(self.tokens, torch.ones_like(self.tokens))
+
+    def output(self, photos: torch.Tensor, words: torch.Tensor) -> Any:
+        return self.model(
+            photos,
+            text_embeddings=words,
+            class_to_part=self.to_part,
+            class_to_object=self.to_object,
+            num_parts=len(self.vocabulary.parts),
+        )
+
+    @torch.inference_mode()
+    def plain(self, photo: torch.Tensor) -> torch.Tensor:
+        """Label map of one photo `[1, 3, h, w]`: method and order of the released code."""
+        output = self.output(photo, self.words())
+        classes, objects = (
+            F.interpolate(logits.float(), SIZE, mode="bilinear", align_corners=False)[0].sigmoid()
+            for logits in (output.object_part_logits, output.object_logits)
+        )
+        winner = objects.argmax(0)
+        owners = F.pad(self.to_object, (0, 1), value=len(objects) - 1)
+        classes[owners[:, None, None] != winner] = 0
+        return classes.argmax(0)
+
+    @torch.inference_mode()
+    def full(self, photos: torch.Tensor, words: torch.Tensor) -> object:
+        return pred_all(self.output(photos, words), [SIZE] * len(photos), self.to_object)
+
+    def pruned(self, photos: torch.Tensor, words: torch.Tensor) -> object:
+        with forced_winners(WINNERS):
+            return pruned_maps(self.model, photos, words, self.vocabulary, [SIZE] * len(photos))
+
+    @torch.inference_mode()
+    def towers(self, photos: torch.Tensor) -> object:
+        return self.model.encode_photo(photos)
+
+    def compile(self, mode: str) -> None:
+        """Compile the steps of the pruned pass; numbers of rows stay symbols."""
+        model, decoder = self.model, self.model.decoder
+        model.encode_photo = torch.compile(model.encode_photo, mode=mode)
+        for owner, name in ((decoder, "decode"), (decoder, "pair_logits"), (decoder, "logits")):
+            setattr(owner, name, torch.compile(getattr(owner, name), dynamic=True))
+
+
+def agreement(case: Case, photos: torch.Tensor, words: torch.Tensor, expected: list[torch.Tensor]) -> float:
+    """Share of pixels on which the label maps, every class decoded, are as `expected`."""
+    with torch.inference_mode():
+        maps = pred_all(case.output(photos, words), [SIZE] * len(photos), case.to_object)
+    pairs = zip(maps, expected, strict=True)
+    return round(sum((m.label_map == e).float().mean().item() for m, e in pairs) / len(expected), 5)
+
+
+def results(options: argparse.Namespace, vocabulary: Vocabulary) -> dict[str, Any]:
+    case, rounds = Case(vocabulary, options.device), 1 if options.quick else options.rounds
+    plain_photo = case.photos(1)
+
+    def run(call: Callable[[], object], photos: int = 1) -> dict[str, Any]:
+        return measure(call, options.device, rounds, photos)
+
+    found: dict[str, Any] = {"plain float32, batch 1": run(lambda: case.plain(plain_photo))}
+    words, test = case.words(), case.photos(2)
+    with torch.inference_mode():
+        maps = pred_all(case.output(test, words), [SIZE] * len(test), case.to_object)
+    expected = [m.label_map for m in maps]
+    for dtype in options.dtypes:
+        case.model.to(getattr(torch, dtype))
+        words = case.words()
+        if dtype != "float32":
+            found[f"{dtype}, every class decoded: share of pixels as in float32"] = agreement(
+                case, test.to(case.model.dtype), words, expected
+            )
+        for batch in options.batches:
+            photos = case.photos(batch)
+            title = f"{dtype}, batch {batch}"
+            found[f"{title}, towers of the photo alone"] = run(lambda p=photos: case.towers(p), batch)
+            found[f"{title}, every class"] = run(lambda p=photos, w=words: case.full(p, w), batch)
+            found[f"{title}, pruned"] = run(lambda p=photos, w=words: case.pruned(p, w), batch)
+    if options.compile != "none":
+        case.compile(options.compile)
+        for batch in options.batches:
+            photos = case.photos(batch)
+            found[f"{options.dtypes[-1]}, batch {batch}, pruned, compiled ({options.compile})"] = run(
+                lambda p=photos, w=words: case.pruned(p, w), batch
+            )
+    plain = found["plain float32, batch 1"].get("ms_per_photo")
+    for value in found.values():
+        if plain and isinstance(value, dict) and "ms_per_photo" in value:
+            value["times_faster"] = round(plain / value["ms_per_photo"], 2)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--vocabulary", nargs="+", default=["pascal-part-116"], choices=CATALOGS)
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--batches", nargs="+", type=int, help="default: 1; on a GPU 1 and 32")
+    parser.add_argument("--rounds", type=int, help="default: 5; on a GPU 20")
+    parser.add_argument("--compile", default="none", choices=["none", "default", "reduce-overhead"])
+    parser.add_argument("--quick", action="store_true", help="one round of each")
+    options = parser.parse_args()
+    cuda = options.device.startswith("cuda")
+    options.batches = options.batches or ([1, 32] if cuda else [1])
+    options.rounds = options.rounds or (20 if cuda else 5)
+    report: dict[str, Any] = {**environment(options.device), "photo": SIZE, "forced winners a photo": len(WINNERS)}
+    for name in options.vocabulary:
+        report[name] = results(options, Vocabulary.from_catalog(name))
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()

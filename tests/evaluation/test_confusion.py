@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from itertools import permutations
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -86,8 +87,8 @@ def test_merging_in_any_order_and_with_overlap_gives_equal_counts() -> None:
 
 
 def test_two_processes_count_as_one() -> None:
-    with get_context("spawn").Pool(2) as pool:
-        states = pool.starmap(state_bytes, [(0, 4), (3, 7)])
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        states = list(pool.map(state_bytes, (0, 3), (4, 7)))
     result = ConfusionMatrix(SIZE)
     for state in states:
         result.merge(ConfusionMatrix.from_state_dict(torch.load(io.BytesIO(state), weights_only=True)))

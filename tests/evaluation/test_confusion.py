@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import io
-from itertools import permutations
 from concurrent.futures import ProcessPoolExecutor
+from itertools import permutations
 from multiprocessing import get_context
 from pathlib import Path
 

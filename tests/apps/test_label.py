@@ -24,8 +24,10 @@ from partclipseg.apps.bulk import BulkJob, Labeller, Manifest, Photo
 from partclipseg.apps.bulk_engines import run_processes
 from partclipseg.apps.cli import main
 from partclipseg.errors import PartCLIPSegError
+from partclipseg.inference.result import PartResult
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.shapes.renderer import render_scene
+from partclipseg.shapes.world import partshapes_world
 from partclipseg.vocabulary import Vocabulary
 
 WORDS = "dog: ear, tail, leg; bus: wheel; bird: wing, leg"
@@ -111,14 +113,14 @@ def rasterise(polygons: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
     return inside
 
 
-def assert_outlines(polygons: dict[str, list[np.ndarray]], labels: np.ndarray) -> None:
+def assert_outlines(polygons: dict[str, list[np.ndarray]], labels: np.ndarray, vocabulary=None) -> None:
     """Outlines follow the masks: a pixel differs only within reach of a border, and IoU is high.
 
     Outlines may leave the border by 1 pixel, a pixel's centre is half a diagonal from its corners: a pixel farther
     than 2 from every other label must be right. At most half of a band of 1 pixel may be wrong: with A pixels and a
     border of P pixels, IoU is at least 1 - P / A or so; nine tenths for anything as compact as these segments.
     """
-    names = Vocabulary.load(WORDS).names
+    names = (vocabulary or Vocabulary.load(WORDS)).names
     padded = np.pad(labels, 2, mode="edge")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (5, 5))
     interior = (windows == labels[:, :, None, None]).all((2, 3))
@@ -200,6 +202,22 @@ def test_labelme_is_read_back(labelled, photos):
         assert_outlines(polygons, index_map(labelled, str(path.relative_to(labelled / "labelme").with_suffix(""))))
 
 
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_outlines_of_drawn_things_are_read_back(index):
+    """Curves, holes and thin parts, which the random model has none of."""
+    scene = render_scene("test", index, 192)
+    vocabulary = partshapes_world().vocabulary
+    parts = scene.parts.astype(np.int32)
+    objects = np.array([*vocabulary.class_to_object, -1])[parts]
+    result = PartResult.from_maps(parts, objects, np.ones(parts.shape), vocabulary)
+    polygons: dict[str, list[np.ndarray]] = {}
+    for line in result.to_yolo().splitlines():
+        number, *points = line.split()
+        name = vocabulary.names[int(number)]
+        polygons.setdefault(name, []).append(np.array(points, dtype=float).reshape(-1, 2) * 192)
+    assert_outlines(polygons, parts, vocabulary)
+
+
 def test_label_studio_is_read_back(labelled, photos):
     import xml.etree.ElementTree as ElementTree
 
@@ -268,7 +286,7 @@ def test_a_second_run_does_nothing_but_try_the_failed(labelled, photos, model, t
 def test_missing_files_and_torn_lines_are_made_good(labelled, photos, model, tmp_path):
     output = tmp_path / "out"
     shutil.copytree(labelled, output, symlinks=True)
-    (output / "labels/scenes/0/003.png").unlink()
+    (output / "labels/scenes/1/001.png").unlink()  # all photos of its batch are done
     (output / "labels/.half.7.tmp.png").write_text("what a killed run leaves")
     lines = (output / "manifest.jsonl").read_bytes().splitlines(keepends=True)
     (output / "manifest.jsonl").write_bytes(b"".join(lines[:-2]) + lines[-2][:30])
@@ -276,6 +294,16 @@ def test_missing_files_and_torn_lines_are_made_good(labelled, photos, model, tmp
         (output / name).unlink()
     assert main(arguments(photos, output, model)) == 1
     assert digests(output) == digests(labelled)
+
+
+def test_what_is_appended_after_a_torn_line_is_kept(tmp_path):
+    path = tmp_path / "manifest.jsonl"
+    first, second = ({"photo": name, "status": "failed", "error": "x"} for name in "ab")
+    Manifest(path).append([first])
+    with path.open("a") as file:
+        file.write('{"photo": "b", "sta')
+    Manifest(path).append([second])
+    assert list(Manifest(path)) == [first, second]
 
 
 @pytest.mark.parametrize(

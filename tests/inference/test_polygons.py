@@ -57,3 +57,14 @@ def test_tolerance_drops_the_stairs_and_keeps_the_shape():
     inside = filled([simple], disc.shape) > 0
     # Vertices move by less than a pixel, so only the pixels along the border (2 pi 50 = 314) can differ.
     assert (inside & disc).sum() / (inside | disc).sum() > 0.97
+
+
+def test_seams_do_not_open_under_the_tolerance():
+    y, x = np.indices((120, 160))
+    radius = np.hypot(x - 80, y - 60)
+    ring = (radius < 50) & (radius > 12)
+    (polygon,) = mask_polygons(ring, 1.0)
+    inside = filled([polygon], ring.shape) > 0
+    # Everything farther than the tolerance and half a pixel's diagonal from both borders, so also along the seam.
+    sure = (radius < 48) & (radius > 14)
+    assert inside[sure].all()

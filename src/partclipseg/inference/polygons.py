@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 Vertex = tuple[int, int]
@@ -87,12 +89,18 @@ def _cut_in(hole: list[Vertex], outer: list[list[Vertex]], owner: dict[Vertex, i
 
 
 def _simplify(ring: np.ndarray, tolerance: float) -> np.ndarray:
-    """Douglas-Peucker on the closed `ring` `[n, 2]`, split at its first vertex and the one farthest from it."""
+    """Douglas-Peucker on the closed `ring` `[n, 2]`, split at its first vertex and the one farthest from it.
+
+    Vertices that the ring visits twice stay as well: the ends of seams are such, and a seam of which one side alone
+    is moved would open into a slit.
+    """
     middle = int(np.argmax(np.sum((ring - ring[0]) ** 2, axis=1)))
+    _, which, count = np.unique(ring, axis=0, return_inverse=True, return_counts=True)
     closed = np.concatenate([ring, ring[:1]])
     keep = np.zeros(len(closed), dtype=bool)
     keep[[0, middle, len(ring)]] = True
-    pending = [(0, middle), (middle, len(ring))]
+    keep[:-1][count[which.ravel()] > 1] = True
+    pending = list(pairwise(np.flatnonzero(keep).tolist()))
     while pending:
         start, end = pending.pop()
         if end - start < 2:

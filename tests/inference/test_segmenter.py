@@ -270,3 +270,19 @@ def test_results_of_files_carry_their_name(segmenter, photos):
     Image.fromarray(photos[0]).save(buffer, format="PNG")
     assert segmenter(buffer.getvalue(), WORDS).name == "photo"
     assert segmenter(Image.fromarray(photos[0]), WORDS).name == "photo"
+
+
+def test_a_stream_reads_one_batch_ahead_and_no_further(segmenter, photos):
+    drawn: list[int] = []
+
+    def endless():
+        while True:
+            drawn.append(len(drawn))
+            yield photos[0]
+
+    stream = segmenter.segment_many(endless(), WORDS, batch_size=2)
+    assert drawn == []
+    next(stream)
+    assert len(drawn) == 4  # the batch at work and the next one
+    stream.close()  # must not wait for photos that nobody will ask for
+    assert len(drawn) == 4

@@ -54,7 +54,7 @@ def test_a_broken_photo_is_said_and_the_exit_code_is_1(tmp_path, capsys):
     ("dataset", "options", "words"),
     [
         ("part-imagenet", ["--val-list", "x"], "leave out --val-list"),
-        ("ade20k-part-234", ["--workers", "-1"], "must not be negative"),
+        ("ade20k-part-234", ["--workers", "0"], "--workers must be at least 1, not 0"),
         ("pascal-part-116", ["--source", "/nowhere/at/all"], "does not exist"),
     ],
 )

@@ -41,8 +41,8 @@ class Prepare:
     Left out: VOC's ImageSets/Segmentation/val.txt in the source."""
     photos: Literal["copy", "link"] = "copy"
     """Copy the photos, or give them a second name in the output (hard link: no space, same disk only)."""
-    workers: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    """Processes to work in; 0: one a processor."""
+    workers: Annotated[int | None, optional("N")] = None
+    """Processes to work in. Left out: one for each processor."""
 
     def run(self) -> int:
         """Returns 1 where a photo could not be prepared."""
@@ -51,8 +51,8 @@ class Prepare:
 
         from partclipseg.data.prepare.runner import prepare
 
-        if self.workers < 0:
-            raise UsageError(f"--workers must not be negative: {self.workers}")
+        if self.workers is not None and self.workers < 1:
+            raise UsageError(f"--workers must be at least 1, not {self.workers}")
         console = Console()
         recipe = self._recipe()
         columns = (TextColumn(f"preparing {self.dataset}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

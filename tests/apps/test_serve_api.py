@@ -21,7 +21,7 @@ pytest.importorskip("gradio")
 
 from starlette.testclient import TestClient
 
-from partclipseg.apps.access import COOKIE
+from partclipseg.apps.access import COOKIE, protect
 from partclipseg.apps.api import create_api
 from partclipseg.apps.engine import Engine, Limits, model_names, renamed
 
@@ -283,7 +283,7 @@ def test_bad_bodies(client, kind, body, code, words):
 
 
 def test_the_right_token_only(make_engine, photo):
-    client = TestClient(create_api(make_engine(), "secret"), follow_redirects=False)
+    client = TestClient(protect(create_api(make_engine()), "secret"), follow_redirects=False)
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "secret"}, {"Cookie": f"{COOKIE}=wrong"}):
         for answer in (post(client, photo, headers), client.get("/v1/models", headers=headers)):
             assert answer.status_code == 401
@@ -357,7 +357,8 @@ def test_no_memory_is_503(make_engine, photo, monkeypatch):
 # -- the rest -------------------------------------------------------------------------------------------------
 
 
-def test_pages_may_load_nothing_from_elsewhere(client):
+def test_pages_may_load_nothing_from_elsewhere(engine):
+    client = TestClient(protect(create_api(engine)))
     assert "default-src 'self'" in client.get("/healthz").headers["content-security-policy"]
 
 

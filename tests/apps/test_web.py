@@ -21,7 +21,11 @@ from partclipseg.vocabulary import Vocabulary
 
 pytest.importorskip("gradio")
 
+from gradio.utils import get_upload_folder
+from starlette.testclient import TestClient
+
 from partclipseg.apps.explain import MAX_ATTENTION, MAX_HEAT_SIDE, explain
+from partclipseg.apps.serve import create_app
 from partclipseg.apps.viewer import viewer_data, viewer_html
 from partclipseg.apps.web import _Finder, as_text, create_page, scene_examples
 from partclipseg.inference.segmenter import PartSegmenter
@@ -196,6 +200,53 @@ def test_the_page_keeps_no_history_and_sends_no_statistics(make_engine):
     assert page.delete_cache is not None
 
 
+@pytest.fixture
+def client(make_engine) -> TestClient:
+    """Of the whole application, with one photo uploaded."""
+    return TestClient(create_app(make_engine()), raise_server_exceptions=False)
+
+
+def click(client: TestClient, photo: object) -> int:
+    """Status of pressing the button with this as the photo."""
+    functions = client.get("/config").json()["dependencies"]
+    index = next(number for number, function in enumerate(functions) if len(function["inputs"]) == 7)
+    data = [photo, "dog: ear", "", "random", False, "random", ""]
+    click = {"data": data, "fn_index": functions[index]["id"], "session_hash": "x"}
+    return client.post("/gradio_api/queue/join", json=click).status_code
+
+
+@pytest.mark.parametrize("where", ["path", "nested", "url"])
+def test_only_uploaded_files_are_photos(client, tmp_path, where):
+    """Gradio would copy any file of the server to where it can be read, and fetch any address."""
+    secret = tmp_path / "secret.png"
+    secret.write_text("secret")
+    path = "http://127.0.0.1:9/x.png" if where == "url" else str(secret)
+    photo: object = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    assert click(client, [photo] if where == "nested" else photo) == 422
+    assert click(client, {"path": f"{get_upload_folder()}/../../{secret}"}) == 422
+    assert click(client, {"path": 3}) == 422
+    assert client.get(f"/gradio_api/file={secret}").status_code == 403
+
+
+def test_uploaded_files_are_photos(client, scene):
+    buffer = io.BytesIO()
+    Image.fromarray(scene).save(buffer, "PNG")
+    [path] = client.post("/gradio_api/upload", files={"files": ("a.png", buffer.getvalue())}).json()
+    assert click(client, {"path": path, "meta": {"_type": "gradio.FileData"}}) == 200
+    assert click(client, None) == 200
+
+
+@pytest.mark.parametrize("path", ["run/run", "api/run", "call/run", "proxy=http://127.0.0.1:9/", "vibe-edit", "runs"])
+def test_nothing_else_of_gradio_is_open(client, path):
+    for method in ("GET", "POST"):
+        assert client.request(method, f"/gradio_api/{path}").status_code == 404
+
+
+def test_clicks_are_small_and_json(client):
+    for body, code in ((b"{", 422), (b"[" * 100_000, 422), (b" " * 5_000_000, 413)):
+        assert client.post("/gradio_api/queue/join", content=body).status_code == code
+
+
 # -- in a browser ---------------------------------------------------------------------------------------------
 
 
@@ -253,7 +304,7 @@ def test_the_whole_way(page, served, photo_file, random_segmenter):
     boxes = page.locator("part-viewer .legend input")
     assert {boxes.nth(i).get_attribute("aria-label") for i in range(boxes.count())} == found
 
-    # Hovering names the class; the legend, "least score" and "opacity" take away and give back.
+    # Hovering names the class; the legend, "minimum score" and "opacity" take away and give back.
     y, x = np.argwhere(expected.label_map >= 0)[0] + 0.5
     stage = page.locator("part-viewer .stage")
     box = stage.bounding_box()
@@ -266,9 +317,9 @@ def test_the_whole_way(page, served, photo_file, random_segmenter):
     assert 0 < painted(page) < before
     page.locator("part-viewer .legend label").first.click()
     page.mouse.move(0, 0)
-    page.locator("part-viewer").get_by_label("Least score").fill("1")
+    page.locator("part-viewer").get_by_label("Minimum score").fill("1")
     assert painted(page) == 0
-    page.locator("part-viewer").get_by_label("Least score").fill("0")
+    page.locator("part-viewer").get_by_label("Minimum score").fill("0")
     assert painted(page) == before
     page.get_by_role("button", name="hide all").click()
     assert painted(page) == 0

@@ -6,6 +6,7 @@ import hmac
 from html import escape
 from urllib.parse import parse_qsl, urlencode
 
+from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
@@ -19,6 +20,14 @@ _REFUSAL = (
     "this server needs its token: send the header 'Authorization: Bearer TOKEN', or open the address that it "
     "printed at its start"
 )
+
+
+def protect(app: FastAPI, token: str | None = None) -> FastAPI:
+    """The complete application with both wrappers; with a `token`, all but `OPEN_PATHS` ask for it."""
+    if token:
+        app.add_middleware(TokenGate, token=token)
+    app.add_middleware(OwnOriginOnly)
+    return app
 
 
 class TokenGate:

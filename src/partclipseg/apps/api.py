@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from partclipseg import __version__
-from partclipseg.apps.access import OwnOriginOnly, TokenGate, drain
+from partclipseg.apps.access import drain
 from partclipseg.apps.api_input import FORM_SCHEMA, Protocol, SegmentRequest, read_request
 from partclipseg.apps.batching import QueueFullError
 from partclipseg.apps.bundle import document, result_files, zip_archive
@@ -98,8 +98,8 @@ _PROBLEMS = {
 }
 
 
-def create_api(engine: Engine, token: str | None = None) -> FastAPI:
-    """The application, without the page. With a `token`, everything but /healthz asks for it."""
+def create_api(engine: Engine) -> FastAPI:
+    """The application, without the page and its guards (`access.protect`)."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -119,9 +119,6 @@ def create_api(engine: Engine, token: str | None = None) -> FastAPI:
     _add_information(app, engine)
     _add_segment(app, engine)
     app.add_middleware(Counting, metrics=engine.metrics, paths=frozenset(app.openapi()["paths"]))
-    if token:
-        app.add_middleware(TokenGate, token=token)
-    app.add_middleware(OwnOriginOnly)
     return app
 
 

@@ -93,10 +93,11 @@ class Serve:
 
 def create_app(engine: Engine, token: str | None = None) -> FastAPI:
     """API and page as one application."""
+    from partclipseg.apps.access import protect
     from partclipseg.apps.api import create_api
     from partclipseg.apps.web import mount_page, scene_examples
 
-    return mount_page(create_api(engine, token), engine, scene_examples())
+    return protect(mount_page(create_api(engine), engine, scene_examples()), token)
 
 
 def _listen(host: str, port: int):

@@ -16,11 +16,13 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio i
 import gradio as gr
 import gradio.themes
 from fastapi import FastAPI
+from gradio.utils import get_upload_folder
 from PIL import Image
 
 from partclipseg.apps.bundle import result_files, zip_archive
 from partclipseg.apps.engine import Engine, Task, renamed
 from partclipseg.apps.explain import Explained
+from partclipseg.apps.page_gate import PageGate
 from partclipseg.apps.viewer import viewer_html, viewer_script
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.vocabulary import CATALOGS, Vocabulary
@@ -98,6 +100,12 @@ def as_text(words: dict[str, list[str]]) -> str:
 def mount_page(app: FastAPI, engine: Engine, examples: Sequence[Example]) -> FastAPI:
     """Put the page at ``/`` of the application; routes that it already has come first."""
     page = create_page(engine, examples)
+    page.has_launched = True  # gradio asks where files come from only then, and mounting alone does not set it
+    app.add_middleware(
+        PageGate,
+        own_paths=frozenset({*app.openapi()["paths"], str(app.openapi_url)}),
+        upload_folder=get_upload_folder(),
+    )
     font = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
     theme = gradio.themes.Default(
         primary_hue="blue", neutral_hue="slate", radius_size="md", font=font, font_mono=["ui-monospace", "monospace"]
@@ -335,4 +343,4 @@ def _box(kind: str, sentence: str) -> str:
 
 def _shortened(words: str) -> str:
     line = "; ".join(line.strip() for line in words.splitlines() if line.strip())
-    return line if len(line) <= 60 else f"{line[:57]}..."
+    return line if len(line) <= 200 else f"{line[:197]}..."

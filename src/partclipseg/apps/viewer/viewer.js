@@ -5,7 +5,8 @@ const STYLE = `
 :host { display: block; container-type: inline-size; color: var(--body-text-color, #20232a); font: 14px/1.45 var(--font, system-ui, sans-serif);
   --line: var(--border-color-primary, #e2e5ea); --soft: var(--body-text-color-subdued, #69707c);
   --fill: var(--background-fill-secondary, #f6f7f9); --accent: var(--color-accent, #2563eb); }
-h3 { margin: 0 0 8px; font-size: 13px; font-weight: 600; color: var(--soft); overflow-wrap: anywhere; }
+h3 { margin: 0 0 8px; font-size: 13px; font-weight: 600; color: var(--soft); overflow: hidden;
+  text-overflow: ellipsis; white-space: nowrap; }
 .tabs { display: flex; overflow-x: auto; border-bottom: 1px solid var(--line); margin-bottom: 10px;
   scrollbar-width: none; }
 .tabs button { all: unset; flex: none; cursor: pointer; padding: 7px clamp(5px, 1.5cqw, 12px); color: var(--soft); white-space: nowrap;
@@ -63,7 +64,7 @@ const TABS = {
 };
 const ABOUT = {
   parts: "Generalized parts: what the part words say alone, whatever the object, inside the objects found.",
-  probability: "How sure the model is of one class, object or part at each place.",
+  probability: "How sure the model is of one class, object or part at each place; beside it, its greatest value.",
   attention: "Where the pixels of a class look in the decoder's last layer.",
 };
 const percent = (share) => `${Math.round(100 * share)} %`;
@@ -141,8 +142,9 @@ class PartViewer extends HTMLElement {
       if (!(view in this.result.layers || view in this.result.heat)) continue;
       this.tabs.append(make("button", { role: "tab", "data-view": view, onclick: () => this.show(view) }, TABS[view]));
     }
+    const title = this.result.title ? [make("h3", { title: this.result.title }, this.result.title)] : [];
     root.replaceChildren(
-      make("style", {}, STYLE), make("h3", {}, this.result.title), this.tabs,
+      make("style", {}, STYLE), ...title, this.tabs,
       make("div", { class: "body" },
         make("div", { class: "stage" }, this.photo, this.paint, this.tip), this.controls, this.side),
     );
@@ -165,6 +167,8 @@ class PartViewer extends HTMLElement {
     const about = view in ABOUT ? [make("p", {}, ABOUT[view])] : [];
     this.controls.replaceChildren(...(view in this.labels ? this.sliders() : []));
     this.side.replaceChildren(...about, ...(view in this.labels ? this.legend() : this.classes()));
+    // Grey lets the colours of segments and heat stand out, as in the overlays that are written to files.
+    this.photo.style.filter = view in this.labels ? "saturate(0.45)" : "saturate(0)";
     this.draw();
   }
 
@@ -173,7 +177,7 @@ class PartViewer extends HTMLElement {
   sliders() {
     return [
       this.slider("Opacity", this.opacity, percent, (value) => { this.opacity = value; }),
-      this.slider("Least score", this.least, (value) => value.toFixed(2), (value) => { this.least = value; }),
+      this.slider("Minimum score", this.least, (value) => value.toFixed(2), (value) => { this.least = value; }),
     ];
   }
 
@@ -262,7 +266,7 @@ class PartViewer extends HTMLElement {
     const choose = make("select", { "aria-label": "Class", onchange: () => { this.chosen = +choose.value; this.draw(); } });
     for (const [kind, label] of [["object-part", "Object-parts"], ["object", "Objects"], ["part", "Generalized parts"]]) {
       const options = entries.map((entry, i) => [entry, i]).filter(([entry]) => entry.kind === kind)
-        .map(([entry, i]) => make("option", { value: i }, this.view === "attention" ? entry.name : `${entry.name} (up to ${entry.peak.toFixed(2)})`));
+        .map(([entry, i]) => make("option", { value: i }, this.view === "attention" ? entry.name : `${entry.name} (${entry.peak.toFixed(2)})`));
       if (options.length) choose.append(make("optgroup", { label }, ...options));
     }
     // The strongest class of the result first.

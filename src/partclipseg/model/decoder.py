@@ -222,7 +222,7 @@ class PartDecoder(ConditionDecoder):
         object_rows: Tensor,
         grid: tuple[int, int],
     ) -> Tensor:
-        """Logits `[B, K, h, w]` of K pairs: `merge_halves`, both `[B, N, g·g', C]`, joined and modulated by `[K, D]`."""
+        """Logits `[B, K, h, w]` of K pairs: `merge_halves`, `[B, N, g·g', C]` each, joined, modulated by `[K, D]`."""
         merged = halves[0].index_select(1, part_rows) + halves[1].index_select(1, object_rows)  # [B, K, g·g', C]
         return self.class_upsample(self.class_film(merged, words), grid)
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import re
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 PICTURES = Path(__file__).parent / "pictures"
@@ -35,9 +37,9 @@ def main() -> None:
         with window(1280, 900) as page:
             open_example(page, address, 3)
             find(page)
-            save(page, arguments.output / "serve-wide.png")
+            save(page, arguments.output / "serve-wide.jpg")
             page.locator("part-viewer [data-view=probability]").click()
-            save(page, arguments.output / "serve-probability.png")
+            save(page, arguments.output / "serve-probability.jpg")
         with window(1280, 900) as page:
             open_example(page, address, 0)
             page.locator("#options button").first.click()
@@ -45,11 +47,11 @@ def main() -> None:
             first = page.locator("#words textarea").input_value().splitlines()[0]
             page.locator("#words-b textarea").fill(first)
             find(page, 2)
-            save(page, arguments.output / "serve-compare.png")
+            save(page, arguments.output / "serve-compare.jpg")
         with window(390, 844) as page:
             open_example(page, address, 2)
             find(page)
-            save(page, arguments.output / "serve-narrow.png")
+            save(page, arguments.output / "serve-narrow.jpg")
 
 
 def open_example(page: Page, address: str, number: int) -> None:
@@ -68,7 +70,8 @@ def find(page: Page, count: int = 1) -> None:
 def save(page: Page, path: Path) -> None:
     page.mouse.move(0, 0)
     page.wait_for_timeout(500)  # gradio's transitions
-    page.screenshot(path=path, full_page=True)
+    picture = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
+    picture.save(path, quality=88, subsampling=0)
 
 
 @contextmanager

@@ -9,10 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.model.weights import load_tokenizer
 from partclipseg.shapes.cache import render_split
 from partclipseg.training.backbone import BackboneRecipe, train_backbone
 from partclipseg.training.recipe import partshapes, partshapes_clipseg
-from partclipseg.training.start import build_model, load_tokenizer
+from partclipseg.training.start import build_model
 
 RECIPE = BackboneRecipe(
     steps=6, batch_size=4, scenes=16, image_size=32, warmup_steps=2, checkpoint_every=2, log_every=1

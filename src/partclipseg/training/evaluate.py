@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from partclipseg.data.augment import resize_photo
 from partclipseg.data.loader import PartDataset
+from partclipseg.data.sample import objects_in
 from partclipseg.evaluation.protocol import Evaluator
 from partclipseg.evaluation.scores import Protocol
 from partclipseg.inference.label_maps import oracle_obj, pred_all
@@ -54,7 +54,7 @@ def score_held_out(
         with autocast:
             output = model(_normalise(photos, model.config).to(device), **words.arguments(embeddings))
         sizes = [sample.part_labels.shape for sample in samples]
-        present = [_objects(sample.object_labels) for sample in samples]
+        present = [objects_in(sample.object_labels) for sample in samples]
         predictions = {
             "pred_all": pred_all(output, sizes, words.class_to_object),
             "oracle_obj": oracle_obj(output, sizes, words.class_to_object, present),
@@ -75,17 +75,10 @@ def _normalise(photos: np.ndarray, config: Any) -> Tensor:
     return (values - mean) / std
 
 
-def _objects(object_labels: np.ndarray) -> list[int]:
-    labels: Iterable[int] = np.unique(object_labels)
-    return [int(label) for label in labels if label >= 0]
-
-
 def _merge_processes(evaluator: Evaluator, world_size: int) -> None:
     if world_size == 1:
         return
     states: list[Any] = [None] * world_size
     torch.distributed.all_gather_object(states, evaluator.state_dict())
     for state in states:
-        other = Evaluator(evaluator.vocabulary, protocol=evaluator.protocol, boundary=None)
-        other.load_state_dict(state)
-        evaluator.merge(other)
+        evaluator.merge_state_dict(state)

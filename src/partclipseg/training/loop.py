@@ -27,6 +27,7 @@ from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import whole_directory
 from partclipseg.losses import BaselineLoss, LossCounts, PartLoss, check_finite, present_pairs
 from partclipseg.model.capture import StepGradients
+from partclipseg.model.weights import load_tokenizer
 from partclipseg.training import optim
 from partclipseg.training.checkpoint import Checkpoint, CheckpointStore, differences
 from partclipseg.training.data import ReversedColours, TrainingData
@@ -34,7 +35,7 @@ from partclipseg.training.evaluate import HeldOutScores, score_held_out
 from partclipseg.training.log import RunLog, write_configuration
 from partclipseg.training.process import step_seed, termination
 from partclipseg.training.recipe import HARMLESS, Recipe
-from partclipseg.training.start import build_model, load_tokenizer, word_retention
+from partclipseg.training.start import build_model, word_retention
 from partclipseg.training.streams import BatchStream, Scenes, SceneStream
 from partclipseg.training.words import Words
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.losses.retention import WordRetention
@@ -32,16 +31,6 @@ def build_model(recipe: Recipe) -> Any:
         model.config.image_size = recipe.image_size
     model.train_published_parameters(background=recipe.train_background)
     return model
-
-
-def load_tokenizer(start: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer beside a model; raises `PartCLIPSegError` where there is none."""
-    try:
-        return AutoTokenizer.from_pretrained(start)
-    except (OSError, ValueError) as error:
-        raise PartCLIPSegError(
-            f"{start} has no tokenizer: copy tokenizer.json and its companions of the CLIPSeg model beside the weights"
-        ) from error
 
 
 def word_retention(

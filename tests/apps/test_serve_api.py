@@ -389,6 +389,7 @@ def test_words_are_forgotten_before_they_fill_the_memory(engine, photo, monkeypa
         sizes.append(len(engine.segmenters["random"]._embeddings))
     assert max(sizes) < 12  # 18 words were asked for
     assert sizes[-1] > 0
+    assert len(engine._words["random"]) <= 5
 
 
 def test_names_of_models_and_photos():

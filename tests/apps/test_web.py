@@ -26,7 +26,7 @@ from starlette.testclient import TestClient
 
 from partclipseg.apps.explain import MAX_ATTENTION, MAX_HEAT_SIDE, explain
 from partclipseg.apps.serve import create_app
-from partclipseg.apps.viewer import viewer_data, viewer_html
+from partclipseg.apps.viewer import _layer, viewer_data, viewer_html
 from partclipseg.apps.web import _Finder, as_text, create_page, scene_examples
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.shapes.renderer import render_scene
@@ -133,6 +133,11 @@ def test_the_viewer_has_every_class_of_every_pixel(random_segmenter, scene):
         found = sheet[row * height : (row + 1) * height, column * width : (column + 1) * width]
         assert np.array_equal(found, heat.values)
         assert atlas["entries"][index]["name"] == heat.name
+
+
+def test_more_classes_than_a_byte_can_count():
+    pixels = decoded(_layer(np.array([[299, 254, -1]]), [])["map"]).astype(int)
+    assert (pixels[..., 0] + 256 * pixels[..., 1]).tolist() == [[300, 255, 0]]
 
 
 def test_words_cannot_break_out_of_the_page(random_segmenter, scene):

@@ -361,11 +361,12 @@ def locked(output: Path) -> Iterator[None]:
         return
     descriptor = os.open(output, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PartCLIPSegError(
+                f"another run is writing to {output}: wait for it, or name another folder with --output"
+            ) from None
         yield
-    except BlockingIOError:
-        raise PartCLIPSegError(
-            f"another run is writing to {output}: wait for it, or name another folder with --output"
-        ) from None
     finally:
         os.close(descriptor)

@@ -6,6 +6,7 @@ from torch import nn
 
 from partclipseg.losses import PartLoss, present_pairs
 from partclipseg.model.capture import StepGradients
+from partclipseg.model.compiled import compile_layers
 from partclipseg.model.partclipseg import PartCLIPSegModel
 from partclipseg.vocabulary import Vocabulary
 
@@ -78,3 +79,22 @@ def test_a_captured_step_equals_an_eager_one(config):
         # Atomic additions in the backward pass come in another order.
         assert terms == pytest.approx(expected, rel=1e-4, abs=1e-6)
         assert (gradients(parameters) - by_hand).norm() < 1e-3 * by_hand.norm()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_compiled_layers_give_the_same_gradients(config, device):
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    model = nn.Module.to(PartCLIPSegModel(config), device)
+    compute, inputs, parameters = step(model, device)
+    run = StepGradients(compute, parameters, capture=False)
+    expected = {name: term.item() for name, term in run(inputs(1)).items()}
+    by_hand = gradients(parameters)
+    names = list(model.state_dict())
+    compile_layers(model)
+    run = StepGradients(compute, parameters)
+    # The compiler fuses and reorders float32 sums.
+    assert {name: term.item() for name, term in run(inputs(1)).items()} == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    assert (gradients(parameters) - by_hand).norm() < 1e-3 * by_hand.norm()
+    assert list(model.state_dict()) == names

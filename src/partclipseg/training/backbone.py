@@ -1,9 +1,11 @@
 """The tiny backbone: a small CLIP and a CLIPSeg decoder, trained from nothing on PartShapes.
 
 The real ones were made in the same way on photos: CLIP from captions, CLIPSeg from referring expressions of whole
-objects. Here both losses run together, since a small set of scenes and words is no match for 400 million captions:
+objects. Here all losses run together, since a small set of scenes and words is no match for 400 million captions:
 
 - captions name objects of the scene, any object, and are contrasted with the photos of the batch (CLIP);
+- patches on an object are contrasted with the words of all objects, which a short training needs: a caption alone
+  says of some 256 patches together what it says of one;
 - object words, those in the photo and some that are not, are referred to their masks (CLIPSeg).
 
 No part is ever labelled or named, of seen and unseen objects alike. What results is a CLIPSeg checkpoint like the
@@ -30,6 +32,7 @@ from partclipseg.files import whole_directory
 from partclipseg.losses import check_finite
 from partclipseg.model.capture import StepGradients
 from partclipseg.model.clipseg import CLIPSegBaseline
+from partclipseg.model.compiled import compile_layers
 from partclipseg.model.config import CLIPSegBaselineConfig
 from partclipseg.model.weights import to_clipseg
 from partclipseg.shapes.cache import SceneArrays, render_split
@@ -65,7 +68,9 @@ class BackboneRecipe:
     phrases: int = 6
     """Object words referred to in each scene: those in it, and words of absent objects up to this number."""
     caption_weight: float = 0.1
-    """Weight of the contrastive loss beside the mask loss."""
+    """Weight of the contrastive loss of whole photos beside the mask loss."""
+    patch_weight: float = 0.1
+    """Weight of the contrastive loss of patches beside the mask loss."""
     learning_rate: float = 1e-3
     """Of AdamW, at its highest."""
     warmup_steps: int = 300
@@ -74,6 +79,8 @@ class BackboneRecipe:
     """Of AdamW, on matrices."""
     max_gradient_norm: float = 1.0
     """Gradients of the whole model are scaled down to this norm."""
+    compile: bool = False
+    """Compile the layers with torch.compile: some seconds to start, faster steps. Sums may round differently."""
     seed: int = 0
     """Decides the weights to start with, the order of the scenes and the words."""
     checkpoint_every: int = 1000
@@ -163,6 +170,8 @@ def train_backbone(
     model.train()
     model.visual_adapter.requires_grad_(False)
     model.background.requires_grad_(False)
+    if recipe.compile:
+        compile_layers(model)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
         [
@@ -264,16 +273,26 @@ def _losses(model: CLIPSegBaseline, batches: _Batches, rows: Tensor, recipe: Bac
         small = F.interpolate(labels[:, None].float(), logits.shape[-2:], mode="nearest-exact")
         masks = F.binary_cross_entropy_with_logits(logits, (small == asked[..., None, None]).float())
 
-        # Captions: photos and texts of the batch, where an equal caption is no mistake.
+        # What CLIP compares: the photo and its patches, sentences and words.
         ids = batches.captions[rows]  # [B, L]
-        photo = model.clip.visual_projection(model.clip.vision_model.post_layernorm(activations[0][:, 0]))
-        text = model.encode_text(ids, torch.ones_like(ids))
-    similarity = F.normalize(photo.float(), dim=-1) @ F.normalize(text.float(), dim=-1).T  # [B, B]
-    similarity = similarity * model.clip.logit_scale.clamp(max=math.log(100)).exp()
+        tokens = model.clip.visual_projection(model.clip.vision_model.post_layernorm(activations[0]))  # [B, T, D]
+        sentences = model.encode_text(ids, torch.ones_like(ids))
+    tokens, sentences, object_words = (
+        F.normalize(x.float(), dim=-1) for x in (tokens, sentences, words_of_objects)
+    )
+    scale = model.clip.logit_scale.clamp(max=math.log(100)).exp()
+
+    # Captions: photos and texts of the batch, where an equal caption is no mistake.
+    similarity = scale * tokens[:, 0] @ sentences.T  # [B, B]
     same = (ids[:, None] == ids).all(-1).float()
     same = same / same.sum(1, keepdim=True)
     captions = (F.cross_entropy(similarity, same) + F.cross_entropy(similarity.T, same)) / 2
-    return {"masks": masks, "captions": captions, "total": masks + recipe.caption_weight * captions}
+
+    # Patches: each one that lies on an object is told its word among all objects' words.
+    on_patches = labels[:, PATCH // 2 :: PATCH, PATCH // 2 :: PATCH].flatten().long()  # [B·g·g]
+    patches = F.cross_entropy((scale * tokens[:, 1:] @ object_words.T).flatten(0, 1), on_patches, ignore_index=-1)
+    total = masks + recipe.caption_weight * captions + recipe.patch_weight * patches
+    return {"masks": masks, "captions": captions, "patches": patches, "total": total}
 
 
 def _presence(labels: Tensor, count: int) -> Tensor:

@@ -27,6 +27,7 @@ from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import whole_directory
 from partclipseg.losses import BaselineLoss, LossCounts, PartLoss, check_finite, present_pairs
 from partclipseg.model.capture import StepGradients
+from partclipseg.model.compiled import compile_layers
 from partclipseg.model.weights import load_tokenizer
 from partclipseg.training import optim
 from partclipseg.training.checkpoint import Checkpoint, CheckpointStore, differences
@@ -138,11 +139,11 @@ class _Run:
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(recipe.start)
         self.words = Words.tokenise(self.model, self.tokenizer, data.vocabulary, self.device)
         self.retention = word_retention(recipe, self.tokenizer, self.device) if recipe.retention.weight else None
-        self.forward = torch.compile(self.model) if recipe.compile else self.model
+        if recipe.compile:
+            compile_layers(self.model)
         self.loss = (BaselineLoss if recipe.model == "clipseg" else PartLoss)(recipe.loss)
         self.parameters = optim.trained(self.model)
-        # A compiled forward pass brings graphs of its own.
-        self.gradients = StepGradients(self._losses, self.parameters, capture=not recipe.compile)
+        self.gradients = StepGradients(self._losses, self.parameters)
         self.optimizer = optim.build_optimizer(self.model, recipe.learning_rate, recipe.weight_decay)
         self.stream = self._open_stream(workers)
         self.step = 0
@@ -256,7 +257,7 @@ class _Run:
         extra: dict[str, Tensor] = {}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
             embeddings = words.encode(self.model)
-            output = self.forward(inputs["pixel_values"], **words.arguments(embeddings), attention_pairs=pairs)
+            output = self.model(inputs["pixel_values"], **words.arguments(embeddings), attention_pairs=pairs)
             if self.retention is not None:
                 retained = self.retention(self.model, inputs["pixel_values"], inputs["retained"])
                 shares = self.recipe.gradient_accumulation * self.processes.num_processes

@@ -10,6 +10,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.losses.retention import WordRetention
 from partclipseg.model.clipseg import CLIPSegBaseline
+from partclipseg.model.compiled import compile_layers
 from partclipseg.model.partclipseg import PartCLIPSegModel
 from partclipseg.training.recipe import Recipe
 
@@ -30,6 +31,8 @@ def build_model(recipe: Recipe) -> Any:
     if recipe.image_size is not None:
         model.config.image_size = recipe.image_size
     model.train_published_parameters(background=recipe.train_background)
+    for layer in model.decoder.layers:
+        layer.recompute = recipe.recompute
     return model
 
 
@@ -46,6 +49,8 @@ def word_retention(
             "or set --retention.weight 0"
         )
     teacher = CLIPSegBaseline.from_pretrained(recipe.start, dtype=torch.float32, visual_adapter_ratio=0.0)
+    if recipe.compile:
+        compile_layers(teacher)
     tokens = tokenizer(list(recipe.retention.words), padding="longest", truncation=True, return_tensors="pt")
     return WordRetention(
         teacher.to(device),

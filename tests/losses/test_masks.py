@@ -140,6 +140,36 @@ def test_half_precision_logits_are_computed_in_float32() -> None:
     assert ours == exact
 
 
+def test_gradients_of_half_precision_logits_are_rounded_once() -> None:
+    output, parts, objects = make(6)
+    loss = PartLoss(LossConfig(attention_control="off"))
+    gradients = []
+    for dtype in (torch.bfloat16, torch.float32):
+        logits = [x.bfloat16().to(dtype).requires_grad_() for x in output.to_tuple()]
+        terms = loss(PartCLIPSegOutput(*logits), parts, objects, CLASS_TO_PART, CLASS_TO_OBJECT)
+        gradients.append(torch.autograd.grad(terms["total"], logits))
+    for half, exact in zip(*gradients, strict=True):
+        assert torch.equal(half, exact.bfloat16())
+
+
+def test_no_copy_of_the_logits_is_kept() -> None:
+    output, parts, objects = make(6, size=(64, 64))
+    logits = [x.bfloat16().requires_grad_() for x in output.to_tuple()]
+    kept: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        PartLoss(LossConfig(attention_control="off"))(
+            PartCLIPSegOutput(*logits), parts, objects, CLASS_TO_PART, CLASS_TO_OBJECT
+        )
+    own = {x.untyped_storage().data_ptr() for x in logits}
+    assert own <= {x.untyped_storage().data_ptr() for x in kept}
+    assert all(x.ndim < 4 for x in kept if x.untyped_storage().data_ptr() not in own)
+
+
 def test_large_logits_stay_finite() -> None:
     output, parts, objects = make(7)
     huge = PartCLIPSegOutput(*(x * 1e4 for x in output.to_tuple()))

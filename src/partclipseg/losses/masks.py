@@ -3,12 +3,18 @@
 A target has at most two ones in hundreds of channels, so none is built: for logits x and target channels t,
 Σ_k BCE(x_k) = Σ_k softplus(x_k) - Σ_{k in t} x_k. Pixels that take no part are weighed 0 instead of being
 selected, so nothing here waits for the device, and a term without any pixel is 0 with a gradient of 0.
+
+The logits are the largest maps of a training step, so no copy of all of them is made, in float32 least of all: sums
+and gradients are computed in float32 photo by photo, and the backward pass starts from the logits alone.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from partclipseg.losses.counts import LossCounts
@@ -55,8 +61,7 @@ def object_loss(
 
 def part_loss(logits: Tensor, parts: Tensor, labelled: Tensor, counts: LossCounts) -> Tensor:
     """Mean over the part-labelled pixels; `logits [B, N_p, h, w]`, no background; `parts` int64 `[B, h, w]`."""
-    logits = _full_precision(logits)
-    value = F.softplus(logits).sum(1) - _at(logits, parts) * labelled
+    value = _channel_sum(logits, parts, labelled, torch.zeros_like(labelled), 1.0)
     return _mean(value, labelled, counts.labelled, logits.shape[1])
 
 
@@ -72,16 +77,39 @@ def _channel_sum(
     logits: Tensor, index: Tensor, indexed: Tensor, background: Tensor, background_weight: float
 ) -> Tensor:
     """Weighted sum over channels of the cross-entropy `[B, h, w]`: 1 at `index` where `indexed`, and 1 in the
-    last channel where `background`."""
-    logits = _full_precision(logits)
-    last = logits[:, -1]
-    everywhere = F.softplus(logits).sum(1) + (background_weight - 1) * F.softplus(last)
-    return everywhere - _at(logits, index) * indexed - background_weight * last * background
+    last channel, which counts `background_weight`, where `background`."""
+    return _ChannelSum.apply(logits, index.clamp(min=0), indexed, background, background_weight)  # pyright: ignore
+
+
+class _ChannelSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, index: Tensor, indexed: Tensor, background: Tensor, weight: float) -> Tensor:
+        ctx.save_for_backward(logits, index, indexed, background)
+        ctx.weight = weight
+        everywhere = torch.stack([F.softplus(_full_precision(photo)).sum(0) for photo in logits])  # [B, h, w]
+        last = _full_precision(logits[:, -1])
+        everywhere += (weight - 1) * F.softplus(last)
+        return everywhere - _at(logits, index) * indexed - weight * last * background
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        logits, index, indexed, background = ctx.saved_tensors
+        slopes = torch.empty_like(logits)
+        for slope, photo, above in zip(slopes, logits, gradient, strict=True):
+            slope.copy_(_full_precision(photo).sigmoid() * above)
+        last = _full_precision(logits[:, -1]).sigmoid() - background.to(gradient.dtype)
+        slopes[:, -1] = ctx.weight * last * gradient
+        # Where a target is 1, the difference is rounded once, not the sigmoid and then the difference. After the last
+        # channel, which is an index like any other where there is no background.
+        at = (_at(logits, index).sigmoid() - indexed.to(gradient.dtype)) * gradient
+        slopes.scatter_(1, index.unsqueeze(1), at.unsqueeze(1).to(slopes.dtype))
+        return slopes, None, None, None, None
 
 
 def _at(logits: Tensor, index: Tensor) -> Tensor:
-    """Logits `[B, h, w]` of channel `index`; of channel 0 where `index` is negative."""
-    return logits.gather(1, index.clamp(min=0).unsqueeze(1)).squeeze(1)
+    """Logits `[B, h, w]` of channel `index`."""
+    return _full_precision(logits.gather(1, index.unsqueeze(1)).squeeze(1))
 
 
 def _mean(value: Tensor, pixels: Tensor, count: Tensor, channels: int) -> Tensor:

@@ -9,14 +9,19 @@ on Lüddecke & Ecker, "Image Segmentation Using Text and Image Prompts" (CVPR 20
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import initialization as init
 
 from partclipseg.model.config import PartCLIPSegConfig
+
+RECOMPUTED_ROWS = 64
+"""Rows of what is recomputed that are held at once: in the released size 128 MB of a hidden layer in bfloat16, of
+which the backward pass needs three, and enough to keep a GPU busy."""
 
 
 class FiLM(nn.Module):
@@ -38,6 +43,8 @@ class DecoderLayer(nn.Module):
     def __init__(self, width: int, heads: int, hidden: int, eps: float) -> None:
         super().__init__()
         self.heads = heads
+        self.recompute = False
+        """Compute the hidden features anew in the backward pass: most of what a training step would keep."""
         self.qkv = nn.Linear(width, 3 * width)
         self.project = nn.Linear(width, width)
         self.norm1 = nn.LayerNorm(width, eps=eps)
@@ -53,13 +60,32 @@ class DecoderLayer(nn.Module):
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # 3 x [M, heads, T, C/heads]
         mixed = F.scaled_dot_product_attention(q, k, v)
         x = self.norm1(x + self.project(mixed.transpose(1, 2).flatten(2)))  # [M, T, C]
-        x = self.norm2(x + self.contract(F.relu(self.expand(x), inplace=True)))
+        x = self.norm2(x + (_recomputed(self.feed_forward, x) if self.recompute else self.feed_forward(x)))
         if attention_rows is None:
             return x, None
-        scale = q.shape[-1] ** -0.5
-        q, k = (rows.index_select(0, attention_rows) for rows in (q, k))
-        scores = (q * scale) @ k.transpose(-1, -2)  # [R, heads, T, T]
-        return x, scores.softmax(-1, dtype=torch.float32).mean(1)
+        # The probabilities of all rows together would be a large part of what a training step keeps.
+        return x, _recomputed(mean_attention, *(rows.index_select(0, attention_rows) for rows in (q, k)))
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """`[M, T, C]` → the same shape, through the hidden layer."""
+        # Flat first: the product is then no view, of which a ReLU in place would cost copies in the backward pass.
+        return self.contract(F.relu(self.expand(x.flatten(0, 1)), inplace=True)).view_as(x)
+
+
+def mean_attention(q: Tensor, k: Tensor) -> Tensor:
+    """Attention, averaged over the heads, of queries and keys `[R, heads, T, C/heads]`: float32 `[R, T, T]`."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # [R, heads, T, T]
+    return scores.softmax(-1, dtype=torch.float32).mean(1)
+
+
+def _recomputed(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """`function` of rows of the inputs, of which the backward pass keeps the inputs alone and computes the rest anew.
+
+    Sums over rows, which are all that gradients of weights are, then come piece by piece: equal up to rounding.
+    """
+    pieces = zip(*(x.split(RECOMPUTED_ROWS) for x in inputs), strict=True)
+    # Nothing is random here, and a CUDA graph could not save the generator's state.
+    return torch.cat([checkpoint(function, *some, use_reentrant=False, preserve_rng_state=False) for some in pieces])
 
 
 class UpsamplingHead(nn.Sequential):

@@ -71,10 +71,10 @@ def test_stopped_and_started_again_it_continues(
     real_score = run.score
 
     def score_until(stop: int):
-        def score(segmenter, vocabulary, photos, evaluators) -> None:
+        def score(segmenter, vocabulary, photos, evaluators, zoom) -> None:
             if len(scored) == stop:
                 raise KeyboardInterrupt
-            real_score(segmenter, vocabulary, photos, evaluators)
+            real_score(segmenter, vocabulary, photos, evaluators, zoom)
             scored.extend(photo.key for photo in photos)
 
         return score

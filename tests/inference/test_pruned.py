@@ -61,7 +61,13 @@ def random_vocabulary(generator: np.random.Generator, num_objects: int, num_part
 
 
 def full_maps(
-    model: Any, pixels: Tensor, words: Tensor, vocabulary: Vocabulary, sizes: Any, present: Any = None
+    model: Any,
+    pixels: Tensor,
+    words: Tensor,
+    vocabulary: Vocabulary,
+    sizes: Any,
+    present: Any = None,
+    with_background: bool = False,
 ) -> tuple[list[LabelMaps], Any]:
     with torch.inference_mode():
         output = model(
@@ -71,9 +77,21 @@ def full_maps(
             class_to_object=torch.from_numpy(vocabulary.class_to_object),
             num_parts=len(vocabulary.parts),
         )
-        if present is None:
+        if present is None or with_background:
+            if present is not None:
+                forbid_others(output, vocabulary, present)
             return pred_all(output, sizes, vocabulary.class_to_object), output
         return oracle_obj(output, sizes, vocabulary.class_to_object, present), output
+
+
+def forbid_others(output: Any, vocabulary: Vocabulary, present: Sequence[Sequence[int]]) -> None:
+    """Take away all chances of the objects that each photo does not name, in the model's own output."""
+    for index, named in enumerate(present):
+        others = [o for o in range(len(vocabulary.objects)) if o not in named]
+        if output.object_logits is not None:
+            output.object_logits[index, others] = -torch.inf
+        classes = np.flatnonzero(np.isin(vocabulary.class_to_object, others))
+        output.object_part_logits[index, classes] = -torch.inf
 
 
 def is_tied(values: Tensor, first: Tensor, second: Tensor) -> Tensor:
@@ -103,23 +121,23 @@ def assert_equal(actual: Sequence[LabelMaps], expected: Sequence[LabelMaps], out
     seed=st.integers(0, 10_000),
     counts=st.tuples(st.integers(1, 6), st.integers(1, 6)),
     sizes=st.lists(st.tuples(st.integers(1, 70), st.integers(1, 70)), min_size=1, max_size=4),
-    oracle=st.booleans(),
+    protocol=st.sampled_from(["pred_all", "oracle_obj", "pred_all among named objects"]),
     widest=st.sampled_from([1, 5000, 1 << 20]),
 )
-def test_pruned_equals_full(models, name, seed, counts, sizes, oracle, widest):
+def test_pruned_equals_full(models, name, seed, counts, sizes, protocol, widest):
     generator, model = np.random.default_rng(seed), models[name]
     torch.manual_seed(seed)
     vocabulary = random_vocabulary(generator, *counts)
     pixels = torch.randn(len(sizes), 3, *generator.choice([16, 32, 48], 2))
     words = 3 * torch.randn(len(model.prompts(vocabulary)), model.config.projection_dim)
-    present = None
-    if oracle:
+    present, with_background = None, protocol == "pred_all among named objects"
+    if protocol != "pred_all":
         number = len(vocabulary.objects)
         present = [np.flatnonzero(generator.random(number) < 0.5).tolist() for _ in sizes]  # none at all among them
-    expected, output = full_maps(model, pixels, words, vocabulary, sizes, present)
+    expected, output = full_maps(model, pixels, words, vocabulary, sizes, present, with_background)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(pruned.WIDEST, "cpu", widest)  # one row at a time, some, all
-        actual = pruned_maps(model, pixels, words, vocabulary, sizes, present)
+        actual = pruned_maps(model, pixels, words, vocabulary, sizes, present, with_background)
     assert_equal(actual, expected, output, sizes)
 
 
@@ -223,12 +241,21 @@ def test_known_objects_alone_are_decoded(models, decoded):
     assert decoded == {"conditions": 3, "classes": 2}
 
 
+def test_known_objects_and_background_alone_are_decoded(models, monkeypatch, decoded):
+    arguments = (torch.randn(2, 3, 32, 32), torch.randn(7, 24), WORDS, [(20, 20)] * 2)
+    forced(monkeypatch, [[0, 2], [2]])
+    pruned_maps(models["intended"], *arguments, present_objects=[[0], [0, 1]], with_background=True)
+    assert decoded == {"conditions": 2 + 3 + 2, "classes": 3 + 1}  # one object and two, background; parts of a winner
+
+
 def test_the_baseline_decodes_the_classes_of_known_objects(models, decoded):
     arguments = (torch.randn(2, 3, 32, 32), torch.randn(5, 24), WORDS, [(20, 20)] * 2)
     pruned_maps(models["baseline"], *arguments, present_objects=[[0], [0, 1]])
     assert decoded["conditions"] == 2 + 5
+    pruned_maps(models["baseline"], *arguments, present_objects=[[0], [0, 1]], with_background=True)
+    assert decoded["conditions"] == 2 * (2 + 5) + 2
     pruned_maps(models["baseline"], *arguments)
-    assert decoded["conditions"] == 2 + 5 + 2 * 6
+    assert decoded["conditions"] == 2 * (2 + 5) + 2 + 2 * 6
 
 
 def test_memory_does_not_grow_with_the_classes(models):

@@ -69,6 +69,7 @@ class BulkJob:
     formats: tuple[BulkFormat, ...]
     model: str | None = None
     objects: tuple[str, ...] = ()
+    zoom: bool = False
     dtype: str = "float32"
     batch_size: int = 8
     max_pixels: int = 80_000_000
@@ -89,6 +90,7 @@ class BulkJob:
             "weights": weights,
             "vocabulary": list(self.vocabulary.names),
             "objects": list(self.objects),
+            "zoom": self.zoom,
             "formats": list(self.formats),
             "dtype": self.dtype,
             "batch_size": self.batch_size,
@@ -155,7 +157,7 @@ class Labeller:
 
     def _segment(self, paths: Sequence[Path]) -> list[PartResult | Exception]:
         job = self.job
-        options: dict[str, Any] = {"objects": job.objects or None, "max_pixels": job.max_pixels}
+        options: dict[str, Any] = {"objects": job.objects or None, "zoom": job.zoom, "max_pixels": job.max_pixels}
         with warnings.catch_warnings():
             # Photos above the limit are reported by name; Pillow would warn about them a second time.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from partclipseg.apps.options import BatchSize, Device, Dtype, Own, OwnData, optional
+from partclipseg.apps.options import BatchSize, Device, Dtype, Own, OwnData, Zoom, optional
 from partclipseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ class Evaluate:
     """Score only the first N photos. Left out: all of them; of partshapes, 1000."""
     vocabulary: Annotated[str | None, optional("WORDS")] = None
     """Other words than the data set's own: "seen", a file, or text such as "dog: ear, tail"."""
+    zoom: Zoom = False
     device: Device = None
     dtype: Dtype = "float32"
     batch_size: BatchSize = 8
@@ -227,6 +228,7 @@ class Evaluate:
             "split": self.split,
             "protocol": self.protocol,
             "boundary": self.boundary,
+            "zoom": self.zoom,
             "dtype": self.dtype,
             "photos": len(subject.photos),
             "records": text_digest(records),
@@ -250,12 +252,13 @@ class Evaluate:
 
         first = next(iter(evaluators.values()))
         last_saved = time.monotonic()
-        batches = read_batches(dataset, photos, segmenter.model.config.image_shape, self.batch_size, self.workers)
+        shape = None if self.zoom else segmenter.model.config.image_shape
+        batches = read_batches(dataset, photos, shape, self.batch_size, self.workers)
         try:
             with _progress(console) as progress:
                 task = progress.add_task("scoring", total=len(photos), note="")
                 for batch in batches:
-                    score(segmenter, dataset.vocabulary, batch, evaluators)
+                    score(segmenter, dataset.vocabulary, batch, evaluators, self.zoom)
                     note = f"mIoU {first.running_iou():.2f} ({first.protocol})"
                     progress.update(task, advance=len(batch), note=note)
                     if saved is not None and time.monotonic() - last_saved > _SAVE_EVERY:
@@ -300,6 +303,8 @@ class Evaluate:
             reasons.append(f"only the first photos were scored (--limit {self.limit})")
         if self.vocabulary is not None:
             reasons.append("other words than the data set's own were asked for")
+        if self.zoom:
+            reasons.append("small objects were looked at a second time (--zoom)")
         if self.split != "test":
             reasons.append(f"the {self.split} split was scored")
         return f"Not comparable with published figures: {', '.join(reasons)}." if reasons else ""
@@ -330,7 +335,7 @@ class Evaluate:
         *_, evaluator = evaluators.values()
         best, worst = best_and_worst(evaluator, _EXAMPLES)
         groups = {
-            heading: make_examples(segmenter, subject.dataset, subject.photos, evaluator, keys)
+            heading: make_examples(segmenter, subject.dataset, subject.photos, evaluator, keys, self.zoom)
             for heading, keys in (("Best photos", best), ("Worst photos", worst))
             if keys
         }

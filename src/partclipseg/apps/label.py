@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from partclipseg.apps.options import BatchSize, Dtype, Model, Vocabulary, number, optional
+from partclipseg.apps.options import BatchSize, Dtype, Model, Vocabulary, Zoom, number, optional
 from partclipseg.errors import PartCLIPSegError, UsageError
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Label:
     objects: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...", help_behavior_hint="")] = ()
     """Only if you know what is in every photo: these objects.
     Their parts then share all pixels, and there is no background."""
+    zoom: Zoom = False
     engine: Literal["local", "ray"] = "local"
     """local: processes on this machine.
     ray: Ray Data, on the cluster that RAY_ADDRESS names, or on one started here."""
@@ -156,6 +157,7 @@ class Label:
             formats=tuple(dict.fromkeys(self.formats)),
             model=self.model,
             objects=self.objects,
+            zoom=self.zoom,
             dtype=self.dtype,
             batch_size=self.batch_size,
             max_pixels=self.max_pixels,

@@ -42,6 +42,13 @@ Dtype = Annotated[
     tyro.conf.arg(help="Number type of the model's arithmetic; bfloat16 is faster on most GPUs."),
 ]
 BatchSize = Annotated[int, number("Photos that go through the model together.")]
+Zoom = Annotated[
+    bool,
+    tyro.conf.arg(
+        help="Look a second time, at crops around small objects at the photo's full resolution: for small parts. "
+        "Each such object takes about as long as a photo."
+    ),
+]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from partclipseg.apps.options import BatchSize, Device, Dtype, Model, Vocabulary
+from partclipseg.apps.options import BatchSize, Device, Dtype, Model, Vocabulary, Zoom
 from partclipseg.errors import PartCLIPSegError, UsageError
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class Predict:
     objects: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...", help_behavior_hint="")] = ()
     """Only if you know what is in every photo: these objects.
     Their parts then share all pixels, and there is no background."""
+    zoom: Zoom = False
     device: Device = None
     dtype: Dtype = "float32"
     batch_size: BatchSize = 8
@@ -109,6 +110,7 @@ class Predict:
             photos,
             vocabulary,
             objects=self.objects or None,
+            zoom=self.zoom,
             batch_size=self.batch_size,
             max_pixels=self.max_pixels,
         )

@@ -33,15 +33,17 @@ def make_examples(
     photos: Sequence[PhotoRecords],
     evaluator: Evaluator,
     keys: Sequence[str],
+    zoom: bool = False,
 ) -> list[PhotoExample]:
-    """The pictures' contents for records of an evaluator, in the order of `keys`."""
+    """The pictures' contents for records of an evaluator, in the order of `keys`; `zoom` as in `predict`."""
     owners = {key: photo for photo in photos for key in photo.keys(evaluator.protocol)}
     examples: dict[str, PhotoExample] = {}
     owning = list(dict.fromkeys(owners[key] for key in keys))
-    batches = read_batches(dataset, owning, segmenter.model.config.image_shape, batch_size=1, workers=0)
+    shape = None if zoom else segmenter.model.config.image_shape
+    batches = read_batches(dataset, owning, shape, batch_size=1, workers=0)
     for photo, batch in zip(owning, batches, strict=True):
         image = dataset[photo.indices[0]].image
-        for prediction in predict(segmenter, dataset.vocabulary, batch, [evaluator.protocol]):
+        for prediction in predict(segmenter, dataset.vocabulary, batch, [evaluator.protocol], zoom):
             key, labels, _ = prediction.labels
             label_map = prediction.label_map.cpu().numpy().astype(np.int32)
             if evaluator.protocol == "oracle_obj":

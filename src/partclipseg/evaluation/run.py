@@ -48,7 +48,7 @@ class RecordLabels(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class LabelledPhoto:
-    """A photo as the model takes it, and its records."""
+    """A photo, resized as the model takes it or of its own size, and its records."""
 
     key: str
     image: np.ndarray
@@ -80,12 +80,17 @@ def group_records(dataset: FileDataset) -> list[PhotoRecords]:
 
 
 def predict(
-    segmenter: PartSegmenter, vocabulary: Vocabulary, photos: Sequence[LabelledPhoto], protocols: Iterable[Protocol]
+    segmenter: PartSegmenter,
+    vocabulary: Vocabulary,
+    photos: Sequence[LabelledPhoto],
+    protocols: Iterable[Protocol],
+    zoom: bool = False,
 ) -> Iterator[Prediction]:
     """Every prediction of a batch of photos, from one forward pass.
 
     `oracle_obj` and `pred_all` yield one prediction for each record. `strict` yields one for each photo, with the
-    labels of all its records: background that belongs to several records must not count several times.
+    labels of all its records: background that belongs to several records must not count several times. With `zoom`
+    the photos, of their own size, are looked at a second time.
     """
     protocols = set(protocols)
     output = segmenter.outputs([photo.image for photo in photos], vocabulary)
@@ -93,7 +98,10 @@ def predict(
         own = _of_photo(output, index)
         size = photo.records[0].part_labels.shape
         if protocols - {"oracle_obj"}:
-            label_map = pred_all(own, [size], vocabulary.class_to_object)[0].label_map
+            maps = pred_all(own, [size], vocabulary.class_to_object)
+            if zoom:
+                maps = segmenter.look_again([photo.image], maps, vocabulary)
+            label_map = maps[0].label_map
             if "strict" in protocols:
                 yield Prediction("strict", label_map, photo.whole())
             if "pred_all" in protocols:
@@ -101,16 +109,22 @@ def predict(
         if "oracle_obj" in protocols:
             for record in photo.records:
                 present = [objects_in(record.object_labels)]
-                label_map = oracle_obj(own, [size], vocabulary.class_to_object, present)[0].label_map
-                yield Prediction("oracle_obj", label_map, record)
+                maps = oracle_obj(own, [size], vocabulary.class_to_object, present)
+                if zoom:
+                    maps = segmenter.look_again([photo.image], maps, vocabulary, present)
+                yield Prediction("oracle_obj", maps[0].label_map, record)
 
 
 def score(
-    segmenter: PartSegmenter, vocabulary: Vocabulary, photos: Sequence[LabelledPhoto], evaluators: Evaluators
+    segmenter: PartSegmenter,
+    vocabulary: Vocabulary,
+    photos: Sequence[LabelledPhoto],
+    evaluators: Evaluators,
+    zoom: bool = False,
 ) -> None:
-    """Count a batch of photos in the evaluators."""
+    """Count a batch of photos in the evaluators, `zoom` as in `predict`."""
     with torch.inference_mode():
-        for protocol, label_map, (key, parts, objects) in predict(segmenter, vocabulary, photos, evaluators):
+        for protocol, label_map, (key, parts, objects) in predict(segmenter, vocabulary, photos, evaluators, zoom):
             evaluators[protocol].update(label_map, parts, objects, key=key)
 
 
@@ -120,10 +134,15 @@ def is_scored(photo: PhotoRecords, evaluators: Evaluators) -> bool:
 
 
 def read_batches(
-    dataset: PartDataset, photos: Sequence[PhotoRecords], image_shape: tuple[int, int], batch_size: int, workers: int
+    dataset: PartDataset,
+    photos: Sequence[PhotoRecords],
+    image_shape: tuple[int, int] | None,
+    batch_size: int,
+    workers: int,
 ) -> Iterator[list[LabelledPhoto]]:
     """Read photos in worker processes, in order, and resize them to `image_shape`, height and width.
 
+    With None they keep their size, as a second look needs them.
     Raises `UsageError` for a batch size below 1, and `PartCLIPSegError` in the reader's words for a file that
     cannot be read.
     """
@@ -138,7 +157,9 @@ def read_batches(
 
 
 class _Reader(Dataset):
-    def __init__(self, dataset: PartDataset, photos: Sequence[PhotoRecords], image_shape: tuple[int, int]) -> None:
+    def __init__(
+        self, dataset: PartDataset, photos: Sequence[PhotoRecords], image_shape: tuple[int, int] | None
+    ) -> None:
         self._dataset = dataset
         self._photos = photos
         self._size = image_shape
@@ -154,7 +175,8 @@ class _Reader(Dataset):
             # Raised in a worker, it would reach the user as a page of traceback.
             return error
         records = tuple(RecordLabels(s.key, s.part_labels, s.object_labels) for s in samples)
-        return LabelledPhoto(photo.key, resize_photo(samples[0].image, self._size), records)
+        sizes = () if self._size is None else (self._size,)
+        return LabelledPhoto(photo.key, resize_photo(samples[0].image, *sizes), records)
 
 
 def _of_photo(output: PartCLIPSegOutput, index: int) -> PartCLIPSegOutput:

@@ -27,6 +27,9 @@ WIDEST = {"cpu": 8 << 20, "cuda": 1 << 30}
 """Bytes that the widest tensor of a decoder pass may take, by type of device: on CPUs what stays in the caches is
 fastest; on GPUs it bounds the memory. A row of the released size takes 4 MB in float32."""
 
+Known = tuple[np.ndarray, Tensor]
+"""Features that have been decoded: their (photo, condition) keys, int64 `[R]`, sorted, and they, `[R, g·g', C]`."""
+
 
 @torch.inference_mode()
 def pruned_maps(
@@ -36,6 +39,7 @@ def pruned_maps(
     vocabulary: Vocabulary,
     sizes: Sequence[tuple[int, int]],
     present_objects: Sequence[Sequence[int]] | None = None,
+    with_background: bool = False,
 ) -> list[LabelMaps]:
     """What `pred_all`, or with `present_objects` `oracle_obj`, makes of the model's output, from pruned decoding.
 
@@ -44,31 +48,36 @@ def pruned_maps(
         text_embeddings: `[K, D]` of `model.prompts(vocabulary)`.
         sizes: `(H, W)` of each of the `B` photos.
         present_objects: object indices of each photo for Oracle-Obj; None for Pred-All.
+        with_background: let background compete with the `present_objects`: Pred-All among these objects alone.
 
     A batch waits for its device once, to learn which objects have won.
     """
     batch = _Batch(model, pixel_values, text_embeddings, sizes)
     if isinstance(model, CLIPSegBaseline):
-        contests = _baseline(batch, len(vocabulary), vocabulary.class_to_object, present_objects)
+        contests = _baseline(batch, len(vocabulary), vocabulary.class_to_object, present_objects, with_background)
     else:
-        contests = _parts(batch, model, vocabulary, present_objects)
+        contests = _parts(batch, model, vocabulary, present_objects, with_background)
     class_to_object = batch.upload(vocabulary.class_to_object)
     return [contest.maps(class_to_object) for contest in contests]
 
 
 def _parts(
-    batch: _Batch, model: PartCLIPSegModel, vocabulary: Vocabulary, present_objects: Sequence[Sequence[int]] | None
+    batch: _Batch,
+    model: PartCLIPSegModel,
+    vocabulary: Vocabulary,
+    present_objects: Sequence[Sequence[int]] | None,
+    with_background: bool,
 ) -> list[Contest]:
     num_parts, num_objects = len(vocabulary.parts), len(vocabulary.objects)
 
     # 1. Which objects can have pixels: those that win some, background among them, or those named.
-    if present_objects is None:
-        features, gates = batch.objects(num_parts)
+    named = None if present_objects is None else _table(present_objects, num_objects + 1)  # [B, N_o + 1]
+    if named is None or with_background:
+        known, gates = batch.objects(num_parts) if named is None else batch.named_objects(num_parts, named)
         wins = batch.winners(gates, num_objects + 1)  # [B, N_o + 1]
         contests = batch.contests(gates)
     else:
-        features, contests = None, batch.contests()
-        wins = _table(present_objects, num_objects + 1)
+        known, wins, contests = None, named, batch.contests()
 
     # 2. Their classes: rows (photo, class), in order of the photos; background belongs to itself.
     owners = np.append(vocabulary.class_to_object, num_objects)  # [N_c + 1]
@@ -81,7 +90,7 @@ def _parts(
 
     # 3. Features of the conditions that they are made of: rows (photo, condition), each once.
     part_keys, object_keys = (batch.keys(photos, rows) for rows in (part_rows, object_rows))
-    keys, features = batch.features(np.union1d(part_keys, object_keys), features, num_parts)  # [R], [R, g·g', C]
+    keys, features = batch.features(np.union1d(part_keys, object_keys), known)  # [R], [R, g·g', C]
     halves = model.decoder.merge_halves(features[None])  # twice [1, R, g·g', C]
 
     # 4. Logits of the classes; the best at every pixel is kept as they come.
@@ -98,13 +107,18 @@ def _parts(
 
 
 def _baseline(
-    batch: _Batch, num_classes: int, class_to_object: np.ndarray, present_objects: Sequence[Sequence[int]] | None
+    batch: _Batch,
+    num_classes: int,
+    class_to_object: np.ndarray,
+    present_objects: Sequence[Sequence[int]] | None,
+    with_background: bool,
 ) -> list[Contest]:
     """The baseline knows no objects: every class may win, or with `present_objects` those of the named ones."""
     if present_objects is None:
         possible = np.ones((len(batch.sizes), num_classes + 1), bool)
     else:
         possible = _table(present_objects, int(class_to_object.max()) + 2)[:, np.append(class_to_object, -1)]
+        possible[:, -1] = with_background
     photos, classes = np.nonzero(possible)
     labels, contests = batch.upload(classes), batch.contests()
     for rows in _chunks(len(classes), batch.rows_at_once):
@@ -149,8 +163,8 @@ class _Batch:
         for photo, start, end in zip(present, starts, [*starts[1:], len(photos)], strict=True):
             contests[photo].add(logits[start:end], labels[start:end], None if owners is None else owners[start:end])
 
-    def objects(self, first: int) -> tuple[Tensor, list[Tensor]]:
-        """Features `[B, N_o + 1, g·g', C]` of the conditions from `first` on, and the best at each photo's pixels."""
+    def objects(self, first: int) -> tuple[Known, list[Tensor]]:
+        """Features of all conditions from `first` on, and the best of them at each photo's pixels."""
         features, contests = [], self.contests()
         total = len(self.conditions) - first
         for rows in _chunks(total, max(1, self.rows_at_once // len(self.sizes))):
@@ -159,7 +173,21 @@ class _Batch:
             for contest, logits in zip(contests, self.decoder.logits(some, self.grid), strict=True):
                 contest.add(logits, labels)
             features.append(some)
-        return torch.cat(features, dim=1), [contest.labels for contest in contests]
+        keys = self.keys(np.arange(len(self.sizes))[:, None], first + np.arange(total)).ravel()
+        return (keys, torch.cat(features, dim=1).flatten(0, 1)), [contest.labels for contest in contests]
+
+    def named_objects(self, first: int, named: np.ndarray) -> tuple[Known, list[Tensor]]:
+        """The same of those `named`, bool `[B, N_o + 1]`, and background alone, which is the last one."""
+        named = named.copy()
+        named[:, -1] = True
+        photos, objects = np.nonzero(named)
+        labels, features, contests = self.upload(objects), [], self.contests()
+        for rows in _chunks(len(objects), self.rows_at_once):
+            features.append(self.decode(photos[rows], first + objects[rows]))
+            logits = self.decoder.logits(features[-1][None], self.grid)[0]
+            self.add(contests, photos[rows], logits, labels[rows])
+        keys = self.keys(photos, first + objects)
+        return (keys, torch.cat(features)), [contest.labels for contest in contests]
 
     def winners(self, maps: Sequence[Tensor], count: int) -> np.ndarray:
         """bool `[B, count]`: which labels occur in each map, int64 `[H, W]`. Waits for the device."""
@@ -172,20 +200,16 @@ class _Batch:
         """One number for each (photo, condition)."""
         return photos * len(self.conditions) + conditions
 
-    def features(self, keys: np.ndarray, objects: Tensor | None, first: int) -> tuple[np.ndarray, Tensor]:
-        """Features `[R, g·g', C]` of sorted `keys [R]`, in another order, which is returned with them.
+    def features(self, keys: np.ndarray, known: Known | None) -> tuple[np.ndarray, Tensor]:
+        """Features `[R, g·g', C]` of `keys [R]`, in another order, which is returned with them.
 
-        `objects` are those that `self.objects(first)` has computed, if it has; all others are decoded.
+        Those that are not `known` are decoded.
         """
-        photos, conditions = np.divmod(keys, len(self.conditions))
-        fresh = conditions < (first if objects is not None else len(self.conditions))
-        found = [
-            self.decode(photos[fresh][rows], conditions[fresh][rows])
-            for rows in _chunks(int(fresh.sum()), self.rows_at_once)
-        ]
-        if objects is not None:
-            known = photos[~fresh] * objects.shape[1] + conditions[~fresh] - first
-            found.append(objects.flatten(0, 1)[self.upload(known)])
+        fresh = np.ones(len(keys), bool) if known is None else ~np.isin(keys, known[0])
+        photos, conditions = np.divmod(keys[fresh], len(self.conditions))
+        found = [self.decode(photos[rows], conditions[rows]) for rows in _chunks(len(photos), self.rows_at_once)]
+        if known is not None:
+            found.append(known[1][self.upload(np.searchsorted(known[0], keys[~fresh]))])
         return np.concatenate([keys[fresh], keys[~fresh]]), torch.cat(found)
 
     def decode(self, photos: np.ndarray, conditions: np.ndarray) -> Tensor:

@@ -23,6 +23,7 @@ from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.inference.label_maps import LabelMaps
 from partclipseg.inference.pruned import pruned_maps
 from partclipseg.inference.result import PartResult
+from partclipseg.inference.zoom import look_again
 from partclipseg.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
@@ -106,6 +107,7 @@ class PartSegmenter:
         vocabulary: Any = None,
         *,
         objects: Iterable[str] | None = None,
+        zoom: bool = False,
         batch_size: int = 8,
         max_pixels: int = MAX_PIXELS,
     ) -> Any:
@@ -116,6 +118,7 @@ class PartSegmenter:
             vocabulary: whatever `Vocabulary.load` takes; None stands for the model's own.
             objects: the objects that are known to be in the photos. Their parts then share every pixel and there
                 is no background (protocol Oracle-Obj); without it anything may be there (Pred-All).
+            zoom: look a second time, at crops around small objects at full resolution; see `inference.zoom`.
             batch_size: photos that go through the model together.
             max_pixels: refuse larger photos.
 
@@ -126,9 +129,9 @@ class PartSegmenter:
         words = self._vocabulary(vocabulary)
         present = _object_indices(words, objects)
         if not isinstance(photos, list | tuple):
-            return self._segment([self._read(photos, max_pixels)], words, present)[0]
+            return self._segment([self._read(photos, max_pixels)], words, present, zoom)[0]
         results: list[PartResult] = []
-        for _, result in self._stream(_chunks(photos, batch_size), words, present, max_pixels):
+        for _, result in self._stream(_chunks(photos, batch_size), words, present, zoom, max_pixels):
             if isinstance(result, PhotoError):
                 raise result
             results.append(result)
@@ -140,6 +143,7 @@ class PartSegmenter:
         vocabulary: Any = None,
         *,
         objects: Iterable[str] | None = None,
+        zoom: bool = False,
         batch_size: int = 8,
         max_pixels: int = MAX_PIXELS,
     ) -> Iterator[tuple[Any, PartResult | PhotoError]]:
@@ -152,10 +156,10 @@ class PartSegmenter:
         """
         words = self._vocabulary(vocabulary)
         present = _object_indices(words, objects)
-        return self._stream(_chunks(paths, batch_size), words, present, max_pixels)
+        return self._stream(_chunks(paths, batch_size), words, present, zoom, max_pixels)
 
     def _stream(
-        self, chunks: Iterator[list[Any]], words: Vocabulary, present: list[int] | None, max_pixels: int
+        self, chunks: Iterator[list[Any]], words: Vocabulary, present: list[int] | None, zoom: bool, max_pixels: int
     ) -> Iterator[tuple[Any, PartResult | PhotoError]]:
         def read(path: Any) -> _Photo | PhotoError:
             try:
@@ -168,7 +172,7 @@ class PartSegmenter:
                 for chunk in _ahead(([(path, pool.submit(read, path)) for path in chunk] for chunk in chunks), 1):
                     answers = [(path, future.result()) for path, future in chunk]
                     good = [answer for _, answer in answers if isinstance(answer, _Photo)]
-                    results = iter(self._segment(good, words, present) if good else [])
+                    results = iter(self._segment(good, words, present, zoom) if good else [])
                     for path, answer in answers:
                         yield path, next(results) if isinstance(answer, _Photo) else answer
             finally:
@@ -186,15 +190,18 @@ class PartSegmenter:
         return self.vocabulary
 
     def _segment(
-        self, photos: Sequence[_Photo], vocabulary: Vocabulary, present: list[int] | None
+        self, photos: Sequence[_Photo], vocabulary: Vocabulary, present: list[int] | None, zoom: bool
     ) -> list[PartResult]:
         """One batch of photos that have been read."""
+        present_objects = None if present is None else [present] * len(photos)
         maps = self.label_maps(
             self.pixel_values([photo.resized for photo in photos]),
             vocabulary,
             [(photo.pixels.shape[0], photo.pixels.shape[1]) for photo in photos],
-            None if present is None else [present] * len(photos),
+            present_objects,
         )
+        if zoom:
+            maps = self.look_again([photo.pixels for photo in photos], maps, vocabulary, present_objects)
         arrays = _to_host([(m.label_map.int(), m.object_map.int(), m.scores) for m in maps])
         return [
             PartResult.from_maps(labels, objects, scores, vocabulary, photo.pixels, photo.name)
@@ -209,10 +216,34 @@ class PartSegmenter:
         vocabulary: Vocabulary,
         sizes: Sequence[tuple[int, int]],
         present_objects: Sequence[Sequence[int]] | None = None,
+        with_background: bool = False,
     ) -> list[LabelMaps]:
         """Label maps at `sizes` (H, W) of `pixel_values`, from what `pruned_maps` decodes; see there."""
         embeddings = self.text_embeddings(self.model.prompts(vocabulary))
-        return pruned_maps(self.model, pixel_values, embeddings, vocabulary, sizes, present_objects)
+        return pruned_maps(
+            self.model, pixel_values, embeddings, vocabulary, sizes, present_objects, with_background
+        )
+
+    def look_again(
+        self,
+        photos: Sequence[np.ndarray],
+        maps: Sequence[LabelMaps],
+        vocabulary: Vocabulary,
+        present_objects: Sequence[Sequence[int]] | None = None,
+    ) -> list[LabelMaps]:
+        """The label maps of photos, uint8 `[H, W, 3]` of full size, after a second look: see `inference.zoom`.
+
+        `maps` are those of the first, for the same photos and the same `present_objects`.
+        """
+
+        def predict(
+            crops: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]], present: Any, with_background: bool
+        ) -> list[LabelMaps]:
+            return self.label_maps(self.pixel_values(crops), vocabulary, sizes, present, with_background)
+
+        config = self.model.config
+        least_area = (config.vision_config.patch_size // 2) ** 2  # a quarter of a patch: below that it is noise
+        return look_again(predict, photos, maps, present_objects, config.image_shape, least_area)
 
     @torch.inference_mode()
     def outputs(self, photos: Sequence[np.ndarray], vocabulary: Vocabulary) -> Any:

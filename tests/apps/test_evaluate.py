@@ -47,6 +47,28 @@ def test_report_of_every_protocol(arguments: list[str], tmp_path: Path, capsys: 
     assert "photos.html" in markdown
 
 
+def test_a_second_look_when_asked(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from partclipseg.inference.segmenter import PartSegmenter
+
+    looks: list[tuple[int, ...]] = []
+
+    def counted(self, photos, maps, vocabulary, present_objects=None):
+        looks.extend(photo.shape[:2] for photo in photos)
+        return maps
+
+    monkeypatch.setattr(PartSegmenter, "look_again", counted)
+    output = ["--output", str(tmp_path / "out")]
+    assert main([*arguments, *output, "--zoom"]) == 0
+    assert "looked at a second time (--zoom)" in capsys.readouterr().out
+    assert len(looks) == 3 * PHOTOS  # Pred-All, Oracle-Obj, and the pictures of the report
+    assert set(looks) == {(40 + 4 * index, 56) for index in range(PHOTOS)}, "at the photos' own sizes"
+    assert main([*arguments, *output]) == 1, "scores of one look are not mixed with those of two"
+    assert main(arguments) == 0
+    assert len(looks) == 3 * PHOTOS
+
+
 def test_without_output_nothing_is_written(arguments: list[str], tmp_path: Path) -> None:
     before = set(tmp_path.rglob("*"))
     assert main([*arguments, "--protocol", "pred_all", "--boundary", "none"]) == 0

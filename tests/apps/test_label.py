@@ -82,6 +82,23 @@ def labelled(photos: Path, model: Path, tmp_path_factory: pytest.TempPathFactory
     return output
 
 
+def test_a_second_look_when_asked(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_photos(tmp_path / "photos", 2)
+    looks: list[int] = []
+
+    def counted(self, photos, maps, vocabulary, present_objects=None):
+        looks.append(len(photos))
+        return maps
+
+    monkeypatch.setattr(PartSegmenter, "look_again", counted)
+    once, twice = (arguments(tmp_path / "photos", tmp_path / name, model) for name in ("once", "twice"))
+    assert main(once) == 0
+    assert looks == []
+    assert main([*twice, "--zoom"]) == 0
+    assert looks == [2]
+    assert main(twice) == 2, "a run goes on as it was begun"
+
+
 def digests(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()

@@ -13,6 +13,7 @@ from pycocotools.coco import COCO
 
 from partclipseg.apps.cli import main
 from partclipseg.apps.predict import output_stems
+from partclipseg.inference.segmenter import PartSegmenter
 
 WORDS = "dog: ear, head; bus: wheel"
 
@@ -40,6 +41,19 @@ def predict(model_directory, tmp_path):
 
 def files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("zoom", [False, True])
+def test_a_second_look_when_asked(predict, album, monkeypatch, zoom):
+    looks: list[list[tuple[int, ...]]] = []
+
+    def counted(self, photos, maps, vocabulary, present_objects=None):
+        looks.append([photo.shape[:2] for photo in photos])
+        return maps
+
+    monkeypatch.setattr(PartSegmenter, "look_again", counted)
+    assert predict(album, "--format", "json", *["--zoom"] * zoom) == 0
+    assert looks == ([[(30, 40), (40, 30)]] if zoom else []), "at the photos' own sizes"
 
 
 def test_a_folder(predict, album, tmp_path, capsys):

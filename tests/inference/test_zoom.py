@@ -82,16 +82,15 @@ def test_crops_show_their_regions(labels, photo_size, least_area):
     crops = find_crops(labels, photo_size, least_area)
     regions = connected_regions(labels)
     scale = np.array(photo_size) / labels.shape
-    boxes = {}
+    boxes = []
     for number in np.unique(regions):
         rows, columns = np.nonzero(regions == number)
         if (word := int(labels[rows[0], columns[0]])) != BACKGROUND and len(rows) >= least_area:
-            edges = (np.array([rows.min(), columns.min()]) * scale, np.array([rows.max() + 1, columns.max() + 1]) * scale)
-            boxes[number] = (word, len(rows), *edges)
+            start, end = np.array([rows.min(), columns.min()]), np.array([rows.max(), columns.max()]) + 1
+            boxes.append((word, start * scale, end * scale))
 
     def shows(crop: Crop, word: int, start: np.ndarray, end: np.ndarray) -> bool:
         corner = np.array([crop.top, crop.left])
-        # A box that has no room in the shape of the input is cut to whole pixels of the photo.
         inside = (corner <= start + 1e-9).all() and (end <= corner + (crop.height, crop.width) + 1e-9).all()
         return crop.object == word and bool(inside)
 
@@ -101,13 +100,13 @@ def test_crops_show_their_regions(labels, photo_size, least_area):
         assert crop.top + crop.height <= photo_size[0]
         assert crop.left + crop.width <= photo_size[1]
         assert crop.height * crop.width * zoom.LEAST_GAIN**2 <= photo_size[0] * photo_size[1] + 1e-6
-        if (crop.height, crop.width) < photo_size and crop.height < photo_size[0] and crop.width < photo_size[1]:
+        if crop.height < photo_size[0] and crop.width < photo_size[1]:
             # Undistorted, but for rounding up to whole pixels.
             assert abs(crop.height / labels.shape[0] - crop.width / labels.shape[1]) <= 1 / min(labels.shape)
-        assert any(shows(crop, word, start, end) for word, _, start, end in boxes.values())
+        assert any(shows(crop, word, start, end) for word, start, end in boxes)
     assert len(crops) <= zoom.MOST_CROPS
     if len(crops) < zoom.MOST_CROPS:
-        for word, _, start, end in boxes.values():
+        for word, start, end in boxes:
             needed = (1 + 2 * zoom.MARGIN) * ((end - start) / labels.shape).max() * np.array(labels.shape)
             needed = np.ceil(np.maximum(needed, np.array(labels.shape) / zoom.LARGEST_PIXEL) - 1e-9)
             window = np.minimum(needed, photo_size).prod()
@@ -235,7 +234,7 @@ class Coarse:
         known = torch.isin(owners, torch.tensor(list(present)))
         if self.lost and with_background and score != 0.5:
             known = torch.zeros_like(known)
-        other = BACKGROUND if with_background else int(OWNER.tolist().index(list(present)[0]))
+        other = BACKGROUND if with_background else OWNER.tolist().index(next(iter(present)))
         labels = torch.where(known, labels, other)
         owners = torch.cat([OWNER, torch.tensor([BACKGROUND])])[labels]
         return LabelMaps(labels, owners, torch.full(size, score))

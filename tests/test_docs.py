@@ -1,15 +1,20 @@
 """What README and docs say is what happens: their Python and console blocks are run, in the order of the page.
 
-A block under the comment ``<!-- not run: … -->`` needs what a test has not; the comment says what.
+Output that a page shows below a command or after ``>>>`` has to appear, ``…`` and ``...`` standing for anything; a
+command shown to answer ``partclipseg: …`` has to fail. A block under the comment ``<!-- not run: … -->`` needs what a
+test has not; the comment says what.
 """
 
 from __future__ import annotations
 
+import doctest
+import importlib.util
 import json
 import re
 import shlex
 import shutil
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -17,10 +22,14 @@ import pytest
 from PIL import Image
 
 from partclipseg.apps.cli import main
-from partclipseg.vocabulary import Vocabulary
+from partclipseg.evaluation.report import published
+from partclipseg.vocabulary import Catalog, Vocabulary
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PAGES = sorted([REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")])
+DOCS = REPOSITORY / "docs"
+PAGES = sorted([REPOSITORY / "README.md", *DOCS.glob("*.md")])
+WRITTEN = [page for page in PAGES if page.name != "api.md"]
+"""The API page is made of docstrings, whose examples show one call each and not a whole program."""
 
 _BLOCK = re.compile(r"(?:^<!-- not run: (?P<reason>.+?) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 
@@ -67,10 +76,23 @@ def folder(tmp_path: Path, model_directory: Path, monkeypatch: pytest.MonkeyPatc
         (tmp_path / "data/pets/labels").mkdir(exist_ok=True)
         Image.fromarray(labels).save(tmp_path / f"data/pets/labels/{name}.png")
     (tmp_path / "data/pets/classes.txt").write_text("dog's ear\ndog's tail\n")
+
+    catalog = Catalog.load("pascal-part-116")
+    dog = [index for index, pair in enumerate(catalog.object_parts) if pair.object == "dog"]
+    benchmark = tmp_path / "data/PascalPart116"
+    for split in ("train", "val"):
+        photo(f"data/PascalPart116/images/{split}/2008_000001.jpg")
+        parts, objects = np.full((2, 40, 48), 255, np.uint8)
+        parts[5:20, 5:30], parts[20:30, 5:30] = dog[:2]
+        objects[5:30, 5:30] = catalog.objects.index("dog")
+        for kind, labels in (("part", parts), ("obj", objects)):
+            labels_folder = benchmark / f"annotations_detectron2_{kind}" / split
+            labels_folder.mkdir(parents=True)
+            Image.fromarray(labels).save(labels_folder / "2008_000001.png")
     return tmp_path
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_blocks_run(page: Path, folder: Path, capsys: pytest.CaptureFixture) -> None:
     names: dict[str, object] = {}
     for block in blocks(page):
@@ -78,32 +100,118 @@ def test_blocks_run(page: Path, folder: Path, capsys: pytest.CaptureFixture) -> 
             continue
         if block.language == "python":
             exec(compile(block.text, page.name, "exec"), names)
+        elif block.language == "pycon":
+            run_session(block.text, names, page.name)
         elif block.language == "console":
-            for command in commands(block):
+            for command, expected in commands(block):
                 assert command[0] == "partclipseg"
+                capsys.readouterr()
                 code = main(command[1:])
-                assert code == 0, f"{shlex.join(command)}: {capsys.readouterr().err}"
+                printed = "".join(capsys.readouterr())
+                fails = any(line.startswith("partclipseg: ") for line in expected)
+                assert bool(code) == fails, f"{shlex.join(command)}: exit code {code}, {printed}"
+                assert_shows(printed, expected)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def run_session(text: str, names: dict[str, object], page: str) -> None:
+    """Run an interactive session in the page's names; raises where it answers otherwise than shown."""
+    session = doctest.DocTestParser().get_doctest(text, names, page, page, 0)
+    runner = doctest.DebugRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    try:
+        runner.run(session, clear_globs=False)
+    except doctest.DocTestFailure as failure:
+        raise AssertionError(f"{failure.example.source}shown: {failure.example.want}got: {failure.got}") from None
+    names.update(session.globs)
+
+
+def assert_shows(printed: str, expected: list[str]) -> None:
+    """The expected lines appear in this order, blanks apart."""
+    lines = iter([" ".join(line.split()) for line in printed.splitlines()])
+    for line in expected:
+        pattern = ".*".join(re.escape(piece) for piece in " ".join(line.split()).split("…"))
+        assert any(re.fullmatch(pattern, candidate) for candidate in lines), f"{line!r} is not in:\n{printed}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_every_command_that_is_not_run_could_be(page: Path, capsys: pytest.CaptureFixture) -> None:
     """Commands are known, and so are their options."""
     for block in blocks(page):
         if block.reason is None or block.language != "console":
             continue
-        for command in commands(block):
+        for command, _ in commands(block):
             if command[0] == "partclipseg":
-                assert main([command[1], "--help"]) == 0
+                chosen = 3 if command[1] == "train" else 2  # a recipe has options of its own
+                assert main([*command[1:chosen], "--help"]) == 0
                 text = capsys.readouterr().out
                 assert not [word for word in command if word.startswith("--") and word not in text]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_links_lead_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8"))
-    links += re.findall(r"`((?:tests|src)/[\w/.]+)`", page.read_text(encoding="utf-8"))
+    text = page.read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!https?:)([^)]+)\)", text) + re.findall(r"(?:src|srcset)=\"([^\"]+)\"", text)
+    links += re.findall(r"`((?:tests|src|docs|benchmarks)/[\w/.]+)`", text)
     for link in links:
-        assert (page.parent / link).exists() or (REPOSITORY / link).exists(), link
+        path, _, anchor = link.partition("#")
+        target = next((t for t in (page.parent / path, REPOSITORY / path) if t.exists()), None) if path else page
+        assert target is not None, link
+        assert not anchor or anchor in anchors(target), f"{link}: there is no such heading"
+
+
+def anchors(page: Path) -> set[str]:
+    """Of a page's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.+)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_index_names_every_page_and_picture() -> None:
+    index = (DOCS / "README.md").read_text(encoding="utf-8")
+    assert not [page.name for page in DOCS.glob("*.md") if page.name != "README.md" and f"({page.name})" not in index]
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert not [picture.name for picture in (DOCS / "pictures").iterdir() if f"pictures/{picture.name}" not in text]
+
+
+def test_the_api_page_is_what_the_docstrings_say() -> None:
+    pytest.importorskip("griffe", reason="the API page is made with griffe")
+    page = docs_script("api").page()
+    assert (DOCS / "api.md").read_text(encoding="utf-8") == page, "run python docs/api.py"
+
+
+def test_published_figures_are_those_of_the_library() -> None:
+    benchmarks = ("pascal-part-116", "ade20k-part-234", "part-imagenet")
+    columns = [published(name, protocol) for name in benchmarks for protocol in ("pred_all", "oracle_obj")]
+    expected = {
+        row.method: [
+            next((f"{r.harmonic:.2f}{'' if r.confirmed else ' †'}" for r in rows if r.method == row.method), "–")
+            for rows in columns
+        ]
+        for rows in columns
+        for row in rows
+    }
+    text = (DOCS / "comparison.md").read_text(encoding="utf-8").partition("## Published figures")[2]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    assert {row[0].removesuffix(", fine-tuned"): row[1:] for row in rows[2:]} == expected
+
+
+def docs_script(name: str) -> ModuleType:
+    specification = importlib.util.spec_from_file_location(f"docs_{name}", DOCS / f"{name}.py")
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_shown_output_is_compared() -> None:
+    assert_shows("one  two\nthree four\n", ["one two", "three …"])
+    with pytest.raises(AssertionError, match="is not in"):
+        assert_shows("one\ntwo\n", ["two", "one"])
+    names: dict[str, object] = {"x": 1}
+    run_session(">>> y = x + 1\n>>> y\n2\n", names, "page")
+    assert names["y"] == 2
+    with pytest.raises(AssertionError, match="shown: 3"):
+        run_session(">>> x\n3\n", names, "page")
 
 
 def test_blocks_of_a_page_are_found(tmp_path: Path) -> None:
@@ -113,7 +221,12 @@ def test_blocks_of_a_page_are_found(tmp_path: Path) -> None:
     assert blocks(page) == [("python", "x = 1\n", None), ("console", "$ a\n", "why"), ("text", "1\n", None)]
 
 
-def commands(block: Block) -> list[list[str]]:
-    """The words of each command of a console block; output lines have no ``$``."""
-    lines = [line.removeprefix("$ ") for line in block.text.splitlines() if line.startswith("$ ")]
-    return [shlex.split(part) for line in lines for part in line.split(" && ")]
+def commands(block: Block) -> list[tuple[list[str], list[str]]]:
+    """The words of each command of a console block, and the lines of output shown below it."""
+    found: list[tuple[list[str], list[str]]] = []
+    for line in block.text.splitlines():
+        if line.startswith("$ "):
+            found += [(shlex.split(part), []) for part in line.removeprefix("$ ").split(" && ")]
+        elif line.strip():
+            found[-1][1].append(line)
+    return found

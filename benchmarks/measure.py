@@ -45,17 +45,21 @@ def _processor() -> str:
         return platform.processor()
 
 
-def measure(call: Callable[[], object], device: str, rounds: int, photos: int = 1) -> dict[str, Any]:
-    """Milliseconds a photo (median, least, greatest of `rounds` after one to warm up) and peak memory in MiB.
+def measure(
+    call: Callable[[], object], device: str, rounds: int, photos: int = 1, unit: str = "photo", whole: bool = False
+) -> dict[str, Any]:
+    """Milliseconds a photo, or another `unit` of which a call makes `photos`, and peak memory in MiB.
 
-    On a GPU the memory is what tensors take, on a CPU what the whole process holds. A case that fails says why,
-    and the others are measured all the same.
+    Median, least and greatest of `rounds`, after one to warm up. On a GPU the memory is what tensors take, on a CPU
+    what the whole process holds; `whole` takes it from where the caller has called `reset_peak`, for a captured graph
+    takes its memory once. A case that fails says why, and the others are measured all the same.
     """
     cuda = device.startswith("cuda")
     try:
         call()
         gc.collect()
-        _reset_peak(cuda)
+        if not whole:
+            reset_peak(device)
         times = []
         for _ in range(rounds):
             _wait(cuda)
@@ -66,7 +70,7 @@ def measure(call: Callable[[], object], device: str, rounds: int, photos: int = 
     except Exception as error:  # out of memory, no compiler, a kernel that the device lacks, …
         return {"error": f"{type(error).__name__}: {str(error)[:300]}"}
     return {
-        "ms_per_photo": round(statistics.median(times), 3),
+        f"ms_per_{unit}": round(statistics.median(times), 3),
         "least": round(min(times), 3),
         "greatest": round(max(times), 3),
         "rounds": rounds,
@@ -79,8 +83,9 @@ def _wait(cuda: bool) -> None:
         torch.cuda.synchronize()
 
 
-def _reset_peak(cuda: bool) -> None:
-    if cuda:
+def reset_peak(device: str) -> None:
+    """Count peak memory from here."""
+    if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
         return
     with suppress(OSError):  # not Linux: the peak is then that of the whole run so far

@@ -108,6 +108,23 @@ def test_known_objects(client, photo):
         assert [(segment["name"], segment["area"]) for segment in content["segments"]] == [("bus's wheel", 60 * 40)]
 
 
+@pytest.mark.parametrize(("zoom", "looks"), [("true", 1), ("false", 0), (None, 0)])
+def test_a_second_look_when_asked(client, engine, photo, monkeypatch, zoom, looks):
+    seen: list[tuple[int, ...]] = []
+
+    def counted(photos, maps, vocabulary, present_objects=None):
+        seen.extend(photo.shape[:2] for photo in photos)
+        return maps
+
+    monkeypatch.setattr(engine.segmenters["random"], "look_again", counted)
+    answer = post(client, photo, vocabulary=WORDS, **({} if zoom is None else {"zoom": zoom}))
+    assert answer.status_code == 200, answer.text
+    assert seen == [(40, 60)] * looks
+    body = {"photo": base64.b64encode(photo).decode(), "vocabulary": WORDS, "zoom": zoom == "true"}
+    assert client.post(URL, json=body).status_code == 200
+    assert seen == [(40, 60)] * (2 * looks)
+
+
 def test_a_zip(client, photo):
     answer = post(client, photo, {"Accept": "application/zip"}, vocabulary=WORDS, formats="json,png")
     assert answer.headers["content-type"] == "application/zip"
@@ -368,7 +385,7 @@ def test_the_description_has_examples_that_work(client):
     answer = client.post(URL, json=content["application/json"]["example"])
     assert answer.status_code == 200, answer.text
     assert set(content["multipart/form-data"]["schema"]["properties"]) == {
-        *("photo", "vocabulary", "model", "protocol", "objects", "formats")
+        *("photo", "vocabulary", "model", "protocol", "objects", "zoom", "formats")
     }
     assert {"200", "400", "401", "413", "415", "422", "503", "504"} <= set(operation["responses"])
 

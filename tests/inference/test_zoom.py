@@ -254,7 +254,7 @@ LARGE = [(2, 8, 4, 100, 110), (3, 51, 55, 3, 2)]
 
 
 def see(photos: Sequence[np.ndarray], model: Coarse, present: Sequence[Sequence[int]] | None = None):
-    first = [model.first(p, present and present[i]) for i, p in enumerate(photos)]
+    first = [model.first(p, None if present is None else present[i]) for i, p in enumerate(photos)]
     return first, look_again(model, photos, first, present, SEEN_AS, least_area=1)
 
 

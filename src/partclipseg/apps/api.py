@@ -141,7 +141,8 @@ def _add_segment(app: FastAPI, engine: Engine) -> None:
         model = engine.model_name(wanted.model)
         vocabulary = await in_thread(engine.vocabulary, wanted.vocabulary, model)
         photo = await in_thread(engine.read_photo, wanted.photo)
-        found = await asyncio.wrap_future(engine.submit(Task(model, vocabulary, objects), photo))
+        task = Task(model, vocabulary, objects, wanted.zoom)
+        found = await asyncio.wrap_future(engine.submit(task, photo))
         result = renamed(found, wanted.name)
         if "application/zip" in request.headers.get("accept", ""):
             archive = await in_thread(lambda: zip_archive(result_files(result, wanted.formats)))

@@ -49,6 +49,11 @@ class SegmentRequest(BaseModel):
     objects: Annotated[list[str], BeforeValidator(_listed)] | None = Field(
         None, description="Objects known to be in the photo, for oracle_obj; in forms separated by commas."
     )
+    zoom: bool = Field(
+        False,
+        description="Look a second time, at crops around small objects at the photo's full resolution: for small "
+        "parts. Each such object takes about as long as a photo.",
+    )
     formats: Annotated[list[Format], BeforeValidator(_listed)] = Field(
         ["json"],
         min_length=1,
@@ -88,7 +93,7 @@ FORM_SCHEMA: dict[str, Any] = {
         "photo": {"type": "string", "format": "binary", "description": "The photo's file."},
         **{
             name: {"type": "string", "description": SegmentRequest.model_fields[name].description}
-            for name in ("vocabulary", "model", "protocol", "objects", "formats")
+            for name in ("vocabulary", "model", "protocol", "objects", "zoom", "formats")
         },
     },
 }

@@ -60,6 +60,8 @@ class Task(NamedTuple):
     vocabulary: Vocabulary
     objects: tuple[str, ...] | None
     """The objects known to be in the photo (protocol Oracle-Obj), or None (Pred-All)."""
+    zoom: bool = False
+    """Look a second time at small objects."""
     explained: bool = False
     """Give an `Explained` in place of a `PartResult`."""
 
@@ -195,7 +197,9 @@ class Engine:
                 from partclipseg.apps.explain import explain
 
                 return [explain(segmenter, photo, task.vocabulary, task.objects) for photo in photos]
-            return segmenter(list(photos), task.vocabulary, objects=task.objects, batch_size=len(photos))
+            return segmenter(
+                list(photos), task.vocabulary, objects=task.objects, zoom=task.zoom, batch_size=len(photos)
+            )
 
     def _segmenter(self, task: Task) -> PartSegmenter:
         kept = self._words[task.model]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +66,8 @@ class CLIPSegTowers(PreTrainedModel):
         self.clip = CLIPSegModel(config)
         self.visual_adapter = VisualAdapter(config.vision_config.hidden_size, config.visual_adapter_ratio)
         self.background = nn.Parameter(torch.empty(1, config.projection_dim))
+        self._positions: dict[tuple[int, int], Tensor] = {}
+        self._positions_of: Any = None
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -112,14 +115,36 @@ class CLIPSegTowers(PreTrainedModel):
         smaller than one patch.
         """
         vision = self.clip.vision_model
-        self.grid(pixel_values)
-        hidden = vision.pre_layrnorm(vision.embeddings(pixel_values.to(self.dtype), interpolate_pos_encoding=True))
+        grid, embeddings = self.grid(pixel_values), vision.embeddings
+        patches = embeddings.patch_embedding(pixel_values.to(self.dtype)).flatten(2).transpose(1, 2)  # [B, g·g', V]
+        tokens = torch.cat([embeddings.class_embedding.expand(len(patches), 1, -1), patches], dim=1)  # [B, T, V]
+        hidden = vision.pre_layrnorm(tokens + self.position_embeddings(grid))
         activations: list[Tensor] = []
         for index in range(max(self.config.extract_layers) + 1):
             hidden = vision.encoder.layers[index](hidden, attention_mask=None)  # [B, T, V]
             if index in self.config.extract_layers:
                 activations.append(self.visual_adapter(hidden))
         return activations[::-1]
+
+    def position_embeddings(self, grid: tuple[int, int]) -> Tensor:
+        """Of the class token and `grid` patches, `[1, T, V]`: those that were trained, interpolated.
+
+        Kept while the weights stay as they are, unless they are being trained: interpolation takes some 2 ms even on
+        a fast GPU, more than all else does of a small batch, and photos nearly always come in one size.
+        """
+        embeddings = self.clip.vision_model.embeddings
+        weight: Tensor = embeddings.position_embedding.weight  # [1 + s·s, V]
+        trained = weight.requires_grad and torch.is_grad_enabled()
+        if trained or torch.compiler.is_compiling() or weight.is_meta:
+            return _interpolate(weight, grid)
+        # Changes in place count up the version; moves and casts give another place or type.
+        state = (None if weight.is_inference() else weight._version, weight.data_ptr(), weight.dtype, weight.device)
+        if self._positions_of != state:
+            self._positions, self._positions_of = {}, state
+        if grid not in self._positions:
+            with torch.inference_mode(False), torch.no_grad():
+                self._positions[grid] = _interpolate(weight, grid)
+        return self._positions[grid]
 
     def word_logits(self, pixel_values: Tensor, words: Tensor) -> Tensor:
         """Plain CLIPSeg: logits `[B, K, h, w]` of word embeddings `[K, D]`, or of each photo's own `[B, K, D]`."""
@@ -166,3 +191,13 @@ class CLIPSegTowers(PreTrainedModel):
         from partclipseg.model import weights
 
         return weights.load_pretrained(cls, pretrained_model_name_or_path, super().from_pretrained, *args, **kwargs)
+
+
+def _interpolate(positions: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Embeddings `[1 + s·s, V]` of the class token and a square of patches → `[1, 1 + g·g', V]`, bicubically."""
+    side = math.isqrt(len(positions) - 1)
+    if grid == (side, side):
+        return positions[None]
+    square = positions[1:].T.unflatten(1, (side, side))[None]  # [1, V, s, s]
+    patches = F.interpolate(square, size=grid, mode="bicubic", align_corners=False)[0]  # [V, g, g']
+    return torch.cat([positions[:1], patches.flatten(1).T])[None]

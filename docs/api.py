@@ -65,14 +65,14 @@ def page() -> str:
     logging.getLogger("griffe").setLevel(logging.ERROR)  # it warns of arguments that are described together
     package = griffe.load("partclipseg", search_paths=[SOURCE], docstring_parser="google")
     top = set(_names(package["__all__"].value))
-    lines = [_HEAD]
+    lines, told = [_HEAD], set()
     for heading, paths in CONTENT.items():
         names = ", ".join(f"`{path.rpartition('.')[2]}`" for path in paths)
         lines.append(f"- [{heading}](#{heading.lower().replace(' ', '-')}): {names}")
     for heading, paths in CONTENT.items():
         lines.append(f"\n## {heading}\n")
         for path in paths:
-            lines += _entry(package[path], path, top)
+            lines += _entry(package[path], path, top, told)
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
 
 
@@ -80,7 +80,7 @@ def _names(value: Any) -> Iterator[str]:
     return (str(element).strip("'\"") for element in value.elements)
 
 
-def _entry(item: Any, path: str, top: set[str]) -> Iterator[str]:
+def _entry(item: Any, path: str, top: set[str], told: set[str]) -> Iterator[str]:
     module, _, name = path.rpartition(".")
     yield f"### {name}\n"
     yield f"★ `from partclipseg import {name}`\n" if name in top else f"`from partclipseg.{module} import {name}`\n"
@@ -95,7 +95,7 @@ def _entry(item: Any, path: str, top: set[str]) -> Iterator[str]:
     if item.is_class:
         if "__init__" in item.members:
             yield from _docstring(item.members["__init__"])
-        yield from _members(item)
+        yield from _members(item, told)
 
 
 def _has_init(item: Any) -> bool:
@@ -127,13 +127,19 @@ def _signature(item: Any, name: str) -> str:
 _PREFIX = {griffe.ParameterKind.var_positional: "*", griffe.ParameterKind.var_keyword: "**"}
 
 
-def _members(item: Any) -> Iterator[str]:
-    public = [m for name, m in item.members.items() if not name.startswith("_") or name in _SPOKEN]
+def _members(item: Any, told: set[str]) -> Iterator[str]:
+    """`told` are the functions that the page has described, with which this one's are united."""
+    members = {**item.inherited_members, **item.members}  # of what is inherited, what this package wrote
+    public = [m for name, m in members.items() if not name.startswith("_") or name in _SPOKEN]
     fields = [m for m in public if m.is_attribute and m.docstring is not None]
     if fields:
         yield "".join(f"- `{m.name}`{_annotation(m)}: {_in_line(m.docstring.value)}\n" for m in fields)
-    for member in public:
-        if member.is_function and member.docstring is not None:
+    functions = [m for m in public if m.is_function and m.docstring is not None]
+    if repeated := [f"`{m.name}`" for m in functions if m.canonical_path in told]:
+        yield f"And, as above: {', '.join(repeated)}.\n"
+    for member in functions:
+        if member.canonical_path not in told:
+            told.add(member.canonical_path)
             if member.name == "__call__":
                 yield f"#### Calling a {item.name}\n"
                 name = re.findall("[A-Z][a-z]+", item.name)[-1].lower()

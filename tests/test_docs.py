@@ -13,6 +13,7 @@ import json
 import re
 import shlex
 import shutil
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -194,11 +195,27 @@ def test_published_figures_are_those_of_the_library() -> None:
     assert {row[0].removesuffix(", fine-tuned"): row[1:] for row in rows[2:]} == expected
 
 
+def test_pictures_are_made(tmp_path: Path, model_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(DOCS)
+    pictures = docs_script("pictures")
+    options = ["demo", "protocols", "--model", str(model_directory), "--scenes", "0", "--output", str(tmp_path)]
+    pictures.main(options)
+    sizes = {path.name: Image.open(path).size for path in tmp_path.iterdir()}
+    assert set(sizes) == {"demo.jpg", "protocols-light.png", "protocols-dark.png"}
+    assert sizes["protocols-light.png"] == Image.open(DOCS / "pictures/protocols-light.png").size
+
+    drawn = docs_script("pictures_protocols")
+    record = drawn.make_record(size=120)
+    oracle_obj, pred_all, strict = (drawn.score(record, column.protocol) for column in drawn.COLUMNS)
+    assert oracle_obj > pred_all > strict  # what the drawing is there to show
+
+
 def docs_script(name: str) -> ModuleType:
     specification = importlib.util.spec_from_file_location(f"docs_{name}", DOCS / f"{name}.py")
     assert specification is not None
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
+    sys.modules[specification.name] = module  # where dataclasses look for the module that they are in
     specification.loader.exec_module(module)
     return module
 

@@ -14,8 +14,8 @@ The plain implementation (`plain_step.py`) runs in float32, TF32 off; ratios are
 and gradients of one step with its own, from the same weights and inputs. In float32 only the order of sums differs
 (1e-5); bfloat16 keeps 8 bits: 1e-3 in the terms, of attention 1e-1 in the separation, which counts only what exceeds a
 threshold, and some 3e-2 in the gradient. "captured" replays the step as one CUDA graph; "recomputed" keeps no
-hidden layers for the backward pass. On a GPU the peak counts warm-up and capture; "reserved" is what the process took
-from the device.
+hidden layers for the backward pass. "kept" is what lies between forward and backward pass beside weights and inputs.
+On a GPU the peak counts warm-up and capture; "reserved" is what the process took from the device.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from torch import Tensor
 from measure import environment, measure, reset_peak
 from partclipseg.data.sample import OUTSIDE, UNLABELLED
 from partclipseg.losses import PartLoss, present_pairs
+from partclipseg.model import decoder
 from partclipseg.model.capture import StepGradients
 from partclipseg.model.compiled import compile_layers
 from partclipseg.model.config import PartCLIPSegConfig
@@ -113,6 +114,20 @@ class Step:
         terms = {name: term.item() for name, term in self.gradients(inputs).items()}
         return terms, torch.cat([p.grad.flatten() for p in self.parameters if p.grad is not None]).cpu()
 
+    def kept(self, inputs: Mapping[str, Tensor]) -> int:
+        """Bytes that the forward pass keeps for the backward pass, beside weights and inputs."""
+        own = {t.untyped_storage().data_ptr() for t in [*self.model.parameters(), *inputs.values()]}
+        kept: dict[int, torch.UntypedStorage] = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage  # alive, so that no other takes its place
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            self.losses(inputs)
+        return sum(storage.nbytes() for pointer, storage in kept.items() if pointer not in own)
+
 
 def random_words(model: PartCLIPSegModel, vocabulary: Vocabulary, length: int, device: str) -> Words:
     """Four tokens for each prompt, the same for every `length` that they are padded to."""
@@ -172,13 +187,15 @@ def results(options: argparse.Namespace, name: str) -> dict[str, Any]:
         step = Step(case, recipe, vocabulary, options)
         found["conditions"] = len(step.words.input_ids) + 1
         inputs = random_photos(vocabulary, step.model.config.image_shape[0], options.batch, options.device)
-        clear(options.device)
         try:
+            kept = step.kept(inputs)
+            clear(options.device)
             first = step.first(inputs)
         except Exception as error:  # out of memory, no compiler, …: the others are measured all the same
             found[str(case)] = {"error": f"{type(error).__name__}: {str(error)[:300]}"}
             continue
         value = measure(lambda s=step, i=inputs: s(i), options.device, options.rounds, unit="step", whole=True)
+        value["kept_MiB"] = round(kept / 2**20)
         if options.device.startswith("cuda"):
             value["reserved_MiB"] = round(torch.cuda.max_memory_reserved() / 2**20)
         if case.plain:
@@ -239,6 +256,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="photos of a step; 2 with --quick")
     parser.add_argument("--rounds", type=int, help="default: 3; on a GPU 20")
     parser.add_argument("--compile", action="store_true", help="the step with compiled layers too")
+    parser.add_argument("--rows", type=int, default=decoder.RECOMPUTED_ROWS, help="recomputed at once")
     parser.add_argument("--profile", action="store_true", help="on a GPU: which kernels a step consists of")
     parser.add_argument("--quick", action="store_true", help="a small model, two photos, one round")
     options = parser.parse_args()
@@ -248,7 +266,9 @@ def main() -> None:
     if options.quick:
         options.batch, options.rounds = 2, 1
     torch.backends.cudnn.allow_tf32 = False
-    report: dict[str, Any] = {**environment(options.device), "photos a step": options.batch, "quick": options.quick}
+    decoder.RECOMPUTED_ROWS = options.rows
+    settings = {"photos a step": options.batch, "recomputed rows": options.rows, "quick": options.quick}
+    report: dict[str, Any] = {**environment(options.device), **settings}
     for name in options.vocabulary:
         report[name] = results(options, name)
     print(json.dumps(report, indent=2))

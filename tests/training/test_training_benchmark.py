@@ -32,3 +32,5 @@ def test_a_step_has_the_losses_and_gradients_of_the_plain_implementation():
         assert found[case]["ms_per_step"] > 0
         assert found[case]["times_faster"] > 0
         assert found[case]["peak_MiB"] > 0
+    kept = [found[case]["kept_MiB"] for case in ("plain float32", "bfloat16, eager", "bfloat16, eager, recomputed")]
+    assert kept == sorted(kept, reverse=True)

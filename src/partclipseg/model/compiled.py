@@ -8,19 +8,19 @@ plain Python, so that gathers and captured graphs work as they do without.
 from __future__ import annotations
 
 from torch import nn
-from transformers.models.clipseg.modeling_clipseg import CLIPSegEncoderLayer
 
 from partclipseg.model.decoder import DecoderLayer, UpsamplingHead
+from partclipseg.model.towers import CLIPSegTowers
 
-LAYERS = (CLIPSegEncoderLayer, DecoderLayer, UpsamplingHead)
 
+def compile_layers(model: CLIPSegTowers) -> None:
+    """Compile the layers of the photo tower and of the decoder in place, at their first call; weights keep their names.
 
-def compile_layers(model: nn.Module) -> None:
-    """Compile every layer of `model` in place at its first call; weights and their names stay as they are.
-
+    The text tower is left as it is: it is short, and its masks are made in another way while a graph is captured.
     Sizes that change from call to call become symbols. Needs what torch.compile needs: Triton on a GPU, a C++
     compiler on a CPU.
     """
-    for module in model.modules():
-        if isinstance(module, LAYERS):
-            module.compile()
+    layers: list[nn.Module] = list(model.clip.vision_model.encoder.layers)
+    layers += [module for module in model.decoder.modules() if isinstance(module, DecoderLayer | UpsamplingHead)]
+    for layer in layers:
+        layer.compile()

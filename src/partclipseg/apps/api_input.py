@@ -52,7 +52,7 @@ class SegmentRequest(BaseModel):
     zoom: bool = Field(
         False,
         description="Look a second time, at crops around small objects at the photo's full resolution: for small "
-        "parts. Each such object takes about as long as a photo.",
+        "parts. Each such object takes nearly as long as a photo.",
     )
     formats: Annotated[list[Format], BeforeValidator(_listed)] = Field(
         ["json"],

@@ -46,7 +46,7 @@ Zoom = Annotated[
     bool,
     tyro.conf.arg(
         help="Look a second time, at crops around small objects at the photo's full resolution: for small parts. "
-        "Each such object takes about as long as a photo."
+        "Each such object takes nearly as long as a photo."
     ),
 ]
 

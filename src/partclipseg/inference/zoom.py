@@ -217,8 +217,7 @@ def connected_regions(labels: np.ndarray) -> np.ndarray:
     while (split := root[upper] != root[lower]).any():
         pair = np.stack([root[upper][split], root[lower][split]])
         np.minimum.at(root, pair.max(0), pair.min(0))
-        while (root[root] != root).any():
-            root = root[root]
+        root = root[root]
     return np.unique(root, return_inverse=True)[1][runs]
 
 

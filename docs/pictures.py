@@ -10,7 +10,6 @@ Without ``--model`` the built-in model is used. ``serve`` needs the extra ``serv
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -128,11 +127,9 @@ def draw_protocols(options: argparse.Namespace) -> None:
 
 def draw_serve(options: argparse.Namespace) -> None:
     """The web page in wide and narrow windows."""
-    from pictures_serve import main as take
+    from pictures_serve import take_pictures
 
-    model = ["--model", options.model] if options.model else []
-    sys.argv = ["pictures_serve.py", "--output", str(options.output), *model]
-    take()
+    take_pictures(options.model, options.output)
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], None]] = {

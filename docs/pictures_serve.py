@@ -1,12 +1,11 @@
 """Takes the pictures of docs/serve.md from a started server, in Debian's chromium.
 
-    python docs/pictures_serve.py                   # built-in model
-    python docs/pictures_serve.py --model DIR
+    python docs/pictures.py serve                   # built-in model
+    python docs/pictures.py serve --model DIR
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import re
 import signal
@@ -20,26 +19,22 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-PICTURES = Path(__file__).parent / "pictures"
 CHROMIUM_OPTIONS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="directory or hub name; left out: the built-in model")
-    parser.add_argument("--output", type=Path, default=PICTURES)
-    arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    with started(["--model", arguments.model] if arguments.model else []) as address:
+def take_pictures(model: str | None, output: Path) -> None:
+    """Write ``serve-….jpg`` to the folder; `model` is a directory or hub name, None the built-in one."""
+    output.mkdir(parents=True, exist_ok=True)
+    with started(["--model", model] if model else []) as address:
         with window(1280, 900) as page:
             open_example(page, address, 3)
             find(page)
-            save(page, arguments.output / "serve-wide.jpg")
+            save(page, output / "serve-wide.jpg")
             page.locator("part-viewer [data-view=probability]").click()
-            save(page, arguments.output / "serve-probability.jpg")
+            save(page, output / "serve-probability.jpg")
         with window(1280, 900) as page:
             open_example(page, address, 0)
             page.locator("#options button").first.click()
@@ -47,11 +42,11 @@ def main() -> None:
             first = page.locator("#words textarea").input_value().splitlines()[0]
             page.locator("#words-b textarea").fill(first)
             find(page, 2)
-            save(page, arguments.output / "serve-compare.jpg")
+            save(page, output / "serve-compare.jpg")
         with window(390, 844) as page:
             open_example(page, address, 2)
             find(page)
-            save(page, arguments.output / "serve-narrow.jpg")
+            save(page, output / "serve-narrow.jpg")
 
 
 def open_example(page: Page, address: str, number: int) -> None:
@@ -99,7 +94,3 @@ def started(options: list[str]) -> Iterator[str]:
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)
-
-
-if __name__ == "__main__":
-    main()

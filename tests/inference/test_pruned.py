@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -84,14 +85,18 @@ def full_maps(
         return oracle_obj(output, sizes, vocabulary.class_to_object, present), output
 
 
+NEVER = -1e6
+"""A logit that never wins; minus infinity times an interpolation weight of 0 would be no number."""
+
+
 def forbid_others(output: Any, vocabulary: Vocabulary, present: Sequence[Sequence[int]]) -> None:
     """Take away all chances of the objects that each photo does not name, in the model's own output."""
     for index, named in enumerate(present):
         others = [o for o in range(len(vocabulary.objects)) if o not in named]
         if output.object_logits is not None:
-            output.object_logits[index, others] = -torch.inf
+            output.object_logits[index, others] = NEVER
         classes = np.flatnonzero(np.isin(vocabulary.class_to_object, others))
-        output.object_part_logits[index, classes] = -torch.inf
+        output.object_part_logits[index, classes] = NEVER
 
 
 def is_tied(values: Tensor, first: Tensor, second: Tensor) -> Tensor:
@@ -139,6 +144,46 @@ def test_pruned_equals_full(models, name, seed, counts, sizes, protocol, widest)
         patch.setitem(pruned.WIDEST, "cpu", widest)  # one row at a time, some, all
         actual = pruned_maps(model, pixels, words, vocabulary, sizes, present, with_background)
     assert_equal(actual, expected, output, sizes)
+
+
+class Overwriting:
+    """Stands in for `Graphs` on a CPU: what a call has returned is spoilt by the next one."""
+
+    def __init__(self):
+        self.lock, self.keys, self._last = nullcontext(), [], ()
+
+    def __call__(self, function, key, *inputs):
+        self.keys.append(key)
+        inputs = [tensor.clone() for tensor in inputs]
+        for tensor in self._last:
+            tensor.fill_(torch.nan)
+        self._last = [tensor.clone() for tensor in function(*inputs)]
+        return self._last
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    sizes=st.lists(st.tuples(st.integers(1, 70), st.integers(1, 70)), min_size=1, max_size=3),
+    protocol=st.sampled_from(["pred_all", "oracle_obj", "pred_all among named objects"]),
+    captured=st.sampled_from([0, 3, 12, 512]),
+)
+def test_what_is_captured_equals_full(models, seed, sizes, protocol, captured):
+    """Padded lists, and results that do not last: nothing, the photos, some or all is captured."""
+    generator, model, graphs = np.random.default_rng(seed), models["intended"], Overwriting()
+    torch.manual_seed(seed)
+    vocabulary = random_vocabulary(generator, 5, 5)
+    pixels, words = torch.randn(len(sizes), 3, 32, 32), 3 * torch.randn(len(model.prompts(vocabulary)), 24)
+    present, with_background = None, protocol == "pred_all among named objects"
+    if protocol != "pred_all":
+        present = [np.flatnonzero(generator.random(5) < 0.5).tolist() for _ in sizes]
+    expected, output = full_maps(model, pixels, words, vocabulary, sizes, present, with_background)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pruned, "CAPTURED_ROWS", captured)
+        actual = pruned_maps(model, pixels, words, vocabulary, sizes, present, with_background, graphs)
+    assert_equal(actual, expected, output, sizes)
+    assert len(graphs.keys) <= {0: 0, 3: 1}.get(captured, 2)
+    assert graphs.keys or captured == 0
 
 
 def test_many_classes_win_in_these_tests(models):

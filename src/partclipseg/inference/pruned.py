@@ -7,25 +7,34 @@ computed is computed as in `model.forward`, from the same numbers; matrix produc
 differently in the last digit.
 
 Every photo has classes of its own. They are lists of (photo, condition) and (photo, class) rows for the whole batch,
-so that no photo is padded to the busiest one's number.
+so that no photo is padded to the busiest one's number. Only for captured graphs, whose shapes are fixed, the lists
+are padded a little.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from partclipseg.inference.graphs import Graphs
 from partclipseg.inference.label_maps import Contest, LabelMaps
 from partclipseg.model.clipseg import CLIPSegBaseline
+from partclipseg.model.decoder import ConditionDecoder
 from partclipseg.model.partclipseg import PartCLIPSegModel
 from partclipseg.vocabulary import Vocabulary
 
 WIDEST = {"cpu": 8 << 20, "cuda": 1 << 30}
 """Bytes that the widest tensor of a decoder pass may take, by type of device: on CPUs what stays in the caches is
 fastest; on GPUs it bounds the memory. A row of the released size takes 4 MB in float32."""
+
+CAPTURED_ROWS = 512
+"""Rows that a captured graph may take: with more, kernels take longer than their start, and graphs much memory."""
 
 Known = tuple[np.ndarray, Tensor]
 """Features that have been decoded: their (photo, condition) keys, int64 `[R]`, sorted, and they, `[R, g·g', C]`."""
@@ -40,6 +49,7 @@ def pruned_maps(
     sizes: Sequence[tuple[int, int]],
     present_objects: Sequence[Sequence[int]] | None = None,
     with_background: bool = False,
+    graphs: Graphs | None = None,
 ) -> list[LabelMaps]:
     """What `pred_all`, or with `present_objects` `oracle_obj`, makes of the model's output, from pruned decoding.
 
@@ -49,16 +59,20 @@ def pruned_maps(
         sizes: `(H, W)` of each of the `B` photos.
         present_objects: object indices of each photo for Oracle-Obj; None for Pred-All.
         with_background: let background compete with the `present_objects`: Pred-All among these objects alone.
+        graphs: of this `model` on a CUDA device: small batches are captured and replayed.
 
     A batch waits for its device once, to learn which objects have won.
     """
-    batch = _Batch(model, pixel_values, text_embeddings, sizes)
-    if isinstance(model, CLIPSegBaseline):
-        contests = _baseline(batch, len(vocabulary), vocabulary.class_to_object, present_objects, with_background)
-    else:
-        contests = _parts(batch, model, vocabulary, present_objects, with_background)
-    class_to_object = batch.upload(vocabulary.class_to_object)
-    return [contest.maps(class_to_object) for contest in contests]
+    with nullcontext() if graphs is None else graphs.lock:
+        if isinstance(model, CLIPSegBaseline):
+            batch = _Batch(model, pixel_values, text_embeddings, sizes)
+            contests = _baseline(batch, len(vocabulary), vocabulary.class_to_object, present_objects, with_background)
+        else:
+            first = len(vocabulary.parts) if present_objects is None else None
+            batch = _Batch(model, pixel_values, text_embeddings, sizes, graphs, first)
+            contests = _parts(batch, model, vocabulary, present_objects, with_background)
+        class_to_object = batch.upload(vocabulary.class_to_object)
+        return [contest.maps(class_to_object) for contest in contests]
 
 
 def _parts(
@@ -77,7 +91,7 @@ def _parts(
         wins = batch.winners(gates, num_objects + 1)  # [B, N_o + 1]
         contests = batch.contests(gates)
     else:
-        known, wins, contests = None, named, batch.contests()
+        known, wins, contests = batch.nothing(), named, batch.contests()
 
     # 2. Their classes: rows (photo, class), in order of the photos; background belongs to itself.
     owners = np.append(vocabulary.class_to_object, num_objects)  # [N_c + 1]
@@ -88,21 +102,30 @@ def _parts(
     rows = model.class_rows(to_part, to_object, num_parts, len(batch.conditions))
     part_rows, object_rows, object_word_rows = (x.numpy()[classes] for x in rows)  # [K] each
 
-    # 3. Features of the conditions that they are made of: rows (photo, condition), each once.
+    # 3. The conditions that they are made of, rows (photo, condition), each once: decoded now, or known.
     part_keys, object_keys = (batch.keys(photos, rows) for rows in (part_rows, object_rows))
-    keys, features = batch.features(np.union1d(part_keys, object_keys), known)  # [R], [R, g·g', C]
-    halves = model.decoder.merge_halves(features[None])  # twice [1, R, g·g', C]
+    keys = np.union1d(part_keys, object_keys)
+    is_known = np.isin(keys, known[0])
+    fresh, found = keys[~is_known], keys[is_known]
+    graphs = batch.graphs_for(max(len(fresh), len(classes)))
+    pad = _pad if graphs else np.asarray
+    fresh, found = pad(fresh), pad(found)
+    places = _find([part_keys, object_keys], np.concatenate([fresh, found]))
+    host = _Rows(
+        *np.divmod(fresh, len(batch.conditions)),
+        np.searchsorted(known[0], found),
+        *map(pad, [*places, part_rows, object_word_rows, classes, owners[classes]]),
+    )
 
     # 4. Logits of the classes; the best at every pixel is kept as they come.
-    used, word_positions = np.unique([part_rows, object_word_rows], return_inverse=True)
-    positions = np.concatenate([_find([part_keys, object_keys], keys), word_positions.reshape(2, -1)])
-    part, object_, part_word, object_word, labels, gate = batch.upload(
-        np.concatenate([positions, [classes, owners[classes]]])
-    )
-    words = model.decoder.class_words(batch.conditions[batch.upload(used)], part_word, object_word)  # [K, D]
-    for rows in _chunks(len(classes), batch.rows_at_once):
-        logits = model.decoder.pair_logits(halves, words[rows], part[rows], object_[rows], batch.grid)[0]  # [k, h, w]
-        batch.add(contests, photos[rows], logits, labels[rows], gate[rows])
+    lengths = tuple(len(rows) for rows in host)
+    device = batch.upload(np.concatenate(host))
+    compute = partial(_class_logits, model, batch.grid, batch.rows_at_once, lengths)
+    inputs = device, known[1], batch.conditions, *batch.reduced
+    pieces = graphs(lambda *x: list(compute(*x)), ("classes", lengths), *inputs) if graphs else compute(*inputs)
+    *_, labels, owner = device.split(lengths)
+    for rows, logits in zip(_chunks(len(classes), batch.rows_at_once), pieces, strict=True):  # [k, h, w]
+        batch.add(contests, photos[rows], logits, labels[rows], owner[rows])
     return contests
 
 
@@ -136,15 +159,34 @@ class _Batch:
         pixel_values: Tensor,
         text_embeddings: Tensor,
         sizes: Sequence[tuple[int, int]],
+        graphs: Graphs | None = None,
+        first: int | None = None,
     ) -> None:
+        """Conditions from `first` on will be asked for by `objects`."""
         self.decoder = model.decoder
         self.grid = model.grid(pixel_values)
         self.sizes = sizes
         self.device = pixel_values.device
-        self.conditions = torch.cat([text_embeddings.to(model.dtype), model.background])  # [N, D], background last
-        self.reduced = self.decoder.reduce_photo(model.encode_photo(pixel_values))  # one [B, 1, T, C] a layer
-        row = self.reduced[0].shape[2] * model.config.decoder_intermediate_size * self.reduced[0].element_size()
+        tokens, config = 1 + self.grid[0] * self.grid[1], model.config
+        row = tokens * config.decoder_intermediate_size * model.dtype.itemsize
         self.rows_at_once = max(1, WIDEST.get(self.device.type, WIDEST["cuda"]) // row)
+        self._graphs = graphs
+        self._objects: Sequence[Tensor] = ()
+
+        inputs, number = (pixel_values, text_embeddings), len(sizes)
+        if graphs is None or self.graphs_for(number) is None:
+            seen = _see(model, *inputs)
+        elif first is None or self.graphs_for(number * (len(text_embeddings) + 1 - first)) is None:
+            seen = graphs(partial(_see, model), "photos", *inputs)
+        else:
+            *seen, features, logits = graphs(partial(_see_objects, model, first), ("objects", first), *inputs)
+            self._objects = features, logits
+        self.conditions = seen[0]  # [N, D], background last
+        self.reduced = seen[1:]  # one [B, 1, T, C] a layer
+
+    def graphs_for(self, rows: int) -> Graphs | None:
+        """Where to capture a pass of so many rows, if it is to be captured."""
+        return self._graphs if rows <= min(CAPTURED_ROWS, self.rows_at_once) else None
 
     def upload(self, array: np.ndarray) -> Tensor:
         """To the device, without waiting for what it is doing."""
@@ -166,14 +208,14 @@ class _Batch:
     def objects(self, first: int) -> tuple[Known, list[Tensor]]:
         """Features of all conditions from `first` on, and the best of them at each photo's pixels."""
         features, contests = [], self.contests()
-        total = len(self.conditions) - first
-        for rows in _chunks(total, max(1, self.rows_at_once // len(self.sizes))):
-            some, _ = self.decoder.decode(self.reduced, self.conditions[first:][rows])  # [B, n, g·g', C]
-            labels = torch.arange(total, device=self.device)[rows]
-            for contest, logits in zip(contests, self.decoder.logits(some, self.grid), strict=True):
-                contest.add(logits, labels)
+        conditions = self.conditions[first:]
+        all_labels = torch.arange(len(conditions), device=self.device)
+        for rows in _chunks(len(conditions), max(1, self.rows_at_once // len(self.sizes))):
+            some, logits = self._objects or _decode_all(self.decoder, self.reduced, conditions[rows], self.grid)
+            for contest, its_logits in zip(contests, logits, strict=True):
+                contest.add(its_logits, all_labels[rows])
             features.append(some)
-        keys = self.keys(np.arange(len(self.sizes))[:, None], first + np.arange(total)).ravel()
+        keys = self.keys(np.arange(len(self.sizes))[:, None], first + np.arange(len(conditions))).ravel()
         return (keys, torch.cat(features, dim=1).flatten(0, 1)), [contest.labels for contest in contests]
 
     def named_objects(self, first: int, named: np.ndarray) -> tuple[Known, list[Tensor]]:
@@ -189,6 +231,11 @@ class _Batch:
         keys = self.keys(photos, first + objects)
         return (keys, torch.cat(features)), [contest.labels for contest in contests]
 
+    def nothing(self) -> Known:
+        """No features at all."""
+        _, _, tokens, width = self.reduced[0].shape
+        return np.empty(0, np.int64), self.reduced[0].new_empty(0, tokens - 1, width)
+
     def winners(self, maps: Sequence[Tensor], count: int) -> np.ndarray:
         """bool `[B, count]`: which labels occur in each map, int64 `[H, W]`. Waits for the device."""
         table = torch.zeros(len(maps), count, dtype=torch.bool, device=self.device)
@@ -200,25 +247,85 @@ class _Batch:
         """One number for each (photo, condition)."""
         return photos * len(self.conditions) + conditions
 
-    def features(self, keys: np.ndarray, known: Known | None) -> tuple[np.ndarray, Tensor]:
-        """Features `[R, g·g', C]` of `keys [R]`, in another order, which is returned with them.
-
-        Those that are not `known` are decoded.
-        """
-        fresh = np.ones(len(keys), bool) if known is None else ~np.isin(keys, known[0])
-        photos, conditions = np.divmod(keys[fresh], len(self.conditions))
-        found = [self.decode(photos[rows], conditions[rows]) for rows in _chunks(len(photos), self.rows_at_once)]
-        if known is not None:
-            found.append(known[1][self.upload(np.searchsorted(known[0], keys[~fresh]))])
-        return np.concatenate([keys[fresh], keys[~fresh]]), torch.cat(found)
-
     def decode(self, photos: np.ndarray, conditions: np.ndarray) -> Tensor:
         """Features `[k, g·g', C]` of rows (photo, condition), `[k]` each."""
         photo, condition = self.upload(np.stack([photos, conditions]))
-        features, _ = self.decoder.decode(
-            [shared[photo] for shared in self.reduced], self.conditions[condition].unsqueeze(1)
-        )
-        return features[:, 0]
+        return _decode(self.decoder, self.reduced, photo, self.conditions[condition])
+
+
+# What may be captured: functions of tensors alone.
+
+
+def _see(
+    model: PartCLIPSegModel | CLIPSegBaseline, pixel_values: Tensor, text_embeddings: Tensor
+) -> list[Tensor]:
+    """All conditions, `[N, D]`, and what they share of the photos, `[B, 1, T, C]` for each layer."""
+    conditions = torch.cat([text_embeddings.to(model.dtype), model.background])
+    return [conditions, *model.decoder.reduce_photo(model.encode_photo(pixel_values))]
+
+
+def _see_objects(
+    model: PartCLIPSegModel | CLIPSegBaseline, first: int, pixel_values: Tensor, text_embeddings: Tensor
+) -> list[Tensor]:
+    """The same, and features and logits of all conditions from `first` on."""
+    conditions, *reduced = _see(model, pixel_values, text_embeddings)
+    grid = model.grid(pixel_values)
+    return [conditions, *reduced, *_decode_all(model.decoder, reduced, conditions[first:], grid)]
+
+
+def _decode_all(
+    decoder: ConditionDecoder, reduced: Sequence[Tensor], conditions: Tensor, grid: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Features `[B, n, g·g', C]` and logits `[B, n, h, w]` of `conditions [n, D]`."""
+    features, _ = decoder.decode(reduced, conditions)
+    return features, decoder.logits(features, grid)
+
+
+def _decode(decoder: ConditionDecoder, reduced: Sequence[Tensor], photos: Tensor, conditions: Tensor) -> Tensor:
+    """Features `[k, g·g', C]` of rows (photo, condition), int64 `[k]` and `[k, D]`."""
+    features, _ = decoder.decode([shared[photos] for shared in reduced], conditions.unsqueeze(1))
+    return features[:, 0]
+
+
+class _Rows(NamedTuple):
+    """What the classes of a batch are made of, int64: arrays on the host, or tensors on the device."""
+
+    fresh_photos: Any
+    fresh_conditions: Any
+    """`[F]` each: the features to be decoded."""
+    found: Any
+    """`[Q]`: those that have been, by their place among the known."""
+    parts: Any
+    objects: Any
+    """`[K]` each: the features of the classes, by their place among the fresh, then the found."""
+    part_words: Any
+    object_words: Any
+    """`[K]` each: the conditions whose words make the classes'."""
+    labels: Any
+    owners: Any
+    """`[K]` each: the classes and their objects."""
+
+
+def _class_logits(
+    model: PartCLIPSegModel,
+    grid: tuple[int, int],
+    rows_at_once: int,
+    lengths: tuple[int, ...],
+    rows: Tensor,
+    known: Tensor,
+    conditions: Tensor,
+    *reduced: Tensor,
+) -> Iterator[Tensor]:
+    """Logits `[k, h, w]` of classes, `_Rows` of `lengths` one after the other; `known [M, g·g', C]` are features."""
+    decoder, row = model.decoder, _Rows(*rows.split(lengths))
+    features = [
+        _decode(decoder, reduced, row.fresh_photos[some], conditions[row.fresh_conditions[some]])
+        for some in _chunks(len(row.fresh_photos), rows_at_once)
+    ]
+    halves = decoder.merge_halves(torch.cat([*features, known[row.found]])[None])  # twice [1, F + Q, g·g', C]
+    words = decoder.class_words(conditions, row.part_words, row.object_words)  # [K, D]
+    for some in _chunks(len(words), rows_at_once):
+        yield decoder.pair_logits(halves, words[some], row.parts[some], row.objects[some], grid)[0]
 
 
 def _table(members: Sequence[Sequence[int]], count: int) -> np.ndarray:
@@ -229,8 +336,15 @@ def _table(members: Sequence[Sequence[int]], count: int) -> np.ndarray:
     return table
 
 
+def _pad(rows: np.ndarray) -> np.ndarray:
+    """The last of the `rows` repeated, up to a length that is seen more often: by at most an eighth, or 3."""
+    step = max(4, 1 << max(0, len(rows).bit_length() - 4))
+    length = -(-len(rows) // step) * step
+    return rows[np.minimum(np.arange(length), len(rows) - 1)]
+
+
 def _find(wanted: Sequence[np.ndarray], keys: np.ndarray) -> np.ndarray:
-    """Where each of the `wanted` stands among the `keys`, which have it once."""
+    """Where each of the `wanted` stands among the `keys`."""
     order = np.argsort(keys)
     return order[np.searchsorted(keys, np.stack(wanted), sorter=order)]
 

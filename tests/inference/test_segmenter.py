@@ -272,7 +272,7 @@ def test_results_of_files_carry_their_name(segmenter, photos):
     assert segmenter(Image.fromarray(photos[0]), WORDS).name == "photo"
 
 
-def test_a_stream_reads_one_batch_ahead_and_no_further(segmenter, photos):
+def test_a_stream_holds_three_batches_and_no_more(segmenter, photos):
     drawn: list[int] = []
 
     def endless():
@@ -283,6 +283,6 @@ def test_a_stream_reads_one_batch_ahead_and_no_further(segmenter, photos):
     stream = segmenter.segment_many(endless(), WORDS, batch_size=2)
     assert drawn == []
     next(stream)
-    assert len(drawn) == 4  # the batch at work and the next one
+    assert len(drawn) == 6  # results of one, the model at work on another, and photos of a third
     stream.close()  # must not wait for photos that nobody will ask for
-    assert len(drawn) == 4
+    assert len(drawn) == 6

@@ -7,6 +7,7 @@ space for image processing"), so that no colour is glaring, murky or close to th
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import blake2b
 from math import cos, radians, sin
 
@@ -24,11 +25,13 @@ _HUE_SPREAD = 75.0
 """Degrees to either side of the object's hue."""
 
 
+@lru_cache(maxsize=4096)  # a file with label maps has the colours of all classes
 def object_colour(word: str) -> Colour:
     """Colour of a whole object, whatever the capitals of `word`."""
     return _oklch(0.70, 0.14, 360 * _fractions(word)[0])
 
 
+@lru_cache(maxsize=16384)
 def part_colour(object_word: str, part_word: str) -> Colour:
     """Colour of an object-part, from its two words alone."""
     hue = 360 * _fractions(object_word)[0]

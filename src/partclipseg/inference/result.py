@@ -100,10 +100,13 @@ class PartResult:
         name: str = "photo",
     ) -> PartResult:
         """From integer maps and the probability of the winning class at each pixel, float `[H, W]`."""
+        import torch
+
         labels = np.ascontiguousarray(label_map, dtype=np.int32)
-        bins = labels.ravel() + 1  # background first
-        areas = np.bincount(bins, minlength=len(vocabulary) + 1)[1:]
-        sums = np.bincount(bins, weights=score_map.ravel(), minlength=len(vocabulary) + 1)[1:]
+        bins = torch.from_numpy(labels + 1).flatten()  # background first
+        weights = torch.from_numpy(np.asarray(score_map, np.float64)).flatten()
+        # Unlike NumPy's, PyTorch's bincount lets other threads run.
+        areas, sums = (torch.bincount(bins, w, len(vocabulary) + 1)[1:].numpy() for w in (None, weights))
         scores = (sums / np.maximum(areas, 1)).astype(np.float32)
         return cls(labels, np.ascontiguousarray(object_map, dtype=np.int32), scores, vocabulary, photo, name)
 

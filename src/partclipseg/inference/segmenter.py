@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch import Tensor
 from partclipseg.data.augment import resize_photo
 from partclipseg.data.photo import MAX_PIXELS, PhotoError, read_photo
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.inference.graphs import Graphs
 from partclipseg.inference.label_maps import LabelMaps
 from partclipseg.inference.pruned import pruned_maps
 from partclipseg.inference.result import PartResult
@@ -28,8 +30,8 @@ from partclipseg.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
 
-_READERS = min(16, os.cpu_count() or 1)
-"""Threads that decode and resize photos; Pillow lets them run beside each other and beside the model."""
+_THREADS = min(16, os.cpu_count() or 1)
+"""Threads that decode and resize photos and make results; most of it lets them run beside each other and the model."""
 
 _PROMPTS_AT_ONCE = 512
 """Prompts that go through the text tower together: what bounds the memory for long vocabularies."""
@@ -64,6 +66,8 @@ class PartSegmenter:
         self.tokenizer = tokenizer
         self.vocabulary = vocabulary
         self._embeddings: dict[str, Tensor] = {}
+        self._stacked: tuple[list[str], Tensor] | None = None
+        self._graphs = Graphs(self.model)
         self._mean_std: tuple[Tensor, Tensor] | None = None
 
     @classmethod
@@ -129,7 +133,7 @@ class PartSegmenter:
         words = self._vocabulary(vocabulary)
         present = _object_indices(words, objects)
         if not isinstance(photos, list | tuple):
-            return self._segment([self._read(photos, max_pixels)], words, present, zoom)[0]
+            return self._segment([self._read(photos, max_pixels)], words, present, zoom)[0]()
         results: list[PartResult] = []
         for _, result in self._stream(_chunks(photos, batch_size), words, present, zoom, max_pixels):
             if isinstance(result, PhotoError):
@@ -149,7 +153,8 @@ class PartSegmenter:
     ) -> Iterator[tuple[Any, PartResult | PhotoError]]:
         """Segment a stream of photos; an unreadable one does not stop the others.
 
-        Threads read the next batch of photos while the model works on one; no more are held.
+        While the model works on one batch, threads read the next one and make the results of the last; no more are
+        held.
 
         Yields each of `paths` in order with its result, or with the error that says why there is none. Arguments
         as for a call; wrong words or options raise `UsageError` at the call itself.
@@ -167,14 +172,18 @@ class PartSegmenter:
             except PhotoError as error:
                 return error
 
-        with ThreadPoolExecutor(_READERS, thread_name_prefix="photos") as pool:
+        def segmented(pool: ThreadPoolExecutor) -> Iterator[list[tuple[Any, Any]]]:
+            for chunk in _ahead(([(path, pool.submit(read, path)) for path in chunk] for chunk in chunks), 1):
+                answers = [(path, future.result()) for path, future in chunk]
+                good = [answer for _, answer in answers if isinstance(answer, _Photo)]
+                results = map(pool.submit, self._segment(good, words, present, zoom) if good else [])
+                yield [(path, next(results) if isinstance(answer, _Photo) else answer) for path, answer in answers]
+
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="photos") as pool:
             try:
-                for chunk in _ahead(([(path, pool.submit(read, path)) for path in chunk] for chunk in chunks), 1):
-                    answers = [(path, future.result()) for path, future in chunk]
-                    good = [answer for _, answer in answers if isinstance(answer, _Photo)]
-                    results = iter(self._segment(good, words, present, zoom) if good else [])
-                    for path, answer in answers:
-                        yield path, next(results) if isinstance(answer, _Photo) else answer
+                for chunk in _ahead(segmented(pool), 1):
+                    for path, answer in chunk:
+                        yield path, answer.result() if isinstance(answer, Future) else answer
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
@@ -191,8 +200,8 @@ class PartSegmenter:
 
     def _segment(
         self, photos: Sequence[_Photo], vocabulary: Vocabulary, present: list[int] | None, zoom: bool
-    ) -> list[PartResult]:
-        """One batch of photos that have been read."""
+    ) -> list[Callable[[], PartResult]]:
+        """One batch of photos that have been read; the results are still to be made of the maps, in any thread."""
         present_objects = None if present is None else [present] * len(photos)
         maps = self.label_maps(
             self.pixel_values([photo.resized for photo in photos]),
@@ -204,7 +213,7 @@ class PartSegmenter:
             maps = self.look_again([photo.pixels for photo in photos], maps, vocabulary, present_objects)
         arrays = _to_host([(m.label_map.int(), m.object_map.int(), m.scores) for m in maps])
         return [
-            PartResult.from_maps(labels, objects, scores, vocabulary, photo.pixels, photo.name)
+            partial(PartResult.from_maps, labels, objects, scores, vocabulary, photo.pixels, photo.name)
             for (labels, objects, scores), photo in zip(arrays, photos, strict=True)
         ]
 
@@ -220,8 +229,9 @@ class PartSegmenter:
     ) -> list[LabelMaps]:
         """Label maps at `sizes` (H, W) of `pixel_values`, from what `pruned_maps` decodes; see there."""
         embeddings = self.text_embeddings(self.model.prompts(vocabulary))
+        graphs = self._graphs if pixel_values.is_cuda else None
         return pruned_maps(
-            self.model, pixel_values, embeddings, vocabulary, sizes, present_objects, with_background
+            self.model, pixel_values, embeddings, vocabulary, sizes, present_objects, with_background, graphs
         )
 
     def look_again(
@@ -262,9 +272,8 @@ class PartSegmenter:
     def pixel_values(self, photos: Sequence[np.ndarray]) -> Tensor:
         """Photos, uint8 `[H, W, 3]`, as the model takes them: `[B, 3, h, w]` of its dtype, on its device."""
         shape = self.model.config.image_shape
-        resized = torch.from_numpy(np.stack([resize_photo(photo, shape) for photo in photos]))
-        if self.device.type == "cuda":
-            resized = resized.pin_memory()
+        resized = torch.empty(len(photos), *shape, 3, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        np.stack([resize_photo(photo, shape) for photo in photos], out=resized.numpy())
         mean, std = self._normalisation()
         values = (resized.to(self.device, non_blocking=True) / 255 - mean) / std  # [B, h, w, 3]
         return values.permute(0, 3, 1, 2).contiguous().to(self.model.dtype)
@@ -296,7 +305,9 @@ class PartSegmenter:
                 rows = slice(start, start + _PROMPTS_AT_ONCE)
                 ids, mask = (tokens[name][rows].to(self.device) for name in ("input_ids", "attention_mask"))
                 self._embeddings.update(zip(new[rows], self.model.encode_text(ids, mask), strict=True))
-        return torch.stack([self._embeddings[prompt] for prompt in prompts])
+        if self._stacked is None or self._stacked[0] != prompts:
+            self._stacked = list(prompts), torch.stack([self._embeddings[prompt] for prompt in prompts])
+        return self._stacked[1]
 
     def _warn_of_unknown(self, prompts: Sequence[str], input_ids: Tensor) -> None:
         # CLIP's own tokenizer spells out any word; that of the built-in model has a list of whole words.

@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -122,7 +123,7 @@ class Step:
         def keep(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
             kept[storage.data_ptr()] = storage  # alive, so that no other takes its place
-            return tensor
+            return tensor.detach()  # the tensor itself may hold what holds it, and would never be freed
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             self.losses(inputs)
@@ -205,6 +206,7 @@ def results(options: argparse.Namespace, name: str) -> dict[str, Any]:
         if options.profile and not case.plain:
             value["kernels"] = kernels(step, inputs)
         found[str(case)] = value
+        print(f"{name}, {case}: {value}", file=sys.stderr)  # what is known if a later case takes the machine down
         del step, first
     plain = found["plain float32"].get("ms_per_step")
     for value in found.values():

@@ -159,7 +159,7 @@ def test_no_copy_of_the_logits_is_kept() -> None:
 
     def keep(tensor: Tensor) -> Tensor:
         kept.append(tensor)
-        return tensor
+        return tensor.detach()
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         PartLoss(LossConfig(attention_control="off"))(

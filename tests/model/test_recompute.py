@@ -21,7 +21,7 @@ def step(model: PartCLIPSegModel, bf16: bool) -> tuple[float, torch.Tensor, int]
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         kept[storage.data_ptr()] = storage  # alive, so that no other takes its place
-        return tensor
+        return tensor.detach()
 
     model.zero_grad()
     with (
@@ -68,7 +68,7 @@ def test_attention_is_recomputed_without_being_asked(config):
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         kept.append(tensor.numel())
-        return tensor
+        return tensor.detach()
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         _, attention = layer(torch.randn(3, 300, 16), torch.tensor([0, 2]))

@@ -6,6 +6,7 @@ import json
 import os
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -104,8 +105,18 @@ class Predict:
         from partclipseg.files import write_text
         from partclipseg.inference.formats import merge_coco
         from partclipseg.inference.result import PartResult
+        from partclipseg.inference.segmenter import ahead
 
         own_files = [name for name in formats if name != "coco"]
+
+        def finish(number: int, result: Any, stem: str) -> tuple[Any, dict[str, Any] | None]:
+            """Write the photo's own files; returns its COCO document, if it is wanted, with ids from 1 on."""
+            if not isinstance(result, PartResult):
+                return result, None
+            if own_files:
+                result.save(self.output, stem, own_files)
+            return result, result.to_coco(image_id=number) if "coco" in formats else None
+
         stream = segmenter.segment_many(
             photos,
             vocabulary,
@@ -118,18 +129,23 @@ class Predict:
             stream = track(stream, "segmenting", total=len(photos), console=console, transient=True)
         failed: list[str] = []
         documents: list[dict[str, Any]] = []
-        next_id = 1
-        for number, ((_, result), stem) in enumerate(zip(stream, output_stems(photos), strict=True), start=1):
-            if not isinstance(result, PartResult):
-                failed.append(str(result))
-                continue
-            if own_files:
-                result.save(self.output, stem, own_files)
-            if "coco" in formats:
-                documents.append(result.to_coco(image_id=number, first_annotation_id=next_id))
-                next_id += len(documents[-1]["annotations"])
-            if not console.is_terminal or len(photos) <= 20:
-                console.print(_summary(result), markup=False)
+        annotations = 0
+        # Files are written by threads, while the model works on the next photos.
+        with ThreadPoolExecutor() as pool:
+            numbered = enumerate(zip(stream, output_stems(photos), strict=True), start=1)
+            work = (pool.submit(finish, number, result, stem) for number, ((_, result), stem) in numbered)
+            for future in ahead(work, 2 * self.batch_size):
+                result, document = future.result()
+                if not isinstance(result, PartResult):
+                    failed.append(str(result))
+                    continue
+                if document is not None:
+                    for annotation in document["annotations"]:
+                        annotation["id"] += annotations
+                    annotations += len(document["annotations"])
+                    documents.append(document)
+                if not console.is_terminal or len(photos) <= 20:
+                    console.print(_summary(result), markup=False)
         if documents:
             write_text(self.output / COCO_FILE, json.dumps(merge_coco(documents), ensure_ascii=False) + "\n")
         if len(failed) < len(photos):

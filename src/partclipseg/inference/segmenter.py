@@ -173,7 +173,7 @@ class PartSegmenter:
                 return error
 
         def segmented(pool: ThreadPoolExecutor) -> Iterator[list[tuple[Any, Any]]]:
-            for chunk in _ahead(([(path, pool.submit(read, path)) for path in chunk] for chunk in chunks), 1):
+            for chunk in ahead(([(path, pool.submit(read, path)) for path in chunk] for chunk in chunks), 1):
                 answers = [(path, future.result()) for path, future in chunk]
                 good = [answer for _, answer in answers if isinstance(answer, _Photo)]
                 results = map(pool.submit, self._segment(good, words, present, zoom) if good else [])
@@ -181,7 +181,7 @@ class PartSegmenter:
 
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="photos") as pool:
             try:
-                for chunk in _ahead(segmented(pool), 1):
+                for chunk in ahead(segmented(pool), 1):
                     for path, answer in chunk:
                         yield path, answer.result() if isinstance(answer, Future) else answer
             finally:
@@ -392,7 +392,7 @@ def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
     return _batched(iter(items), size)
 
 
-def _ahead(items: Iterator[Any], count: int) -> Iterator[Any]:
+def ahead(items: Iterator[Any], count: int) -> Iterator[Any]:
     """The same items, each drawn while the one `count` places before it is still in use."""
     waiting: deque[Any] = deque()
     for item in items:

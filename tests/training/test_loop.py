@@ -177,6 +177,18 @@ def test_micro_batches_add_up_to_the_batch(
         np.testing.assert_allclose(split[name], whole[name], rtol=1e-4, atol=1e-6, err_msg=name)
 
 
+def test_hidden_layers_may_be_recomputed(recipe: Recipe, squares: TrainingData, tmp_path: Path) -> None:
+    recipe = replace(recipe, steps=5, max_gradient_norm=1.0)
+    assert not any(layer.recompute for layer in build_model(recipe).decoder.layers)
+    assert all(layer.recompute for layer in build_model(replace(recipe, recompute=True)).decoder.layers)
+    train(recipe, squares, tmp_path / "kept")
+    train(replace(recipe, recompute=True), squares, tmp_path / "recomputed")
+    # float32 sums over all rows, piece by piece; the weights follow.
+    np.testing.assert_allclose(
+        trace(tmp_path / "recomputed")["total"], trace(tmp_path / "kept")["total"], rtol=1e-4, atol=0
+    )
+
+
 def test_scenes_in_memory_train_as_files_do(recipe: Recipe, squares_dataset, tmp_path: Path) -> None:
     samples = [squares_dataset[index] for index in range(len(squares_dataset))]
     arrays = (np.stack([getattr(s, name) for s in samples]) for name in ("image", "part_labels", "object_labels"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from partclipseg.data.photo import PhotoError
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.inference.label_maps import oracle_obj, pred_all, upsample
 from partclipseg.inference.result import PartResult
-from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.inference.segmenter import PartSegmenter, find_dtype
 from partclipseg.model.clipseg import CLIPSegBaseline
 from partclipseg.model.partclipseg import PartCLIPSegModel
 from partclipseg.vocabulary import Vocabulary
@@ -270,6 +271,17 @@ def test_results_of_files_carry_their_name(segmenter, photos):
     Image.fromarray(photos[0]).save(buffer, format="PNG")
     assert segmenter(buffer.getvalue(), WORDS).name == "photo"
     assert segmenter(Image.fromarray(photos[0]), WORDS).name == "photo"
+
+
+@pytest.mark.parametrize(
+    ("device", "supported", "expected"),
+    [("cpu", True, torch.float32), ("cuda", True, torch.bfloat16), ("cuda", False, torch.float32)],
+)
+def test_bfloat16_is_the_default_on_gpus_that_have_it(monkeypatch, device, supported, expected):
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
+    assert find_dtype(None, torch.device(device)) == expected
+    assert find_dtype("float32", torch.device(device)) == torch.float32
 
 
 def test_a_stream_holds_three_batches_and_no_more(segmenter, photos):

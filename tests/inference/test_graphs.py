@@ -1,0 +1,115 @@
+"""Functions replayed as CUDA graphs. What is captured of pruned decoding is tested on CPUs in test_pruned.py."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from partclipseg.inference.graphs import Graphs
+from partclipseg.inference.pruned import pruned_maps
+from partclipseg.model.partclipseg import PartCLIPSegModel
+from partclipseg.vocabulary import Vocabulary
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+WORDS = Vocabulary.from_dict({"bus": ["door", "wheel"], "dog": ["ear", "head", "tail"], "cat": ["ear", "paw"]})
+
+
+@pytest.fixture
+def model(config) -> PartCLIPSegModel:
+    torch.manual_seed(0)
+    model = PartCLIPSegModel(config).eval()
+    with torch.no_grad():  # neighbouring pixels alike, so that objects win in regions and not everywhere
+        for layer in model.decoder.modules():
+            if isinstance(layer, torch.nn.ConvTranspose2d):
+                layer.weight.copy_(5 * layer.weight.mean((2, 3), keepdim=True).expand_as(layer.weight))
+    return model.cuda()
+
+
+def scale(factor: float, calls: list[int]):
+    def function(x):
+        calls.append(1)
+        return [x * factor]
+
+    return function
+
+
+@torch.inference_mode()
+def test_captured_at_the_second_call_and_replayed_from_then_on(model):
+    graphs, calls = Graphs(model), []
+    for value in range(6):
+        (found,) = graphs(scale(2, calls), "double", torch.full((3,), float(value), device="cuda"))
+        assert found.tolist() == [2.0 * value] * 3
+        if value == 1:
+            captured = len(calls)
+    assert len(calls) == captured, "replayed without the function"
+    (found,) = graphs(scale(3, calls), "treble", torch.ones(3, device="cuda"))
+    assert found.tolist() == [3.0] * 3
+    (found,) = graphs(scale(2, calls), "double", torch.ones(4, device="cuda"))
+    assert found.tolist() == [2.0] * 4
+    (found,) = graphs(scale(2, calls), "double", torch.ones(3, device="cuda", dtype=torch.int64))
+    assert found.dtype == torch.float32
+
+
+@torch.inference_mode()
+def test_only_the_latest_are_kept(model):
+    graphs, calls = Graphs(model, most=2), []
+    for size in (1, 1, 2, 2, 3, 3):
+        graphs(scale(2, calls), "double", torch.ones(size, device="cuda"))
+    count = len(calls)
+    graphs(scale(2, calls), "double", torch.ones(3, device="cuda"))
+    assert len(calls) == count
+    graphs(scale(2, calls), "double", torch.ones(1, device="cuda"))
+    assert len(calls) == count + 1
+
+
+def test_replayed_maps_equal_computed_ones(model):
+    """Batches, photo sizes and winners that come and go. Padded products may round differently: 1e-4 of float32."""
+    graphs, generator = Graphs(model), torch.Generator("cuda").manual_seed(0)
+    words = 3 * torch.randn(len(model.prompts(WORDS)), model.config.projection_dim, device="cuda")
+    seen = set()
+    for step in range(24):
+        number = 1 + step % 2
+        sizes = [(50, 60), (33 + step % 3, 40)][:number]
+        photos = torch.randn(number, 3, 48, 48, generator=generator, device="cuda")
+        present = [[step % 3]] * number if step % 4 == 3 else None
+        expected = pruned_maps(model, photos, words, WORDS, sizes, present)
+        actual = pruned_maps(model, photos, words, WORDS, sizes, present, graphs=graphs)
+        for ours, theirs in zip(actual, expected, strict=True):
+            seen.update(theirs.object_map.unique().tolist())
+            same = ours.label_map == theirs.label_map
+            assert same.float().mean() > 0.99
+            torch.testing.assert_close(ours.scores[same], theirs.scores[same], atol=1e-4, rtol=0)
+    assert len(seen) > 2, "several objects win"
+
+
+def test_captured_anew_when_the_weights_move(model):
+    graphs = Graphs(model)
+    words = torch.randn(len(model.prompts(WORDS)), model.config.projection_dim, device="cuda")
+    photo = torch.randn(1, 3, 48, 48, device="cuda")
+
+    def scores(captured: Graphs | None) -> torch.Tensor:
+        (maps,) = pruned_maps(model, photo.to(model.dtype), words, WORDS, [(40, 40)], graphs=captured)
+        return maps.scores.clone()
+
+    def change_positions():
+        with torch.no_grad():
+            model.clip.vision_model.embeddings.position_embedding.weight.copy_(
+                torch.randn(model.clip.vision_model.embeddings.position_embedding.weight.shape)
+            )
+
+    before = None
+    for change in (lambda: None, change_positions, model.bfloat16, lambda: model.cpu() and model.cuda()):
+        change()
+        for _ in range(3):
+            expected = scores(None)
+            # bfloat16 has 8 bits; at some pixels another class wins for it.
+            tolerance = 1e-4 if model.dtype == torch.float32 else 3e-2
+            assert ((scores(graphs) - expected).abs() < tolerance).float().mean() > 0.95
+        if change is change_positions:
+            assert before is not None
+            assert ((before - expected).abs() < 1e-4).float().mean() < 0.5, "another result was to be expected"
+        before = expected

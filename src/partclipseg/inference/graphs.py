@@ -19,6 +19,9 @@ from partclipseg.model.towers import CLIPSegTowers
 WARM_UP = 2
 """Runs before a capture, in which libraries choose their kernels and allocate their workspaces."""
 
+_SEEN = 1000
+"""Keys and shapes that are remembered as having come once."""
+
 Function = Callable[..., Sequence[Tensor]]
 
 
@@ -42,7 +45,8 @@ class Graphs:
         self._weights: list[Tensor] = []
         """Those captured, held so that no others can come to lie in their place unseen."""
         self._pool: Any = None
-        self._graphs: OrderedDict[Hashable, _Graph | None] = OrderedDict()
+        self._seen: set[Hashable] = set()
+        self._graphs: OrderedDict[Hashable, _Graph] = OrderedDict()
 
     def __call__(self, function: Function, key: Hashable, *inputs: Tensor) -> Sequence[Tensor]:
         """`function(*inputs)`, tensors of a CUDA device; it must not wait for the device, nor change its inputs.
@@ -51,15 +55,19 @@ class Graphs:
         """
         self._check_weights()
         whole_key = (key, *((tensor.shape, tensor.dtype) for tensor in inputs))
-        if whole_key not in self._graphs:
-            self._graphs[whole_key] = None
-            if len(self._graphs) > self._most:
-                self._graphs.popitem(last=False)
-            return function(*inputs)
-        self._graphs.move_to_end(whole_key)
-        graph = self._graphs[whole_key]
+        graph = self._graphs.pop(whole_key, None)
         if graph is None:
-            graph = self._graphs[whole_key] = _Graph(function, inputs, self._pool)
+            if whole_key not in self._seen:
+                if len(self._seen) == _SEEN:
+                    self._seen.clear()
+                self._seen.add(whole_key)
+                return function(*inputs)
+            while len(self._graphs) >= self._most:
+                self._graphs.popitem(last=False)
+            if not self._graphs:  # the memory of no graph at all cannot be shared any more
+                self._pool = torch.cuda.graph_pool_handle()
+            graph = _Graph(function, inputs, self._pool)
+        self._graphs[whole_key] = graph  # the latest is the last
         return graph(inputs)
 
     def _check_weights(self) -> None:
@@ -71,7 +79,6 @@ class Graphs:
         self._graphs.clear()
         self._state = state
         self._weights = [parameter.data for parameter in self._model.parameters()]
-        self._pool = torch.cuda.graph_pool_handle()
 
 
 class _Graph:

@@ -108,7 +108,8 @@ def _parts(
     is_known = np.isin(keys, known[0])
     fresh, found = keys[~is_known], keys[is_known]
     graphs = batch.graphs_for(max(len(fresh), len(classes)))
-    pad = _pad if graphs else np.asarray
+    # One length for all lists: shapes then come again more often.
+    pad = partial(_pad, length=_rounded(max(len(fresh), len(classes)))) if graphs else np.asarray
     fresh, found = pad(fresh), pad(found)
     places = _find([part_keys, object_keys], np.concatenate([fresh, found]))
     host = _Rows(
@@ -336,11 +337,15 @@ def _table(members: Sequence[Sequence[int]], count: int) -> np.ndarray:
     return table
 
 
-def _pad(rows: np.ndarray) -> np.ndarray:
-    """The last of the `rows` repeated, up to a length that is seen more often: by at most an eighth, or 3."""
-    step = max(4, 1 << max(0, len(rows).bit_length() - 4))
-    length = -(-len(rows) // step) * step
-    return rows[np.minimum(np.arange(length), len(rows) - 1)]
+def _rounded(count: int) -> int:
+    """A little more than `count`, an eighth at most or 3: one of few numbers."""
+    step = max(4, 1 << max(0, count.bit_length() - 4))
+    return -(-count // step) * step
+
+
+def _pad(rows: np.ndarray, length: int) -> np.ndarray:
+    """The last of the `rows` repeated up to a length; no rows stay none."""
+    return rows[np.minimum(np.arange(length), len(rows) - 1)] if len(rows) else rows
 
 
 def _find(wanted: Sequence[np.ndarray], keys: np.ndarray) -> np.ndarray:

@@ -18,9 +18,7 @@ from partclipseg.data.source import FileDataset
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.evaluation.protocol import Evaluator
 from partclipseg.evaluation.scores import Protocol
-from partclipseg.inference.label_maps import oracle_obj, pred_all
 from partclipseg.inference.segmenter import PartSegmenter
-from partclipseg.model.towers import PartCLIPSegOutput
 from partclipseg.vocabulary import Vocabulary
 
 Evaluators = Mapping[Protocol, Evaluator]
@@ -86,33 +84,34 @@ def predict(
     protocols: Iterable[Protocol],
     zoom: bool = False,
 ) -> Iterator[Prediction]:
-    """Every prediction of a batch of photos, from one forward pass.
+    """Every prediction of a batch of photos, from pruned decoding, once for all protocols without given objects.
 
     `oracle_obj` and `pred_all` yield one prediction for each record. `strict` yields one for each photo, with the
     labels of all its records: background that belongs to several records must not count several times. With `zoom`
     the photos, of their own size, are looked at a second time.
     """
     protocols = set(protocols)
-    output = segmenter.outputs([photo.image for photo in photos], vocabulary)
-    for index, photo in enumerate(photos):
-        own = _of_photo(output, index)
-        size = photo.records[0].part_labels.shape
-        if protocols - {"oracle_obj"}:
-            maps = pred_all(own, [size], vocabulary.class_to_object)
-            if zoom:
-                maps = segmenter.look_again([photo.image], maps, vocabulary)
-            label_map = maps[0].label_map
+    images = [photo.image for photo in photos]
+    pixel_values = segmenter.pixel_values(images)
+    if protocols - {"oracle_obj"}:
+        sizes = [photo.records[0].part_labels.shape for photo in photos]
+        maps = segmenter.label_maps(pixel_values, vocabulary, sizes)
+        if zoom:
+            maps = segmenter.look_again(images, maps, vocabulary)
+        for photo, found in zip(photos, maps, strict=True):
             if "strict" in protocols:
-                yield Prediction("strict", label_map, photo.whole())
+                yield Prediction("strict", found.label_map, photo.whole())
             if "pred_all" in protocols:
-                yield from (Prediction("pred_all", label_map, record) for record in photo.records)
-        if "oracle_obj" in protocols:
-            for record in photo.records:
-                present = [objects_in(record.object_labels)]
-                maps = oracle_obj(own, [size], vocabulary.class_to_object, present)
-                if zoom:
-                    maps = segmenter.look_again([photo.image], maps, vocabulary, present)
-                yield Prediction("oracle_obj", maps[0].label_map, record)
+                yield from (Prediction("pred_all", found.label_map, record) for record in photo.records)
+    if "oracle_obj" in protocols:
+        rows, records = zip(*((row, r) for row, photo in enumerate(photos) for r in photo.records), strict=True)
+        present = [objects_in(record.object_labels) for record in records]
+        sizes = [record.part_labels.shape for record in records]
+        maps = segmenter.label_maps(pixel_values[list(rows)], vocabulary, sizes, present)
+        if zoom:
+            maps = segmenter.look_again([images[row] for row in rows], maps, vocabulary, present)
+        for record, found in zip(records, maps, strict=True):
+            yield Prediction("oracle_obj", found.label_map, record)
 
 
 def score(
@@ -177,11 +176,3 @@ class _Reader(Dataset):
         records = tuple(RecordLabels(s.key, s.part_labels, s.object_labels) for s in samples)
         sizes = () if self._size is None else (self._size,)
         return LabelledPhoto(photo.key, resize_photo(samples[0].image, *sizes), records)
-
-
-def _of_photo(output: PartCLIPSegOutput, index: int) -> PartCLIPSegOutput:
-    """The output of one photo of a batch, as a batch of one."""
-    one = slice(index, index + 1)
-    assert output.object_part_logits is not None
-    objects = None if output.object_logits is None else output.object_logits[one]
-    return PartCLIPSegOutput(object_part_logits=output.object_part_logits[one], object_logits=objects)

@@ -117,7 +117,7 @@ class CLIPSegTowers(PreTrainedModel):
         vision = self.clip.vision_model
         grid, embeddings = self.grid(pixel_values), vision.embeddings
         patches = embeddings.patch_embedding(pixel_values.to(self.dtype)).flatten(2).transpose(1, 2)  # [B, g·g', V]
-        tokens = torch.cat([embeddings.class_embedding.expand(len(patches), 1, -1), patches], dim=1)  # [B, T, V]
+        tokens = torch.cat([embeddings.class_embedding.expand(patches.shape[0], 1, -1), patches], dim=1)  # [B, T, V]
         hidden = vision.pre_layrnorm(tokens + self.position_embeddings(grid))
         activations: list[Tensor] = []
         for index in range(max(self.config.extract_layers) + 1):

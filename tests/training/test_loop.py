@@ -272,3 +272,9 @@ def test_tensorboard_is_an_extra(recipe: Recipe, squares: TrainingData, tmp_path
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
     with pytest.raises(UsageError, match=r"partclipseg\[tracking\]"):
         train(replace(recipe, steps=1), squares, tmp_path, tensorboard=True)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+def test_compiling_is_refused_on_a_cpu(recipe: Recipe, squares: TrainingData, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="leave --compile out"):
+        train(replace(recipe, compile=True), squares, tmp_path / "run")

@@ -67,7 +67,7 @@ class Train:
             return 0 if self._train_backbone(self.recipe, self.output) else STOPPED
         recipe: Recipe = self.recipe
         if not recipe.start:
-            backbone = self._train_backbone(BackboneRecipe(), self.output / "backbone")
+            backbone = self._train_backbone(BackboneRecipe(compile=recipe.compile), self.output / "backbone")
             if backbone is None:
                 return STOPPED
             recipe = replace(recipe, start=str(backbone))

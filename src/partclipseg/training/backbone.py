@@ -32,7 +32,6 @@ from partclipseg.files import whole_directory
 from partclipseg.losses import check_finite
 from partclipseg.model.capture import StepGradients
 from partclipseg.model.clipseg import CLIPSegBaseline
-from partclipseg.model.compiled import compile_layers
 from partclipseg.model.config import CLIPSegBaselineConfig
 from partclipseg.model.weights import to_clipseg
 from partclipseg.shapes.cache import SceneArrays, render_split
@@ -43,6 +42,7 @@ from partclipseg.training.checkpoint import CheckpointStore, differences
 from partclipseg.training.log import RunLog, write_configuration
 from partclipseg.training.optim import set_learning_rate
 from partclipseg.training.process import step_seed, termination
+from partclipseg.training.start import compile_on
 
 logger = logging.getLogger(__name__)
 
@@ -57,19 +57,19 @@ CAPTION_LENGTH = 48
 class BackboneRecipe:
     """PartShapes' own backbone: a tiny CLIP with a CLIPSeg decoder, from nothing."""
 
-    steps: int = 12_000
+    steps: int = 16_500
     """Updates of the weights."""
-    batch_size: int = 192
+    batch_size: int = 128
     """Scenes of a step."""
-    scenes: int = 100_000
+    scenes: int = 80_000
     """Scenes that are rendered ahead and trained on."""
     image_size: int = 128
     """Side of the square scenes, in pixels."""
-    phrases: int = 6
+    phrases: int = 4
     """Object words referred to in each scene: those in it, and words of absent objects up to this number."""
     caption_weight: float = 0.1
     """Weight of the contrastive loss of whole photos beside the mask loss."""
-    patch_weight: float = 0.1
+    patch_weight: float = 0.5
     """Weight of the contrastive loss of patches beside the mask loss."""
     learning_rate: float = 1e-3
     """Of AdamW, at its highest."""
@@ -80,7 +80,7 @@ class BackboneRecipe:
     max_gradient_norm: float = 1.0
     """Gradients of the whole model are scaled down to this norm."""
     compile: bool = False
-    """Compile the layers with torch.compile: some seconds to start, faster steps. Sums may round differently."""
+    """On a GPU: compile the layers, for a minute at the start and faster steps. Sums may round differently."""
     seed: int = 0
     """Decides the weights to start with, the order of the scenes and the words."""
     checkpoint_every: int = 1000
@@ -149,7 +149,8 @@ def train_backbone(
     tokenizer, which is returned. SIGTERM saves and returns None. `scenes` are the first of the split "base",
     rendered here if None; all of them lie on the device. `report` is told step and losses at every line of the log.
 
-    Raises `PartCLIPSegError` if `output` holds a run with another recipe, or a loss is not finite.
+    Raises `PartCLIPSegError` if `output` holds a run with another recipe, or a loss is not finite; `UsageError` if it
+    is to be compiled on a CPU.
     """
     output = Path(output)
     store = CheckpointStore(output / "checkpoints")
@@ -171,7 +172,7 @@ def train_backbone(
     model.visual_adapter.requires_grad_(False)
     model.background.requires_grad_(False)
     if recipe.compile:
-        compile_layers(model)
+        compile_on(device, model)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
         [

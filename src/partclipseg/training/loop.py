@@ -27,7 +27,6 @@ from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import whole_directory
 from partclipseg.losses import BaselineLoss, LossCounts, PartLoss, check_finite, present_pairs
 from partclipseg.model.capture import StepGradients
-from partclipseg.model.compiled import compile_layers
 from partclipseg.model.weights import load_tokenizer
 from partclipseg.training import optim
 from partclipseg.training.checkpoint import Checkpoint, CheckpointStore, differences
@@ -36,7 +35,7 @@ from partclipseg.training.evaluate import HeldOutScores, score_held_out
 from partclipseg.training.log import RunLog, write_configuration
 from partclipseg.training.process import step_seed, termination
 from partclipseg.training.recipe import HARMLESS, Recipe
-from partclipseg.training.start import build_model, word_retention
+from partclipseg.training.start import build_model, compile_on, word_retention
 from partclipseg.training.streams import BatchStream, Scenes, SceneStream
 from partclipseg.training.words import Words
 
@@ -106,7 +105,8 @@ def train(
     run after the step at hand, with a checkpoint.
 
     Raises:
-        UsageError: the batch cannot be shared by the processes, or the augmentation does not suit the data.
+        UsageError: the batch cannot be shared by the processes, the augmentation does not suit the data, or layers
+            are to be compiled on a CPU.
         PartCLIPSegError: `output` holds a run with another recipe or vocabulary (the message lists the differences)
             or with damaged checkpoints only; the start model cannot be loaded; the data cannot be read.
         NonFiniteLossError: a loss is infinite or not a number; the last checkpoint is from before that.
@@ -140,7 +140,7 @@ class _Run:
         self.words = Words.tokenise(self.model, self.tokenizer, data.vocabulary, self.device)
         self.retention = word_retention(recipe, self.tokenizer, self.device) if recipe.retention.weight else None
         if recipe.compile:
-            compile_layers(self.model)
+            compile_on(self.device, self.model)
         self.loss = (BaselineLoss if recipe.model == "clipseg" else PartLoss)(recipe.loss)
         self.parameters = optim.trained(self.model)
         self.gradients = StepGradients(self._losses, self.parameters)

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from partclipseg.errors import PartCLIPSegError
+from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.losses.retention import WordRetention
 from partclipseg.model.clipseg import CLIPSegBaseline
 from partclipseg.model.compiled import compile_layers
 from partclipseg.model.partclipseg import PartCLIPSegModel
+from partclipseg.model.towers import CLIPSegTowers
 from partclipseg.training.recipe import Recipe
 
 
@@ -58,6 +59,13 @@ def word_retention(
         torch.as_tensor(tokens["attention_mask"], device=device),
         recipe.retention.words_per_step,
     )
+
+
+def compile_on(device: torch.device, model: CLIPSegTowers) -> None:
+    """`compile_layers` for training; raises `UsageError` on a CPU, where a compiled step was found to take longer."""
+    if device.type == "cpu":
+        raise UsageError("compiling pays on a GPU only: leave --compile out")
+    compile_layers(model)
 
 
 def _model_type(start: str) -> str | None:

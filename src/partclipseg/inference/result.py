@@ -99,16 +99,13 @@ class PartResult:
         photo: np.ndarray | None = None,
         name: str = "photo",
     ) -> PartResult:
-        """From integer maps and the probability of the winning class at each pixel, float `[H, W]`."""
-        import torch
-
-        labels = np.ascontiguousarray(label_map, dtype=np.int32)
-        bins = torch.from_numpy(labels + 1).flatten()  # background first
-        weights = torch.from_numpy(np.asarray(score_map, np.float64)).flatten()
-        # Unlike NumPy's, PyTorch's bincount lets other threads run.
-        areas, sums = (torch.bincount(bins, w, len(vocabulary) + 1)[1:].numpy() for w in (None, weights))
+        """From integer maps and the probability of the winning class at each pixel, float `[H, W]`; all are copied."""
+        labels, objects = (np.array(some, dtype=np.int32, order="C") for some in (label_map, object_map))
+        bins = np.add(labels.ravel(), 1, dtype=np.intp)  # background first
+        # NumPy and not PyTorch: results are made in threads, each of which would call PyTorch's own threads to help.
+        areas, sums = (np.bincount(bins, w, len(vocabulary) + 1)[1:] for w in (None, np.ravel(score_map)))
         scores = (sums / np.maximum(areas, 1)).astype(np.float32)
-        return cls(labels, np.ascontiguousarray(object_map, dtype=np.int32), scores, vocabulary, photo, name)
+        return cls(labels, objects, scores, vocabulary, photo, name)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -5,10 +5,10 @@
     python benchmarks/partshapes.py --output runs/laptop --only default clipseg --seeds 0 --steps 4 --limit 8 \
         --backbone-steps 8 --scenes 64 --image-size 64
 
-Each seed has a backbone of its own; every variant of the seed starts from it, with the same number of steps and the
-same scenes. Each run leaves a JSON file in OUTPUT/results and is not repeated; the last lines are a table of mean and
-standard deviation, which is written to OUTPUT/summary.json and OUTPUT/summary.md too. All variants train in
-bfloat16 mixed precision, the reference's included, so that their time and arithmetic are alike.
+Each seed has a backbone of its own, or one of `--backbones`; every variant of the seed starts from it, with the same
+number of steps and the same scenes. Each run leaves a JSON file in OUTPUT/results and is not repeated; the last lines
+are a table of mean and standard deviation, which is written to OUTPUT/summary.json and OUTPUT/summary.md too. All
+variants train in bfloat16 mixed precision, the reference's included, so that their time and arithmetic are alike.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from statistics import mean, stdev
 
+import numpy as np
 import torch
 
 from partclipseg.evaluation.protocol import Evaluator
@@ -30,11 +30,12 @@ from partclipseg.evaluation.run import PhotoRecords, read_batches, score
 from partclipseg.evaluation.scores import PROTOCOLS, Protocol
 from partclipseg.files import write_text
 from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.losses import LossConfig
 from partclipseg.shapes.cache import render_split
 from partclipseg.shapes.dataset import PartShapesDataset
 from partclipseg.shapes.world import partshapes_world
 from partclipseg.training.backbone import BackboneRecipe, train_backbone
-from partclipseg.training.data import render_training_data
+from partclipseg.training.data import TrainingData, render_training_data
 from partclipseg.training.loop import train
 from partclipseg.training.recipe import (
     Recipe,
@@ -49,45 +50,53 @@ SEEN_WORDS = WORLD.seen_vocabulary.objects
 HALF_OF_UNSEEN = WORLD.unseen_objects[::2]
 
 
+DEFAULT = partshapes()
+
+
 def _reference(**changes: object) -> Recipe:
     return replace(partshapes_reference(), precision="bf16", **changes)
 
 
-def _reference_loss(**changes: object) -> Recipe:
-    recipe = _reference()
+def _loss(recipe: Recipe, **changes: object) -> Recipe:
     return replace(recipe, loss=replace(recipe.loss, **changes))
 
 
-def _default_loss(**changes: object) -> Recipe:
-    recipe = partshapes()
-    return replace(recipe, loss=replace(recipe.loss, **changes))
+def _retention(weight: float, words: tuple[str, ...] = WORLD.vocabulary.objects) -> Recipe:
+    return replace(DEFAULT, retention=Retention(weight, words))
 
 
-VARIANTS: dict[str, Callable[[], Recipe]] = {
-    "clipseg": partshapes_clipseg,
-    "reference": _reference,
+VARIANTS: dict[str, Recipe] = {
+    "clipseg": partshapes_clipseg(),
+    "reference": _reference(),
     # The reference with one change each.
-    "reference + object words (D1)": lambda: _reference(reference_object_lookup=False),
-    "reference + attention with gradient (D2, D3)": lambda: _reference_loss(attention_control="differentiable"),
-    "reference + trained background (D4)": lambda: _reference(train_background=True),
-    "reference + RGB (D5)": lambda: _reference(colour_order="rgb"),
-    "reference + outside left out (D6)": lambda: _reference_loss(outside="ignore"),
-    "reference + mean merges": lambda: _reference(merges="mean"),
-    "reference + retention": lambda: _reference(retention=partshapes().retention),
-    # All of them, and the default without one each.
-    "intended": lambda: replace(partshapes(), retention=Retention()),
-    "default": partshapes,
-    "default, attention off": lambda: _default_loss(attention_control="off"),
-    "default, attention as released": lambda: _default_loss(attention_control="reference"),
-    "default, threshold 0.1": lambda: _default_loss(threshold=0.1),
-    "default, threshold 0.2": lambda: _default_loss(threshold=0.2),
-    "default, threshold 0.4": lambda: _default_loss(threshold=0.4),
-    "default, threshold 0.5": lambda: _default_loss(threshold=0.5),
-    # How much of retention is knowing the unseen objects' names.
-    "default, retention of seen words": lambda: replace(partshapes(), retention=Retention(1.0, SEEN_WORDS)),
-    "default, retention of half the unseen words": lambda: replace(
-        partshapes(), retention=Retention(1.0, (*SEEN_WORDS, *HALF_OF_UNSEEN))
+    "reference + object words (D1)": _reference(reference_object_lookup=False),
+    "reference + attention with gradient (D2, D3)": _loss(_reference(), attention_control="differentiable"),
+    "reference + trained background (D4)": _reference(train_background=True),
+    "reference + RGB (D5)": _reference(colour_order="rgb"),
+    "reference + outside left out (D6)": _loss(_reference(), outside="ignore"),
+    "reference + mean merges": _reference(merges="mean"),
+    "reference + retention": _reference(retention=DEFAULT.retention),
+    # All of them as the paper means it; without attention control; with retention too, which is the default.
+    "intended": replace(DEFAULT, loss=LossConfig(), retention=Retention()),
+    "intended, attention off": replace(DEFAULT, retention=Retention()),
+    "default": DEFAULT,
+    # Attention control on top of the default.
+    "default + attention": replace(DEFAULT, loss=LossConfig()),
+    "default + attention, a tenth": replace(
+        DEFAULT, loss=LossConfig(separation_weight=0.01, enhancement_weight=0.001)
     ),
+    "default + separation": replace(DEFAULT, loss=LossConfig(enhancement_weight=0)),
+    "default + enhancement": replace(DEFAULT, loss=LossConfig(separation_weight=0)),
+    "default + attention as released": _loss(DEFAULT, attention_control="reference"),
+    **{
+        f"default + attention, threshold {threshold}": replace(DEFAULT, loss=LossConfig(threshold=threshold))
+        for threshold in (0.1, 0.2, 0.4, 0.5)
+    },
+    # Retention: its weight, and how much of it is knowing the unseen objects' names.
+    "default, retention 0.3": _retention(0.3),
+    "default, retention 5": _retention(5.0),
+    "default, retention of seen words": _retention(1.0, SEEN_WORDS),
+    "default, retention of half the unseen words": _retention(1.0, (*SEEN_WORDS, *HALF_OF_UNSEEN)),
 }
 
 
@@ -113,29 +122,48 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, default=1000, help="test scenes to score")
     parser.add_argument("--steps", type=int, help="steps of the part stage")
     parser.add_argument("--batch-size", type=int, help="scenes of a step of the part stage")
+    parser.add_argument("--backbones", type=int, help="seed s starts from backbone s modulo this; default: its own")
     parser.add_argument("--backbone-steps", type=int)
     parser.add_argument("--scenes", type=int, help="scenes rendered ahead for each stage")
     parser.add_argument("--image-size", type=int)
+    parser.add_argument("--compile", action="store_true", help="compile the layers: pays on a GPU")
     return parser.parse_args()
 
 
 def _run(name: str, seed: int, output: Path, options: argparse.Namespace) -> dict:
     """Train one variant and score it on the test split by every protocol."""
     changes = {"scenes": options.scenes, "image_size": options.image_size}
-    backbone = _backbone(seed, output, options, {k: v for k, v in changes.items() if v is not None})
+    backbone_seed = seed % options.backbones if options.backbones else seed
+    backbone = _backbone(backbone_seed, output, options, {k: v for k, v in changes.items() if v is not None})
     changes |= {"steps": options.steps, "batch_size": options.batch_size}
     changes = {key: value for key, value in changes.items() if value is not None}
-    recipe = replace(VARIANTS[name](), start=str(backbone), seed=seed, held_out=0, **changes)
+    recipe = replace(
+        VARIANTS[name], start=str(backbone), seed=seed, held_out=0, compile=options.compile, **changes
+    )
     folder = output / "runs" / f"{name}, seed {seed}"
-    data = render_training_data(recipe, output / "scenes")
+    data = _data(recipe.scenes, recipe.image_size, output / "scenes")
     started = time.perf_counter()
     trained = train(recipe, data, folder)
     seconds = time.perf_counter() - started
     shutil.rmtree(folder / "checkpoints")  # the model itself stays
     assert recipe.image_size is not None
     scores = _scores(trained.directory, output, options.limit, recipe.image_size)
-    return {"variant": name, "seed": seed, "recipe": recipe.to_dict(), "seconds": seconds, "scores": scores,
-            "machine": _machine(), "torch": torch.__version__}  # fmt: skip
+    return {
+        "variant": name,
+        "seed": seed,
+        "backbone": backbone_seed,
+        "recipe": recipe.to_dict(),
+        "seconds": seconds,
+        "scores": scores,
+        "machine": _machine(),
+        "torch": torch.__version__,
+    }
+
+
+@cache
+def _data(scenes: int, image_size: int, folder: Path) -> TrainingData:
+    """The same for every variant."""
+    return render_training_data(replace(DEFAULT, scenes=scenes, image_size=image_size, held_out=0), folder)
 
 
 def _backbone(seed: int, output: Path, options: argparse.Namespace, changes: dict) -> Path:
@@ -144,7 +172,7 @@ def _backbone(seed: int, output: Path, options: argparse.Namespace, changes: dic
         return folder / "model"
     steps = options.backbone_steps or BackboneRecipe.steps
     warmup_steps = min(BackboneRecipe.warmup_steps, steps // 4)
-    recipe = BackboneRecipe(seed=seed, steps=steps, warmup_steps=warmup_steps, **changes)
+    recipe = BackboneRecipe(seed=seed, steps=steps, warmup_steps=warmup_steps, compile=options.compile, **changes)
     scenes = render_split("base", recipe.scenes, recipe.image_size, output / "scenes")
     model = train_backbone(recipe, folder, scenes, lambda step, losses: print(f"backbone {seed}, {step}: {losses}"))
     assert model is not None
@@ -191,8 +219,10 @@ def _summarise(output: Path) -> None:
                 for figure in ("iou", "recall", "boundary_iou"):
                     values = [_number(result["scores"][protocol][group][figure]) for result in of_variant]
                     summary[name][f"{protocol} {group} {figure}"] = {
-                        "mean": mean(values), "std": stdev(values) if len(values) > 1 else None, "values": values,
-                    }  # fmt: skip
+                        "mean": float(np.mean(values)),
+                        "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+                        "values": values,
+                    }
     write_text(output / "summary.json", json.dumps(summary, indent=1))
     rows = ["| variant | seeds | " + " | ".join(f"{p} seen / unseen / harmonic" for p in PROTOCOLS) + " |"]
     rows.append("|---|--:|" + "---|" * len(PROTOCOLS))

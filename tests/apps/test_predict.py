@@ -14,6 +14,7 @@ from pycocotools.coco import COCO
 from partclipseg.apps.cli import main
 from partclipseg.apps.predict import output_stems
 from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.shapes.renderer import render_scene
 
 WORDS = "dog: ear, head; bus: wheel"
 
@@ -174,17 +175,23 @@ def test_help_is_for_newcomers(capsys):
         assert word in text
 
 
-def test_the_built_in_model_says_what_it_knows(album, tmp_path, capsys):
-    from partclipseg.errors import PartCLIPSegError
-    from partclipseg.inference.segmenter import built_in_model
+def test_without_a_model_the_built_in_one_finds_its_objects(tmp_path, capsys):
+    scene = render_scene("test", 3, 256)
+    Image.fromarray(scene.image).save(tmp_path / "scene.png")
+    out = tmp_path / "out"
+    assert main(["predict", str(tmp_path / "scene.png"), "--output", str(out), "--format", "json", "png"]) == 0
+    assert "knows PartShapes only" in capsys.readouterr().out
+    found = {segment["object"] for segment in json.loads((out / "scene.json").read_text())["segments"]}
+    assert found == {"girl", "car"}  # among the 56 objects that it knows: no words were given
+    labels = np.asarray(Image.open(out / "scene.labels.png")).astype(int)
+    assert (labels == np.where(scene.parts < 0, 65535, scene.parts.astype(int))).mean() > 0.9
+    assert main(["predict", str(tmp_path / "scene.png"), "--vocabulary", "car: wheel", "--output", str(out)]) == 0
+    assert "car's wheel" in capsys.readouterr().out
 
-    arguments = ["predict", str(album / "a.png"), "--vocabulary", WORDS, "--output", str(tmp_path / "out")]
-    code = main(arguments)
-    try:
-        built_in_model()
-    except PartCLIPSegError:
-        assert code == 1
-        assert "no built-in model: name a model's directory with --model" in capsys.readouterr().err
-    else:
-        assert code == 0
-        assert "knows PartShapes only" in capsys.readouterr().out
+
+def test_an_installation_without_its_model_says_so(album, tmp_path, capsys, monkeypatch):
+    from partclipseg.inference import segmenter
+
+    monkeypatch.setattr(segmenter, "BUILT_IN", "lost")
+    assert main(["predict", str(album / "a.png"), "--vocabulary", WORDS, "--output", str(tmp_path / "out")]) == 1
+    assert "no built-in model: name a model's directory with --model" in capsys.readouterr().err

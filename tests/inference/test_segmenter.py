@@ -18,6 +18,8 @@ from partclipseg.inference.result import PartResult
 from partclipseg.inference.segmenter import PartSegmenter, find_dtype
 from partclipseg.model.clipseg import CLIPSegBaseline
 from partclipseg.model.partclipseg import PartCLIPSegModel
+from partclipseg.shapes.renderer import render_scene
+from partclipseg.shapes.world import partshapes_world
 from partclipseg.vocabulary import Vocabulary
 
 WORDS = {"dog": ["ear", "head"], "bus": ["wheel", "door"]}
@@ -227,6 +229,16 @@ def test_the_built_in_model_has_a_name(model_directory, tmp_path, monkeypatch):
     (tmp_path / "partshapes").mkdir()  # a directory of that name comes first
     with pytest.raises(PartCLIPSegError, match=r"no config\.json"):
         PartSegmenter.from_pretrained("partshapes")
+
+
+def test_without_a_name_the_built_in_model_is_loaded_in_float32():
+    segmenter = PartSegmenter.from_pretrained(device="cpu")
+    assert {tensor.dtype for tensor in segmenter.model.parameters()} == {torch.float32}  # its file has 16 bits
+    scene = render_scene("test", 2, 128)
+    result = segmenter(scene.image)  # its own words, those of the rendered world
+    assert result.vocabulary == partshapes_world().vocabulary
+    assert np.mean(result.label_map == scene.parts) > 0.9
+    assert {segment.object for segment in result.segments()} == {"bus"}
 
 
 def test_a_checkpoint_file_is_sent_to_convert(tmp_path):

@@ -33,9 +33,10 @@ from partclipseg.training.checkpoint import Checkpoint, CheckpointStore, differe
 from partclipseg.training.data import ReversedColours, TrainingData
 from partclipseg.training.evaluate import HeldOutScores, score_held_out
 from partclipseg.training.log import RunLog, write_configuration
+from partclipseg.training.new_words import learn_new_words
 from partclipseg.training.process import step_seed, termination
 from partclipseg.training.recipe import HARMLESS, Recipe
-from partclipseg.training.start import build_model, compile_on, word_retention
+from partclipseg.training.start import build_model, compile_on, find_start, word_retention
 from partclipseg.training.streams import BatchStream, Scenes, SceneStream
 from partclipseg.training.words import Words
 
@@ -135,8 +136,10 @@ class _Run:
         checkpoint = self._compatible_checkpoint()
 
         torch.manual_seed(recipe.seed)  # every process draws the same new layers
-        self.model: Any = build_model(recipe).to(self.device).train()
-        self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(recipe.start)
+        model = build_model(recipe)
+        self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(find_start(recipe))
+        learn_new_words(model, self.tokenizer, model.prompts(data.vocabulary))
+        self.model: Any = model.to(self.device).train()
         self.words = Words.tokenise(self.model, self.tokenizer, data.vocabulary, self.device)
         self.retention = word_retention(recipe, self.tokenizer, self.device) if recipe.retention.weight else None
         if recipe.compile:

@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.inference.segmenter import built_in_model, is_built_in
 from partclipseg.losses.retention import WordRetention
 from partclipseg.model.clipseg import CLIPSegBaseline
 from partclipseg.model.compiled import compile_layers
@@ -16,18 +17,28 @@ from partclipseg.model.towers import CLIPSegTowers
 from partclipseg.training.recipe import Recipe
 
 
+def find_start(recipe: Recipe) -> str:
+    """Directory or hub name of the recipe's start; "partshapes" is the built-in model, as everywhere.
+
+    Found anew in each run, so that a run can be continued in another installation. Raises `PartCLIPSegError` where
+    this installation has no built-in model.
+    """
+    return built_in_model() if is_built_in(recipe.start) else recipe.start
+
+
 def build_model(recipe: Recipe) -> Any:
     """`PartCLIPSegModel` or `CLIPSegBaseline` in float32 on the CPU, frozen but for what the recipe trains.
 
     New layers come from torch's global generator. Merges start as the recipe says only where they are new: a
     PartCLIPSeg to go on from keeps its own. Raises `PartCLIPSegError` where the start cannot be loaded.
     """
+    start = find_start(recipe)
     if recipe.model == "clipseg":
-        model: Any = CLIPSegBaseline.from_pretrained(recipe.start, dtype=torch.float32)
+        model: Any = CLIPSegBaseline.from_pretrained(start, dtype=torch.float32)
     else:
-        model = PartCLIPSegModel.from_pretrained(recipe.start, dtype=torch.float32)
+        model = PartCLIPSegModel.from_pretrained(start, dtype=torch.float32)
         model.config.reference_object_lookup = recipe.reference_object_lookup
-        if _model_type(recipe.start) == "clipseg" and recipe.merges == "random":
+        if _model_type(start) == "clipseg" and recipe.merges == "random":
             model.decoder.randomise_merges()
     if recipe.image_size is not None:
         model.config.image_size = recipe.image_size
@@ -44,12 +55,13 @@ def word_retention(
 
     Raises `PartCLIPSegError` if the start is not a CLIPSeg.
     """
-    if _model_type(recipe.start) != "clipseg":
+    start = find_start(recipe)
+    if _model_type(start) != "clipseg":
         raise PartCLIPSegError(
             f"{recipe.start} is no CLIPSeg, whose maps word retention could keep: start from one, "
             "or set --retention.weight 0"
         )
-    teacher = CLIPSegBaseline.from_pretrained(recipe.start, dtype=torch.float32, visual_adapter_ratio=0.0)
+    teacher = CLIPSegBaseline.from_pretrained(start, dtype=torch.float32, visual_adapter_ratio=0.0)
     if recipe.compile:
         compile_layers(teacher)
     tokens = tokenizer(list(recipe.retention.words), padding="longest", truncation=True, return_tensors="pt")

@@ -1,0 +1,58 @@
+"""Words that a start model's tokenizer does not have.
+
+CLIP's tokenizer spells out any word, and there is nothing to do. That of the built-in model has a list of whole words,
+and all others would be one and the same `<unknown>`: trained on *hood* and *tailgate*, the model could not tell them
+apart. So the list grows by the words of the vocabulary, and the text tower by their embeddings.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from tokenizers import models
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from partclipseg.model.towers import CLIPSegTowers
+
+logger = logging.getLogger(__name__)
+
+
+def learn_new_words(model: CLIPSegTowers, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[str]:
+    """Give `model` and `tokenizer`, in place, the words of `prompts` that a word-level tokenizer lacks.
+
+    New embeddings are drawn from torch's global generator, with mean and deviation of the old ones in each dimension.
+    Returns the new words, sorted; none for tokenizers of other kinds.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or not isinstance(backend.model, models.WordLevel):
+        return []
+    known = tokenizer.get_vocab()
+    pieces = {
+        word
+        for prompt in prompts
+        for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(prompt))
+    }
+    words = sorted(pieces - known.keys())
+    if not words:
+        return []
+    numbered = {word: len(known) + index for index, word in enumerate(words)}
+    backend.model = models.WordLevel({**known, **numbered}, unk_token=tokenizer.unk_token)
+    _add_embeddings(model, len(words))
+    logger.warning(
+        "the start model has never seen these words and learns them from these photos alone: %s", ", ".join(words)
+    )
+    return words
+
+
+@torch.no_grad()
+def _add_embeddings(model: CLIPSegTowers, count: int) -> None:
+    embeddings = model.clip.text_model.embeddings
+    old = embeddings.token_embedding.weight  # [W, D]
+    new = torch.randn(count, old.shape[1], dtype=old.dtype, device=old.device) * old.std(0) + old.mean(0)
+    grown = nn.Parameter(torch.cat([old, new]), requires_grad=old.requires_grad)
+    embeddings.token_embedding.weight = grown
+    embeddings.token_embedding.num_embeddings = len(grown)
+    model.config.text_config.vocab_size = len(grown)

@@ -1,7 +1,7 @@
 """Makes every picture of README and docs.
 
     python docs/pictures.py                        # all of them
-    python docs/pictures.py demo                   # only some: demo, shapes, protocols, serve
+    python docs/pictures.py demo                   # only some: demo, shapes, protocols, results, serve
     python docs/pictures.py demo --model models/pascal --photos dog.jpg bus.jpg --vocabulary pascal-part-116
 
 Without ``--model`` the built-in model is used. ``serve`` needs the extra ``serve`` and Debian's chromium.
@@ -98,7 +98,7 @@ def _write_legend(pen: ImageDraw.ImageDraw, example: Example, left: int, y: int)
     pen.text((left, y), example.title, fill=INK, font=title)
     if example.truth is not None:
         right = np.mean(example.result.label_map == example.truth)
-        pen.text((left + SIDE, y + 3), f"{right:.0%} of the pixels right", fill=GREY, font=small, anchor="ra")
+        pen.text((left + SIDE, y + 3), f"{right:.0%} right", fill=GREY, font=small, anchor="ra")
     colours = part_colours(example.result.vocabulary)
     found = sorted(example.result.segments(), key=lambda segment: -segment.area)
     for number, segment in enumerate(found[:LEGEND_LINES]):
@@ -132,10 +132,18 @@ def draw_serve(options: argparse.Namespace) -> None:
     take_pictures(options.model, options.output)
 
 
+def draw_results(options: argparse.Namespace) -> None:
+    """What the variants of the method reach on PartShapes."""
+    from pictures_results import plot
+
+    save(plot(), options.output / "results.png")
+
+
 PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "demo": draw_demo,
     "shapes": draw_shapes,
     "protocols": draw_protocols,
+    "results": draw_results,
     "serve": draw_serve,
 }
 

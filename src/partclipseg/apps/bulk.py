@@ -12,6 +12,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import escape
@@ -131,9 +132,11 @@ def find_all(folder: Path, output: Path) -> list[Photo]:
 class Labeller:
     """Turns batches of photos into files and records."""
 
-    def __init__(self, job: BulkJob, segmenter: PartSegmenter) -> None:
+    def __init__(self, job: BulkJob, segmenter: PartSegmenter, threads: int = 1) -> None:
+        """Files are written by so many `threads`."""
         self.job = job
         self.segmenter = segmenter
+        self._threads = threads
 
     @classmethod
     def load(cls, job: BulkJob, device: str | None, threads: int) -> Labeller:
@@ -144,7 +147,7 @@ class Labeller:
 
         torch.set_num_threads(threads)
         logging.disable(logging.WARNING)  # the process that started this one has said it already
-        return cls(job, PartSegmenter.from_pretrained(job.model, device, job.dtype))
+        return cls(job, PartSegmenter.from_pretrained(job.model, device, job.dtype), threads)
 
     def __call__(self, batch: Sequence[Photo]) -> list[Record]:
         """Write the photos' own files; returns their records. Only a full or read-only disk raises, `OSError`."""
@@ -153,7 +156,8 @@ class Labeller:
             results = self._segment(paths)
         except (RuntimeError, MemoryError):
             results = [self._segment_alone(path) for path in paths]  # to find out whose fault it is
-        return [self._finish(photo, result) for photo, result in zip(batch, results, strict=True)]
+        with ThreadPoolExecutor(self._threads) as pool:
+            return list(pool.map(self._finish, batch, results))
 
     def _segment(self, paths: Sequence[Path]) -> list[PartResult | Exception]:
         job = self.job

@@ -65,7 +65,7 @@ class Label:
     """Processes that label, each with a model of its own.
     Left out: one for each GPU; without a GPU one for every two cores."""
     device: Annotated[str | None, optional("NAME", "cpu, cuda:1 and so on. Left out: all GPUs, else the CPU.")] = None
-    dtype: Dtype = "float32"
+    dtype: Dtype = None
     batch_size: BatchSize = 8
     max_pixels: Annotated[int, number("Photos with more pixels than this are refused before they are decoded.")] = (
         80_000_000
@@ -107,12 +107,14 @@ class Label:
         from partclipseg.apps import bulk
         from partclipseg.apps.bulk_files import write_collections
         from partclipseg.apps.bulk_report import write_report
-        from partclipseg.inference.segmenter import PartSegmenter
+        from partclipseg.inference.segmenter import PartSegmenter, find_device, find_dtype
 
         devices = [self.device] if self.device else _all_devices()
         workers = self.workers or _default_workers(devices)
         alone = workers == 1 and self.engine == "local"
-        segmenter = PartSegmenter.from_pretrained(self.model, devices[0] if alone else "cpu", self.dtype)
+        # What the workers will compute in, though this process may not compute at all.
+        dtype = find_dtype(self.dtype, find_device(devices[0]))
+        segmenter = PartSegmenter.from_pretrained(self.model, devices[0] if alone else "cpu", dtype)
         job = self._job(segmenter)
         bulk.check_options(self.output / bulk.OPTIONS, job.options(bulk.fingerprint(segmenter.model)))
         bulk.remove_leftovers(self.output)
@@ -120,7 +122,7 @@ class Label:
         batches = bulk.open_batches(job, photos, manifest)
 
         model = f"{self.model or 'the built-in model, which knows PartShapes only'} ({type(segmenter.model).__name__})"
-        place = f"{', '.join(devices)}, {self.dtype}, {workers} worker{'s' * (workers > 1)}"
+        place = f"{', '.join(devices)}, {job.dtype}, {workers} worker{'s' * (workers > 1)}"
         console.print(f"model: {model}; {place}{' of Ray' * (self.engine == 'ray')}", markup=False)
         todo = sum(map(len, batches))
         if todo < len(photos):
@@ -158,7 +160,7 @@ class Label:
             model=self.model,
             objects=self.objects,
             zoom=self.zoom,
-            dtype=self.dtype,
+            dtype=str(segmenter.model.dtype).removeprefix("torch."),
             batch_size=self.batch_size,
             max_pixels=self.max_pixels,
         )
@@ -181,7 +183,7 @@ class Label:
             gpus = 0.0 if devices == ["cpu"] else len(devices) / workers
             return run_ray(job, batches, workers, threads, gpus)
         if workers == 1:
-            return map(Labeller(job, segmenter), batches)
+            return map(Labeller(job, segmenter, threads), batches)
         return run_processes(job, batches, devices, workers, threads)
 
 

@@ -37,9 +37,13 @@ Model = Annotated[
     ),
 ]
 Device = Annotated[str | None, optional("NAME", "cpu, cuda, cuda:1 and so on. Left out: CUDA where there is one.")]
+Number = Literal["float32", "bfloat16", "float16"]
 Dtype = Annotated[
-    Literal["float32", "bfloat16", "float16"],
-    tyro.conf.arg(help="Number type of the model's arithmetic; bfloat16 is faster on most GPUs."),
+    Number | None,
+    optional(
+        "float32|bfloat16|float16",
+        "Number type of the model's arithmetic. Left out: bfloat16 on GPUs that have it, else float32.",
+    ),
 ]
 BatchSize = Annotated[int, number("Photos that go through the model together.")]
 Zoom = Annotated[

@@ -57,7 +57,7 @@ class Predict:
     Their parts then share all pixels, and there is no background."""
     zoom: Zoom = False
     device: Device = None
-    dtype: Dtype = "float32"
+    dtype: Dtype = None
     batch_size: BatchSize = 8
     max_pixels: Annotated[int, tyro.conf.arg(metavar="N")] = 80_000_000
     """Photos with more pixels than this are refused before they are decoded."""

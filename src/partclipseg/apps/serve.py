@@ -53,7 +53,7 @@ class Serve:
     timeout: float = 60
     """Seconds that a request may take, waiting included."""
     device: Device = None
-    dtype: Dtype = "float32"
+    dtype: Dtype = None
 
     def run(self) -> int:
         try:
@@ -73,8 +73,8 @@ class Serve:
         socket = _listen(self.host, self.port)
         console = Console(soft_wrap=True, highlight=False)
         for name, segmenter in engine.segmenters.items():
-            kind = type(segmenter.model).__name__
-            console.print(f"model: {name} ({kind}, {segmenter.device}, {self.dtype})", markup=False)
+            kind, dtype = type(segmenter.model).__name__, str(segmenter.model.dtype).removeprefix("torch.")
+            console.print(f"model: {name} ({kind}, {segmenter.device}, {dtype})", markup=False)
         if not self.model:
             console.print("the built-in model knows PartShapes only; for photos name another with --model")
         host = f"[{self.host}]" if ":" in self.host else self.host

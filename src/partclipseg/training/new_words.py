@@ -39,7 +39,7 @@ def learn_new_words(model: CLIPSegTowers, tokenizer: PreTrainedTokenizerBase, pr
     if not words:
         return []
     numbered = {word: len(known) + index for index, word in enumerate(words)}
-    backend.model = models.WordLevel({**known, **numbered}, unk_token=tokenizer.unk_token)
+    backend.model = models.WordLevel({**known, **numbered}, unk_token=str(tokenizer.unk_token))
     _add_embeddings(model, len(words))
     logger.warning(
         "the start model has never seen these words and learns them from these photos alone: %s", ", ".join(words)

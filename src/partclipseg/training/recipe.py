@@ -52,8 +52,8 @@ class Recipe:
     model: Literal["partclipseg", "clipseg"] = "partclipseg"
     """PartCLIPSeg, or the baseline that composes nothing."""
     start: str = CLIPSEG
-    """Model to start from: a directory, or a name on the hub. Empty, for PartShapes only: its own backbone, which is
-    trained first, into the output's folder ``backbone``."""
+    """Model to start from: a directory, a name on the hub, or partshapes, the built-in model. Empty, for PartShapes only:
+    its own backbone, which is trained first, into the output's folder ``backbone``."""
     image_size: int | None = None
     """Side of the square that photos are resized to, in pixels; by default the start model's."""
     merges: Literal["mean", "random"] = "mean"
@@ -193,9 +193,14 @@ def part_imagenet_clipseg() -> Recipe:
 
 
 def own_data() -> Recipe:
-    """Your own photos with part labels: a shorter run with stronger augmentation."""
+    """Your own photos with part labels: a shorter run with stronger augmentation, without attention control.
+
+    From CLIPSeg's weights; `--start partshapes` takes the built-in model instead, which runs on a laptop and has never
+    seen a photo: give it `--learning-rate 1e-3`.
+    """
     return Recipe(
         dataset="coco",
+        loss=LossConfig(attention_control="off"),  # on PartShapes it costs accuracy
         augmentation=Augmentation(),
         held_out=20,
         steps=2000,

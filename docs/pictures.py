@@ -125,6 +125,16 @@ def draw_protocols(options: argparse.Namespace) -> None:
         save(drawing(theme), options.output / f"protocols-{theme.name}.png")
 
 
+def draw_own_data(options: argparse.Namespace) -> None:
+    """How the run of the tutorial on own data learnt, its scores, and a photo of neither its training nor its test."""
+    from pictures_own_data import plot
+
+    save(plot(options.run, *options.reports), options.output / "own-data.png")
+    segmenter = PartSegmenter.from_pretrained(options.run / "best")
+    for photo in options.photos or ():
+        save(segmenter(photo).overlay(long_side=900), options.output / "own-data-photo.jpg")
+
+
 def draw_serve(options: argparse.Namespace) -> None:
     """The web page in wide and narrow windows."""
     from pictures_serve import take_pictures
@@ -145,6 +155,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "protocols": draw_protocols,
     "results": draw_results,
     "serve": draw_serve,
+    "own-data": draw_own_data,
 }
 
 
@@ -159,16 +170,21 @@ def save(picture: Image.Image, path: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", default=list(PARTS), metavar="PICTURE", help=", ".join(PARTS))
+    without_run = [name for name in PARTS if name != "own-data"]
+    parser.add_argument("parts", nargs="*", default=without_run, metavar="PICTURE", help=", ".join(PARTS))
     parser.add_argument("--model", help="directory or hub name; left out: the built-in model")
     parser.add_argument("--scenes", type=int, nargs="+", default=SCENES, help="demo: numbers of PartShapes' test split")
-    parser.add_argument("--photos", nargs="+", help="demo: photos in place of scenes")
+    parser.add_argument("--photos", nargs="+", help="demo: photos in place of scenes; own-data: one")
     parser.add_argument("--vocabulary", type=Vocabulary.load, help="demo: the words for the photos")
+    parser.add_argument("--run", type=Path, help="own-data: output folder of the training")
+    parser.add_argument("--reports", type=Path, nargs=2, help="own-data: of evaluate, before the training and after it")
     parser.add_argument("--output", type=Path, default=PICTURES)
     options = parser.parse_args(arguments)
     for name in options.parts:
         if name not in PARTS:
             parser.error(f"there is no picture {name!r}: choose from {', '.join(PARTS)}")
+        if name == "own-data" and not (options.run and options.reports):
+            parser.error("own-data needs --run and --reports")
         PARTS[name](options)
 
 

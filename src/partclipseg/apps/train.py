@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -26,8 +27,8 @@ STOPPED = 143
 AnyRecipe = tyro.extras.subcommand_type_from_defaults(
     {**{name: make() for name, make in RECIPES.items()}, "partshapes-backbone": BackboneRecipe()},
     {
-        **{name: make.__doc__ or "" for name, make in RECIPES.items()},
-        "partshapes-backbone": BackboneRecipe.__doc__ or "",
+        **{name: inspect.getdoc(make) or "" for name, make in RECIPES.items()},
+        "partshapes-backbone": inspect.getdoc(BackboneRecipe) or "",
     },
     prefix_names=False,
 )

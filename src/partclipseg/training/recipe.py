@@ -193,11 +193,8 @@ def part_imagenet_clipseg() -> Recipe:
 
 
 def own_data() -> Recipe:
-    """Your own photos with part labels: a shorter run with stronger augmentation, without attention control.
-
-    From CLIPSeg's weights; `--start partshapes` takes the built-in model instead, which runs on a laptop and has never
-    seen a photo: give it `--learning-rate 1e-3`.
-    """
+    """Your own photos with part labels, from CLIPSeg's weights; with `--start partshapes --learning-rate 1e-3` from the
+    built-in model, which is small enough for a laptop and has never seen a photo."""
     return Recipe(
         dataset="coco",
         loss=LossConfig(attention_control="off"),  # on PartShapes it costs accuracy

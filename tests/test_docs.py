@@ -70,6 +70,8 @@ def folder(tmp_path: Path, model_directory: Path, monkeypatch: pytest.MonkeyPatc
             "categories": [{"id": 1, "name": "wheel"}],
         }
         (tmp_path / f"data/cars/{split}/annotations.json").write_text(json.dumps(content))
+    (tmp_path / "cars.yaml").write_text("wheel: car's wheel\n")
+    shutil.copytree(tmp_path / "models/pascal", tmp_path / "runs/cars/best")
     for name in "ab":
         photo(f"data/pets/images/{name}.jpg")
         labels = np.full((40, 48), 255, np.uint8)

@@ -18,8 +18,10 @@ import json
 import platform
 import shutil
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -105,11 +107,19 @@ def main() -> None:
     output = Path(options.output)
     rank, world_size = (int(number) for number in options.share.split("/"))
     runs = [(name, seed) for seed in options.seeds for name in options.only]
-    for name, seed in runs[rank::world_size]:
-        result = output / "results" / f"{name}, seed {seed}.json"
-        if not result.is_file():
-            write_text(result, json.dumps(_run(name, seed, output, options), indent=1))
-        print(f"{name}, seed {seed}: {_line(json.loads(result.read_text()))}", flush=True)
+    # Scored by another process while the next one trains: neither keeps a GPU busy alone.
+    with ProcessPoolExecutor(1, get_context("spawn")) as scorer:
+        waiting = []
+        for name, seed in runs[rank::world_size]:
+            result = output / "results" / f"{name}, seed {seed}.json"
+            if result.is_file():
+                print(f"{name}, seed {seed}: {_line(json.loads(result.read_text()))}", flush=True)
+            else:
+                record, model = _train(name, seed, output, options)
+                size = record["recipe"]["image_size"]
+                waiting.append(scorer.submit(_score, record, model, output, options.limit, size, result))
+        for future in waiting:
+            future.result()
     _summarise(output)
 
 
@@ -130,8 +140,8 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _run(name: str, seed: int, output: Path, options: argparse.Namespace) -> dict:
-    """Train one variant and score it on the test split by every protocol."""
+def _train(name: str, seed: int, output: Path, options: argparse.Namespace) -> tuple[dict, Path]:
+    """What is to be said of a variant's training, and its model."""
     changes = {"scenes": options.scenes, "image_size": options.image_size}
     backbone_seed = seed % options.backbones if options.backbones else seed
     backbone = _backbone(backbone_seed, output, options, {k: v for k, v in changes.items() if v is not None})
@@ -141,23 +151,28 @@ def _run(name: str, seed: int, output: Path, options: argparse.Namespace) -> dic
         VARIANTS[name], start=str(backbone), seed=seed, held_out=0, compile=options.compile, **changes
     )
     folder = output / "runs" / f"{name}, seed {seed}"
+    assert recipe.image_size is not None
     data = _data(recipe.scenes, recipe.image_size, output / "scenes")
     started = time.perf_counter()
     trained = train(recipe, data, folder)
-    seconds = time.perf_counter() - started
-    shutil.rmtree(folder / "checkpoints")  # the model itself stays
-    assert recipe.image_size is not None
-    scores = _scores(trained.directory, output, options.limit, recipe.image_size)
-    return {
+    record = {
         "variant": name,
         "seed": seed,
         "backbone": backbone_seed,
         "recipe": recipe.to_dict(),
-        "seconds": seconds,
-        "scores": scores,
+        "seconds": time.perf_counter() - started,
         "machine": _machine(),
         "torch": torch.__version__,
     }
+    return record, trained.directory
+
+
+def _score(record: dict, model: Path, output: Path, limit: int, size: int, result: Path) -> None:
+    """Score a model on the test split by every protocol; `result` then holds that and the record of its training."""
+    record["scores"] = _scores(model, output, limit, size)
+    write_text(result, json.dumps(record, indent=1))
+    shutil.rmtree(model.parent / "checkpoints")  # the model itself stays
+    print(f"{record['variant']}, seed {record['seed']}: {_line(record)}", flush=True)
 
 
 @cache

@@ -164,9 +164,17 @@ def test_long_words_are_named(exported):
         onnx_segment.Segmenter(exported).encode_text(["antidisestablishmentarianism"])
 
 
-def test_more_classes_than_bytes_hold():
-    labels = np.array([[-1, 300]])
-    assert np.asarray(onnx_segment.label_image(labels)).tolist() == [[65535, 300]]
+@pytest.mark.parametrize(("classes", "background"), [(255, 255), (256, 65535)])
+def test_the_number_of_classes_decides_the_encoding_of_label_images(classes, background):
+    labels = np.array([[-1, 3]])
+    assert np.asarray(onnx_segment.label_image(labels, classes)).tolist() == [[background, 3]]
+
+
+def test_a_missing_photo_is_said_in_a_sentence(exported, tmp_path):
+    done = run_script(exported, tmp_path / "none.jpg", "--vocabulary", "dog: ear")
+    assert done.returncode == 2
+    assert "none.jpg" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_existing_directory_is_refused(exported, model_directory, capsys):

@@ -86,7 +86,8 @@ def _print_overview() -> None:
 
     console = Console()
     console.print("[bold]partclipseg[/] finds the parts of things in photos, by your own words.\n")
-    console.print('  partclipseg demo\n  partclipseg predict photo.jpg --vocabulary "dog: ear, tail; bus: wheel"\n')
+    predict = 'partclipseg predict photo.jpg --vocabulary "dog: ear, tail; bus: wheel" --model models/pascal'
+    console.print(f"  partclipseg demo\n  {predict}\n", soft_wrap=True)
     table = Table.grid(padding=(0, 3))
     for command, (_, _, summary) in COMMANDS.items():
         table.add_row(f"  [bold]{command}[/]", summary)

@@ -171,9 +171,9 @@ def read_image(path: str | Path) -> Image.Image:
     return image.convert("RGB")
 
 
-def label_image(labels: np.ndarray) -> Image.Image:
+def label_image(labels: np.ndarray, classes: int) -> Image.Image:
     """Indices as 8-bit grey, background 255; with more than 255 classes as 16-bit grey, background 65535."""
-    if labels.max(initial=0) < 255:
+    if classes <= 255:
         return Image.fromarray(np.where(labels < 0, 255, labels).astype(np.uint8))
     return Image.fromarray(np.where(labels < 0, 65535, labels).astype(np.uint16))
 
@@ -198,10 +198,14 @@ def main() -> None:
     own = folder / "vocabulary.json"
     if options.vocabulary is None and not own.is_file():
         parser.error("the model has no words of its own: give --vocabulary")
-    words = read_words(str(own) if options.vocabulary is None else options.vocabulary)
-    labels = Segmenter(folder)(read_image(options.photo), words)
+    try:
+        words = read_words(str(own) if options.vocabulary is None else options.vocabulary)
+        image = read_image(options.photo)
+    except OSError as error:  # a file that is missing, or is no picture
+        parser.error(str(error))
+    labels = Segmenter(folder)(image, words)
     output = Path(options.output or Path(options.photo).with_suffix(".labels.png").name)
-    label_image(labels).save(output)
+    label_image(labels, len(words)).save(output)
     print("\n".join(summary(labels, words)) or "nothing found")
     print(f"-> {output}")
 

@@ -74,6 +74,16 @@ def test_nothing_found():
     assert empty.overlay().width > 0
 
 
+def test_a_result_keeps_no_hold_of_the_maps_it_is_made_from():
+    """They may be views of a whole batch, or of memory that is pinned for copies from a GPU."""
+    maps = np.zeros((2, 3), np.int32), np.zeros((2, 3), np.int32), np.ones((2, 3), np.float32)
+    made = PartResult.from_maps(*maps, WORDS)
+    for array in maps:
+        array.fill(-1)
+    assert (made.label_map == 0).all()
+    assert (made.object_map == 0).all()
+
+
 def test_maps_that_do_not_belong_together_are_refused():
     zeros = np.zeros((2, 3), dtype=np.int32)
     scores = np.zeros(3, dtype=np.float32)

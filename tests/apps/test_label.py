@@ -22,6 +22,7 @@ from PIL import Image
 from partclipseg.apps import bulk
 from partclipseg.apps.bulk import BulkJob, Labeller, Manifest, Photo
 from partclipseg.apps.bulk_engines import run_processes
+from partclipseg.apps.bulk_files import write_collections
 from partclipseg.apps.cli import main
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.inference.result import PartResult
@@ -189,12 +190,29 @@ def test_coco_loads_in_pycocotools(labelled):
     assert len(coco.anns) > 13
 
 
+def ultralytics_list(data_yaml: Path) -> list[str]:
+    """Paths of the training images, found as Ultralytics does: `check_det_dataset`, then `BaseDataset.get_img_files`."""
+    source = (data_yaml.parent / yaml.safe_load(data_yaml.read_text())["train"]).resolve()
+    if source.is_dir():
+        return sorted(str(path) for path in source.rglob("*.*"))
+    parent = f"{source.parent}{os.sep}"
+    lines = source.read_text(encoding="utf-8").strip().splitlines()
+    return sorted(line.replace("./", parent) if line.startswith("./") else line for line in lines)
+
+
+def ultralytics_label(image: str) -> Path:
+    """Its `img2label_paths`."""
+    return Path("/labels/".join(image.rsplit("/images/", 1)).rsplit(".", 1)[0] + ".txt")
+
+
 def test_yolo_is_read_back(labelled, photos):
     data = yaml.safe_load((labelled / "yolo/data.yaml").read_text())
     assert data["names"] == dict(enumerate(Vocabulary.load(WORDS).names))
-    for image in sorted((labelled / "yolo" / data["train"]).glob("scenes/*/*.png")):
-        # How YOLO finds the labels of an image.
-        text = Path(str(image).replace("/images/", "/labels/")).with_suffix(".txt").read_text()
+    assert data["val"] == data["train"]
+    images = ultralytics_list(labelled / "yolo/data.yaml")
+    assert len(images) == 11, "neither failed photos nor those of one stem"
+    for image in images:
+        text = ultralytics_label(image).read_text()
         height, width = np.asarray(Image.open(image)).shape[:2]
         polygons: dict[str, list[np.ndarray]] = {}
         for line in text.splitlines():
@@ -203,7 +221,24 @@ def test_yolo_is_read_back(labelled, photos):
             assert points.min() >= 0
             assert points.max() <= 1
             polygons.setdefault(data["names"][int(index)], []).append(points * [width, height])
-        assert_outlines(polygons, index_map(labelled, str(image.relative_to(labelled / "yolo/images").with_suffix(""))))
+        stem = Path(image).relative_to(labelled.resolve() / "yolo/images").with_suffix("")
+        assert_outlines(polygons, index_map(labelled, str(stem)))
+
+
+def test_yolo_lists_only_photos_whose_labels_it_finds(tmp_path):
+    names = ("a.jpg", "b.c.jpg", "twin.jpg", "twin.png", "images/d.jpg", "e\u2028.jpg", os.fsdecode(b"caf\xe9.jpg"))
+    for name in names:
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(b"")
+    job = BulkJob(tmp_path / "photos", tmp_path / "out", Vocabulary.load(WORDS), ("yolo",))
+    found = bulk.find_all(job.folder, job.output)
+    manifest = Manifest(tmp_path / "manifest.jsonl")
+    manifest.append({"photo": photo.path, "status": "done"} for photo in found)
+    write_collections(job, found, manifest)
+    images = ultralytics_list(job.output / "yolo/data.yaml")
+    assert [Path(image).name for image in images] == ["a.jpg", "b.c.jpg"]
+    own = {photo.path: job.own_files(photo)["yolo"].resolve() for photo in found}
+    assert [ultralytics_label(image) for image in images] == [own["a.jpg"], own["b.c.jpg"]]
 
 
 def test_labelme_is_read_back(labelled, photos):

@@ -24,7 +24,7 @@ def write_collections(job: BulkJob, photos: list[Photo], manifest: Manifest) -> 
     if "coco" in job.formats:
         write_text(job.output / COCO_FILE, json_text(_coco(job, manifest)) + "\n")
     if "yolo" in job.formats:
-        _write_yolo(job)
+        _write_yolo(job, photos, manifest)
     if "label-studio" in job.formats:
         _write_label_studio(job, photos, manifest)
 
@@ -61,15 +61,28 @@ def _coco(job: BulkJob, manifest: Manifest) -> dict[str, Any]:
     return {"images": images, "annotations": annotations, "categories": coco_categories(job.vocabulary)}
 
 
-def _write_yolo(job: BulkJob) -> None:
+def _write_yolo(job: BulkJob, photos: list[Photo], manifest: Manifest) -> None:
     folder = job.output / "yolo"
-    document = {"train": "images", "val": "images", "names": dict(enumerate(job.vocabulary.names))}
+    # A list and not the folder: Ultralytics follows the link of a folder, and would look for labels where it leads.
+    lines = [f"./images/{photo.path}\n" for photo in photos if manifest.is_done(photo) and _yolo_finds(photo)]
+    write_text(folder / "train.txt", "".join(lines))
+    document = {"train": "train.txt", "val": "train.txt", "names": dict(enumerate(job.vocabulary.names))}
     write_text(folder / "data.yaml", yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
-    # YOLO looks for labels/a.txt beside images/a.jpg.
     images = folder / "images"
     if not images.is_symlink():
         with suppress(OSError):  # where links are not allowed, the photos have to be copied there
             images.symlink_to(job.folder.resolve(), target_is_directory=True)
+
+
+def _yolo_finds(photo: Photo) -> bool:
+    """Whether Ultralytics can read the name from a list, and its rule leads to the photo's own label file.
+
+    The rule: the last ``/images/`` of the path becomes ``/labels/``, the last suffix ``.txt``.
+    """
+    if photo.path.encode(errors="ignore").decode().splitlines() != [photo.path]:
+        return False
+    labels = "/labels/".join(f"/images/{photo.path}".rsplit("/images/", 1))
+    return f"{labels.rpartition('.')[0]}.txt" == f"/labels/{photo.stem}.txt"
 
 
 def _write_label_studio(job: BulkJob, photos: list[Photo], manifest: Manifest) -> None:

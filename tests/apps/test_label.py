@@ -401,7 +401,25 @@ def test_an_output_inside_the_folder_is_not_labelled(tmp_path):
     make_photos(tmp_path, 2)
     (tmp_path / "out/labels").mkdir(parents=True)
     shutil.copy(tmp_path / "scenes/0/000.png", tmp_path / "out/labels/000.png")
+    (tmp_path / "out/yolo").mkdir()
+    (tmp_path / "out/yolo/images").symlink_to(tmp_path)
+    (tmp_path / "again").symlink_to(tmp_path / "out/labels")
+    (tmp_path / "scenes/circle").symlink_to(tmp_path)
     assert [p.path for p in bulk.find_all(tmp_path, tmp_path / "out")] == ["scenes/0/000.png", "scenes/1/001.png"]
+
+
+def test_linked_folders_of_photos_are_labelled(tmp_path):
+    make_photos(tmp_path / "elsewhere", 1)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/[link]").symlink_to(tmp_path / "elsewhere")
+    assert [p.path for p in bulk.find_all(tmp_path / "photos", tmp_path / "out")] == ["[link]/scenes/0/000.png"]
+
+
+def test_photos_inside_the_results_are_refused(tmp_path):
+    make_photos(tmp_path / "out", 1)
+    for output in ("out", "out/scenes"):
+        with pytest.raises(PartCLIPSegError, match="lies in the folder for the results"):
+            bulk.find_all(tmp_path / "out/scenes", tmp_path / output)
 
 
 def small_job(photos: Path, output: Path, model: Path) -> BulkJob:

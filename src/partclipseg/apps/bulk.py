@@ -13,9 +13,8 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 from urllib.parse import quote
@@ -100,20 +99,15 @@ class BulkJob:
 
 
 def find_all(folder: Path, output: Path) -> list[Photo]:
-    """The photos in `folder` and its subfolders, sorted; those of an `output` inside it are left out.
+    """The photos in `folder` and its subfolders, sorted; an `output` inside it is left out.
 
-    Raises `UsageError` if there is no such folder, or no photo in it.
+    Raises `UsageError` if there is no such folder, no photo in it, or if it lies in `output`.
     """
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}: name one with photos")
-    try:
-        found = find_photos([f"{escape(str(folder))}/**/*"])
-    except UsageError:
-        found = []
-    made = output.resolve()
-    paths = sorted(
-        path.relative_to(folder).as_posix() for path in found if made not in path.resolve().parents
-    )
+    if _is_within(folder.resolve(), output.resolve()):
+        raise UsageError(f"{folder} lies in the folder for the results, {output}: name another with --output")
+    paths = sorted(path.relative_to(folder).as_posix() for path in _walk(folder, output.resolve()))
     if not paths:
         raise UsageError(f"{folder}: no photos in this folder or those inside it")
     stems = [str(Path(path).with_suffix("")) for path in paths]
@@ -124,6 +118,24 @@ def find_all(folder: Path, output: Path) -> list[Photo]:
     return [
         Photo(path, stem if counts[stem.casefold()] == 1 else path) for path, stem in zip(paths, stems, strict=True)
     ]
+
+
+def _walk(folder: Path, output: Path) -> Iterator[Path]:
+    """All photos below `folder`, through links too, but neither in `output` (resolved) nor back up."""
+    for place, folders, _ in os.walk(folder, followlinks=True):
+        here = Path(place)
+        targets = {name: (here / name).resolve() for name in folders if not name.startswith(".")}
+        folders[:] = [
+            name
+            for name, target in targets.items()
+            if not _is_within(target, output) and not _is_within(here.resolve(), target)
+        ]
+        with suppress(UsageError):  # no photos just here
+            yield from find_photos([here])
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    return folder == path or folder in path.parents
 
 
 # -- one batch ------------------------------------------------------------------------------------------------

@@ -211,6 +211,12 @@ def client(make_engine) -> TestClient:
     return TestClient(create_app(make_engine()), raise_server_exceptions=False)
 
 
+def upload(client: TestClient, content: bytes) -> dict:
+    """What a click names a photo by, once it is uploaded."""
+    [path] = client.post("/gradio_api/upload", files={"files": ("a.png", content)}).json()
+    return {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+
 def click(client: TestClient, photo: object) -> int:
     """Status of pressing the button with this as the photo."""
     functions = client.get("/config").json()["dependencies"]
@@ -236,9 +242,34 @@ def test_only_uploaded_files_are_photos(client, tmp_path, where):
 def test_uploaded_files_are_photos(client, scene):
     buffer = io.BytesIO()
     Image.fromarray(scene).save(buffer, "PNG")
-    [path] = client.post("/gradio_api/upload", files={"files": ("a.png", buffer.getvalue())}).json()
-    assert click(client, {"path": path, "meta": {"_type": "gradio.FileData"}}) == 200
+    assert click(client, upload(client, buffer.getvalue())) == 200
     assert click(client, None) == 200
+
+
+def bad_photos() -> dict[str, tuple[bytes, str]]:
+    """Files that are no photos, or too large a one, and the beginning of what the page says of each."""
+    buffer = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(buffer, "PNG")
+    return {
+        "not a picture": (b"just text", "The given bytes: not a photo in a known format"),
+        "empty": (b"", "The given bytes: empty"),
+        "400 megapixels": (buffer.getvalue(), "The photo has more than 25,000,000 pixels"),
+    }
+
+
+@pytest.mark.parametrize("name", bad_photos())
+def test_bad_photos_are_sentences_on_the_page(make_engine, name, capfd):
+    """Gradio would open the file first, and show its own message with a path of the server in it."""
+    content, sentence = bad_photos()[name]
+    with TestClient(create_app(make_engine())) as client:
+        assert click(client, upload(client, content)) == 200
+        stream = client.get("/gradio_api/queue/data", params={"session_hash": "x"}).text
+    messages = [json.loads(line.removeprefix("data: ")) for line in stream.splitlines() if line.startswith("data: ")]
+    [done] = [message for message in messages if message["msg"] == "process_completed"]
+    assert done["success"], done
+    assert f"<div class='alert' role='alert'>{sentence}" in stream
+    assert get_upload_folder() not in stream
+    assert "Traceback" not in "".join(capfd.readouterr())
 
 
 @pytest.mark.parametrize("path", ["run/run", "api/run", "call/run", "proxy=http://127.0.0.1:9/", "vibe-edit", "runs"])

@@ -16,6 +16,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio i
 import gradio as gr
 import gradio.themes
 from fastapi import FastAPI
+from gradio.data_classes import ImageData
 from gradio.utils import get_upload_folder
 from PIL import Image
 
@@ -138,13 +139,14 @@ def create_page(engine: Engine, examples: Sequence[Example]) -> gr.Blocks:
                 photo = gr.Image(
                     label="Photo",
                     type="filepath",
-                    image_mode=None,  # the file as it came: read_photo knows more kinds, and the limits
                     sources=["upload", "clipboard"],
                     height=250,
                     buttons=[],
                     placeholder="Drop a photo here\n- or -\nclick to choose one",
                     elem_id="photo",
                 )
+                # Gradio would open the file: read_photo knows more kinds, the limits, and what to say of the others.
+                photo.preprocess = _path
                 gr.HTML("<div class='caption'>Or try a rendered scene</div>", visible=bool(examples))
                 gallery = gr.Gallery(
                     [example.picture for example in examples],
@@ -208,6 +210,10 @@ def create_page(engine: Engine, examples: Sequence[Example]) -> gr.Blocks:
         run.click(None, js=_SHOW_RESULT)
     page.queue(max_size=4 * engine.limits.queue)
     return page
+
+
+def _path(payload: ImageData | None) -> str | None:
+    return payload and payload.path
 
 
 class _WordChoice(NamedTuple):

@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
 from PIL import Image
 
 from partclipseg.apps import bulk
@@ -191,7 +193,7 @@ def test_coco_loads_in_pycocotools(labelled):
 
 
 def ultralytics_list(data_yaml: Path) -> list[str]:
-    """Paths of the training images, found as Ultralytics does: `check_det_dataset`, then `BaseDataset.get_img_files`."""
+    """Paths of the training images as Ultralytics finds them: `check_det_dataset`, `BaseDataset.get_img_files`."""
     source = (data_yaml.parent / yaml.safe_load(data_yaml.read_text())["train"]).resolve()
     if source.is_dir():
         return sorted(str(path) for path in source.rglob("*.*"))
@@ -406,6 +408,19 @@ def test_an_output_inside_the_folder_is_not_labelled(tmp_path):
     (tmp_path / "again").symlink_to(tmp_path / "out/labels")
     (tmp_path / "scenes/circle").symlink_to(tmp_path)
     assert [p.path for p in bulk.find_all(tmp_path, tmp_path / "out")] == ["scenes/0/000.png", "scenes/1/001.png"]
+
+
+@given(st.sets(st.from_regex(r"([ab]/)?[ab](\.jpg|\.png){1,3}", fullmatch=True)))
+@example({"a.jpg", "a.png", "a.jpg.jpg"})
+def test_all_stems_differ(paths):
+    stems = bulk.find_stems(sorted(paths))
+    assert stems.keys() == paths
+    assert len(set(stems.values())) == len(paths)
+    assert all(stem in (path, path[:-4]) for path, stem in stems.items())
+
+
+def test_stems_that_differ_in_capitals_keep_their_suffixes():
+    assert bulk.find_stems(["A.jpg", "a.png", "b.png"]) == {"A.jpg": "A.jpg", "a.png": "a.png", "b.png": "b"}
 
 
 def test_linked_folders_of_photos_are_labelled(tmp_path):

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -110,14 +111,21 @@ def find_all(folder: Path, output: Path) -> list[Photo]:
     paths = sorted(path.relative_to(folder).as_posix() for path in _walk(folder, output.resolve()))
     if not paths:
         raise UsageError(f"{folder}: no photos in this folder or those inside it")
-    stems = [str(Path(path).with_suffix("")) for path in paths]
-    # a.jpg and a.png keep their suffixes. Capitals do not count, since some file systems ignore them.
-    counts: dict[str, int] = {}
-    for stem in stems:
-        counts[stem.casefold()] = counts.get(stem.casefold(), 0) + 1
-    return [
-        Photo(path, stem if counts[stem.casefold()] == 1 else path) for path, stem in zip(paths, stems, strict=True)
-    ]
+    return [Photo(path, stem) for path, stem in find_stems(paths).items()]
+
+
+def find_stems(paths: Sequence[str]) -> dict[str, str]:
+    """Each path without its suffix, but with it where it would be another's: a.jpg and a.png keep theirs.
+
+    Capitals do not count, since some file systems ignore them.
+    """
+    stems = {path: str(Path(path).with_suffix("")) for path in paths}
+    while True:  # a.jpg that keeps its suffix may in turn be what a.jpg.jpg is without
+        counts = Counter(stem.casefold() for stem in stems.values())
+        shared = [path for path, stem in stems.items() if stem != path and counts[stem.casefold()] > 1]
+        if not shared:
+            return stems
+        stems.update((path, path) for path in shared)
 
 
 def _walk(folder: Path, output: Path) -> Iterator[Path]:

@@ -360,6 +360,15 @@ def test_what_is_appended_after_a_torn_line_is_kept(tmp_path):
     assert list(Manifest(path)) == [first, second]
 
 
+@pytest.mark.parametrize("name", ["a\u2028b", "a\u0085b", "a\nb", "a\rb", "a\x1eb"])
+def test_names_with_line_ends_of_their_own(tmp_path, name):
+    record = {"photo": name, "status": "done"}
+    Manifest(tmp_path / "manifest.jsonl").append([record])
+    again = Manifest(tmp_path / "manifest.jsonl")
+    assert list(again) == [record]
+    assert again.is_done(Photo(name, name))
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [

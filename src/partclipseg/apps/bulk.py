@@ -282,7 +282,7 @@ class Manifest:
         if len(whole) < len(content):  # the run was killed while it wrote this line
             with path.open("r+b") as file:
                 file.truncate(len(whole))
-        for line in whole.decode().splitlines():
+        for line in whole.decode().split("\n")[:-1]:  # other line ends may stand in names
             self._take(line)
 
     def _take(self, line: str) -> None:

@@ -12,6 +12,7 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pycocotools import mask as mask_utils
 
@@ -359,16 +360,50 @@ def test_a_slow_answer_is_504_and_leaves_the_queue(make_engine, photo, monkeypat
     go.set()
 
 
-def test_no_memory_is_503(make_engine, photo, monkeypatch):
+def of_a_gpu() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def of_python() -> None:
+    raise MemoryError
+
+
+def of_a_cpu() -> None:
+    torch.empty(1 << 50)  # a petabyte: a RuntimeError, and whatever it says in this version of PyTorch
+
+
+@pytest.mark.parametrize(
+    ("where", "fail"),
+    [
+        ("apps.engine.read_photo", of_python),
+        ("inference.segmenter.PartSegmenter._segment", of_python),
+        ("inference.segmenter.PartSegmenter._segment", of_a_cpu),
+        ("inference.segmenter.PartSegmenter._segment", of_a_gpu),
+        ("apps.api.document", of_python),
+    ],
+)
+def test_no_memory_is_503(make_engine, photo, monkeypatch, where, fail):
+    monkeypatch.setattr(f"partclipseg.{where}", lambda *arguments, **options: fail())
+    client = TestClient(create_api(make_engine()), raise_server_exceptions=False)
+    answer = post(client, photo, vocabulary=WORDS)
+    assert answer.status_code == 503
+    assert "no memory" in answer.json()["detail"]
+
+
+def test_a_fault_of_the_server_is_a_sentence_too(make_engine, photo, monkeypatch):
     engine = make_engine()
 
     def fail(task):
-        raise MemoryError
+        raise RuntimeError("a secret")
 
     monkeypatch.setattr(engine, "_segmenter", fail)
-    answer = post(TestClient(create_api(engine)), photo, vocabulary=WORDS)
-    assert answer.status_code == 503
-    assert "no memory" in answer.json()["detail"]
+    client = TestClient(create_api(engine), raise_server_exceptions=False)
+    answer = post(client, photo, vocabulary=WORDS)
+    assert answer.status_code == 500
+    assert answer.json() == {"detail": "a fault of this server, whose log says more: try another photo or other words"}
+    assert 'status="500"} 1.0' in client.get("/metrics").text
+    with pytest.raises(RuntimeError, match="a secret"):  # goes on to uvicorn, which logs it
+        post(TestClient(create_api(engine)), photo, vocabulary=WORDS)
 
 
 # -- the rest -------------------------------------------------------------------------------------------------

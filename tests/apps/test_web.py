@@ -176,6 +176,13 @@ def test_errors_are_sentences(make_engine, photo_file, tmp_path):
         assert not any("value" in other for other in others)
 
 
+def test_no_memory_is_a_sentence(make_engine, photo_file, monkeypatch):
+    engine = make_engine()
+    monkeypatch.setattr(engine, "_segmenter", lambda task: torch.empty(1 << 50))  # a petabyte
+    [(message, *_)] = _Finder(engine).run(photo_file, "dog: ear", None, "random", False, "random", None)
+    assert "The server has no memory for this: send a smaller photo or fewer words." in message["value"]
+
+
 def test_two_vocabularies_side_by_side(make_engine, photo_file):
     finder = _Finder(make_engine())
     updates = finder.run(photo_file, "dog: ear", "", "random", True, "random", "bus: wheel\ncar: door")

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-import torch
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
@@ -23,7 +22,7 @@ from partclipseg.apps.access import drain
 from partclipseg.apps.api_input import FORM_SCHEMA, Protocol, SegmentRequest, read_request
 from partclipseg.apps.batching import QueueFullError
 from partclipseg.apps.bundle import document, result_files, zip_archive
-from partclipseg.apps.engine import Engine, Task, TooLargeError, renamed
+from partclipseg.apps.engine import Engine, NoMemoryError, Task, TooLargeError, renamed
 from partclipseg.apps.metrics import CONTENT_TYPE, Counting
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.inference.result import PartResult
@@ -93,7 +92,8 @@ _PROBLEMS = {
     413: "too many bytes or pixels",
     415: "neither a form nor JSON",
     422: "not a photo, wrong words, too many classes, or another wrong field",
-    503: "the queue is full: try again after the seconds in Retry-After",
+    500: "a fault of the server, which its log describes",
+    503: "no memory for this photo, or the queue is full: try again after the seconds in Retry-After",
     504: "not done within the time limit",
 }
 
@@ -228,11 +228,14 @@ def _add_errors(app: FastAPI) -> None:
     app.add_exception_handler(TooLargeError, problem(413))
     app.add_exception_handler(QueueFullError, problem(503, {"Retry-After": "2"}))
     app.add_exception_handler(PartCLIPSegError, problem(422))
-    for short_of_memory in (MemoryError, torch.OutOfMemoryError):
-        handler = lambda _, __: JSONResponse(  # noqa: E731
-            {"detail": "the server has no memory for this: send a smaller photo or fewer classes"}, 503
-        )
-        app.add_exception_handler(short_of_memory, handler)
+    app.add_exception_handler(NoMemoryError, problem(503))
+    # While the answer is made.
+    app.add_exception_handler(MemoryError, lambda request, _: problem(503)(request, NoMemoryError()))
+    # The error itself goes on to the server, which logs it.
+    app.add_exception_handler(Exception, lambda *_: JSONResponse({"detail": _FAULT}, 500))
+
+
+_FAULT = "a fault of this server, whose log says more: try another photo or other words"
 
 
 def _request_body() -> dict[str, Any]:

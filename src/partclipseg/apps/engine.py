@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 
 from partclipseg.apps.batching import Batcher
@@ -30,6 +32,13 @@ _CHARACTERS_PER_CLASS = 200
 
 class TooLargeError(PartCLIPSegError):
     """The photo or the request exceeds a limit of the server; the message names it."""
+
+
+class NoMemoryError(PartCLIPSegError, MemoryError):
+    """There is no memory for the photo, of this machine or of its GPU."""
+
+    def __init__(self) -> None:
+        super().__init__("the server has no memory for this: send a smaller photo or fewer words")
 
 
 @dataclass(frozen=True)
@@ -94,14 +103,16 @@ class Engine:
     # -- checks, each with a sentence -------------------------------------------------------------------------
 
     def read_photo(self, content: bytes) -> np.ndarray:
-        """uint8 `[H, W, 3]`; raises `TooLargeError` beyond the limits, `PhotoError` for what is not a photo."""
+        """uint8 `[H, W, 3]`; raises `TooLargeError` beyond the limits, `PhotoError` for what is not a photo, and
+        `NoMemoryError`."""
         if len(content) > self.limits.max_bytes:
             raise TooLargeError(
                 f"the photo has {len(content):,} bytes, more than the limit of {self.limits.max_bytes:,}: "
                 "make it smaller"
             )
         self._check_pixels(content)
-        return read_photo(content, self.limits.max_pixels)
+        with _memory_errors():
+            return read_photo(content, self.limits.max_pixels)
 
     def _check_pixels(self, content: bytes) -> None:
         # From the header alone, to tell a photo that is too large from one that is broken.
@@ -177,7 +188,8 @@ class Engine:
         self._batcher.check_room()
 
     def submit(self, task: Task, photo: np.ndarray) -> Future[Any]:
-        """Queue a photo, uint8 `[H, W, 3]`; gives a `PartResult`, or an `Explained` if the task asks for it.
+        """Queue a photo, uint8 `[H, W, 3]`; gives a `PartResult`, or an `Explained` if the task asks for it, or
+        raises `NoMemoryError`.
 
         Raises `QueueFullError` at once, and `UsageError` for objects that the vocabulary does not have.
         """
@@ -191,8 +203,8 @@ class Engine:
 
     def _segment(self, task: Hashable, photos: Sequence[np.ndarray]) -> Sequence[Any]:
         assert isinstance(task, Task)
-        segmenter = self._segmenter(task)
-        with self.metrics.model_seconds.time():
+        with self.metrics.model_seconds.time(), _memory_errors():
+            segmenter = self._segmenter(task)
             if task.explained:
                 from partclipseg.apps.explain import explain
 
@@ -209,6 +221,19 @@ class Engine:
             self.segmenters[task.model] = PartSegmenter(old.model, old.tokenizer, old.vocabulary)
             kept.clear()
         return self.segmenters[task.model]
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        # On a GPU it is a class of its own; on a CPU only the words tell.
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise NoMemoryError from error
+    except MemoryError as error:
+        raise NoMemoryError from error
 
 
 def model_names(models: Sequence[str | None]) -> list[str]:

@@ -114,10 +114,10 @@ def agreement(segmenter: PartSegmenter, folder: Path) -> float:
     from partclipseg.shapes.renderer import render_scene
 
     onnx = Segmenter(folder)
-    vocabulary = _checked_words(segmenter.vocabulary)
     height, width = segmenter.model.config.image_shape
     patch = segmenter.model.config.vision_config.patch_size
     scenes = [Image.fromarray(render_scene("val", index, 128).image) for index in range(4)]
+    vocabulary = _checked_words(segmenter, scenes)
     equal: list[np.ndarray] = []
     for images, size in ((scenes[:3], (height, width)), (scenes[3:], (height + 2 * patch, max(patch, width - patch)))):
         pixels = onnx.pixel_values(images, size)
@@ -139,12 +139,17 @@ def agreement(segmenter: PartSegmenter, folder: Path) -> float:
     return float(np.mean(equal))
 
 
-def _checked_words(vocabulary: Vocabulary | None) -> Vocabulary:
-    """At most nine classes, fewer than the trace has."""
+def _checked_words(segmenter: PartSegmenter, scenes: Sequence[Any]) -> Vocabulary:
+    """At most nine classes, fewer than the trace has: those that the model finds most of, so that maps have labels."""
+    import numpy as np
+
     from partclipseg.vocabulary import Vocabulary
 
-    words = Vocabulary.from_text(CHECKED_WORDS) if vocabulary is None else vocabulary
-    return Vocabulary(words.object_parts[:9])
+    words = Vocabulary.from_text(CHECKED_WORDS) if segmenter.vocabulary is None else segmenter.vocabulary
+    labels = np.stack([result.label_map for result in segmenter(list(scenes), words)])
+    pixels = np.bincount(labels[labels >= 0], minlength=len(words))
+    most = np.argsort(-pixels, kind="stable")[:9]
+    return Vocabulary(tuple(words.object_parts[index] for index in most))
 
 
 def _require_packages() -> None:
@@ -181,9 +186,11 @@ def _describe(segmenter: PartSegmenter, fp16: bool) -> dict[str, Any]:
 
 
 def _card(config: dict[str, Any], folder: Path, source: str, equal: float) -> str:
+    from partclipseg.inference.segmenter import built_in_model, is_built_in
+
     height, width = config["image_size"]
     name = Path(source).name or "model"
-    own_card = Path(source) / "README.md"
+    own_card = Path(built_in_model() if is_built_in(source) else source) / "README.md"
     about = own_card.read_text(encoding="utf-8").strip() if own_card.is_file() else ""
     parts = [
         f"---\nlibrary_name: onnx\npipeline_tag: image-segmentation\ntags: [onnx, {config['kind']}]\n---\n",

@@ -21,7 +21,8 @@ def plot(run: Path, before: Path, after: Path) -> Image.Image:
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     _draw_loss(loss, [line for line in lines if "losses" in line])
     _draw_curve(curve, [line for line in lines if "held_out" in line])
-    _draw_parts(parts, *(json.loads((folder / "scores.json").read_text(encoding="utf-8")) for folder in (before, after)))
+    reports = [json.loads((folder / "scores.json").read_text(encoding="utf-8")) for folder in (before, after)]
+    _draw_parts(parts, *reports)
     for axis in (loss, curve, parts):
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="x" if axis is parts else "both", alpha=0.3)
@@ -51,7 +52,8 @@ def _draw_parts(axis: Axes, before: dict, after: dict) -> None:
     ]
     names = sorted(scores[1], key=lambda name: scores[1][name])
     for offset, values, label, colour in ((0.2, scores[1], "after", BLUE), (-0.2, scores[0], "before", GREY)):
-        axis.barh([row + offset for row in range(len(names))], [values[n] for n in names], 0.4, color=colour, label=label)
+        rows = [row + offset for row in range(len(names))]
+        axis.barh(rows, [values[name] for name in names], 0.4, color=colour, label=label)
     axis.set_yticks(range(len(names)), names)
     axis.set(title="Test photos, IoU of each part in % (Oracle-Obj)")
     axis.legend(loc="lower right", frameon=False)

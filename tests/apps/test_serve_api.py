@@ -30,11 +30,11 @@ URL = "/v1/segment"
 WORDS = "dog: ear, head; bus: wheel"
 
 
-def picture(width: int = 60, height: int = 40, seed: int = 0) -> bytes:
-    """A PNG of coarse random colours."""
+def picture(width: int = 60, height: int = 40, seed: int = 0, form: str = "PNG") -> bytes:
+    """A file of coarse random colours."""
     coarse = np.random.default_rng(seed).integers(0, 255, (4, 4, 3), np.uint8)
     buffer = io.BytesIO()
-    Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(buffer, "PNG")
+    Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(buffer, form)
     return buffer.getvalue()
 
 
@@ -212,6 +212,8 @@ def test_requests_of_one_vocabulary_share_batches(make_engine, photo, monkeypatc
 
 BAD_FORMS = {
     "not a picture": (b"just text", {}, 422, "not a photo in a known format"),
+    "an icon": (picture(16, 16, form="ICO"), {}, 422, "PNG, PPM, TGA, TIFF, WEBP): convert it"),
+    "PostScript": (picture(16, 16, form="EPS"), {}, 422, "PNG, PPM, TGA, TIFF, WEBP): convert it"),
     "truncated": (picture(300, 300)[:-4000], {}, 422, "truncated or damaged"),
     "empty": (b"", {}, 422, "empty"),
     "200 megapixels": (huge_png(14_200), {}, 413, "more than 1,000,000 pixels"),
@@ -237,6 +239,12 @@ BAD_FORMS = {
     "no format": (None, {"formats": ","}, 422, "formats: "),
     "unknown field": (None, {"vocabulry": "x"}, 422, "there is no field 'vocabulry'"),
 }
+
+
+def test_readers_of_other_formats_are_never_begun(client, monkeypatch):
+    _, accept = Image.OPEN["ICO"]
+    monkeypatch.setitem(Image.OPEN, "ICO", (lambda *_: pytest.fail("it was begun"), accept))
+    assert post(client, picture(16, 16, form="ICO"), vocabulary=WORDS).status_code == 422
 
 
 @pytest.mark.parametrize(("content", "fields", "code", "words"), BAD_FORMS.values(), ids=BAD_FORMS)

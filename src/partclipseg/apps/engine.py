@@ -17,7 +17,7 @@ from PIL import Image
 
 from partclipseg.apps.batching import Batcher
 from partclipseg.apps.metrics import Metrics
-from partclipseg.data.photo import read_photo
+from partclipseg.data.photo import photo_formats, read_photo
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.segmenter import PartSegmenter
@@ -117,7 +117,7 @@ class Engine:
     def _check_pixels(self, content: bytes) -> None:
         # From the header alone, to tell a photo that is too large from one that is broken.
         try:
-            with Image.open(io.BytesIO(content)) as image:
+            with Image.open(io.BytesIO(content), formats=photo_formats()) as image:
                 width, height = image.size
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             width, height = 2 * (Image.MAX_IMAGE_PIXELS or 0), 1

@@ -386,6 +386,16 @@ def test_changed_options_are_refused_by_name(labelled, photos, model, tmp_path, 
     assert digests(labelled) == before
 
 
+def test_the_number_type_stays_that_of_the_first_run(model, tmp_path):
+    """Left out, it is bfloat16 on a GPU and float32 on a CPU, so that another device would not go on."""
+    make_photos(tmp_path / "photos", 1)
+    call = arguments(tmp_path / "photos", tmp_path / "out", model)
+    assert main([*call, "--dtype", "bfloat16"]) == 0
+    (tmp_path / "out/labels/scenes/0/000.png").unlink()
+    assert main(call) == 0
+    assert json.loads((tmp_path / "out/options.json").read_text())["dtype"] == "bfloat16"
+
+
 def test_changed_weights_are_refused(labelled, photos, model, tmp_path, capsys):
     other = tmp_path / "model"
     shutil.copytree(model, other)

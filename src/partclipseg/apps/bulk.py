@@ -322,15 +322,20 @@ def open_batches(job: BulkJob, photos: Sequence[Photo], manifest: Manifest) -> l
     return [batch for batch in batches if not all(map(is_done, batch))]
 
 
+def stored_options(path: Path) -> dict[str, Any]:
+    """The options that the run was begun with; none if it is not begun."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
 def check_options(path: Path, options: dict[str, Any]) -> None:
     """Store the options of the first run, or hold those of a later one against them.
 
     Raises `UsageError` that names each difference.
     """
-    if not path.is_file():
+    before = stored_options(path)
+    if not before:
         write_text(path, json_text(options) + "\n")
         return
-    before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if changes := [text for key, value in options.items() if (text := _difference(key, before.get(key), value))]:
         raise UsageError(
             f"{path.parent} was begun with other options ({'; '.join(changes)}): go on with those, or name another "

@@ -112,8 +112,10 @@ class Label:
         devices = [self.device] if self.device else _all_devices()
         workers = self.workers or _default_workers(devices)
         alone = workers == 1 and self.engine == "local"
-        # What the workers will compute in, though this process may not compute at all.
-        dtype = find_dtype(self.dtype, find_device(devices[0]))
+        # What the workers will compute in, though this process may not compute at all: what the run was begun with,
+        # whatever is the default of the device that it goes on with.
+        begun = bulk.stored_options(self.output / bulk.OPTIONS).get("dtype")
+        dtype = find_dtype(self.dtype or begun, find_device(devices[0]))
         segmenter = PartSegmenter.from_pretrained(self.model, devices[0] if alone else "cpu", dtype)
         job = self._job(segmenter)
         bulk.check_options(self.output / bulk.OPTIONS, job.options(bulk.fingerprint(segmenter.model)))

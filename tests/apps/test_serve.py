@@ -76,6 +76,12 @@ def test_the_page_and_its_own_requests_ask_for_the_token(server, model_directory
 
 
 @pytest.mark.slow
+def test_on_this_machine_alone_it_answers_to_no_other_name(served):
+    codes = [httpx.get(served, headers={"Host": host}, trust_env=False).status_code for host in ("localhost", "a.b")]
+    assert codes == [200, 403]
+
+
+@pytest.mark.slow
 def test_stopping_finishes_what_is_running(server, model_directory, folder):
     boundary = b"x"
     body = (

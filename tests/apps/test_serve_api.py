@@ -325,6 +325,42 @@ def test_the_right_token_only(make_engine, photo):
     assert client.get("/v1/models").status_code == 200  # the client keeps cookies, as browsers do
 
 
+LOCAL = {"localhost:7860", "LOCALHOST", "127.0.0.1:7860", "127.0.0.1", "[::1]:7860", "127.0.0.2:80"}
+ELSEWHERE = {"evil.example:7860", "localhost.evil.example", "10.0.0.1", "[::2]:7860", "[::1", "127.0.0.1@evil.example"}
+
+
+@pytest.mark.parametrize("host", LOCAL | ELSEWHERE | {""})
+def test_a_local_server_answers_to_its_own_names_only(make_engine, photo, host):
+    """A page elsewhere may let its own name point here, and would then be of the same origin."""
+    client = TestClient(protect(create_api(make_engine()), local=True))
+    for answer in (client.get("/v1/models", headers={"Host": host}), post(client, photo, {"Host": host})):
+        assert (answer.status_code == 403) == (host not in LOCAL)
+        assert host in LOCAL or "answers to localhost and 127.0.0.1 only" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost:3000", "http://[", None, "own"])
+def test_a_local_server_refuses_what_pages_elsewhere_send(make_engine, photo, origin):
+    client = TestClient(protect(create_api(make_engine()), local=True))
+    headers = {"Host": "localhost:7860"} | ({"Origin": origin} if origin else {})
+    if origin == "own":
+        headers["Origin"] = "http://localhost:7860"
+    answer = post(client, photo, headers, vocabulary=WORDS)
+    if origin in {None, "own"}:
+        assert answer.status_code == 200
+    else:
+        assert answer.status_code == 403
+        assert "another page" in answer.json()["detail"]
+    assert client.get("/healthz", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("token", [None, "secret"])
+def test_others_may_be_called_by_any_name(make_engine, token):
+    """A server for the network, or one behind a proxy, which asks for its token."""
+    client = TestClient(protect(create_api(make_engine()), token, local=bool(token)))
+    headers = {"Host": "parts.example", "Origin": "https://parts.example", "Authorization": "Bearer secret"}
+    assert client.get("/v1/models", headers=headers).status_code == 200
+
+
 def block(engine: Engine, monkeypatch) -> threading.Event:
     """Keep the model busy until the event is set."""
     go, entered = threading.Event(), threading.Event()

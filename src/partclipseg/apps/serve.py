@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Annotated
 
 from partclipseg.apps.options import Device, Dtype, optional
@@ -59,6 +58,7 @@ class Serve:
         try:
             import uvicorn
 
+            from partclipseg.apps.access import is_loopback
             from partclipseg.apps.engine import Engine, Limits
         except ImportError as error:
             raise PartCLIPSegError(f"{_MISSING} ({error})") from error
@@ -69,7 +69,7 @@ class Serve:
         limits = Limits(self.max_bytes, self.max_pixels, self.max_classes, self.queue, self.timeout)
         token = self.token or os.environ.get(TOKEN_VARIABLE)
         engine = Engine.load(self.model or [None], self.device, self.dtype, limits)
-        app = create_app(engine, token)
+        app = create_app(engine, token, local=is_loopback(self.host))
         socket = _listen(self.host, self.port)
         console = Console(soft_wrap=True, highlight=False)
         for name, segmenter in engine.segmenters.items():
@@ -80,7 +80,7 @@ class Serve:
         host = f"[{self.host}]" if ":" in self.host else self.host
         address = f"http://{host}:{socket.getsockname()[1]}/"
         console.print(f"open {address}{f'?token={token}' if token else ''}  (Ctrl+C stops)", markup=False)
-        if not token and not _is_loopback(self.host):
+        if not token and not is_loopback(self.host):
             console.print("everyone who can reach this address can use it: set --token to ask for one")
         # Ctrl+C or SIGTERM: no new connections, running requests are finished, within the time they may take anyway.
         config = uvicorn.Config(
@@ -91,13 +91,13 @@ class Serve:
         return 0
 
 
-def create_app(engine: Engine, token: str | None = None) -> FastAPI:
-    """API and page as one application."""
+def create_app(engine: Engine, token: str | None = None, *, local: bool = False) -> FastAPI:
+    """API and page as one application, guarded as `access.protect` says."""
     from partclipseg.apps.access import protect
     from partclipseg.apps.api import create_api
     from partclipseg.apps.web import mount_page, scene_examples
 
-    return protect(mount_page(create_api(engine), engine, scene_examples()), token)
+    return protect(mount_page(create_api(engine), engine, scene_examples()), token, local=local)
 
 
 def _listen(host: str, port: int):
@@ -113,10 +113,3 @@ def _listen(host: str, port: int):
         listener.close()
         raise PartCLIPSegError(f"cannot listen at {host}:{port} ({error.strerror}): choose another --port") from error
     return listener
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -25,6 +25,7 @@ from partclipseg.apps import bulk
 from partclipseg.apps.bulk import BulkJob, Labeller, Manifest, Photo
 from partclipseg.apps.bulk_engines import run_processes
 from partclipseg.apps.bulk_files import write_collections
+from partclipseg.apps.bulk_ray import RayCluster, ray_cluster, run_ray
 from partclipseg.apps.cli import main
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.inference.result import PartResult
@@ -494,6 +495,7 @@ def test_a_full_disk_stops_the_run(photos, model, tmp_path, monkeypatch, capsys)
         (["--workers", "0"], 2, "--workers must be at least 1, not 0"),
         (["--objects", "cat"], 2, "'cat' is not an object"),
         (["--formats"], 2, "no format is asked for"),
+        (["--engine", "ray", "--device", "cuda:1"], 2, "--device cuda:1 cannot be had with --engine ray"),
     ],
 )
 def test_wrong_calls_are_named(photos, model, tmp_path, capsys, change, code, message):
@@ -558,10 +560,13 @@ def uninterrupted(many: Path, model: Path, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_killed_and_taken_up_again_equals_uninterrupted(many, model, uninterrupted, tmp_path, workers):
+@pytest.mark.parametrize(("workers", "engine"), [("1", "local"), ("2", "local"), ("2", "ray")])
+def test_killed_and_taken_up_again_equals_uninterrupted(many, model, uninterrupted, tmp_path, workers, engine):
+    if engine == "ray":
+        pytest.importorskip("ray")
     output = tmp_path / "out"
-    process = run_command(*arguments(many, output, model, "--workers", workers))
+    command = arguments(many, output, model, "--workers", workers, "--engine", engine)
+    process = run_command(*command)
     deadline = time.monotonic() + 240
     while lines_in(output / "manifest.jsonl") < 150 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -570,7 +575,7 @@ def test_killed_and_taken_up_again_equals_uninterrupted(many, model, uninterrupt
     before = lines_in(output / "manifest.jsonl")
     assert 150 <= before < 300
     assert not (output / "annotations.coco.json").exists()
-    process = run_command(*arguments(many, output, model, "--workers", workers))
+    process = run_command(*command)
     said = process.communicate(timeout=280)[0]
     assert process.returncode == 0
     assert f"{before} of 305 photos are labelled already" in said
@@ -594,6 +599,61 @@ def test_a_worker_that_dies_takes_one_photo_with_it(photos, model, tmp_path):
     done += [record for part in stream for record in part]
     assert sorted(record["photo"] for record in done) == sorted(photo.path for photo in found)
     assert sum(record["status"] == "done" for record in done) == 13
+
+
+@pytest.mark.slow
+def test_a_photo_that_kills_its_actor_fails_alone(photos, model, tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+
+    class Deadly(BulkJob):
+        """Local, so that it goes to the actors by value."""
+
+        def own_files(self, photo):
+            if photo.path == "scenes/1/004.png":
+                os._exit(9)
+            return super().own_files(photo)
+
+    monkeypatch.chdir(tmp_path)  # actors do not share the working folder
+    shutil.copytree(photos, "photos")
+    found = bulk.find_all(Path("photos"), Path("out"))
+    batches = [found[i : i + 4] for i in range(0, len(found), 4)]
+    job = Deadly(Path("photos"), Path("out"), Vocabulary.load(WORDS), ("png",), str(model), batch_size=4)
+    with ray_cluster(2, 2, use_gpus=False) as cluster:
+        assert cluster == RayCluster(workers=2, gpus=0, threads=1)
+        done = [record for part in run_ray(job, batches, cluster) for record in part]
+    assert sorted(record["photo"] for record in done) == [photo.path for photo in found]
+    errors = {record["photo"]: record["error"] for record in done if record["status"] == "failed"}
+    assert errors.keys() == {"cut.png", "no photo.jpg", "scenes/1/004.png"}
+    assert "the process died on this photo" in errors["scenes/1/004.png"]
+    assert len(list(Path("out/labels").rglob("*.png"))) == 12
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpus", "share"),
+    [(1, 0, 0), (1, 1, 1), (4, 1, 0.25), (3, 2, 0.5), (3, 8, 1), (8, 8, 1)],
+)
+def test_every_worker_of_ray_finds_room_on_a_gpu(workers, gpus, share):
+    assert RayCluster(workers, gpus, threads=1).share == share
+    assert gpus == 0 or workers <= gpus * (1 // share)
+
+
+@pytest.mark.parametrize(
+    ("resources", "workers", "use_gpus", "expected"),
+    [
+        ({"CPU": 64.0, "GPU": 4.0}, None, True, RayCluster(4, 4, 16)),
+        ({"CPU": 64.0, "GPU": 4.0}, 8, True, RayCluster(8, 4, 8)),
+        ({"CPU": 64.0, "GPU": 4.0}, None, False, RayCluster(32, 0, 2)),
+        ({"CPU": 64.0}, None, True, RayCluster(32, 0, 2)),
+    ],
+)
+def test_workers_and_gpus_are_those_of_the_cluster(monkeypatch, resources, workers, use_gpus, expected):
+    """The machine that the command is given on need not have any."""
+    ray = pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
+    monkeypatch.setattr(ray, "init", lambda **_: None)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: resources)
+    with ray_cluster(workers, 2, use_gpus) as cluster:
+        assert cluster == expected
 
 
 def ray_listeners() -> list[str]:

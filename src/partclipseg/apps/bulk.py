@@ -60,6 +60,9 @@ class Photo(NamedTuple):
     """What its own files are called, without their suffix."""
 
 
+Batch = list[Photo]
+
+
 @dataclass(frozen=True)
 class BulkJob:
     """What is to be done; workers on other machines get it as it is."""
@@ -215,6 +218,12 @@ def failed(photo: Photo, path: str, error: Exception) -> Record:
     text = str(error).removeprefix(f"{path}: ")
     reason = text if isinstance(error, PhotoError) else f"{type(error).__name__}: {text}"
     return {"photo": photo.path, "status": "failed", "error": reason}
+
+
+def killed(job: BulkJob, photo: Photo) -> Record:
+    """The record of a photo that ended its worker."""
+    error = RuntimeError("the process died on this photo, perhaps for want of memory")
+    return failed(photo, str(job.folder / photo.path), error)
 
 
 def _write(job: BulkJob, name: BulkFormat, path: Path, photo: Photo, result: PartResult) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -9,7 +10,9 @@ import struct
 import threading
 import zipfile
 import zlib
+from collections.abc import AsyncIterator
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -392,6 +395,47 @@ def test_a_full_queue_answers_503_at_once(make_engine, photo, monkeypatch):
     assert "busy" in answer.json()["detail"]
     assert answer.elapsed.total_seconds() < 1  # nothing is waited for; the request before it takes 15 s
     go.set()
+
+
+def test_uploads_in_flight_are_bounded(make_engine, photo):
+    app = create_api(make_engine(queue=1))
+    body = httpx.Request("POST", "http://x", files={"photo": photo}, data={"vocabulary": WORDS})
+    content, started, go = body.read(), 0, asyncio.Event()
+
+    async def upload() -> AsyncIterator[bytes]:
+        nonlocal started
+        started += 1
+        yield content[:9]
+        await go.wait()
+        yield content[9:]
+
+    async def ask() -> None:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+
+            def send(content: bytes | AsyncIterator[bytes]) -> asyncio.Task:
+                return asyncio.create_task(client.post(URL, content=content, headers=dict(body.headers)))
+
+            slow = [send(upload()), send(upload())]
+            while started < 2:
+                await asyncio.sleep(0.01)
+            refused = await asyncio.wait_for(send(content), 5)
+            assert refused.status_code == 503
+            assert refused.headers["retry-after"] == "2"
+            assert "busy (2 requests at once)" in refused.json()["detail"]
+            go.set()
+            assert 200 in [(await task).status_code for task in slow]  # the other may find the queue full
+            assert (await send(content)).status_code == 200
+
+    asyncio.run(ask())
+
+
+def test_photos_are_decoded_on_the_cores_of_this_process(engine, monkeypatch):
+    asked = []
+    monkeypatch.setattr("partclipseg.apps.api.CapacityLimiter", asked.append)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    create_api(engine)
+    assert asked == [3]
 
 
 def test_a_slow_answer_is_504_and_leaves_the_queue(make_engine, photo, monkeypatch):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -26,6 +25,7 @@ from partclipseg.apps.engine import Engine, NoMemoryError, Task, TooLargeError, 
 from partclipseg.apps.metrics import CONTENT_TYPE, Counting
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.inference.result import PartResult
+from partclipseg.shapes.cache import usable_cores
 
 T = TypeVar("T")
 
@@ -125,18 +125,15 @@ def create_api(engine: Engine) -> FastAPI:
 
 def _add_segment(app: FastAPI, engine: Engine) -> None:
     # Decoding and encoding use this many threads beside the model's own.
-    threads = CapacityLimiter(max(1, os.cpu_count() or 1))
+    threads = CapacityLimiter(usable_cores())
+    # Requests that are read, wait or are answered: what they hold in memory must not grow with those who ask.
+    at_once = asyncio.Semaphore(2 * engine.limits.queue)
 
     async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
         return await to_thread.run_sync(function, *arguments, limiter=threads, abandon_on_cancel=True)
 
     async def answer(request: Request) -> Response:
         start = time.perf_counter()
-        try:
-            engine.check_room()
-        except QueueFullError:
-            await drain(request.receive)
-            raise
         wanted = await read_request(request, engine.limits.max_bytes)
         objects = wanted.known_objects()
         model = engine.model_name(wanted.model)
@@ -156,6 +153,18 @@ def _add_segment(app: FastAPI, engine: Engine) -> None:
         content = await in_thread(_content, result, wanted)
         return JSONResponse({**head, **content, "seconds": round(time.perf_counter() - start, 4)})
 
+    async def answer_if_room(request: Request) -> Response:
+        try:
+            engine.check_room()
+            if at_once.locked():
+                number = 2 * engine.limits.queue
+                raise QueueFullError(f"the server is busy ({number} requests at once): try again in a few seconds")
+        except QueueFullError:
+            await drain(request.receive)
+            raise
+        async with at_once:
+            return await answer(request)
+
     @app.post(
         "/v1/segment",
         summary="Find the parts of things in a photo",
@@ -173,7 +182,7 @@ def _add_segment(app: FastAPI, engine: Engine) -> None:
         """
         try:
             async with asyncio.timeout(engine.limits.timeout):
-                return await answer(request)
+                return await answer_if_room(request)
         except TimeoutError:
             raise HTTPException(504, f"not done within {engine.limits.timeout:g} seconds: try again later") from None
         except ClientDisconnect:

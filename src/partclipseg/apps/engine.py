@@ -52,7 +52,7 @@ class Limits:
     max_classes: int = 500
     """Object-parts of one vocabulary."""
     queue: int = 64
-    """Photos that may wait; those after them are refused at once."""
+    """Photos that may wait; those after them are refused at once, and so are requests beyond twice as many."""
     timeout: float = 60
     """Seconds from the arrival of a request to its answer."""
 

@@ -48,7 +48,8 @@ class Serve:
     max_classes: int = 500
     """Longest vocabulary, in object-parts."""
     queue: int = 64
-    """Photos that may wait; those after them are refused at once, with status 503."""
+    """Photos that may wait; those after them are refused at once, with status 503, and so are requests beyond twice
+    as many."""
     timeout: float = 60
     """Seconds that a request may take, waiting included."""
     device: Device = None

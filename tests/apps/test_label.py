@@ -656,6 +656,21 @@ def test_workers_and_gpus_are_those_of_the_cluster(monkeypatch, resources, worke
         assert cluster == expected
 
 
+def test_missing_ray_and_absent_clusters_are_named(monkeypatch):
+    ray = pytest.importorskip("ray")
+
+    def nobody(**_):
+        raise ConnectionError("no answer")
+
+    monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
+    monkeypatch.setattr(ray, "init", nobody)
+    with pytest.raises(PartCLIPSegError, match="no Ray cluster answers at elsewhere:6379"), ray_cluster(1, 1, True):
+        pass
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(PartCLIPSegError, match=r'pip install -e "\.\[ray\]" in the folder'), ray_cluster(1, 1, True):
+        pass
+
+
 def ray_listeners() -> list[str]:
     """Local addresses, as the kernel writes them, on which processes of Ray listen."""
     sockets: dict[str, str] = {}

@@ -328,6 +328,16 @@ def test_the_right_token_only(make_engine, photo):
     assert client.get("/v1/models").status_code == 200  # the client keeps cookies, as browsers do
 
 
+def test_the_description_names_the_token_if_there_is_one(make_engine):
+    assert "security" not in TestClient(protect(create_api(make_engine()))).get("/openapi.json").text
+    client = TestClient(protect(create_api(make_engine()), "secret"), headers={"Authorization": "Bearer secret"})
+    description = client.get("/openapi.json").json()
+    [(name, scheme)] = description["components"]["securitySchemes"].items()
+    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
+    assert description["security"] == [{name: []}]
+    assert description["paths"]["/healthz"]["get"]["security"] == []  # open to all
+
+
 LOCAL = {"localhost:7860", "LOCALHOST", "127.0.0.1:7860", "127.0.0.1", "[::1]:7860", "127.0.0.2:80"}
 ELSEWHERE = {"evil.example:7860", "localhost.evil.example", "10.0.0.1", "[::2]:7860", "[::1", "127.0.0.1@evil.example"}
 

@@ -31,10 +31,19 @@ def protect(app: FastAPI, token: str | None = None, *, local: bool = False) -> F
     """
     if token:
         app.add_middleware(TokenGate, token=token)
+        _describe_token(app)
     elif local:
         app.add_middleware(LocalGate)
     app.add_middleware(OwnOriginOnly)
     return app
+
+
+def _describe_token(app: FastAPI) -> None:
+    description = app.openapi()  # kept by the application, which sends it as it is then
+    description["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    description["security"] = [{"token": []}]
+    for path in OPEN_PATHS:
+        description["paths"][path]["get"]["security"] = []
 
 
 def is_loopback(host: str) -> bool:

@@ -120,6 +120,27 @@ def test_stopping_finishes_what_is_running(server, model_directory, folder):
 
 
 @pytest.mark.slow
+def test_stopping_waits_no_longer_than_the_timeout(server, model_directory):
+    head = (
+        b"POST /gradio_api/upload HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        b"Content-Length: 1000\r\n\r\n--x"
+    )
+    with server("--model", model_directory, "--timeout", "1") as (address, process):
+        with socket.create_connection(("127.0.0.1", httpx.URL(address).port)) as connection:
+            connection.settimeout(30)
+            connection.sendall(head)  # and nothing more
+            httpx.get(address + "healthz", trust_env=False)  # answered after the head above has been read
+            process.send_signal(signal.SIGTERM)
+            answer = b""
+            while chunk := connection.recv(65536):
+                answer += chunk
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b"the server has stopped" in answer
+        assert process.wait(30) in {0, -signal.SIGTERM}
+        assert "Traceback" not in process.stdout.read()
+
+
+@pytest.mark.slow
 def test_many_clients_and_a_full_queue(model_directory):
     """The load benchmark, smaller: nothing is lost or breaks, memory stays, refusals come at once."""
     command = [sys.executable, REPOSITORY / "benchmarks" / "serve.py", "--model", model_directory]

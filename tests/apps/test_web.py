@@ -279,7 +279,9 @@ def test_bad_photos_are_sentences_on_the_page(make_engine, name, capfd):
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
-@pytest.mark.parametrize("path", ["run/run", "api/run", "call/run", "proxy=http://127.0.0.1:9/", "vibe-edit", "runs"])
+@pytest.mark.parametrize(
+    "path", ["run/run", "api/run", "call/run", "proxy=http://127.0.0.1:9/", "vibe-edit", "runs", "heartbeat/x"]
+)
 def test_nothing_else_of_gradio_is_open(client, path):
     for method in ("GET", "POST"):
         assert client.request(method, f"/gradio_api/{path}").status_code == 404

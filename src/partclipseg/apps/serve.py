@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from partclipseg.errors import PartCLIPSegError, UsageError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from partclipseg.apps.engine import Engine
 
@@ -85,7 +87,10 @@ class Serve:
             console.print("everyone who can reach this address can use it: set --token to ask for one")
         # Ctrl+C or SIGTERM: no new connections, running requests are finished, within the time they may take anyway.
         config = uvicorn.Config(
-            app, log_level="warning", timeout_graceful_shutdown=max(1, round(self.timeout)), lifespan="on"
+            _answering_to_the_end(app),
+            log_level="warning",
+            timeout_graceful_shutdown=max(1, round(self.timeout)),
+            lifespan="on",
         )
         with suppress(KeyboardInterrupt):  # uvicorn has shut down in order when it passes the signal on
             uvicorn.Server(config).run(sockets=[socket])
@@ -99,6 +104,27 @@ def create_app(engine: Engine, token: str | None = None, *, local: bool = False)
     from partclipseg.apps.web import mount_page, scene_examples
 
     return protect(mount_page(create_api(engine), engine, scene_examples()), token, local=local)
+
+
+def _answering_to_the_end(app: ASGIApp) -> ASGIApp:
+    """The application, with an answer for those whom the stopping server cannot wait for any longer."""
+    from starlette.responses import JSONResponse
+
+    async def answering(scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def send_noted(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await app(scope, receive, send_noted)
+        except asyncio.CancelledError:  # by uvicorn, which would log it as a fault of the application
+            if scope["type"] == "http" and not begun:
+                await JSONResponse({"detail": "the server has stopped"}, 503)(scope, receive, send)
+
+    return answering
 
 
 def _listen(host: str, port: int):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 TOKEN_VARIABLE = "PARTCLIPSEG_TOKEN"
 
-_MISSING = "serve needs more packages: install them by pip install 'partclipseg[serve]'"
+_MISSING = 'serve needs more packages: install them by pip install -e ".[serve]" in the folder of this repository'
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import pickle
+import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -111,15 +112,18 @@ def _pass(
     context.max_errored_blocks = -1  # a batch that is lost with its actor does not end the run
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     rows = [{"number": number, "batch": json.dumps(batch)} for number, batch in enumerate(batches)]
-    labelled = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        _RayLabeller,  # pyright: ignore[reportArgumentType]
-        fn_constructor_args=(job, "cuda" if cluster.gpus else "cpu", cluster.threads),
-        compute=ActorPoolStrategy(size=min(cluster.workers, len(rows)), max_tasks_in_flight_per_actor=in_flight),
-        num_cpus=1,
-        num_gpus=cluster.share,
-        max_restarts=-1,
-        max_task_retries=0,  # else Ray gives a photo that kills its actor to the next one, for ever
-    )
+    with warnings.catch_warnings():
+        # Ray means to name these options otherwise by 2.64, and has no other names yet.
+        warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
+        labelled = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+            _RayLabeller,  # pyright: ignore[reportArgumentType]
+            fn_constructor_args=(job, "cuda" if cluster.gpus else "cpu", cluster.threads),
+            compute=ActorPoolStrategy(size=min(cluster.workers, len(rows)), max_tasks_in_flight_per_actor=in_flight),
+            num_cpus=1,
+            num_gpus=cluster.share,
+            max_restarts=-1,
+            max_task_retries=0,  # else Ray gives a photo that kills its actor to the next one, for ever
+        )
     lost = dict(enumerate(batches))
     for row in labelled.iter_rows():
         answer = pickle.loads(row["answer"])

@@ -198,6 +198,21 @@ def test_wrong_graphs_are_not_kept(model_directory, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_the_built_in_model(tmp_path):
+    segmenter = PartSegmenter.from_pretrained(device="cpu")
+    directory = tmp_path / "onnx"
+    assert main(["export", "partshapes", str(directory)]) == 0
+    assert "## Scores" in (directory / "README.md").read_text()  # of its own card
+    scenes = [Image.fromarray(render_scene("test", index, 128).image) for index in (0, 2, 3)]
+    words = "girl: head, skirt, torso, arm, leg; car: body, wheel, window; bus: body, wheel, window"
+    onnx = onnx_segment.Segmenter(directory)
+    for scene in scenes:
+        found, expected = onnx(scene, onnx_segment.read_words(words)), segmenter(scene, words).label_map
+        assert (found == expected).mean() >= AGREEMENT  # as above
+    assert len(np.unique(expected)) >= 6, "the last scene shows the girl and the car"
+
+
+@pytest.mark.slow
 def test_baseline(config, model_directory, tmp_path, photo):
     values = {k: v for k, v in config.to_dict().items() if k not in {"model_type", "architectures", "dtype"}}
     tokenizer = PartSegmenter.from_pretrained(model_directory, device="cpu").tokenizer

@@ -173,8 +173,8 @@ def _config_dict(name: Any, **hub_options: Any) -> dict[str, Any]:
     except OSError as error:
         raise PartCLIPSegError(
             f"there is no directory {str(name)!r}, and the hub cannot be reached for a model of that name: "
-            "give a model's directory, as `partclipseg convert` or `train` writes it, or download the model where there "
-            "is network"
+            "give a model's directory, as `partclipseg convert` or `train` writes it, or download the model where "
+            "there is network"
         ) from error
 
 

@@ -618,9 +618,11 @@ def test_a_photo_that_kills_its_actor_fails_alone(photos, model, tmp_path, monke
     found = bulk.find_all(Path("photos"), Path("out"))
     batches = [found[i : i + 4] for i in range(0, len(found), 4)]
     job = Deadly(Path("photos"), Path("out"), Vocabulary.load(WORDS), ("png",), str(model), batch_size=4)
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     with ray_cluster(2, 2, use_gpus=False) as cluster:
         assert cluster == RayCluster(workers=2, gpus=0, threads=1)
         done = [record for part in run_ray(job, batches, cluster) for record in part]
+    assert signal.getsignal(signal.SIGTERM) is on_sigterm
     assert sorted(record["photo"] for record in done) == [photo.path for photo in found]
     errors = {record["photo"]: record["error"] for record in done if record["status"] == "failed"}
     assert errors.keys() == {"cut.png", "no photo.jpg", "scenes/1/004.png"}

@@ -251,7 +251,7 @@ def test_a_name_that_cannot_be_reached(monkeypatch):
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(PartCLIPSegError, match="give its directory"):
+    with pytest.raises(PartCLIPSegError, match="give a model's directory"):
         PartSegmenter.from_pretrained("nobody/partclipseg-nothing")
 
 

@@ -112,11 +112,12 @@ def test_sigterm_saves_and_the_run_goes_on_bit_for_bit(
 ) -> None:
     recipe = replace(recipe, log_every=3 if stop == 7 else 1, steps=12)
     observer = StopAt(6 if stop == 7 else 1)
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     stopped = train(recipe, squares, tmp_path / "stopped", observer=observer)
     assert not stopped.finished
     assert stopped.step == observer.step
     assert not stopped.directory.exists()
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is on_sigterm
     assert train(recipe, squares, tmp_path / "stopped").finished
     train(recipe, squares, tmp_path / "whole")
     assert same_weights(tmp_path / "stopped", tmp_path / "whole")

@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import pickle
+import signal
+import threading
 import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -64,6 +66,7 @@ def ray_cluster(workers: int | None, cores: int, use_gpus: bool) -> Iterator[Ray
         raise PartCLIPSegError(
             '--engine ray needs the package ray: pip install -e ".[ray]" in the folder of this repository'
         ) from None
+    on_sigterm = signal.getsignal(signal.SIGTERM)  # Ray puts its own in place and leaves it there
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
     except ConnectionError as error:
@@ -81,6 +84,8 @@ def ray_cluster(workers: int | None, cores: int, use_gpus: bool) -> Iterator[Ray
         raise PartCLIPSegError(f"Ray could not finish the job: {error}") from error
     finally:
         ray.shutdown()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)
 
 
 def run_ray(job: BulkJob, batches: Sequence[Batch], cluster: RayCluster) -> Iterator[list[Record]]:

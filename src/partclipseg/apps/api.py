@@ -25,7 +25,7 @@ from partclipseg.apps.engine import Engine, NoMemoryError, Task, TooLargeError, 
 from partclipseg.apps.metrics import CONTENT_TYPE, Counting
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.inference.result import PartResult
-from partclipseg.shapes.cache import usable_cores
+from partclipseg.machine import usable_cores
 
 T = TypeVar("T")
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from partclipseg.apps.bulk import Batch, BulkJob, Labeller, Photo, Record, killed
 from partclipseg.errors import PartCLIPSegError
+from partclipseg.machine import how_to_install
 
 
 class RayCluster(NamedTuple):
@@ -63,9 +64,7 @@ def ray_cluster(workers: int | None, cores: int, use_gpus: bool) -> Iterator[Ray
         import ray
         from ray.exceptions import RayError
     except ImportError:
-        raise PartCLIPSegError(
-            '--engine ray needs the package ray: pip install -e ".[ray]" in the folder of this repository'
-        ) from None
+        raise PartCLIPSegError(f"--engine ray needs the package ray: {how_to_install('ray')}") from None
     on_sigterm = signal.getsignal(signal.SIGTERM)  # Ray puts its own in place and leaves it there
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.machine import how_to_install
 
 if TYPE_CHECKING:
     from partclipseg.inference.segmenter import PartSegmenter
@@ -159,7 +160,7 @@ def _require_packages() -> None:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise PartCLIPSegError(
-            f"the export needs the package {error.name}: pip install 'partclipseg[export]'"
+            f"the export needs the package {error.name}: {how_to_install('export')}"
         ) from None
 
 

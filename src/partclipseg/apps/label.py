@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import tyro
 
 from partclipseg.apps.options import BatchSize, Dtype, Model, Vocabulary, Zoom, number, optional
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.machine import usable_cores
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -185,11 +185,11 @@ class Label:
             yield iter(()), "nothing left to label"
             return
         if self.engine == "ray":
-            with ray_cluster(self.workers, _cores(), use_gpus=self.device != "cpu") as cluster:
+            with ray_cluster(self.workers, usable_cores(), use_gpus=self.device != "cpu") as cluster:
                 yield run_ray(job, batches, cluster), str(cluster)
             return
         workers = self.workers or _default_workers(devices)
-        threads = max(1, _cores() // workers)
+        threads = max(1, usable_cores() // workers)
         place = f"{', '.join(devices)}, {workers} worker{'s' * (workers > 1)}"
         if workers == 1:
             yield map(Labeller(job, segmenter, threads), batches), place
@@ -216,8 +216,4 @@ def _all_devices() -> list[str]:
 
 
 def _default_workers(devices: Sequence[str]) -> int:
-    return max(1, _cores() // 2) if list(devices) == ["cpu"] else len(devices)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, usable_cores() // 2) if list(devices) == ["cpu"] else len(devices)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from partclipseg.apps.options import Device, Dtype, optional
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.machine import how_to_install
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 TOKEN_VARIABLE = "PARTCLIPSEG_TOKEN"
 
-_MISSING = 'serve needs more packages: install them by pip install -e ".[serve]" in the folder of this repository'
+_MISSING = f"serve needs more packages: {how_to_install('serve')}"
 
 
 @dataclass(frozen=True)

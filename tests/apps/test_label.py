@@ -559,6 +559,28 @@ def uninterrupted(many: Path, model: Path, tmp_path_factory: pytest.TempPathFact
     return output
 
 
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+
+
+def ray_listeners() -> list[str]:
+    """Local addresses, as the kernel writes them, on which processes of Ray listen."""
+    sockets: dict[str, str] = {}
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A":
+                sockets[f"socket:[{fields[9]}]"] = fields[1].split(":")[0]
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if any(word in (process / "cmdline").read_text() for word in ("ray::", "raylet", "gcs_server")):
+                links = [str(path.readlink()) for path in (process / "fd").iterdir()]
+                found += [sockets[link] for link in links if link in sockets]
+        except OSError:
+            continue  # it has ended meanwhile
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("workers", "engine"), [("1", "local"), ("2", "local"), ("2", "ray")])
 def test_killed_and_taken_up_again_equals_uninterrupted(many, model, uninterrupted, tmp_path, workers, engine):
@@ -568,7 +590,9 @@ def test_killed_and_taken_up_again_equals_uninterrupted(many, model, uninterrupt
     command = arguments(many, output, model, "--workers", workers, "--engine", engine)
     process = run_command(*command)
     deadline = time.monotonic() + 240
+    addresses: set[str] = set()
     while lines_in(output / "manifest.jsonl") < 150 and process.poll() is None and time.monotonic() < deadline:
+        addresses.update(ray_listeners() if engine == "ray" else ())
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -580,6 +604,8 @@ def test_killed_and_taken_up_again_equals_uninterrupted(many, model, uninterrupt
     assert process.returncode == 0
     assert f"{before} of 305 photos are labelled already" in said
     assert digests(output) == digests(uninterrupted)
+    assert bool(addresses) == (engine == "ray")
+    assert addresses <= LOOPBACK, "Ray can be reached from other machines"
 
 
 @pytest.mark.slow
@@ -671,38 +697,3 @@ def test_missing_ray_and_absent_clusters_are_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(PartCLIPSegError, match=r'pip install -e "\.\[ray\]" in the folder'), ray_cluster(1, 1, True):
         pass
-
-
-def ray_listeners() -> list[str]:
-    """Local addresses, as the kernel writes them, on which processes of Ray listen."""
-    sockets: dict[str, str] = {}
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for line in Path(table).read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A":
-                sockets[f"socket:[{fields[9]}]"] = fields[1].split(":")[0]
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if any(word in (process / "cmdline").read_text() for word in ("ray::", "raylet", "gcs_server")):
-                links = [str(path.readlink()) for path in (process / "fd").iterdir()]
-                found += [sockets[link] for link in links if link in sockets]
-        except OSError:
-            continue  # it has ended meanwhile
-    return found
-
-
-@pytest.mark.slow
-def test_ray_gives_the_same_and_listens_to_this_machine_alone(many, model, uninterrupted, tmp_path):
-    pytest.importorskip("ray")
-    output = tmp_path / "out"
-    process = run_command(*arguments(many, output, model, "--engine", "ray", "--workers", "2"))
-    addresses: set[str] = set()
-    while process.poll() is None:
-        addresses.update(ray_listeners())
-        time.sleep(0.3)
-    assert process.returncode == 0, process.communicate()[1]
-    assert digests(output) == digests(uninterrupted)
-    loopback = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
-    assert addresses
-    assert addresses <= loopback

@@ -271,7 +271,7 @@ def test_the_split_is_by_seed_and_leaves_something(squares_dataset) -> None:
 
 def test_tensorboard_is_an_extra(recipe: Recipe, squares: TrainingData, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
-    with pytest.raises(UsageError, match=r"partclipseg\[tracking\]"):
+    with pytest.raises(UsageError, match=r"pip install .*\[tracking\]"):
         train(replace(recipe, steps=1), squares, tmp_path, tensorboard=True)
 
 

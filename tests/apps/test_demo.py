@@ -28,7 +28,7 @@ def test_demo(tmp_path, capsys):
     assert len(overlays) == 8
     assert all(min(Image.open(path).size) >= 640 for path in overlays)
     output = capsys.readouterr().out
-    assert "PartShapes only" in output
+    assert "rendered scenes only" in output
     shares = re.findall(r"(\d+)% of the pixels right, (\d+)% of those on objects", output)
     assert len(shares) == 4
     for everywhere, on_objects in shares:

@@ -180,7 +180,7 @@ def test_without_a_model_the_built_in_one_finds_its_objects(tmp_path, capsys):
     Image.fromarray(scene.image).save(tmp_path / "scene.png")
     out = tmp_path / "out"
     assert main(["predict", str(tmp_path / "scene.png"), "--output", str(out), "--format", "json", "png"]) == 0
-    assert "knows PartShapes only" in capsys.readouterr().out
+    assert "knows rendered scenes only, not photos" in capsys.readouterr().out
     found = {segment["object"] for segment in json.loads((out / "scene.json").read_text())["segments"]}
     assert found == {"girl", "car"}  # among the 56 objects that it knows: no words were given
     labels = np.asarray(Image.open(out / "scene.labels.png")).astype(int)

@@ -247,12 +247,15 @@ def test_a_checkpoint_file_is_sent_to_convert(tmp_path):
         PartSegmenter.from_pretrained(tmp_path / "model.pth")
 
 
-def test_a_name_that_cannot_be_reached(monkeypatch):
+def test_a_name_that_cannot_be_reached(monkeypatch, caplog):
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(PartCLIPSegError, match="give a model's directory"):
         PartSegmenter.from_pretrained("nobody/partclipseg-nothing")
+    assert caplog.messages == [
+        "there is no directory nobody/partclipseg-nothing; asking the Hugging Face hub for a model of that name"
+    ]
 
 
 def test_golden_photo_to_label_map(golden, tokenizer_directory):

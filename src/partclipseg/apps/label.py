@@ -113,6 +113,7 @@ class Label:
         from partclipseg.apps import bulk
         from partclipseg.apps.bulk_files import write_collections
         from partclipseg.apps.bulk_report import write_report
+        from partclipseg.apps.predict import model_title
         from partclipseg.inference.segmenter import PartSegmenter, find_device, find_dtype
 
         devices = [self.device] if self.device else _all_devices()
@@ -128,7 +129,7 @@ class Label:
         manifest = bulk.Manifest(self.output / bulk.MANIFEST)
         batches = bulk.open_batches(job, photos, manifest)
 
-        model = f"{self.model or 'the built-in model, which knows PartShapes only'} ({type(segmenter.model).__name__})"
+        model = model_title(segmenter, self.model)
         todo = sum(map(len, batches))
         if todo < len(photos):
             console.print(f"{len(photos) - todo} of {len(photos)} photos are labelled already", markup=False)

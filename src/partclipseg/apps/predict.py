@@ -165,9 +165,15 @@ def make_folder(path: Path) -> None:
 
 def describe(segmenter: PartSegmenter, name: str | None) -> str:
     """One line: which model, where it runs, and in what number type."""
-    model = segmenter.model
-    what = "the built-in model, which knows PartShapes only" if name is None else f"{name} ({type(model).__name__})"
-    return f"model: {what}; {segmenter.device}, {str(model.dtype).removeprefix('torch.')}"
+    dtype = str(segmenter.model.dtype).removeprefix("torch.")
+    return f"model: {model_title(segmenter, name)}; {segmenter.device}, {dtype}"
+
+
+def model_title(segmenter: PartSegmenter, name: str | None) -> str:
+    """The model's name and class, or what there is to know about the built-in one."""
+    if name is None:
+        return "the built-in model, which knows rendered scenes only, not photos"
+    return f"{name} ({type(segmenter.model).__name__})"
 
 
 def output_stems(photos: Sequence[Path]) -> list[str]:

@@ -28,6 +28,7 @@ from starlette.testclient import TestClient
 from partclipseg.apps.access import COOKIE, protect
 from partclipseg.apps.api import create_api
 from partclipseg.apps.engine import Engine, Limits, model_names, renamed
+from partclipseg.inference.segmenter import PartSegmenter
 
 URL = "/v1/segment"
 WORDS = "dog: ear, head; bus: wheel"
@@ -378,12 +379,14 @@ def block(engine: Engine, monkeypatch) -> threading.Event:
     """Keep the model busy until the event is set."""
     go, entered = threading.Event(), threading.Event()
 
+    segment = PartSegmenter.__call__
+
     def slow(*arguments, **options):
         entered.set()
         assert go.wait(20)
-        return engine.segmenters["random"](*arguments, **options)
+        return segment(*arguments, **options)
 
-    monkeypatch.setattr(engine, "_segmenter", lambda task: slow)
+    monkeypatch.setattr(PartSegmenter, "__call__", slow)
     from partclipseg.apps.engine import Task
 
     engine.submit(Task("random", Vocabulary.from_text(WORDS), None), np.zeros((2, 2, 3), np.uint8))
@@ -491,10 +494,10 @@ def test_no_memory_is_503(make_engine, photo, monkeypatch, where, fail):
 def test_a_fault_of_the_server_is_a_sentence_too(make_engine, photo, monkeypatch):
     engine = make_engine()
 
-    def fail(task):
+    def fail(*_, **__):
         raise RuntimeError("a secret")
 
-    monkeypatch.setattr(engine, "_segmenter", fail)
+    monkeypatch.setattr(PartSegmenter, "__call__", fail)
     client = TestClient(create_api(engine), raise_server_exceptions=False)
     answer = post(client, photo, vocabulary=WORDS)
     assert answer.status_code == 500
@@ -528,18 +531,6 @@ def test_the_description_has_examples_that_work(client):
 def test_limits_must_be_positive(name, number):
     with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} must be greater than 0"):
         Limits(**{name: number})
-
-
-def test_words_are_forgotten_before_they_fill_the_memory(engine, photo, monkeypatch):
-    monkeypatch.setattr("partclipseg.apps.engine._KEPT_WORDS", 5)
-    client = TestClient(create_api(engine))
-    sizes = []
-    for number in range(6):
-        assert post(client, photo, vocabulary=f"o{number}: a{number}, b{number}").status_code == 200
-        sizes.append(len(engine.segmenters["random"]._embeddings))
-    assert max(sizes) < 12  # 18 words were asked for
-    assert sizes[-1] > 0
-    assert len(engine._words["random"]) <= 5
 
 
 def test_names_of_models_and_photos():

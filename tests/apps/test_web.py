@@ -178,7 +178,7 @@ def test_errors_are_sentences(make_engine, photo_file, tmp_path):
 
 def test_no_memory_is_a_sentence(make_engine, photo_file, monkeypatch):
     engine = make_engine()
-    monkeypatch.setattr(engine, "_segmenter", lambda task: torch.empty(1 << 50))  # a petabyte
+    monkeypatch.setattr("partclipseg.apps.explain.explain", lambda *_: torch.empty(1 << 50))  # a petabyte
     [(message, *_)] = _Finder(engine).run(photo_file, "dog: ear", None, "random", False, "random", None)
     assert "The server has no memory for this: send a smaller photo or fewer words." in message["value"]
 

@@ -112,6 +112,15 @@ def test_a_word_is_encoded_once(segmenter, monkeypatch, photos):
     assert encoded == [first, 1]
 
 
+def test_words_are_forgotten_before_they_fill_the_memory(segmenter, monkeypatch, photos):
+    monkeypatch.setattr("partclipseg.inference.segmenter._KEPT_PROMPTS", 5)
+    first = segmenter(photos[0], "dog: ear, tail")
+    for number in range(6):
+        segmenter(photos[0], f"dog: ear; o{number}: a{number}, b{number}")
+        assert 2 <= len(segmenter._embeddings) <= 5
+    assert np.array_equal(segmenter(photos[0], "dog: ear, tail").label_map, first.label_map)
+
+
 def test_kept_words_do_not_change_the_result(segmenter, photos):
     fresh = segmenter(photos[0], WORDS)
     segmenter(photos[0], {"horse": ["mane"], **WORDS})

@@ -23,9 +23,6 @@ from partclipseg.inference.result import PartResult
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.vocabulary import CATALOGS, Vocabulary
 
-_KEPT_WORDS = 20_000
-"""Words whose embeddings a segmenter keeps, until it is made afresh: what bounds memory whatever people type."""
-
 _CHARACTERS_PER_CLASS = 200
 """Longer vocabularies are refused unread."""
 
@@ -85,7 +82,6 @@ class Engine:
     metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:
-        self._words: dict[str, set[str]] = {name: set() for name in self.segmenters}
         self._batcher = Batcher(
             self._segment,
             max_jobs=self.limits.queue,
@@ -204,7 +200,7 @@ class Engine:
     def _segment(self, task: Hashable, photos: Sequence[np.ndarray]) -> Sequence[Any]:
         assert isinstance(task, Task)
         with self.metrics.model_seconds.time(), _memory_errors():
-            segmenter = self._segmenter(task)
+            segmenter = self.segmenters[task.model]
             if task.explained:
                 from partclipseg.apps.explain import explain
 
@@ -212,15 +208,6 @@ class Engine:
             return segmenter(
                 list(photos), task.vocabulary, objects=task.objects, zoom=task.zoom, batch_size=len(photos)
             )
-
-    def _segmenter(self, task: Task) -> PartSegmenter:
-        kept = self._words[task.model]
-        kept.update(task.vocabulary.names)
-        if len(kept) > _KEPT_WORDS:
-            old = self.segmenters[task.model]
-            self.segmenters[task.model] = PartSegmenter(old.model, old.tokenizer, old.vocabulary)
-            kept.clear()
-        return self.segmenters[task.model]
 
 
 @contextmanager

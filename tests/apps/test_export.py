@@ -153,6 +153,11 @@ def test_script_reads_words_from_json(tmp_path, content, expected):
     assert onnx_segment.read_words(str(path)) == expected
 
 
+def test_script_refuses_a_comma_where_another_object_begins():
+    with pytest.raises(SystemExit, match='write them as "dog: ear, tail; bus: wheel"'):
+        onnx_segment.read_words("dog: ear, bus: wheel")
+
+
 def test_script_without_words_says_so(exported, photo):
     done = run_script(exported, photo)
     assert done.returncode == 2

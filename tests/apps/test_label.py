@@ -310,6 +310,18 @@ def test_labels_are_those_of_the_segmenter(labelled, photos, model):
     assert (index_map(labelled, "scenes/1/004") == result.label_map).mean() > 0.999
 
 
+def test_parts_below_a_score_are_left_out(labelled, photos, model, tmp_path):
+    output = tmp_path / "out"
+    before = [segment["score"] for record in records(labelled) for segment in record.get("segments", ())]
+    different = sorted(set(before))
+    limit = sum(different[len(different) // 2 :][:2]) / 2  # between two, since they are written rounded
+    assert main([*arguments(photos, output, model), "--min-score", str(limit)]) == 1  # of the photos two are bad
+    after = [segment["score"] for record in records(output) for segment in record.get("segments", ())]
+    assert sorted(after) == sorted(score for score in before if score >= limit)
+    shapes = [s for path in (output / "labelme").rglob("*.json") for s in json.loads(path.read_text())["shapes"]]
+    assert min(shape["score"] for shape in shapes) >= limit - 1e-3
+
+
 def test_report_is_self_contained(labelled):
     page = (labelled / "report.html").read_text()
     assert "13" in page
@@ -493,6 +505,7 @@ def test_a_full_disk_stops_the_run(photos, model, tmp_path, monkeypatch, capsys)
     ("change", "code", "message"),
     [
         (["--workers", "0"], 2, "--workers must be at least 1, not 0"),
+        (["--min-score", "-1"], 2, "--min-score must be from 0 to 1, not -1"),
         (["--objects", "cat"], 2, "'cat' is not an object"),
         (["--formats"], 2, "no format is asked for"),
         (["--engine", "ray", "--device", "cuda:1"], 2, "--device cuda:1 cannot be had with --engine ray"),

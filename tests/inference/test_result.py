@@ -59,6 +59,17 @@ def test_objects_are_their_parts_together(small):
     assert dog.name == "dog"
 
 
+def test_parts_below_a_score_become_background(small):
+    kept = small.at_least(0.3)
+    assert [segment.name for segment in kept.segments()] == ["dog's head", "dog's ear"]
+    assert [segment.object for segment in kept.segments("objects")] == ["dog"]
+    assert kept.label_map.dtype == kept.object_map.dtype == np.int32
+    assert kept.scores.tolist() == pytest.approx([0.6, 0.4, 0])
+    assert [segment.name for segment in small.segments()][2] == "bus's wheel"  # the result itself stays as it is
+    assert small.at_least(0) is small
+    assert small.at_least(1).segments() == []
+
+
 def test_masks(small):
     assert small.mask("dog's ear").sum() == 1
     assert np.array_equal(small.mask("Dog"), small.mask("dog's ear") | small.mask("dog's head"))

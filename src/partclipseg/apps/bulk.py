@@ -74,6 +74,7 @@ class BulkJob:
     model: str | None = None
     objects: tuple[str, ...] = ()
     zoom: bool = False
+    min_score: float = 0.0
     dtype: str = "float32"
     batch_size: int = 8
     max_pixels: int = 80_000_000
@@ -95,6 +96,7 @@ class BulkJob:
             "vocabulary": list(self.vocabulary.names),
             "objects": list(self.objects),
             "zoom": self.zoom,
+            "min_score": self.min_score,
             "formats": list(self.formats),
             "dtype": self.dtype,
             "batch_size": self.batch_size,
@@ -200,6 +202,7 @@ class Labeller:
     def _finish(self, photo: Photo, result: PartResult | Exception) -> Record:
         files = self.job.own_files(photo)
         if isinstance(result, PartResult):
+            result = result.at_least(self.job.min_score)
             try:
                 for name, path in files.items():
                     _write(self.job, name, path, photo, result)

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from partclipseg.apps.options import BatchSize, Dtype, Model, Vocabulary, Zoom, number, optional
+from partclipseg.apps.options import (
+    BatchSize,
+    Dtype,
+    MinScore,
+    Model,
+    Vocabulary,
+    Zoom,
+    check_min_score,
+    number,
+    optional,
+)
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.machine import usable_cores
 
@@ -46,7 +56,7 @@ class Label:
     model: Model = None
     formats: Annotated[
         tuple[Literal["coco", "yolo", "labelme", "png", "jsonl", "label-studio"], ...],
-        tyro.conf.arg(metavar="KIND..."),
+        tyro.conf.arg(metavar="KIND...", aliases=["--format"]),
     ] = ("coco", "png")
     """One or more kinds of result.
     coco: masks of all photos in annotations.coco.json.
@@ -58,6 +68,7 @@ class Label:
     objects: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...", help_behavior_hint="")] = ()
     """Only if you know what is in every photo: these objects.
     Their parts then share all pixels, and there is no background."""
+    min_score: MinScore = 0.0
     zoom: Zoom = False
     engine: Literal["local", "ray"] = "local"
     """local: processes on this machine.
@@ -99,6 +110,7 @@ class Label:
         """All that can be wrong with the call by itself, before anything is loaded."""
         if not self.formats:
             raise UsageError("no format is asked for: leave --formats out, or name one after it")
+        check_min_score(self.min_score)
         for name, value in (("--workers", self.workers), ("--batch-size", self.batch_size)):
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}")
@@ -168,6 +180,7 @@ class Label:
             model=self.model,
             objects=self.objects,
             zoom=self.zoom,
+            min_score=self.min_score,
             dtype=str(segmenter.model.dtype).removeprefix("torch."),
             batch_size=self.batch_size,
             max_pixels=self.max_pixels,

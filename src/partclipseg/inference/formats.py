@@ -87,13 +87,15 @@ def outlines(entries: Iterable[Entry]) -> list[Outline]:
 def labelme_document(found: Iterable[Outline], image_path: str, size: tuple[int, int]) -> dict[str, Any]:
     """What labelme and X-AnyLabeling open beside the photo.
 
-    The polygons of one segment share a ``group_id``, its class index plus 1.
+    The polygons of one segment share a ``group_id``, its class index plus 1. X-AnyLabeling shows the ``score``; labelme
+    has none, and keeps the field.
     """
     shapes = [
         {
             "label": segment.name,
             "points": polygon.tolist(),
             "group_id": segment.index + 1,
+            "score": round(segment.score, 4),
             "description": "",
             "shape_type": "polygon",
             "flags": {},

@@ -6,7 +6,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -111,6 +111,15 @@ class PartResult:
     def size(self) -> tuple[int, int]:
         """Height and width of the photo."""
         return self.label_map.shape[0], self.label_map.shape[1]
+
+    def at_least(self, score: float) -> PartResult:
+        """Without the parts whose score is below `score`, 0 to 1: their pixels become background, in both maps."""
+        low = self.scores < score
+        gone = (self.label_map >= 0) & low[self.label_map]
+        if not gone.any():
+            return self
+        labels, objects = (np.where(gone, np.int32(-1), some) for some in (self.label_map, self.object_map))
+        return replace(self, label_map=labels, object_map=objects, scores=np.where(low, np.float32(0), self.scores))
 
     # -- what is in the photo ---------------------------------------------------------------------------------
 

@@ -185,7 +185,7 @@ def test_without_words_those_of_the_model_are_asked_for(predict, album, model_di
 def test_help_is_for_newcomers(capsys):
     assert main(["predict", "--help"]) == 0
     text = capsys.readouterr().out
-    for word in ("--vocabulary", "--model", "PartShapes only", "labelme", "partclipseg predict photo.jpg"):
+    for word in ("--vocabulary", "--model", "rendered scenes only", "labelme", "partclipseg predict photo.jpg"):
         assert word in text
 
 

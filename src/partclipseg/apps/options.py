@@ -35,7 +35,8 @@ Vocabulary = Annotated[
 Model = Annotated[
     str | None,
     optional(
-        "DIR|NAME", "A model's directory or hub name. Left out: the built-in model, which knows PartShapes only."
+        "DIR|NAME",
+        "A model's directory or hub name. Left out: the built-in model, which knows rendered scenes only, not photos.",
     ),
 ]
 Device = Annotated[str | None, optional("NAME", "cpu, cuda, cuda:1 and so on. Left out: CUDA where there is one.")]

@@ -171,9 +171,10 @@ class PartResult:
     ) -> Image.Image:
         """The photo under its segments, with a legend panel beside or below it.
 
-        The colour of a class depends on its name alone. In the legend, objects come by size, and so do the parts
-        of each, with the score at the right; beyond `LEGEND_LIMIT` the smallest are only counted. `long_side` of
-        the drawn photo is in pixels; by default the photo's own, within 640 to 1600.
+        The colour of a class depends on its name and on the other parts of its object, from which it can be told
+        apart. In the legend, objects come by size, and so do the parts of each, with the score at the right; beyond
+        `LEGEND_LIMIT` the smallest are only counted. `long_side` of the drawn photo is in pixels; by default the
+        photo's own, within 640 to 1600.
         """
         colours = self._colours(view)
         entries = self._legend(view, colours) if legend else None

@@ -180,6 +180,7 @@ def test_coco_loads_in_pycocotools(labelled):
     from pycocotools.coco import COCO
 
     coco = COCO(labelled / "annotations.coco.json")
+    coco.info()  # raises without a header
     assert len(coco.getImgIds()) == 13
     assert [c["name"] for c in coco.loadCats(coco.getCatIds())] == list(Vocabulary.load(WORDS).names)
     for image in coco.loadImgs(coco.getImgIds()):

@@ -124,10 +124,13 @@ def test_coco_masks_decode_to_the_label_map(labels):
     assert np.array_equal(again, labels)
 
 
-def test_pycocotools_opens_the_merged_file(small, tmp_path):
+def test_pycocotools_opens_the_merged_file(small, tmp_path, capsys):
     documents = [small.to_coco(1, 1), result([[2, 2]], name="bus.jpg").to_coco(2, 4)]
     (tmp_path / "all.json").write_text(json.dumps(merge_coco(documents)))
     coco = COCO(tmp_path / "all.json")
+    coco.info()
+    assert "description: Object-parts" in capsys.readouterr().out
+    assert coco.dataset["licenses"] == small.to_coco()["licenses"] == []
     assert coco.getImgIds() == [1, 2]
     assert coco.getAnnIds() == [1, 2, 3, 4]
     assert [category["name"] for category in coco.loadCats(coco.getCatIds())] == list(WORDS.names)

@@ -241,11 +241,11 @@ class PartResult:
 
         `formats.merge_coco` joins those of many photos, given ids that differ.
         """
-        return {
-            "images": [{"id": image_id, "file_name": self.name, "width": self.size[1], "height": self.size[0]}],
-            "annotations": formats.coco_annotations(self._entries("parts"), image_id, first_annotation_id),
-            "categories": formats.coco_categories(self.vocabulary),
-        }
+        return formats.coco_document(
+            [{"id": image_id, "file_name": self.name, "width": self.size[1], "height": self.size[0]}],
+            formats.coco_annotations(self._entries("parts"), image_id, first_annotation_id),
+            formats.coco_categories(self.vocabulary),
+        )
 
     def to_labelme(self, image_path: str | None = None) -> dict[str, Any]:
         """A labelme document with a polygon for each piece of each part.

@@ -28,6 +28,7 @@ from starlette.testclient import TestClient
 from partclipseg.apps.access import COOKIE, protect
 from partclipseg.apps.api import create_api
 from partclipseg.apps.engine import Engine, Limits, model_names, renamed
+from partclipseg.apps.serve import create_app
 from partclipseg.inference.segmenter import PartSegmenter
 
 URL = "/v1/segment"
@@ -130,6 +131,35 @@ def test_a_second_look_when_asked(client, engine, photo, monkeypatch, zoom, look
     assert seen == [(40, 60)] * (2 * looks)
 
 
+def test_parts_below_a_score_are_background(client, engine, photo):
+    whole = engine.segmenters["random"](photo, WORDS)
+    scores = sorted(segment.score for segment in whole.segments())
+    assert scores[0] < scores[-1]
+    least = (scores[0] + scores[-1]) / 2
+    expected = whole.at_least(least)
+    body = {"photo": base64.b64encode(photo).decode(), "vocabulary": WORDS, "min_score": least}
+    for answer in (
+        post(client, photo, vocabulary=WORDS, min_score=least, formats="json,png,coco"),
+        client.post(URL, json=body),
+    ):
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["segments"] == expected.to_dict()["segments"]
+    content = post(client, photo, vocabulary=WORDS, min_score=least, formats="png,coco").json()
+    labels = np.asarray(Image.open(io.BytesIO(base64.b64decode(content["png"]))))
+    assert np.array_equal(labels, np.asarray(expected.label_image()))
+    assert {one["category_id"] - 1 for one in content["coco"]["annotations"]} == {s.index for s in expected.segments()}
+    answer = post(client, photo, {"Accept": "application/zip"}, vocabulary=WORDS, min_score=1, formats="json")
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert json.loads(archive.read("scene.json"))["segments"] == []
+
+
+def test_a_form_may_name_the_photo(client, photo):
+    parts = [("name", (None, "other.png")), ("photo", ("scene.png", photo)), ("vocabulary", (None, WORDS))]
+    for files in (parts, parts[::-1], parts[1:]):
+        expected = "other.png" if parts[0] in files else "scene.png"
+        assert client.post(URL, files=files).json()["photo"] == expected
+
+
 def test_a_zip(client, photo):
     answer = post(client, photo, {"Accept": "application/zip"}, vocabulary=WORDS, formats="json,png")
     assert answer.headers["content-type"] == "application/zip"
@@ -218,8 +248,8 @@ BAD_FORMS = {
     "not a picture": (b"just text", {}, 422, "not a photo in a known format"),
     "an icon": (picture(16, 16, form="ICO"), {}, 422, "PNG, PPM, TGA, TIFF, WEBP): convert it"),
     "PostScript": (picture(16, 16, form="EPS"), {}, 422, "PNG, PPM, TGA, TIFF, WEBP): convert it"),
-    "truncated": (picture(300, 300)[:-4000], {}, 422, "truncated or damaged"),
-    "empty": (b"", {}, 422, "empty"),
+    "truncated": (picture(300, 300)[:-4000], {}, 422, "the photo: truncated or damaged"),
+    "empty": (b"", {}, 422, "the photo: empty"),
     "200 megapixels": (huge_png(14_200), {}, 413, "more than 1,000,000 pixels"),
     "4 megapixels": (huge_png(2_000), {}, 413, "more than 1,000,000 pixels"),
     "too many bytes": (b"x" * 150_000, {}, 413, "150,000 bytes, more than the limit of 100,000"),
@@ -233,14 +263,21 @@ BAD_FORMS = {
     "bad JSON words": (None, {"vocabulary": '{"dog": ["ear"'}, 422, "not valid JSON"),
     "JSON words nested": (None, {"vocabulary": "[" * 1500}, 422, "not valid JSON"),
     "JSON words of the wrong kind": (None, {"vocabulary": '{"dog": 3}'}, 422, "list of words"),
-    "a file of the server": (None, {"vocabulary": "/etc/passwd"}, 422, "not an object-part"),
-    "another file": (None, {"vocabulary": "words.yaml"}, 422, "not an object-part"),
+    "a file of the server": (None, {"vocabulary": "/etc/passwd"}, 422, "'/etc/passwd' has no colon"),
+    "another file": (None, {"vocabulary": "words.yaml"}, 422, "'words.yaml' has no colon"),
+    "one word": (None, {"vocabulary": "zebra"}, 422, 'words are written as "dog: ear, tail; bus: wheel"'),
+    "no such catalogue": (None, {"vocabulary": "pascal-part-115"}, 422, "no catalogue (pascal-part-116, ade20k"),
+    "one of many words": (None, {"vocabulary": "dog: ear; zebra"}, 422, "'zebra' is not an object-part"),
     "unknown objects": (None, {"objects": "cat"}, 422, "'cat' is not an object of the vocabulary"),
     "oracle without objects": (None, {"protocol": "oracle_obj"}, 422, "needs objects"),
     "pred_all with objects": (None, {"protocol": "pred_all", "objects": "dog"}, 422, "leave them out"),
     "unknown protocol": (None, {"protocol": "magic"}, 422, "protocol: "),
     "unknown format": (None, {"formats": "tiff"}, 422, "formats: "),
     "no format": (None, {"formats": ","}, 422, "formats: "),
+    "no score": (None, {"min_score": "high"}, 422, "min_score: "),
+    "a score below 0": (None, {"min_score": "-0.1"}, 422, "min_score: "),
+    "a score above 1": (None, {"min_score": "50"}, 422, "min_score: "),
+    "not a number": (None, {"min_score": "nan"}, 422, "min_score: "),
     "unknown field": (None, {"vocabulry": "x"}, 422, "there is no field 'vocabulry'"),
 }
 
@@ -301,6 +338,12 @@ BAD_BODIES = {
         b'--x\r\nContent-Disposition: form-data; name="vocabulary"; filename="a"\r\n\r\nabc\r\n--x--\r\n',
         422,
         "must be text",
+    ),
+    "a photo under another name": (
+        "multipart/form-data; boundary=x",
+        b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\nabc\r\n--x--\r\n',
+        422,
+        "there is no field 'file': send the photo as 'photo'",
     ),
 }
 
@@ -507,6 +550,38 @@ def test_a_fault_of_the_server_is_a_sentence_too(make_engine, photo, monkeypatch
         post(TestClient(create_api(engine)), photo, vocabulary=WORDS)
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_other_methods_are_405_and_head_is_answered(make_engine, whole):
+    """Of the API alone, and of the whole application, whose page takes every path."""
+    engine = make_engine()
+    client = TestClient(create_app(engine) if whole else create_api(engine))
+    for method, path, allowed in (
+        ("GET", URL, "POST"),
+        ("HEAD", URL, "POST"),
+        ("DELETE", URL, "POST"),
+        ("PUT", "/v1/models", "GET, HEAD"),
+        ("POST", "/healthz", "GET, HEAD"),
+        ("OPTIONS", "/openapi.json", "GET, HEAD"),
+    ):
+        answer = client.request(method, path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+        if method != "HEAD":
+            assert answer.json() == {"detail": f"{path} takes {allowed.split(',')[0]}, not {method}"}
+    for path in ("/healthz", "/v1/models", "/metrics", "/openapi.json"):
+        answer = client.head(path)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, client.get(path).headers["content-type"])
+    assert 'path="/v1/segment",status="405"} 3.0' in client.get("/metrics").text
+
+
+def test_other_methods_ask_for_the_token_too(make_engine):
+    client = TestClient(protect(create_api(make_engine()), "secret"))
+    for method, path, code in (("GET", URL, 401), ("HEAD", "/v1/models", 401), ("HEAD", "/healthz", 200)):
+        assert client.request(method, path).status_code == code
+    local = TestClient(protect(create_api(make_engine()), local=True), headers={"Host": "evil.example"})
+    for method, path in (("GET", URL), ("HEAD", "/healthz")):
+        assert local.request(method, path).status_code == 403
+
+
 # -- the rest -------------------------------------------------------------------------------------------------
 
 
@@ -521,7 +596,7 @@ def test_the_description_has_examples_that_work(client):
     answer = client.post(URL, json=content["application/json"]["example"])
     assert answer.status_code == 200, answer.text
     assert set(content["multipart/form-data"]["schema"]["properties"]) == {
-        *("photo", "vocabulary", "model", "protocol", "objects", "zoom", "formats")
+        *("photo", "name", "vocabulary", "model", "protocol", "objects", "zoom", "min_score", "formats")
     }
     assert {"200", "400", "401", "413", "415", "422", "503", "504"} <= set(operation["responses"])
 

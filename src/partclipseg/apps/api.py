@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Set
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from partclipseg import __version__
 from partclipseg.apps.access import drain
@@ -119,8 +120,34 @@ def create_api(engine: Engine) -> FastAPI:
     _add_errors(app)
     _add_information(app, engine)
     _add_segment(app, engine)
-    app.add_middleware(Counting, metrics=engine.metrics, paths=frozenset(app.openapi()["paths"]))
+    paths = app.openapi()["paths"]
+    methods = {path: {method.upper() for method in operations} for path, operations in paths.items()}
+    app.add_middleware(OwnMethods, methods={**methods, str(app.openapi_url): {"GET"}})
+    app.add_middleware(Counting, metrics=engine.metrics, paths=frozenset(paths))
     return app
+
+
+class OwnMethods:
+    """Answers HEAD where a path takes GET, and 405 to the methods that it does not take.
+
+    Without it the page, which is mounted at ``/`` and so takes every path, would answer 404 to both.
+    """
+
+    def __init__(self, app: ASGIApp, methods: Mapping[str, Set[str]]) -> None:
+        self.app = app
+        self._methods = methods
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        taken = self._methods.get(scope["path"]) if scope["type"] == "http" else None
+        if taken is None or scope["method"] in taken:
+            await self.app(scope, receive, send)
+        elif scope["method"] == "HEAD" and "GET" in taken:
+            await self.app({**scope, "method": "GET"}, receive, send)  # servers send no body to HEAD
+        else:
+            await drain(receive)
+            sentence = f"{scope['path']} takes {' and '.join(sorted(taken))}, not {scope['method']}"
+            allowed = taken | ({"HEAD"} if "GET" in taken else set())
+            await JSONResponse({"detail": sentence}, 405, {"Allow": ", ".join(sorted(allowed))})(scope, receive, send)
 
 
 def _add_segment(app: FastAPI, engine: Engine) -> None:
@@ -141,7 +168,7 @@ def _add_segment(app: FastAPI, engine: Engine) -> None:
         photo = await in_thread(engine.read_photo, wanted.photo)
         task = Task(model, vocabulary, objects, wanted.zoom)
         found = await asyncio.wrap_future(engine.submit(task, photo))
-        result = renamed(found, wanted.name)
+        result = renamed(await in_thread(found.at_least, wanted.min_score), wanted.name)
         if "application/zip" in request.headers.get("accept", ""):
             archive = await in_thread(lambda: zip_archive(result_files(result, wanted.formats)))
             return Response(archive, media_type="application/zip")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import textwrap
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -108,7 +109,9 @@ class Engine:
             )
         self._check_pixels(content)
         with _memory_errors():
-            return read_photo(content, self.limits.max_pixels)
+            file = io.BytesIO(content)
+            file.name = "the photo"  # as messages call it
+            return read_photo(file, self.limits.max_pixels)
 
     def _check_pixels(self, content: bytes) -> None:
         # From the header alone, to tell a photo that is too large from one that is broken.
@@ -254,6 +257,11 @@ def _from_text(text: str) -> Vocabulary:
     if text in CATALOGS:
         return Vocabulary.from_catalog(text)
     if text[0] not in "{[":
+        if ":" not in text and "'s" not in text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"):
+            raise UsageError(
+                f"{textwrap.shorten(text, 100)!r} has no colon and is no catalogue ({', '.join(CATALOGS)}); "
+                'words are written as "dog: ear, tail; bus: wheel"'
+            )
         return Vocabulary.from_text(text)
     try:
         content = json.loads(text)

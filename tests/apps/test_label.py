@@ -388,6 +388,10 @@ def test_names_with_line_ends_of_their_own(tmp_path, name):
     [
         (["--batch-size", "3"], "batch_size was 4, now 3"),
         (["--vocabulary", WORDS.replace("wing, leg", "wing, beak")], "without bird's leg and with bird's beak"),
+        (
+            ["--vocabulary", f"{WORDS}; ship: bow, hull, keel, mast, sail, deck, rope"],
+            "vocabulary now with ship's bow, ship's hull, ship's keel, ship's mast, ship's sail and 2 more)",
+        ),
         (["--formats", "coco"], "formats now without yolo, labelme, png, jsonl, label-studio"),
         (["--objects", "dog"], "objects now with dog"),
         (["--dtype", "bfloat16"], "dtype was float32, now bfloat16"),

@@ -365,8 +365,12 @@ def _difference(key: str, before: Any, now: Any) -> str:
     gone, new = [x for x in before if x not in now], [x for x in now if x not in before]
     if not gone and not new:
         return f"{key} in another order"
-    sides = (f"{word} {', '.join(items)}" for word, items in (("without", gone), ("with", new)) if items)
+    sides = (f"{word} {_first_five(items)}" for word, items in (("without", gone), ("with", new)) if items)
     return f"{key} now {' and '.join(sides)}"
+
+
+def _first_five(items: list[str]) -> str:
+    return ", ".join(items[:5]) + (f" and {len(items) - 5} more" if len(items) > 5 else "")
 
 
 def fingerprint(model: Any) -> str:

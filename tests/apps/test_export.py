@@ -124,6 +124,7 @@ def test_directory_is_complete(exported):
         *("config.json", "segment.py", "README.md"),
     }
     card = (exported / "README.md").read_text()
+    assert all(f"| `{path.name}` (" in card for path in exported.iterdir() if path.name != "README.md")
     assert "100.000% of the pixels" in card
     assert "| photo_encoder | out | `patches` | float | 3 x batch x rows x columns x 32 |" in card
     # The exporter notes the stack traces of the model's code in every node unless told otherwise.
@@ -207,7 +208,10 @@ def test_the_built_in_model(tmp_path):
     segmenter = PartSegmenter.from_pretrained(device="cpu")
     directory = tmp_path / "onnx"
     assert main(["export", "partshapes", str(directory)]) == 0
-    assert "## Scores" in (directory / "README.md").read_text()  # of its own card
+    card = (directory / "README.md").read_text()
+    own_card = card.partition("## Card of the source model")[2]
+    assert "not in this directory" in own_card.partition("## Scores")[0]
+    assert "`scores.json`" in own_card
     scenes = [Image.fromarray(render_scene("test", index, 128).image) for index in (0, 2, 3)]
     words = "girl: head, skirt, torso, arm, leg; car: body, wheel, window; bus: body, wheel, window"
     onnx = onnx_segment.Segmenter(directory)

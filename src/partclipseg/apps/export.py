@@ -159,9 +159,7 @@ def _require_packages() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise PartCLIPSegError(
-            f"the export needs the package {error.name}: {how_to_install('export')}"
-        ) from None
+        raise PartCLIPSegError(f"the export needs the package {error.name}: {how_to_install('export')}") from None
 
 
 def _dtype(fp16: bool) -> str:
@@ -215,7 +213,11 @@ def _card(config: dict[str, Any], folder: Path, source: str, equal: float) -> st
         "The weights keep the licence and the limits of the model that they come from.\n",
     ]
     if about:
-        parts += ["## Card of the source model\n", about.removeprefix("---").split("\n---\n", 1)[-1].strip() + "\n"]
+        parts += [
+            "## Card of the source model\n",
+            "As it stands there; files that it names are not in this directory.\n",
+            about.removeprefix("---").split("\n---\n", 1)[-1].strip() + "\n",
+        ]
     return "\n".join(parts)
 
 
@@ -225,6 +227,7 @@ def _files(folder: Path) -> list[tuple[str, str]]:
         "text_encoder.onnx": "words to embeddings; once a vocabulary",
         "decoder.onnx": "activations and embeddings to logits",
         "tokenizer.json": "for the `tokenizers` package",
+        "tokenizer_config.json": "for transformers; the script does without it",
         "vocabulary.json": "the words that the model came with",
         "config.json": "sizes and normalisation",
         "segment.py": "segments a photo; needs neither PyTorch nor transformers",

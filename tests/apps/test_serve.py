@@ -19,8 +19,9 @@ import pytest
 from PIL import Image
 
 from partclipseg.apps.cli import main
+from partclipseg.apps.serve import addresses
 
-pytest.importorskip("gradio")
+gr = pytest.importorskip("gradio")
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = (REPOSITORY / "docs" / "serve.md").read_text(encoding="utf-8")
@@ -156,6 +157,34 @@ def test_many_clients_and_a_full_queue(model_directory):
     assert memory[-1] - memory[1] < 50
     assert set(report["full_queue"]["answers"]) == {"200", "503"}
     assert report["full_queue"]["refusal_seconds"]["median"] < 2  # of clients that compete with the model for the cores
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", ["http://127.0.0.1:80/"]),
+        ("::1", ["http://[::1]:80/"]),
+        ("parts.example", ["http://parts.example:80/"]),
+        ("0.0.0.0", ["http://workshop:80/", "http://127.0.0.1:80/"]),
+        ("::", ["http://workshop:80/", "http://[::1]:80/"]),
+    ],
+)
+def test_addresses_can_be_opened(monkeypatch, host, expected):
+    monkeypatch.setattr("socket.gethostname", lambda: "workshop")
+    assert addresses(host, 80) == expected
+    assert addresses(host, 80, "secret") == [f"{address}?token=secret" for address in expected]
+
+
+@pytest.mark.parametrize("models", [[], ["partshapes"], ["{model}"], ["{model}", "partshapes"]])
+def test_the_built_in_model_is_said_to_know_no_photos(model_directory, monkeypatch, capsys, models):
+    pages = []
+    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: [one.close() for one in sockets])
+    monkeypatch.setattr("partclipseg.apps.web.create_page", lambda engine, _: pages.append(engine) or gr.Blocks())
+    options = ["--model", *(one.format(model=model_directory) for one in models)] if models else []
+    assert main(["serve", "--port", "0", "--device", "cpu", *options]) == 0
+    there = not models or "partshapes" in models
+    assert ("the built-in model knows rendered scenes only" in capsys.readouterr().out) == there
+    assert pages[0].built_in == ("partshapes" if there else None)
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,14 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
+def is_unspecified(host: str) -> bool:
+    """Whether to listen there is to listen at every address of the machine, which none can be reached by."""
+    try:
+        return ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
 class LocalGate:
     """Lets a request through that calls this machine by its own name and comes from no page but the server's own."""
 

@@ -21,7 +21,7 @@ from partclipseg.apps.metrics import Metrics
 from partclipseg.data.photo import photo_formats, read_photo
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.inference.result import PartResult
-from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.inference.segmenter import PartSegmenter, is_built_in
 from partclipseg.vocabulary import CATALOGS, Vocabulary
 
 _CHARACTERS_PER_CLASS = 200
@@ -81,6 +81,8 @@ class Engine:
     """The first is the default."""
     limits: Limits = field(default_factory=Limits)
     metrics: Metrics = field(default_factory=Metrics)
+    built_in: str | None = None
+    """Name of the built-in model, which knows rendered scenes only, if it is one of them."""
 
     def __post_init__(self) -> None:
         self._batcher = Batcher(
@@ -95,7 +97,9 @@ class Engine:
     def load(cls, models: Sequence[str | None], device: str | None, dtype: str | None, limits: Limits) -> Engine:
         """Load models, each a directory or hub name, None the built-in one; raises as `from_pretrained` does."""
         segmenters = [PartSegmenter.from_pretrained(model, device, dtype) for model in models]
-        return cls(dict(zip(model_names(models), segmenters, strict=True)), limits)
+        names = model_names(models)
+        built_in = [name for name, model in zip(names, models, strict=True) if model is None or is_built_in(model)]
+        return cls(dict(zip(names, segmenters, strict=True)), limits, built_in=next(iter(built_in), None))
 
     # -- checks, each with a sentence -------------------------------------------------------------------------
 
@@ -207,7 +211,7 @@ class Engine:
             if task.explained:
                 from partclipseg.apps.explain import explain
 
-                return [explain(segmenter, photo, task.vocabulary, task.objects) for photo in photos]
+                return [explain(segmenter, photo, task.vocabulary, task.objects, task.zoom) for photo in photos]
             return segmenter(
                 list(photos), task.vocabulary, objects=task.objects, zoom=task.zoom, batch_size=len(photos)
             )

@@ -40,7 +40,7 @@ class Serve:
     """Port to listen at; 0 takes a free one."""
     model: Annotated[tuple[str, ...], optional("DIR|NAME...")] = ()
     """One model or several to compare: directories or hub names; the first is the default. Left out: the built-in
-    model, which knows PartShapes only."""
+    model, which knows rendered scenes only, not photos."""
     token: Annotated[str | None, optional("WORD")] = None
     """Asked of every request, as 'Authorization: Bearer WORD' or in the address that is printed. May also come from
     the environment, as PARTCLIPSEG_TOKEN, where other users of the machine cannot read it."""
@@ -79,11 +79,12 @@ class Serve:
         for name, segmenter in engine.segmenters.items():
             kind, dtype = type(segmenter.model).__name__, str(segmenter.model.dtype).removeprefix("torch.")
             console.print(f"model: {name} ({kind}, {segmenter.device}, {dtype})", markup=False)
-        if not self.model:
-            console.print("the built-in model knows PartShapes only; for photos name another with --model")
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        address = f"http://{host}:{socket.getsockname()[1]}/"
-        console.print(f"open {address}{f'?token={token}' if token else ''}  (Ctrl+C stops)", markup=False)
+        if engine.built_in:
+            console.print("the built-in model knows rendered scenes only; for photos name another with --model")
+        address, *others = addresses(self.host, socket.getsockname()[1], token)
+        console.print(f"open {address}  (Ctrl+C stops)", markup=False)
+        for other in others:
+            console.print(f"on this machine also {other}", markup=False)
         if not token and not is_loopback(self.host):
             console.print("everyone who can reach this address can use it: set --token to ask for one")
         # Ctrl+C or SIGTERM: no new connections, running requests are finished, within the time they may take anyway.
@@ -96,6 +97,17 @@ class Serve:
         with suppress(KeyboardInterrupt):  # uvicorn has shut down in order when it passes the signal on
             uvicorn.Server(config).run(sockets=[socket])
         return 0
+
+
+def addresses(host: str, port: int, token: str | None = None) -> list[str]:
+    """Where a browser finds the page: for a host that stands for all of them, by the machine's name and on itself."""
+    from socket import gethostname
+
+    from partclipseg.apps.access import is_unspecified
+
+    bracketed = f"[{host}]" if ":" in host else host
+    hosts = [gethostname(), "[::1]" if ":" in host else "127.0.0.1"] if is_unspecified(host) else [bracketed]
+    return [f"http://{name}:{port}/{f'?token={token}' if token else ''}" for name in hosts]
 
 
 def create_app(engine: Engine, token: str | None = None, *, local: bool = False) -> FastAPI:

@@ -21,7 +21,13 @@ from PIL import Image
 from partclipseg.apps.cli import main
 from partclipseg.apps.serve import addresses
 
-gr = pytest.importorskip("gradio")
+pytest.importorskip("gradio")
+
+import gradio as gr
+from starlette.testclient import TestClient
+
+from partclipseg.apps.api import create_api
+from partclipseg.apps.api_input import SegmentRequest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = (REPOSITORY / "docs" / "serve.md").read_text(encoding="utf-8")
@@ -58,6 +64,17 @@ def test_the_curl_example_runs(served, folder):
     assert json.loads(done.stdout)["photo"] == "photo.jpg"
     with zipfile.ZipFile(folder / "parts.zip") as archive:
         assert sorted(archive.namelist()) == ["photo.coco.json", "photo.overlay.png"]
+
+
+def test_the_answer_shown_has_the_fields_of_one(make_engine, folder):
+    [block] = re.findall(r"^```json\n(.*?)^```$", PAGE, re.M | re.S)
+    shown = json.loads(block)
+    files = {"photo": ("scene.png", (folder / "photo.jpg").read_bytes())}
+    answer = TestClient(create_api(make_engine())).post("/v1/segment", files=files, data={"vocabulary": "dog: ear"})
+    assert list(shown) == list(answer.json())
+    for segment in [*shown["segments"], *shown["objects"]]:
+        assert list(segment) == list(answer.json()["segments"][0])
+    assert set(SegmentRequest.model_fields) <= set(re.findall(r"^\| `(\w+)` \|", PAGE, re.M))
 
 
 @pytest.mark.slow

@@ -42,6 +42,8 @@ _STYLE = """
 #output .generating { border: none !important; }
 .title p, .caption { color: var(--body-text-color-subdued) !important; }
 .title p { margin: 2px 0 0 !important; font-size: 14px; }
+#no-photos { margin-top: -12px; }
+#no-photos code { white-space: nowrap; }
 .title h1 { font-size: 22px !important; margin: 0 !important; }
 .alert, .note { border-radius: 8px; padding: 11px 14px; overflow-wrap: anywhere; }
 .alert { color: #991b1b; background: #fef2f2; border: 1px solid #fecaca; }

@@ -29,7 +29,7 @@ from PIL import Image
 from inference import SIZE, WINNERS
 from measure import environment, forced_winners
 from partclipseg.data.augment import resize_photo
-from partclipseg.data.photo import read_photo
+from partclipseg.data.photo import PhotoError, read_photo
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.segmenter import PartSegmenter, ahead
 from partclipseg.model.compiled import compile_layers
@@ -77,10 +77,16 @@ def write_photos(folder: Path, count: int) -> list[Path]:
             continue
         generator = np.random.default_rng(number)
         colours = Image.fromarray(generator.integers(0, 256, (24, 32, 3), np.uint8))
-        smooth = np.asarray(colours.resize(SIZE[::-1], Image.Resampling.BICUBIC), np.float32)
+        smooth = np.asarray(colours.resize((SIZE[1], SIZE[0]), Image.Resampling.BICUBIC), np.float32)
         noisy = (smooth + generator.normal(0, 6, (*SIZE, 1))).clip(0, 255).astype(np.uint8)
         Image.fromarray(noisy).save(path, quality=90)
     return paths
+
+
+def _save(result: PartResult | PhotoError, output: Path) -> None:
+    if isinstance(result, PhotoError):
+        raise result
+    result.save(output, None, ["png"])
 
 
 def rate(segmenter: PartSegmenter, paths: Sequence[Path], output: Path, batch_size: int) -> dict[str, float]:
@@ -88,7 +94,7 @@ def rate(segmenter: PartSegmenter, paths: Sequence[Path], output: Path, batch_si
     start, processor = time.perf_counter(), time.process_time()
     with forced_winners(WINNERS), ThreadPoolExecutor() as pool:
         stream = segmenter.segment_many(paths, batch_size=batch_size)
-        saved = (pool.submit(result.save, output, None, ["png"]) for _, result in stream)
+        saved = (pool.submit(_save, result, output) for _, result in stream)
         for future in ahead(saved, 2 * batch_size):
             future.result()
     seconds = time.perf_counter() - start

@@ -230,14 +230,14 @@ def _summarise(output: Path) -> None:
             continue
         summary[name] = {"seeds": [result["seed"] for result in of_variant]}
         for protocol in PROTOCOLS:
+            scores = [result["scores"][protocol] for result in of_variant]
             for group in ("seen", "unseen", "harmonic"):
                 for figure in ("iou", "recall", "boundary_iou"):
-                    values = [_number(result["scores"][protocol][group][figure]) for result in of_variant]
-                    summary[name][f"{protocol} {group} {figure}"] = {
-                        "mean": float(np.mean(values)),
-                        "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
-                        "values": values,
-                    }
+                    values = [of_seed[group][figure] for of_seed in scores]
+                    summary[name][f"{protocol} {group} {figure}"] = _spread(values)
+            for figure in ("iou", "recall"):
+                values = [of_seed["small_parts"][figure] for of_seed in scores]
+                summary[name][f"{protocol} small parts {figure}"] = _spread(values)
     write_text(output / "summary.json", json.dumps(summary, indent=1))
     rows = ["| variant | seeds | " + " | ".join(f"{p} seen / unseen / harmonic" for p in PROTOCOLS) + " |"]
     rows.append("|---|--:|" + "---|" * len(PROTOCOLS))
@@ -251,9 +251,19 @@ def _summarise(output: Path) -> None:
     print("\n".join(rows))
 
 
+def _spread(values: list[float | None]) -> dict:
+    """Mean, standard deviation over the seeds and each seed's value; null where the scenes were too few for one."""
+    known = [value for value in values if value is not None]
+    return {
+        "mean": float(np.mean(known)) if known else None,
+        "std": float(np.std(known, ddof=1)) if len(known) > 1 else None,
+        "values": values,
+    }
+
+
 def _cell(figure: dict) -> str:
     spread = "" if figure["std"] is None else f" ± {figure['std']:.1f}"
-    return f"{figure['mean']:.1f}{spread}"
+    return "-" if figure["mean"] is None else f"{figure['mean']:.1f}{spread}"
 
 
 def _machine() -> str:

@@ -29,7 +29,7 @@ from PIL import Image
 
 from partclipseg.shapes.renderer import render_scene
 
-VOCABULARIES = ("dog: head, ear, leg, tail; car: wheel, window", "bus: wheel, door, window", "bird: head, beak, wing")
+VOCABULARIES = ("dog: head, ear, leg, tail; car: wheel, window", "bus: wheel, door, window", "owl: head, beak, wing")
 
 
 def main() -> None:

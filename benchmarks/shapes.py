@@ -14,7 +14,8 @@ import json
 import platform
 import time
 
-from partclipseg.shapes.cache import render_split, usable_cores
+from partclipseg.machine import usable_cores
+from partclipseg.shapes.cache import render_split
 from partclipseg.shapes.renderer import render_scene
 
 

@@ -1,8 +1,9 @@
 """Makes every picture of README and docs.
 
-    python docs/pictures.py                        # all of them
+    python docs/pictures.py                        # all but own-data
     python docs/pictures.py demo                   # only some: demo, shapes, protocols, results, serve
     python docs/pictures.py demo --model models/pascal --photos dog.jpg bus.jpg --vocabulary pascal-part-116
+    python docs/pictures.py own-data --run runs/cars --reports reports/before reports/after --photos truck.jpg
 
 Without ``--model`` the built-in model is used. ``serve`` needs the extra ``serve`` and Debian's chromium.
 """

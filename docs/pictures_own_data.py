@@ -16,12 +16,13 @@ BLUE, GOLD, GREY = "#3b6fb6", "#c9a13b", "#9aa0a8"
 
 def plot(run: Path, before: Path, after: Path) -> Image.Image:
     """`run` is the output folder of `partclipseg train`, `before` and `after` are those of `partclipseg evaluate`."""
-    figure = Figure(figsize=(13, 3.6), dpi=110, layout="constrained")
+    figure = Figure(figsize=(13.5, 3.6), dpi=110, layout="constrained")
     loss, curve, parts = figure.subplots(1, 3)
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     _draw_loss(loss, [line for line in lines if "losses" in line])
     _draw_curve(curve, [line for line in lines if "held_out" in line])
-    _draw_parts(parts, *(json.loads((folder / "scores.json").read_text(encoding="utf-8")) for folder in (before, after)))
+    reports = [json.loads((folder / "scores.json").read_text(encoding="utf-8")) for folder in (before, after)]
+    _draw_parts(parts, *reports)
     for axis in (loss, curve, parts):
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="x" if axis is parts else "both", alpha=0.3)
@@ -44,14 +45,15 @@ def _draw_curve(axis: Axes, lines: Sequence[dict]) -> None:
 
 
 def _draw_parts(axis: Axes, before: dict, after: dict) -> None:
-    """Pred-All IoU of each part, the best at the end on top."""
+    """Oracle-Obj IoU of each part, the best at the end on top."""
     scores = [
-        {part["name"].partition("'s ")[2]: part["iou"] for part in report["scores"]["pred_all"]["classes"]}
+        {part["name"].partition("'s ")[2]: part["iou"] for part in report["scores"]["oracle_obj"]["classes"]}
         for report in (before, after)
     ]
     names = sorted(scores[1], key=lambda name: scores[1][name])
     for offset, values, label, colour in ((0.2, scores[1], "after", BLUE), (-0.2, scores[0], "before", GREY)):
-        axis.barh([row + offset for row in range(len(names))], [values[n] for n in names], 0.4, color=colour, label=label)
+        rows = [row + offset for row in range(len(names))]
+        axis.barh(rows, [values[name] for name in names], 0.4, color=colour, label=label)
     axis.set_yticks(range(len(names)), names)
-    axis.set(title="Test photos, IoU of each part in % (Pred-All)")
+    axis.set(title="Test photos, IoU of each part in % (Oracle-Obj)")
     axis.legend(loc="lower right", frameon=False)

@@ -84,6 +84,8 @@ def test_words_with_blanks_apostrophes_capitals_and_other_letters():
         (lambda: Vocabulary.from_names("dog's ear"), "expected a list of names"),
         (lambda: Vocabulary.from_names([3]), "3 is neither a name"),
         (lambda: Vocabulary.from_text("dog:"), "'dog' has no part"),
+        (lambda: Vocabulary.from_text("dog: ear, bus: wheel"), "'bus: wheel' has a colon, so it cannot be a part"),
+        (lambda: Vocabulary.from_text("dog: ear bus: wheel"), "put \";\" or a new line between objects"),
         (lambda: Vocabulary.from_text("dog: ear,,tail"), "'dog' stands alone"),
         (lambda: Vocabulary.from_catalog("pascal"), "unknown catalogue 'pascal'"),
         (lambda: Vocabulary.from_catalog("part-imagenet", "unseen"), "unknown split 'unseen'"),

@@ -117,6 +117,12 @@ class Vocabulary:
                 pairs.append(ObjectPart.from_name(entry))
                 continue
             members = [ObjectPart(object_word, part) for part in part_words.split(",")]
+            for member in members:
+                if ":" in member.part:
+                    raise UsageError(
+                        f"{member.part.strip()!r} has a colon, so it cannot be a part of {object_word.strip()!r}: put "
+                        '";" or a new line between objects, as in "dog: ear, tail; bus: wheel"'
+                    )
             if not part_words.strip():
                 raise UsageError(f"{object_word.strip()!r} has no part: write it as {entry} ear, tail")
             pairs.extend(members)

@@ -22,11 +22,13 @@ def no_network(monkeypatch):
 def test_demo(tmp_path, capsys):
     assert main(["demo", "--output", str(tmp_path / "demo"), "--scenes", "4"]) == 0
     pictures = sorted((tmp_path / "demo").iterdir())
-    names = [f"scene{index}.{kind}.png" for index in range(4) for kind in ("prediction", "truth")]
+    names = [f"scene{index}.{kind}" for index in range(4) for kind in ("png", "prediction.png", "truth.png")]
     assert [path.name for path in pictures] == names
-    assert all(min(Image.open(path).size) >= 640 for path in pictures)
+    overlays = [path for path in pictures if path.stem.count(".")]
+    assert len(overlays) == 8
+    assert all(min(Image.open(path).size) >= 640 for path in overlays)
     output = capsys.readouterr().out
-    assert "PartShapes only" in output
+    assert "rendered scenes only" in output
     shares = re.findall(r"(\d+)% of the pixels right, (\d+)% of those on objects", output)
     assert len(shares) == 4
     for everywhere, on_objects in shares:

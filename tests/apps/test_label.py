@@ -17,12 +17,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
 from PIL import Image
 
 from partclipseg.apps import bulk
 from partclipseg.apps.bulk import BulkJob, Labeller, Manifest, Photo
 from partclipseg.apps.bulk_engines import run_processes
 from partclipseg.apps.bulk_files import write_collections
+from partclipseg.apps.bulk_ray import RayCluster, ray_cluster, run_ray
 from partclipseg.apps.cli import main
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.inference.result import PartResult
@@ -177,6 +180,7 @@ def test_coco_loads_in_pycocotools(labelled):
     from pycocotools.coco import COCO
 
     coco = COCO(labelled / "annotations.coco.json")
+    coco.info()  # raises without a header
     assert len(coco.getImgIds()) == 13
     assert [c["name"] for c in coco.loadCats(coco.getCatIds())] == list(Vocabulary.load(WORDS).names)
     for image in coco.loadImgs(coco.getImgIds()):
@@ -191,7 +195,7 @@ def test_coco_loads_in_pycocotools(labelled):
 
 
 def ultralytics_list(data_yaml: Path) -> list[str]:
-    """Paths of the training images, found as Ultralytics does: `check_det_dataset`, then `BaseDataset.get_img_files`."""
+    """Paths of the training images as Ultralytics finds them: `check_det_dataset`, `BaseDataset.get_img_files`."""
     source = (data_yaml.parent / yaml.safe_load(data_yaml.read_text())["train"]).resolve()
     if source.is_dir():
         return sorted(str(path) for path in source.rglob("*.*"))
@@ -307,6 +311,18 @@ def test_labels_are_those_of_the_segmenter(labelled, photos, model):
     assert (index_map(labelled, "scenes/1/004") == result.label_map).mean() > 0.999
 
 
+def test_parts_below_a_score_are_left_out(labelled, photos, model, tmp_path):
+    output = tmp_path / "out"
+    before = [segment["score"] for record in records(labelled) for segment in record.get("segments", ())]
+    different = sorted(set(before))
+    limit = sum(different[len(different) // 2 :][:2]) / 2  # between two, since they are written rounded
+    assert main([*arguments(photos, output, model), "--min-score", str(limit)]) == 1  # of the photos two are bad
+    after = [segment["score"] for record in records(output) for segment in record.get("segments", ())]
+    assert sorted(after) == sorted(score for score in before if score >= limit)
+    shapes = [s for path in (output / "labelme").rglob("*.json") for s in json.loads(path.read_text())["shapes"]]
+    assert min(shape["score"] for shape in shapes) >= limit - 1e-3
+
+
 def test_report_is_self_contained(labelled):
     page = (labelled / "report.html").read_text()
     assert "13" in page
@@ -358,11 +374,24 @@ def test_what_is_appended_after_a_torn_line_is_kept(tmp_path):
     assert list(Manifest(path)) == [first, second]
 
 
+@pytest.mark.parametrize("name", ["a\u2028b", "a\u0085b", "a\nb", "a\rb", "a\x1eb"])
+def test_names_with_line_ends_of_their_own(tmp_path, name):
+    record = {"photo": name, "status": "done"}
+    Manifest(tmp_path / "manifest.jsonl").append([record])
+    again = Manifest(tmp_path / "manifest.jsonl")
+    assert list(again) == [record]
+    assert again.is_done(Photo(name, name))
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
         (["--batch-size", "3"], "batch_size was 4, now 3"),
         (["--vocabulary", WORDS.replace("wing, leg", "wing, beak")], "without bird's leg and with bird's beak"),
+        (
+            ["--vocabulary", f"{WORDS}; ship: bow, hull, keel, mast, sail, deck, rope"],
+            "vocabulary now with ship's bow, ship's hull, ship's keel, ship's mast, ship's sail and 2 more)",
+        ),
         (["--formats", "coco"], "formats now without yolo, labelme, png, jsonl, label-studio"),
         (["--objects", "dog"], "objects now with dog"),
         (["--dtype", "bfloat16"], "dtype was float32, now bfloat16"),
@@ -373,6 +402,16 @@ def test_changed_options_are_refused_by_name(labelled, photos, model, tmp_path, 
     assert main([*arguments(photos, labelled, model), *change]) == 2
     assert named in capsys.readouterr().err
     assert digests(labelled) == before
+
+
+def test_the_number_type_stays_that_of_the_first_run(model, tmp_path):
+    """Left out, it is bfloat16 on a GPU and float32 on a CPU, so that another device would not go on."""
+    make_photos(tmp_path / "photos", 1)
+    call = arguments(tmp_path / "photos", tmp_path / "out", model)
+    assert main([*call, "--dtype", "bfloat16"]) == 0
+    (tmp_path / "out/labels/scenes/0/000.png").unlink()
+    assert main(call) == 0
+    assert json.loads((tmp_path / "out/options.json").read_text())["dtype"] == "bfloat16"
 
 
 def test_changed_weights_are_refused(labelled, photos, model, tmp_path, capsys):
@@ -401,7 +440,38 @@ def test_an_output_inside_the_folder_is_not_labelled(tmp_path):
     make_photos(tmp_path, 2)
     (tmp_path / "out/labels").mkdir(parents=True)
     shutil.copy(tmp_path / "scenes/0/000.png", tmp_path / "out/labels/000.png")
+    (tmp_path / "out/yolo").mkdir()
+    (tmp_path / "out/yolo/images").symlink_to(tmp_path)
+    (tmp_path / "again").symlink_to(tmp_path / "out/labels")
+    (tmp_path / "scenes/circle").symlink_to(tmp_path)
     assert [p.path for p in bulk.find_all(tmp_path, tmp_path / "out")] == ["scenes/0/000.png", "scenes/1/001.png"]
+
+
+@given(st.sets(st.from_regex(r"([ab]/)?[ab](\.jpg|\.png){1,3}", fullmatch=True)))
+@example({"a.jpg", "a.png", "a.jpg.jpg"})
+def test_all_stems_differ(paths):
+    stems = bulk.find_stems(sorted(paths))
+    assert stems.keys() == paths
+    assert len(set(stems.values())) == len(paths)
+    assert all(stem in (path, path[:-4]) for path, stem in stems.items())
+
+
+def test_stems_that_differ_in_capitals_keep_their_suffixes():
+    assert bulk.find_stems(["A.jpg", "a.png", "b.png"]) == {"A.jpg": "A.jpg", "a.png": "a.png", "b.png": "b"}
+
+
+def test_linked_folders_of_photos_are_labelled(tmp_path):
+    make_photos(tmp_path / "elsewhere", 1)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/[link]").symlink_to(tmp_path / "elsewhere")
+    assert [p.path for p in bulk.find_all(tmp_path / "photos", tmp_path / "out")] == ["[link]/scenes/0/000.png"]
+
+
+def test_photos_inside_the_results_are_refused(tmp_path):
+    make_photos(tmp_path / "out", 1)
+    for output in ("out", "out/scenes"):
+        with pytest.raises(PartCLIPSegError, match="lies in the folder for the results"):
+            bulk.find_all(tmp_path / "out/scenes", tmp_path / output)
 
 
 def small_job(photos: Path, output: Path, model: Path) -> BulkJob:
@@ -440,8 +510,10 @@ def test_a_full_disk_stops_the_run(photos, model, tmp_path, monkeypatch, capsys)
     ("change", "code", "message"),
     [
         (["--workers", "0"], 2, "--workers must be at least 1, not 0"),
+        (["--min-score", "-1"], 2, "--min-score must be from 0 to 1, not -1"),
         (["--objects", "cat"], 2, "'cat' is not an object"),
         (["--formats"], 2, "no format is asked for"),
+        (["--engine", "ray", "--device", "cuda:1"], 2, "--device cuda:1 cannot be had with --engine ray"),
     ],
 )
 def test_wrong_calls_are_named(photos, model, tmp_path, capsys, change, code, message):
@@ -505,43 +577,7 @@ def uninterrupted(many: Path, model: Path, tmp_path_factory: pytest.TempPathFact
     return output
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_killed_and_taken_up_again_equals_uninterrupted(many, model, uninterrupted, tmp_path, workers):
-    output = tmp_path / "out"
-    process = run_command(*arguments(many, output, model, "--workers", workers))
-    deadline = time.monotonic() + 240
-    while lines_in(output / "manifest.jsonl") < 150 and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    before = lines_in(output / "manifest.jsonl")
-    assert 150 <= before < 300
-    assert not (output / "annotations.coco.json").exists()
-    process = run_command(*arguments(many, output, model, "--workers", workers))
-    said = process.communicate(timeout=280)[0]
-    assert process.returncode == 0
-    assert f"{before} of 305 photos are labelled already" in said
-    assert digests(output) == digests(uninterrupted)
-
-
-@pytest.mark.slow
-def test_a_worker_that_dies_takes_one_photo_with_it(photos, model, tmp_path):
-    job = small_job(photos, tmp_path, model)
-    found = bulk.find_all(photos, tmp_path / "elsewhere")
-    batches = bulk.open_batches(job, found, Manifest(tmp_path / "none"))
-    stream = run_processes(job, batches, ["cpu"], 2, 1)
-    done = next(stream)
-    children = Path(f"/proc/self/task/{os.getpid()}/children")
-    if not children.exists():
-        pytest.skip("finds the workers through /proc")
-    workers = [
-        int(pid) for pid in children.read_text().split() if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
-    ]
-    os.kill(workers[0], signal.SIGKILL)
-    done += [record for part in stream for record in part]
-    assert sorted(record["photo"] for record in done) == sorted(photo.path for photo in found)
-    assert sum(record["status"] == "done" for record in done) == 13
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 
 
 def ray_listeners() -> list[str]:
@@ -564,16 +600,118 @@ def ray_listeners() -> list[str]:
 
 
 @pytest.mark.slow
-def test_ray_gives_the_same_and_listens_to_this_machine_alone(many, model, uninterrupted, tmp_path):
-    pytest.importorskip("ray")
+@pytest.mark.parametrize(("workers", "engine"), [("1", "local"), ("2", "local"), ("2", "ray")])
+def test_killed_and_taken_up_again_equals_uninterrupted(many, model, uninterrupted, tmp_path, workers, engine):
+    if engine == "ray":
+        pytest.importorskip("ray")
     output = tmp_path / "out"
-    process = run_command(*arguments(many, output, model, "--engine", "ray", "--workers", "2"))
+    command = arguments(many, output, model, "--workers", workers, "--engine", engine)
+    process = run_command(*command)
+    deadline = time.monotonic() + 240
     addresses: set[str] = set()
-    while process.poll() is None:
-        addresses.update(ray_listeners())
-        time.sleep(0.3)
-    assert process.returncode == 0, process.communicate()[1]
+    while lines_in(output / "manifest.jsonl") < 150 and process.poll() is None and time.monotonic() < deadline:
+        addresses.update(ray_listeners() if engine == "ray" else ())
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = lines_in(output / "manifest.jsonl")
+    assert 150 <= before < 300
+    assert not (output / "annotations.coco.json").exists()
+    process = run_command(*command)
+    said = process.communicate(timeout=280)[0]
+    assert process.returncode == 0
+    assert f"{before} of 305 photos are labelled already" in said
     assert digests(output) == digests(uninterrupted)
-    loopback = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
-    assert addresses
-    assert addresses <= loopback
+    assert bool(addresses) == (engine == "ray")
+    assert addresses <= LOOPBACK, "Ray can be reached from other machines"
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_takes_one_photo_with_it(photos, model, tmp_path):
+    job = small_job(photos, tmp_path, model)
+    found = bulk.find_all(photos, tmp_path / "elsewhere")
+    batches = bulk.open_batches(job, found, Manifest(tmp_path / "none"))
+    stream = run_processes(job, batches, ["cpu"], 2, 1)
+    done = next(stream)
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    if not children.exists():
+        pytest.skip("finds the workers through /proc")
+    workers = [
+        int(pid) for pid in children.read_text().split() if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
+    ]
+    os.kill(workers[0], signal.SIGKILL)
+    done += [record for part in stream for record in part]
+    assert sorted(record["photo"] for record in done) == sorted(photo.path for photo in found)
+    assert sum(record["status"] == "done" for record in done) == 13
+
+
+@pytest.mark.slow
+def test_a_photo_that_kills_its_actor_fails_alone(photos, model, tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+
+    class Deadly(BulkJob):
+        """Local, so that it goes to the actors by value."""
+
+        def own_files(self, photo):
+            if photo.path == "scenes/1/004.png":
+                os._exit(9)
+            return super().own_files(photo)
+
+    monkeypatch.chdir(tmp_path)  # actors do not share the working folder
+    shutil.copytree(photos, "photos")
+    found = bulk.find_all(Path("photos"), Path("out"))
+    batches = [found[i : i + 4] for i in range(0, len(found), 4)]
+    job = Deadly(Path("photos"), Path("out"), Vocabulary.load(WORDS), ("png",), str(model), batch_size=4)
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    with ray_cluster(2, 2, use_gpus=False) as cluster:
+        assert cluster == RayCluster(workers=2, gpus=0, threads=1)
+        done = [record for part in run_ray(job, batches, cluster) for record in part]
+    assert signal.getsignal(signal.SIGTERM) is on_sigterm
+    assert sorted(record["photo"] for record in done) == [photo.path for photo in found]
+    errors = {record["photo"]: record["error"] for record in done if record["status"] == "failed"}
+    assert errors.keys() == {"cut.png", "no photo.jpg", "scenes/1/004.png"}
+    assert "the process died on this photo" in errors["scenes/1/004.png"]
+    assert len(list(Path("out/labels").rglob("*.png"))) == 12
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpus", "share"),
+    [(1, 0, 0), (1, 1, 1), (4, 1, 0.25), (3, 2, 0.5), (3, 8, 1), (8, 8, 1)],
+)
+def test_every_worker_of_ray_finds_room_on_a_gpu(workers, gpus, share):
+    assert RayCluster(workers, gpus, threads=1).share == share
+    assert gpus == 0 or workers <= gpus * (1 // share)
+
+
+@pytest.mark.parametrize(
+    ("resources", "workers", "use_gpus", "expected"),
+    [
+        ({"CPU": 64.0, "GPU": 4.0}, None, True, RayCluster(4, 4, 16)),
+        ({"CPU": 64.0, "GPU": 4.0}, 8, True, RayCluster(8, 4, 8)),
+        ({"CPU": 64.0, "GPU": 4.0}, None, False, RayCluster(32, 0, 2)),
+        ({"CPU": 64.0}, None, True, RayCluster(32, 0, 2)),
+    ],
+)
+def test_workers_and_gpus_are_those_of_the_cluster(monkeypatch, resources, workers, use_gpus, expected):
+    """The machine that the command is given on need not have any."""
+    ray = pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
+    monkeypatch.setattr(ray, "init", lambda **_: None)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: resources)
+    with ray_cluster(workers, 2, use_gpus) as cluster:
+        assert cluster == expected
+
+
+def test_missing_ray_and_absent_clusters_are_named(monkeypatch):
+    ray = pytest.importorskip("ray")
+
+    def nobody(**_):
+        raise ConnectionError("no answer")
+
+    monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
+    monkeypatch.setattr(ray, "init", nobody)
+    with pytest.raises(PartCLIPSegError, match="no Ray cluster answers at elsewhere:6379"), ray_cluster(1, 1, True):
+        pass
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(PartCLIPSegError, match=r'pip install -e "\.\[ray\]" in the folder'), ray_cluster(1, 1, True):
+        pass

@@ -131,6 +131,19 @@ def test_known_objects(predict, album, tmp_path):
     assert np.unique(np.asarray(Image.open(tmp_path / "out" / "a.labels.png"))).tolist() == [2]
 
 
+def test_parts_below_a_score_are_left_out(predict, album, tmp_path):
+    def scores() -> list[float]:
+        document = json.loads((tmp_path / "out" / "annotations.coco.json").read_text())
+        return [annotation["score"] for annotation in document["annotations"]]
+
+    assert predict(album, "--formats", "coco") == 0
+    everything = scores()
+    limit = sorted(everything)[len(everything) // 2]
+    assert predict(album, "--format", "coco", "--min-score", str(limit)) == 0
+    assert 0 < len(scores()) < len(everything)
+    assert min(scores()) >= limit - 1e-3  # written with four digits
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -141,6 +154,7 @@ def test_known_objects(predict, album, tmp_path):
         (["{album}", "--objects", "cat"], 2, "'cat' is not an object of the vocabulary"),
         (["{album}", "--device", "toaster"], 2, "no device 'toaster'"),
         (["{album}", "--batch-size", "0"], 2, "batch size"),
+        (["{album}", "--min-score", "50"], 2, "--min-score must be from 0 to 1, not 50"),
         (["{album}", "--format", "tiff"], 2, "tiff"),
         (["{album}", "--output", "{album}/a.png"], 1, "cannot write to"),
         (["{album}", "--model", "{album}"], 1, "config.json"),
@@ -171,7 +185,7 @@ def test_without_words_those_of_the_model_are_asked_for(predict, album, model_di
 def test_help_is_for_newcomers(capsys):
     assert main(["predict", "--help"]) == 0
     text = capsys.readouterr().out
-    for word in ("--vocabulary", "--model", "PartShapes only", "labelme", "partclipseg predict photo.jpg"):
+    for word in ("--vocabulary", "--model", "rendered scenes only", "labelme", "partclipseg predict photo.jpg"):
         assert word in text
 
 
@@ -180,7 +194,7 @@ def test_without_a_model_the_built_in_one_finds_its_objects(tmp_path, capsys):
     Image.fromarray(scene.image).save(tmp_path / "scene.png")
     out = tmp_path / "out"
     assert main(["predict", str(tmp_path / "scene.png"), "--output", str(out), "--format", "json", "png"]) == 0
-    assert "knows PartShapes only" in capsys.readouterr().out
+    assert "knows rendered scenes only, not photos" in capsys.readouterr().out
     found = {segment["object"] for segment in json.loads((out / "scene.json").read_text())["segments"]}
     assert found == {"girl", "car"}  # among the 56 objects that it knows: no words were given
     labels = np.asarray(Image.open(out / "scene.labels.png")).astype(int)

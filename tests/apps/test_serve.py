@@ -19,8 +19,15 @@ import pytest
 from PIL import Image
 
 from partclipseg.apps.cli import main
+from partclipseg.apps.serve import addresses
 
 pytest.importorskip("gradio")
+
+import gradio as gr
+from starlette.testclient import TestClient
+
+from partclipseg.apps.api import create_api
+from partclipseg.apps.api_input import SegmentRequest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = (REPOSITORY / "docs" / "serve.md").read_text(encoding="utf-8")
@@ -59,6 +66,17 @@ def test_the_curl_example_runs(served, folder):
         assert sorted(archive.namelist()) == ["photo.coco.json", "photo.overlay.png"]
 
 
+def test_the_answer_shown_has_the_fields_of_one(make_engine, folder):
+    [block] = re.findall(r"^```json\n(.*?)^```$", PAGE, re.M | re.S)
+    shown = json.loads(block)
+    files = {"photo": ("scene.png", (folder / "photo.jpg").read_bytes())}
+    answer = TestClient(create_api(make_engine())).post("/v1/segment", files=files, data={"vocabulary": "dog: ear"})
+    assert list(shown) == list(answer.json())
+    for segment in [*shown["segments"], *shown["objects"]]:
+        assert list(segment) == list(answer.json()["segments"][0])
+    assert set(SegmentRequest.model_fields) <= set(re.findall(r"^\| `(\w+)` \|", PAGE, re.M))
+
+
 @pytest.mark.slow
 def test_the_page_and_its_own_requests_ask_for_the_token(server, model_directory):
     with (
@@ -73,6 +91,12 @@ def test_the_page_and_its_own_requests_ask_for_the_token(server, model_directory
         assert page.status_code == 200
         assert "secret" not in str(page.url)
         assert client.get(base + "config").status_code == 200  # by its cookie
+
+
+@pytest.mark.slow
+def test_on_this_machine_alone_it_answers_to_no_other_name(served):
+    codes = [httpx.get(served, headers={"Host": host}, trust_env=False).status_code for host in ("localhost", "a.b")]
+    assert codes == [200, 403]
 
 
 @pytest.mark.slow
@@ -114,6 +138,27 @@ def test_stopping_finishes_what_is_running(server, model_directory, folder):
 
 
 @pytest.mark.slow
+def test_stopping_waits_no_longer_than_the_timeout(server, model_directory):
+    head = (
+        b"POST /gradio_api/upload HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        b"Content-Length: 1000\r\n\r\n--x"
+    )
+    with server("--model", model_directory, "--timeout", "1") as (address, process):
+        with socket.create_connection(("127.0.0.1", httpx.URL(address).port)) as connection:
+            connection.settimeout(30)
+            connection.sendall(head)  # and nothing more
+            httpx.get(address + "healthz", trust_env=False)  # answered after the head above has been read
+            process.send_signal(signal.SIGTERM)
+            answer = b""
+            while chunk := connection.recv(65536):
+                answer += chunk
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b"the server has stopped" in answer
+        assert process.wait(30) in {0, -signal.SIGTERM}
+        assert "Traceback" not in process.stdout.read()
+
+
+@pytest.mark.slow
 def test_many_clients_and_a_full_queue(model_directory):
     """The load benchmark, smaller: nothing is lost or breaks, memory stays, refusals come at once."""
     command = [sys.executable, REPOSITORY / "benchmarks" / "serve.py", "--model", model_directory]
@@ -129,6 +174,34 @@ def test_many_clients_and_a_full_queue(model_directory):
     assert memory[-1] - memory[1] < 50
     assert set(report["full_queue"]["answers"]) == {"200", "503"}
     assert report["full_queue"]["refusal_seconds"]["median"] < 2  # of clients that compete with the model for the cores
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", ["http://127.0.0.1:80/"]),
+        ("::1", ["http://[::1]:80/"]),
+        ("parts.example", ["http://parts.example:80/"]),
+        ("0.0.0.0", ["http://workshop:80/", "http://127.0.0.1:80/"]),
+        ("::", ["http://workshop:80/", "http://[::1]:80/"]),
+    ],
+)
+def test_addresses_can_be_opened(monkeypatch, host, expected):
+    monkeypatch.setattr("socket.gethostname", lambda: "workshop")
+    assert addresses(host, 80) == expected
+    assert addresses(host, 80, "secret") == [f"{address}?token=secret" for address in expected]
+
+
+@pytest.mark.parametrize("models", [[], ["partshapes"], ["{model}"], ["{model}", "partshapes"]])
+def test_the_built_in_model_is_said_to_know_no_photos(model_directory, monkeypatch, capsys, models):
+    pages = []
+    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: [one.close() for one in sockets])
+    monkeypatch.setattr("partclipseg.apps.web.create_page", lambda engine, _: pages.append(engine) or gr.Blocks())
+    options = ["--model", *(one.format(model=model_directory) for one in models)] if models else []
+    assert main(["serve", "--port", "0", "--device", "cpu", *options]) == 0
+    there = not models or "partshapes" in models
+    assert ("the built-in model knows rendered scenes only" in capsys.readouterr().out) == there
+    assert pages[0].built_in == ("partshapes" if there else None)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +227,8 @@ def test_errors(model_directory, capsys, options, code, words):
 def test_without_its_packages_it_names_them(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert main(["serve"]) == 1
-    assert "pip install 'partclipseg[serve]'" in capsys.readouterr().err
+    said = " ".join(capsys.readouterr().err.split())
+    assert 'pip install -e ".[serve]" in the folder of this repository' in said
 
 
 def test_importing_the_package_leaves_the_servers_packages_alone():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -9,9 +10,12 @@ import struct
 import threading
 import zipfile
 import zlib
+from collections.abc import AsyncIterator
 
+import httpx
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pycocotools import mask as mask_utils
 
@@ -24,16 +28,18 @@ from starlette.testclient import TestClient
 from partclipseg.apps.access import COOKIE, protect
 from partclipseg.apps.api import create_api
 from partclipseg.apps.engine import Engine, Limits, model_names, renamed
+from partclipseg.apps.serve import create_app
+from partclipseg.inference.segmenter import PartSegmenter
 
 URL = "/v1/segment"
 WORDS = "dog: ear, head; bus: wheel"
 
 
-def picture(width: int = 60, height: int = 40, seed: int = 0) -> bytes:
-    """A PNG of coarse random colours."""
+def picture(width: int = 60, height: int = 40, seed: int = 0, form: str = "PNG") -> bytes:
+    """A file of coarse random colours."""
     coarse = np.random.default_rng(seed).integers(0, 255, (4, 4, 3), np.uint8)
     buffer = io.BytesIO()
-    Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(buffer, "PNG")
+    Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(buffer, form)
     return buffer.getvalue()
 
 
@@ -125,6 +131,35 @@ def test_a_second_look_when_asked(client, engine, photo, monkeypatch, zoom, look
     assert seen == [(40, 60)] * (2 * looks)
 
 
+def test_parts_below_a_score_are_background(client, engine, photo):
+    whole = engine.segmenters["random"](photo, WORDS)
+    scores = sorted(segment.score for segment in whole.segments())
+    assert scores[0] < scores[-1]
+    least = (scores[0] + scores[-1]) / 2
+    expected = whole.at_least(least)
+    body = {"photo": base64.b64encode(photo).decode(), "vocabulary": WORDS, "min_score": least}
+    for answer in (
+        post(client, photo, vocabulary=WORDS, min_score=least, formats="json,png,coco"),
+        client.post(URL, json=body),
+    ):
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["segments"] == expected.to_dict()["segments"]
+    content = post(client, photo, vocabulary=WORDS, min_score=least, formats="png,coco").json()
+    labels = np.asarray(Image.open(io.BytesIO(base64.b64decode(content["png"]))))
+    assert np.array_equal(labels, np.asarray(expected.label_image()))
+    assert {one["category_id"] - 1 for one in content["coco"]["annotations"]} == {s.index for s in expected.segments()}
+    answer = post(client, photo, {"Accept": "application/zip"}, vocabulary=WORDS, min_score=1, formats="json")
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert json.loads(archive.read("scene.json"))["segments"] == []
+
+
+def test_a_form_may_name_the_photo(client, photo):
+    parts = [("name", (None, "other.png")), ("photo", ("scene.png", photo)), ("vocabulary", (None, WORDS))]
+    for files in (parts, parts[::-1], parts[1:]):
+        expected = "other.png" if parts[0] in files else "scene.png"
+        assert client.post(URL, files=files).json()["photo"] == expected
+
+
 def test_a_zip(client, photo):
     answer = post(client, photo, {"Accept": "application/zip"}, vocabulary=WORDS, formats="json,png")
     assert answer.headers["content-type"] == "application/zip"
@@ -211,8 +246,10 @@ def test_requests_of_one_vocabulary_share_batches(make_engine, photo, monkeypatc
 
 BAD_FORMS = {
     "not a picture": (b"just text", {}, 422, "not a photo in a known format"),
-    "truncated": (picture(300, 300)[:-4000], {}, 422, "truncated or damaged"),
-    "empty": (b"", {}, 422, "empty"),
+    "an icon": (picture(16, 16, form="ICO"), {}, 422, "PNG, PPM, TGA, TIFF, WEBP): convert it"),
+    "PostScript": (picture(16, 16, form="EPS"), {}, 422, "PNG, PPM, TGA, TIFF, WEBP): convert it"),
+    "truncated": (picture(300, 300)[:-4000], {}, 422, "the photo: truncated or damaged"),
+    "empty": (b"", {}, 422, "the photo: empty"),
     "200 megapixels": (huge_png(14_200), {}, 413, "more than 1,000,000 pixels"),
     "4 megapixels": (huge_png(2_000), {}, 413, "more than 1,000,000 pixels"),
     "too many bytes": (b"x" * 150_000, {}, 413, "150,000 bytes, more than the limit of 100,000"),
@@ -226,16 +263,29 @@ BAD_FORMS = {
     "bad JSON words": (None, {"vocabulary": '{"dog": ["ear"'}, 422, "not valid JSON"),
     "JSON words nested": (None, {"vocabulary": "[" * 1500}, 422, "not valid JSON"),
     "JSON words of the wrong kind": (None, {"vocabulary": '{"dog": 3}'}, 422, "list of words"),
-    "a file of the server": (None, {"vocabulary": "/etc/passwd"}, 422, "not an object-part"),
-    "another file": (None, {"vocabulary": "words.yaml"}, 422, "not an object-part"),
+    "a file of the server": (None, {"vocabulary": "/etc/passwd"}, 422, "'/etc/passwd' has no colon"),
+    "another file": (None, {"vocabulary": "words.yaml"}, 422, "'words.yaml' has no colon"),
+    "one word": (None, {"vocabulary": "zebra"}, 422, 'words are written as "dog: ear, tail; bus: wheel"'),
+    "no such catalogue": (None, {"vocabulary": "pascal-part-115"}, 422, "no catalogue (pascal-part-116, ade20k"),
+    "one of many words": (None, {"vocabulary": "dog: ear; zebra"}, 422, "'zebra' is not an object-part"),
     "unknown objects": (None, {"objects": "cat"}, 422, "'cat' is not an object of the vocabulary"),
     "oracle without objects": (None, {"protocol": "oracle_obj"}, 422, "needs objects"),
     "pred_all with objects": (None, {"protocol": "pred_all", "objects": "dog"}, 422, "leave them out"),
     "unknown protocol": (None, {"protocol": "magic"}, 422, "protocol: "),
     "unknown format": (None, {"formats": "tiff"}, 422, "formats: "),
     "no format": (None, {"formats": ","}, 422, "formats: "),
+    "no score": (None, {"min_score": "high"}, 422, "min_score: "),
+    "a score below 0": (None, {"min_score": "-0.1"}, 422, "min_score: "),
+    "a score above 1": (None, {"min_score": "50"}, 422, "min_score: "),
+    "not a number": (None, {"min_score": "nan"}, 422, "min_score: "),
     "unknown field": (None, {"vocabulry": "x"}, 422, "there is no field 'vocabulry'"),
 }
+
+
+def test_readers_of_other_formats_are_never_begun(client, monkeypatch):
+    _, accept = Image.OPEN["ICO"]
+    monkeypatch.setitem(Image.OPEN, "ICO", (lambda *_: pytest.fail("it was begun"), accept))
+    assert post(client, picture(16, 16, form="ICO"), vocabulary=WORDS).status_code == 422
 
 
 @pytest.mark.parametrize(("content", "fields", "code", "words"), BAD_FORMS.values(), ids=BAD_FORMS)
@@ -289,6 +339,12 @@ BAD_BODIES = {
         422,
         "must be text",
     ),
+    "a photo under another name": (
+        "multipart/form-data; boundary=x",
+        b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\nabc\r\n--x--\r\n',
+        422,
+        "there is no field 'file': send the photo as 'photo'",
+    ),
 }
 
 
@@ -316,16 +372,64 @@ def test_the_right_token_only(make_engine, photo):
     assert client.get("/v1/models").status_code == 200  # the client keeps cookies, as browsers do
 
 
+def test_the_description_names_the_token_if_there_is_one(make_engine):
+    assert "security" not in TestClient(protect(create_api(make_engine()))).get("/openapi.json").text
+    client = TestClient(protect(create_api(make_engine()), "secret"), headers={"Authorization": "Bearer secret"})
+    description = client.get("/openapi.json").json()
+    [(name, scheme)] = description["components"]["securitySchemes"].items()
+    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
+    assert description["security"] == [{name: []}]
+    assert description["paths"]["/healthz"]["get"]["security"] == []  # open to all
+
+
+LOCAL = {"localhost:7860", "LOCALHOST", "127.0.0.1:7860", "127.0.0.1", "[::1]:7860", "127.0.0.2:80"}
+ELSEWHERE = {"evil.example:7860", "localhost.evil.example", "10.0.0.1", "[::2]:7860", "[::1", "127.0.0.1@evil.example"}
+
+
+@pytest.mark.parametrize("host", LOCAL | ELSEWHERE | {""})
+def test_a_local_server_answers_to_its_own_names_only(make_engine, photo, host):
+    """A page elsewhere may let its own name point here, and would then be of the same origin."""
+    client = TestClient(protect(create_api(make_engine()), local=True))
+    for answer in (client.get("/v1/models", headers={"Host": host}), post(client, photo, {"Host": host})):
+        assert (answer.status_code == 403) == (host not in LOCAL)
+        assert host in LOCAL or "answers to localhost and 127.0.0.1 only" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost:3000", "http://[", None, "own"])
+def test_a_local_server_refuses_what_pages_elsewhere_send(make_engine, photo, origin):
+    client = TestClient(protect(create_api(make_engine()), local=True))
+    headers = {"Host": "localhost:7860"} | ({"Origin": origin} if origin else {})
+    if origin == "own":
+        headers["Origin"] = "http://localhost:7860"
+    answer = post(client, photo, headers, vocabulary=WORDS)
+    if origin in {None, "own"}:
+        assert answer.status_code == 200
+    else:
+        assert answer.status_code == 403
+        assert "another page" in answer.json()["detail"]
+    assert client.get("/healthz", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("token", [None, "secret"])
+def test_others_may_be_called_by_any_name(make_engine, token):
+    """A server for the network, or one behind a proxy, which asks for its token."""
+    client = TestClient(protect(create_api(make_engine()), token, local=bool(token)))
+    headers = {"Host": "parts.example", "Origin": "https://parts.example", "Authorization": "Bearer secret"}
+    assert client.get("/v1/models", headers=headers).status_code == 200
+
+
 def block(engine: Engine, monkeypatch) -> threading.Event:
     """Keep the model busy until the event is set."""
     go, entered = threading.Event(), threading.Event()
 
+    segment = PartSegmenter.__call__
+
     def slow(*arguments, **options):
         entered.set()
         assert go.wait(20)
-        return engine.segmenters["random"](*arguments, **options)
+        return segment(*arguments, **options)
 
-    monkeypatch.setattr(engine, "_segmenter", lambda task: slow)
+    monkeypatch.setattr(PartSegmenter, "__call__", slow)
     from partclipseg.apps.engine import Task
 
     engine.submit(Task("random", Vocabulary.from_text(WORDS), None), np.zeros((2, 2, 3), np.uint8))
@@ -349,6 +453,47 @@ def test_a_full_queue_answers_503_at_once(make_engine, photo, monkeypatch):
     go.set()
 
 
+def test_uploads_in_flight_are_bounded(make_engine, photo):
+    app = create_api(make_engine(queue=1))
+    body = httpx.Request("POST", "http://x", files={"photo": photo}, data={"vocabulary": WORDS})
+    content, started, go = body.read(), 0, asyncio.Event()
+
+    async def upload() -> AsyncIterator[bytes]:
+        nonlocal started
+        started += 1
+        yield content[:9]
+        await go.wait()
+        yield content[9:]
+
+    async def ask() -> None:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+
+            def send(content: bytes | AsyncIterator[bytes]) -> asyncio.Task:
+                return asyncio.create_task(client.post(URL, content=content, headers=dict(body.headers)))
+
+            slow = [send(upload()), send(upload())]
+            while started < 2:
+                await asyncio.sleep(0.01)
+            refused = await asyncio.wait_for(send(content), 5)
+            assert refused.status_code == 503
+            assert refused.headers["retry-after"] == "2"
+            assert "busy (2 requests at once)" in refused.json()["detail"]
+            go.set()
+            assert 200 in [(await task).status_code for task in slow]  # the other may find the queue full
+            assert (await send(content)).status_code == 200
+
+    asyncio.run(ask())
+
+
+def test_photos_are_decoded_on_the_cores_of_this_process(engine, monkeypatch):
+    asked = []
+    monkeypatch.setattr("partclipseg.apps.api.CapacityLimiter", asked.append)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    create_api(engine)
+    assert asked == [3]
+
+
 def test_a_slow_answer_is_504_and_leaves_the_queue(make_engine, photo, monkeypatch):
     engine = make_engine(timeout=0.3)
     go = block(engine, monkeypatch)
@@ -359,16 +504,82 @@ def test_a_slow_answer_is_504_and_leaves_the_queue(make_engine, photo, monkeypat
     go.set()
 
 
-def test_no_memory_is_503(make_engine, photo, monkeypatch):
-    engine = make_engine()
+def of_a_gpu() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory")
 
-    def fail(task):
-        raise MemoryError
 
-    monkeypatch.setattr(engine, "_segmenter", fail)
-    answer = post(TestClient(create_api(engine)), photo, vocabulary=WORDS)
+def of_python() -> None:
+    raise MemoryError
+
+
+def of_a_cpu() -> None:
+    torch.empty(1 << 50)  # a petabyte: a RuntimeError, and whatever it says in this version of PyTorch
+
+
+@pytest.mark.parametrize(
+    ("where", "fail"),
+    [
+        ("apps.engine.read_photo", of_python),
+        ("inference.segmenter.PartSegmenter._segment", of_python),
+        ("inference.segmenter.PartSegmenter._segment", of_a_cpu),
+        ("inference.segmenter.PartSegmenter._segment", of_a_gpu),
+        ("apps.api.document", of_python),
+    ],
+)
+def test_no_memory_is_503(make_engine, photo, monkeypatch, where, fail):
+    monkeypatch.setattr(f"partclipseg.{where}", lambda *arguments, **options: fail())
+    client = TestClient(create_api(make_engine()), raise_server_exceptions=False)
+    answer = post(client, photo, vocabulary=WORDS)
     assert answer.status_code == 503
     assert "no memory" in answer.json()["detail"]
+
+
+def test_a_fault_of_the_server_is_a_sentence_too(make_engine, photo, monkeypatch):
+    engine = make_engine()
+
+    def fail(*_, **__):
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr(PartSegmenter, "__call__", fail)
+    client = TestClient(create_api(engine), raise_server_exceptions=False)
+    answer = post(client, photo, vocabulary=WORDS)
+    assert answer.status_code == 500
+    assert answer.json() == {"detail": "a fault of this server, whose log says more: try another photo or other words"}
+    assert 'status="500"} 1.0' in client.get("/metrics").text
+    with pytest.raises(RuntimeError, match="a secret"):  # goes on to uvicorn, which logs it
+        post(TestClient(create_api(engine)), photo, vocabulary=WORDS)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_other_methods_are_405_and_head_is_answered(make_engine, whole):
+    """Of the API alone, and of the whole application, whose page takes every path."""
+    engine = make_engine()
+    client = TestClient(create_app(engine) if whole else create_api(engine))
+    for method, path, allowed in (
+        ("GET", URL, "POST"),
+        ("HEAD", URL, "POST"),
+        ("DELETE", URL, "POST"),
+        ("PUT", "/v1/models", "GET, HEAD"),
+        ("POST", "/healthz", "GET, HEAD"),
+        ("OPTIONS", "/openapi.json", "GET, HEAD"),
+    ):
+        answer = client.request(method, path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+        if method != "HEAD":
+            assert answer.json() == {"detail": f"{path} takes {allowed.split(',')[0]}, not {method}"}
+    for path in ("/healthz", "/v1/models", "/metrics", "/openapi.json"):
+        answer = client.head(path)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, client.get(path).headers["content-type"])
+    assert 'path="/v1/segment",status="405"} 3.0' in client.get("/metrics").text
+
+
+def test_other_methods_ask_for_the_token_too(make_engine):
+    client = TestClient(protect(create_api(make_engine()), "secret"))
+    for method, path, code in (("GET", URL, 401), ("HEAD", "/v1/models", 401), ("HEAD", "/healthz", 200)):
+        assert client.request(method, path).status_code == code
+    local = TestClient(protect(create_api(make_engine()), local=True), headers={"Host": "evil.example"})
+    for method, path in (("GET", URL), ("HEAD", "/healthz")):
+        assert local.request(method, path).status_code == 403
 
 
 # -- the rest -------------------------------------------------------------------------------------------------
@@ -385,7 +596,7 @@ def test_the_description_has_examples_that_work(client):
     answer = client.post(URL, json=content["application/json"]["example"])
     assert answer.status_code == 200, answer.text
     assert set(content["multipart/form-data"]["schema"]["properties"]) == {
-        *("photo", "vocabulary", "model", "protocol", "objects", "zoom", "formats")
+        *("photo", "name", "vocabulary", "model", "protocol", "objects", "zoom", "min_score", "formats")
     }
     assert {"200", "400", "401", "413", "415", "422", "503", "504"} <= set(operation["responses"])
 
@@ -395,18 +606,6 @@ def test_the_description_has_examples_that_work(client):
 def test_limits_must_be_positive(name, number):
     with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} must be greater than 0"):
         Limits(**{name: number})
-
-
-def test_words_are_forgotten_before_they_fill_the_memory(engine, photo, monkeypatch):
-    monkeypatch.setattr("partclipseg.apps.engine._KEPT_WORDS", 5)
-    client = TestClient(create_api(engine))
-    sizes = []
-    for number in range(6):
-        assert post(client, photo, vocabulary=f"o{number}: a{number}, b{number}").status_code == 200
-        sizes.append(len(engine.segmenters["random"]._embeddings))
-    assert max(sizes) < 12  # 18 words were asked for
-    assert sizes[-1] > 0
-    assert len(engine._words["random"]) <= 5
 
 
 def test_names_of_models_and_photos():

@@ -29,6 +29,7 @@ from partclipseg.apps.serve import create_app
 from partclipseg.apps.viewer import _layer, viewer_data, viewer_html
 from partclipseg.apps.web import _Finder, as_text, create_page, scene_examples
 from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.inference.zoom import Crop
 from partclipseg.shapes.renderer import render_scene
 
 WORDS = Vocabulary.from_text("dog: ear, head; bus: wheel; cat: ear")
@@ -50,6 +51,20 @@ def test_explained_results_are_those_of_the_segmenter(random_segmenter, scene, o
     assert np.array_equal(explained.result.label_map, expected.label_map)
     assert np.array_equal(explained.result.object_map, expected.object_map)
     np.testing.assert_allclose(explained.result.scores, expected.scores, atol=1e-6)  # the same sums, in float32
+
+
+@pytest.mark.parametrize("objects", [None, ("dog", "cat")])
+def test_a_second_look_is_that_of_the_segmenter(random_segmenter, scene, monkeypatch, objects):
+    crops = [Crop(WORDS.objects.index("dog"), 8, 8, 40, 48)]  # what the random model finds is everywhere
+    monkeypatch.setattr("partclipseg.inference.zoom.find_crops", lambda *_: crops)
+    once, twice = (explain(random_segmenter, scene, WORDS, objects, zoom) for zoom in (False, True))
+    expected = random_segmenter(scene, WORDS, objects=objects, zoom=True)
+    assert np.array_equal(twice.result.label_map, expected.label_map)
+    assert np.array_equal(twice.result.object_map, expected.object_map)
+    assert not np.array_equal(twice.result.label_map, once.result.label_map)
+    assert np.array_equal(twice.part_map < 0, expected.label_map < 0)
+    for first, second in zip(once.probabilities, twice.probabilities, strict=True):
+        assert np.array_equal(first.values, second.values)
 
 
 def test_part_map_is_the_best_part_inside_the_objects(random_segmenter, scene):
@@ -162,7 +177,7 @@ def test_errors_are_sentences(make_engine, photo_file, tmp_path):
     (tmp_path / "bad.jpg").write_text("x")
     Image.new("RGB", (96, 81)).save(tmp_path / "large.png")
     model = "random"
-    for arguments, sentence in {
+    for (photo, words, objects), sentence in {
         (None, "dog: ear", None): "There is no photo yet: drop one above, or pick an example.",
         (photo_file, None, None): "No words are given: write what to look for, such as &quot;dog: ear, tail&quot;.",
         (photo_file, "dog: a, b, c", None): "3 classes are more than the limit of 2: ask for them in portions.",
@@ -170,15 +185,40 @@ def test_errors_are_sentences(make_engine, photo_file, tmp_path):
         (str(tmp_path / "bad.jpg"), "dog: ear", None): "not a photo in a known format",
         (str(tmp_path / "large.png"), "dog: ear", None): "more than 7,680 pixels",
     }.items():
-        [(message, *others)] = finder.run(*arguments, model, False, model, None)
+        [(message, first, second, download)] = finder.run(photo, words, objects, False, model, False, model, None)
         assert sentence in message["value"]
         assert "role='alert'" in message["value"]
-        assert not any("value" in other for other in others)
+        # Nothing of an earlier photo stays.
+        assert "Choose a photo" in first["value"]
+        assert not second["visible"]
+        assert not download["visible"]
+        assert not download["interactive"]
+
+
+def test_no_memory_is_a_sentence(make_engine, photo_file, monkeypatch):
+    engine = make_engine()
+    monkeypatch.setattr("partclipseg.apps.explain.explain", lambda *_: torch.empty(1 << 50))  # a petabyte
+    [(message, *_)] = _Finder(engine).run(photo_file, "dog: ear", None, False, "random", False, "random", None)
+    assert "The server has no memory for this: send a smaller photo or fewer words." in message["value"]
+
+
+@pytest.mark.parametrize("zoom", [False, True])
+def test_a_second_look_when_asked(make_engine, photo_file, monkeypatch, zoom):
+    engine, looks = make_engine(), []
+
+    def noted(photos, maps, *_):
+        looks.append(len(photos))
+        return maps
+
+    monkeypatch.setattr(engine.segmenters["random"], "look_again", noted)
+    updates = _Finder(engine).run(photo_file, "dog: ear", "", zoom, "random", False, "random", None)
+    assert "part-viewer" in next(updates)[1]["value"]
+    assert looks == [1] * zoom
 
 
 def test_two_vocabularies_side_by_side(make_engine, photo_file):
     finder = _Finder(make_engine())
-    updates = finder.run(photo_file, "dog: ear", "", "random", True, "random", "bus: wheel\ncar: door")
+    updates = finder.run(photo_file, "dog: ear", "", False, "random", True, "random", "bus: wheel\ncar: door")
     message, first, second, download = next(updates)
     assert message == {"visible": False, "__type__": "update"}
     assert "dog: ear" in first["value"]
@@ -205,17 +245,33 @@ def test_the_page_keeps_no_history_and_sends_no_statistics(make_engine):
     assert page.delete_cache is not None
 
 
+@pytest.mark.parametrize(("built_in", "shown"), [("first", True), ("second", False), (None, False)])
+def test_the_page_says_what_the_built_in_model_does_not_know(make_engine, built_in, shown):
+    engine = make_engine("first", "second")
+    engine.built_in = built_in
+    components = TestClient(create_app(engine)).get("/config").json()["components"]
+    [notice] = [one["props"] for one in components if one["props"].get("elem_id") == "no-photos"]
+    assert "knows rendered scenes only, not photos: start the server with" in notice["value"]
+    assert notice["visible"] == shown
+
+
 @pytest.fixture
 def client(make_engine) -> TestClient:
     """Of the whole application, with one photo uploaded."""
     return TestClient(create_app(make_engine()), raise_server_exceptions=False)
 
 
+def upload(client: TestClient, content: bytes) -> dict:
+    """What a click names a photo by, once it is uploaded."""
+    [path] = client.post("/gradio_api/upload", files={"files": ("a.png", content)}).json()
+    return {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+
 def click(client: TestClient, photo: object) -> int:
     """Status of pressing the button with this as the photo."""
     functions = client.get("/config").json()["dependencies"]
-    index = next(number for number, function in enumerate(functions) if len(function["inputs"]) == 7)
-    data = [photo, "dog: ear", "", "random", False, "random", ""]
+    index = next(number for number, function in enumerate(functions) if len(function["inputs"]) == 8)
+    data = [photo, "dog: ear", "", False, "random", False, "random", ""]
     click = {"data": data, "fn_index": functions[index]["id"], "session_hash": "x"}
     return client.post("/gradio_api/queue/join", json=click).status_code
 
@@ -236,12 +292,39 @@ def test_only_uploaded_files_are_photos(client, tmp_path, where):
 def test_uploaded_files_are_photos(client, scene):
     buffer = io.BytesIO()
     Image.fromarray(scene).save(buffer, "PNG")
-    [path] = client.post("/gradio_api/upload", files={"files": ("a.png", buffer.getvalue())}).json()
-    assert click(client, {"path": path, "meta": {"_type": "gradio.FileData"}}) == 200
+    assert click(client, upload(client, buffer.getvalue())) == 200
     assert click(client, None) == 200
 
 
-@pytest.mark.parametrize("path", ["run/run", "api/run", "call/run", "proxy=http://127.0.0.1:9/", "vibe-edit", "runs"])
+def bad_photos() -> dict[str, tuple[bytes, str]]:
+    """Files that are no photos, or too large a one, and the beginning of what the page says of each."""
+    buffer = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(buffer, "PNG")
+    return {
+        "not a picture": (b"just text", "The photo: not a photo in a known format"),
+        "empty": (b"", "The photo: empty"),
+        "400 megapixels": (buffer.getvalue(), "The photo has more than 25,000,000 pixels"),
+    }
+
+
+@pytest.mark.parametrize("name", bad_photos())
+def test_bad_photos_are_sentences_on_the_page(make_engine, name, capfd):
+    """Gradio would open the file first, and show its own message with a path of the server in it."""
+    content, sentence = bad_photos()[name]
+    with TestClient(create_app(make_engine())) as client:
+        assert click(client, upload(client, content)) == 200
+        stream = client.get("/gradio_api/queue/data", params={"session_hash": "x"}).text
+    messages = [json.loads(line.removeprefix("data: ")) for line in stream.splitlines() if line.startswith("data: ")]
+    [done] = [message for message in messages if message["msg"] == "process_completed"]
+    assert done["success"], done
+    assert f"<div class='alert' role='alert'>{sentence}" in stream
+    assert get_upload_folder() not in stream
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize(
+    "path", ["run/run", "api/run", "call/run", "proxy=http://127.0.0.1:9/", "vibe-edit", "runs", "heartbeat/x"]
+)
 def test_nothing_else_of_gradio_is_open(client, path):
     for method in ("GET", "POST"):
         assert client.request(method, f"/gradio_api/{path}").status_code == 404
@@ -381,6 +464,12 @@ def test_a_catalogue_an_example_and_an_error(page, served):
     page.wait_for_selector("part-viewer[data-ready]")
     assert page.locator("part-viewer [data-view=attention]").count() == 0  # too many classes
     alert.wait_for(state="hidden")
+    page.wait_for_selector("#download:not([disabled])")
+    words.fill("zebra")
+    find_again(page, "document.querySelector('#message [role=alert]')")
+    assert "'zebra' has no colon" in alert.inner_text()
+    page.wait_for_function("!document.querySelector('part-viewer')")
+    page.locator("#download").wait_for(state="hidden")
     assert page.refused == []
     assert page.troubles == []
 
@@ -390,6 +479,7 @@ def test_a_narrow_window_needs_no_sideways_scrolling(page, served, photo_file):
     page.set_viewport_size({"width": 390, "height": 844})
     upload_and_find(page, served, photo_file, "dog: ear, head\nbus: wheel")
     page.locator("#options button").first.click()
+    page.get_by_label("Look again at small objects").check()
     page.get_by_label("Compare with other words").check()
     page.locator("#words-b textarea").fill("cat: tail")
     find_again(page, "document.querySelectorAll('part-viewer[data-ready]').length === 2")

@@ -181,7 +181,9 @@ BAD_FILES = {
     "half.jpg": (JPEG[: len(JPEG) // 2], "truncated or damaged"),
     "half.png": (PNG[: len(PNG) // 2], "truncated or damaged"),
     "head.jpg": (JPEG[:30], "truncated or damaged"),
-    "notes.jpg": (b"these are my notes", "not a photo in a known format: convert it to JPEG or PNG"),
+    "notes.jpg": (b"these are my notes", "not a photo in a known format ("),
+    "icon.png": (encoded(Image.new("RGB", (16, 16)), "ICO"), "PNG, PPM, TGA, TIFF, WEBP): convert it to JPEG or PNG"),
+    "figure.jpg": (encoded(Image.new("RGB", (16, 16)), "EPS"), "PNG, PPM, TGA, TIFF, WEBP): convert it to JPEG or PNG"),
     "huge.png": (huge_png(), "too many pixels"),
 }
 
@@ -195,6 +197,16 @@ def test_bad_files_are_named_with_the_reason(name, tmp_path):
         read_photo(path)
     assert str(path) in str(caught.value)
     assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["ICO", "EPS", "ICNS"])
+def test_readers_of_other_formats_are_never_begun(form, monkeypatch):
+    """Some decode in their constructor, before any limit, and EPS starts another program."""
+    content = encoded(Image.new("RGB", (16, 16)), form)
+    _, accept = Image.OPEN[form]
+    monkeypatch.setitem(Image.OPEN, form, (lambda *_: pytest.fail(f"{form} was begun"), accept))
+    with pytest.raises(PhotoError, match=r"not a photo in a known format"):
+        read_photo(content)
 
 
 @pytest.mark.parametrize(

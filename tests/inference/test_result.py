@@ -59,6 +59,17 @@ def test_objects_are_their_parts_together(small):
     assert dog.name == "dog"
 
 
+def test_parts_below_a_score_become_background(small):
+    kept = small.at_least(0.3)
+    assert [segment.name for segment in kept.segments()] == ["dog's head", "dog's ear"]
+    assert [segment.object for segment in kept.segments("objects")] == ["dog"]
+    assert kept.label_map.dtype == kept.object_map.dtype == np.int32
+    assert kept.scores.tolist() == pytest.approx([0.6, 0.4, 0])
+    assert [segment.name for segment in small.segments()][2] == "bus's wheel"  # the result itself stays as it is
+    assert small.at_least(0) is small
+    assert small.at_least(1).segments() == []
+
+
 def test_masks(small):
     assert small.mask("dog's ear").sum() == 1
     assert np.array_equal(small.mask("Dog"), small.mask("dog's ear") | small.mask("dog's head"))
@@ -113,10 +124,13 @@ def test_coco_masks_decode_to_the_label_map(labels):
     assert np.array_equal(again, labels)
 
 
-def test_pycocotools_opens_the_merged_file(small, tmp_path):
+def test_pycocotools_opens_the_merged_file(small, tmp_path, capsys):
     documents = [small.to_coco(1, 1), result([[2, 2]], name="bus.jpg").to_coco(2, 4)]
     (tmp_path / "all.json").write_text(json.dumps(merge_coco(documents)))
     coco = COCO(tmp_path / "all.json")
+    coco.info()
+    assert "description: Object-parts" in capsys.readouterr().out
+    assert coco.dataset["licenses"] == small.to_coco()["licenses"] == []
     assert coco.getImgIds() == [1, 2]
     assert coco.getAnnIds() == [1, 2, 3, 4]
     assert [category["name"] for category in coco.loadCats(coco.getCatIds())] == list(WORDS.names)

@@ -113,6 +113,15 @@ def test_a_word_is_encoded_once(segmenter, monkeypatch, photos):
     assert encoded == [first, 1]
 
 
+def test_words_are_forgotten_before_they_fill_the_memory(segmenter, monkeypatch, photos):
+    monkeypatch.setattr("partclipseg.inference.segmenter._KEPT_PROMPTS", 5)
+    first = segmenter(photos[0], "dog: ear, tail")
+    for number in range(6):
+        segmenter(photos[0], f"dog: ear; o{number}: a{number}, b{number}")
+        assert 2 <= len(segmenter._embeddings) <= 5
+    assert np.array_equal(segmenter(photos[0], "dog: ear, tail").label_map, first.label_map)
+
+
 def test_kept_words_do_not_change_the_result(segmenter, photos):
     fresh = segmenter(photos[0], WORDS)
     segmenter(photos[0], {"horse": ["mane"], **WORDS})
@@ -248,12 +257,15 @@ def test_a_checkpoint_file_is_sent_to_convert(tmp_path):
         PartSegmenter.from_pretrained(tmp_path / "model.pth")
 
 
-def test_a_name_that_cannot_be_reached(monkeypatch):
+def test_a_name_that_cannot_be_reached(monkeypatch, caplog):
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(PartCLIPSegError, match="give its directory"):
+    with pytest.raises(PartCLIPSegError, match="give a model's directory"):
         PartSegmenter.from_pretrained("nobody/partclipseg-nothing")
+    assert caplog.messages == [
+        "there is no directory nobody/partclipseg-nothing; asking the Hugging Face hub for a model of that name"
+    ]
 
 
 def test_golden_photo_to_label_map(golden, tokenizer_directory):

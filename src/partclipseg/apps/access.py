@@ -1,13 +1,14 @@
-"""Who may ask, and where pages may reach: two wrappers around the whole application."""
+"""Who may ask, and where pages may reach: wrappers around the whole application."""
 
 from __future__ import annotations
 
 import hmac
 from html import escape
-from urllib.parse import parse_qsl, urlencode
+from ipaddress import ip_address
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from fastapi import FastAPI
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,12 +23,88 @@ _REFUSAL = (
 )
 
 
-def protect(app: FastAPI, token: str | None = None) -> FastAPI:
-    """The complete application with both wrappers; with a `token`, all but `OPEN_PATHS` ask for it."""
+def protect(app: FastAPI, token: str | None = None, *, local: bool = False) -> FastAPI:
+    """The complete application with its wrappers.
+
+    With a `token`, all but `OPEN_PATHS` ask for it. Without, a `local` server, which listens at this machine's own
+    address, answers to programs of this machine and to its own page, not to what other pages make a browser send.
+    """
     if token:
         app.add_middleware(TokenGate, token=token)
+        _describe_token(app)
+    elif local:
+        app.add_middleware(LocalGate)
     app.add_middleware(OwnOriginOnly)
     return app
+
+
+def _describe_token(app: FastAPI) -> None:
+    description = app.openapi()  # kept by the application, which sends it as it is then
+    description["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    description["security"] = [{"token": []}]
+    for path in OPEN_PATHS:
+        description["paths"][path]["get"]["security"] = []
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this name or address is the machine itself, without asking the network."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def is_unspecified(host: str) -> bool:
+    """Whether to listen there is to listen at every address of the machine, which none can be reached by."""
+    try:
+        return ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+class LocalGate:
+    """Lets a request through that calls this machine by its own name and comes from no page but the server's own."""
+
+    _HOST = (
+        "without a token this server answers to localhost and 127.0.0.1 only, not to other names: start it with "
+        "--token, or with --host"
+    )
+    _ORIGIN = "this request comes from another page: open the address that the server printed at its start"
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if not _names_this_machine(host):
+            sentence = self._HOST
+        elif origin is not None and scope.get("method") not in {"GET", "HEAD"} and _place(origin) != host.lower():
+            sentence = self._ORIGIN
+        else:
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] == "http":
+            await drain(receive)
+            await JSONResponse({"detail": sentence}, 403)(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+
+def _names_this_machine(host: str) -> bool:
+    try:
+        parts = urlsplit(f"//{host}")
+        return parts.netloc == host and "@" not in host and is_loopback(parts.hostname or "")
+    except ValueError:
+        return False
+
+
+def _place(origin: str) -> str:
+    """Host and port of an origin, as the header Host has them; empty for none."""
+    return origin.lower().partition("://")[2]
 
 
 class TokenGate:

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Set
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-import torch
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from partclipseg import __version__
 from partclipseg.apps.access import drain
 from partclipseg.apps.api_input import FORM_SCHEMA, Protocol, SegmentRequest, read_request
 from partclipseg.apps.batching import QueueFullError
 from partclipseg.apps.bundle import document, result_files, zip_archive
-from partclipseg.apps.engine import Engine, Task, TooLargeError, renamed
+from partclipseg.apps.engine import Engine, NoMemoryError, Task, TooLargeError, renamed
 from partclipseg.apps.metrics import CONTENT_TYPE, Counting
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.inference.result import PartResult
+from partclipseg.machine import usable_cores
 
 T = TypeVar("T")
 
@@ -90,10 +90,12 @@ class Problem(BaseModel):
 _PROBLEMS = {
     400: "the body cannot be read",
     401: "the token is missing or wrong",
+    403: "the server is for this machine alone, and was called by another name or by another page",
     413: "too many bytes or pixels",
     415: "neither a form nor JSON",
     422: "not a photo, wrong words, too many classes, or another wrong field",
-    503: "the queue is full: try again after the seconds in Retry-After",
+    500: "a fault of the server, which its log describes",
+    503: "no memory for this photo, or the queue is full: try again after the seconds in Retry-After",
     504: "not done within the time limit",
 }
 
@@ -118,24 +120,47 @@ def create_api(engine: Engine) -> FastAPI:
     _add_errors(app)
     _add_information(app, engine)
     _add_segment(app, engine)
-    app.add_middleware(Counting, metrics=engine.metrics, paths=frozenset(app.openapi()["paths"]))
+    paths = app.openapi()["paths"]
+    methods = {path: {method.upper() for method in operations} for path, operations in paths.items()}
+    app.add_middleware(OwnMethods, methods={**methods, str(app.openapi_url): {"GET"}})
+    app.add_middleware(Counting, metrics=engine.metrics, paths=frozenset(paths))
     return app
+
+
+class OwnMethods:
+    """Answers HEAD where a path takes GET, and 405 to the methods that it does not take.
+
+    Without it the page, which is mounted at ``/`` and so takes every path, would answer 404 to both.
+    """
+
+    def __init__(self, app: ASGIApp, methods: Mapping[str, Set[str]]) -> None:
+        self.app = app
+        self._methods = methods
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        taken = self._methods.get(scope["path"]) if scope["type"] == "http" else None
+        if taken is None or scope["method"] in taken:
+            await self.app(scope, receive, send)
+        elif scope["method"] == "HEAD" and "GET" in taken:
+            await self.app({**scope, "method": "GET"}, receive, send)  # servers send no body to HEAD
+        else:
+            await drain(receive)
+            sentence = f"{scope['path']} takes {' and '.join(sorted(taken))}, not {scope['method']}"
+            allowed = taken | ({"HEAD"} if "GET" in taken else set())
+            await JSONResponse({"detail": sentence}, 405, {"Allow": ", ".join(sorted(allowed))})(scope, receive, send)
 
 
 def _add_segment(app: FastAPI, engine: Engine) -> None:
     # Decoding and encoding use this many threads beside the model's own.
-    threads = CapacityLimiter(max(1, os.cpu_count() or 1))
+    threads = CapacityLimiter(usable_cores())
+    # Requests that are read, wait or are answered: what they hold in memory must not grow with those who ask.
+    at_once = asyncio.Semaphore(2 * engine.limits.queue)
 
     async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
         return await to_thread.run_sync(function, *arguments, limiter=threads, abandon_on_cancel=True)
 
     async def answer(request: Request) -> Response:
         start = time.perf_counter()
-        try:
-            engine.check_room()
-        except QueueFullError:
-            await drain(request.receive)
-            raise
         wanted = await read_request(request, engine.limits.max_bytes)
         objects = wanted.known_objects()
         model = engine.model_name(wanted.model)
@@ -143,7 +168,7 @@ def _add_segment(app: FastAPI, engine: Engine) -> None:
         photo = await in_thread(engine.read_photo, wanted.photo)
         task = Task(model, vocabulary, objects, wanted.zoom)
         found = await asyncio.wrap_future(engine.submit(task, photo))
-        result = renamed(found, wanted.name)
+        result = renamed(await in_thread(found.at_least, wanted.min_score), wanted.name)
         if "application/zip" in request.headers.get("accept", ""):
             archive = await in_thread(lambda: zip_archive(result_files(result, wanted.formats)))
             return Response(archive, media_type="application/zip")
@@ -154,6 +179,18 @@ def _add_segment(app: FastAPI, engine: Engine) -> None:
         }
         content = await in_thread(_content, result, wanted)
         return JSONResponse({**head, **content, "seconds": round(time.perf_counter() - start, 4)})
+
+    async def answer_if_room(request: Request) -> Response:
+        try:
+            engine.check_room()
+            if at_once.locked():
+                number = 2 * engine.limits.queue
+                raise QueueFullError(f"the server is busy ({number} requests at once): try again in a few seconds")
+        except QueueFullError:
+            await drain(request.receive)
+            raise
+        async with at_once:
+            return await answer(request)
 
     @app.post(
         "/v1/segment",
@@ -172,7 +209,7 @@ def _add_segment(app: FastAPI, engine: Engine) -> None:
         """
         try:
             async with asyncio.timeout(engine.limits.timeout):
-                return await answer(request)
+                return await answer_if_room(request)
         except TimeoutError:
             raise HTTPException(504, f"not done within {engine.limits.timeout:g} seconds: try again later") from None
         except ClientDisconnect:
@@ -228,11 +265,14 @@ def _add_errors(app: FastAPI) -> None:
     app.add_exception_handler(TooLargeError, problem(413))
     app.add_exception_handler(QueueFullError, problem(503, {"Retry-After": "2"}))
     app.add_exception_handler(PartCLIPSegError, problem(422))
-    for short_of_memory in (MemoryError, torch.OutOfMemoryError):
-        handler = lambda _, __: JSONResponse(  # noqa: E731
-            {"detail": "the server has no memory for this: send a smaller photo or fewer classes"}, 503
-        )
-        app.add_exception_handler(short_of_memory, handler)
+    app.add_exception_handler(NoMemoryError, problem(503))
+    # While the answer is made.
+    app.add_exception_handler(MemoryError, lambda request, _: problem(503)(request, NoMemoryError()))
+    # The error itself goes on to the server, which logs it.
+    app.add_exception_handler(Exception, lambda *_: JSONResponse({"detail": _FAULT}, 500))
+
+
+_FAULT = "a fault of this server, whose log says more: try another photo or other words"
 
 
 def _request_body() -> dict[str, Any]:

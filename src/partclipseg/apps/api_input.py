@@ -33,7 +33,9 @@ class SegmentRequest(BaseModel):
         description="The photo's file: JPEG, PNG, WebP, TIFF and others. A file in forms, base64 in JSON.",
         json_schema_extra={"format": "byte"},
     )
-    name: str | None = Field(None, max_length=1000, description="The photo's name; in forms that of the file.")
+    name: str | None = Field(
+        None, max_length=1000, description="The photo's name. Left out: in forms that of the file."
+    )
     vocabulary: str | dict[str, list[str]] | list[str | tuple[str, str]] | None = Field(
         None,
         description='What to look for: words such as "dog: ear, tail; bus: wheel", a mapping from object to parts '
@@ -53,6 +55,9 @@ class SegmentRequest(BaseModel):
         False,
         description="Look a second time, at crops around small objects at the photo's full resolution: for small "
         "parts. Each such object takes nearly as long as a photo.",
+    )
+    min_score: float = Field(
+        0.0, ge=0, le=1, description="Parts whose score, 0 to 1, is lower than this become background."
     )
     formats: Annotated[list[Format], BeforeValidator(_listed)] = Field(
         ["json"],
@@ -93,7 +98,8 @@ FORM_SCHEMA: dict[str, Any] = {
         "photo": {"type": "string", "format": "binary", "description": "The photo's file."},
         **{
             name: {"type": "string", "description": SegmentRequest.model_fields[name].description}
-            for name in ("vocabulary", "model", "protocol", "objects", "zoom", "formats")
+            for name in SegmentRequest.model_fields
+            if name != "photo"
         },
     },
 }
@@ -137,8 +143,11 @@ async def _form_fields(request: Request, body: AsyncGenerator[bytes, None]) -> d
             if name == "photo":
                 if not isinstance(values[0], UploadFile):
                     raise HTTPException(422, "photo must be a file: with curl, -F photo=@picture.jpg")
-                fields["photo"], fields["name"] = await values[0].read(), values[0].filename
+                fields["photo"] = await values[0].read()
+                fields.setdefault("name", values[0].filename)
             elif any(isinstance(value, UploadFile) for value in values):
+                if name not in SegmentRequest.model_fields:
+                    raise HTTPException(422, f"there is no field {name!r}: send the photo as 'photo'")
                 raise HTTPException(422, f"{name} must be text, not a file")
             elif text := ",".join(map(str, values)):  # a list may come as repeated fields; empty ones are left out
                 fields[name] = text

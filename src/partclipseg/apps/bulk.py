@@ -11,11 +11,11 @@ import json
 import logging
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 from urllib.parse import quote
@@ -60,6 +60,9 @@ class Photo(NamedTuple):
     """What its own files are called, without their suffix."""
 
 
+Batch = list[Photo]
+
+
 @dataclass(frozen=True)
 class BulkJob:
     """What is to be done; workers on other machines get it as it is."""
@@ -71,6 +74,7 @@ class BulkJob:
     model: str | None = None
     objects: tuple[str, ...] = ()
     zoom: bool = False
+    min_score: float = 0.0
     dtype: str = "float32"
     batch_size: int = 8
     max_pixels: int = 80_000_000
@@ -92,6 +96,7 @@ class BulkJob:
             "vocabulary": list(self.vocabulary.names),
             "objects": list(self.objects),
             "zoom": self.zoom,
+            "min_score": self.min_score,
             "formats": list(self.formats),
             "dtype": self.dtype,
             "batch_size": self.batch_size,
@@ -100,30 +105,50 @@ class BulkJob:
 
 
 def find_all(folder: Path, output: Path) -> list[Photo]:
-    """The photos in `folder` and its subfolders, sorted; those of an `output` inside it are left out.
+    """The photos in `folder` and its subfolders, sorted; an `output` inside it is left out.
 
-    Raises `UsageError` if there is no such folder, or no photo in it.
+    Raises `UsageError` if there is no such folder, no photo in it, or if it lies in `output`.
     """
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}: name one with photos")
-    try:
-        found = find_photos([f"{escape(str(folder))}/**/*"])
-    except UsageError:
-        found = []
-    made = output.resolve()
-    paths = sorted(
-        path.relative_to(folder).as_posix() for path in found if made not in path.resolve().parents
-    )
+    if _is_within(folder.resolve(), output.resolve()):
+        raise UsageError(f"{folder} lies in the folder for the results, {output}: name another with --output")
+    paths = sorted(path.relative_to(folder).as_posix() for path in _walk(folder, output.resolve()))
     if not paths:
         raise UsageError(f"{folder}: no photos in this folder or those inside it")
-    stems = [str(Path(path).with_suffix("")) for path in paths]
-    # a.jpg and a.png keep their suffixes. Capitals do not count, since some file systems ignore them.
-    counts: dict[str, int] = {}
-    for stem in stems:
-        counts[stem.casefold()] = counts.get(stem.casefold(), 0) + 1
-    return [
-        Photo(path, stem if counts[stem.casefold()] == 1 else path) for path, stem in zip(paths, stems, strict=True)
-    ]
+    return [Photo(path, stem) for path, stem in find_stems(paths).items()]
+
+
+def find_stems(paths: Sequence[str]) -> dict[str, str]:
+    """Each path without its suffix, but with it where it would be another's: a.jpg and a.png keep theirs.
+
+    Capitals do not count, since some file systems ignore them.
+    """
+    stems = {path: str(Path(path).with_suffix("")) for path in paths}
+    while True:  # a.jpg that keeps its suffix may in turn be what a.jpg.jpg is without
+        counts = Counter(stem.casefold() for stem in stems.values())
+        shared = [path for path, stem in stems.items() if stem != path and counts[stem.casefold()] > 1]
+        if not shared:
+            return stems
+        stems.update((path, path) for path in shared)
+
+
+def _walk(folder: Path, output: Path) -> Iterator[Path]:
+    """All photos below `folder`, through links too, but neither in `output` (resolved) nor back up."""
+    for place, folders, _ in os.walk(folder, followlinks=True):
+        here = Path(place)
+        targets = {name: (here / name).resolve() for name in folders if not name.startswith(".")}
+        folders[:] = [
+            name
+            for name, target in targets.items()
+            if not _is_within(target, output) and not _is_within(here.resolve(), target)
+        ]
+        with suppress(UsageError):  # no photos just here
+            yield from find_photos([here])
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    return folder == path or folder in path.parents
 
 
 # -- one batch ------------------------------------------------------------------------------------------------
@@ -177,6 +202,7 @@ class Labeller:
     def _finish(self, photo: Photo, result: PartResult | Exception) -> Record:
         files = self.job.own_files(photo)
         if isinstance(result, PartResult):
+            result = result.at_least(self.job.min_score)
             try:
                 for name, path in files.items():
                     _write(self.job, name, path, photo, result)
@@ -195,6 +221,12 @@ def failed(photo: Photo, path: str, error: Exception) -> Record:
     text = str(error).removeprefix(f"{path}: ")
     reason = text if isinstance(error, PhotoError) else f"{type(error).__name__}: {text}"
     return {"photo": photo.path, "status": "failed", "error": reason}
+
+
+def killed(job: BulkJob, photo: Photo) -> Record:
+    """The record of a photo that ended its worker."""
+    error = RuntimeError("the process died on this photo, perhaps for want of memory")
+    return failed(photo, str(job.folder / photo.path), error)
 
 
 def _write(job: BulkJob, name: BulkFormat, path: Path, photo: Photo, result: PartResult) -> None:
@@ -262,7 +294,7 @@ class Manifest:
         if len(whole) < len(content):  # the run was killed while it wrote this line
             with path.open("r+b") as file:
                 file.truncate(len(whole))
-        for line in whole.decode().splitlines():
+        for line in whole.decode().split("\n")[:-1]:  # other line ends may stand in names
             self._take(line)
 
     def _take(self, line: str) -> None:
@@ -302,15 +334,20 @@ def open_batches(job: BulkJob, photos: Sequence[Photo], manifest: Manifest) -> l
     return [batch for batch in batches if not all(map(is_done, batch))]
 
 
+def stored_options(path: Path) -> dict[str, Any]:
+    """The options that the run was begun with; none if it is not begun."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
 def check_options(path: Path, options: dict[str, Any]) -> None:
     """Store the options of the first run, or hold those of a later one against them.
 
     Raises `UsageError` that names each difference.
     """
-    if not path.is_file():
+    before = stored_options(path)
+    if not before:
         write_text(path, json_text(options) + "\n")
         return
-    before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if changes := [text for key, value in options.items() if (text := _difference(key, before.get(key), value))]:
         raise UsageError(
             f"{path.parent} was begun with other options ({'; '.join(changes)}): go on with those, or name another "
@@ -328,8 +365,12 @@ def _difference(key: str, before: Any, now: Any) -> str:
     gone, new = [x for x in before if x not in now], [x for x in now if x not in before]
     if not gone and not new:
         return f"{key} in another order"
-    sides = (f"{word} {', '.join(items)}" for word, items in (("without", gone), ("with", new)) if items)
+    sides = (f"{word} {_first_five(items)}" for word, items in (("without", gone), ("with", new)) if items)
     return f"{key} now {' and '.join(sides)}"
+
+
+def _first_five(items: list[str]) -> str:
+    return ", ".join(items[:5]) + (f" and {len(items) - 5} more" if len(items) > 5 else "")
 
 
 def fingerprint(model: Any) -> str:

@@ -10,7 +10,7 @@ import yaml
 
 from partclipseg.apps.bulk import BulkJob, Manifest, Photo, json_text
 from partclipseg.files import whole_file, write_text
-from partclipseg.inference.formats import coco_categories, label_studio_config
+from partclipseg.inference.formats import coco_categories, coco_document, label_studio_config
 from partclipseg.inference.palette import part_colours
 
 COCO_FILE, JSONL_FILE = "annotations.coco.json", "labels.jsonl"
@@ -58,7 +58,7 @@ def _coco(job: BulkJob, manifest: Manifest) -> dict[str, Any]:
                     "score": segment["score"],
                 }
             )
-    return {"images": images, "annotations": annotations, "categories": coco_categories(job.vocabulary)}
+    return coco_document(images, annotations, coco_categories(job.vocabulary))
 
 
 def _write_yolo(job: BulkJob, photos: list[Photo], manifest: Manifest) -> None:

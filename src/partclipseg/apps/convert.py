@@ -17,6 +17,9 @@ from partclipseg.errors import PartCLIPSegError, UsageError
 class Convert:
     """Turn a released PartCLIPSeg checkpoint into a directory that every command takes as --model.
 
+    Released checkpoints were trained with a wrong lookup of object words: what they make of a class depends on the
+    whole list of words, so lists near their training catalogue are the safer ones (docs/reference.md, D1).
+
     Example: partclipseg convert partclipseg_voc.pth models/pascal --vocabulary pascal-part-116
     """
 
@@ -50,7 +53,8 @@ class Convert:
             vocabulary.save(directory / "vocabulary.json")
         Console().print(
             f"{self.output}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, reference mode, "
-            f"{len(vocabulary)} object-parts"
+            f"{len(vocabulary)} object-parts\n"
+            "reference mode: a class depends on the whole list of words, so keep near the training catalogue's"
         )
         return 0
 

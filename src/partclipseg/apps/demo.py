@@ -20,8 +20,8 @@ class Demo:
     """See what part segmentation does: rendered scenes in, overlays out. Needs no photo, no words and no network.
 
     The scenes are PartShapes, the built-in benchmark, from its test split. Of objects marked as unseen the model was
-    taught the name and the whole, but no part: it knows the parts from other objects. Beside each prediction lies the
-    truth.
+    taught the name and the whole, but no part: it knows the parts from other objects. Beside each prediction lie the
+    scene, to try other words on with `partclipseg predict`, and the truth.
     """
 
     output: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("partclipseg-demo")
@@ -32,6 +32,7 @@ class Demo:
 
     def run(self) -> int:
         import numpy as np
+        from PIL import Image
         from rich.console import Console
 
         from partclipseg.apps.predict import describe, make_folder
@@ -54,9 +55,14 @@ class Demo:
             truth = PartResult.from_maps(
                 scene.parts, scene.objects, np.ones(scene.parts.shape), world.vocabulary, scene.image
             )
-            for picture, name in ((result, "prediction"), (truth, "truth")):
-                with whole_file(self.output / f"scene{index}.{name}.png") as temporary:
-                    picture.overlay().save(temporary)
+            pictures = {
+                "png": Image.fromarray(scene.image),
+                "prediction.png": result.overlay(),
+                "truth.png": truth.overlay(),
+            }
+            for name, picture in pictures.items():
+                with whole_file(self.output / f"scene{index}.{name}") as temporary:
+                    picture.save(temporary)
             right = result.label_map == truth.label_map
             names = dict.fromkeys(member.object for member in scene.members)
             marked = ", ".join(f"{name} (unseen)" if name in world.unseen_objects else name for name in names)

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Hashable, Mapping, Sequence
+import textwrap
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 
 from partclipseg.apps.batching import Batcher
 from partclipseg.apps.metrics import Metrics
-from partclipseg.data.photo import read_photo
+from partclipseg.data.photo import photo_formats, read_photo
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.inference.result import PartResult
-from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.inference.segmenter import PartSegmenter, is_built_in
 from partclipseg.vocabulary import CATALOGS, Vocabulary
-
-_KEPT_WORDS = 20_000
-"""Words whose embeddings a segmenter keeps, until it is made afresh: what bounds memory whatever people type."""
 
 _CHARACTERS_PER_CLASS = 200
 """Longer vocabularies are refused unread."""
@@ -30,6 +30,13 @@ _CHARACTERS_PER_CLASS = 200
 
 class TooLargeError(PartCLIPSegError):
     """The photo or the request exceeds a limit of the server; the message names it."""
+
+
+class NoMemoryError(PartCLIPSegError, MemoryError):
+    """There is no memory for the photo, of this machine or of its GPU."""
+
+    def __init__(self) -> None:
+        super().__init__("the server has no memory for this: send a smaller photo or fewer words")
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class Limits:
     max_classes: int = 500
     """Object-parts of one vocabulary."""
     queue: int = 64
-    """Photos that may wait; those after them are refused at once."""
+    """Photos that may wait; those after them are refused at once, and so are requests beyond twice as many."""
     timeout: float = 60
     """Seconds from the arrival of a request to its answer."""
 
@@ -74,9 +81,10 @@ class Engine:
     """The first is the default."""
     limits: Limits = field(default_factory=Limits)
     metrics: Metrics = field(default_factory=Metrics)
+    built_in: str | None = None
+    """Name of the built-in model, which knows rendered scenes only, if it is one of them."""
 
     def __post_init__(self) -> None:
-        self._words: dict[str, set[str]] = {name: set() for name in self.segmenters}
         self._batcher = Batcher(
             self._segment,
             max_jobs=self.limits.queue,
@@ -89,24 +97,30 @@ class Engine:
     def load(cls, models: Sequence[str | None], device: str | None, dtype: str | None, limits: Limits) -> Engine:
         """Load models, each a directory or hub name, None the built-in one; raises as `from_pretrained` does."""
         segmenters = [PartSegmenter.from_pretrained(model, device, dtype) for model in models]
-        return cls(dict(zip(model_names(models), segmenters, strict=True)), limits)
+        names = model_names(models)
+        built_in = [name for name, model in zip(names, models, strict=True) if model is None or is_built_in(model)]
+        return cls(dict(zip(names, segmenters, strict=True)), limits, built_in=next(iter(built_in), None))
 
     # -- checks, each with a sentence -------------------------------------------------------------------------
 
     def read_photo(self, content: bytes) -> np.ndarray:
-        """uint8 `[H, W, 3]`; raises `TooLargeError` beyond the limits, `PhotoError` for what is not a photo."""
+        """uint8 `[H, W, 3]`; raises `TooLargeError` beyond the limits, `PhotoError` for what is not a photo, and
+        `NoMemoryError`."""
         if len(content) > self.limits.max_bytes:
             raise TooLargeError(
                 f"the photo has {len(content):,} bytes, more than the limit of {self.limits.max_bytes:,}: "
                 "make it smaller"
             )
         self._check_pixels(content)
-        return read_photo(content, self.limits.max_pixels)
+        with _memory_errors():
+            file = io.BytesIO(content)
+            file.name = "the photo"  # as messages call it
+            return read_photo(file, self.limits.max_pixels)
 
     def _check_pixels(self, content: bytes) -> None:
         # From the header alone, to tell a photo that is too large from one that is broken.
         try:
-            with Image.open(io.BytesIO(content)) as image:
+            with Image.open(io.BytesIO(content), formats=photo_formats()) as image:
                 width, height = image.size
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             width, height = 2 * (Image.MAX_IMAGE_PIXELS or 0), 1
@@ -177,7 +191,8 @@ class Engine:
         self._batcher.check_room()
 
     def submit(self, task: Task, photo: np.ndarray) -> Future[Any]:
-        """Queue a photo, uint8 `[H, W, 3]`; gives a `PartResult`, or an `Explained` if the task asks for it.
+        """Queue a photo, uint8 `[H, W, 3]`; gives a `PartResult`, or an `Explained` if the task asks for it, or
+        raises `NoMemoryError`.
 
         Raises `QueueFullError` at once, and `UsageError` for objects that the vocabulary does not have.
         """
@@ -191,24 +206,28 @@ class Engine:
 
     def _segment(self, task: Hashable, photos: Sequence[np.ndarray]) -> Sequence[Any]:
         assert isinstance(task, Task)
-        segmenter = self._segmenter(task)
-        with self.metrics.model_seconds.time():
+        with self.metrics.model_seconds.time(), _memory_errors():
+            segmenter = self.segmenters[task.model]
             if task.explained:
                 from partclipseg.apps.explain import explain
 
-                return [explain(segmenter, photo, task.vocabulary, task.objects) for photo in photos]
+                return [explain(segmenter, photo, task.vocabulary, task.objects, task.zoom) for photo in photos]
             return segmenter(
                 list(photos), task.vocabulary, objects=task.objects, zoom=task.zoom, batch_size=len(photos)
             )
 
-    def _segmenter(self, task: Task) -> PartSegmenter:
-        kept = self._words[task.model]
-        kept.update(task.vocabulary.names)
-        if len(kept) > _KEPT_WORDS:
-            old = self.segmenters[task.model]
-            self.segmenters[task.model] = PartSegmenter(old.model, old.tokenizer, old.vocabulary)
-            kept.clear()
-        return self.segmenters[task.model]
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        # On a GPU it is a class of its own; on a CPU only the words tell.
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise NoMemoryError from error
+    except MemoryError as error:
+        raise NoMemoryError from error
 
 
 def model_names(models: Sequence[str | None]) -> list[str]:
@@ -242,6 +261,11 @@ def _from_text(text: str) -> Vocabulary:
     if text in CATALOGS:
         return Vocabulary.from_catalog(text)
     if text[0] not in "{[":
+        if ":" not in text and "'s" not in text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"):
+            raise UsageError(
+                f"{textwrap.shorten(text, 100)!r} has no colon and is no catalogue ({', '.join(CATALOGS)}); "
+                'words are written as "dog: ear, tail; bus: wheel"'
+            )
         return Vocabulary.from_text(text)
     try:
         content = json.loads(text)

@@ -14,6 +14,7 @@ import tyro
 
 from partclipseg.apps.options import BatchSize, Device, Number, Own, OwnData, Zoom, optional
 from partclipseg.errors import UsageError
+from partclipseg.machine import how_to_install
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -332,7 +333,7 @@ class Evaluate:
                 draw_class_bars(scores, folder / name, f"{title}, {scores.protocol}")
                 bars[scores.protocol] = name
         except ImportError:
-            console.print("no bars are drawn, matplotlib is missing: pip install 'partclipseg[plots]'", markup=False)
+            console.print(f"no bars are drawn, matplotlib is missing: {how_to_install('plots')}", markup=False)
         # Of several protocols the last is the strictest: it shows whole photos.
         *_, evaluator = evaluators.values()
         best, worst = best_and_worst(evaluator, _EXAMPLES)

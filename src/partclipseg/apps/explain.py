@@ -61,9 +61,16 @@ class Explained:
 
 @torch.inference_mode()
 def explain(
-    segmenter: PartSegmenter, photo: np.ndarray, vocabulary: Vocabulary, objects: Iterable[str] | None = None
+    segmenter: PartSegmenter,
+    photo: np.ndarray,
+    vocabulary: Vocabulary,
+    objects: Iterable[str] | None = None,
+    zoom: bool = False,
 ) -> Explained:
-    """Segment one photo, uint8 `[H, W, 3]`, and keep what led to the result."""
+    """Segment one photo, uint8 `[H, W, 3]`, and keep what led to the result.
+
+    With `zoom` the result, and where `part_map` has objects, are of both looks; all else is of the first.
+    """
     model: Any = segmenter.model
     with_attention = isinstance(model, PartCLIPSegModel) and len(vocabulary) <= MAX_ATTENTION
     pairs = torch.tensor([[0, index] for index in range(len(vocabulary))], device=segmenter.device)
@@ -76,11 +83,13 @@ def explain(
         attention_pairs=pairs if with_attention else None,
     )
     sizes = [(photo.shape[0], photo.shape[1])]
-    if objects is None:
-        maps = pred_all(output, sizes, vocabulary.class_to_object)[0]
+    present = None if objects is None else [[vocabulary.object_index(word) for word in objects]]
+    if present is None:
+        [maps] = pred_all(output, sizes, vocabulary.class_to_object)
     else:
-        present = [vocabulary.object_index(word) for word in objects]
-        maps = oracle_obj(output, sizes, vocabulary.class_to_object, [present])[0]
+        [maps] = oracle_obj(output, sizes, vocabulary.class_to_object, present)
+    if zoom:
+        [maps] = segmenter.look_again([photo], [maps], vocabulary, present)
     labels, object_labels, scores = (tensor.cpu().numpy() for tensor in maps)
     return Explained(
         PartResult.from_maps(labels, object_labels, scores, vocabulary, photo),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.machine import how_to_install
 
 if TYPE_CHECKING:
     from partclipseg.inference.segmenter import PartSegmenter
@@ -114,10 +115,10 @@ def agreement(segmenter: PartSegmenter, folder: Path) -> float:
     from partclipseg.shapes.renderer import render_scene
 
     onnx = Segmenter(folder)
-    vocabulary = _checked_words(segmenter.vocabulary)
     height, width = segmenter.model.config.image_shape
     patch = segmenter.model.config.vision_config.patch_size
     scenes = [Image.fromarray(render_scene("val", index, 128).image) for index in range(4)]
+    vocabulary = _checked_words(segmenter, scenes)
     equal: list[np.ndarray] = []
     for images, size in ((scenes[:3], (height, width)), (scenes[3:], (height + 2 * patch, max(patch, width - patch)))):
         pixels = onnx.pixel_values(images, size)
@@ -139,12 +140,17 @@ def agreement(segmenter: PartSegmenter, folder: Path) -> float:
     return float(np.mean(equal))
 
 
-def _checked_words(vocabulary: Vocabulary | None) -> Vocabulary:
-    """At most nine classes, fewer than the trace has."""
+def _checked_words(segmenter: PartSegmenter, scenes: Sequence[Any]) -> Vocabulary:
+    """At most nine classes, fewer than the trace has: those that the model finds most of, so that maps have labels."""
+    import numpy as np
+
     from partclipseg.vocabulary import Vocabulary
 
-    words = Vocabulary.from_text(CHECKED_WORDS) if vocabulary is None else vocabulary
-    return Vocabulary(words.object_parts[:9])
+    words = Vocabulary.from_text(CHECKED_WORDS) if segmenter.vocabulary is None else segmenter.vocabulary
+    labels = np.stack([result.label_map for result in segmenter(list(scenes), words)])
+    pixels = np.bincount(labels[labels >= 0], minlength=len(words))
+    most = np.argsort(-pixels, kind="stable")[:9]
+    return Vocabulary(tuple(words.object_parts[index] for index in most))
 
 
 def _require_packages() -> None:
@@ -153,9 +159,7 @@ def _require_packages() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise PartCLIPSegError(
-            f"the export needs the package {error.name}: pip install 'partclipseg[export]'"
-        ) from None
+        raise PartCLIPSegError(f"the export needs the package {error.name}: {how_to_install('export')}") from None
 
 
 def _dtype(fp16: bool) -> str:
@@ -181,9 +185,11 @@ def _describe(segmenter: PartSegmenter, fp16: bool) -> dict[str, Any]:
 
 
 def _card(config: dict[str, Any], folder: Path, source: str, equal: float) -> str:
+    from partclipseg.inference.segmenter import built_in_model, is_built_in
+
     height, width = config["image_size"]
     name = Path(source).name or "model"
-    own_card = Path(source) / "README.md"
+    own_card = Path(built_in_model() if is_built_in(source) else source) / "README.md"
     about = own_card.read_text(encoding="utf-8").strip() if own_card.is_file() else ""
     parts = [
         f"---\nlibrary_name: onnx\npipeline_tag: image-segmentation\ntags: [onnx, {config['kind']}]\n---\n",
@@ -207,7 +213,11 @@ def _card(config: dict[str, Any], folder: Path, source: str, equal: float) -> st
         "The weights keep the licence and the limits of the model that they come from.\n",
     ]
     if about:
-        parts += ["## Card of the source model\n", about.removeprefix("---").split("\n---\n", 1)[-1].strip() + "\n"]
+        parts += [
+            "## Card of the source model\n",
+            "As it stands there; files that it names are not in this directory.\n",
+            about.removeprefix("---").split("\n---\n", 1)[-1].strip() + "\n",
+        ]
     return "\n".join(parts)
 
 
@@ -217,6 +227,7 @@ def _files(folder: Path) -> list[tuple[str, str]]:
         "text_encoder.onnx": "words to embeddings; once a vocabulary",
         "decoder.onnx": "activations and embeddings to logits",
         "tokenizer.json": "for the `tokenizers` package",
+        "tokenizer_config.json": "for transformers; the script does without it",
         "vocabulary.json": "the words that the model came with",
         "config.json": "sizes and normalisation",
         "segment.py": "segments a photo; needs neither PyTorch nor transformers",

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from partclipseg.apps.options import BatchSize, Dtype, Model, Vocabulary, Zoom, number, optional
+from partclipseg.apps.options import (
+    BatchSize,
+    Dtype,
+    MinScore,
+    Model,
+    Vocabulary,
+    Zoom,
+    check_min_score,
+    number,
+    optional,
+)
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.machine import usable_cores
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from partclipseg.apps.bulk import BulkJob, Photo, Record
+    from partclipseg.apps.bulk import Batch, BulkJob, Photo, Record
     from partclipseg.inference.segmenter import PartSegmenter
 
 SHOWN_FAILURES = 20
@@ -45,7 +56,7 @@ class Label:
     model: Model = None
     formats: Annotated[
         tuple[Literal["coco", "yolo", "labelme", "png", "jsonl", "label-studio"], ...],
-        tyro.conf.arg(metavar="KIND..."),
+        tyro.conf.arg(metavar="KIND...", aliases=["--format"]),
     ] = ("coco", "png")
     """One or more kinds of result.
     coco: masks of all photos in annotations.coco.json.
@@ -57,13 +68,14 @@ class Label:
     objects: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...", help_behavior_hint="")] = ()
     """Only if you know what is in every photo: these objects.
     Their parts then share all pixels, and there is no background."""
+    min_score: MinScore = 0.0
     zoom: Zoom = False
     engine: Literal["local", "ray"] = "local"
     """local: processes on this machine.
     ray: Ray Data, on the cluster that RAY_ADDRESS names, or on one started here."""
     workers: Annotated[int | None, optional("N")] = None
     """Processes that label, each with a model of its own.
-    Left out: one for each GPU; without a GPU one for every two cores."""
+    Left out: one for each GPU; without a GPU one for every two cores. With Ray those of the whole cluster count."""
     device: Annotated[str | None, optional("NAME", "cpu, cuda:1 and so on. Left out: all GPUs, else the CPU.")] = None
     dtype: Dtype = None
     batch_size: BatchSize = 8
@@ -98,22 +110,30 @@ class Label:
         """All that can be wrong with the call by itself, before anything is loaded."""
         if not self.formats:
             raise UsageError("no format is asked for: leave --formats out, or name one after it")
+        check_min_score(self.min_score)
         for name, value in (("--workers", self.workers), ("--batch-size", self.batch_size)):
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}")
+        if self.engine == "ray" and self.device not in {None, "cpu"}:
+            raise UsageError(
+                f"--device {self.device} cannot be had with --engine ray, which hands out the GPUs itself: leave "
+                "--device out, or use cpu"
+            )
 
     def _label(self, photos: list[Photo], console: Console) -> list[tuple[str, str]]:
         """Label what is not labelled yet, then write what is made of all; returns the failed photos and why."""
         from partclipseg.apps import bulk
         from partclipseg.apps.bulk_files import write_collections
         from partclipseg.apps.bulk_report import write_report
+        from partclipseg.apps.predict import model_title
         from partclipseg.inference.segmenter import PartSegmenter, find_device, find_dtype
 
         devices = [self.device] if self.device else _all_devices()
-        workers = self.workers or _default_workers(devices)
-        alone = workers == 1 and self.engine == "local"
-        # What the workers will compute in, though this process may not compute at all.
-        dtype = find_dtype(self.dtype, find_device(devices[0]))
+        alone = self.engine == "local" and (self.workers or _default_workers(devices)) == 1
+        # What the workers will compute in, though this process may not compute at all: what the run was begun with,
+        # whatever is the default of the device that it goes on with.
+        begun = bulk.stored_options(self.output / bulk.OPTIONS).get("dtype")
+        dtype = find_dtype(self.dtype or begun, find_device(devices[0]))
         segmenter = PartSegmenter.from_pretrained(self.model, devices[0] if alone else "cpu", dtype)
         job = self._job(segmenter)
         bulk.check_options(self.output / bulk.OPTIONS, job.options(bulk.fingerprint(segmenter.model)))
@@ -121,20 +141,20 @@ class Label:
         manifest = bulk.Manifest(self.output / bulk.MANIFEST)
         batches = bulk.open_batches(job, photos, manifest)
 
-        model = f"{self.model or 'the built-in model, which knows PartShapes only'} ({type(segmenter.model).__name__})"
-        place = f"{', '.join(devices)}, {job.dtype}, {workers} worker{'s' * (workers > 1)}"
-        console.print(f"model: {model}; {place}{' of Ray' * (self.engine == 'ray')}", markup=False)
+        model = model_title(segmenter, self.model)
         todo = sum(map(len, batches))
         if todo < len(photos):
             console.print(f"{len(photos) - todo} of {len(photos)} photos are labelled already", markup=False)
-        start = time.perf_counter()
-        try:
-            for records in _watched(self._engine(job, segmenter, batches, devices, workers), todo, console):
-                manifest.append(records)
-        except OSError as error:
-            raise PartCLIPSegError(
-                f"cannot write to {self.output} ({error.strerror}): make room, then give the same command again"
-            ) from error
+        with self._engine(job, segmenter, batches, devices) as (stream, place):
+            console.print(f"model: {model}; {job.dtype}; {place}", markup=False)
+            start = time.perf_counter()
+            try:
+                for records in _watched(stream, todo, console):
+                    manifest.append(records)
+            except OSError as error:
+                raise PartCLIPSegError(
+                    f"cannot write to {self.output} ({error.strerror}): make room, then give the same command again"
+                ) from error
         if todo:
             console.print(f"{todo / (time.perf_counter() - start):.1f} photos a second", markup=False)
         manifest.finish(photos)
@@ -160,31 +180,35 @@ class Label:
             model=self.model,
             objects=self.objects,
             zoom=self.zoom,
+            min_score=self.min_score,
             dtype=str(segmenter.model.dtype).removeprefix("torch."),
             batch_size=self.batch_size,
             max_pixels=self.max_pixels,
         )
 
+    @contextmanager
     def _engine(
-        self,
-        job: BulkJob,
-        segmenter: PartSegmenter,
-        batches: list[list[Photo]],
-        devices: Sequence[str],
-        workers: int,
-    ) -> Iterator[list[Record]]:
+        self, job: BulkJob, segmenter: PartSegmenter, batches: list[Batch], devices: Sequence[str]
+    ) -> Iterator[tuple[Iterator[list[Record]], str]]:
+        """The records of the batches as they come, and in words what labels them."""
         from partclipseg.apps.bulk import Labeller
-        from partclipseg.apps.bulk_engines import run_processes, run_ray
+        from partclipseg.apps.bulk_engines import run_processes
+        from partclipseg.apps.bulk_ray import ray_cluster, run_ray
 
-        threads = max(1, _cores() // workers)
         if not batches:
-            return iter(())
+            yield iter(()), "nothing left to label"
+            return
         if self.engine == "ray":
-            gpus = 0.0 if devices == ["cpu"] else len(devices) / workers
-            return run_ray(job, batches, workers, threads, gpus)
+            with ray_cluster(self.workers, usable_cores(), use_gpus=self.device != "cpu") as cluster:
+                yield run_ray(job, batches, cluster), str(cluster)
+            return
+        workers = self.workers or _default_workers(devices)
+        threads = max(1, usable_cores() // workers)
+        place = f"{', '.join(devices)}, {workers} worker{'s' * (workers > 1)}"
         if workers == 1:
-            return map(Labeller(job, segmenter, threads), batches)
-        return run_processes(job, batches, devices, workers, threads)
+            yield map(Labeller(job, segmenter, threads), batches), place
+        else:
+            yield run_processes(job, batches, devices, workers, threads), place
 
 
 def _watched(stream: Iterator[list[Record]], total: int, console: Console) -> Iterator[list[Record]]:
@@ -206,8 +230,4 @@ def _all_devices() -> list[str]:
 
 
 def _default_workers(devices: Sequence[str]) -> int:
-    return max(1, _cores() // 2) if list(devices) == ["cpu"] else len(devices)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, usable_cores() // 2) if list(devices) == ["cpu"] else len(devices)

@@ -47,4 +47,8 @@ class Counting:
             await send(message)
 
         with self._metrics.request_seconds.labels(scope["path"]).time():
-            await self.app(scope, receive, send_counted)
+            try:
+                await self.app(scope, receive, send_counted)
+            except Exception:  # answered further out
+                self._metrics.requests.labels(scope["path"], "500").inc()
+                raise

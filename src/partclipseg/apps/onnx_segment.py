@@ -157,7 +157,7 @@ def read_words(text: str) -> list[tuple[str, str]]:
     for entry in filter(None, (entry.strip() for entry in text.split(";"))):
         word, _, parts = entry.partition(":")
         pairs += [(" ".join(word.split()), " ".join(part.split())) for part in parts.split(",")]
-    if not pairs or not all(word and part for word, part in pairs):
+    if not pairs or not all(word and part and ":" not in part for word, part in pairs):
         raise SystemExit(f'cannot read the words {text!r}: write them as "dog: ear, tail; bus: wheel"')
     return pairs
 

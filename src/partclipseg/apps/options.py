@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from partclipseg.errors import UsageError
+
 
 def optional(metavar: str, text: str | None = None) -> Any:
     """An option that may be left out: its text says what happens then, so no default is shown.
@@ -33,7 +35,8 @@ Vocabulary = Annotated[
 Model = Annotated[
     str | None,
     optional(
-        "DIR|NAME", "A model's directory or hub name. Left out: the built-in model, which knows PartShapes only."
+        "DIR|NAME",
+        "A model's directory or hub name. Left out: the built-in model, which knows rendered scenes only, not photos.",
     ),
 ]
 Device = Annotated[str | None, optional("NAME", "cpu, cuda, cuda:1 and so on. Left out: CUDA where there is one.")]
@@ -53,6 +56,17 @@ Zoom = Annotated[
         "Each such object takes nearly as long as a photo."
     ),
 ]
+
+MinScore = Annotated[
+    float,
+    tyro.conf.arg(metavar="P", help="Parts whose score, 0 to 1, is lower than this become background."),
+]
+
+
+def check_min_score(value: float) -> None:
+    """Raise `UsageError` for what is no score."""
+    if not 0 <= value <= 1:
+        raise UsageError(f"--min-score must be from 0 to 1, not {value}")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _FILES = ("/", "/theme.css", "/manifest.json", "/favicon.ico", "/config")
-_FOLDERS = ("/assets/", "/static/", "/gradio_api/heartbeat/", "/gradio_api/file=")
+_FOLDERS = ("/assets/", "/static/", "/gradio_api/file=")
 _CALLS = ("upload", "upload_progress", "queue/join", "queue/data", "startup-events", "cancel", "reset", "info")
 _JOIN = "/gradio_api/queue/join"
 

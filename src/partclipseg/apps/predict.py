@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from partclipseg.apps.options import BatchSize, Device, Dtype, Model, Vocabulary, Zoom
+from partclipseg.apps.options import BatchSize, Device, Dtype, MinScore, Model, Vocabulary, Zoom, check_min_score
 from partclipseg.errors import PartCLIPSegError, UsageError
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ class Predict:
     output: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("parts")
     """Folder for the results. Files of an earlier run are replaced."""
     format: Annotated[
-        tuple[Literal["overlay", "png", "json", "coco", "labelme"], ...], tyro.conf.arg(metavar="KIND...")
+        tuple[Literal["overlay", "png", "json", "coco", "labelme"], ...],
+        tyro.conf.arg(metavar="KIND...", aliases=["--formats"]),
     ] = ("overlay", "png", "json", "coco")
     """One or more kinds of result.
     overlay: the photo in colours with a legend.
@@ -55,6 +56,7 @@ class Predict:
     objects: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...", help_behavior_hint="")] = ()
     """Only if you know what is in every photo: these objects.
     Their parts then share all pixels, and there is no background."""
+    min_score: MinScore = 0.0
     zoom: Zoom = False
     device: Device = None
     dtype: Dtype = None
@@ -74,6 +76,7 @@ class Predict:
         console = Console(soft_wrap=True, highlight=False)
         # All that can be wrong with the call is looked at before the model is loaded.
         formats = check_formats(self.format)
+        check_min_score(self.min_score)
         vocabulary = None if self.vocabulary is None else Words.load(self.vocabulary)
         if not self.photos:
             raise UsageError("no photo is named: partclipseg predict PHOTO... --vocabulary WORDS")
@@ -113,6 +116,7 @@ class Predict:
             """Write the photo's own files; returns its COCO document, if it is wanted, with ids from 1 on."""
             if not isinstance(result, PartResult):
                 return result, None
+            result = result.at_least(self.min_score)
             if own_files:
                 result.save(self.output, stem, own_files)
             return result, result.to_coco(image_id=number) if "coco" in formats else None
@@ -165,9 +169,15 @@ def make_folder(path: Path) -> None:
 
 def describe(segmenter: PartSegmenter, name: str | None) -> str:
     """One line: which model, where it runs, and in what number type."""
-    model = segmenter.model
-    what = "the built-in model, which knows PartShapes only" if name is None else f"{name} ({type(model).__name__})"
-    return f"model: {what}; {segmenter.device}, {str(model.dtype).removeprefix('torch.')}"
+    dtype = str(segmenter.model.dtype).removeprefix("torch.")
+    return f"model: {model_title(segmenter, name)}; {segmenter.device}, {dtype}"
+
+
+def model_title(segmenter: PartSegmenter, name: str | None) -> str:
+    """The model's name and class, or what there is to know about the built-in one."""
+    if name is None:
+        return "the built-in model, which knows rendered scenes only, not photos"
+    return f"{name} ({type(segmenter.model).__name__})"
 
 
 def output_stems(photos: Sequence[Path]) -> list[str]:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Annotated
 
 from partclipseg.apps.options import Device, Dtype, optional
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.machine import how_to_install
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from partclipseg.apps.engine import Engine
 
 TOKEN_VARIABLE = "PARTCLIPSEG_TOKEN"
 
-_MISSING = "serve needs more packages: install them by pip install 'partclipseg[serve]'"
+_MISSING = f"serve needs more packages: {how_to_install('serve')}"
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Serve:
     """Port to listen at; 0 takes a free one."""
     model: Annotated[tuple[str, ...], optional("DIR|NAME...")] = ()
     """One model or several to compare: directories or hub names; the first is the default. Left out: the built-in
-    model, which knows PartShapes only."""
+    model, which knows rendered scenes only, not photos."""
     token: Annotated[str | None, optional("WORD")] = None
     """Asked of every request, as 'Authorization: Bearer WORD' or in the address that is printed. May also come from
     the environment, as PARTCLIPSEG_TOKEN, where other users of the machine cannot read it."""
@@ -49,7 +51,8 @@ class Serve:
     max_classes: int = 500
     """Longest vocabulary, in object-parts."""
     queue: int = 64
-    """Photos that may wait; those after them are refused at once, with status 503."""
+    """Photos that may wait; those after them are refused at once, with status 503, and so are requests beyond twice
+    as many."""
     timeout: float = 60
     """Seconds that a request may take, waiting included."""
     device: Device = None
@@ -59,6 +62,7 @@ class Serve:
         try:
             import uvicorn
 
+            from partclipseg.apps.access import is_loopback
             from partclipseg.apps.engine import Engine, Limits
         except ImportError as error:
             raise PartCLIPSegError(f"{_MISSING} ({error})") from error
@@ -69,35 +73,71 @@ class Serve:
         limits = Limits(self.max_bytes, self.max_pixels, self.max_classes, self.queue, self.timeout)
         token = self.token or os.environ.get(TOKEN_VARIABLE)
         engine = Engine.load(self.model or [None], self.device, self.dtype, limits)
-        app = create_app(engine, token)
+        app = create_app(engine, token, local=is_loopback(self.host))
         socket = _listen(self.host, self.port)
         console = Console(soft_wrap=True, highlight=False)
         for name, segmenter in engine.segmenters.items():
             kind, dtype = type(segmenter.model).__name__, str(segmenter.model.dtype).removeprefix("torch.")
             console.print(f"model: {name} ({kind}, {segmenter.device}, {dtype})", markup=False)
-        if not self.model:
-            console.print("the built-in model knows PartShapes only; for photos name another with --model")
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        address = f"http://{host}:{socket.getsockname()[1]}/"
-        console.print(f"open {address}{f'?token={token}' if token else ''}  (Ctrl+C stops)", markup=False)
-        if not token and not _is_loopback(self.host):
+        if engine.built_in:
+            console.print("the built-in model knows rendered scenes only; for photos name another with --model")
+        address, *others = addresses(self.host, socket.getsockname()[1], token)
+        console.print(f"open {address}  (Ctrl+C stops)", markup=False)
+        for other in others:
+            console.print(f"on this machine also {other}", markup=False)
+        if not token and not is_loopback(self.host):
             console.print("everyone who can reach this address can use it: set --token to ask for one")
         # Ctrl+C or SIGTERM: no new connections, running requests are finished, within the time they may take anyway.
         config = uvicorn.Config(
-            app, log_level="warning", timeout_graceful_shutdown=max(1, round(self.timeout)), lifespan="on"
+            _answering_to_the_end(app),
+            log_level="warning",
+            timeout_graceful_shutdown=max(1, round(self.timeout)),
+            lifespan="on",
         )
         with suppress(KeyboardInterrupt):  # uvicorn has shut down in order when it passes the signal on
             uvicorn.Server(config).run(sockets=[socket])
         return 0
 
 
-def create_app(engine: Engine, token: str | None = None) -> FastAPI:
-    """API and page as one application."""
+def addresses(host: str, port: int, token: str | None = None) -> list[str]:
+    """Where a browser finds the page: for a host that stands for all of them, by the machine's name and on itself."""
+    from socket import gethostname
+
+    from partclipseg.apps.access import is_unspecified
+
+    bracketed = f"[{host}]" if ":" in host else host
+    hosts = [gethostname(), "[::1]" if ":" in host else "127.0.0.1"] if is_unspecified(host) else [bracketed]
+    return [f"http://{name}:{port}/{f'?token={token}' if token else ''}" for name in hosts]
+
+
+def create_app(engine: Engine, token: str | None = None, *, local: bool = False) -> FastAPI:
+    """API and page as one application, guarded as `access.protect` says."""
     from partclipseg.apps.access import protect
     from partclipseg.apps.api import create_api
     from partclipseg.apps.web import mount_page, scene_examples
 
-    return protect(mount_page(create_api(engine), engine, scene_examples()), token)
+    return protect(mount_page(create_api(engine), engine, scene_examples()), token, local=local)
+
+
+def _answering_to_the_end(app: ASGIApp) -> ASGIApp:
+    """The application, with an answer for those whom the stopping server cannot wait for any longer."""
+    from starlette.responses import JSONResponse
+
+    async def answering(scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def send_noted(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await app(scope, receive, send_noted)
+        except asyncio.CancelledError:  # by uvicorn, which would log it as a fault of the application
+            if scope["type"] == "http" and not begun:
+                await JSONResponse({"detail": "the server has stopped"}, 503)(scope, receive, send)
+
+    return answering
 
 
 def _listen(host: str, port: int):
@@ -113,10 +153,3 @@ def _listen(host: str, port: int):
         listener.close()
         raise PartCLIPSegError(f"cannot listen at {host}:{port} ({error.strerror}): choose another --port") from error
     return listener
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

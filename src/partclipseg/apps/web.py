@@ -16,6 +16,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio i
 import gradio as gr
 import gradio.themes
 from fastapi import FastAPI
+from gradio.data_classes import ImageData
 from gradio.utils import get_upload_folder
 from PIL import Image
 
@@ -41,6 +42,8 @@ _STYLE = """
 #output .generating { border: none !important; }
 .title p, .caption { color: var(--body-text-color-subdued) !important; }
 .title p { margin: 2px 0 0 !important; font-size: 14px; }
+#no-photos { margin-top: -12px; }
+#no-photos code { white-space: nowrap; }
 .title h1 { font-size: 22px !important; margin: 0 !important; }
 .alert, .note { border-radius: 8px; padding: 11px 14px; overflow-wrap: anywhere; }
 .alert { color: #991b1b; background: #fef2f2; border: 1px solid #fecaca; }
@@ -65,6 +68,10 @@ _STYLE = """
 """
 
 _TITLE = "<h1>partclipseg</h1><p>Finds the parts of things in photos, by your own words.</p>"
+_NO_PHOTOS = (
+    "<p>This is the built-in model, which knows rendered scenes only, not photos: start the server with "
+    "<code>--model</code> for photos.</p>"
+)
 _SHOW_RESULT = "() => innerWidth < 700 && document.querySelector('#output').scrollIntoView({ behavior: 'smooth' })"
 """Where the window is narrow, the result appears below what is seen."""
 _EMPTY = "<div class='empty'><div>Choose a photo, say what to look for, and press <b>Find parts</b>.</div></div>"
@@ -133,18 +140,20 @@ def create_page(engine: Engine, examples: Sequence[Example]) -> gr.Blocks:
         title="partclipseg", analytics_enabled=False, delete_cache=(600, KEPT_SECONDS), fill_width=True
     ) as page:
         gr.HTML(_TITLE, elem_classes="title")
+        no_photos = gr.HTML(_NO_PHOTOS, elem_classes="title", elem_id="no-photos", visible=models[0] == engine.built_in)
         with gr.Row(equal_height=False):
             with gr.Column(scale=4, min_width=300):
                 photo = gr.Image(
                     label="Photo",
                     type="filepath",
-                    image_mode=None,  # the file as it came: read_photo knows more kinds, and the limits
                     sources=["upload", "clipboard"],
                     height=250,
                     buttons=[],
                     placeholder="Drop a photo here\n- or -\nclick to choose one",
                     elem_id="photo",
                 )
+                # Gradio would open the file: read_photo knows more kinds, the limits, and what to say of the others.
+                photo.preprocess = _path
                 gr.HTML("<div class='caption'>Or try a rendered scene</div>", visible=bool(examples))
                 gallery = gr.Gallery(
                     [example.picture for example in examples],
@@ -168,6 +177,7 @@ def create_page(engine: Engine, examples: Sequence[Example]) -> gr.Blocks:
                         placeholder="dog, bus",
                         elem_id="objects",
                     )
+                    zoom = gr.Checkbox(label="Look again at small objects (slower)", elem_id="zoom")
                     model = gr.Dropdown(models, value=models[0], label="Model", visible=len(models) > 1)
                     compare = gr.Checkbox(label="Compare with other words or another model", elem_id="compare")
                     with gr.Group(visible=False) as other:
@@ -191,11 +201,18 @@ def create_page(engine: Engine, examples: Sequence[Example]) -> gr.Blocks:
             return example.picture, example.words
 
         gallery.select(choose, None, [photo, first.words], show_progress="hidden", api_visibility="private")
+        model.change(
+            lambda name: gr.update(visible=name == engine.built_in),
+            model,
+            no_photos,
+            show_progress="hidden",
+            api_visibility="private",
+        )
         compare.change(
             lambda on: gr.update(visible=on), compare, other, show_progress="hidden", api_visibility="private"
         )
         find = _Finder(engine).run
-        inputs = [photo, first.words, objects, model, compare, model_b, second.words]
+        inputs = [photo, first.words, objects, zoom, model, compare, model_b, second.words]
         gr.on(
             [run.click, first.words.submit],
             find,
@@ -208,6 +225,10 @@ def create_page(engine: Engine, examples: Sequence[Example]) -> gr.Blocks:
         run.click(None, js=_SHOW_RESULT)
     page.queue(max_size=4 * engine.limits.queue)
     return page
+
+
+def _path(payload: ImageData | None) -> str | None:
+    return payload and payload.path
 
 
 class _WordChoice(NamedTuple):
@@ -256,6 +277,7 @@ class _Finder:
         photo: str | None,
         words: str | None,
         objects: str | None,
+        zoom: bool,
         model: str,
         compare: bool,
         model_b: str,
@@ -267,9 +289,12 @@ class _Finder:
             runs = [(model, words or "")]  # a box that nobody has touched holds None
             if compare:
                 runs.append((model_b, words_b or words or ""))
-            found = self._find(photo, runs, objects or "")
+            found = self._find(photo, runs, objects or "", zoom)
         except PartCLIPSegError as error:
-            yield gr.update(value=_box("alert", str(error)), visible=True), gr.skip(), gr.skip(), gr.skip()
+            # What an earlier photo gave would pass for this one's.
+            empty = gr.update(value=_EMPTY, visible=True)
+            alert = gr.update(value=_box("alert", str(error)), visible=True)
+            yield alert, empty, hidden, gr.update(value=None, interactive=False, visible=False)
             return
         titles = self._titles(runs)
         views = [
@@ -287,7 +312,7 @@ class _Finder:
             path.write_bytes(_archive(found))
             yield gr.skip(), gr.skip(), gr.skip(), gr.update(value=str(path), interactive=True, visible=True)
 
-    def _find(self, photo: str | None, runs: Sequence[tuple[str, str]], objects: str) -> list[Explained]:
+    def _find(self, photo: str | None, runs: Sequence[tuple[str, str]], objects: str, zoom: bool) -> list[Explained]:
         if not photo:
             raise UsageError("there is no photo yet: drop one above, or pick an example")
         content = Path(photo).read_bytes()
@@ -295,7 +320,7 @@ class _Finder:
         tasks = []
         for model, words in runs:
             name = self._engine.model_name(model)
-            tasks.append(Task(name, self._engine.vocabulary(words, name), known, explained=True))
+            tasks.append(Task(name, self._engine.vocabulary(words, name), known, zoom, explained=True))
         array = self._engine.read_photo(content)
         futures = [self._engine.submit(task, array) for task in tasks]
         try:

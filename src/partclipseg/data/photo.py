@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable
+from functools import cache
 from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,17 @@ PHOTO_SUFFIXES = frozenset(
 """What `find_photos` takes for a photo in a folder, in lower case."""
 
 
+@cache
+def photo_formats() -> tuple[str, ...]:
+    """Pillow's names of the formats behind `PHOTO_SUFFIXES` that it can read here.
+
+    No other format is ever tried: a file's name says nothing of what is in it, and Pillow has readers that decode
+    before any limit can be checked, or that start another program.
+    """
+    known = Image.registered_extensions()
+    return tuple(sorted({known[suffix] for suffix in PHOTO_SUFFIXES if suffix in known}))
+
+
 class PhotoError(PartCLIPSegError):
     """One photo cannot be read; the message names it, the reason and the remedy."""
 
@@ -41,7 +53,7 @@ def read_photo(source: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
     Args:
         source: path, encoded bytes, binary file object, PIL image, or uint8 array `[H, W]`, `[H, W, 1]`,
-            `[H, W, 3]` (RGB) or `[H, W, 4]` (RGBA).
+            `[H, W, 3]` (RGB) or `[H, W, 4]` (RGBA). Files and bytes in the formats of `photo_formats` alone.
         max_pixels: refuse larger photos. The size is read from the header, before anything is decoded.
             Pillow's own limit, twice `PIL.Image.MAX_IMAGE_PIXELS`, stays in force.
 
@@ -55,11 +67,12 @@ def read_photo(source: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         return _decode(source, name, max_pixels)
     content, name = _open(source)
     try:
-        image = Image.open(content)
+        image = Image.open(content, formats=photo_formats())
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PhotoError(f"{name}: too many pixels ({error}): make the photo smaller") from error
     except UnidentifiedImageError as error:
-        raise PhotoError(f"{name}: not a photo in a known format: convert it to JPEG or PNG") from error
+        known = ", ".join(photo_formats())
+        raise PhotoError(f"{name}: not a photo in a known format ({known}): convert it to JPEG or PNG") from error
     except PermissionError as error:
         raise PhotoError(f"{name}: may not be read: change the permissions of the file") from error
     except Exception as error:  # damaged headers make the format readers raise almost anything

@@ -44,6 +44,19 @@ def index_image(label_map: np.ndarray, colours: np.ndarray) -> Image.Image:
     return image
 
 
+def coco_document(
+    images: list[dict[str, Any]], annotations: list[dict[str, Any]], categories: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """A COCO document under the header that pycocotools and others expect."""
+    return {
+        "info": {"description": "Object-parts, segmented by partclipseg"},
+        "licenses": [],
+        "images": images,
+        "annotations": annotations,
+        "categories": categories,
+    }
+
+
 def coco_categories(vocabulary: Vocabulary) -> list[dict[str, Any]]:
     """One category for each class, numbered from 1 as COCO does: id = class index + 1."""
     return [
@@ -71,7 +84,7 @@ def coco_annotations(entries: Iterable[Entry], image_id: int, first_id: int) -> 
 
 def merge_coco(documents: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """One COCO document of many, over the same vocabulary, each with image and annotation ids of its own."""
-    merged: dict[str, Any] = {"images": [], "annotations": [], "categories": []}
+    merged = coco_document([], [], [])
     for document in documents:
         merged["images"] += document["images"]
         merged["annotations"] += document["annotations"]
@@ -87,13 +100,15 @@ def outlines(entries: Iterable[Entry]) -> list[Outline]:
 def labelme_document(found: Iterable[Outline], image_path: str, size: tuple[int, int]) -> dict[str, Any]:
     """What labelme and X-AnyLabeling open beside the photo.
 
-    The polygons of one segment share a ``group_id``, its class index plus 1.
+    The polygons of one segment share a ``group_id``, its class index plus 1. X-AnyLabeling shows the ``score``; labelme
+    has none, and keeps the field.
     """
     shapes = [
         {
             "label": segment.name,
             "points": polygon.tolist(),
             "group_id": segment.index + 1,
+            "score": round(segment.score, 4),
             "description": "",
             "shape_type": "polygon",
             "flags": {},

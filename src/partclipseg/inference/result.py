@@ -6,7 +6,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -112,6 +112,15 @@ class PartResult:
         """Height and width of the photo."""
         return self.label_map.shape[0], self.label_map.shape[1]
 
+    def at_least(self, score: float) -> PartResult:
+        """Without the parts whose score is below `score`, 0 to 1: their pixels become background, in both maps."""
+        low = self.scores < score
+        gone = (self.label_map >= 0) & low[self.label_map]
+        if not gone.any():
+            return self
+        labels, objects = (np.where(gone, np.int32(-1), some) for some in (self.label_map, self.object_map))
+        return replace(self, label_map=labels, object_map=objects, scores=np.where(low, np.float32(0), self.scores))
+
     # -- what is in the photo ---------------------------------------------------------------------------------
 
     def segments(self, view: View = "parts") -> list[Segment]:
@@ -162,9 +171,10 @@ class PartResult:
     ) -> Image.Image:
         """The photo under its segments, with a legend panel beside or below it.
 
-        The colour of a class depends on its name alone. In the legend, objects come by size, and so do the parts
-        of each, with the score at the right; beyond `LEGEND_LIMIT` the smallest are only counted. `long_side` of
-        the drawn photo is in pixels; by default the photo's own, within 640 to 1600.
+        The colour of a class depends on its name and on the other parts of its object, from which it can be told
+        apart. In the legend, objects come by size, and so do the parts of each, with the score at the right; beyond
+        `LEGEND_LIMIT` the smallest are only counted. `long_side` of the drawn photo is in pixels; by default the
+        photo's own, within 640 to 1600.
         """
         colours = self._colours(view)
         entries = self._legend(view, colours) if legend else None
@@ -231,11 +241,11 @@ class PartResult:
 
         `formats.merge_coco` joins those of many photos, given ids that differ.
         """
-        return {
-            "images": [{"id": image_id, "file_name": self.name, "width": self.size[1], "height": self.size[0]}],
-            "annotations": formats.coco_annotations(self._entries("parts"), image_id, first_annotation_id),
-            "categories": formats.coco_categories(self.vocabulary),
-        }
+        return formats.coco_document(
+            [{"id": image_id, "file_name": self.name, "width": self.size[1], "height": self.size[0]}],
+            formats.coco_annotations(self._entries("parts"), image_id, first_annotation_id),
+            formats.coco_categories(self.vocabulary),
+        )
 
     def to_labelme(self, image_path: str | None = None) -> dict[str, Any]:
         """A labelme document with a polygon for each piece of each part.

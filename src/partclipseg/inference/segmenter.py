@@ -37,6 +37,9 @@ _THREADS = min(16, os.cpu_count() or 1)
 _PROMPTS_AT_ONCE = 512
 """Prompts that go through the text tower together: what bounds the memory for long vocabularies."""
 
+_KEPT_PROMPTS = 50_000
+"""Prompts whose embeddings are kept, 100 MB at the released width: what bounds the memory whatever words come."""
+
 BUILT_IN = "partshapes"
 """Name of the built-in model, where no directory has it; it knows PartShapes, the rendered benchmark, only."""
 
@@ -58,7 +61,7 @@ class PartSegmenter:
 
     Photos are resized to the model's input size, aspect ratio not kept, by Pillow's bilinear filter (antialiased
     where it shrinks), as in training and as the released models were; then divided by 255 and normalised.
-    Embeddings of words are kept: a word costs the text tower once for the life of the segmenter.
+    Embeddings of words are kept: a word costs the text tower once, or anew after 50,000 others.
     """
 
     def __init__(self, model: Any, tokenizer: Any, vocabulary: Vocabulary | None = None) -> None:
@@ -304,6 +307,9 @@ class PartSegmenter:
                 if length > longest:
                     raise UsageError(f"{prompt!r} is {length} tokens long, more than {longest}: use a shorter word")
             self._warn_of_unknown(new, tokens["input_ids"])
+            if len(self._embeddings) + len(new) > _KEPT_PROMPTS:
+                # Copies: each is a row of a batch, which would be kept as a whole.
+                self._embeddings = {p: self._embeddings[p].clone() for p in prompts if p in self._embeddings}
             for start in range(0, len(new), _PROMPTS_AT_ONCE):
                 rows = slice(start, start + _PROMPTS_AT_ONCE)
                 ids, mask = (tokens[name][rows].to(self.device) for name in ("input_ids", "attention_mask"))

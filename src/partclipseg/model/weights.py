@@ -5,6 +5,7 @@ The only place that knows how other code names its tensors.
 
 from __future__ import annotations
 
+import logging
 import pickle
 import re
 from collections.abc import Callable, Mapping
@@ -22,6 +23,8 @@ from partclipseg.model.config import CLIPSegBaselineConfig, PartCLIPSegConfig
 from partclipseg.model.decoder import PartDecoder
 from partclipseg.model.partclipseg import PartCLIPSegModel
 from partclipseg.model.towers import CLIPSegTowers
+
+logger = logging.getLogger(__name__)
 
 Model = TypeVar("Model", bound=CLIPSegTowers)
 
@@ -168,12 +171,15 @@ def _config_dict(name: Any, **hub_options: Any) -> dict[str, Any]:
         raise PartCLIPSegError(
             f"{name} has no config.json: give a model's directory, as `partclipseg convert` or `train` writes it"
         )
+    if not Path(name).is_dir():  # said at once: where there is no network, the hub is tried for half a minute
+        logger.warning("there is no directory %s; asking the Hugging Face hub for a model of that name", name)
     try:
         return PreTrainedConfig.get_config_dict(name, **hub_options)[0]
     except OSError as error:
         raise PartCLIPSegError(
             f"there is no directory {str(name)!r}, and the hub cannot be reached for a model of that name: "
-            "download the model where there is network, and give its directory"
+            "give a model's directory, as `partclipseg convert` or `train` writes it, or download the model where "
+            "there is network"
         ) from error
 
 

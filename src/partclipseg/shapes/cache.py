@@ -20,6 +20,7 @@ from typing import cast
 import numpy as np
 
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.machine import usable_cores
 from partclipseg.shapes.paint import COLOURS
 from partclipseg.shapes.renderer import render_scene
 from partclipseg.shapes.scene import MAX_MEMBERS, POSITIONS, SIZES, Instance, Scene, Split
@@ -109,11 +110,6 @@ def render_split(
     if not folder.exists():
         _write(folder, split, count, size, workers)
     return _open(folder, split, count, size)
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _shapes(count: int, size: int) -> dict[str, tuple[tuple[int, ...], type]]:

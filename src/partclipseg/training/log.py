@@ -15,6 +15,7 @@ import yaml
 import partclipseg
 from partclipseg.errors import UsageError
 from partclipseg.files import write_text
+from partclipseg.machine import how_to_install
 
 
 class RunLog:
@@ -116,6 +117,6 @@ def _summary_writer(directory: str | Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise UsageError(
-            "TensorBoard is not installed: pip install 'partclipseg[tracking]', or leave --tensorboard out"
+            f"TensorBoard is not installed: {how_to_install('tracking')}, or leave --tensorboard out"
         ) from None
     return SummaryWriter(str(directory))

@@ -52,8 +52,8 @@ class Recipe:
     model: Literal["partclipseg", "clipseg"] = "partclipseg"
     """PartCLIPSeg, or the baseline that composes nothing."""
     start: str = CLIPSEG
-    """Model to start from: a directory, a name on the hub, or partshapes, the built-in model. Empty, for PartShapes only:
-    its own backbone, which is trained first, into the output's folder ``backbone``."""
+    """Model to start from: a directory, a name on the hub, or partshapes, the built-in model. Empty, for PartShapes
+    only: its own backbone, which is trained first, into the output's folder ``backbone``."""
     image_size: int | None = None
     """Side of the square that photos are resized to, in pixels; by default the start model's."""
     merges: Literal["mean", "random"] = "mean"

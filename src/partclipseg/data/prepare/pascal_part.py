@@ -27,6 +27,7 @@ from partclipseg.data.prepare.runner import Outcome, PhotoMode, photo_size, plac
 from partclipseg.data.prepare.source import find
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import write_text
+from partclipseg.machine import how_to_install
 from partclipseg.vocabulary import Catalog, ObjectPart
 
 NAME = "pascal-part-116"
@@ -93,7 +94,7 @@ class PascalPartRecipe:
         try:
             import scipy.io  # noqa: F401
         except ImportError:
-            raise PartCLIPSegError("reading .mat files needs scipy: pip install 'partclipseg[prepare]'") from None
+            raise PartCLIPSegError(f"reading .mat files needs scipy: {how_to_install('prepare')}") from None
         val_ids = self._val_ids()
         photos = {path.stem: path for path in find(self.folders, ".jpg", ".jpeg")}
         jobs = []

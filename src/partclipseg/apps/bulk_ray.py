@@ -1,0 +1,153 @@
+"""Actors of a Ray cluster label the batches, by Ray Data."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import signal
+import threading
+import warnings
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from math import ceil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from partclipseg.apps.bulk import Batch, BulkJob, Labeller, Photo, Record, killed
+from partclipseg.errors import PartCLIPSegError
+from partclipseg.machine import how_to_install
+
+
+class RayCluster(NamedTuple):
+    """What a run uses of a cluster."""
+
+    workers: int
+    gpus: int
+    threads: int
+    """Of each worker on CPUs."""
+
+    @property
+    def share(self) -> float:
+        """GPUs of a worker: one, or the fraction that lets all workers find room, since none can use two."""
+        return 1 / ceil(self.workers / self.gpus) if self.gpus else 0.0
+
+    def __str__(self) -> str:
+        place = f"{self.gpus} GPU{'s' * (self.gpus > 1)}" if self.gpus else "cpu"
+        return f"{place}, {self.workers} worker{'s' * (self.workers > 1)} of Ray"
+
+
+@contextmanager
+def ray_cluster(workers: int | None, cores: int, use_gpus: bool) -> Iterator[RayCluster]:
+    """Join the cluster that ``RAY_ADDRESS`` names, or start one on this machine, reachable from here alone.
+
+    Args:
+        workers: Left out, one for each GPU of the cluster, or for every two CPUs of one that has none.
+        cores: CPUs of this machine.
+        use_gpus: False leaves GPUs alone.
+
+    Raises:
+        PartCLIPSegError: Ray is not installed, does not answer, or fails while the cluster is used.
+    """
+    environment = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+    own: dict[str, Any] = {}
+    if "RAY_ADDRESS" not in os.environ:
+        # Read on import. Without it Ray listens on all addresses, even where it is told to use 127.0.0.1.
+        environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        # One more than the workers take, for Ray Data's own tasks.
+        own = {"num_cpus": max(workers or 1, cores) + 1, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    for name, value in environment.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+        from ray.exceptions import RayError
+    except ImportError:
+        raise PartCLIPSegError(f"--engine ray needs the package ray: {how_to_install('ray')}") from None
+    on_sigterm = signal.getsignal(signal.SIGTERM)  # Ray puts its own in place and leaves it there
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
+    except ConnectionError as error:
+        raise PartCLIPSegError(
+            f"no Ray cluster answers at {os.environ.get('RAY_ADDRESS', 'this machine')}: start it, or correct or unset "
+            "RAY_ADDRESS"
+        ) from error
+    try:
+        resources = ray.cluster_resources()
+        gpus = int(resources.get("GPU", 0)) if use_gpus else 0
+        cpus = int(resources.get("CPU", 1))
+        count = workers or gpus or max(1, cpus // 2)
+        yield RayCluster(count, gpus, threads=max(1, cpus // count))
+    except RayError as error:
+        raise PartCLIPSegError(f"Ray could not finish the job: {error}") from error
+    finally:
+        ray.shutdown()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)
+
+
+def run_ray(job: BulkJob, batches: Sequence[Batch], cluster: RayCluster) -> Iterator[list[Record]]:
+    """Label by actors of the cluster that was joined; yields each batch when it is done.
+
+    All machines must see folder, output and model under the same paths. An actor that dies takes no more than a photo
+    with it.
+    """
+    model = str(Path(job.model).absolute()) if job.model and Path(job.model).exists() else job.model
+    job = replace(job, folder=job.folder.absolute(), output=job.output.absolute(), model=model)
+    lost = yield from _pass(job, batches, cluster, in_flight=2)
+    # Photo by photo: the one at fault is the one that kills an actor when it is alone.
+    alone = [[photo] for batch in lost for photo in batch]
+    lost = yield from _pass(job, alone, cluster, in_flight=1)
+    yield from ([killed(job, photo)] for batch in lost for photo in batch)
+
+
+def _pass(
+    job: BulkJob, batches: Sequence[Batch], cluster: RayCluster, in_flight: int
+) -> Generator[list[Record], None, list[Batch]]:
+    """Label each batch once, `in_flight` of them waiting at each actor; returns those that were lost with an actor."""
+    if not batches:
+        return []
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.max_errored_blocks = -1  # a batch that is lost with its actor does not end the run
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    rows = [{"number": number, "batch": json.dumps(batch)} for number, batch in enumerate(batches)]
+    with warnings.catch_warnings():
+        # Ray means to name these options otherwise by 2.64, and has no other names yet.
+        warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
+        labelled = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+            _RayLabeller,  # pyright: ignore[reportArgumentType]
+            fn_constructor_args=(job, "cuda" if cluster.gpus else "cpu", cluster.threads),
+            compute=ActorPoolStrategy(size=min(cluster.workers, len(rows)), max_tasks_in_flight_per_actor=in_flight),
+            num_cpus=1,
+            num_gpus=cluster.share,
+            max_restarts=-1,
+            max_task_retries=0,  # else Ray gives a photo that kills its actor to the next one, for ever
+        )
+    lost = dict(enumerate(batches))
+    for row in labelled.iter_rows():
+        answer = pickle.loads(row["answer"])
+        if isinstance(answer, BaseException):
+            raise answer
+        del lost[row["number"]]
+        yield answer
+    return list(lost.values())
+
+
+class _RayLabeller:
+    """A `Labeller` in an actor. Ray shows it its own GPUs alone, so that any is its first."""
+
+    def __init__(self, job: BulkJob, device: str, threads: int) -> None:
+        self.labeller = Labeller.load(job, device, threads)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The batch's records; an error that is nobody's photo, such as a full disk, goes back as it is."""
+        try:
+            answer = self.labeller([Photo(*photo) for photo in json.loads(row["batch"])])
+        except Exception as error:
+            answer = error
+        return {"number": row["number"], "answer": pickle.dumps(answer)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,6 +10,7 @@ import tyro
 
 from partclipseg.apps.options import optional
 from partclipseg.errors import UsageError
+from partclipseg.machine import usable_cores
 
 if TYPE_CHECKING:
     from partclipseg.data.prepare.runner import Recipe, Summary
@@ -61,7 +61,7 @@ class Prepare:
             summary = prepare(
                 recipe,
                 self.output,
-                workers=self.workers or os.cpu_count() or 1,
+                workers=self.workers or usable_cores(),
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
         _show(console, self.dataset, self.output, summary)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from partclipseg.apps.options import Own, OwnData, optional
 from partclipseg.errors import UsageError
+from partclipseg.machine import usable_cores
 from partclipseg.training.backbone import BackboneRecipe, train_backbone
 from partclipseg.training.evaluate import HeldOutScores
 from partclipseg.training.loop import Observer, TrainingResult, train
@@ -78,7 +78,7 @@ class Train:
                 recipe,
                 self._open_data(recipe),
                 self.output,
-                workers=min(8, (os.cpu_count() or 2) - 1) if self.workers is None else self.workers,
+                workers=min(8, usable_cores() - 1) if self.workers is None else self.workers,
                 tensorboard=self.tensorboard,
                 notes={"data": str(self.data) if self.data else None},
                 observer=display,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from partclipseg.data.photo import MAX_PIXELS
 from partclipseg.data.problem import DataError, Problem
 from partclipseg.data.source import Photo, Source, missing_photo, read_source_photo
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.machine import usable_cores
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def check_dataset(
     total = sum(len(source.photos) for source in sources)
     counts = []
     done = 0
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         for source in sources:
             problems += [*source.defects, *source.folder_problems()]
             notes += source.notes()

@@ -27,11 +27,12 @@ from partclipseg.inference.label_maps import LabelMaps
 from partclipseg.inference.pruned import pruned_maps
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.zoom import look_again
+from partclipseg.machine import usable_cores
 from partclipseg.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
 
-_THREADS = min(16, os.cpu_count() or 1)
+_THREADS = min(16, usable_cores())
 """Threads that decode and resize photos and make results; most of it lets them run beside each other and the model."""
 
 _PROMPTS_AT_ONCE = 512

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from partclipseg.inference import pruned
-from partclipseg.inference.label_maps import LabelMaps, oracle_obj, pred_all, upsample
+from partclipseg.inference.label_maps import LabelMaps, oracle_obj, pred_all
 from partclipseg.inference.pruned import pruned_maps
+from partclipseg.inference.upsample import upsample
 from partclipseg.model.clipseg import CLIPSegBaseline
 from partclipseg.model.config import PartCLIPSegConfig
 from partclipseg.model.decoder import ConditionDecoder, PartDecoder
@@ -309,10 +310,10 @@ def test_memory_does_not_grow_with_the_classes(models):
     words = torch.randn(len(model.prompts(vocabulary)), 24)
     add = pruned.Contest.add
 
-    def watching(self, logits, labels, owners=None):
+    def watching(self, photos, logits, labels, owners=None):
         nonlocal widest
         widest = max(widest, len(logits))
-        add(self, logits, labels, owners)
+        add(self, photos, logits, labels, owners)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pruned.Contest, "add", watching)

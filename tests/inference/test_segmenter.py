@@ -13,9 +13,10 @@ from PIL import Image
 
 from partclipseg.data.photo import PhotoError
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.inference.label_maps import oracle_obj, pred_all, upsample
+from partclipseg.inference.label_maps import oracle_obj, pred_all
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.segmenter import PartSegmenter, find_dtype
+from partclipseg.inference.upsample import upsample
 from partclipseg.model.clipseg import CLIPSegBaseline
 from partclipseg.model.partclipseg import PartCLIPSegModel
 from partclipseg.shapes.renderer import render_scene

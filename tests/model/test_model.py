@@ -241,3 +241,26 @@ def test_cuda_equals_cpu(model):
         )
     # Convolutions may run in TF32 (10 bits) on the GPU.
     assert (actual.object_part_logits.cpu() - expected).norm() < 2e-3 * expected.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")],
+        ),
+    ],
+)
+def test_the_hidden_layer_in_inference_is_that_of_training(partclipseg, dtype, device, monkeypatch):
+    layer = nn.Module.to(partclipseg, device, dtype).decoder.layers[0]
+    x = torch.randn(3, 10, layer.contract.out_features, dtype=dtype, device=device)
+    expected = layer.feed_forward(x).detach()
+    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda self: True))
+    with torch.no_grad():
+        found = layer.feed_forward(x)
+    # On a GPU another kernel may add in another order: a few units in the last place of numbers up to about 1.
+    tolerance = 0 if device == "cpu" else (1e-5 if dtype == torch.float32 else 2e-2)
+    torch.testing.assert_close(found.cpu(), expected.cpu(), atol=tolerance, rtol=0)

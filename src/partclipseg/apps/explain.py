@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from partclipseg.inference.label_maps import LabelMaps, oracle_obj, pred_all, upsample
+from partclipseg.inference.label_maps import LabelMaps, oracle_obj, pred_all
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.inference.upsample import upsample
 from partclipseg.model.partclipseg import PartCLIPSegModel
 from partclipseg.vocabulary import Vocabulary
 

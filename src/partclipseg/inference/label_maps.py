@@ -16,10 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BACKGROUND = -1
+from partclipseg.inference.upsample import Pixels, keep_best
 
-_LOGITS_AT_ONCE = 32_000_000
-"""Upsampled values held at a time (128 MB): what bounds the memory for large photos and long vocabularies."""
+BACKGROUND = -1
 
 
 class LabelMaps(NamedTuple):
@@ -51,19 +50,24 @@ def pred_all(
     for index, size in enumerate(sizes):
         logits = output.object_part_logits[index]  # [N_c + 1, h, w]
         if output.object_logits is None:
-            contest = Contest(size, logits.device)
-            contest.add(logits, torch.arange(len(logits), device=logits.device))
+            contest = Contest([size], logits.device)
+            contest.add(_first(logits), logits, torch.arange(len(logits), device=logits.device))
         else:
             object_logits = output.object_logits[index]  # [N_o + 1, h, w]
-            objects = Contest(size, logits.device)
-            objects.add(object_logits, torch.arange(len(object_logits), device=logits.device))
-            contest = Contest(size, logits.device, gate=objects.labels)
+            objects = Contest([size], logits.device)
+            objects.add(_first(object_logits), object_logits, torch.arange(len(object_logits), device=logits.device))
+            contest = Contest([size], logits.device, gate=objects)
             owners = torch.cat([owner_of, owner_of.new_tensor([len(object_logits) - 1])])
             # A class whose object wins nowhere need not be looked at.
-            alive = torch.isin(owners, objects.labels.unique()).nonzero()[:, 0]
-            contest.add(logits[alive], alive, owners[alive])
-        results.append(contest.maps(owner_of))
+            alive = objects.winners(len(object_logits))[0][owners].nonzero()[:, 0]
+            contest.add(_first(alive), logits[alive], alive, owners[alive])
+        results += contest.maps(owner_of)
     return results
+
+
+def _first(rows: Tensor) -> np.ndarray:
+    """All rows are the first photo's."""
+    return np.zeros(len(rows), np.int64)
 
 
 def oracle_obj(
@@ -82,46 +86,45 @@ def oracle_obj(
     results = []
     for index, (size, present) in enumerate(zip(sizes, present_objects, strict=True)):
         chosen = torch.isin(owner_of, owner_of.new_tensor(list(present))).nonzero()[:, 0]
-        contest = Contest(size, owner_of.device)
-        contest.add(output.object_part_logits[index][chosen], chosen)
-        results.append(contest.maps(owner_of))
+        contest = Contest([size], owner_of.device)
+        contest.add(_first(chosen), output.object_part_logits[index][chosen], chosen)
+        results += contest.maps(owner_of)
     return results
 
 
 class Contest:
-    """The class of the greatest upsampled logit at every pixel of one photo, found a few classes at a time.
+    """The class of the greatest upsampled logit at every pixel of a batch of photos, found a few classes at a time.
 
-    Only one value and one label a pixel are kept, and at most `_LOGITS_AT_ONCE` upsampled logits beside them. Of
-    equal values the one added first wins, as in an argmax over all of them.
+    Only one value and one label a pixel are kept. Of equal values the one added first wins, as in an argmax over all
+    of them.
     """
 
-    def __init__(self, size: tuple[int, int], device: torch.device, gate: Tensor | None = None) -> None:
-        """`size` is `(H, W)`; with `gate`, int64 `[H, W]`, a class takes part only where the gate is its owner."""
-        self.labels = torch.full(size, BACKGROUND, device=device)
-        """int64 `[H, W]`: the best so far; background where nothing took part."""
-        self._best = torch.full(size, -torch.inf, device=device)
-        self._gate = gate
+    def __init__(self, sizes: Sequence[tuple[int, int]], device: torch.device, gate: Contest | None = None) -> None:
+        """`sizes` are `(H, W)` of each photo; with a `gate` a class takes part only where its owner has won there."""
+        self._pixels = Pixels(sizes, device)
+        self._labels = self._pixels.full(BACKGROUND)
+        self._best = self._pixels.full(-torch.inf)
+        self._gate = None if gate is None else gate._labels
 
-    def add(self, logits: Tensor, labels: Tensor, owners: Tensor | None = None) -> None:
-        """Logits `[K, h, w]` of any float type, their labels and, with a gate, their owners, both int64 `[K]`."""
-        height, width = self.labels.shape
-        step = max(1, _LOGITS_AT_ONCE // (height * width))
-        for start in range(0, len(logits), step):
-            part = slice(start, start + step)
-            some = upsample(logits[part], (height, width))  # [k, H, W]
-            if self._gate is not None and owners is not None:
-                some.masked_fill_(owners[part, None, None] != self._gate, -torch.inf)
-            value, position = some.max(dim=0)
-            self.labels = torch.where(value > self._best, labels[part][position], self.labels)
-            self._best = torch.maximum(self._best, value)
+    def add(self, photos: np.ndarray, logits: Tensor, labels: Tensor, owners: Tensor | None = None) -> None:
+        """Rows of logits `[K, h, w]` of any float type, in order of their `photos`, int64 `[K]`.
 
-    def maps(self, class_to_object: Tensor) -> LabelMaps:
+        Their labels and, with a gate, their owners are int64 `[K]`. Tensors may be longer; what is more is left out.
+        """
+        keep_best(self._pixels, self._best, self._labels, photos, logits, labels, self._gate, owners)
+
+    @property
+    def labels(self) -> list[Tensor]:
+        """int64 `[H, W]` of each photo: the best so far; background where nothing took part."""
+        return self._pixels.split(self._labels)
+
+    def winners(self, count: int) -> Tensor:
+        """bool `[B, count]`: which labels have pixels in each photo; something must have taken part everywhere."""
+        return self._pixels.occurring(self._labels, count)
+
+    def maps(self, class_to_object: Tensor) -> list[LabelMaps]:
         """The outcome for classes with objects int64 `[N_c]`; label `N_c` is background."""
-        labels = self.labels.masked_fill(self.labels == len(class_to_object), BACKGROUND)
+        labels = self._labels.masked_fill(self._labels == len(class_to_object), BACKGROUND)
         owners = F.pad(class_to_object, (0, 1), value=BACKGROUND)  # label -1 reads the last entry
-        return LabelMaps(labels, owners[labels], self._best.sigmoid())
-
-
-def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Logits `[K, h, w]` of any float type to float32 `[K, H, W]`, bilinearly."""
-    return F.interpolate(logits[None].float(), size=size, mode="bilinear", align_corners=False)[0]
+        flat = labels, owners[labels], self._best.sigmoid()
+        return [LabelMaps(*maps) for maps in zip(*map(self._pixels.split, flat), strict=True)]

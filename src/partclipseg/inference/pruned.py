@@ -24,6 +24,7 @@ from torch import Tensor
 
 from partclipseg.inference.graphs import Graphs
 from partclipseg.inference.label_maps import Contest, LabelMaps
+from partclipseg.inference.upsample import upload
 from partclipseg.model.clipseg import CLIPSegBaseline
 from partclipseg.model.decoder import ConditionDecoder
 from partclipseg.model.partclipseg import PartCLIPSegModel
@@ -66,13 +67,12 @@ def pruned_maps(
     with nullcontext() if graphs is None else graphs.lock:
         if isinstance(model, CLIPSegBaseline):
             batch = _Batch(model, pixel_values, text_embeddings, sizes)
-            contests = _baseline(batch, len(vocabulary), vocabulary.class_to_object, present_objects, with_background)
+            contest = _baseline(batch, len(vocabulary), vocabulary.class_to_object, present_objects, with_background)
         else:
             first = len(vocabulary.parts) if present_objects is None else None
             batch = _Batch(model, pixel_values, text_embeddings, sizes, graphs, first)
-            contests = _parts(batch, model, vocabulary, present_objects, with_background)
-        class_to_object = batch.upload(vocabulary.class_to_object)
-        return [contest.maps(class_to_object) for contest in contests]
+            contest = _parts(batch, model, vocabulary, present_objects, with_background)
+        return contest.maps(batch.upload(vocabulary.class_to_object))
 
 
 def _parts(
@@ -81,23 +81,23 @@ def _parts(
     vocabulary: Vocabulary,
     present_objects: Sequence[Sequence[int]] | None,
     with_background: bool,
-) -> list[Contest]:
+) -> Contest:
     num_parts, num_objects = len(vocabulary.parts), len(vocabulary.objects)
 
     # 1. Which objects can have pixels: those that win some, background among them, or those named.
     named = None if present_objects is None else _table(present_objects, num_objects + 1)  # [B, N_o + 1]
     if named is None or with_background:
-        known, gates = batch.objects(num_parts) if named is None else batch.named_objects(num_parts, named)
-        wins = batch.winners(gates, num_objects + 1)  # [B, N_o + 1]
-        contests = batch.contests(gates)
+        known, gate = batch.objects(num_parts) if named is None else batch.named_objects(num_parts, named)
+        wins = batch.winners(gate, num_objects + 1)  # [B, N_o + 1]
+        contest = batch.contest(gate)
     else:
-        known, wins, contests = batch.nothing(), named, batch.contests()
+        known, wins, contest = batch.nothing(), named, batch.contest()
 
     # 2. Their classes: rows (photo, class), in order of the photos; background belongs to itself.
     owners = np.append(vocabulary.class_to_object, num_objects)  # [N_c + 1]
     photos, classes = np.nonzero(wins[:, owners])  # [K] each
     if len(classes) == 0:
-        return contests
+        return contest
     to_part, to_object = torch.from_numpy(vocabulary.class_to_part), torch.from_numpy(vocabulary.class_to_object)
     rows = model.class_rows(to_part, to_object, num_parts, len(batch.conditions))
     part_rows, object_rows, object_word_rows = (x.numpy()[classes] for x in rows)  # [K] each
@@ -126,8 +126,8 @@ def _parts(
     pieces = graphs(lambda *x: list(compute(*x)), ("classes", lengths), *inputs) if graphs else compute(*inputs)
     *_, labels, owner = device.split(lengths)
     for rows, logits in zip(_chunks(len(classes), batch.rows_at_once), pieces, strict=True):  # [k, h, w]
-        batch.add(contests, photos[rows], logits, labels[rows], owner[rows])
-    return contests
+        contest.add(photos[rows], logits, labels[rows], owner[rows])
+    return contest
 
 
 def _baseline(
@@ -136,7 +136,7 @@ def _baseline(
     class_to_object: np.ndarray,
     present_objects: Sequence[Sequence[int]] | None,
     with_background: bool,
-) -> list[Contest]:
+) -> Contest:
     """The baseline knows no objects: every class may win, or with `present_objects` those of the named ones."""
     if present_objects is None:
         possible = np.ones((len(batch.sizes), num_classes + 1), bool)
@@ -144,11 +144,11 @@ def _baseline(
         possible = _table(present_objects, int(class_to_object.max()) + 2)[:, np.append(class_to_object, -1)]
         possible[:, -1] = with_background
     photos, classes = np.nonzero(possible)
-    labels, contests = batch.upload(classes), batch.contests()
+    labels, contest = batch.upload(classes), batch.contest()
     for rows in _chunks(len(classes), batch.rows_at_once):
         features = batch.decode(photos[rows], classes[rows])[None]  # [1, k, g·g', C]
-        batch.add(contests, photos[rows], batch.decoder.logits(features, batch.grid)[0], labels[rows])
-    return contests
+        contest.add(photos[rows], batch.decoder.logits(features, batch.grid)[0], labels[rows])
+    return contest
 
 
 class _Batch:
@@ -191,58 +191,45 @@ class _Batch:
 
     def upload(self, array: np.ndarray) -> Tensor:
         """To the device, without waiting for what it is doing."""
-        tensor = torch.from_numpy(array)
-        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
+        return upload(array, self.device)
 
-    def contests(self, gates: Sequence[Tensor | None] | None = None) -> list[Contest]:
-        gates = [None] * len(self.sizes) if gates is None else gates
-        return [Contest(size, self.device, gate) for size, gate in zip(self.sizes, gates, strict=True)]
+    def contest(self, gate: Contest | None = None) -> Contest:
+        return Contest(self.sizes, self.device, gate)
 
-    def add(
-        self, contests: list[Contest], photos: np.ndarray, logits: Tensor, labels: Tensor, owners: Tensor | None = None
-    ) -> None:
-        """Hand logits `[k, h, w]` of rows in order of their `photos [k]` to the photos' contests."""
-        present, starts = np.unique(photos, return_index=True)
-        for photo, start, end in zip(present, starts, [*starts[1:], len(photos)], strict=True):
-            contests[photo].add(logits[start:end], labels[start:end], None if owners is None else owners[start:end])
-
-    def objects(self, first: int) -> tuple[Known, list[Tensor]]:
+    def objects(self, first: int) -> tuple[Known, Contest]:
         """Features of all conditions from `first` on, and the best of them at each photo's pixels."""
-        features, contests = [], self.contests()
+        features, contest = [], self.contest()
         conditions = self.conditions[first:]
-        all_labels = torch.arange(len(conditions), device=self.device)
+        photos, labels = np.arange(len(self.sizes)), torch.arange(len(conditions), device=self.device)
         for rows in _chunks(len(conditions), max(1, self.rows_at_once // len(self.sizes))):
             some, logits = self._objects or _decode_all(self.decoder, self.reduced, conditions[rows], self.grid)
-            for contest, its_logits in zip(contests, logits, strict=True):
-                contest.add(its_logits, all_labels[rows])
+            number = logits.shape[1]
+            contest.add(photos.repeat(number), logits.flatten(0, 1), labels[rows].repeat(len(photos)))
             features.append(some)
-        keys = self.keys(np.arange(len(self.sizes))[:, None], first + np.arange(len(conditions))).ravel()
-        return (keys, torch.cat(features, dim=1).flatten(0, 1)), [contest.labels for contest in contests]
+        keys = self.keys(photos[:, None], first + np.arange(len(conditions))).ravel()
+        return (keys, torch.cat(features, dim=1).flatten(0, 1)), contest
 
-    def named_objects(self, first: int, named: np.ndarray) -> tuple[Known, list[Tensor]]:
+    def named_objects(self, first: int, named: np.ndarray) -> tuple[Known, Contest]:
         """The same of those `named`, bool `[B, N_o + 1]`, and background alone, which is the last one."""
         named = named.copy()
         named[:, -1] = True
         photos, objects = np.nonzero(named)
-        labels, features, contests = self.upload(objects), [], self.contests()
+        labels, features, contest = self.upload(objects), [], self.contest()
         for rows in _chunks(len(objects), self.rows_at_once):
             features.append(self.decode(photos[rows], first + objects[rows]))
             logits = self.decoder.logits(features[-1][None], self.grid)[0]
-            self.add(contests, photos[rows], logits, labels[rows])
+            contest.add(photos[rows], logits, labels[rows])
         keys = self.keys(photos, first + objects)
-        return (keys, torch.cat(features)), [contest.labels for contest in contests]
+        return (keys, torch.cat(features)), contest
 
     def nothing(self) -> Known:
         """No features at all."""
         _, _, tokens, width = self.reduced[0].shape
         return np.empty(0, np.int64), self.reduced[0].new_empty(0, tokens - 1, width)
 
-    def winners(self, maps: Sequence[Tensor], count: int) -> np.ndarray:
-        """bool `[B, count]`: which labels occur in each map, int64 `[H, W]`. Waits for the device."""
-        table = torch.zeros(len(maps), count, dtype=torch.bool, device=self.device)
-        for row, labels in zip(table, maps, strict=True):
-            row.index_fill_(0, labels.flatten(), True)
-        return table.cpu().numpy()
+    def winners(self, contest: Contest, count: int) -> np.ndarray:
+        """bool `[B, count]`: which labels have won pixels. Waits for the device."""
+        return contest.winners(count).cpu().numpy()
 
     def keys(self, photos: np.ndarray, conditions: np.ndarray) -> np.ndarray:
         """One number for each (photo, condition)."""

@@ -1,0 +1,123 @@
+"""The greatest of upsampled logits at every pixel of photos of any sizes.
+
+On a GPU one kernel (`inference.fused`) does it for a whole batch without writing an upsampled map; elsewhere, and
+where Triton is missing, a few classes at a time are upsampled by PyTorch and compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from itertools import accumulate
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_LOGITS_AT_ONCE = 32_000_000
+"""Upsampled values held at a time (128 MB): what bounds the memory for large photos and long vocabularies."""
+
+
+class Pixels:
+    """The pixels of photos of sizes `(H, W)`, one photo after the other in flat arrays `[P]`."""
+
+    def __init__(self, sizes: Sequence[tuple[int, int]], device: torch.device) -> None:
+        self.sizes = sizes
+        self.device = device
+        self.starts = [0, *accumulate(height * width for height, width in sizes)]
+        """`B + 1` of them: where each photo's pixels start in the flat arrays, and where the last one's end."""
+        self._places: Tensor | None = None
+
+    def full(self, value: float | int) -> Tensor:
+        """`[P]` of one value."""
+        return torch.full((self.starts[-1],), value, device=self.device)
+
+    def split(self, flat: Tensor) -> list[Tensor]:
+        """`[H, W]` of each photo: views."""
+        return [
+            flat[start:end].view(size)
+            for start, end, size in zip(self.starts, self.starts[1:], self.sizes, strict=False)
+        ]
+
+    def places(self) -> Tensor:
+        """int64 `[B, 3]` on the device: start, height and width of each photo."""
+        if self._places is None:
+            rows = [(start, *size) for start, size in zip(self.starts, self.sizes, strict=False)]
+            self._places = upload(np.array(rows, np.int64).reshape(-1, 3), self.device)
+        return self._places
+
+    def occurring(self, labels: Tensor, count: int) -> Tensor:
+        """bool `[B, count]`: which of the labels 0 to `count` - 1 are among those of each photo, int64 `[P]`."""
+        table = torch.zeros(len(self.sizes), count, dtype=torch.bool, device=self.device)
+        lengths = self.places()[:, 1] * self.places()[:, 2]
+        first = torch.arange(0, table.numel(), count, device=self.device)
+        cells = torch.repeat_interleave(first, lengths, output_size=len(labels))
+        table.view(-1).index_fill_(0, cells + labels, True)
+        return table
+
+
+def keep_best(
+    pixels: Pixels,
+    best: Tensor,
+    best_labels: Tensor,
+    photos: np.ndarray,
+    logits: Tensor,
+    labels: Tensor,
+    gate: Tensor | None = None,
+    owners: Tensor | None = None,
+) -> None:
+    """Put rows of logits that are greater than the best so far, bilinearly upsampled, in their place.
+
+    Of equal values the first stays, as in an argmax.
+
+    Args:
+        best: float32 `[P]`, changed in place.
+        best_labels: int64 `[P]`, changed in place.
+        photos: int64 `[K]`, ascending: whose logits they are.
+        logits: `[K, h, w]` of any float type; further rows are left out, here and in `labels` and `owners`.
+        labels: int64 `[K]`.
+        gate: int64 `[P]`: rows take part only where it is their owner.
+        owners: int64 `[K]`; needed with a gate.
+    """
+    starts = np.searchsorted(photos, np.arange(len(pixels.sizes) + 1))
+    if logits.is_cuda and len(photos) and find_spec("triton"):
+        from partclipseg.inference.fused import keep_best_fused
+
+        rows = upload(starts, pixels.device)
+        scales = upload(np.array(logits.shape[1:], np.float32) / np.array(pixels.sizes, np.float32), pixels.device)
+        most = max(height * width for height, width in pixels.sizes)
+        keep_best_fused(rows, most, pixels.places(), scales, best, best_labels, logits, labels, gate, owners)
+        return
+    split = [pixels.split(flat) for flat in (best, best_labels)]
+    gates = [None] * len(pixels.sizes) if gate is None else pixels.split(gate)
+    for start, end, value, label, allowed in zip(starts, starts[1:], *split, gates, strict=False):
+        if end > start:
+            rows = slice(start, end)
+            _keep_best(value, label, logits[rows], labels[rows], allowed, None if owners is None else owners[rows])
+
+
+def _keep_best(
+    best: Tensor, best_labels: Tensor, logits: Tensor, labels: Tensor, gate: Tensor | None, owners: Tensor | None
+) -> None:
+    """The same for one photo, with maps `[H, W]`."""
+    step = max(1, _LOGITS_AT_ONCE // max(1, best.numel()))
+    for start in range(0, len(logits), step):
+        part = slice(start, start + step)
+        some = upsample(logits[part], (best.shape[0], best.shape[1]))  # [k, H, W]
+        if gate is not None and owners is not None:
+            some.masked_fill_(owners[part, None, None] != gate, -torch.inf)
+        value, position = some.max(dim=0)
+        best_labels.copy_(torch.where(value > best, labels[part][position], best_labels))
+        torch.maximum(best, value, out=best)
+
+
+def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Logits `[K, h, w]` of any float type to float32 `[K, H, W]`, bilinearly."""
+    return F.interpolate(logits[None].float(), size=size, mode="bilinear", align_corners=False)[0]
+
+
+def upload(array: np.ndarray, device: torch.device) -> Tensor:
+    """To the device, without waiting for what it is doing."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -20,6 +20,7 @@ import torch
 import transformers
 
 from partclipseg.inference import pruned
+from partclipseg.inference.label_maps import Contest
 
 
 def environment(device: str) -> dict[str, Any]:
@@ -111,8 +112,8 @@ def forced_winners(objects: Sequence[int]) -> Iterator[None]:
     """
     winners = pruned._Batch.winners
 
-    def forced(self: Any, maps: Sequence[torch.Tensor], count: int) -> np.ndarray:
-        table = np.zeros_like(winners(self, maps, count))
+    def forced(self: Any, contest: Contest, count: int) -> np.ndarray:
+        table = np.zeros_like(winners(self, contest, count))
         table[:, [*objects, count - 1]] = True
         return table
 

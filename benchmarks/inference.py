@@ -144,6 +144,7 @@ def results(options: argparse.Namespace, vocabulary: Vocabulary) -> dict[str, An
             found[f"{dtype}, batch {batch}, every class"] = run(lambda p=photos, w=words: case.full(p, w), batch)
         pruned_passes(f"{dtype}, batch {{}}, {{}}", words)
     if options.compile:
+        torch.compiler.reset()  # of another vocabulary's sizes
         compile_layers(case.model)
         pruned_passes(f"{options.dtypes[-1]}, batch {{}}, {{}}, compiled", words)
     plain = found["plain float32, batch 1"].get("ms_per_photo")

@@ -66,7 +66,7 @@ class Case:
         if self.plain:
             return "plain float32"
         words = ["bfloat16" if self.bf16 else "float32", "captured" if self.captured else "eager"]
-        return ", ".join(words + ["recomputed"] * self.recompute + ["compiled layers"] * self.compiled)
+        return ", ".join(words + ["recomputed"] * self.recompute + ["compiled"] * self.compiled)
 
 
 class Step:
@@ -87,7 +87,7 @@ class Step:
         if case.compiled:
             compile_layers(self.model)
         self.words = random_words(self.model, vocabulary, PADDED if case.plain else 4, options.device)
-        self.loss = PartLoss(recipe.loss)
+        self.loss = PartLoss(recipe.loss, compiled=case.compiled)
         self.parameters = optim.trained(self.model)
         self.optimizer = optim.build_optimizer(self.model, recipe.learning_rate, recipe.weight_decay)
         self.gradients = StepGradients(self.losses, self.parameters, capture=case.captured)

@@ -152,6 +152,25 @@ def test_gradients_of_half_precision_logits_are_rounded_once() -> None:
         assert torch.equal(half, exact.bfloat16())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_passes_give_the_same(device: str, dtype: torch.dtype) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    output, parts, objects = make(6, photos=3)
+    labels = parts.to(device), objects.to(device), CLASS_TO_PART.to(device), CLASS_TO_OBJECT.to(device)
+    found = []
+    for compiled in (False, True):
+        logits = [x.to(device, dtype).requires_grad_() for x in output.to_tuple()]
+        total = PartLoss(LossConfig(attention_control="off"), compiled)(PartCLIPSegOutput(*logits), *labels)["total"]
+        baseline = BaselineLoss(compiled=compiled)(PartCLIPSegOutput(logits[0]), *labels)["total"]
+        found.append([total, baseline, *torch.autograd.grad(total + baseline, logits)])
+    for plain, ours in zip(*found, strict=True):
+        # Sums in another order; of bfloat16 gradients, the last digit.
+        torch.testing.assert_close(ours, plain, rtol=1e-5 if dtype == torch.float32 else 1e-2, atol=1e-7)
+
+
 def test_no_copy_of_the_logits_is_kept() -> None:
     output, parts, objects = make(6, size=(64, 64))
     logits = [x.bfloat16().requires_grad_() for x in output.to_tuple()]

@@ -14,7 +14,7 @@ WORDS = Vocabulary.from_dict({"dog": ["ear", "tail"], "bus": ["wheel", "door"], 
 IDS = torch.tensor([[598, 5 + index, 599] for index in range(len(WORDS.parts) + len(WORDS.objects))])
 
 
-def step(model: PartCLIPSegModel, device: str):
+def step(model: PartCLIPSegModel, device: str, compiled: bool = False):
     """A whole training step's losses, as the loop computes them, and inputs that change from call to call."""
     model.train_published_parameters()
     ids = IDS.to(device)
@@ -22,7 +22,7 @@ def step(model: PartCLIPSegModel, device: str):
         "class_to_part": torch.from_numpy(WORDS.class_to_part).to(device),
         "class_to_object": torch.from_numpy(WORDS.class_to_object).to(device),
     }
-    loss = PartLoss()
+    loss = PartLoss(compiled=compiled)
 
     def compute(inputs):
         output = model(
@@ -83,7 +83,7 @@ def test_a_captured_step_equals_an_eager_one(config):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_compiled_layers_give_the_same_gradients(config, device):
+def test_compiled_layers_and_losses_give_the_same_gradients(config, device):
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     model = nn.Module.to(PartCLIPSegModel(config), device)
@@ -93,6 +93,7 @@ def test_compiled_layers_give_the_same_gradients(config, device):
     by_hand = gradients(parameters)
     names = list(model.state_dict())
     compile_layers(model)
+    compute, *_ = step(model, device, compiled=True)
     run = StepGradients(compute, parameters)
     # The compiler fuses and reorders float32 sums.
     assert {name: term.item() for name, term in run(inputs(1)).items()} == pytest.approx(expected, rel=1e-4, abs=1e-6)

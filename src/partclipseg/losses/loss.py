@@ -78,8 +78,10 @@ class PartLoss:
     not finite is returned as it is: `check_finite` raises on it.
     """
 
-    def __init__(self, config: LossConfig | None = None) -> None:
+    def __init__(self, config: LossConfig | None = None, compiled: bool = False) -> None:
+        """`compiled`: go through the logits by kernels of `torch.compile`, made at the first call; pays on a GPU."""
         self.config = config or LossConfig()
+        self._passes = masks.compiled() if compiled else masks.by_photo()
 
     def __call__(
         self,
@@ -113,13 +115,13 @@ class PartLoss:
         size = (class_logits.shape[-2], class_logits.shape[-1])
         classes, objects = resize_labels(part_labels, size), resize_labels(object_labels, size)  # [B, h, w]
         pixels = _Pixels.of(classes, objects, config)
-        over, weight = pixels.counts() if counts is None else counts, config.background_weight
+        over = pixels.counts() if counts is None else counts
+        parts, weight, passes = class_to_part[classes.clamp(min=0)], config.background_weight, self._passes
+        labelled, on_object, background = pixels.labelled, pixels.on_object, pixels.background
         terms = {
-            "object_part": masks.object_part_loss(
-                class_logits, classes, pixels.labelled, pixels.background, weight, over
-            ),
-            "object": masks.object_loss(object_logits, objects, pixels.on_object, pixels.background, weight, over),
-            "part": masks.part_loss(part_logits, class_to_part[classes.clamp(min=0)], pixels.labelled, over),
+            "object_part": masks.object_part_loss(class_logits, classes, labelled, background, weight, over, passes),
+            "object": masks.object_loss(object_logits, objects, on_object, background, weight, over, passes),
+            "part": masks.part_loss(part_logits, parts, labelled, over, passes),
         }
         terms["separation"], terms["enhancement"] = self._attention_control(
             output, attention_pairs, classes, objects, class_to_object, counts
@@ -184,8 +186,10 @@ class BaselineLoss:
     apply. Called as `PartLoss` is; what it has no use for may be None.
     """
 
-    def __init__(self, config: LossConfig | None = None) -> None:
+    def __init__(self, config: LossConfig | None = None, compiled: bool = False) -> None:
+        """`compiled`: go through the logits by kernels of `torch.compile`, made at the first call; pays on a GPU."""
         self.config = config or LossConfig()
+        self._passes = masks.compiled() if compiled else masks.by_photo()
 
     def __call__(
         self,
@@ -202,9 +206,9 @@ class BaselineLoss:
         size = (logits.shape[-2], logits.shape[-1])
         classes, objects = resize_labels(part_labels, size), resize_labels(object_labels, size)
         pixels = _Pixels.of(classes, objects, self.config)
-        counts = pixels.counts() if counts is None else counts
+        over = pixels.counted.sum(dtype=torch.float32) if counts is None else counts.counted
         weight = self.config.background_weight
-        loss = masks.baseline_loss(logits, classes, classes >= 0, pixels.counted, weight, counts.counted)
+        loss = masks.baseline_loss(logits, classes, classes >= 0, pixels.counted, weight, over, self._passes)
         return {"object_part": loss, "total": loss}
 
     def counts(

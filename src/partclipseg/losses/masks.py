@@ -5,12 +5,15 @@ A target has at most two ones in hundreds of channels, so none is built: for log
 selected, so nothing here waits for the device, and a term without any pixel is 0 with a gradient of 0.
 
 The logits are the largest maps of a training step, so no copy of all of them is made, in float32 least of all: sums
-and gradients are computed in float32 photo by photo, and the backward pass starts from the logits alone.
+and gradients are computed in float32 photo by photo, or by compiled kernels that read each logit once, and the backward
+pass starts from the logits alone.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +23,15 @@ from torch.nn import functional as F
 from partclipseg.losses.counts import LossCounts
 
 
+class Passes(NamedTuple):
+    """How all logits `[B, K, h, w]`, of any float type, are gone through: `by_photo` or `compiled`."""
+
+    total: Callable[[Tensor], Tensor]
+    """Σ_k softplus(x_k), float32 `[B, h, w]`."""
+    slopes: Callable[[Tensor, Tensor], Tensor]
+    """What a gradient `[B, h, w]` of that becomes for the logits: `[B, K, h, w]` of their type."""
+
+
 def object_part_loss(
     logits: Tensor,
     classes: Tensor,
@@ -27,6 +39,7 @@ def object_part_loss(
     background: Tensor,
     background_weight: float,
     counts: LossCounts,
+    passes: Passes,
 ) -> Tensor:
     """Mean over the part-labelled pixels plus mean over the background pixels, all channels each.
 
@@ -39,8 +52,9 @@ def object_part_loss(
         background: bool `[B, h, w]`, pixels that are background.
         background_weight: weight of the background channel.
         counts: of the batch that the means are over.
+        passes: how to go through the logits.
     """
-    value = _channel_sum(logits, classes, labelled, background, background_weight)  # [B, h, w]
+    value = _channel_sum(logits, classes, labelled, background, background_weight, passes)  # [B, h, w]
     channels = logits.shape[1]
     off_object = _mean(value, background, counts.background, channels)
     return _mean(value, labelled, counts.labelled, channels) + off_object * (counts.on_object > 0)
@@ -53,58 +67,95 @@ def object_loss(
     background: Tensor,
     background_weight: float,
     counts: LossCounts,
+    passes: Passes,
 ) -> Tensor:
     """Mean over the object and background pixels; `logits [B, N_o + 1, h, w]`, the rest as above."""
-    value = _channel_sum(logits, objects, on_object, background, background_weight)
+    value = _channel_sum(logits, objects, on_object, background, background_weight, passes)
     return _mean(value, on_object | background, counts.on_object + counts.background, logits.shape[1])
 
 
-def part_loss(logits: Tensor, parts: Tensor, labelled: Tensor, counts: LossCounts) -> Tensor:
+def part_loss(logits: Tensor, parts: Tensor, labelled: Tensor, counts: LossCounts, passes: Passes) -> Tensor:
     """Mean over the part-labelled pixels; `logits [B, N_p, h, w]`, no background; `parts` int64 `[B, h, w]`."""
-    value = _channel_sum(logits, parts, labelled, torch.zeros_like(labelled), 1.0)
+    value = _channel_sum(logits, parts, labelled, torch.zeros_like(labelled), 1.0, passes)
     return _mean(value, labelled, counts.labelled, logits.shape[1])
 
 
 def baseline_loss(
-    logits: Tensor, classes: Tensor, labelled: Tensor, counted: Tensor, background_weight: float, pixels: Tensor
+    logits: Tensor,
+    classes: Tensor,
+    labelled: Tensor,
+    counted: Tensor,
+    background_weight: float,
+    pixels: Tensor,
+    passes: Passes,
 ) -> Tensor:
     """Mean over the `counted` pixels, `pixels` in number; every pixel without a part label is background."""
-    value = _channel_sum(logits, classes, labelled, ~labelled, background_weight)
+    value = _channel_sum(logits, classes, labelled, ~labelled, background_weight, passes)
     return _mean(value, counted, pixels, logits.shape[1])
 
 
+def by_photo() -> Passes:
+    """By PyTorch's own kernels, which write and read a float32 copy at each step: of one photo at a time."""
+    return Passes(_total_by_photo, _slopes_by_photo)
+
+
+@cache
+def compiled() -> Passes:
+    """All photos at once, by kernels of `torch.compile` in which a float32 value never leaves the registers."""
+    return Passes(torch.compile(_total, dynamic=True), torch.compile(_slopes, dynamic=True))
+
+
+def _total(logits: Tensor) -> Tensor:
+    return F.softplus(_full_precision(logits)).sum(1)
+
+
+def _total_by_photo(logits: Tensor) -> Tensor:
+    return torch.cat([_total(photo) for photo in logits.split(1)])
+
+
+def _slopes(logits: Tensor, gradient: Tensor) -> Tensor:
+    return (_full_precision(logits).sigmoid() * gradient.unsqueeze(1)).to(logits.dtype)
+
+
+def _slopes_by_photo(logits: Tensor, gradient: Tensor) -> Tensor:
+    slopes = torch.empty_like(logits)
+    for slope, photo, above in zip(slopes.split(1), logits.split(1), gradient.split(1), strict=True):
+        slope.copy_(_slopes(photo, above))
+    return slopes
+
+
 def _channel_sum(
-    logits: Tensor, index: Tensor, indexed: Tensor, background: Tensor, background_weight: float
+    logits: Tensor, index: Tensor, indexed: Tensor, background: Tensor, background_weight: float, passes: Passes
 ) -> Tensor:
     """Weighted sum over channels of the cross-entropy `[B, h, w]`: 1 at `index` where `indexed`, and 1 in the
     last channel, which counts `background_weight`, where `background`."""
-    return _ChannelSum.apply(logits, index.clamp(min=0), indexed, background, background_weight)  # pyright: ignore
+    arguments = logits, index.clamp(min=0), indexed, background, background_weight, passes
+    return _ChannelSum.apply(*arguments)  # pyright: ignore
 
 
 class _ChannelSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, index: Tensor, indexed: Tensor, background: Tensor, weight: float) -> Tensor:
+    def forward(
+        ctx: Any, logits: Tensor, index: Tensor, indexed: Tensor, background: Tensor, weight: float, passes: Passes
+    ) -> Tensor:
         ctx.save_for_backward(logits, index, indexed, background)
-        ctx.weight = weight
-        everywhere = torch.stack([F.softplus(_full_precision(photo)).sum(0) for photo in logits])  # [B, h, w]
+        ctx.weight, ctx.passes = weight, passes
         last = _full_precision(logits[:, -1])
-        everywhere += (weight - 1) * F.softplus(last)
+        everywhere = passes.total(logits) + (weight - 1) * F.softplus(last)  # [B, h, w]
         return everywhere - _at(logits, index) * indexed - weight * last * background
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         logits, index, indexed, background = ctx.saved_tensors
-        slopes = torch.empty_like(logits)
-        for slope, photo, above in zip(slopes, logits, gradient, strict=True):
-            slope.copy_(_full_precision(photo).sigmoid() * above)
+        slopes = ctx.passes.slopes(logits, gradient)
         last = _full_precision(logits[:, -1]).sigmoid() - background.to(gradient.dtype)
         slopes[:, -1] = ctx.weight * last * gradient
         # Where a target is 1, the difference is rounded once, not the sigmoid and then the difference. After the last
         # channel, which is an index like any other where there is no background.
         at = (_at(logits, index).sigmoid() - indexed.to(gradient.dtype)) * gradient
         slopes.scatter_(1, index.unsqueeze(1), at.unsqueeze(1).to(slopes.dtype))
-        return slopes, None, None, None, None
+        return slopes, None, None, None, None, None
 
 
 def _at(logits: Tensor, index: Tensor) -> Tensor:

@@ -7,8 +7,10 @@ plain Python, so that gathers and captured graphs work as they do without.
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
+from partclipseg.errors import PartCLIPSegError
 from partclipseg.model.decoder import DecoderLayer, UpsamplingHead
 from partclipseg.model.towers import CLIPSegTowers
 
@@ -17,10 +19,20 @@ def compile_layers(model: CLIPSegTowers) -> None:
     """Compile the layers of the photo tower and of the decoder in place, at their first call; weights keep their names.
 
     The text tower is left as it is: it is short, and its masks are made in another way while a graph is captured.
-    Sizes that change from call to call become symbols. Needs what torch.compile needs: Triton on a GPU, a C++
-    compiler on a CPU.
+    Sizes that change from call to call become symbols.
+
+    Raises `PartCLIPSegError` where torch.compile lacks what it needs: Triton on a GPU, a C++ compiler on a CPU.
     """
+    _try_compiler(model.device)
     layers: list[nn.Module] = list(model.clip.vision_model.encoder.layers)
     layers += [module for module in model.decoder.modules() if isinstance(module, DecoderLayer | UpsamplingHead)]
     for layer in layers:
         layer.compile()
+
+
+def _try_compiler(device: torch.device) -> None:
+    try:
+        torch.compile(torch.neg)(torch.zeros(1, device=device))
+    except Exception as error:  # what is missing shows in many ways
+        reason = str(error).strip().partition("\n")[0]
+        raise PartCLIPSegError(f"torch.compile does not work here, so leave compiling out: {reason}") from error

@@ -144,7 +144,7 @@ class _Run:
         self.retention = word_retention(recipe, self.tokenizer, self.device) if recipe.retention.weight else None
         if recipe.compile:
             compile_on(self.device, self.model)
-        self.loss = (BaselineLoss if recipe.model == "clipseg" else PartLoss)(recipe.loss)
+        self.loss = (BaselineLoss if recipe.model == "clipseg" else PartLoss)(recipe.loss, compiled=recipe.compile)
         self.parameters = optim.trained(self.model)
         self.gradients = StepGradients(self._losses, self.parameters)
         self.optimizer = optim.build_optimizer(self.model, recipe.learning_rate, recipe.weight_decay)

@@ -3,12 +3,14 @@
     python benchmarks/files.py                        # CPU, some minutes
     python benchmarks/files.py --quick                # a few photos, a small model
     python benchmarks/files.py --device cuda --dtype bfloat16 --compile
+    python benchmarks/files.py --device cuda --dtype bfloat16 --processes 3
 
 Prints JSON. Photos of 375x500 are written first: smooth colours and noise, some 60 KB each. They go through
 `PartSegmenter.segment_many`, and threads save the label maps, as `partclipseg predict --format png` does it. The
 model has the released size, random weights whose fine pixels are alike (label maps are patches, as those of trained
 models, not noise, which PNG could not compress), and two winning objects a photo (see `measure.forced_winners`).
-Beside the rate: what each step takes one core, alone.
+Beside the rate: what each step takes one core, alone. Processes share the device, each with a model of its own, as the
+workers of `partclipseg label` do: Python lets only one thread of a process run at a time.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +108,42 @@ def rate(segmenter: PartSegmenter, paths: Sequence[Path], output: Path, batch_si
     }
 
 
+def rate_of_processes(
+    options: argparse.Namespace, paths: Sequence[Path], output: Path, batch_size: int
+) -> dict[str, float]:
+    """Photos a second of several processes that begin together; all of them have warmed up."""
+    context, count = get_context("spawn"), options.processes
+    arguments = options, output, batch_size, context.Barrier(count)
+    with ProcessPoolExecutor(count, context, _Worker.start, arguments) as pool:
+        spans = list(pool.map(_Worker.share, [paths[number::count] for number in range(count)]))
+    seconds = max(end for _, end in spans) - min(start for start, _ in spans)
+    return {"photos_per_second": round(len(paths) / seconds, 1)}
+
+
+class _Worker:
+    """What a process of `rate_of_processes` keeps between its start and its share."""
+
+    options: argparse.Namespace
+    output: Path
+    batch_size: int
+    together: Barrier
+
+    @classmethod
+    def start(cls, *arguments: Any) -> None:
+        cls.options, cls.output, cls.batch_size, cls.together = arguments
+
+    @classmethod
+    def share(cls, paths: Sequence[Path]) -> tuple[float, float]:
+        """When the work on these photos began and ended. Takes as long as all processes need to get ready."""
+        torch.set_num_threads(max(1, torch.get_num_threads() // cls.options.processes))
+        segmenter = build_segmenter(cls.options)
+        rate(segmenter, paths[: 3 * cls.batch_size], cls.output, cls.batch_size)
+        cls.together.wait()
+        start = time.time()
+        rate(segmenter, paths, cls.output, cls.batch_size)
+        return start, time.time()
+
+
 def steps(segmenter: PartSegmenter, path: Path, output: Path) -> dict[str, float]:
     """Milliseconds on one core: least of 20."""
     photo = read_photo(path)
@@ -132,6 +172,7 @@ def main() -> None:
     parser.add_argument("--photos", type=int, help="default: 64; on a GPU 2048")
     parser.add_argument("--batch-size", type=int, nargs="+", help="default: 8; on a GPU 16 and 32")
     parser.add_argument("--compile", action="store_true", help="compile the layers")
+    parser.add_argument("--processes", type=int, default=1, help="that share the device")
     parser.add_argument("--quick", action="store_true", help="a small model, eight photos")
     options = parser.parse_args()
     cuda = options.device.startswith("cuda")
@@ -145,6 +186,9 @@ def main() -> None:
         for batch_size in batch_sizes:
             rate(segmenter, paths[: 3 * batch_size], output, batch_size)  # warms up, compiles and captures
             report[f"batches of {batch_size}"] = rate(segmenter, paths, output, batch_size)
+            if options.processes > 1:
+                several = rate_of_processes(options, paths, output, batch_size)
+                report[f"batches of {batch_size}, {options.processes} processes"] = several
         report["ms on one core"] = steps(segmenter, paths[0], output)
         report["kilobytes of a label map"] = round((output / f"{paths[0].stem}.labels.png").stat().st_size / 1000, 1)
     print(json.dumps(report, indent=2))

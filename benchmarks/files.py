@@ -138,7 +138,7 @@ class _Worker:
         torch.set_num_threads(max(1, torch.get_num_threads() // cls.options.processes))
         segmenter = build_segmenter(cls.options)
         rate(segmenter, paths[: 3 * cls.batch_size], cls.output, cls.batch_size)
-        cls.together.wait()
+        cls.together.wait(timeout=300)  # for one that has failed the others need not wait longer
         start = time.time()
         rate(segmenter, paths, cls.output, cls.batch_size)
         return start, time.time()

@@ -257,7 +257,7 @@ def main() -> None:
     parser.add_argument("--vocabulary", nargs="+", choices=RECIPE_OF, default=list(RECIPE_OF))
     parser.add_argument("--batch", type=int, default=8, help="photos of a step; 2 with --quick")
     parser.add_argument("--rounds", type=int, help="default: 3; on a GPU 20")
-    parser.add_argument("--compile", action="store_true", help="the step with compiled layers too")
+    parser.add_argument("--compile", action="store_true", help="the step with compiled layers and losses too")
     parser.add_argument("--rows", type=int, default=decoder.RECOMPUTED_ROWS, help="recomputed at once")
     parser.add_argument("--profile", action="store_true", help="on a GPU: which kernels a step consists of")
     parser.add_argument("--quick", action="store_true", help="a small model, two photos, one round")

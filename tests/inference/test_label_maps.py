@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from partclipseg.inference import upsample as upsampling
 from partclipseg.inference.label_maps import oracle_obj, pred_all
 from partclipseg.inference.upsample import upsample
+from partclipseg.model.towers import PartCLIPSegOutput
 
 
 def reference_output(golden) -> SimpleNamespace:
@@ -117,6 +119,17 @@ def test_photos_of_a_batch_do_not_see_each_other():
         )
         (maps,) = pred_all(alone, [size], class_to_object)
         assert all(torch.equal(a, b) for a, b in zip(maps, together[index], strict=True))
+
+
+def test_output_that_a_gradient_is_wanted_of():
+    class_to_object = np.array([0, 0, 1])
+    logits = [torch.randn(1, count, 5, 4, requires_grad=True) for count in (4, 3)]
+    output = PartCLIPSegOutput(object_part_logits=logits[0], object_logits=logits[1])
+    fixed = PartCLIPSegOutput(*(x.detach() for x in (output.object_part_logits, output.object_logits)))
+    for find in (pred_all, partial(oracle_obj, present_objects=[[0, 1]])):
+        (ours,), (expected,) = (find(some, [(9, 7)], class_to_object) for some in (output, fixed))
+        assert torch.equal(ours.label_map, expected.label_map)
+        assert not ours.scores.requires_grad
 
 
 def test_saturated_logits_keep_their_order():

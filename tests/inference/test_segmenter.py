@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import shutil
 from contextlib import nullcontext
+from functools import partialmethod
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from partclipseg.data.photo import PhotoError
 from partclipseg.errors import PartCLIPSegError, UsageError
@@ -203,6 +205,19 @@ def test_compiled_layers_find_the_same(device):
         for ours, its in zip(compiled(scenes, batch_size=4), expected, strict=True):
             # bfloat16 on GPUs rounds after other operations: pixels between two nearly equal classes change sides.
             assert np.mean(ours.label_map == its.label_map) > (0.9999 if device == "cpu" else 0.99)
+
+
+def test_few_variants_of_a_layer_serve_all_batches_and_words(monkeypatch):
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))  # traced alone
+    scenes = [render_scene("test", index, 128).image for index in range(5)]
+    torch.compiler.reset()
+    with torch._dynamo.config.patch(recompile_limit=5, fail_on_recompile_limit_hit=True):
+        segmenter = PartSegmenter.from_pretrained(device="cpu", compile=True)
+        for words in ("dog: ear", "dog: ear, tail, leg; cat: head", "car: wheel; bus: wheel, door; chair: seat"):
+            for number in (1, 2, 5):
+                segmenter(scenes[:number], words)
+            segmenter(scenes[:2], words, objects=[words.partition(":")[0]])
+    torch.compiler.reset()
 
 
 def test_where_nothing_can_be_compiled(model_directory, monkeypatch):

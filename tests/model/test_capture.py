@@ -92,6 +92,7 @@ def test_compiled_layers_and_losses_give_the_same_gradients(config, device):
     expected = {name: term.item() for name, term in run(inputs(1)).items()}
     by_hand = gradients(parameters)
     names = list(model.state_dict())
+    torch.compiler.reset()  # of other tests' grids, as training does it
     compile_layers(model)
     compute, *_ = step(model, device, compiled=True)
     run = StepGradients(compute, parameters)

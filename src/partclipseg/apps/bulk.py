@@ -76,7 +76,6 @@ class BulkJob:
     zoom: bool = False
     min_score: float = 0.0
     dtype: str = "float32"
-    compile: bool = False
     batch_size: int = 8
     max_pixels: int = 80_000_000
 
@@ -100,7 +99,6 @@ class BulkJob:
             "min_score": self.min_score,
             "formats": list(self.formats),
             "dtype": self.dtype,
-            "compile": self.compile,
             "batch_size": self.batch_size,
             "max_pixels": self.max_pixels,
         }
@@ -174,7 +172,7 @@ class Labeller:
 
         torch.set_num_threads(threads)
         logging.disable(logging.WARNING)  # the process that started this one has said it already
-        return cls(job, PartSegmenter.from_pretrained(job.model, device, job.dtype, job.compile), threads)
+        return cls(job, PartSegmenter.from_pretrained(job.model, device, job.dtype), threads)
 
     def __call__(self, batch: Sequence[Photo]) -> list[Record]:
         """Write the photos' own files; returns their records. Only a full or read-only disk raises, `OSError`."""

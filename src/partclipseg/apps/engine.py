@@ -94,16 +94,9 @@ class Engine:
         self.metrics.queue_length.set_function(lambda: len(self._batcher))
 
     @classmethod
-    def load(
-        cls,
-        models: Sequence[str | None],
-        device: str | None,
-        dtype: str | None,
-        limits: Limits,
-        compile: bool = False,
-    ) -> Engine:
+    def load(cls, models: Sequence[str | None], device: str | None, dtype: str | None, limits: Limits) -> Engine:
         """Load models, each a directory or hub name, None the built-in one; raises as `from_pretrained` does."""
-        segmenters = [PartSegmenter.from_pretrained(model, device, dtype, compile) for model in models]
+        segmenters = [PartSegmenter.from_pretrained(model, device, dtype) for model in models]
         names = model_names(models)
         built_in = [name for name, model in zip(names, models, strict=True) if model is None or is_built_in(model)]
         return cls(dict(zip(names, segmenters, strict=True)), limits, built_in=next(iter(built_in), None))

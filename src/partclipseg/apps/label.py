@@ -13,7 +13,6 @@ import tyro
 
 from partclipseg.apps.options import (
     BatchSize,
-    Compile,
     Dtype,
     MinScore,
     Model,
@@ -79,7 +78,6 @@ class Label:
     Left out: one for each GPU; without a GPU one for every two cores. With Ray those of the whole cluster count."""
     device: Annotated[str | None, optional("NAME", "cpu, cuda:1 and so on. Left out: all GPUs, else the CPU.")] = None
     dtype: Dtype = None
-    compile: Compile = False
     batch_size: BatchSize = 8
     max_pixels: Annotated[int, number("Photos with more pixels than this are refused before they are decoded.")] = (
         80_000_000
@@ -136,9 +134,7 @@ class Label:
         # whatever is the default of the device that it goes on with.
         begun = bulk.stored_options(self.output / bulk.OPTIONS).get("dtype")
         dtype = find_dtype(self.dtype or begun, find_device(devices[0]))
-        segmenter = PartSegmenter.from_pretrained(
-            self.model, devices[0] if alone else "cpu", dtype, compile=self.compile and alone
-        )
+        segmenter = PartSegmenter.from_pretrained(self.model, devices[0] if alone else "cpu", dtype)
         job = self._job(segmenter)
         bulk.check_options(self.output / bulk.OPTIONS, job.options(bulk.fingerprint(segmenter.model)))
         bulk.remove_leftovers(self.output)
@@ -186,7 +182,6 @@ class Label:
             zoom=self.zoom,
             min_score=self.min_score,
             dtype=str(segmenter.model.dtype).removeprefix("torch."),
-            compile=self.compile,
             batch_size=self.batch_size,
             max_pixels=self.max_pixels,
         )

@@ -48,13 +48,6 @@ Dtype = Annotated[
         "Number type of the model's arithmetic. Left out: bfloat16 on GPUs that have it, else float32.",
     ),
 ]
-Compile = Annotated[
-    bool,
-    tyro.conf.arg(
-        help="Fuse what lies within the model's layers (torch.compile): the first photos take some ten seconds longer, "
-        "all others about a fifth less on a GPU."
-    ),
-]
 BatchSize = Annotated[int, number("Photos that go through the model together.")]
 Zoom = Annotated[
     bool,

@@ -13,17 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from partclipseg.apps.options import (
-    BatchSize,
-    Compile,
-    Device,
-    Dtype,
-    MinScore,
-    Model,
-    Vocabulary,
-    Zoom,
-    check_min_score,
-)
+from partclipseg.apps.options import BatchSize, Device, Dtype, MinScore, Model, Vocabulary, Zoom, check_min_score
 from partclipseg.errors import PartCLIPSegError, UsageError
 
 if TYPE_CHECKING:
@@ -70,7 +60,6 @@ class Predict:
     zoom: Zoom = False
     device: Device = None
     dtype: Dtype = None
-    compile: Compile = False
     batch_size: BatchSize = 8
     max_pixels: Annotated[int, tyro.conf.arg(metavar="N")] = 80_000_000
     """Photos with more pixels than this are refused before they are decoded."""
@@ -93,7 +82,7 @@ class Predict:
             raise UsageError("no photo is named: partclipseg predict PHOTO... --vocabulary WORDS")
         photos = find_photos(self.photos)
         make_folder(self.output)
-        segmenter = PartSegmenter.from_pretrained(self.model, self.device, self.dtype, self.compile)
+        segmenter = PartSegmenter.from_pretrained(self.model, self.device, self.dtype)
         console.print(describe(segmenter, self.model), markup=False)
         # Photos above the limit are reported by name; Pillow would warn about them a second time.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)

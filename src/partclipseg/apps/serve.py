@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from partclipseg.apps.options import Compile, Device, Dtype, optional
+from partclipseg.apps.options import Device, Dtype, optional
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.machine import how_to_install
 
@@ -57,7 +57,6 @@ class Serve:
     """Seconds that a request may take, waiting included."""
     device: Device = None
     dtype: Dtype = None
-    compile: Compile = False
 
     def run(self) -> int:
         try:
@@ -73,7 +72,7 @@ class Serve:
             raise UsageError(f"--port must lie in 0..65535, not {self.port}")
         limits = Limits(self.max_bytes, self.max_pixels, self.max_classes, self.queue, self.timeout)
         token = self.token or os.environ.get(TOKEN_VARIABLE)
-        engine = Engine.load(self.model or [None], self.device, self.dtype, limits, self.compile)
+        engine = Engine.load(self.model or [None], self.device, self.dtype, limits)
         app = create_app(engine, token, local=is_loopback(self.host))
         socket = _listen(self.host, self.port)
         console = Console(soft_wrap=True, highlight=False)

@@ -32,6 +32,7 @@ class LabelMaps(NamedTuple):
     """float32 `[H, W]`: probability of the class (or of background) that won."""
 
 
+@torch.no_grad()
 def pred_all(
     output: Any, sizes: Sequence[tuple[int, int]], class_to_object: Tensor | np.ndarray
 ) -> list[LabelMaps]:
@@ -70,6 +71,7 @@ def _first(rows: Tensor) -> np.ndarray:
     return np.zeros(len(rows), np.int64)
 
 
+@torch.no_grad()
 def oracle_obj(
     output: Any,
     sizes: Sequence[tuple[int, int]],
@@ -100,7 +102,10 @@ class Contest:
     """
 
     def __init__(self, sizes: Sequence[tuple[int, int]], device: torch.device, gate: Contest | None = None) -> None:
-        """`sizes` are `(H, W)` of each photo; with a `gate` a class takes part only where its owner has won there."""
+        """`sizes` are `(H, W)` of each photo; with a `gate` a class takes part only where its owner has won there.
+
+        The gate is read as it is, so nothing may be added to it any more.
+        """
         self._pixels = Pixels(sizes, device)
         self._labels = self._pixels.full(BACKGROUND)
         self._best = self._pixels.full(-torch.inf)
@@ -115,7 +120,7 @@ class Contest:
 
     @property
     def labels(self) -> list[Tensor]:
-        """int64 `[H, W]` of each photo: the best so far; background where nothing took part."""
+        """int64 `[H, W]` of each photo: the best so far, in views; background where nothing took part."""
         return self._pixels.split(self._labels)
 
     def winners(self, count: int) -> Tensor:

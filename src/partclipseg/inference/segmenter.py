@@ -92,8 +92,8 @@ class PartSegmenter:
             dtype: of weights and arithmetic, such as ``"float32"``; None is bfloat16 on GPUs that have it, which is
                 several times faster there, else float32.
             compile: fuse what lies within the model's layers by `torch.compile`: the first batches take some ten
-                seconds longer, those after them about a fifth less on a GPU. Pixels with nearly equal classes may
-                change theirs.
+                seconds longer; after them the model takes up to a fifth less for a batch on a GPU, and as long as
+                before for one photo. Pixels with nearly equal classes may change theirs.
 
         Raises:
             UsageError: unknown or absent device, unknown dtype.

@@ -1,19 +1,22 @@
 """The greatest of upsampled logits at every pixel of photos of any sizes.
 
 On a GPU one kernel (`inference.fused`) does it for a whole batch without writing an upsampled map; elsewhere, and
-where Triton is missing, a few classes at a time are upsampled by PyTorch and compared.
+where Triton does not work, a few classes at a time are upsampled by PyTorch and compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from importlib.util import find_spec
+import logging
+from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import accumulate
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 _LOGITS_AT_ONCE = 32_000_000
 """Upsampled values held at a time (128 MB): what bounds the memory for large photos and long vocabularies."""
@@ -81,13 +84,11 @@ def keep_best(
         owners: int64 `[K]`; needed with a gate.
     """
     starts = np.searchsorted(photos, np.arange(len(pixels.sizes) + 1))
-    if logits.is_cuda and len(photos) and find_spec("triton"):
-        from partclipseg.inference.fused import keep_best_fused
-
+    if logits.is_cuda and len(photos) and (kernel := _kernel(logits.device)):
         rows = upload(starts, pixels.device)
         scales = upload(np.array(logits.shape[1:], np.float32) / np.array(pixels.sizes, np.float32), pixels.device)
         most = max(height * width for height, width in pixels.sizes)
-        keep_best_fused(rows, most, pixels.places(), scales, best, best_labels, logits, labels, gate, owners)
+        kernel(rows, most, pixels.places(), scales, best, best_labels, logits, labels, gate, owners)
         return
     split = [pixels.split(flat) for flat in (best, best_labels)]
     gates = [None] * len(pixels.sizes) if gate is None else pixels.split(gate)
@@ -95,6 +96,24 @@ def keep_best(
         if end > start:
             rows = slice(start, end)
             _keep_best(value, label, logits[rows], labels[rows], allowed, None if owners is None else owners[rows])
+
+
+@cache
+def _kernel(device: torch.device) -> Callable[..., None] | None:
+    """The kernel for a device, once it has been tried: Triton needs a C compiler and a folder to write to."""
+    whole, half = (torch.zeros(1, dtype=kind, device=device) for kind in (torch.int64, torch.float32))
+    rows, places = torch.arange(2, device=device), torch.tensor([[0, 1, 1]], device=device)
+    try:
+        from partclipseg.inference.fused import keep_best_fused
+
+        keep_best_fused(rows, 1, places, half.expand(1, 2), half, whole, half.view(1, 1, 1), whole, None, None)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # what is missing shows in many ways
+        reason = str(error).strip().partition("\n")[0]
+        log.warning("Triton does not work here, so label maps take longer to make: %s", reason)
+        return None
+    return keep_best_fused
 
 
 def _keep_best(
@@ -109,7 +128,7 @@ def _keep_best(
             some.masked_fill_(owners[part, None, None] != gate, -torch.inf)
         value, position = some.max(dim=0)
         best_labels.copy_(torch.where(value > best, labels[part][position], best_labels))
-        torch.maximum(best, value, out=best)
+        best.copy_(torch.maximum(best, value))
 
 
 def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -120,4 +139,4 @@ def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
 def upload(array: np.ndarray, device: torch.device) -> Tensor:
     """To the device, without waiting for what it is doing."""
     tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

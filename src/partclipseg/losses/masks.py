@@ -27,7 +27,7 @@ class Passes(NamedTuple):
     """How all logits `[B, K, h, w]`, of any float type, are gone through: `by_photo` or `compiled`."""
 
     total: Callable[[Tensor], Tensor]
-    """Σ_k softplus(x_k), float32 `[B, h, w]`."""
+    """Σ_k softplus(x_k), at least float32, `[B, h, w]`."""
     slopes: Callable[[Tensor, Tensor], Tensor]
     """What a gradient `[B, h, w]` of that becomes for the logits: `[B, K, h, w]` of their type."""
 

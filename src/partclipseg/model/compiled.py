@@ -19,7 +19,7 @@ def compile_layers(model: CLIPSegTowers) -> None:
     """Compile the layers of the photo tower and of the decoder in place, at their first call; weights keep their names.
 
     The text tower is left as it is: it is short, and its masks are made in another way while a graph is captured.
-    Sizes that change from call to call become symbols.
+    Sizes that change from call to call become symbols, so that few variants of a layer serve all batches and words.
 
     Raises `PartCLIPSegError` where torch.compile lacks what it needs: Triton on a GPU, a C++ compiler on a CPU.
     """

@@ -72,7 +72,8 @@ class DecoderLayer(nn.Module):
         # Flat first: the product is then no view, of which a ReLU in place would cost copies in the backward pass.
         flat = x.flatten(0, 1)
         if x.is_cuda and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cuda"):
-            # The ReLU is part of the product, and the hidden layer is written once instead of twice.
+            # The ReLU is part of the product, and the hidden layer is written once instead of twice. This reads the
+            # layer's weights: what takes the place of `expand` itself is not asked.
             product: Any = torch._addmm_activation  # pyright: ignore[reportPrivateImportUsage]
             hidden: Tensor = product(self.expand.bias, flat, self.expand.weight.t())
         else:
@@ -118,9 +119,8 @@ class UpsamplingHead(nn.Sequential):
         )
 
     def forward(self, features: Tensor, grid: tuple[int, int]) -> Tensor:
-        """`[B, N, g·g', C]` → `[B, N, h, w]`."""
-        batch, count, _, width = features.shape
-        x = features.reshape(batch * count, *grid, width)  # [M, g, g', C]
+        """`[M, g·g', C]` → `[M, h, w]`."""
+        x = features.unflatten(1, grid)  # [M, g, g', C]
         steps: list[int] = []
         for layer in self:
             if isinstance(layer, nn.Conv2d):
@@ -136,7 +136,12 @@ class UpsamplingHead(nn.Sequential):
         x = x.squeeze(-1)
         rows, columns = [1, *range(3, x.ndim, 2)], [2, *range(4, x.ndim, 2)]
         scale = math.prod(steps)
-        return x.permute(0, *rows, *columns).reshape(batch, count, grid[0] * scale, grid[1] * scale)
+        return x.permute(0, *rows, *columns).reshape(x.shape[0], grid[0] * scale, grid[1] * scale)
+
+
+def _upsampled(head: UpsamplingHead, features: Tensor, grid: tuple[int, int]) -> Tensor:
+    """`[B, N, g·g', C]` → `[B, N, h, w]`; the head sees rows in one layout, which what is compiled for it then fits."""
+    return head(features.flatten(0, 1).contiguous(), grid).unflatten(0, features.shape[:2])
 
 
 class ConditionDecoder(nn.Module):
@@ -194,7 +199,7 @@ class ConditionDecoder(nn.Module):
 
     def logits(self, features: Tensor, grid: tuple[int, int]) -> Tensor:
         """Up-sample `[B, N, g·g', C]` to `[B, N, h, w]`."""
-        return self.upsample(features, grid)
+        return _upsampled(self.upsample, features, grid)
 
 
 class PartDecoder(ConditionDecoder):
@@ -258,7 +263,7 @@ class PartDecoder(ConditionDecoder):
     ) -> Tensor:
         """Logits `[B, K, h, w]` of K pairs: `merge_halves`, `[B, N, g·g', C]` each, joined, modulated by `[K, D]`."""
         merged = halves[0].index_select(1, part_rows) + halves[1].index_select(1, object_rows)  # [B, K, g·g', C]
-        return self.class_upsample(self.class_film(merged, words), grid)
+        return _upsampled(self.class_upsample, self.class_film(merged, words), grid)
 
     @torch.no_grad()
     def copy_to_classes(self) -> None:

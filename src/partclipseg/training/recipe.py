@@ -99,7 +99,7 @@ class Recipe:
     precision: Literal["bf16", "float32"] = "bf16"
     """bf16: mixed precision, weights and losses stay float32."""
     compile: bool = False
-    """On a GPU: compile the layers, for a minute at the start and faster steps. Sums may round differently."""
+    """On a GPU: compile layers and losses, for a minute at the start and faster steps. Sums may round differently."""
     recompute: bool = False
     """Compute the decoder's hidden layers a second time in the backward pass rather than keep them: about half the
     memory for a little more time. Sums may round differently."""

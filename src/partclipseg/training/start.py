@@ -77,6 +77,9 @@ def compile_on(device: torch.device, model: CLIPSegTowers) -> None:
     """`compile_layers` for training; raises `UsageError` on a CPU, where a compiled step was found to take longer."""
     if device.type == "cpu":
         raise UsageError("compiling pays on a GPU only: leave --compile out")
+    # Where another model of this process had another grid, the compiler takes the grid for a variable, and fails at the
+    # gradients of that (PyTorch 2.13).
+    torch.compiler.reset()
     compile_layers(model)
 
 

@@ -176,4 +176,4 @@ def test_who_wins_where(device):
     assert contest.winners(4).tolist() == [[False, False, False, True], [False, True, False, False]]
     assert [x.tolist() for x in contest.labels] == [[[3, 3], [3, 3]], [[1, 1, 1]]]
     contest.add(np.array([1]), torch.tensor([[[3.0]]], device=device), torch.tensor([0], device=device))
-    assert contest.winners(2)[1].tolist() == [False, True], "of equal ones the first stays"
+    assert contest.winners(4)[1].tolist() == [False, True, False, False], "of equal ones the first stays"

@@ -19,7 +19,8 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 def lines(output: Path) -> list[dict]:
     path = output / "log.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]  # one may be half there
 
 
 def start(*arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.Popen:

@@ -53,10 +53,8 @@ class Pixels:
     def occurring(self, labels: Tensor, count: int) -> Tensor:
         """bool `[B, count]`: which of the labels 0 to `count` - 1 are among those of each photo, int64 `[P]`."""
         table = torch.zeros(len(self.sizes), count, dtype=torch.bool, device=self.device)
-        lengths = self.places()[:, 1] * self.places()[:, 2]
-        first = torch.arange(0, table.numel(), count, device=self.device)
-        cells = torch.repeat_interleave(first, lengths, output_size=len(labels))
-        table.view(-1).index_fill_(0, cells + labels, True)
+        for row, own in zip(table, self.split(labels), strict=True):
+            row.index_fill_(0, own.flatten(), True)
         return table
 
 

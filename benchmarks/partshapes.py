@@ -73,6 +73,14 @@ VARIANTS: dict[str, Recipe] = {
     # The reference with one change each.
     "reference + object words (D1)": _reference(reference_object_lookup=False),
     "reference + attention with gradient (D2, D3)": _loss(_reference(), attention_control="differentiable"),
+    # Each of the two in the new form, without the other: in the released form separation has no gradient, enhancement
+    # hardly any.
+    "reference + separation with gradient (D2)": _loss(
+        _reference(), attention_control="differentiable", enhancement_weight=0
+    ),
+    "reference + enhancement of own rows (D3)": _loss(
+        _reference(), attention_control="differentiable", separation_weight=0
+    ),
     "reference + trained background (D4)": _reference(train_background=True),
     "reference + RGB (D5)": _reference(colour_order="rgb"),
     "reference + outside left out (D6)": _loss(_reference(), outside="ignore"),

@@ -105,7 +105,7 @@ CASES = [
 
 
 @pytest.fixture
-def kernel(monkeypatch, request):
+def kernel(monkeypatch):
     """Let tensors of a CPU go through the kernel, by Triton's interpreter, where that is asked for."""
 
     def run(device: str) -> str:
@@ -174,6 +174,7 @@ def test_who_wins_where(device):
     labels = torch.tensor([0, 3, 1, 2], device=device)
     contest.add(np.array([0, 0, 1, 1]), logits, labels)
     assert contest.winners(4).tolist() == [[False, False, False, True], [False, True, False, False]]
-    assert [x.tolist() for x in contest.labels] == [[[3, 3], [3, 3]], [[1, 1, 1]]]
+    maps = contest.maps(torch.zeros(4, dtype=torch.long, device=device))
+    assert [m.label_map.tolist() for m in maps] == [[[3, 3], [3, 3]], [[1, 1, 1]]]
     contest.add(np.array([1]), torch.tensor([[[3.0]]], device=device), torch.tensor([0], device=device))
     assert contest.winners(4)[1].tolist() == [False, True, False, False], "of equal ones the first stays"

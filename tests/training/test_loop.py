@@ -19,6 +19,8 @@ from partclipseg.data.augment import Augmentation
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.losses import LossConfig, NonFiniteLossError
 from partclipseg.losses.retention import WordRetention
+from partclipseg.model.weights import load_tokenizer
+from partclipseg.training import start
 from partclipseg.training.data import Subset, TrainingData
 from partclipseg.training.loop import Observer, train
 from partclipseg.training.recipe import Recipe, Retention
@@ -276,6 +278,20 @@ def test_tensorboard_is_an_extra(recipe: Recipe, squares: TrainingData, tmp_path
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
-def test_compiling_is_refused_on_a_cpu(recipe: Recipe, squares: TrainingData, tmp_path: Path) -> None:
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_compiling_is_refused_on_a_cpu(
+    recipe: Recipe, squares: TrainingData, tmp_path: Path, weight: float, monkeypatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", None)  # refused before any compiler is tried
+    recipe = replace(recipe, compile=True, retention=Retention(weight=weight, words=("dog",)))
     with pytest.raises(UsageError, match="leave --compile out"):
-        train(replace(recipe, compile=True), squares, tmp_path / "run")
+        train(recipe, squares, tmp_path / "run")
+
+
+def test_the_teacher_is_compiled_where_it_runs(recipe: Recipe, clipseg_directory: Path, monkeypatch) -> None:
+    found = []
+    monkeypatch.setattr(start, "compile_layers", lambda model: found.append(model.device.type))
+    monkeypatch.setattr(start, "WordRetention", lambda teacher, *_: teacher)
+    recipe = replace(recipe, compile=True, retention=Retention(weight=1.0, words=("dog",)))
+    start.word_retention(recipe, load_tokenizer(str(clipseg_directory)), torch.device("meta"))
+    assert found == ["meta"]

@@ -118,11 +118,6 @@ class Contest:
         """
         keep_best(self._pixels, self._best, self._labels, photos, logits, labels, self._gate, owners)
 
-    @property
-    def labels(self) -> list[Tensor]:
-        """int64 `[H, W]` of each photo: the best so far, in views; background where nothing took part."""
-        return self._pixels.split(self._labels)
-
     def winners(self, count: int) -> Tensor:
         """bool `[B, count]`: which labels have pixels in each photo; something must have taken part everywhere."""
         return self._pixels.occurring(self._labels, count)

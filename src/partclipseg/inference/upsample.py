@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from partclipseg.errors import first_line
+
 log = logging.getLogger(__name__)
 
 _LOGITS_AT_ONCE = 32_000_000
@@ -99,17 +101,17 @@ def keep_best(
 @cache
 def _kernel(device: torch.device) -> Callable[..., None] | None:
     """The kernel for a device, once it has been tried: Triton needs a C compiler and a folder to write to."""
-    whole, half = (torch.zeros(1, dtype=kind, device=device) for kind in (torch.int64, torch.float32))
-    rows, places = torch.arange(2, device=device), torch.tensor([[0, 1, 1]], device=device)
+    rows, places = torch.arange(2, device=device), torch.tensor([[0, 1, 1]], device=device)  # one row, of one pixel
+    scales, best, logits = (torch.zeros(shape, device=device) for shape in ((1, 2), 1, (1, 1, 1)))
+    labels = torch.zeros(1, dtype=torch.int64, device=device)
     try:
         from partclipseg.inference.fused import keep_best_fused
 
-        keep_best_fused(rows, 1, places, half.expand(1, 2), half, whole, half.view(1, 1, 1), whole, None, None)
+        keep_best_fused(rows, 1, places, scales, best, labels.clone(), logits, labels, None, None)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # what is missing shows in many ways
-        reason = str(error).strip().partition("\n")[0]
-        log.warning("Triton does not work here, so label maps take longer to make: %s", reason)
+        log.warning("Triton does not work here, so label maps take longer to make: %s", first_line(error))
         return None
     return keep_best_fused
 

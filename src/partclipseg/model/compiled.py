@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from partclipseg.errors import PartCLIPSegError
+from partclipseg.errors import PartCLIPSegError, first_line
 from partclipseg.model.decoder import DecoderLayer, UpsamplingHead
 from partclipseg.model.towers import CLIPSegTowers
 
@@ -34,5 +34,6 @@ def _try_compiler(device: torch.device) -> None:
     try:
         torch.compile(torch.neg)(torch.zeros(1, device=device))
     except Exception as error:  # what is missing shows in many ways
-        reason = str(error).strip().partition("\n")[0]
-        raise PartCLIPSegError(f"torch.compile does not work here, so leave compiling out: {reason}") from error
+        raise PartCLIPSegError(
+            f"torch.compile does not work here, so leave compiling out: {first_line(error)}"
+        ) from error

@@ -140,7 +140,8 @@ class UpsamplingHead(nn.Sequential):
 
 
 def _upsampled(head: UpsamplingHead, features: Tensor, grid: tuple[int, int]) -> Tensor:
-    """`[B, N, g·g', C]` → `[B, N, h, w]`; the head sees rows in one layout, which what is compiled for it then fits."""
+    """`[B, N, g·g', C]` → `[B, N, h, w]`."""
+    # Rows in one layout, whatever they come from: few compiled variants of the head then serve all calls.
     return head(features.flatten(0, 1).contiguous(), grid).unflatten(0, features.shape[:2])
 
 

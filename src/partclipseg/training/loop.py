@@ -141,9 +141,9 @@ class _Run:
         learn_new_words(model, self.tokenizer, model.prompts(data.vocabulary))
         self.model: Any = model.to(self.device).train()
         self.words = Words.tokenise(self.model, self.tokenizer, data.vocabulary, self.device)
-        self.retention = word_retention(recipe, self.tokenizer, self.device) if recipe.retention.weight else None
         if recipe.compile:
             compile_on(self.device, self.model)
+        self.retention = word_retention(recipe, self.tokenizer, self.device) if recipe.retention.weight else None
         self.loss = (BaselineLoss if recipe.model == "clipseg" else PartLoss)(recipe.loss, compiled=recipe.compile)
         self.parameters = optim.trained(self.model)
         self.gradients = StepGradients(self._losses, self.parameters)

@@ -61,12 +61,13 @@ def word_retention(
             f"{recipe.start} is no CLIPSeg, whose maps word retention could keep: start from one, "
             "or set --retention.weight 0"
         )
-    teacher = CLIPSegBaseline.from_pretrained(start, dtype=torch.float32, visual_adapter_ratio=0.0)
+    teacher: Any = CLIPSegBaseline.from_pretrained(start, dtype=torch.float32, visual_adapter_ratio=0.0)
+    teacher.to(device)
     if recipe.compile:
         compile_layers(teacher)
     tokens = tokenizer(list(recipe.retention.words), padding="longest", truncation=True, return_tensors="pt")
     return WordRetention(
-        teacher.to(device),
+        teacher,
         torch.as_tensor(tokens["input_ids"], device=device),
         torch.as_tensor(tokens["attention_mask"], device=device),
         recipe.retention.words_per_step,

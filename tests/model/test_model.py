@@ -254,13 +254,22 @@ def test_cuda_equals_cpu(model):
         ),
     ],
 )
-def test_the_hidden_layer_in_inference_is_that_of_training(partclipseg, dtype, device, monkeypatch):
+def test_the_relu_within_the_product(partclipseg, dtype, device, monkeypatch):
     layer = nn.Module.to(partclipseg, device, dtype).decoder.layers[0]
-    x = torch.randn(3, 10, layer.contract.out_features, dtype=dtype, device=device)
-    expected = layer.feed_forward(x).detach()
-    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda self: True))
-    with torch.no_grad():
-        found = layer.feed_forward(x)
-    # On a GPU another kernel may add in another order: a few units in the last place of numbers up to about 1.
-    tolerance = 0 if device == "cpu" else (1e-5 if dtype == torch.float32 else 2e-2)
-    torch.testing.assert_close(found.cpu(), expected.cpu(), atol=tolerance, rtol=0)
+    weights = [*layer.expand.parameters(), *layer.contract.parameters()]
+    found = []
+    for fused in (False, True):
+        monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda self, fused=fused: fused))
+        for autocast in (False, True):
+            generator = torch.Generator().manual_seed(0)
+            x = torch.randn(3, 10, layer.contract.out_features, generator=generator).to(device, dtype).requires_grad_()
+            with torch.autocast(device, torch.bfloat16, enabled=autocast):
+                result = layer.feed_forward(x)
+            gradients = torch.autograd.grad(result.float().square().sum(), [x, *weights])
+            found.append([result, *gradients])
+    for plain, ours, bits in ((found[0], found[2], dtype), (found[1], found[3], torch.bfloat16)):
+        for expected, value in zip(plain, ours, strict=True):
+            assert value.dtype == expected.dtype
+            # Another kernel may add in another order; bfloat16 keeps 8 bits.
+            tolerance = 1e-5 if bits == torch.float32 else 2e-2
+            assert (value - expected).norm() <= tolerance * expected.norm()

@@ -76,3 +76,24 @@ def test_attention_is_recomputed_without_being_asked(config):
     assert max(kept) < 2 * 300 * 300  # nothing of the size of the maps
     attention[:, 0, 1].sum().backward()
     assert layer.qkv.weight.grad.norm() > 0
+
+
+def test_the_relu_product_is_recomputed_when_compiled():
+    linear = torch.nn.Linear(16, 512)
+    kept = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.numel())
+        return tensor.detach()
+
+    @torch.compile(backend="aot_eager_decomp_partition")  # splits the graph as on a GPU, and makes no kernels
+    def hidden(x: torch.Tensor) -> torch.Tensor:
+        return decoder._recomputed(lambda some: decoder._linear_relu(some, linear).tanh(), x)
+
+    x = torch.randn(200, 16, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = hidden(x)
+    assert max(kept) < 64 * 512  # the weights, and nothing of the size of a piece's result
+    (gradient,) = torch.autograd.grad(result.square().sum(), x)
+    (expected,) = torch.autograd.grad(linear(x).relu().tanh().square().sum(), x)
+    torch.testing.assert_close(gradient, expected)

@@ -71,14 +71,47 @@ class DecoderLayer(nn.Module):
         """`[M, T, C]` → the same shape, through the hidden layer."""
         # Flat first: the product is then no view, of which a ReLU in place would cost copies in the backward pass.
         flat = x.flatten(0, 1)
-        if x.is_cuda and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cuda"):
-            # The ReLU is part of the product, and the hidden layer is written once instead of twice. This reads the
-            # layer's weights: what takes the place of `expand` itself is not asked.
-            product: Any = torch._addmm_activation  # pyright: ignore[reportPrivateImportUsage]
-            hidden: Tensor = product(self.expand.bias, flat, self.expand.weight.t())
-        else:
-            hidden = F.relu(self.expand(flat), inplace=True)
+        hidden = _linear_relu(flat, self.expand) if x.is_cuda else F.relu(self.expand(flat), inplace=True)
         return self.contract(hidden).view_as(x)
+
+
+def _linear_relu(x: Tensor, linear: nn.Linear) -> Tensor:
+    """ReLU of a linear layer as one product: the result is written once, in place of written, read and written.
+
+    This reads the layer's weights: what takes the place of the layer itself is not asked.
+    """
+    inputs = x, linear.weight, linear.bias
+    if torch.is_autocast_enabled(x.device.type):  # which does not know this product
+        dtype = torch.get_autocast_dtype(x.device.type)
+        inputs = (some.to(dtype) for some in inputs)
+    return _relu_product(*inputs)
+
+
+# An operator, not an `autograd.Function`: PyTorch 2.11 compiles the latter so that `_recomputed` keeps its result.
+@torch.library.custom_op(
+    "partclipseg::relu_product", mutates_args=(), schema="(Tensor x, Tensor weight, Tensor bias) -> Tensor"
+)
+def _relu_product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    product: Any = torch._addmm_activation  # pyright: ignore[reportPrivateImportUsage]
+    return product(bias, x, weight.t())
+
+
+@_relu_product.register_fake
+def _shape(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return x.new_empty(x.shape[0], weight.shape[0])
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:2], output)
+
+
+def _gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    x, weight, result = ctx.saved_tensors
+    gradient = torch.ops.aten.threshold_backward(gradient, result, 0)
+    return gradient @ weight, gradient.t() @ x, gradient.sum(0)
+
+
+_relu_product.register_autograd(_gradients, setup_context=_save)
 
 
 def mean_attention(q: Tensor, k: Tensor) -> Tensor:

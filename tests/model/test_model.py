@@ -273,3 +273,17 @@ def test_the_relu_within_the_product(partclipseg, dtype, device, monkeypatch):
             # Another kernel may add in another order; bfloat16 keeps 8 bits.
             tolerance = 1e-5 if bits == torch.float32 else 2e-2
             assert (value - expected).norm() <= tolerance * expected.norm()
+
+
+def test_the_relu_product_leaves_adapters_their_say(partclipseg, monkeypatch):
+    class Adapter(nn.Linear):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return super().forward(input) + 1
+
+    layer = partclipseg.decoder.layers[0]
+    x = torch.randn(3, 10, layer.contract.out_features)
+    adapter = Adapter(layer.expand.in_features, layer.expand.out_features)
+    monkeypatch.setattr(layer, "expand", adapter)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda self: True))
+    expected = layer.contract(torch.relu(adapter(x)))
+    torch.testing.assert_close(layer.feed_forward(x), expected)

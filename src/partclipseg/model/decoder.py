@@ -71,14 +71,15 @@ class DecoderLayer(nn.Module):
         """`[M, T, C]` → the same shape, through the hidden layer."""
         # Flat first: the product is then no view, of which a ReLU in place would cost copies in the backward pass.
         flat = x.flatten(0, 1)
-        hidden = _linear_relu(flat, self.expand) if x.is_cuda else F.relu(self.expand(flat), inplace=True)
+        fused = x.is_cuda and type(self.expand) is nn.Linear  # and not what an adapter put in its place
+        hidden = _linear_relu(flat, self.expand) if fused else F.relu(self.expand(flat), inplace=True)
         return self.contract(hidden).view_as(x)
 
 
 def _linear_relu(x: Tensor, linear: nn.Linear) -> Tensor:
     """ReLU of a linear layer as one product: the result is written once, in place of written, read and written.
 
-    This reads the layer's weights: what takes the place of the layer itself is not asked.
+    This reads the layer's weights; its hooks are not called.
     """
     inputs = x, linear.weight, linear.bias
     if torch.is_autocast_enabled(x.device.type):  # which does not know this product

@@ -1,5 +1,6 @@
 """A small run as a process of its own: ``python run_squares.py START OUTPUT [field=value …]``."""
 
+import atexit
 import sys
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from partclipseg.training.loop import train
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    # The first to be registered is the last to be called.
+    atexit.register(lambda: sys.stdout.write("left connected\n" if torch.distributed.is_initialized() else "parted\n"))
     start, output, *changes = sys.argv[1:]
     recipe = tiny_recipe(start, **{name: yaml.safe_load(value) for name, value in (c.split("=") for c in changes)})
     result = train(recipe, training_data(), output)

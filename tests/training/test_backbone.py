@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.model.weights import load_tokenizer
 from partclipseg.shapes.cache import render_split
+from partclipseg.training import backbone
 from partclipseg.training.backbone import BackboneRecipe, train_backbone
 from partclipseg.training.recipe import partshapes, partshapes_clipseg
 from partclipseg.training.start import build_model
@@ -59,6 +61,13 @@ def test_a_broken_off_run_continues_exactly(scenes, trained, tmp_path):
 def test_another_recipe_is_refused(scenes, trained):
     with pytest.raises(PartCLIPSegError, match="batch_size: 4 then, 3 now"):
         train_backbone(replace(RECIPE, batch_size=3), trained.parent, scenes)
+
+
+def test_several_processes_are_refused(scenes, tmp_path, monkeypatch):
+    monkeypatch.setattr(backbone, "join_processes", lambda: SimpleNamespace(num_processes=2))
+    with pytest.raises(UsageError, match=r"by one process.*partshapes-backbone --output .*model"):
+        train_backbone(RECIPE, tmp_path / "model", scenes)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("recipe", [partshapes, partshapes_clipseg])

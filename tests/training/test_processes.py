@@ -56,6 +56,9 @@ def test_two_processes_do_what_one_does(clipseg_directory: Path, tmp_path: Path)
     for process in (one, two):
         output, _ = process.communicate(timeout=200)
         assert process.returncode == 0, output
+        # PyTorch aborts some processes that end with their connection open.
+        assert "parted" in output
+        assert "left connected" not in output
     assert yaml.safe_load((tmp_path / "two" / "config.yaml").read_text())["run"]["processes"] == 2
     ours, theirs = lines(tmp_path / "two"), lines(tmp_path / "one")
     assert [line["step"] for line in ours] == [line["step"] for line in theirs]

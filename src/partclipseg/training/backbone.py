@@ -22,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
@@ -41,7 +40,7 @@ from partclipseg.shapes.world import partshapes_world
 from partclipseg.training.checkpoint import CheckpointStore, differences
 from partclipseg.training.log import RunLog, write_configuration
 from partclipseg.training.optim import set_learning_rate
-from partclipseg.training.process import step_seed, termination
+from partclipseg.training.process import join_processes, step_seed, termination
 from partclipseg.training.start import compile_on
 
 logger = logging.getLogger(__name__)
@@ -150,9 +149,15 @@ def train_backbone(
     rendered here if None; all of them lie on the device. `report` is told step and losses at every line of the log.
 
     Raises `PartCLIPSegError` if `output` holds a run with another recipe, or a loss is not finite; `UsageError` if it
-    is to be compiled on a CPU.
+    is to be compiled on a CPU, or by several processes.
     """
     output = Path(output)
+    processes = join_processes()
+    if processes.num_processes > 1:
+        raise UsageError(
+            "the backbone is trained by one process: train it without torchrun first, "
+            f"partclipseg train partshapes-backbone --output {output}"
+        )
     store = CheckpointStore(output / "checkpoints")
     checkpoint = store.load()
     if checkpoint is not None:
@@ -162,7 +167,7 @@ def train_backbone(
                 f"{output} holds a backbone with another recipe: name another output\n  " + "\n  ".join(changes)
             )
     scenes = scenes or render_split("base", recipe.scenes, recipe.image_size)
-    device = PartialState(cpu=not torch.accelerator.is_available()).device or torch.device("cpu")
+    device = processes.device or torch.device("cpu")
 
     torch.manual_seed(recipe.seed)
     tokenizer = build_tokenizer(words(), CAPTION_LENGTH)

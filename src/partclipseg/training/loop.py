@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -34,7 +33,7 @@ from partclipseg.training.data import ReversedColours, TrainingData
 from partclipseg.training.evaluate import HeldOutScores, score_held_out
 from partclipseg.training.log import RunLog, write_configuration
 from partclipseg.training.new_words import learn_new_words
-from partclipseg.training.process import step_seed, termination
+from partclipseg.training.process import join_processes, step_seed, termination
 from partclipseg.training.recipe import HARMLESS, Recipe
 from partclipseg.training.start import build_model, compile_on, find_start, word_retention
 from partclipseg.training.streams import BatchStream, Scenes, SceneStream
@@ -129,8 +128,7 @@ class _Run:
     ) -> None:
         self.recipe, self.data, self.output = recipe, data, output
         self.observer = observer
-        # Without being told that this is a CPU run, accelerate takes torchrun's processes for strangers.
-        self.processes = PartialState(cpu=not torch.accelerator.is_available())
+        self.processes = join_processes()
         self.device = self.processes.device or torch.device("cpu")
         self.store = CheckpointStore(output / "checkpoints")
         checkpoint = self._compatible_checkpoint()

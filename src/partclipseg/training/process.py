@@ -1,13 +1,28 @@
-"""What a run needs of its process: random numbers that belong to a step, and a wish to stop that can wait."""
+"""What a run needs of its process: its fellows, random numbers that belong to a step, a wish to stop that can wait."""
 
 from __future__ import annotations
 
+import atexit
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import torch
+from accelerate import PartialState
+
+
+def join_processes() -> PartialState:
+    """This process and those that torchrun started beside it; they part when Python ends.
+
+    A process that ends with their connection open may be aborted by PyTorch, after all its work is done.
+    """
+    # Without being told that this is a CPU run, accelerate takes torchrun's processes for strangers.
+    processes = PartialState(cpu=not torch.accelerator.is_available())
+    if processes.num_processes > 1:
+        atexit.register(processes.destroy_process_group)
+    return processes
 
 
 @contextmanager

@@ -32,14 +32,15 @@ from partclipseg.evaluation.run import PhotoRecords, read_batches, score
 from partclipseg.evaluation.scores import PROTOCOLS, Protocol
 from partclipseg.files import write_text
 from partclipseg.inference.segmenter import PartSegmenter
-from partclipseg.losses import LossConfig
+from partclipseg.losses.config import LossConfig
 from partclipseg.shapes.cache import render_split
 from partclipseg.shapes.dataset import PartShapesDataset
 from partclipseg.shapes.world import partshapes_world
-from partclipseg.training.backbone import BackboneRecipe, train_backbone
+from partclipseg.training.backbone import train_backbone
 from partclipseg.training.data import TrainingData, render_training_data
 from partclipseg.training.loop import train
 from partclipseg.training.recipe import (
+    BackboneRecipe,
     Recipe,
     Retention,
     partshapes,

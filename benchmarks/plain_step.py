@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from partclipseg.data.sample import OUTSIDE
-from partclipseg.losses import LossConfig
+from partclipseg.losses.config import LossConfig
 from partclipseg.model.decoder import DecoderLayer, FiLM
 from partclipseg.model.partclipseg import PartCLIPSegModel
 

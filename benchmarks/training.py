@@ -33,7 +33,8 @@ from torch import Tensor
 
 from measure import environment, measure, reset_peak
 from partclipseg.data.sample import OUTSIDE, UNLABELLED
-from partclipseg.losses import PartLoss, present_pairs
+from partclipseg.losses.labels import present_pairs
+from partclipseg.losses.loss import PartLoss
 from partclipseg.model import decoder
 from partclipseg.model.capture import StepGradients
 from partclipseg.model.compiled import compile_layers

@@ -38,7 +38,7 @@ CONTENT: dict[str, tuple[str, ...]] = {
         *("training.loop.train", "training.loop.TrainingResult"),
     ),
     "Losses": (
-        *("losses.loss.LossConfig", "losses.loss.PartLoss", "losses.loss.BaselineLoss", "losses.loss.check_finite"),
+        *("losses.config.LossConfig", "losses.loss.PartLoss", "losses.loss.BaselineLoss", "losses.loss.check_finite"),
     ),
     "Data": (
         *("data.datasets.open_dataset", "data.sample.PartSample", "data.check.check_dataset"),

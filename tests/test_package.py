@@ -17,6 +17,16 @@ def test_importing_is_light():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
+def test_help_texts_are_light():
+    """PyTorch and transformers take seconds to import."""
+    code = (
+        "import sys; from partclipseg.apps.cli import COMMANDS, main\n"
+        "codes = [main([command, '--help']) for command in COMMANDS]\n"
+        "sys.exit(any(codes) or bool({'torch', 'transformers', 'accelerate'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
 def test_models_and_segmenter_do_without_the_extras():
     heavy = ("gradio", "fastapi", "ray", "onnx", "onnxruntime", "scipy", "matplotlib", "torchvision", "cv2")
     code = (

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from partclipseg.data.sample import OUTSIDE, UNLABELLED
-from partclipseg.losses import present_pairs
+from partclipseg.losses.labels import present_pairs
 from partclipseg.model.partclipseg import PartCLIPSegOutput
 from partclipseg.vocabulary import Vocabulary
 

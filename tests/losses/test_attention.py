@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from partclipseg.losses import present_pairs
 from partclipseg.losses.attention import differentiable_control, reference_control
+from partclipseg.losses.labels import present_pairs
 
 GAMMA, SIGMA, PATCH = 0.3, 0.5, 2
 CLASS_TO_OBJECT = torch.tensor([0, 0, 1, 1, 1])

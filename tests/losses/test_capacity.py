@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from partclipseg.losses import present_pairs
 from partclipseg.losses.attention import differentiable_control, reference_control
+from partclipseg.losses.labels import present_pairs
 
 
 @pytest.mark.parametrize("control", [differentiable_control, reference_control])

@@ -7,7 +7,9 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from partclipseg.errors import UsageError
-from partclipseg.losses import BaselineLoss, LossConfig, NonFiniteLossError, PartLoss, check_finite, present_pairs
+from partclipseg.losses.config import LossConfig
+from partclipseg.losses.labels import present_pairs
+from partclipseg.losses.loss import BaselineLoss, NonFiniteLossError, PartLoss, check_finite
 from partclipseg.model.partclipseg import PartCLIPSegOutput
 
 CLASS_TO_PART, CLASS_TO_OBJECT = torch.tensor([0, 1]), torch.tensor([0, 0])

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from partclipseg.data.sample import OUTSIDE, UNLABELLED
-from partclipseg.losses import BaselineLoss, LossConfig, PartLoss
+from partclipseg.losses.config import LossConfig
 from partclipseg.losses.labels import resize_labels, shown, token_grid
+from partclipseg.losses.loss import BaselineLoss, PartLoss
 from partclipseg.model.partclipseg import PartCLIPSegOutput
 
 CLASS_TO_PART = torch.tensor([0, 1, 0, 2])

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from partclipseg.losses import PartLoss, present_pairs
+from partclipseg.losses.labels import present_pairs
+from partclipseg.losses.loss import PartLoss
 from partclipseg.model.capture import StepGradients
 from partclipseg.model.compiled import compile_layers
 from partclipseg.model.partclipseg import PartCLIPSegModel

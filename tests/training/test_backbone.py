@@ -13,8 +13,8 @@ from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.model.weights import load_tokenizer
 from partclipseg.shapes.cache import render_split
 from partclipseg.training import backbone
-from partclipseg.training.backbone import BackboneRecipe, train_backbone
-from partclipseg.training.recipe import partshapes, partshapes_clipseg
+from partclipseg.training.backbone import train_backbone
+from partclipseg.training.recipe import BackboneRecipe, partshapes, partshapes_clipseg
 from partclipseg.training.start import build_model
 
 RECIPE = BackboneRecipe(

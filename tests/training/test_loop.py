@@ -17,12 +17,14 @@ from safetensors.torch import load_file
 from partclipseg import PartSegmenter
 from partclipseg.data.augment import Augmentation
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.losses import LossConfig, NonFiniteLossError
+from partclipseg.losses.config import LossConfig
+from partclipseg.losses.loss import NonFiniteLossError
 from partclipseg.losses.retention import WordRetention
 from partclipseg.model.weights import load_tokenizer
 from partclipseg.training import start
 from partclipseg.training.data import Subset, TrainingData
-from partclipseg.training.loop import Observer, train
+from partclipseg.training.loop import train
+from partclipseg.training.observer import Observer
 from partclipseg.training.recipe import Recipe, Retention
 from partclipseg.training.start import build_model
 from partclipseg.training.streams import Scenes

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -15,11 +15,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from partclipseg.apps.options import Own, OwnData, optional
 from partclipseg.errors import UsageError
 from partclipseg.machine import usable_cores
-from partclipseg.training.backbone import BackboneRecipe, train_backbone
-from partclipseg.training.evaluate import HeldOutScores
-from partclipseg.training.loop import Observer, TrainingResult, train
-from partclipseg.training.loop import Progress as Line
-from partclipseg.training.recipe import RECIPES, Recipe
+from partclipseg.training.observer import Observer
+from partclipseg.training.observer import Progress as Line
+from partclipseg.training.recipe import RECIPES, BackboneRecipe, Recipe
+
+if TYPE_CHECKING:
+    from partclipseg.training.evaluate import HeldOutScores
+    from partclipseg.training.loop import TrainingResult
 
 STOPPED = 143
 """Exit code after SIGTERM, 128 + 15: the run was saved and is not finished; the same command continues it."""
@@ -66,6 +68,8 @@ class Train:
     def run(self) -> int:
         if isinstance(self.recipe, BackboneRecipe):
             return 0 if self._train_backbone(self.recipe, self.output) else STOPPED
+        from partclipseg.training.loop import train
+
         recipe: Recipe = self.recipe
         if not recipe.start:
             backbone = self._train_backbone(BackboneRecipe(compile=recipe.compile), self.output / "backbone")
@@ -90,6 +94,8 @@ class Train:
         """The finished backbone's directory; None if the run was told to stop."""
         if (output / "model").is_dir():
             return output / "model"
+        from partclipseg.training.backbone import train_backbone
+
         console = Console(stderr=True)
 
         def report(step: int, losses: Mapping[str, float]) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from partclipseg.data.sample import OUTSIDE
-from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.errors import PartCLIPSegError
 from partclipseg.losses import masks
 from partclipseg.losses.attention import (
     differentiable_control,
@@ -19,53 +18,12 @@ from partclipseg.losses.attention import (
     objects_on_grid,
     reference_control,
 )
+from partclipseg.losses.config import LossConfig
 from partclipseg.losses.counts import LossCounts
 from partclipseg.losses.labels import resize_labels, token_grid
 
 if TYPE_CHECKING:
     from partclipseg.model.partclipseg import PartCLIPSegOutput
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """Weights and switches of the loss; the defaults are the intended method with the paper's weights."""
-
-    background_weight: float = 0.05
-    """Weight of the background channel in every cross-entropy, 0 to 1."""
-    object_weight: float = 1.0
-    """Weight of the cross-entropy over objects and background."""
-    part_weight: float = 1.0
-    """Weight of the cross-entropy over generalized parts."""
-    separation_weight: float = 0.1
-    """Weight of the term that keeps the parts of an object apart in attention."""
-    enhancement_weight: float = 0.01
-    """Weight of the term that strengthens the least attended part of an object."""
-    attention_control: Literal["differentiable", "reference", "off"] = "differentiable"
-    """"differentiable": the intended method; "reference": as released, separation without gradient; "off"."""
-    threshold: float = 0.3
-    """Attention, as a share of the part's maximum, above which the part claims a place; 0 to below 1."""
-    smoothing: float = 0.5
-    """Sigma of the 3x3 smoothing of attention maps, in tokens."""
-    outside: Literal["ignore", "background"] = "ignore"
-    """Pixels of objects that the vocabulary does not have: "ignore" leaves them out of every term, "background"
-    trains them as background, as released (unseen objects are then learned as background)."""
-
-    def __post_init__(self) -> None:
-        for name in ("background_weight", "object_weight", "part_weight", "separation_weight", "enhancement_weight"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise UsageError(f"{name} is {getattr(self, name)}; give a finite number of at least 0")
-        if self.background_weight > 1:
-            raise UsageError(f"background_weight is {self.background_weight}; give a number from 0 to 1")
-        if not 0 <= self.threshold < 1:
-            raise UsageError(f"threshold is {self.threshold}; give a number from 0 to below 1")
-        if not 0 < self.smoothing < float("inf"):
-            raise UsageError(f"smoothing is {self.smoothing}; give a finite number above 0")
-        for name, known in (
-            ("attention_control", ("differentiable", "reference", "off")),
-            ("outside", ("ignore", "background")),
-        ):
-            if getattr(self, name) not in known:
-                raise UsageError(f"{name} is {getattr(self, name)!r}; give one of {', '.join(known)}")
 
 
 class PartLoss:

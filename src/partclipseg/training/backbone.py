@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ from transformers import PreTrainedTokenizerBase
 
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import whole_directory
-from partclipseg.losses import check_finite
+from partclipseg.losses.loss import check_finite
 from partclipseg.model.capture import StepGradients
 from partclipseg.model.clipseg import CLIPSegBaseline
 from partclipseg.model.config import CLIPSegBaselineConfig
@@ -41,66 +41,14 @@ from partclipseg.training.checkpoint import CheckpointStore, differences
 from partclipseg.training.log import RunLog, write_configuration
 from partclipseg.training.optim import set_learning_rate
 from partclipseg.training.process import join_processes, step_seed, termination
+from partclipseg.training.recipe import BACKBONE_PATCH as PATCH
+from partclipseg.training.recipe import BackboneRecipe
 from partclipseg.training.start import compile_on
 
 logger = logging.getLogger(__name__)
 
-PATCH = 8
-"""Side of a patch, in pixels."""
-
 CAPTION_LENGTH = 48
 """Tokens that the text tower has places for; the longest captions are cut."""
-
-
-@dataclass(frozen=True)
-class BackboneRecipe:
-    """PartShapes' own backbone: a tiny CLIP with a CLIPSeg decoder, from nothing."""
-
-    steps: int = 16_500
-    """Updates of the weights."""
-    batch_size: int = 128
-    """Scenes of a step."""
-    scenes: int = 80_000
-    """Scenes that are rendered ahead and trained on."""
-    image_size: int = 128
-    """Side of the square scenes, in pixels."""
-    phrases: int = 4
-    """Object words referred to in each scene: those in it, and words of absent objects up to this number."""
-    caption_weight: float = 0.1
-    """Weight of the contrastive loss of whole photos beside the mask loss."""
-    patch_weight: float = 0.5
-    """Weight of the contrastive loss of patches beside the mask loss."""
-    learning_rate: float = 1e-3
-    """Of AdamW, at its highest."""
-    warmup_steps: int = 300
-    """Steps over which the learning rate rises; then it falls to zero along a cosine."""
-    weight_decay: float = 0.05
-    """Of AdamW, on matrices."""
-    max_gradient_norm: float = 1.0
-    """Gradients of the whole model are scaled down to this norm."""
-    compile: bool = False
-    """On a GPU: compile the layers, for a minute at the start and faster steps. Sums may round differently."""
-    seed: int = 0
-    """Decides the weights to start with, the order of the scenes and the words."""
-    checkpoint_every: int = 1000
-    """Steps between checkpoints to continue from."""
-    log_every: int = 100
-    """Steps between lines of the log."""
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "scenes", "phrases", "checkpoint_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.image_size % PATCH or self.image_size < 2 * PATCH:
-            raise UsageError(f"image_size {self.image_size} must be a multiple of {PATCH}, at least {2 * PATCH}")
-        if not 0 <= self.warmup_steps < self.steps:
-            raise UsageError(f"warmup_steps {self.warmup_steps} must be less than the {self.steps} steps")
-
-    def learning_rate_factor(self, step: int) -> float:
-        """Factor on the learning rate at `step`, from 0."""
-        if step < self.warmup_steps:
-            return (step + 1) / self.warmup_steps
-        return 0.5 * (1 + math.cos(math.pi * (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)))
 
 
 def backbone_config(image_size: int, words: int) -> CLIPSegBaselineConfig:

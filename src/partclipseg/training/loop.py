@@ -24,7 +24,9 @@ from transformers import PreTrainedTokenizerBase
 from partclipseg.data.loader import Batch, PartDataset, StepSampler, build_loader
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import whole_directory
-from partclipseg.losses import BaselineLoss, LossCounts, PartLoss, check_finite, present_pairs
+from partclipseg.losses.counts import LossCounts
+from partclipseg.losses.labels import present_pairs
+from partclipseg.losses.loss import BaselineLoss, PartLoss, check_finite
 from partclipseg.model.capture import StepGradients
 from partclipseg.model.weights import load_tokenizer
 from partclipseg.training import optim
@@ -33,6 +35,7 @@ from partclipseg.training.data import ReversedColours, TrainingData
 from partclipseg.training.evaluate import HeldOutScores, score_held_out
 from partclipseg.training.log import RunLog, write_configuration
 from partclipseg.training.new_words import learn_new_words
+from partclipseg.training.observer import Observer, Progress
 from partclipseg.training.process import join_processes, step_seed, termination
 from partclipseg.training.recipe import HARMLESS, Recipe
 from partclipseg.training.start import build_model, compile_on, find_start, word_retention
@@ -44,33 +47,6 @@ logger = logging.getLogger(__name__)
 PAIRS_PER_PHOTO = 24
 """Object-parts of a photo that attention control can look at on a GPU, on average over the batch: a bound that is
 known beforehand lets the step be one graph."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a line of the log says; losses are means since the line before, over all processes."""
-
-    step: int
-    steps: int
-    losses: dict[str, float]
-    learning_rate: float
-    gradient_norm: float
-    photos_per_second: float
-    seconds_left: float
-    """At the present pace."""
-
-
-class Observer:
-    """What a run tells while it goes, on the main process; this one is silent."""
-
-    def started(self, summary: Mapping[str, Any]) -> None:
-        """Once, with the resolved device, types, backends and sizes."""
-
-    def progressed(self, progress: Progress) -> None:
-        """At every line of the log."""
-
-    def scored(self, step: int, scores: HeldOutScores, best: bool) -> None:
-        """After every look at the held-out photos."""
 
 
 @dataclass(frozen=True)

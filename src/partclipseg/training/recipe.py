@@ -10,19 +10,23 @@ for each object-part.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from partclipseg.data.augment import Augmentation
 from partclipseg.errors import UsageError
-from partclipseg.losses import LossConfig
+from partclipseg.losses.config import LossConfig
 from partclipseg.shapes.world import partshapes_world
 
 DatasetName = Literal["pascal-part-116", "ade20k-part-234", "part-imagenet", "coco", "index-png", "partshapes"]
 
 CLIPSEG = "CIDAS/clipseg-rd64-refined"
 """The published start: CLIP ViT-B/16 with a CLIPSeg decoder of width 64."""
+
+BACKBONE_PATCH = 8
+"""Side of a patch of PartShapes' backbone, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -270,3 +274,56 @@ def as_baseline(recipe: Recipe) -> Recipe:
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise UsageError(message)
+
+
+@dataclass(frozen=True)
+class BackboneRecipe:
+    """PartShapes' own backbone: a tiny CLIP with a CLIPSeg decoder, from nothing."""
+
+    steps: int = 16_500
+    """Updates of the weights."""
+    batch_size: int = 128
+    """Scenes of a step."""
+    scenes: int = 80_000
+    """Scenes that are rendered ahead and trained on."""
+    image_size: int = 128
+    """Side of the square scenes, in pixels."""
+    phrases: int = 4
+    """Object words referred to in each scene: those in it, and words of absent objects up to this number."""
+    caption_weight: float = 0.1
+    """Weight of the contrastive loss of whole photos beside the mask loss."""
+    patch_weight: float = 0.5
+    """Weight of the contrastive loss of patches beside the mask loss."""
+    learning_rate: float = 1e-3
+    """Of AdamW, at its highest."""
+    warmup_steps: int = 300
+    """Steps over which the learning rate rises; then it falls to zero along a cosine."""
+    weight_decay: float = 0.05
+    """Of AdamW, on matrices."""
+    max_gradient_norm: float = 1.0
+    """Gradients of the whole model are scaled down to this norm."""
+    compile: bool = False
+    """On a GPU: compile the layers, for a minute at the start and faster steps. Sums may round differently."""
+    seed: int = 0
+    """Decides the weights to start with, the order of the scenes and the words."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints to continue from."""
+    log_every: int = 100
+    """Steps between lines of the log."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "scenes", "phrases", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.image_size % BACKBONE_PATCH or self.image_size < 2 * BACKBONE_PATCH:
+            raise UsageError(
+                f"image_size {self.image_size} must be a multiple of {BACKBONE_PATCH}, at least {2 * BACKBONE_PATCH}"
+            )
+        if not 0 <= self.warmup_steps < self.steps:
+            raise UsageError(f"warmup_steps {self.warmup_steps} must be less than the {self.steps} steps")
+
+    def learning_rate_factor(self, step: int) -> float:
+        """Factor on the learning rate at `step`, from 0."""
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        return 0.5 * (1 + math.cos(math.pi * (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)))

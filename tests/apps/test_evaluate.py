@@ -224,9 +224,12 @@ def test_real_data(
 @pytest.mark.slow
 def test_two_processes_score_as_one(arguments: list[str], tmp_path: Path) -> None:
     assert main([*arguments, "--output", str(tmp_path / "one")]) == 0
-    launch = ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "partclipseg.apps.cli"]
-    command = [sys.executable, "-m", *launch, *arguments, "--output", str(tmp_path / "two")]
-    subprocess.run(command, check=True, capture_output=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments = [word for word in arguments if word not in ("--device", "cpu")]  # nobody says that it is a CPU run
+    command = [sys.executable, "-m", *launch, "-m", "partclipseg.apps.cli", *arguments]
+    command += ["--output", str(tmp_path / "two")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=200, env=environment)
+    assert done.stdout.count("2 x cpu") == 1, "each took the other for a stranger"
     assert scores_in(tmp_path / "two") == scores_in(tmp_path / "one")
     assert [path.name for path in (tmp_path / "two").glob("*.state")] == ["scores-0.state"]

@@ -59,7 +59,7 @@ class Evaluate:
       partclipseg evaluate models/pascal --dataset pascal-part-116 --root data/PascalPart116 --output reports/pascal
       partclipseg evaluate models/cars --dataset coco --root data/car_parts --object car
       partclipseg evaluate partshapes --dataset partshapes
-      accelerate launch --num_processes 4 -m partclipseg.apps.cli evaluate ...   (one process for each GPU)
+      torchrun --nproc-per-node 4 -m partclipseg.apps.cli evaluate ...   (one process for each GPU)
     """
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -100,16 +100,16 @@ class Evaluate:
     own: Own = field(default_factory=OwnData)
 
     def run(self) -> int:
-        from accelerate import PartialState
         from accelerate.utils import gather_object
         from rich.console import Console
 
         from partclipseg.evaluation.run import is_scored
         from partclipseg.evaluation.state import merge_states, states_of
         from partclipseg.inference.segmenter import PartSegmenter
+        from partclipseg.training.process import join_processes
 
         self._check_numbers()
-        processes = PartialState(cpu=self.device == "cpu")
+        processes = join_processes(cpu=self.device == "cpu")
         console = Console(quiet=not processes.is_main_process, soft_wrap=True, highlight=False)
         # 1. What can be wrong is found before the model is loaded.
         subject = self._open_subject(processes, console)

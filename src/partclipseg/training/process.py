@@ -13,13 +13,15 @@ import torch
 from accelerate import PartialState
 
 
-def join_processes() -> PartialState:
-    """This process and those that torchrun started beside it; they part when Python ends.
+def join_processes(cpu: bool = False) -> PartialState:
+    """This process and those that torchrun started beside it; they part when Python ends, if not before.
+
+    `cpu`: to run on CPUs though there are accelerators.
 
     A process that ends with their connection open may be aborted by PyTorch, after all its work is done.
     """
     # Without being told that this is a CPU run, accelerate takes torchrun's processes for strangers.
-    processes = PartialState(cpu=not torch.accelerator.is_available())
+    processes = PartialState(cpu=cpu or not torch.accelerator.is_available())
     if processes.num_processes > 1:
         atexit.register(processes.destroy_process_group)
     return processes

@@ -36,6 +36,7 @@ CONTENT: dict[str, tuple[str, ...]] = {
         *("training.recipe.Recipe", "training.recipe.RECIPES", "training.recipe.Retention"),
         *("training.data.open_training_data", "training.data.TrainingData"),
         *("training.loop.train", "training.loop.TrainingResult"),
+        *("training.observer.Observer", "training.observer.Progress"),
     ),
     "Losses": (
         *("losses.config.LossConfig", "losses.loss.PartLoss", "losses.loss.BaselineLoss", "losses.loss.check_finite"),

@@ -271,11 +271,6 @@ def as_baseline(recipe: Recipe) -> Recipe:
     return replace(recipe, model="clipseg", train_background=False, retention=Retention())
 
 
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise UsageError(message)
-
-
 @dataclass(frozen=True)
 class BackboneRecipe:
     """PartShapes' own backbone: a tiny CLIP with a CLIPSeg decoder, from nothing."""
@@ -313,17 +308,23 @@ class BackboneRecipe:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "scenes", "phrases", "checkpoint_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.image_size % BACKBONE_PATCH or self.image_size < 2 * BACKBONE_PATCH:
-            raise UsageError(
-                f"image_size {self.image_size} must be a multiple of {BACKBONE_PATCH}, at least {2 * BACKBONE_PATCH}"
-            )
-        if not 0 <= self.warmup_steps < self.steps:
-            raise UsageError(f"warmup_steps {self.warmup_steps} must be less than the {self.steps} steps")
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
+        _require(
+            self.image_size % BACKBONE_PATCH == 0 and self.image_size >= 2 * BACKBONE_PATCH,
+            f"image_size {self.image_size} must be a multiple of {BACKBONE_PATCH}, at least {2 * BACKBONE_PATCH}",
+        )
+        _require(
+            0 <= self.warmup_steps < self.steps,
+            f"warmup_steps {self.warmup_steps} must be less than the {self.steps} steps",
+        )
 
     def learning_rate_factor(self, step: int) -> float:
         """Factor on the learning rate at `step`, from 0."""
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
         return 0.5 * (1 + math.cos(math.pi * (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)))
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise UsageError(message)

@@ -1,46 +1,181 @@
-"""Files that are either whole or not there."""
+"""Files and folders that are written whole or not at all, and sentences for what the system refuses.
+
+A file is written under a temporary name beside its place and renamed when it is complete. Temporary names follow one
+pattern, so that what a killed process left behind can be told from everybody else's files.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
+import re
+import secrets
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from partclipseg.errors import PartCLIPSegError
+
+_TEMPORARY = re.compile(r"\.partclipseg-(\d+)-[0-9a-f]{8}\.tmp(\..*)?", re.DOTALL)
+
+_REMEDIES = {
+    errno.ENOSPC: "make room, then give the same command again",
+    errno.EDQUOT: "make room, then give the same command again",
+    errno.EROFS: "name a folder that can be written to",
+    errno.EACCES: "change its permissions, or name another path",
+    errno.EPERM: "change its permissions, or name another path",
+    errno.EISDIR: "a folder stands where a file should be: move it away, or name another path",
+    errno.ENOTDIR: "a file stands where a folder should be: move it away, or name another path",
+    errno.EEXIST: "a file stands where a folder should be: move it away, or name another path",
+    errno.ENAMETOOLONG: "the name is too long for the file system: use a shorter one",
+    errno.ENOENT: "check the path",
+    errno.EMFILE: "too many files are open: use fewer workers, or raise the limit (ulimit -n)",
+}
+
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; takes `path`'s place when the block ends without an error.
+def whole_file(path: Path, durable: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside `path` to write to; it takes `path`'s place when the block ends without an error.
 
-    The suffix is kept, since writers choose their format by it. Folders on the way are made.
+    The temporary path keeps the suffix, since writers choose their format by it. Missing folders are made. With
+    `durable` the file is on the disk, safe from a power cut, when the block has ended.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = temporary_path(path)
     try:
         yield temporary
+        if durable:
+            flush(temporary)
         temporary.replace(path)
+        if durable:
+            flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def whole_directory(path: Path) -> Iterator[Path]:
-    """The same for a directory; one that stands at `path` is replaced once the new one is complete."""
+def whole_directory(path: Path, durable: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; it takes `path`'s place when the block ends without an error.
+
+    A folder that stands at `path` is exchanged for the new one in a single step where the system can do that
+    (Linux), so that `path` is there at every moment.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = temporary_path(path)
     temporary.mkdir()
     try:
         yield temporary
-        if path.is_dir():
-            shutil.rmtree(path)
-        temporary.replace(path)
+        if durable:
+            for written in temporary.rglob("*"):
+                flush(written)
+            flush(temporary)
+        if path.is_dir() and not _exchange(temporary, path):
+            old = temporary_path(path)
+            path.rename(old)
+            temporary.replace(path)
+            temporary = old
+        elif not path.is_dir():
+            temporary.replace(path)
+        if durable:
+            flush(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, durable: bool = False) -> None:
     """Write UTF-8 text as a `whole_file`."""
-    with whole_file(path) as temporary:
+    with whole_file(path, durable) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def temporary_path(path: Path) -> Path:
+    """A new name beside `path`, of the same suffix, that `remove_temporary` knows; short, however long `path`'s is."""
+    suffix = path.suffix if len(path.suffix) <= 16 else ""
+    return path.with_name(f".partclipseg-{os.getpid()}-{secrets.token_hex(4)}.tmp{suffix}")
+
+
+def remove_temporary(folder: Path, recursive: bool = True) -> None:
+    """Delete what processes that are gone left in `folder`: only files and folders that `temporary_path` named."""
+    for path in list(folder.rglob("*.tmp*") if recursive else folder.glob("*.tmp*")):
+        match = _TEMPORARY.fullmatch(path.name)
+        if match and not _is_running(int(match[1])):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's, or no number of a process
+        return True
+    return True
+
+
+def flush(path: Path) -> None:
+    """Have the system write a file, or the entries of a folder, to the disk."""
+    if path.is_dir() and os.name == "nt":  # Windows opens no folders
+        return
+    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other runs out of an existing folder; the lock ends with the process, however that ends.
+
+    Raises `PartCLIPSegError` if another run is writing there. Does nothing where the system has no such locks.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PartCLIPSegError(
+                f"another run is writing to {folder}: wait for it, or name another folder with --output"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def refusal(error: OSError, path: str | os.PathLike[str] | None = None) -> str:
+    """A sentence for what the system refused, with the path and the remedy.
+
+    `path` is named where the error itself names none.
+    """
+    place = error.filename if error.filename is not None else path
+    reason = error.strerror or str(error) or type(error).__name__
+    remedy = _REMEDIES.get(error.errno or 0, "check the path and the disk")
+    if place is None:
+        return f"the system refuses to read or write ({reason}): {remedy}"
+    named = os.fsdecode(place) if isinstance(place, bytes | os.PathLike) else str(place)
+    return f"{named} cannot be read or written ({reason}): {remedy}"
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether the disk or a quota is full, or the file system read-only: what the next file would meet as well."""
+    return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two paths in one step; False where the system cannot do that."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    at_fdcwd, exchange = -100, 2
+    return rename(at_fdcwd, os.fsencode(first), at_fdcwd, os.fsencode(second), exchange) == 0

@@ -28,6 +28,7 @@ from partclipseg.apps.bulk_files import write_collections
 from partclipseg.apps.bulk_ray import RayCluster, ray_cluster, run_ray
 from partclipseg.apps.cli import main
 from partclipseg.errors import PartCLIPSegError
+from partclipseg.files import locked
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.shapes.renderer import render_scene
@@ -355,7 +356,7 @@ def test_missing_files_and_torn_lines_are_made_good(labelled, photos, model, tmp
     output = tmp_path / "out"
     shutil.copytree(labelled, output, symlinks=True)
     (output / "labels/scenes/1/001.png").unlink()  # all photos of its batch are done
-    (output / "labels/.half.7.tmp.png").write_text("what a killed run leaves")
+    (output / "labels/.partclipseg-99999999-0123abcd.tmp.png").write_text("what a killed run leaves")
     lines = (output / "manifest.jsonl").read_bytes().splitlines(keepends=True)
     (output / "manifest.jsonl").write_bytes(b"".join(lines[:-2]) + lines[-2][:30])
     for name in ("annotations.coco.json", "report.html"):
@@ -428,7 +429,7 @@ def test_changed_weights_are_refused(labelled, photos, model, tmp_path, capsys):
 
 
 def test_two_runs_at_once_are_refused(labelled, photos, model, capsys):
-    with bulk.locked(labelled):
+    with locked(labelled):
         assert main(arguments(photos, labelled, model)) == 1
     assert "another run is writing" in capsys.readouterr().err
 

@@ -135,7 +135,7 @@ def test_a_damaged_archive_is_named(tmp_path, suffix, length):
 
 
 def test_leftovers_of_a_killed_run_go_away(tmp_path):
-    leftover = tmp_path / ".target.123.tmp"
+    leftover = tmp_path / ".partclipseg-99999999-0123abcd.tmp"
     leftover.mkdir()
     unpack(good_archive(tmp_path, ".zip"), tmp_path / "target")
     assert not leftover.exists()

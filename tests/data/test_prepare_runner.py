@@ -107,7 +107,7 @@ def test_a_journal_that_breaks_off_costs_one_photo(tmp_path):
     prepare(WriteRecipe(("a", "b")), output)
     journal = (output / JOURNAL).read_bytes()
     (output / JOURNAL).write_bytes(journal[:-20])
-    (output / ".c.99.tmp.txt").touch()
+    (output / ".partclipseg-99999999-0123abcd.tmp.txt").touch()
     assert prepare(WriteRecipe(("a", "b")), output).taken_over == 1
     assert (output / JOURNAL).read_bytes() == journal
     assert not list(output.glob(".*"))

@@ -14,7 +14,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
@@ -23,9 +23,10 @@ from urllib.parse import quote
 from PIL import Image
 
 from partclipseg.data.photo import PhotoError, find_photos
-from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.errors import UsageError
 from partclipseg.files import whole_file, write_text
 from partclipseg.inference.result import PartResult
+from partclipseg.journal import json_text
 from partclipseg.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -264,16 +265,6 @@ def _done(photo: Photo, result: PartResult) -> Record:
     return {"photo": photo.path, "status": "done", "width": width, "height": height, "segments": segments}
 
 
-def json_text(value: Any) -> str:
-    """JSON in readable letters; file names that are no valid Unicode are escaped."""
-    text = json.dumps(value, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        text = json.dumps(value)
-    return text
-
-
 # -- the run --------------------------------------------------------------------------------------------------
 
 
@@ -386,34 +377,3 @@ def fingerprint(model: Any) -> str:
     config = {k: v for k, v in model.config.to_dict().items() if k not in {"_name_or_path", "transformers_version"}}
     digest.update(json.dumps(config, sort_keys=True, default=str).encode())
     return digest.hexdigest()
-
-
-def remove_leftovers(output: Path) -> None:
-    """Delete temporary files that a killed run left behind."""
-    for path in output.rglob(".*.tmp*"):
-        if path.is_file():
-            path.unlink()
-
-
-@contextmanager
-def locked(output: Path) -> Iterator[None]:
-    """Keep other runs out of the folder; the lock goes with the process, however that ends.
-
-    Raises `PartCLIPSegError` if another run is writing there. Does nothing where the system has no such locks.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    descriptor = os.open(output, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise PartCLIPSegError(
-                f"another run is writing to {output}: wait for it, or name another folder with --output"
-            ) from None
-        yield
-    finally:
-        os.close(descriptor)

@@ -8,10 +8,11 @@ from typing import Any
 
 import yaml
 
-from partclipseg.apps.bulk import BulkJob, Manifest, Photo, json_text
+from partclipseg.apps.bulk import BulkJob, Manifest, Photo
 from partclipseg.files import whole_file, write_text
 from partclipseg.inference.formats import coco_categories, coco_document, label_studio_config
 from partclipseg.inference.palette import part_colours
+from partclipseg.journal import json_text
 
 COCO_FILE, JSONL_FILE = "annotations.coco.json", "labels.jsonl"
 

@@ -56,6 +56,7 @@ def _run(command: str, arguments: list[str]) -> int:
     import tyro
 
     from partclipseg.errors import PartCLIPSegError, UsageError
+    from partclipseg.files import refusal
 
     module, name, _ = COMMANDS[command]
     options_class = getattr(import_module(f"partclipseg.apps.{module}"), name)
@@ -78,6 +79,9 @@ def _run(command: str, arguments: list[str]) -> int:
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         sys.stdout = None
         return 0
+    except OSError as error:
+        _say(refusal(error))
+        return 1
 
 
 def _print_overview() -> None:

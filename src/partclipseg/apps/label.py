@@ -23,6 +23,7 @@ from partclipseg.apps.options import (
     optional,
 )
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.files import locked, remove_temporary
 from partclipseg.machine import usable_cores
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Label:
         self._check()
         photos = bulk.find_all(self.folder, self.output)
         make_folder(self.output)
-        with bulk.locked(self.output):
+        with locked(self.output):
             failed = self._label(photos, console)
         console.print(f"{len(photos) - len(failed)} of {len(photos)} photos -> {self.output}", markup=False)
         if failed:
@@ -137,7 +138,7 @@ class Label:
         segmenter = PartSegmenter.from_pretrained(self.model, devices[0] if alone else "cpu", dtype)
         job = self._job(segmenter)
         bulk.check_options(self.output / bulk.OPTIONS, job.options(bulk.fingerprint(segmenter.model)))
-        bulk.remove_leftovers(self.output)
+        remove_temporary(self.output)
         manifest = bulk.Manifest(self.output / bulk.MANIFEST)
         batches = bulk.open_batches(job, photos, manifest)
 

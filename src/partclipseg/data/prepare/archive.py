@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import re
 import shutil
 import tarfile
@@ -12,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.files import whole_directory
+from partclipseg.files import remove_temporary, whole_directory
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 """What `is_archive` takes for an archive, in lower case."""
@@ -39,8 +38,8 @@ def unpack(archive: Path, target: Path, *, max_files: int = MAX_FILES, max_bytes
     """
     if target.is_dir():
         return
-    for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):  # of a run that was killed
-        shutil.rmtree(leftover)
+    if target.parent.is_dir():
+        remove_temporary(target.parent, recursive=False)
     written = files = 0
     try:
         with whole_directory(target) as folder:

@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.files import whole_file
+from partclipseg.files import remove_temporary, whole_file
 
 JOURNAL = "prepare-journal.jsonl"
 
@@ -204,8 +204,7 @@ def _open_journal(recipe: Recipe, output: Path) -> dict[str, Outcome]:
     with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8") as journal:
         for line in lines:
             _append(journal, line)
-    for leftover in output.rglob(".*.tmp*"):
-        leftover.unlink()
+    remove_temporary(output)
     outcomes = {}
     for line in lines[1:]:
         outcome = Outcome(**line)

@@ -1,0 +1,88 @@
+"""An append-only file of JSON objects, one a line, from which an interrupted job resumes.
+
+    journal = Journal(folder / "manifest.jsonl")
+    done = journal.read()
+    journal.append([{"photo": "a.jpg", "status": "done"}])
+
+What `append` was given is on the disk when it returns. A process that is killed while it appends leaves a torn last
+line, which `read` drops.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from partclipseg.errors import PartCLIPSegError
+from partclipseg.files import flush, whole_file
+
+Entry = dict[str, Any]
+
+
+class Journal:
+    """The entries of one file.
+
+    Args:
+        path: the ``.jsonl`` file; made by the first `append`.
+        remedy: what a person can do about a damaged file, for the message of the error.
+    """
+
+    def __init__(self, path: Path, remedy: str = "delete it to start again") -> None:
+        self.path = path
+        self.remedy = remedy
+
+    def read(self, damaged: Literal["refuse", "skip"] = "refuse") -> list[Entry]:
+        """The entries in their order; none where there is no file. A torn last line is cut off the file.
+
+        Raises `PartCLIPSegError` naming the file, the line and the remedy for a line that is no JSON object, unless
+        `damaged` is "skip".
+        """
+        if not self.path.is_file():
+            return []
+        content = self.path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):
+            with self.path.open("r+b") as file:
+                file.truncate(len(whole))
+        entries = []
+        for number, line in enumerate(whole.split(b"\n")[:-1], start=1):
+            entry = _parse(line)
+            if entry is not None:
+                entries.append(entry)
+            elif damaged == "refuse":
+                raise PartCLIPSegError(f"{self.path} is damaged at line {number}: {self.remedy}")
+        return entries
+
+    def append(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Add entries; they are on the disk when this returns."""
+        created = not self.path.exists()
+        with self.path.open("a", encoding="utf-8") as file:
+            file.writelines(f"{json_text(entry)}\n" for entry in entries)
+        flush(self.path)
+        if created:
+            flush(self.path.parent)
+
+    def rewrite(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Replace the file by one with these entries, in one step."""
+        with whole_file(self.path, durable=True) as temporary, temporary.open("w", encoding="utf-8") as file:
+            file.writelines(f"{json_text(entry)}\n" for entry in entries)
+
+
+def json_text(value: Any) -> str:
+    """JSON in readable letters; file names that are no valid Unicode are escaped."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = json.dumps(value)
+    return text
+
+
+def _parse(line: bytes) -> Entry | None:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return entry if isinstance(entry, dict) else None

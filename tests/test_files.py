@@ -1,0 +1,133 @@
+"""Files that are whole or absent, locks, and sentences for what the system refuses."""
+
+from __future__ import annotations
+
+import errno
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from partclipseg.errors import PartCLIPSegError
+from partclipseg.files import (
+    locked,
+    refusal,
+    remove_temporary,
+    temporary_path,
+    whole_directory,
+    whole_file,
+    write_text,
+)
+from partclipseg.journal import Journal
+
+
+def test_a_file_of_the_longest_name_is_written_whole(tmp_path: Path) -> None:
+    path = tmp_path / f"{'长' * 80}.abcdef.json"
+    write_text(path, "{}", durable=True)
+    assert path.read_text() == "{}"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("old")
+    with pytest.raises(FileNotFoundError), whole_file(path) as temporary:
+        temporary.write_text((tmp_path / "none").read_text())
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_directory_is_there_at_every_moment(tmp_path: Path) -> None:
+    """A second process looks all the time while the directory is replaced two hundred times."""
+    path = tmp_path / "best"
+    path.mkdir()
+    (path / "x").write_text("0")
+    watch = (
+        "import sys, pathlib\n"
+        "path, stop = map(pathlib.Path, sys.argv[1:])\n"
+        "print('ready', flush=True)\n"
+        "missing = 0\n"
+        "while not stop.exists(): missing += not (path / 'x').exists()\n"
+        "print(missing)"
+    )
+    stop = tmp_path / "stop"
+    watcher = subprocess.Popen([sys.executable, "-c", watch, path, stop], stdout=subprocess.PIPE, text=True)
+    assert watcher.stdout is not None
+    watcher.stdout.readline()
+    for number in range(200):
+        with whole_directory(path) as unfinished:
+            (unfinished / "x").write_text(str(number))
+    stop.touch()
+    missing, _ = watcher.communicate(timeout=60)
+    assert missing.strip() == "0" or not sys.platform.startswith("linux")
+    assert (path / "x").read_text() == "199"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["best", "stop"]
+
+
+@pytest.mark.parametrize("name", [".a.123.tmp.json", "draft.tmp", ".partclipseg.tmp", ".partclipseg-1.tmp", "x.json"])
+def test_only_temporary_files_of_processes_that_are_gone_are_removed(tmp_path: Path, name: str) -> None:
+    theirs = tmp_path / "labelme" / name
+    theirs.parent.mkdir()
+    theirs.write_text("a person's")
+    in_use = temporary_path(theirs.with_name("a.json"))
+    in_use.write_text("half")
+    dead = theirs.with_name(re.sub(r"-\d+-", "-99999999-", in_use.name))
+    dead.write_text("half")
+    folder = tmp_path / re.sub(r"-\d+-", "-99999999-", temporary_path(tmp_path / "model").name)
+    folder.mkdir()
+    remove_temporary(tmp_path)
+    assert theirs.read_text() == "a person's"
+    assert in_use.exists()
+    assert not dead.exists()
+    assert not folder.exists()
+
+
+def test_a_locked_folder_is_refused_to_others(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(PartCLIPSegError, match="another run is writing"), locked(tmp_path):
+        pass
+    with locked(tmp_path):  # free again
+        pass
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "make room"),
+        (errno.EROFS, "can be written to"),
+        (errno.EACCES, "permissions"),
+        (errno.EISDIR, "a folder stands where a file should be"),
+        (errno.ENAMETOOLONG, "shorter"),
+        (errno.EIO, "check the path and the disk"),
+    ],
+)
+def test_a_refusal_names_path_and_remedy(number: int, words: str) -> None:
+    named = refusal(OSError(number, "reason", "/photos/a.json"))
+    assert "/photos/a.json" in named
+    assert words in named
+    assert "/other" in refusal(OSError(number, "reason"), Path("/other"))
+
+
+def test_a_journal_keeps_what_was_appended(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "log.jsonl")
+    assert journal.read() == []
+    journal.append([{"a": 1}, {"a": "line\u2028end"}])
+    journal.append([{"a": "\udcff"}])
+    with journal.path.open("ab") as file:
+        file.write(b'{"a": 4')  # killed here
+    assert [entry["a"] for entry in journal.read()] == [1, "line\u2028end", "\udcff"]
+    journal.append([{"a": 5}])
+    assert [entry["a"] for entry in journal.read()] == [1, "line\u2028end", "\udcff", 5]
+    journal.rewrite([{"a": 6}])
+    assert journal.read() == [{"a": 6}]
+
+
+@pytest.mark.parametrize("line", [b"\0" * 20, b"[1]", b"not json", b"{}}", b"[" * 100_000, b"\xff\xfe", b""])
+def test_a_damaged_line_is_named_or_skipped(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "manifest.jsonl"
+    path.write_bytes(b'{"a": 1}\n' + line + b'\n{"a": 3}\n')
+    journal = Journal(path, "delete it: the labels are kept")
+    with pytest.raises(PartCLIPSegError, match=r"manifest\.jsonl is damaged at line 2: delete it: the labels are kept"):
+        journal.read()
+    assert journal.read("skip") == [{"a": 1}, {"a": 3}]

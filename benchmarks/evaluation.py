@@ -24,9 +24,9 @@ import torch
 
 from partclipseg.evaluation.boundary import BoundaryKind, boundary_width
 from partclipseg.evaluation.protocol import Evaluator
-from partclipseg.inference.label_maps import pred_all
-from partclipseg.model.config import PartCLIPSegConfig
-from partclipseg.model.partclipseg import PartCLIPSegModel
+from partclipseg.maps.label_maps import pred_all
+from partclipseg.models.partclipseg.config import PartCLIPSegConfig
+from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.vocabulary import Vocabulary
 
 SIZES = {"375x500": (375, 500), "1024x1360": (1024, 1360)}

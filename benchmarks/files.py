@@ -36,9 +36,9 @@ from partclipseg.data.augment import resize_photo
 from partclipseg.data.photo import PhotoError, read_photo
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.segmenter import PartSegmenter, ahead
-from partclipseg.model.compiled import compile_layers
-from partclipseg.model.config import PartCLIPSegConfig
-from partclipseg.model.partclipseg import PartCLIPSegModel
+from partclipseg.models.compiled import compile_layers
+from partclipseg.models.partclipseg.config import PartCLIPSegConfig
+from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.vocabulary import Vocabulary
 from vocabulary import small_config
 

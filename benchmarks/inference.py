@@ -27,12 +27,12 @@ import torch
 import torch.nn.functional as F
 
 from measure import environment, forced_winners, measure
-from partclipseg.inference.graphs import Graphs
-from partclipseg.inference.label_maps import pred_all
-from partclipseg.inference.pruned import pruned_maps
-from partclipseg.model.compiled import compile_layers
-from partclipseg.model.config import PartCLIPSegConfig
-from partclipseg.model.partclipseg import PartCLIPSegModel
+from partclipseg.models.cuda_graphs import Graphs
+from partclipseg.maps.label_maps import pred_all
+from partclipseg.models.partclipseg.pruned import pruned_maps
+from partclipseg.models.compiled import compile_layers
+from partclipseg.models.partclipseg.config import PartCLIPSegConfig
+from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.vocabulary import CATALOGS, Vocabulary
 
 SIZE = (375, 500)

@@ -20,7 +20,7 @@ import torch
 import transformers
 
 from partclipseg.inference import pruned
-from partclipseg.inference.label_maps import Contest
+from partclipseg.maps.label_maps import Contest
 
 
 def environment(device: str) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from partclipseg.data.sample import OUTSIDE
 from partclipseg.losses.config import LossConfig
-from partclipseg.model.decoder import DecoderLayer, FiLM
-from partclipseg.model.partclipseg import PartCLIPSegModel
+from partclipseg.models.clipseg_decoder import DecoderLayer, FiLM
+from partclipseg.models.partclipseg.model import PartCLIPSegModel
 
 
 def plain_losses(

@@ -34,12 +34,12 @@ from torch import Tensor
 from measure import environment, measure, reset_peak
 from partclipseg.data.sample import OUTSIDE, UNLABELLED
 from partclipseg.losses.labels import present_pairs
-from partclipseg.losses.loss import PartLoss
+from partclipseg.models.partclipseg.loss import PartLoss
 from partclipseg.model import decoder
-from partclipseg.model.capture import StepGradients
-from partclipseg.model.compiled import compile_layers
-from partclipseg.model.config import PartCLIPSegConfig
-from partclipseg.model.partclipseg import PartCLIPSegModel
+from partclipseg.models.cuda_graphs import StepGradients
+from partclipseg.models.compiled import compile_layers
+from partclipseg.models.partclipseg.config import PartCLIPSegConfig
+from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.training import optim
 from partclipseg.training.loop import PAIRS_PER_PHOTO
 from partclipseg.training.recipe import RECIPES, Recipe

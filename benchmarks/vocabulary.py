@@ -19,10 +19,10 @@ import numpy as np
 import torch
 
 from measure import environment, forced_winners, measure
-from partclipseg.inference.label_maps import pred_all
-from partclipseg.inference.pruned import pruned_maps
-from partclipseg.model.config import PartCLIPSegConfig
-from partclipseg.model.partclipseg import PartCLIPSegModel
+from partclipseg.maps.label_maps import pred_all
+from partclipseg.models.partclipseg.pruned import pruned_maps
+from partclipseg.models.partclipseg.config import PartCLIPSegConfig
+from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.vocabulary import Vocabulary
 
 SIZE = (375, 500)

@@ -36,7 +36,7 @@ from partclipseg.data.sample import PartSample, objects_in
 from partclipseg.evaluation.protocol import Evaluator
 from partclipseg.evaluation.scores import Scores
 from partclipseg.inference import zoom
-from partclipseg.inference.label_maps import LabelMaps
+from partclipseg.maps.label_maps import LabelMaps
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.shapes.dataset import PartShapesDataset
 from partclipseg.shapes.world import partshapes_world

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from partclipseg.model.config import PartCLIPSegConfig
+from partclipseg.models.partclipseg.config import PartCLIPSegConfig
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -82,8 +82,8 @@ def tokenizer_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def model_directory(tmp_path_factory: pytest.TempPathFactory, tokenizer_directory: Path) -> Path:
     """A random PartCLIPSeg with its tokenizer, as `from_pretrained` takes it."""
-    from partclipseg.model.partclipseg import PartCLIPSegModel
-    from partclipseg.model.weights import load_tokenizer
+    from partclipseg.models.partclipseg.model import PartCLIPSegModel
+    from partclipseg.models.partclipseg.foreign import load_tokenizer
 
     torch.manual_seed(0)
     directory = tmp_path_factory.mktemp("model")
@@ -104,7 +104,7 @@ class Golden:
 
     def model(self):
         """The reference's weights in our model, in reference mode."""
-        from partclipseg.model.weights import load_reference_checkpoint
+        from partclipseg.models.partclipseg.foreign import load_reference_checkpoint
 
         return load_reference_checkpoint(self.checkpoint, self.meta["hf_config"])
 

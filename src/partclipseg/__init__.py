@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from partclipseg.evaluation.protocol import Evaluator
     from partclipseg.inference.result import PartResult
     from partclipseg.inference.segmenter import PartSegmenter
-    from partclipseg.model.clipseg import CLIPSegBaseline
-    from partclipseg.model.config import PartCLIPSegConfig
-    from partclipseg.model.partclipseg import PartCLIPSegModel, PartCLIPSegOutput
-    from partclipseg.model.weights import load_reference_checkpoint
+    from partclipseg.models.clipseg.model import CLIPSegBaseline
+    from partclipseg.models.partclipseg.config import PartCLIPSegConfig
+    from partclipseg.models.partclipseg.foreign import load_reference_checkpoint
+    from partclipseg.models.partclipseg.model import PartCLIPSegModel, PartCLIPSegOutput
     from partclipseg.vocabulary import ObjectPart, Vocabulary
 
 __version__ = "0.1.0"

@@ -21,9 +21,9 @@ from partclipseg.apps.export import AGREEMENT, export_model
 from partclipseg.apps.onnx_graphs import TRACED
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.inference.segmenter import PartSegmenter
-from partclipseg.model.clipseg import CLIPSegBaseline
-from partclipseg.model.config import CLIPSegBaselineConfig
-from partclipseg.model.partclipseg import PartCLIPSegModel
+from partclipseg.models.clipseg.model import CLIPSegBaseline
+from partclipseg.models.partclipseg.config import CLIPSegBaselineConfig
+from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.shapes.renderer import render_scene
 
 WORDS = "dog: ear, tail, leg; bus: wheel; bird: wing, leg"

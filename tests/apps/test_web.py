@@ -109,7 +109,7 @@ def test_large_maps_are_reduced_and_long_vocabularies_have_no_attention(random_s
 
 
 def test_the_baseline_groups_its_classes_by_part(random_segmenter, scene):
-    from partclipseg.model.clipseg import CLIPSegBaseline
+    from partclipseg.models.clipseg.model import CLIPSegBaseline
 
     torch.manual_seed(0)
     baseline = PartSegmenter(CLIPSegBaseline(random_segmenter.model.config), random_segmenter.tokenizer)

@@ -23,7 +23,7 @@ from partclipseg.evaluation.run import (
 )
 from partclipseg.evaluation.scores import PROTOCOLS
 from partclipseg.evaluation.state import SavedScores, model_digest
-from partclipseg.inference.label_maps import oracle_obj, pred_all
+from partclipseg.maps.label_maps import oracle_obj, pred_all
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.shapes.dataset import PartShapesDataset
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from partclipseg.inference.graphs import Graphs
-from partclipseg.inference.pruned import pruned_maps
-from partclipseg.model.partclipseg import PartCLIPSegModel
+from partclipseg.models.cuda_graphs import Graphs
+from partclipseg.models.partclipseg.pruned import pruned_maps
+from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.vocabulary import Vocabulary
 
 pytestmark = [

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from partclipseg.inference import upsample as upsampling
-from partclipseg.inference.label_maps import oracle_obj, pred_all
-from partclipseg.inference.upsample import upsample
-from partclipseg.model.towers import PartCLIPSegOutput
+from partclipseg.maps.label_maps import oracle_obj, pred_all
+from partclipseg.maps.upsample import upsample
+from partclipseg.models.clipseg_towers import PartCLIPSegOutput
 
 
 def reference_output(golden) -> SimpleNamespace:

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from partclipseg.inference import pruned
-from partclipseg.inference.label_maps import LabelMaps, oracle_obj, pred_all
-from partclipseg.inference.pruned import pruned_maps
-from partclipseg.inference.upsample import upsample
-from partclipseg.model.clipseg import CLIPSegBaseline
-from partclipseg.model.config import PartCLIPSegConfig
-from partclipseg.model.decoder import ConditionDecoder, PartDecoder
-from partclipseg.model.partclipseg import PartCLIPSegModel
+from partclipseg.maps.label_maps import LabelMaps, oracle_obj, pred_all
+from partclipseg.models.partclipseg.pruned import pruned_maps
+from partclipseg.maps.upsample import upsample
+from partclipseg.models.clipseg.model import CLIPSegBaseline
+from partclipseg.models.partclipseg.config import PartCLIPSegConfig
+from partclipseg.models.clipseg_decoder import ConditionDecoder, PartDecoder
+from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.vocabulary import Vocabulary
 
 Model = PartCLIPSegModel | CLIPSegBaseline

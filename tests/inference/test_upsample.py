@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from partclipseg.inference import upsample as upsampling
-from partclipseg.inference.label_maps import Contest, oracle_obj, pred_all
-from partclipseg.inference.upsample import Pixels, keep_best, upsample
-from partclipseg.model.partclipseg import PartCLIPSegOutput
+from partclipseg.maps.label_maps import Contest, oracle_obj, pred_all
+from partclipseg.maps.upsample import Pixels, keep_best, upsample
+from partclipseg.models.partclipseg.model import PartCLIPSegOutput
 
 TIE = 1e-3
 """A pixel's coordinate among the logits is rounded: up to 350 in float32 by 1.5e-5, for rows and columns. Times the
@@ -157,7 +157,7 @@ def test_without_triton_maps_are_the_same(monkeypatch):
 
 
 def test_where_triton_does_not_work(monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, "partclipseg.inference.fused", None)  # as where it cannot be imported
+    monkeypatch.setitem(sys.modules, "partclipseg.maps.fused", None)  # as where it cannot be imported
     upsampling._kernel.cache_clear()
     monkeypatch.setattr(Tensor, "is_cuda", property(lambda self: True))
     for _ in range(2):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from partclipseg.data.sample import OUTSIDE, UNLABELLED
 from partclipseg.losses.labels import present_pairs
-from partclipseg.model.partclipseg import PartCLIPSegOutput
+from partclipseg.models.partclipseg.model import PartCLIPSegOutput
 from partclipseg.vocabulary import Vocabulary
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "reference" / "golden"

@@ -10,7 +10,7 @@ import torch
 
 from partclipseg.data.sample import OUTSIDE, UNLABELLED
 from partclipseg.losses.config import LossConfig
-from partclipseg.losses.loss import PartLoss
+from partclipseg.models.partclipseg.loss import PartLoss
 
 REFERENCE = LossConfig(attention_control="reference", outside="background")
 # Both sides compute in float32; sums over 1e5 elements in another order differ by about 1e-6 of the value.

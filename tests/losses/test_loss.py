@@ -9,8 +9,8 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from partclipseg.errors import UsageError
 from partclipseg.losses.config import LossConfig
 from partclipseg.losses.labels import present_pairs
-from partclipseg.losses.loss import BaselineLoss, NonFiniteLossError, PartLoss, check_finite
-from partclipseg.model.partclipseg import PartCLIPSegOutput
+from partclipseg.models.partclipseg.loss import BaselineLoss, NonFiniteLossError, PartLoss, check_finite
+from partclipseg.models.partclipseg.model import PartCLIPSegOutput
 
 CLASS_TO_PART, CLASS_TO_OBJECT = torch.tensor([0, 1]), torch.tensor([0, 0])
 

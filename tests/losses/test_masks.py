@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from partclipseg.data.sample import OUTSIDE, UNLABELLED
 from partclipseg.losses.config import LossConfig
 from partclipseg.losses.labels import resize_labels, shown, token_grid
-from partclipseg.losses.loss import BaselineLoss, PartLoss
-from partclipseg.model.partclipseg import PartCLIPSegOutput
+from partclipseg.models.partclipseg.loss import BaselineLoss, PartLoss
+from partclipseg.models.partclipseg.model import PartCLIPSegOutput
 
 CLASS_TO_PART = torch.tensor([0, 1, 0, 2])
 CLASS_TO_OBJECT = torch.tensor([0, 0, 1, 1])

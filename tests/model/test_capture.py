@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from partclipseg.losses.labels import present_pairs
-from partclipseg.losses.loss import PartLoss
-from partclipseg.model.capture import StepGradients
-from partclipseg.model.compiled import compile_layers
-from partclipseg.model.partclipseg import PartCLIPSegModel
+from partclipseg.models.partclipseg.loss import PartLoss
+from partclipseg.models.cuda_graphs import StepGradients
+from partclipseg.models.compiled import compile_layers
+from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.vocabulary import Vocabulary
 
 WORDS = Vocabulary.from_dict({"dog": ["ear", "tail"], "bus": ["wheel", "door"], "cat": ["tail", "ear"]})

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.model.clipseg import CLIPSegBaseline
-from partclipseg.model.decoder import DecoderLayer
-from partclipseg.model.partclipseg import PartCLIPSegModel
+from partclipseg.models.clipseg.model import CLIPSegBaseline
+from partclipseg.models.clipseg_decoder import DecoderLayer
+from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.vocabulary import Vocabulary
 
 WORDS = Vocabulary.from_dict({"dog": ["ear", "tail", "leg"], "bus": ["wheel", "door"], "cat": ["tail", "ear"]})

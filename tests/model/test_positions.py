@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from partclipseg.model import towers
-from partclipseg.model.partclipseg import PartCLIPSegModel
+from partclipseg.models.partclipseg.model import PartCLIPSegModel
 
 
 @pytest.fixture

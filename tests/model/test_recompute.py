@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from partclipseg.model import decoder
-from partclipseg.model.decoder import DecoderLayer
-from partclipseg.model.partclipseg import PartCLIPSegModel
+from partclipseg.models.clipseg_decoder import DecoderLayer
+from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.vocabulary import Vocabulary
 
 WORDS = Vocabulary.from_dict({"dog": ["ear", "tail", "leg"], "bus": ["wheel", "door"]})

@@ -10,10 +10,10 @@ from transformers import CLIPSegConfig, CLIPSegForImageSegmentation
 
 from partclipseg.apps.cli import main
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.model.clipseg import CLIPSegBaseline
-from partclipseg.model.config import PartCLIPSegConfig
-from partclipseg.model.partclipseg import PartCLIPSegModel
-from partclipseg.model.weights import foreign_names, load_model, load_reference_checkpoint, load_tokenizer, to_clipseg
+from partclipseg.models.clipseg.model import CLIPSegBaseline
+from partclipseg.models.partclipseg.config import PartCLIPSegConfig
+from partclipseg.models.partclipseg.model import PartCLIPSegModel
+from partclipseg.models.partclipseg.foreign import foreign_names, load_model, load_reference_checkpoint, load_tokenizer, to_clipseg
 from partclipseg.vocabulary import Vocabulary
 
 

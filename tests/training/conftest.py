@@ -12,9 +12,9 @@ from transformers import AutoTokenizer
 
 from partclipseg.data.augment import Augmentation
 from partclipseg.data.sample import OUTSIDE, UNLABELLED, PartSample
-from partclipseg.model.clipseg import CLIPSegBaseline
-from partclipseg.model.config import CLIPSegBaselineConfig, PartCLIPSegConfig
-from partclipseg.model.weights import to_clipseg
+from partclipseg.models.clipseg.model import CLIPSegBaseline
+from partclipseg.models.partclipseg.config import CLIPSegBaselineConfig, PartCLIPSegConfig
+from partclipseg.models.partclipseg.foreign import to_clipseg
 from partclipseg.training.data import TrainingData
 from partclipseg.training.recipe import Recipe
 from partclipseg.vocabulary import Vocabulary

@@ -18,9 +18,9 @@ from partclipseg import PartSegmenter
 from partclipseg.data.augment import Augmentation
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.losses.config import LossConfig
-from partclipseg.losses.loss import NonFiniteLossError
-from partclipseg.losses.retention import WordRetention
-from partclipseg.model.weights import load_tokenizer
+from partclipseg.models.partclipseg.loss import NonFiniteLossError
+from partclipseg.training.retention import WordRetention
+from partclipseg.models.partclipseg.foreign import load_tokenizer
 from partclipseg.training import start
 from partclipseg.training.data import Subset, TrainingData
 from partclipseg.training.loop import train

@@ -11,8 +11,8 @@ import torch
 
 from partclipseg import PartSegmenter
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.model.partclipseg import PartCLIPSegModel
-from partclipseg.model.weights import load_tokenizer
+from partclipseg.models.partclipseg.model import PartCLIPSegModel
+from partclipseg.models.partclipseg.foreign import load_tokenizer
 from partclipseg.shapes.tokenizer import build_tokenizer
 from partclipseg.training.data import TrainingData
 from partclipseg.training.loop import train

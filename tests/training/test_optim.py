@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.model.partclipseg import PartCLIPSegModel
+from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.training import optim
 
 

@@ -39,7 +39,7 @@ class Convert:
         from rich.console import Console
 
         from partclipseg.files import whole_directory
-        from partclipseg.model.weights import load_reference_checkpoint
+        from partclipseg.models.partclipseg.foreign import load_reference_checkpoint
         from partclipseg.vocabulary import Vocabulary
 
         if self.output.exists():
@@ -67,7 +67,7 @@ class Convert:
             raise UsageError(f"cannot read the configuration {self.config}: {error}") from None
 
     def _load_tokenizer(self, vocabulary_size: int) -> Any:
-        from partclipseg.model.weights import load_tokenizer
+        from partclipseg.models.partclipseg.foreign import load_tokenizer
 
         tokenizer = load_tokenizer(self.tokenizer)
         if len(tokenizer) > vocabulary_size:

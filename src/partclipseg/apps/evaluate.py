@@ -106,7 +106,7 @@ class Evaluate:
         from partclipseg.evaluation.run import is_scored
         from partclipseg.evaluation.state import merge_states, states_of
         from partclipseg.inference.segmenter import PartSegmenter
-        from partclipseg.training.process import join_processes
+        from partclipseg.processes import join_processes
 
         self._check_numbers()
         processes = join_processes(cpu=self.device == "cpu")

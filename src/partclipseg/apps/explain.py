@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from partclipseg.inference.label_maps import LabelMaps, oracle_obj, pred_all
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.segmenter import PartSegmenter
-from partclipseg.inference.upsample import upsample
-from partclipseg.model.partclipseg import PartCLIPSegModel
+from partclipseg.maps.label_maps import LabelMaps, oracle_obj, pred_all
+from partclipseg.maps.upsample import upsample
+from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.vocabulary import Vocabulary
 
 Kind = Literal["object-part", "object", "part"]

@@ -110,8 +110,8 @@ def agreement(segmenter: PartSegmenter, folder: Path) -> float:
     from PIL import Image
 
     from partclipseg.apps.onnx_segment import Segmenter
-    from partclipseg.inference.label_maps import pred_all
-    from partclipseg.model.towers import PartCLIPSegOutput
+    from partclipseg.maps.label_maps import pred_all
+    from partclipseg.models.clipseg_towers import PartCLIPSegOutput
     from partclipseg.shapes.renderer import render_scene
 
     onnx = Segmenter(folder)

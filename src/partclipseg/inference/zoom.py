@@ -26,7 +26,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from partclipseg.inference.label_maps import BACKGROUND, LabelMaps
+from partclipseg.maps.label_maps import BACKGROUND, LabelMaps
 
 MARGIN = 0.25
 """Left around an object, as a share of the larger side of its box: the outline needs background to stand against."""

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from partclipseg.losses.counts import LossCounts
 from partclipseg.losses.labels import resize_labels, shown, token_grid
+from partclipseg.losses.masks import LossCounts
 
 
 def differentiable_control(

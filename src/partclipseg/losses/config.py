@@ -9,11 +9,26 @@ from partclipseg.errors import UsageError
 
 
 @dataclass(frozen=True)
-class LossConfig:
-    """Weights and switches of the loss; the defaults are the intended method with the paper's weights."""
+class MaskLossConfig:
+    """Settings of every cross-entropy over label maps. Raises `UsageError` for values that are none."""
 
     background_weight: float = 0.05
     """Weight of the background channel in every cross-entropy, 0 to 1."""
+    outside: Literal["ignore", "background"] = "ignore"
+    """Pixels of objects that the vocabulary does not have: "ignore" leaves them out of every term, "background"
+    trains them as background, as released (unseen objects are then learned as background)."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.background_weight <= 1:
+            raise UsageError(f"background_weight is {self.background_weight}; give a number from 0 to 1")
+        if self.outside not in ("ignore", "background"):
+            raise UsageError(f"outside is {self.outside!r}; give one of ignore, background")
+
+
+@dataclass(frozen=True)
+class LossConfig(MaskLossConfig):
+    """Weights and switches of PartCLIPSeg's loss; the defaults are the intended method with the paper's weights."""
+
     object_weight: float = 1.0
     """Weight of the cross-entropy over objects and background."""
     part_weight: float = 1.0
@@ -28,23 +43,17 @@ class LossConfig:
     """Attention, as a share of the part's maximum, above which the part claims a place; 0 to below 1."""
     smoothing: float = 0.5
     """Sigma of the 3x3 smoothing of attention maps, in tokens."""
-    outside: Literal["ignore", "background"] = "ignore"
-    """Pixels of objects that the vocabulary does not have: "ignore" leaves them out of every term, "background"
-    trains them as background, as released (unseen objects are then learned as background)."""
 
     def __post_init__(self) -> None:
-        for name in ("background_weight", "object_weight", "part_weight", "separation_weight", "enhancement_weight"):
+        super().__post_init__()
+        for name in ("object_weight", "part_weight", "separation_weight", "enhancement_weight"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise UsageError(f"{name} is {getattr(self, name)}; give a finite number of at least 0")
-        if self.background_weight > 1:
-            raise UsageError(f"background_weight is {self.background_weight}; give a number from 0 to 1")
         if not 0 <= self.threshold < 1:
             raise UsageError(f"threshold is {self.threshold}; give a number from 0 to below 1")
         if not 0 < self.smoothing < float("inf"):
             raise UsageError(f"smoothing is {self.smoothing}; give a finite number above 0")
-        for name, known in (
-            ("attention_control", ("differentiable", "reference", "off")),
-            ("outside", ("ignore", "background")),
-        ):
-            if getattr(self, name) not in known:
-                raise UsageError(f"{name} is {getattr(self, name)!r}; give one of {', '.join(known)}")
+        if self.attention_control not in ("differentiable", "reference", "off"):
+            raise UsageError(
+                f"attention_control is {self.attention_control!r}; give one of differentiable, reference, off"
+            )

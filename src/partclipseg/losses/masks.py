@@ -20,7 +20,28 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from partclipseg.losses.counts import LossCounts
+
+class LossCounts(NamedTuple):
+    """Denominators of the loss means, float32 scalars; those of a batch are the sums of its shares'.
+
+    float32 counts exactly to 2^24, and to 7 digits beyond.
+    """
+
+    labelled: Tensor
+    """Pixels with an object-part label."""
+    on_object: Tensor
+    """Pixels with an object label."""
+    background: Tensor
+    """Pixels that are background."""
+    counted: Tensor
+    """Pixels that take part in the loss at all."""
+    separated: Tensor
+    """Objects of which the token grid shows two parts or more."""
+    enhanced: Tensor
+    """Objects of which the token grid shows a part."""
+    listed: Tensor
+    """Objects that the released attention control goes through."""
+    photos: Tensor
 
 
 class Passes(NamedTuple):

@@ -28,11 +28,12 @@ from transformers import PreTrainedTokenizerBase
 
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import whole_directory
-from partclipseg.losses.loss import check_finite
-from partclipseg.model.capture import StepGradients
-from partclipseg.model.clipseg import CLIPSegBaseline
-from partclipseg.model.config import CLIPSegBaselineConfig
-from partclipseg.model.weights import to_clipseg
+from partclipseg.models.clipseg.model import CLIPSegBaseline
+from partclipseg.models.cuda_graphs import StepGradients
+from partclipseg.models.partclipseg.config import CLIPSegBaselineConfig
+from partclipseg.models.partclipseg.foreign import to_clipseg
+from partclipseg.models.partclipseg.loss import check_finite
+from partclipseg.processes import join_processes, step_seed, termination
 from partclipseg.shapes.cache import SceneArrays, render_split
 from partclipseg.shapes.captions import caption, words
 from partclipseg.shapes.tokenizer import build_tokenizer
@@ -40,7 +41,6 @@ from partclipseg.shapes.world import partshapes_world
 from partclipseg.training.checkpoint import CheckpointStore, differences
 from partclipseg.training.log import RunLog, write_configuration
 from partclipseg.training.optim import set_learning_rate
-from partclipseg.training.process import join_processes, step_seed, termination
 from partclipseg.training.recipe import BACKBONE_PATCH as PATCH
 from partclipseg.training.recipe import BackboneRecipe
 from partclipseg.training.start import compile_on

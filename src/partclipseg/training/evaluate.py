@@ -13,7 +13,7 @@ from partclipseg.data.loader import PartDataset
 from partclipseg.data.sample import objects_in
 from partclipseg.evaluation.protocol import Evaluator
 from partclipseg.evaluation.scores import Protocol
-from partclipseg.inference.label_maps import oracle_obj, pred_all
+from partclipseg.maps.label_maps import oracle_obj, pred_all
 from partclipseg.training.words import Words
 
 

@@ -26,9 +26,10 @@ from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import whole_directory
 from partclipseg.losses.counts import LossCounts
 from partclipseg.losses.labels import present_pairs
-from partclipseg.losses.loss import BaselineLoss, PartLoss, check_finite
-from partclipseg.model.capture import StepGradients
-from partclipseg.model.weights import load_tokenizer
+from partclipseg.models.cuda_graphs import StepGradients
+from partclipseg.models.partclipseg.foreign import load_tokenizer
+from partclipseg.models.partclipseg.loss import BaselineLoss, PartLoss, check_finite
+from partclipseg.processes import join_processes, step_seed, termination
 from partclipseg.training import optim
 from partclipseg.training.checkpoint import Checkpoint, CheckpointStore, differences
 from partclipseg.training.data import ReversedColours, TrainingData
@@ -36,7 +37,6 @@ from partclipseg.training.evaluate import HeldOutScores, score_held_out
 from partclipseg.training.log import RunLog, write_configuration
 from partclipseg.training.new_words import learn_new_words
 from partclipseg.training.observer import Observer, Progress
-from partclipseg.training.process import join_processes, step_seed, termination
 from partclipseg.training.recipe import HARMLESS, Recipe
 from partclipseg.training.start import build_model, compile_on, find_start, word_retention
 from partclipseg.training.streams import BatchStream, Scenes, SceneStream

@@ -15,7 +15,7 @@ from tokenizers import models
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from partclipseg.model.towers import CLIPSegTowers
+from partclipseg.models.clipseg_towers import CLIPSegTowers
 
 logger = logging.getLogger(__name__)
 

@@ -9,12 +9,12 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.inference.segmenter import built_in_model, is_built_in
-from partclipseg.losses.retention import WordRetention
-from partclipseg.model.clipseg import CLIPSegBaseline
-from partclipseg.model.compiled import compile_layers
-from partclipseg.model.partclipseg import PartCLIPSegModel
-from partclipseg.model.towers import CLIPSegTowers
+from partclipseg.models.clipseg.model import CLIPSegBaseline
+from partclipseg.models.clipseg_towers import CLIPSegTowers
+from partclipseg.models.compiled import compile_layers
+from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.training.recipe import Recipe
+from partclipseg.training.retention import WordRetention
 
 
 def find_start(recipe: Recipe) -> str:

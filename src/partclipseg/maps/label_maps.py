@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from partclipseg.inference.upsample import Pixels, keep_best
+from partclipseg.maps.upsample import Pixels, keep_best
 
 BACKGROUND = -1
 
@@ -34,7 +34,10 @@ class LabelMaps(NamedTuple):
 
 @torch.no_grad()
 def pred_all(
-    output: Any, sizes: Sequence[tuple[int, int]], class_to_object: Tensor | np.ndarray
+    output: Any,
+    sizes: Sequence[tuple[int, int]],
+    class_to_object: Tensor | np.ndarray,
+    present_objects: Sequence[Sequence[int]] | None = None,
 ) -> list[LabelMaps]:
     """Nothing is known about the photo: any class of the vocabulary, or background.
 
@@ -42,23 +45,29 @@ def pred_all(
     background. A model without object logits (the CLIPSeg baseline) decides by its classes and background alone.
 
     Args:
-        output: `PartCLIPSegOutput` of `B` photos.
+        output: a `PartOutput` of `B` photos.
         sizes: `(H, W)` of each photo.
         class_to_object: int64 `[N_c]`.
+        present_objects: object indices of each photo that alone may be there, beside background; None for all.
     """
     owner_of = torch.as_tensor(class_to_object, device=output.object_part_logits.device)
     results = []
     for index, size in enumerate(sizes):
         logits = output.object_part_logits[index]  # [N_c + 1, h, w]
+        background = int(owner_of.max()) + 1 if output.object_logits is None else len(output.object_logits[index]) - 1
+        owners = torch.cat([owner_of, owner_of.new_tensor([background])])  # [N_c + 1]
+        named = None if present_objects is None else owners.new_tensor([*present_objects[index], background])
         if output.object_logits is None:
+            chosen = torch.ones_like(owners, dtype=torch.bool) if named is None else torch.isin(owners, named)
+            alive = chosen.nonzero()[:, 0]
             contest = Contest([size], logits.device)
-            contest.add(_first(logits), logits, torch.arange(len(logits), device=logits.device))
+            contest.add(_first(alive), logits[alive], alive)
         else:
             object_logits = output.object_logits[index]  # [N_o + 1, h, w]
+            indices = torch.arange(len(object_logits), device=logits.device) if named is None else named.unique()
             objects = Contest([size], logits.device)
-            objects.add(_first(object_logits), object_logits, torch.arange(len(object_logits), device=logits.device))
+            objects.add(_first(indices), object_logits[indices], indices)
             contest = Contest([size], logits.device, gate=objects)
-            owners = torch.cat([owner_of, owner_of.new_tensor([len(object_logits) - 1])])
             # A class whose object wins nowhere need not be looked at.
             alive = objects.winners(len(object_logits))[0][owners].nonzero()[:, 0]
             contest.add(_first(alive), logits[alive], alive, owners[alive])
@@ -67,7 +76,7 @@ def pred_all(
 
 
 def _first(rows: Tensor) -> np.ndarray:
-    """All rows are the first photo's."""
+    """Photo index 0 for every row."""
     return np.zeros(len(rows), np.int64)
 
 

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from partclipseg.model.config import PartCLIPSegConfig
-from partclipseg.model.decoder import PartDecoder
-from partclipseg.model.towers import CLIPSegTowers, PartCLIPSegOutput
+import torch
+from torch import Tensor, nn
+
+from partclipseg.maps.label_maps import LabelMaps
+from partclipseg.models.clipseg_towers import CLIPSegTowers
+from partclipseg.models.directory import read_config
+from partclipseg.models.interface import Inputs, PartOutput, Words, register
+from partclipseg.models.partclipseg.config import PartCLIPSegConfig
+from partclipseg.models.partclipseg.decoder import PartDecoder
+from partclipseg.models.partclipseg.loss import PartLoss
+from partclipseg.models.partclipseg.settings import PartCLIPSegSettings
 from partclipseg.vocabulary import Vocabulary
 
-__all__ = ["PartCLIPSegModel", "PartCLIPSegOutput"]
+if TYPE_CHECKING:
+    from partclipseg.models.onnx import OnnxGraph
 
 
+@register
 class PartCLIPSegModel(CLIPSegTowers):
     """Object-parts composed of generalized parts and objects (Choi et al., NeurIPS 2024).
 
     Conditions are ordered part words, object words, background: `N = N_p + N_o + 1`.
     """
 
+    config_class = PartCLIPSegConfig
+    settings_class = PartCLIPSegSettings
+    has_attention = True
+
+    config: PartCLIPSegConfig
     decoder: PartDecoder
 
     def __init__(self, config: PartCLIPSegConfig) -> None:
@@ -30,41 +45,20 @@ class PartCLIPSegModel(CLIPSegTowers):
         """The bare words, parts first, then objects: `N_p + N_o` strings."""
         return [*vocabulary.parts, *vocabulary.objects]
 
-    def forward(
-        self,
-        pixel_values: Tensor,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        *,
-        class_to_part: Tensor,
-        class_to_object: Tensor,
-        text_embeddings: Tensor | None = None,
-        num_parts: int | None = None,
-        attention_pairs: Tensor | None = None,
-    ) -> PartCLIPSegOutput:
-        """Logits of every part, object and object-part for every photo.
-
-        Args:
-            pixel_values: float `[B, 3, H, W]`, RGB, normalised with the configuration's mean and std.
-            input_ids, attention_mask: int64 `[N_p + N_o, L]`, the tokens of `prompts(vocabulary)`.
-            class_to_part, class_to_object: int64 `[N_c]`, from the vocabulary.
-            text_embeddings: `[N_p + N_o, D]` from `encode_text`, in place of the tokens.
-            num_parts: `N_p`; saves reading it off `class_to_part`, which a compiled graph cannot do.
-            attention_pairs: int64 `[P, 2]`, (photo, k): class k where `k < N_c`, else object `k - N_c`.
-        """
+    def forward(self, inputs: Inputs, words: Words, attention_pairs: Tensor | None = None) -> PartOutput:
+        """Logits of every part, object and object-part for every photo; arguments as in `PartModel.forward`."""
         # 1. Words: [N, D], background last.
-        if text_embeddings is None:
-            text_embeddings = self.encode_text(input_ids, attention_mask)
-        conditions = torch.cat([text_embeddings.to(self.dtype), self.background])
-        num_parts = int(class_to_part.max()) + 1 if num_parts is None else num_parts
+        conditions = torch.cat([words.embeddings.to(self.dtype), self.background])
+        num_parts = len(words.vocabulary.parts)
 
         # 2. Photo: three activations [B, T, V].
+        pixel_values = inputs["pixel_values"]
         grid = self.grid(pixel_values)
         activations = self.encode_photo(pixel_values)
 
         # 3. One decoder pass for each condition: features [B, N, g·g', C].
         part_rows, object_rows, object_word_rows = self.class_rows(
-            class_to_part, class_to_object, num_parts, len(conditions)
+            words.class_to_part, words.class_to_object, num_parts, len(conditions)
         )
         attention_rows = None
         if attention_pairs is not None:
@@ -84,7 +78,7 @@ class PartCLIPSegModel(CLIPSegTowers):
         # 6. Attention of the asked pairs: mean of the part's and the object's.
         if attention is not None:
             attention = attention.unflatten(0, (2, -1)).mean(0)  # [2P, T, T] -> [P, T, T]
-        return PartCLIPSegOutput(
+        return PartOutput(
             object_part_logits=class_logits,
             object_logits=word_logits[:, num_parts:],
             part_logits=word_logits[:, :num_parts],
@@ -105,6 +99,48 @@ class PartCLIPSegModel(CLIPSegTowers):
             return part_rows, object_rows, object_rows
         # The offset of the part words is missing: reference defect D1.
         return part_rows, object_rows, torch.cat([class_to_object, background])
+
+    @torch.inference_mode()
+    def label_maps(
+        self,
+        inputs: Inputs,
+        words: Words,
+        sizes: Sequence[tuple[int, int]],
+        present_objects: Sequence[Sequence[int]] | None = None,
+        with_background: bool = False,
+    ) -> list[LabelMaps]:
+        """As `PartModel.label_maps`; classes that cannot win are not decoded, see `pruned`."""
+        from partclipseg.models.partclipseg.pruned import pruned_maps
+
+        return pruned_maps(self, inputs["pixel_values"], words, sizes, present_objects, with_background)
+
+    # -- training ---------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_start(cls, name: str, settings: PartCLIPSegSettings) -> PartCLIPSegModel:
+        """Load the start; a new model's merges begin as the settings say, a trained one keeps its own."""
+        model: PartCLIPSegModel = cls.from_pretrained(name, dtype=torch.float32)
+        model.config.reference_object_lookup = settings.reference_object_lookup
+        if settings.merges == "random" and read_config(name).get("model_type") == "clipseg":
+            model.decoder.randomise_merges()
+        return model
+
+    def trained_parameters(self, settings: PartCLIPSegSettings) -> list[nn.Parameter]:
+        """Train what the paper trains, and the background word too if the settings say so."""
+        self.train_published_parameters(background=settings.train_background)
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def build_loss(self, settings: PartCLIPSegSettings, compiled: bool = False) -> Any:
+        """The loss of the paper; see `PartLoss`."""
+        return PartLoss(settings.loss, compiled)
+
+    # -- export -----------------------------------------------------------------------------------------------
+
+    def onnx_graphs(self) -> dict[str, OnnxGraph]:
+        """Photo encoder, text encoder and decoder."""
+        from partclipseg.models.partclipseg.onnx import part_graphs
+
+        return part_graphs(self)
 
 
 def _condition_rows(

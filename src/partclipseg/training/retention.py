@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from partclipseg.model.clipseg import CLIPSegBaseline
-from partclipseg.model.towers import CLIPSegTowers
+from partclipseg.models.clipseg.model import CLIPSegBaseline
+from partclipseg.models.clipseg_towers import CLIPSegTowers
 
 
 class WordRetention:

@@ -105,7 +105,7 @@ def _kernel(device: torch.device) -> Callable[..., None] | None:
     scales, best, logits = (torch.zeros(shape, device=device) for shape in ((1, 2), 1, (1, 1, 1)))
     labels = torch.zeros(1, dtype=torch.int64, device=device)
     try:
-        from partclipseg.inference.fused import keep_best_fused
+        from partclipseg.maps.fused import keep_best_fused
 
         keep_best_fused(rows, 1, places, scales, best, labels.clone(), logits, labels, None, None)
     except torch.OutOfMemoryError:

@@ -1,38 +1,22 @@
-"""What PartCLIPSeg and the CLIPSeg baseline share: CLIP's two towers, the visual adapter, the background word."""
+"""The base class of the families on CLIPSeg: CLIP's two towers, the visual adapter, the background word."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Hashable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization as init
-from transformers.modeling_utils import PreTrainedModel
 from transformers.models.clipseg.modeling_clipseg import CLIPSegModel
-from transformers.utils.generic import ModelOutput
 
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.model.config import PartCLIPSegConfig
-from partclipseg.model.decoder import ConditionDecoder, PartDecoder
-from partclipseg.vocabulary import Vocabulary
-
-
-@dataclass
-class PartCLIPSegOutput(ModelOutput):
-    """What both models answer; logits are before the sigmoid, at the decoder's size h·w."""
-
-    object_part_logits: Tensor | None = None
-    """`[B, N_c + 1, h, w]`, background last."""
-    object_logits: Tensor | None = None
-    """`[B, N_o + 1, h, w]`, background last; None for the baseline, which has no object branch."""
-    part_logits: Tensor | None = None
-    """`[B, N_p, h, w]`, generalized parts; None for the baseline."""
-    attention: Tensor | None = None
-    """float32 `[P, T, T]`: for each asked pair the last decoder layer's attention, averaged over the heads
-    (rows are queries, the class token first); for an object-part the mean of its part's and its object's map."""
+from partclipseg.models.clipseg_config import CLIPSegTowersConfig
+from partclipseg.models.clipseg_decoder import ConditionDecoder, DecoderLayer, UpsamplingHead
+from partclipseg.models.cuda_graphs import Graphs
+from partclipseg.models.interface import Inputs, PartModel, Words
 
 
 class VisualAdapter(nn.Module):
@@ -49,25 +33,24 @@ class VisualAdapter(nn.Module):
         return (1 - self.ratio) * activation + self.ratio * F.relu(self.up(F.relu(self.down(activation))))
 
 
-class CLIPSegTowers(PreTrainedModel):
-    """Base class: photo and words to activations and embeddings; the subclasses decode them."""
+class CLIPSegTowers(PartModel):
+    """Photos to activations and words to embeddings; the subclasses decode them."""
 
-    config_class = PartCLIPSegConfig
-    config: PartCLIPSegConfig
-    main_input_name = "pixel_values"
-    supports_gradient_checkpointing = False
+    config_class: Any = CLIPSegTowersConfig
+    config: CLIPSegTowersConfig
     _supports_sdpa = True
     _no_split_modules = ["CLIPSegEncoderLayer"]  # noqa: RUF012  (transformers' own convention)
 
     decoder: ConditionDecoder
 
-    def __init__(self, config: PartCLIPSegConfig) -> None:
+    def __init__(self, config: CLIPSegTowersConfig) -> None:
         super().__init__(config)
         self.clip = CLIPSegModel(config)
         self.visual_adapter = VisualAdapter(config.vision_config.hidden_size, config.visual_adapter_ratio)
         self.background = nn.Parameter(torch.empty(1, config.projection_dim))
         self._positions: dict[tuple[int, int], Tensor] = {}
-        self._positions_of: Any = None
+        self._positions_of: Hashable = None
+        self._graphs = Graphs()
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -82,15 +65,9 @@ class CLIPSegTowers(PreTrainedModel):
         elif isinstance(module, CLIPSegTowers):
             init.normal_(module.background, std=module.config.projection_dim**-0.5)  # a vector of norm 1
             # Here, not in a branch of its own: transformers passes over modules without parameters of their own.
-            if isinstance(module.decoder, PartDecoder):
-                module.decoder.copy_to_classes()
-                module.decoder.average_merges()
+            module.decoder.initialise_composition()
 
-    # -- interface of both models -----------------------------------------------------------------------------
-
-    def prompts(self, vocabulary: Vocabulary) -> list[str]:
-        """The strings whose embeddings `forward` expects, in its order."""
-        raise TypeError(f"{type(self).__name__} does not say how to prompt")
+    # -- words and photos -------------------------------------------------------------------------------------
 
     def encode_text(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor:
         """Word embeddings `[K, D]` of `K` prompts, int64 ids and mask `[K, L]`; not normalised.
@@ -127,18 +104,17 @@ class CLIPSegTowers(PreTrainedModel):
         return activations[::-1]
 
     def position_embeddings(self, grid: tuple[int, int]) -> Tensor:
-        """Of the class token and `grid` patches, `[1, T, V]`: those that were trained, interpolated.
+        """Interpolate the trained position embeddings to the class token and `grid` patches, `[1, T, V]`.
 
-        Kept while the weights stay as they are, unless they are being trained: interpolation takes some 2 ms even on
-        a fast GPU, more than all else does of a small batch, and photos nearly always come in one size.
+        The result is kept while the weights stay as they are, unless they are being trained: interpolation takes some
+        2 ms even on a fast GPU, and photos nearly always come in one size.
         """
         embeddings = self.clip.vision_model.embeddings
         weight: Tensor = embeddings.position_embedding.weight  # [1 + s·s, V]
         trained = weight.requires_grad and torch.is_grad_enabled()
         if trained or torch.compiler.is_compiling() or weight.is_meta:
             return _interpolate(weight, grid)
-        # Changes in place count up the version; moves and casts give another place or type.
-        state = (None if weight.is_inference() else weight._version, weight.data_ptr(), weight.dtype, weight.device)
+        state = self._position_stamp()
         if self._positions_of != state:
             self._positions, self._positions_of = {}, state
         if grid not in self._positions:
@@ -146,9 +122,15 @@ class CLIPSegTowers(PreTrainedModel):
                 self._positions[grid] = _interpolate(weight, grid)
         return self._positions[grid]
 
-    def word_logits(self, pixel_values: Tensor, words: Tensor) -> Tensor:
+    def _position_stamp(self) -> Hashable:
+        """A value that changes with the position embeddings, and when the model is moved or cast."""
+        weight: Tensor = self.clip.vision_model.embeddings.position_embedding.weight
+        return None if weight.is_inference() else weight._version, weight.data_ptr(), weight.dtype, weight.device
+
+    def word_logits(self, inputs: Inputs, embeddings: Tensor) -> Tensor:
         """Plain CLIPSeg: logits `[B, K, h, w]` of word embeddings `[K, D]`, or of each photo's own `[B, K, D]`."""
-        features, _ = self.decoder.condition_features(self.encode_photo(pixel_values), words.to(self.dtype))
+        pixel_values = inputs["pixel_values"]
+        features, _ = self.decoder.condition_features(self.encode_photo(pixel_values), embeddings.to(self.dtype))
         return self.decoder.logits(features, self.grid(pixel_values))
 
     def grid(self, pixel_values: Tensor) -> tuple[int, int]:
@@ -162,12 +144,17 @@ class CLIPSegTowers(PreTrainedModel):
             )
         return rows, columns
 
-    def logits_size(self, pixel_values: Tensor) -> tuple[int, int]:
-        """Height and width of the logits of `pixel_values [B, 3, H, W]`."""
+    def logits_size(self, inputs: Inputs, words: Words) -> tuple[int, int]:
+        """Height and width of the logits of `inputs`, from their shape."""
         patch = self.config.vision_config.patch_size
         scale = (patch // 4) ** 2 if self.config.use_complex_transposed_convolution else patch
-        rows, columns = self.grid(pixel_values)
+        rows, columns = self.grid(inputs["pixel_values"])
         return rows * scale, columns * scale
+
+    def attention_tokens(self, inputs: Inputs) -> int:
+        """Number of patches of `inputs`."""
+        rows, columns = self.grid(inputs["pixel_values"])
+        return rows * columns
 
     # -- training ---------------------------------------------------------------------------------------------
 
@@ -182,15 +169,39 @@ class CLIPSegTowers(PreTrainedModel):
         self.decoder.requires_grad_(True)
         self.background.requires_grad_(background)
 
+    def recompute(self, enabled: bool) -> None:
+        """Compute the decoder's hidden layers again in the backward pass in place of keeping them."""
+        for layer in self.decoder.modules():
+            if isinstance(layer, DecoderLayer):
+                layer.recompute = enabled
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """As in transformers; a CLIPSeg checkpoint is accepted too, as the start of a model of this class.
 
         Raises `PartCLIPSegError` where neither a directory nor the hub has the name.
         """
-        from partclipseg.model import weights
+        from partclipseg.models.clipseg_weights import load_pretrained
 
-        return weights.load_pretrained(cls, pretrained_model_name_or_path, super().from_pretrained, *args, **kwargs)
+        return load_pretrained(cls, pretrained_model_name_or_path, super().from_pretrained, *args, **kwargs)
+
+    # -- speed ------------------------------------------------------------------------------------------------
+
+    def repeated_layers(self) -> list[nn.Module]:
+        """The layers of the photo tower and of the decoder.
+
+        The text tower is left out: it is short, and its masks are made in another way while a graph is captured.
+        """
+        decoding = [module for module in self.decoder.modules() if isinstance(module, DecoderLayer | UpsamplingHead)]
+        return [*self.clip.vision_model.encoder.layers, *decoding]
+
+    def graphs(self) -> Graphs | None:
+        """The captured graphs of this model; None where it does not run on a CUDA device."""
+        if self.device.type != "cuda":
+            return None
+        # Graphs keep the interpolated position embeddings as constants; other weights they read where they lie.
+        self._graphs.hold(self._position_stamp(), self.parameters)
+        return self._graphs
 
 
 def _interpolate(positions: Tensor, grid: tuple[int, int]) -> Tensor:

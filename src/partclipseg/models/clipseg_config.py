@@ -1,30 +1,19 @@
-"""Configuration of the models: CLIPSeg's own, with what PartCLIPSeg adds."""
+"""Configuration that all families on CLIPSeg's towers and decoder share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from transformers import CLIPSegConfig
 
 from partclipseg.errors import PartCLIPSegError
 
-RELEASED = {
-    "extract_layers": [3, 6, 9],
-    "reduce_dim": 64,
-    "use_complex_transposed_convolution": True,
-    "vision_config": {"patch_size": 16},
-}
-"""What the released checkpoints (CLIP ViT-B/16, complex up-sampling head) differ in from CLIPSeg's defaults."""
 
-
-class PartCLIPSegConfig(CLIPSegConfig):
-    """`transformers.CLIPSegConfig` (towers, `extract_layers`, `reduce_dim`, …) and what PartCLIPSeg adds.
+class CLIPSegTowersConfig(CLIPSegConfig):
+    """`transformers.CLIPSegConfig` (towers, `extract_layers`, `reduce_dim`, …) and what every family here adds.
 
     Raises `PartCLIPSegError` for values that no model can be built from.
     """
-
-    model_type = "partclipseg"
 
     vision_config: Any = None
     text_config: Any = None
@@ -32,9 +21,6 @@ class PartCLIPSegConfig(CLIPSegConfig):
     """As in `CLIPSegConfig`; dictionaries become the towers' configurations."""
     image_size: int | list[int] | tuple[int, int] = 352
     """Height and width that photos are resized to, in pixels; one number for a square. 352 as published."""
-    reference_object_lookup: bool = False
-    """Read a class's object word at the object's index *without* the offset of the part words, as the released
-    code does and its checkpoints were trained with. False, the intended method, takes the object's own word."""
     visual_adapter_ratio: float = 0.2
     """Share of the adapter in each extracted activation; 0.2 as published."""
     image_mean: list[float] | tuple[float, ...] = (0.485, 0.456, 0.406)
@@ -66,23 +52,3 @@ class PartCLIPSegConfig(CLIPSegConfig):
         """Height and width of the model's input, in pixels."""
         size = self.image_size
         return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-
-    @classmethod
-    def from_reference(cls, values: Mapping[str, Any] | None = None) -> PartCLIPSegConfig:
-        """From the configuration dictionary that the reference builds its model with; its defaults if None.
-
-        The result asks for the reference's object lookup, which its checkpoints were trained with. Raises
-        `PartCLIPSegError` if the dictionary lacks the two towers.
-        """
-        values = dict(RELEASED if values is None else values)
-        if "vision_config" not in values:
-            raise PartCLIPSegError("a reference configuration needs vision_config (and usually text_config)")
-        for key in ("architectures", "model_type", "transformers_version", "_name_or_path"):
-            values.pop(key, None)
-        return cls(**{"reference_object_lookup": True, **values})
-
-
-class CLIPSegBaselineConfig(PartCLIPSegConfig):
-    """The same fields for the fine-tuned CLIPSeg baseline; `reference_object_lookup` has no meaning there."""
-
-    model_type = "clipseg-baseline"

@@ -1,0 +1,122 @@
+"""Photos through a model in batches.
+
+While the model works on one batch, threads read the next one and make the results of the last; no more are held.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from partclipseg.data.augment import resize_photo
+from partclipseg.data.photo import PhotoError, read_photo
+from partclipseg.errors import UsageError
+from partclipseg.machine import usable_cores
+
+_THREADS = min(16, usable_cores())
+"""Number of threads that decode and resize photos and make results beside each other and the model."""
+
+Result = TypeVar("Result")
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedPhoto:
+    """A photo in memory, in both of its sizes."""
+
+    name: str
+    """What results call it: the path it was read from, where there is one."""
+    pixels: np.ndarray
+    """uint8 `[H, W, 3]`, as it was read."""
+    resized: np.ndarray
+    """uint8 `[h, w, 3]`, of the size of the model's input."""
+
+    @classmethod
+    def read(cls, source: Any, image_shape: tuple[int, int], max_pixels: int) -> LoadedPhoto:
+        """Read whatever `read_photo` takes, and resize it. Raises `PhotoError`."""
+        photo = read_photo(source, max_pixels)
+        return cls(_name(source), photo, resize_photo(photo, image_shape))
+
+
+Segment = Callable[[Sequence[LoadedPhoto]], Sequence[Callable[[], Result]]]
+"""Runs the model on a batch; returns a function for each photo that makes its result, in any thread."""
+
+
+def stream(
+    sources: Iterable[Any], read: Callable[[Any], LoadedPhoto], segment: Segment[Result], batch_size: int
+) -> Iterator[tuple[Any, Result | PhotoError]]:
+    """Yield each of `sources` in order with its result, or with the error that says why there is none.
+
+    Raises `UsageError` at the call itself for a batch size below 1.
+    """
+    if batch_size < 1:
+        raise UsageError(f"the batch size must be at least 1, not {batch_size}")
+    return _stream(batched(iter(sources), batch_size), read, segment)
+
+
+def _stream(
+    chunks: Iterator[list[Any]], read: Callable[[Any], LoadedPhoto], segment: Segment[Result]
+) -> Iterator[tuple[Any, Result | PhotoError]]:
+    def attempt(source: Any) -> LoadedPhoto | PhotoError:
+        try:
+            return read(source)
+        except PhotoError as error:
+            return error
+
+    def segmented(pool: ThreadPoolExecutor) -> Iterator[list[tuple[Any, Any]]]:
+        for chunk in ahead(([(source, pool.submit(attempt, source)) for source in chunk] for chunk in chunks), 1):
+            answers = [(source, future.result()) for source, future in chunk]
+            good = [answer for _, answer in answers if isinstance(answer, LoadedPhoto)]
+            results = map(pool.submit, segment(good) if good else [])
+            yield [(source, next(results) if isinstance(answer, LoadedPhoto) else answer) for source, answer in answers]
+
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="photos") as pool:
+        try:
+            for chunk in ahead(segmented(pool), 1):
+                for source, answer in chunk:
+                    yield source, answer.result() if isinstance(answer, Future) else answer
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def ahead(items: Iterator[Item], count: int) -> Iterator[Item]:
+    """Yield the same items, fetching `count` items ahead."""
+    waiting: deque[Item] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > count:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def batched(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
+    """Yield lists of `size` items; the last may be shorter."""
+    while chunk := list(islice(items, size)):
+        yield chunk
+
+
+def to_host(tensors: Sequence[tuple[Tensor, ...]]) -> list[tuple[np.ndarray, ...]]:
+    """Copy all tensors to arrays, after one wait for their device."""
+    if not tensors[0][0].is_cuda:
+        return [tuple(tensor.cpu().numpy() for tensor in group) for group in tensors]
+    copies = [
+        tuple(torch.empty_like(t, device="cpu", pin_memory=True).copy_(t, non_blocking=True) for t in group)
+        for group in tensors
+    ]
+    torch.cuda.current_stream(tensors[0][0].device).synchronize()
+    return [tuple(tensor.numpy() for tensor in group) for group in copies]
+
+
+def _name(photo: Any) -> str:
+    if isinstance(photo, str | os.PathLike):
+        return os.fsdecode(photo)
+    return str(getattr(photo, "filename", "") or getattr(photo, "name", "") or "photo")

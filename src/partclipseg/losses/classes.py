@@ -1,0 +1,109 @@
+"""The plain loss over classes, which fits every family: one cross-entropy over all pixels and all classes."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from partclipseg.data.sample import OUTSIDE
+from partclipseg.losses import masks
+from partclipseg.losses.config import MaskLossConfig
+from partclipseg.losses.labels import resize_labels
+from partclipseg.losses.masks import LossCounts
+
+Outside = Literal["ignore", "background"]
+
+
+class ClassLoss:
+    """A binary cross-entropy over all pixels and all `N_c + 1` channels, background last.
+
+    Background is every pixel without an object-part label. Computed in float32 whatever the type of the logits.
+    Nothing here waits for the device, so a total that is not finite is returned as it is: `check_finite` raises on it.
+    """
+
+    needs_attention = False
+    """Whether the forward pass must be asked for the attention of the shown pairs, see `present_pairs`."""
+
+    def __init__(self, config: MaskLossConfig | None = None, compiled: bool = False) -> None:
+        """`compiled`: go through the logits by kernels of `torch.compile`, made at the first call; pays on a GPU."""
+        self.config = config or MaskLossConfig()
+        self.passes = masks.compiled() if compiled else masks.by_photo()
+
+    def __call__(
+        self,
+        output: Any,
+        part_labels: Tensor,
+        object_labels: Tensor,
+        class_to_part: Tensor | None = None,
+        class_to_object: Tensor | None = None,
+        attention_pairs: Tensor | None = None,
+        counts: LossCounts | None = None,
+    ) -> dict[str, Tensor]:
+        """Return the scalars object_part and total, which are equal.
+
+        Args:
+            output: a `PartOutput`.
+            part_labels: integer `[B, H, W]`, object-part index or `UNLABELLED`; any size.
+            object_labels: integer `[B, H, W]`, object index, `UNLABELLED` (background) or `OUTSIDE`.
+            class_to_part, class_to_object, attention_pairs: for losses that need them.
+            counts: of the batch that this is a share of, the sum of its shares' `counts`; the losses of the shares
+                then add up to the batch's. None: this is the batch.
+        """
+        logits = class_logits(output)
+        size = (logits.shape[-2], logits.shape[-1])
+        classes, objects = resize_labels(part_labels, size), resize_labels(object_labels, size)
+        pixels = Pixels.of(classes, objects, self.config.outside)
+        over = pixels.counted.sum(dtype=torch.float32) if counts is None else counts.counted
+        weight = self.config.background_weight
+        loss = masks.baseline_loss(logits, classes, classes >= 0, pixels.counted, weight, over, self.passes)
+        return {"object_part": loss, "total": loss}
+
+    def counts(
+        self,
+        part_labels: Tensor,
+        object_labels: Tensor,
+        class_to_object: Tensor | None,
+        size: tuple[int, int],
+        tokens: int = 0,
+        attention_pairs: Tensor | None = None,
+    ) -> LossCounts:
+        """Count the denominators of the means of these labels.
+
+        Args:
+            size: height and width of the logits.
+            tokens: image tokens of the attention, for losses that need it; the rest as for the loss.
+        """
+        classes, objects = resize_labels(part_labels, size), resize_labels(object_labels, size)
+        return Pixels.of(classes, objects, self.config.outside).counts()
+
+
+class Pixels(NamedTuple):
+    """Masks of the pixels that take part in the terms of a loss: bool `[B, h, w]` each."""
+
+    labelled: Tensor
+    on_object: Tensor
+    background: Tensor
+    counted: Tensor
+
+    @classmethod
+    def of(cls, classes: Tensor, objects: Tensor, outside: Outside) -> Pixels:
+        """Masks of `classes` and `objects`, int64 `[B, h, w]`, as in `PartSample`."""
+        counted = objects != OUTSIDE if outside == "ignore" else torch.ones_like(objects, dtype=torch.bool)
+        on_object = objects >= 0
+        return cls((classes >= 0) & counted, on_object, ~on_object & counted, counted)
+
+    def counts(self) -> LossCounts:
+        """Count them; the objects of attention control are left at zero."""
+        labelled, on_object, background, counted = (pixels.sum(dtype=torch.float32) for pixels in self)
+        none = torch.zeros_like(labelled)
+        photos = none + len(self.labelled)
+        return LossCounts(labelled, on_object, background, counted, none, none, none, photos)
+
+
+def class_logits(output: Any) -> Tensor:
+    """The object-part logits of an output; raises `ValueError` if it has none."""
+    if output.object_part_logits is None:
+        raise ValueError("this output has no object-part logits")
+    return output.object_part_logits

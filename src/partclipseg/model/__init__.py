@@ -1,1 +1,0 @@
-"""The models: words and photos in, logits out."""

@@ -1,0 +1,85 @@
+"""The paper's baseline: CLIPSeg fine-tuned with one prompt for each object-part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from partclipseg.maps.label_maps import LabelMaps
+from partclipseg.models.clipseg.config import CLIPSegBaselineConfig
+from partclipseg.models.clipseg.settings import CLIPSegSettings
+from partclipseg.models.clipseg_config import CLIPSegTowersConfig
+from partclipseg.models.clipseg_decoder import ConditionDecoder
+from partclipseg.models.clipseg_onnx import TRACED, Decoder, clipseg_graphs, encoded_example
+from partclipseg.models.clipseg_rows import DecodedPhotos, named_rows, slices
+from partclipseg.models.clipseg_towers import CLIPSegTowers
+from partclipseg.models.interface import Inputs, PartOutput, Words, register
+from partclipseg.models.onnx import OnnxGraph
+from partclipseg.vocabulary import Vocabulary
+
+
+@register
+class CLIPSegBaseline(CLIPSegTowers):
+    """One decoder pass for each object-part and for the background; nothing is composed."""
+
+    config_class = CLIPSegBaselineConfig
+    settings_class = CLIPSegSettings
+
+    def __init__(self, config: CLIPSegTowersConfig) -> None:
+        super().__init__(config)
+        self.decoder = ConditionDecoder(config)
+        self.post_init()
+
+    def prompts(self, vocabulary: Vocabulary) -> list[str]:
+        """``dog ear``: the object-part's name without its ``'s``, `N_c` strings."""
+        return [f"{pair.object} {pair.part}" for pair in vocabulary.object_parts]
+
+    def forward(self, inputs: Inputs, words: Words, attention_pairs: Tensor | None = None) -> PartOutput:
+        """Logits `[B, N_c + 1, h, w]` of every object-part, background last.
+
+        Raises `TypeError` for `attention_pairs`: the baseline has no attention of objects.
+        """
+        if attention_pairs is not None:
+            raise TypeError("the CLIPSeg baseline has no attention control: leave attention_pairs out")
+        conditions = torch.cat([words.embeddings.to(self.dtype), self.background])  # [N_c + 1, D]
+        return PartOutput(object_part_logits=self.word_logits(inputs, conditions))
+
+    @torch.inference_mode()
+    def label_maps(
+        self,
+        inputs: Inputs,
+        words: Words,
+        sizes: Sequence[tuple[int, int]],
+        present_objects: Sequence[Sequence[int]] | None = None,
+        with_background: bool = False,
+    ) -> list[LabelMaps]:
+        """As `PartModel.label_maps`; with `present_objects` only the classes of these objects are decoded."""
+        owners = words.vocabulary.class_to_object
+        photos = DecodedPhotos(self, inputs["pixel_values"], words.embeddings, sizes)
+        if present_objects is None:
+            possible = np.ones((len(sizes), len(owners) + 1), bool)
+        else:
+            possible = named_rows(present_objects, int(owners.max()) + 2)[:, np.append(owners, -1)]  # [B, N_c + 1]
+            possible[:, -1] = with_background
+        rows, classes = np.nonzero(possible)
+        labels, contest = photos.upload(classes), photos.contest()
+        for some in slices(len(classes), photos.rows_at_once):
+            features = photos.decode(rows[some], classes[some])[None]  # [1, k, g·g', C]
+            contest.add(rows[some], self.decoder.logits(features, photos.grid)[0], labels[some])
+        return contest.maps(photos.upload(owners))
+
+    def trained_parameters(self, settings: CLIPSegSettings) -> list[nn.Parameter]:
+        """Train what the paper trains, and the background word only if the settings say so."""
+        self.train_published_parameters(background=settings.train_background)
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def onnx_graphs(self) -> dict[str, OnnxGraph]:
+        """Photo encoder, text encoder and decoder."""
+        example, sizes = encoded_example(self)
+        words = torch.rand(TRACED["words"], self.config.projection_dim)
+        decoder = OnnxGraph(Decoder(self), (*example, words), (*sizes, {0: Dim("words")}))
+        return clipseg_graphs(self, decoder)

@@ -1,0 +1,18 @@
+"""Settings of a training run of the CLIPSeg baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from partclipseg.models.settings import MethodSettings
+
+
+@dataclass(frozen=True)
+class CLIPSegSettings(MethodSettings):
+    """Settings of the baseline; its background vector stays at its random start, as published."""
+
+    family: ClassVar[str] = "clipseg-baseline"
+
+    train_background: bool = False
+    """Train the background's vector too."""

@@ -1,0 +1,127 @@
+"""Tensors of CLIPSeg in and out: names, a model's start from a CLIPSeg checkpoint, and a CLIPSeg of a model.
+
+The only place that knows how CLIPSeg and the released PartCLIPSeg files name their tensors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor
+from transformers import CLIPSegConfig, CLIPSegForImageSegmentation
+
+from partclipseg.errors import PartCLIPSegError
+from partclipseg.models.clipseg_config import CLIPSegTowersConfig
+from partclipseg.models.directory import read_config
+
+if TYPE_CHECKING:
+    from partclipseg.models.clipseg_towers import CLIPSegTowers
+
+Model = TypeVar("Model", bound="CLIPSegTowers")
+
+_RENAMED = (  # ours, theirs; the first that matches applies
+    (r"^background$", "non_object_embedding"),
+    (r"^visual_adapter\.down\.", "visual_adapter.fc.0."),
+    (r"^visual_adapter\.up\.", "visual_adapter.fc.2."),
+    (r"^decoder\.film\.(mul|add)\.", r"decoder.film_\1."),
+    (r"^decoder\.class_film\.(mul|add)\.", r"decoder.cond_film_\1."),
+    (r"^decoder\.reduce\.", "decoder.reduces."),
+    (r"^decoder\.upsample\.", "decoder.transposed_convolution."),
+    (r"^decoder\.class_upsample\.", "decoder.part_obj_with_cond_embed."),
+    (r"^decoder\.merge_features\.", "decoder.part_obj_mlp.0."),
+    (r"^decoder\.merge_words\.", "decoder.reduce_cond_embed."),
+    (r"^(decoder\.layers\.\d+)\.qkv\.", r"\1.self_attn.{qkv}_proj."),
+    (r"^(decoder\.layers\.\d+)\.project\.", r"\1.self_attn.out_proj."),
+    (r"^(decoder\.layers\.\d+)\.norm([12])\.", r"\1.layer_norm\2."),
+    (r"^(decoder\.layers\.\d+)\.expand\.", r"\1.mlp.fc1."),
+    (r"^(decoder\.layers\.\d+)\.contract\.", r"\1.mlp.fc2."),
+)
+
+
+def foreign_names(name: str, config: CLIPSegTowersConfig) -> tuple[str, ...]:
+    """What CLIPSeg and the reference call our tensor `name`: one name, or three that are stacked (q, k, v)."""
+    for ours, theirs in _RENAMED:
+        renamed, matches = re.subn(ours, theirs, name)
+        if matches:
+            name = renamed
+            break
+    if not config.use_complex_transposed_convolution:  # theirs is then a bare layer, not a sequence of one
+        name = re.sub(r"(transposed_convolution|part_obj_with_cond_embed)\.0\.", r"\1.", name)
+    return tuple(name.replace("{qkv}", letter) for letter in "qkv") if "{qkv}" in name else (name,)
+
+
+def start_from_clipseg(cls: type[Model], source: CLIPSegForImageSegmentation, **config_changes: Any) -> Model:
+    """A model of class `cls` that starts as `source`: towers and decoder copied, the rest newly initialised.
+
+    `config_changes` override fields of the configuration.
+    """
+    values = source.config.to_dict()
+    for key in ("model_type", "architectures", "transformers_version", "dtype", "_name_or_path"):
+        values.pop(key, None)
+    model = cls(cls.config_class(**{**values, **config_changes}))
+    new = ("background", "visual_adapter.", "decoder.class_", "decoder.merge_")
+    fill(model, dict(source.state_dict()), "the CLIPSeg checkpoint", keep=new)
+    model.decoder.initialise_composition()
+    torch.nn.Module.to(model, source.dtype)  # transformers' own `to` adds nothing here and hides its types
+    return model.eval()
+
+
+@torch.no_grad()
+def to_clipseg(model: CLIPSegTowers) -> CLIPSegForImageSegmentation:
+    """Build transformers' CLIPSeg with the towers and decoder of `model`; it has no adapter and no background."""
+    fields = CLIPSegConfig().to_dict().keys() - {"model_type", "architectures", "transformers_version", "dtype"}
+    target = CLIPSegForImageSegmentation(CLIPSegConfig(**{key: model.config.to_dict()[key] for key in fields}))
+    theirs = target.state_dict()
+    for name, tensor in model.state_dict().items():
+        names = foreign_names(name, model.config)
+        if names[0] in theirs:
+            for foreign, share in zip(names, tensor.chunk(len(names)) if len(names) > 1 else [tensor], strict=True):
+                theirs[foreign].copy_(share)
+    return target
+
+
+def load_pretrained(cls: type[Model], name: Any, load: Callable[..., Model], *args: Any, **kwargs: Any) -> Model:
+    """Load a directory or hub name of class `cls` through `load`, and a CLIPSeg's by `start_from_clipseg`."""
+    hub_options = {key: kwargs[key] for key in ("revision", "cache_dir", "token", "local_files_only") if key in kwargs}
+    kind = read_config(name, **hub_options).get("model_type")
+    if kind == "clipseg":
+        dtype = kwargs.pop("dtype", torch.float32)
+        source = CLIPSegForImageSegmentation.from_pretrained(name, dtype=dtype, **hub_options)
+        changes = {key: value for key, value in kwargs.items() if key not in hub_options}
+        return start_from_clipseg(cls, source, **changes)
+    if kind != cls.config_class.model_type:
+        raise PartCLIPSegError(
+            f"{name} holds a model of type {kind!r}, not {cls.config_class.model_type!r}: name a directory of that type"
+        )
+    return load(name, *args, **kwargs)
+
+
+@torch.no_grad()
+def fill(model: CLIPSegTowers, tensors: dict[str, Tensor], origin: str, keep: tuple[str, ...] = ()) -> None:
+    """Copy foreign `tensors` into every tensor of `model` whose name does not begin with one of `keep`."""
+    problems: list[str] = []
+    used: set[str] = set()
+    for name, target in model.state_dict().items():
+        if name.startswith(keep):
+            continue
+        sources = foreign_names(name, model.config)
+        used.update(sources)
+        if missing := [source for source in sources if source not in tensors]:
+            problems += [f"missing: {source}" for source in missing]
+            continue
+        share = (target.shape[0] // len(sources), *target.shape[1:]) if target.ndim else ()
+        wrong = [source for source in sources if tuple(tensors[source].shape) != share]
+        if wrong:
+            problems += [f"{source} has shape {tuple(tensors[source].shape)}, expected {share}" for source in wrong]
+            continue
+        found = [tensors[source] for source in sources]
+        target.copy_(torch.cat(found) if len(found) > 1 else found[0])
+    problems += [f"unknown: {name}" for name in sorted(tensors.keys() - used) if not name.endswith("position_ids")]
+    if problems:
+        raise PartCLIPSegError(
+            f"{origin} does not fit the model ({len(problems)} tensors); is the configuration the right one?\n  "
+            + "\n  ".join(problems)
+        )

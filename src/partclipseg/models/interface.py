@@ -1,0 +1,252 @@
+"""The interface of a model: `PartModel`, its words and its output.
+
+Segmenter, zoom, evaluation, training, server, labelling and export know a model by this interface alone. A family
+must define how words become prompts (`prompts`) and embeddings (`encode_text`), and logits (`forward`); its
+configuration has `image_shape`, `image_mean` and `image_std`, or it overrides `prepare`. All else has a default that
+is right for every family and may be overridden for speed or for a method of its own.
+
+Letters in shapes: B photos, K prompts, D width of a word, N_c object-parts, N_o objects, N_p parts, H x W a photo,
+h x w the model's input or its logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils.generic import ModelOutput
+
+from partclipseg.data.augment import resize_photo
+from partclipseg.errors import PartCLIPSegError
+from partclipseg.losses.classes import ClassLoss
+from partclipseg.maps.label_maps import LabelMaps, oracle_obj, pred_all
+from partclipseg.models.settings import MethodSettings
+from partclipseg.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from partclipseg.models.onnx import OnnxGraph
+
+Inputs = Mapping[str, Tensor]
+"""What `PartModel.prepare` makes of photos and `PartModel.forward` takes, by name; the first dimension is B."""
+
+Model = TypeVar("Model", bound="type[PartModel]")
+
+
+@dataclass(frozen=True, eq=False)
+class Words:
+    """A vocabulary as a model takes it."""
+
+    vocabulary: Vocabulary
+    embeddings: Tensor
+    """`[K, D]`, the embeddings of `PartModel.prompts(vocabulary)`."""
+    class_to_part: Tensor
+    """int64 `[N_c]`, on the device of the embeddings."""
+    class_to_object: Tensor
+    """int64 `[N_c]`, on the device of the embeddings."""
+
+    @classmethod
+    def of(cls, vocabulary: Vocabulary, embeddings: Tensor) -> Words:
+        """The words of a vocabulary with their embeddings `[K, D]`."""
+        device = embeddings.device
+        return cls(
+            vocabulary,
+            embeddings,
+            torch.from_numpy(vocabulary.class_to_part).to(device),
+            torch.from_numpy(vocabulary.class_to_object).to(device),
+        )
+
+
+@dataclass
+class PartOutput(ModelOutput):
+    """The logits of a forward pass, before the sigmoid, at the decoder's size h x w."""
+
+    object_part_logits: Tensor | None = None
+    """`[B, N_c + 1, h, w]`, background last; every model has them."""
+    object_logits: Tensor | None = None
+    """`[B, N_o + 1, h, w]`, background last; None for a model that has no logits of whole objects."""
+    part_logits: Tensor | None = None
+    """`[B, N_p, h, w]` of generalized parts; None for a model that has none."""
+    attention: Tensor | None = None
+    """float32 `[P, T, T]`: the attention of each pair that was asked for, rows are queries, the class token first."""
+
+
+class PartModel(PreTrainedModel):
+    """Base class of all models."""
+
+    main_input_name = "pixel_values"
+    supports_gradient_checkpointing = False
+
+    config_class: Any
+    settings_class: ClassVar[type[MethodSettings]] = MethodSettings
+    """The family's own settings of a training run."""
+    has_attention: ClassVar[bool] = False
+    """Whether `forward` answers `attention_pairs`."""
+
+    # -- what a family must define ----------------------------------------------------------------------------
+
+    def prompts(self, vocabulary: Vocabulary) -> list[str]:
+        """The K strings whose embeddings `forward` expects, in its order."""
+        raise TypeError(f"{type(self).__name__} does not define prompts")
+
+    def encode_text(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor:
+        """Embeddings `[K, D]` of K prompts, from int64 tokens and mask `[K, L]`."""
+        raise TypeError(f"{type(self).__name__} does not define encode_text")
+
+    def forward(self, inputs: Inputs, words: Words, attention_pairs: Tensor | None = None) -> PartOutput:
+        """Logits of every class for every photo.
+
+        Args:
+            inputs: what `prepare` made of the photos.
+            words: the vocabulary with its embeddings.
+            attention_pairs: int64 `[P, 2]`, (photo, k): class k where `k < N_c`, else object `k - N_c`; only for
+                models that have attention.
+        """
+        raise TypeError(f"{type(self).__name__} does not define forward")
+
+    @property
+    def longest_prompt(self) -> int:
+        """Number of tokens that a prompt may have."""
+        text = getattr(self.config, "text_config", None)
+        return getattr(text, "max_position_embeddings", 77)
+
+    # -- photos -----------------------------------------------------------------------------------------------
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Height and width of the model's input, in pixels."""
+        return self.config.image_shape
+
+    @property
+    def least_area(self) -> int:
+        """Pixels of the model's input that an object must take to be looked at again: below a quarter of a patch
+        it is noise."""
+        vision = getattr(self.config, "vision_config", None)
+        return (getattr(vision, "patch_size", 16) // 2) ** 2
+
+    def prepare(self, photos: Sequence[np.ndarray] | Tensor) -> dict[str, Tensor]:
+        """The inputs of photos: resized, scaled to 0..1 and normalised, on the model's device.
+
+        Args:
+            photos: uint8 `[H, W, 3]` RGB of any sizes; or, in training, a tensor `[B, 3, h, w]` of the model's size,
+                uint8 or float in 0..1.
+        """
+        if isinstance(photos, Tensor):
+            values = photos.to(self.device, non_blocking=True)
+            return self.normalise(values if values.is_floating_point() else values / 255)
+        shape = self.image_shape
+        resized = torch.empty(len(photos), *shape, 3, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        np.stack([resize_photo(photo, shape) for photo in photos], out=resized.numpy())
+        values = resized.to(self.device, non_blocking=True) / 255  # [B, h, w, 3]
+        return self.normalise(values.permute(0, 3, 1, 2))
+
+    def normalise(self, photos: Tensor) -> dict[str, Tensor]:
+        """The inputs of photos in 0..1, float `[B, 3, h, w]` on the model's device, normalised by its mean and std."""
+        mean, std = self._mean_and_std()
+        return {"pixel_values": ((photos - mean) / std).contiguous().to(self.dtype)}
+
+    def _mean_and_std(self) -> tuple[Tensor, Tensor]:
+        # They are kept, because making a tensor of numbers on a GPU waits for it.
+        kept: tuple[Tensor, Tensor] | None = getattr(self, "_kept_mean_and_std", None)
+        if kept is None or kept[0].device != self.device:
+            values = (self.config.image_mean, self.config.image_std)
+            mean, std = (torch.tensor(value, device=self.device).view(3, 1, 1) for value in values)
+            self._kept_mean_and_std = kept = (mean, std)
+        return kept
+
+    # -- predictions ------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def label_maps(
+        self,
+        inputs: Inputs,
+        words: Words,
+        sizes: Sequence[tuple[int, int]],
+        present_objects: Sequence[Sequence[int]] | None = None,
+        with_background: bool = False,
+    ) -> list[LabelMaps]:
+        """The label maps of B photos. Here every class is decoded; an override must give the same maps.
+
+        Args:
+            sizes: (H, W) of each photo.
+            present_objects: object indices of each photo for Oracle-Obj; None for Pred-All.
+            with_background: let background compete with the `present_objects`: Pred-All among these objects alone.
+        """
+        output = self(inputs, words)
+        owners = words.class_to_object
+        if present_objects is None or with_background:
+            return pred_all(output, sizes, owners, present_objects)
+        return oracle_obj(output, sizes, owners, present_objects)
+
+    def word_logits(self, inputs: Inputs, embeddings: Tensor) -> Tensor:
+        """Logits `[B, K, h, w]` of single words `[K, D]`, or of each photo's own words `[B, K, D]`.
+
+        Raises `PartCLIPSegError` for a family without them, which can then keep no words in training.
+        """
+        raise PartCLIPSegError(f"{type(self).__name__} has no maps of single words: leave word retention out")
+
+    # -- speed ------------------------------------------------------------------------------------------------
+
+    def repeated_layers(self) -> list[nn.Module]:
+        """The layers that repeat, for compilation one by one; none unless the family names them."""
+        return []
+
+    def weights_stamp(self) -> Hashable:
+        """A value that changes whenever weights are changed in place, moved or cast, for what is kept of them."""
+        parameters = getattr(self, "_stamped", None)
+        first = next(self.parameters())
+        if parameters is None or parameters[0] is not first:
+            self._stamped = parameters = list(self.parameters())
+        # Inference tensors have no version. All weights are moved and cast together, so one tells of all.
+        versions = 0 if first.is_inference() else sum([parameter._version for parameter in parameters])
+        return versions, first.data_ptr(), first.dtype, first.device
+
+    # -- training ---------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_start(cls: type[Any], name: str, settings: MethodSettings) -> Any:
+        """The model that training starts from, in float32 on the CPU. Raises `PartCLIPSegError` if it cannot be had."""
+        return cls.from_pretrained(name, dtype=torch.float32)
+
+    def trained_parameters(self, settings: MethodSettings) -> list[nn.Parameter]:
+        """Freeze all parameters but those that training changes, and return these in the model's order; here all."""
+        self.requires_grad_(True)
+        return list(self.parameters())
+
+    def build_loss(self, settings: MethodSettings, compiled: bool = False) -> Any:
+        """The training loss, see `losses.classes.ClassLoss`, which is the default and fits every family."""
+        return ClassLoss(settings.loss, compiled)
+
+    def recompute(self, enabled: bool) -> None:
+        """Keep less in training and compute it a second time in the backward pass, where the family can."""
+
+    def attention_tokens(self, inputs: Inputs) -> int:
+        """Number of image tokens of the attention of `inputs`; 0 for a model that has none."""
+        return 0
+
+    @torch.no_grad()
+    def logits_size(self, inputs: Inputs, words: Words) -> tuple[int, int]:
+        """Height and width of the logits of `inputs`."""
+        output = self({name: value[:1] for name, value in inputs.items()}, words)
+        return output.object_part_logits.shape[-2], output.object_part_logits.shape[-1]
+
+    # -- export -----------------------------------------------------------------------------------------------
+
+    def onnx_graphs(self) -> dict[str, OnnxGraph]:
+        """The modules to export, by the name of their file.
+
+        Raises `PartCLIPSegError` for a family that has no export.
+        """
+        raise PartCLIPSegError(f"models of type {self.config.model_type} cannot be exported to ONNX")
+
+
+def register(cls: Model) -> Model:
+    """Class decorator: make transformers' `AutoConfig` and `AutoModel` know a family."""
+    AutoConfig.register(cls.config_class.model_type, cls.config_class, exist_ok=True)
+    AutoModel.register(cls.config_class, cls, exist_ok=True)
+    return cls

@@ -1,0 +1,25 @@
+"""Settings of a training run of PartCLIPSeg."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from partclipseg.losses.config import LossConfig
+from partclipseg.models.settings import MethodSettings
+
+
+@dataclass(frozen=True)
+class PartCLIPSegSettings(MethodSettings):
+    """Settings of PartCLIPSeg; the defaults are the intended method."""
+
+    family: ClassVar[str] = "partclipseg"
+
+    merges: Literal["mean", "random"] = "mean"
+    """Start of the two layers that merge part and object: the mean of both, or random as in the reference."""
+    reference_object_lookup: bool = False
+    """Read object words at the reference's wrong index (its released checkpoints were trained so)."""
+    train_background: bool = True
+    """Train the background's vector too; the reference leaves it at its random start."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """Weights and forms of the loss terms."""

@@ -1,0 +1,19 @@
+"""Settings of a training run that belong to a family of models; no module here needs PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from partclipseg.losses.config import MaskLossConfig
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """Settings that every family has; a family derives its own class from it."""
+
+    family: ClassVar[str] = ""
+    """Name of the family in `models.registry.FAMILIES`."""
+
+    loss: MaskLossConfig = field(default_factory=MaskLossConfig)
+    """Weights and forms of the loss terms."""

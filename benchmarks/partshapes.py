@@ -57,7 +57,7 @@ DEFAULT = partshapes()
 
 
 def _reference(**changes: object) -> Recipe:
-    return replace(partshapes_reference(), precision="bf16", **changes)
+    return replace(partshapes_reference(), precision="bfloat16", **changes)
 
 
 def _loss(recipe: Recipe, **changes: object) -> Recipe:

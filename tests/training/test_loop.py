@@ -243,9 +243,9 @@ def test_a_loss_that_is_not_finite_is_named_and_not_saved(
 
 
 def test_what_a_run_leaves(recipe: Recipe, squares: TrainingData, tmp_path: Path) -> None:
-    result = train(replace(recipe, precision="bf16"), squares, tmp_path, notes={"data": "squares"})
+    result = train(replace(recipe, precision="bfloat16"), squares, tmp_path, notes={"data": "squares"})
     configuration = yaml.safe_load((tmp_path / "config.yaml").read_text())
-    assert configuration["recipe"]["precision"] == "bf16"
+    assert configuration["recipe"]["precision"] == "bfloat16"
     assert configuration["data"] == "squares"
     assert {"torch", "partclipseg", "python"} <= configuration["made_with"].keys()
     scored = [line for line in log_of(tmp_path) if "held_out" in line]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageEnhance
 
+from partclipseg.checks import check_fields
 from partclipseg.data.sample import OUTSIDE, UNLABELLED, PartSample
 from partclipseg.errors import UsageError
 from partclipseg.vocabulary import Vocabulary
@@ -19,30 +20,31 @@ from partclipseg.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What `augment` may do to a sample: flip, crop, scale, colours, in this order; colours at the final size."""
+    """Random changes that `augment` makes to a sample: flip, crop, scale and colours, in this order."""
 
     flip: float = 0.5
     """Probability of a horizontal flip."""
     swap_left_right: bool = True
-    """After a flip, *left mirror* becomes *right mirror* and back, in vocabularies that have such words."""
+    """Exchange the words left and right (*left mirror*, *right mirror*) in the labels of a flipped photo."""
     crop_edge: tuple[float, float] | None = (0.6, 1.0)
-    """Range of the share of each edge that a random crop keeps; None: no crop."""
+    """Least and greatest share of each edge that a random crop keeps. None turns the crop off."""
     crop_keeps: float = 0.5
-    """A crop is good when at least one labelled part keeps this share of its pixels."""
+    """Share of its pixels that at least one labelled part must keep in a crop."""
     crop_attempts: int = 10
-    """Crops drawn before the photo is left whole."""
+    """Number of crops that are drawn before the photo is left whole."""
     shortest_edge: tuple[int, int] | None = None
-    """Range in pixels of the shortest edge that the photo is scaled to; None: no scaling."""
+    """Least and greatest length, in pixels, of the shortest edge after scaling. None turns the scaling off."""
     max_size: int = 1333
-    """Longest edge in pixels after scaling; it wins over `shortest_edge`."""
+    """Greatest length of the longest edge after scaling, in pixels. It takes precedence over `shortest_edge`."""
     brightness: float = 0.2
-    """Brightness is multiplied by a factor from [1 - x, 1 + x]; 0: unchanged."""
+    """Strength x of the change of brightness, which is multiplied by a factor from [1 - x, 1 + x]. 0 turns it off."""
     contrast: float = 0.2
-    """As `brightness`, around the mean grey."""
+    """Strength of the change of contrast around the mean grey, as for `brightness`."""
     saturation: float = 0.2
-    """As `brightness`, around the grey photo."""
+    """Strength of the change of saturation around the grey photo, as for `brightness`."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "augmentation")
         for name in ("flip", "crop_keeps", "brightness", "contrast", "saturation"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"augmentation: {name} must lie in 0..1, not {getattr(self, name)}")
@@ -60,7 +62,7 @@ class Augmentation:
 
     @classmethod
     def published(cls) -> Augmentation:
-        """Of the published recipe: horizontal flip, shortest edge 800, longest at most 1333."""
+        """The published recipe: horizontal flip, shortest edge 800, longest edge at most 1333."""
         return cls(crop_edge=None, shortest_edge=(800, 800), brightness=0, contrast=0, saturation=0)
 
 

@@ -1,28 +1,28 @@
-"""What the training loss consists of; light, for recipes and command lines."""
+"""Settings of the training losses; light, for recipes and command lines."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
+from partclipseg.checks import check_fields
 from partclipseg.errors import UsageError
 
 
 @dataclass(frozen=True)
 class MaskLossConfig:
-    """Settings of every cross-entropy over label maps. Raises `UsageError` for values that are none."""
+    """Settings of every cross-entropy over label maps. Raises `UsageError` for values outside their range."""
 
     background_weight: float = 0.05
     """Weight of the background channel in every cross-entropy, 0 to 1."""
     outside: Literal["ignore", "background"] = "ignore"
-    """Pixels of objects that the vocabulary does not have: "ignore" leaves them out of every term, "background"
-    trains them as background, as released (unseen objects are then learned as background)."""
+    """Treatment of pixels of objects that the vocabulary lacks: "ignore" leaves them out of every term, "background"
+    trains them as background, as the released code does (it learns unseen objects as background)."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "loss")
         if not 0 <= self.background_weight <= 1:
             raise UsageError(f"background_weight is {self.background_weight}; give a number from 0 to 1")
-        if self.outside not in ("ignore", "background"):
-            raise UsageError(f"outside is {self.outside!r}; give one of ignore, background")
 
 
 @dataclass(frozen=True)
@@ -38,22 +38,19 @@ class LossConfig(MaskLossConfig):
     enhancement_weight: float = 0.01
     """Weight of the term that strengthens the least attended part of an object."""
     attention_control: Literal["differentiable", "reference", "off"] = "differentiable"
-    """"differentiable": the intended method; "reference": as released, separation without gradient; "off"."""
+    """Form of the two attention terms: "differentiable" is the intended method, "reference" is the released form, whose
+    separation term has no gradient, "off" leaves both out."""
     threshold: float = 0.3
-    """Attention, as a share of the part's maximum, above which the part claims a place; 0 to below 1."""
+    """Share of a part's maximal attention, 0 to below 1, above which the part claims a place."""
     smoothing: float = 0.5
-    """Sigma of the 3x3 smoothing of attention maps, in tokens."""
+    """Standard deviation of the 3x3 Gaussian that smooths attention maps, in tokens."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("object_weight", "part_weight", "separation_weight", "enhancement_weight"):
-            if not 0 <= getattr(self, name) < float("inf"):
+            if getattr(self, name) < 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; give a finite number of at least 0")
         if not 0 <= self.threshold < 1:
             raise UsageError(f"threshold is {self.threshold}; give a number from 0 to below 1")
-        if not 0 < self.smoothing < float("inf"):
+        if self.smoothing <= 0:
             raise UsageError(f"smoothing is {self.smoothing}; give a finite number above 0")
-        if self.attention_control not in ("differentiable", "reference", "off"):
-            raise UsageError(
-                f"attention_control is {self.attention_control!r}; give one of differentiable, reference, off"
-            )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from partclipseg.checks import check_fields
 from partclipseg.losses.config import MaskLossConfig
 
 
@@ -17,3 +18,6 @@ class MethodSettings:
 
     loss: MaskLossConfig = field(default_factory=MaskLossConfig)
     """Weights and forms of the loss terms."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)

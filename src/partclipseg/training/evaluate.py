@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ def score_held_out(
     dataset: PartDataset,
     *,
     batch_size: int,
-    precision: Literal["bf16", "float32"] = "float32",
+    precision: str = "float32",
     rank: int = 0,
     world_size: int = 1,
 ) -> HeldOutScores:
@@ -44,7 +44,7 @@ def score_held_out(
     was_training = model.training
     model.eval()
     device = words.input_ids.device
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
     with autocast:
         embeddings = words.encode(model)
     indices = range(rank, len(dataset), world_size)

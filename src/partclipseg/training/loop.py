@@ -232,7 +232,7 @@ class _Run:
         words, pairs = self.words, inputs.get("attention_pairs")
         counts = LossCounts(*inputs["counts"]) if "counts" in inputs else None
         extra: dict[str, Tensor] = {}
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
             embeddings = words.encode(self.model)
             output = self.model(inputs["pixel_values"], **words.arguments(embeddings), attention_pairs=pairs)
             if self.retention is not None:

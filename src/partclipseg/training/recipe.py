@@ -10,15 +10,19 @@ for each object-part.
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from partclipseg.checks import check_fields
 from partclipseg.data.augment import Augmentation
 from partclipseg.errors import UsageError
 from partclipseg.losses.config import LossConfig
 from partclipseg.shapes.world import partshapes_world
+
+logger = logging.getLogger(__name__)
 
 DatasetName = Literal["pascal-part-116", "ade20k-part-234", "part-imagenet", "coco", "index-png", "partshapes"]
 
@@ -31,16 +35,17 @@ BACKBONE_PATCH = 8
 
 @dataclass(frozen=True)
 class Retention:
-    """Keeping words that the labels do not cover: the start model's own maps of them stay the target."""
+    """Word retention: keeps the start model's own maps of words that the labels do not cover."""
 
     weight: float = 0.0
-    """Factor on the loss; 0 turns it off."""
+    """Weight of the retention loss. 0 turns it off."""
     words: tuple[str, ...] = ()
-    """The words to keep."""
+    """Words whose maps are kept."""
     words_per_step: int = 8
-    """How many of them are drawn for each step."""
+    """Number of words drawn for each step."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "retention")
         _require(self.weight >= 0, f"retention: weight must not be negative: {self.weight}")
         _require(self.weight == 0 or bool(self.words), "retention has a weight and no words: name the words to keep")
         _require(self.words_per_step >= 1, f"retention: words_per_step must be at least 1: {self.words_per_step}")
@@ -51,71 +56,76 @@ class Recipe:
     """One training run. Raises `UsageError` for values that no run can have."""
 
     dataset: DatasetName
-    """What the model is trained on; coco and index-png are your own photos with labels."""
+    """Data set that the model is trained on; coco and index-png are your own photos with labels."""
 
     model: Literal["partclipseg", "clipseg"] = "partclipseg"
-    """PartCLIPSeg, or the baseline that composes nothing."""
+    """Method: partclipseg, or clipseg, the baseline with one prompt for each object-part."""
     start: str = CLIPSEG
     """Model to start from: a directory, a name on the hub, or partshapes, the built-in model. Empty, for PartShapes
     only: its own backbone, which is trained first, into the output's folder ``backbone``."""
     image_size: int | None = None
-    """Side of the square that photos are resized to, in pixels; by default the start model's."""
+    """Side of the square that photos are resized to, in pixels. The start model's size by default."""
     merges: Literal["mean", "random"] = "mean"
-    """Start of the two layers that merge part and object: the mean of both, or random as in the reference."""
+    """Initialisation of the two layers that merge part and object: their mean, or random as in the reference."""
     reference_object_lookup: bool = False
     """Read object words at the reference's wrong index (its released checkpoints were trained so)."""
     train_background: bool = True
-    """Train the background's vector too; the reference leaves it at its random start."""
+    """Train the background's vector too. The reference leaves it at its random initialisation."""
 
     loss: LossConfig = field(default_factory=LossConfig)
-    """Weights and forms of the loss terms; of them the baseline reads `background_weight` and `outside`."""
+    """Weights and forms of the loss terms. The baseline reads only `background_weight` and `outside`."""
     retention: Retention = field(default_factory=Retention)
-    """Keeping what the start model knew of other words."""
+    """Word retention: keeps what the start model knew of other words."""
 
     augmentation: Augmentation = field(default_factory=Augmentation.published)
     """Random changes to the training photos."""
     colour_order: Literal["rgb", "bgr"] = "rgb"
-    """Order of the channels that the model is trained on; the reference trains on bgr and tests on rgb."""
+    """Order of the colour channels in training. The reference trains on bgr and tests on rgb."""
     held_out: int = 200
-    """Training photos that are set aside to score the model on; 0: no scores. Never the test split."""
+    """Number of training photos that are set aside to score the model on. 0 turns the scores off."""
     scenes: int = 20_000
-    """PartShapes only: scenes that are rendered ahead and trained on."""
+    """Number of scenes that are rendered ahead and trained on (PartShapes only)."""
 
     steps: int = 20_000
-    """Updates of the weights."""
+    """Number of updates of the weights."""
     batch_size: int = 8
-    """Photos of a step, over all processes and micro-batches."""
+    """Number of photos in a step, over all processes and micro-batches."""
     gradient_accumulation: int = 1
-    """Micro-batches that a step is split into, to save memory. Each one's losses are means over its own pixels,
-    and the step's loss is their mean."""
+    """Number of micro-batches that a step is split into, to save memory. The losses are means over the whole batch, so
+    the result does not depend on the split, but for rounding."""
     learning_rate: float = 1e-4
-    """Of AdamW, at its highest."""
+    """Peak learning rate of AdamW."""
     warmup_steps: int = 0
-    """Steps over which the learning rate rises to its highest."""
+    """Number of steps over which the learning rate rises to its peak."""
     decay_power: float = 0.9
-    """Power of the polynomial that the learning rate falls to 0 by."""
+    """Power of the polynomial by which the learning rate falls to 0."""
     weight_decay: float = 1e-4
-    """Of AdamW; norms and embeddings are never decayed."""
+    """Weight decay of AdamW. Norms and embeddings are never decayed."""
     max_gradient_norm: float = 0.01
-    """Gradients of the whole model are scaled down to this norm."""
+    """Greatest norm of the gradient of the whole model; a greater one is scaled down to it."""
     seed: int = 12345678
-    """Decides the order of the photos, their augmentation and the new layers."""
-    precision: Literal["bf16", "float32"] = "bf16"
-    """bf16: mixed precision, weights and losses stay float32."""
+    """Seed of the order of the photos, their augmentation and the new layers."""
+    precision: Literal["bfloat16", "float32", "bf16"] = "bfloat16"
+    """Number type of the forward and backward pass. With bfloat16 the weights and losses stay float32 (mixed
+    precision). bf16 is the former name of bfloat16."""
     compile: bool = False
-    """On a GPU: compile layers and losses, for a minute at the start and faster steps. Sums may round differently."""
+    """Compile layers and losses (GPU only): a minute at the start, then faster steps. Sums may round differently."""
     recompute: bool = False
     """Compute the decoder's hidden layers a second time in the backward pass rather than keep them: about half the
     memory for a little more time. Sums may round differently."""
 
     evaluate_every: int = 1000
-    """Steps between scores on the held-out photos."""
+    """Number of steps between two scores on the held-out photos."""
     checkpoint_every: int = 500
-    """Steps between checkpoints to continue from."""
+    """Number of steps between two checkpoints."""
     log_every: int = 20
-    """Steps between lines of the log."""
+    """Number of steps between two lines of the log."""
 
     def __post_init__(self) -> None:
+        if self.precision == "bf16":
+            logger.warning("precision bf16 is now called bfloat16; the next release no longer takes the former name")
+            object.__setattr__(self, "precision", "bfloat16")
+        check_fields(self)
         for name in ("steps", "batch_size", "gradient_accumulation", "evaluate_every", "checkpoint_every",
                      "log_every", "scenes"):  # fmt: skip
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
@@ -145,6 +155,12 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Plain nested values, for YAML and for comparing two runs."""
         return asdict(self)
+
+
+def with_current_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run of an older release, as `Recipe.to_dict` gave them, in today's names."""
+    renamed = "bfloat16" if values.get("precision") == "bf16" else values.get("precision")
+    return {**values, "precision": renamed}
 
 
 HARMLESS = ("evaluate_every", "checkpoint_every", "log_every")
@@ -273,40 +289,45 @@ def as_baseline(recipe: Recipe) -> Recipe:
 
 @dataclass(frozen=True)
 class BackboneRecipe:
-    """PartShapes' own backbone: a tiny CLIP with a CLIPSeg decoder, from nothing."""
+    """PartShapes' own backbone: a tiny CLIP with a CLIPSeg decoder, trained from random weights."""
 
     steps: int = 16_500
-    """Updates of the weights."""
+    """Number of updates of the weights."""
     batch_size: int = 128
-    """Scenes of a step."""
+    """Number of scenes in a step."""
     scenes: int = 80_000
-    """Scenes that are rendered ahead and trained on."""
+    """Number of scenes that are rendered ahead and trained on."""
     image_size: int = 128
     """Side of the square scenes, in pixels."""
     phrases: int = 4
-    """Object words referred to in each scene: those in it, and words of absent objects up to this number."""
+    """Number of object words asked for in each scene: those in it, filled up with words of absent objects."""
     caption_weight: float = 0.1
     """Weight of the contrastive loss of whole photos beside the mask loss."""
     patch_weight: float = 0.5
     """Weight of the contrastive loss of patches beside the mask loss."""
     learning_rate: float = 1e-3
-    """Of AdamW, at its highest."""
+    """Peak learning rate of AdamW."""
     warmup_steps: int = 300
-    """Steps over which the learning rate rises; then it falls to zero along a cosine."""
+    """Number of steps over which the learning rate rises to its peak; then it falls to 0 along a cosine."""
     weight_decay: float = 0.05
-    """Of AdamW, on matrices."""
+    """Weight decay of AdamW, on matrices only."""
     max_gradient_norm: float = 1.0
-    """Gradients of the whole model are scaled down to this norm."""
+    """Greatest norm of the gradient of the whole model; a greater one is scaled down to it."""
     compile: bool = False
-    """On a GPU: compile the layers, for a minute at the start and faster steps. Sums may round differently."""
+    """Compile the layers (GPU only): a minute at the start, then faster steps. Sums may round differently."""
     seed: int = 0
-    """Decides the weights to start with, the order of the scenes and the words."""
+    """Seed of the initial weights, the order of the scenes and the words."""
     checkpoint_every: int = 1000
-    """Steps between checkpoints to continue from."""
+    """Number of steps between two checkpoints."""
     log_every: int = 100
-    """Steps between lines of the log."""
+    """Number of steps between two lines of the log."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
+        for name in ("learning_rate", "max_gradient_norm"):
+            _require(getattr(self, name) > 0, f"{name} must be positive, not {getattr(self, name)}")
+        for name in ("caption_weight", "patch_weight", "weight_decay", "seed"):
+            _require(getattr(self, name) >= 0, f"{name} must not be negative: {getattr(self, name)}")
         for name in ("steps", "batch_size", "scenes", "phrases", "checkpoint_every", "log_every"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
         _require(

@@ -16,10 +16,10 @@ class PartCLIPSegSettings(MethodSettings):
     family: ClassVar[str] = "partclipseg"
 
     merges: Literal["mean", "random"] = "mean"
-    """Start of the two layers that merge part and object: the mean of both, or random as in the reference."""
+    """Initialisation of the two layers that merge part and object: their mean, or random as in the reference."""
     reference_object_lookup: bool = False
     """Read object words at the reference's wrong index (its released checkpoints were trained so)."""
     train_background: bool = True
-    """Train the background's vector too; the reference leaves it at its random start."""
+    """Train the background's vector too. The reference leaves it at its random initialisation."""
     loss: LossConfig = field(default_factory=LossConfig)
     """Weights and forms of the loss terms."""

@@ -1,0 +1,65 @@
+"""Checks the values of configuration dataclasses against the annotations of their fields."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from partclipseg.errors import UsageError
+
+
+def check_fields(config: Any, name: str = "") -> None:
+    """Raise `UsageError` for the first field of a dataclass instance whose value its annotation does not allow.
+
+    Choices (``Literal``), ``bool``, ``int``, ``float``, ``str``, other classes, tuples and unions of these are known.
+    A float must be finite, and a whole number counts as one; a bool counts as neither. A list counts as a tuple.
+
+    Args:
+        config: the instance.
+        name: what to call the configuration in the message, where a field's name alone does not say it.
+    """
+    hints = get_type_hints(type(config))
+    for field in fields(config):
+        value, hint = getattr(config, field.name), hints[field.name]
+        if not _fits(value, hint):
+            place = f"{name}: {field.name}" if name else field.name
+            raise UsageError(f"{place} is {value!r}; give {_expected(hint)}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin is Literal:
+        return any(type(value) is type(choice) and value == choice for choice in arguments)
+    if origin in (Union, UnionType):
+        return any(_fits(value, one) for one in arguments)
+    if origin is tuple:
+        if not isinstance(value, tuple | list):
+            return False
+        kinds = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
+        return len(kinds) == len(value) and all(map(_fits, value, kinds))
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, Integral) and not isinstance(value, bool)
+    if hint is float:
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, origin or hint)
+
+
+def _expected(hint: Any) -> str:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, arguments))}"
+    if origin in (Union, UnionType):
+        return " or ".join(map(_expected, arguments))
+    if origin is tuple:
+        if arguments[1:] == (...,):
+            return f"a tuple whose entries are each {_expected(arguments[0])}"
+        return f"a tuple of {' and '.join(map(_expected, arguments))}"
+    known = {bool: "True or False", int: "a whole number", float: "a finite number", str: "text", NoneType: "None"}
+    return known.get(hint) or f"a {(origin or hint).__name__}"

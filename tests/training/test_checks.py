@@ -1,0 +1,125 @@
+"""Every configuration of a run takes the values of its annotations and no others."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from partclipseg.checks import check_fields
+from partclipseg.data.augment import Augmentation
+from partclipseg.errors import UsageError
+from partclipseg.losses.config import LossConfig
+from partclipseg.training.recipe import RECIPES, BackboneRecipe, Recipe, Retention, pascal, with_current_names
+
+CONFIGURATIONS = {
+    "recipe": pascal(),
+    "loss": LossConfig(),
+    "retention": Retention(),
+    "augmentation": Augmentation(),
+    "backbone": BackboneRecipe(),
+}
+WRONG: dict[Any, tuple[object, ...]] = {
+    bool: (1, 0, "yes", None),
+    int: ("10", 2.5, True, math.nan, None),
+    float: ("0.1", True, math.nan, math.inf, -math.inf, None),
+    str: (3, None, b"bytes"),
+}
+
+
+def wrong_values() -> list[Any]:
+    cases = []
+    for name, config in CONFIGURATIONS.items():
+        hints = get_type_hints(type(config))
+        for field in fields(config):
+            hint = hints[field.name]
+            values = ("nonsense", 3) if get_origin(hint) is Literal else WRONG.get(hint, (object(),))
+            cases += [pytest.param(config, field.name, v, id=f"{name}-{field.name}-{v!r:.12}") for v in values]
+    return cases
+
+
+@pytest.mark.parametrize(("config", "field", "value"), wrong_values())
+def test_a_value_that_the_annotation_does_not_allow_is_refused(config: Any, field: str, value: object) -> None:
+    with pytest.raises(UsageError, match=f"{field} is .*; give "):
+        replace(config, **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("config", "changes"),
+    [
+        ("recipe", {"steps": np.int64(5), "learning_rate": 1, "image_size": None, "warmup_steps": 0}),
+        ("recipe", {"image_size": 64, "max_gradient_norm": np.float32(1)}),
+        ("augmentation", {"crop_edge": [0.5, 1], "shortest_edge": None}),
+        ("retention", {"weight": 1, "words": ["dog"]}),
+    ],
+)
+def test_equal_types_are_taken(config: str, changes: dict[str, Any]) -> None:
+    assert replace(CONFIGURATIONS[config], **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"precision": "bfloat"}, "precision is 'bfloat'; give one of bfloat16, float32"),
+        ({"colour_order": "gbr"}, "colour_order is 'gbr'; give one of rgb, bgr"),
+        ({"steps": "10"}, "steps is '10'; give a whole number"),
+        ({"image_size": "big"}, "image_size is 'big'; give a whole number or None"),
+        ({"loss": {"part_weight": 1}}, "give a LossConfig"),
+    ],
+)
+def test_the_message_says_what_to_give(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        replace(pascal(), **changes)
+
+
+@dataclass(frozen=True)
+class Pair:
+    edge: tuple[float, float] | None
+    words: tuple[str, ...] = ()
+    choice: Literal["a", 1] = "a"
+
+
+@given(edge=st.lists(st.floats(), max_size=4))
+def test_tuples_have_their_length_and_finite_numbers(edge: list[float]) -> None:
+    good = len(edge) == 2 and all(map(math.isfinite, edge))
+    if good:
+        check_fields(Pair(tuple(edge)))  # pyright: ignore[reportArgumentType]
+    else:
+        with pytest.raises(
+            UsageError, match=r"edge is .*; give a tuple of .* or None"
+        ):
+            check_fields(Pair(tuple(edge)))  # pyright: ignore[reportArgumentType]
+
+
+def test_choices_are_compared_with_their_type() -> None:
+    check_fields(Pair(None, choice=1))
+    for wrong in (True, 1.0, "b", ["a"]):
+        with pytest.raises(UsageError, match=r"pair: choice is .*; give one of a, 1"):
+            check_fields(Pair(None, choice=wrong), "pair")  # pyright: ignore[reportArgumentType]
+
+
+def test_the_former_name_of_bfloat16_is_taken_with_a_notice(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        recipe = replace(pascal(), precision="bf16")
+    assert recipe == pascal()
+    assert recipe.precision == "bfloat16"
+    assert caplog.messages == [
+        "precision bf16 is now called bfloat16; the next release no longer takes the former name"
+    ]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_settings_of_an_older_run_are_read_in_current_names(name: str) -> None:
+    recipe = RECIPES[name]()
+    former = {**recipe.to_dict(), "precision": {"bfloat16": "bf16"}.get(recipe.precision, recipe.precision)}
+    assert with_current_names(former) == recipe.to_dict()
+
+
+def test_number_types_have_one_spelling_each() -> None:
+    assert get_args(get_type_hints(Recipe)["precision"]) == ("bfloat16", "float32", "bf16")  # bf16: for one release

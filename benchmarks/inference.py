@@ -27,12 +27,12 @@ import torch
 import torch.nn.functional as F
 
 from measure import environment, forced_winners, measure
-from partclipseg.models.cuda_graphs import Graphs
 from partclipseg.maps.label_maps import pred_all
-from partclipseg.models.partclipseg.pruned import pruned_maps
 from partclipseg.models.compiled import compile_layers
+from partclipseg.models.cuda_graphs import Graphs
 from partclipseg.models.partclipseg.config import PartCLIPSegConfig
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
+from partclipseg.models.partclipseg.pruned import pruned_maps
 from partclipseg.vocabulary import CATALOGS, Vocabulary
 
 SIZE = (375, 500)

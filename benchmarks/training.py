@@ -29,16 +29,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from partclipseg.model import decoder
 from torch import Tensor
 
 from measure import environment, measure, reset_peak
 from partclipseg.data.sample import OUTSIDE, UNLABELLED
 from partclipseg.losses.labels import present_pairs
-from partclipseg.models.partclipseg.loss import PartLoss
-from partclipseg.model import decoder
-from partclipseg.models.cuda_graphs import StepGradients
 from partclipseg.models.compiled import compile_layers
+from partclipseg.models.cuda_graphs import StepGradients
 from partclipseg.models.partclipseg.config import PartCLIPSegConfig
+from partclipseg.models.partclipseg.loss import PartLoss
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.training import optim
 from partclipseg.training.loop import PAIRS_PER_PHOTO

@@ -20,9 +20,9 @@ import torch
 
 from measure import environment, forced_winners, measure
 from partclipseg.maps.label_maps import pred_all
-from partclipseg.models.partclipseg.pruned import pruned_maps
 from partclipseg.models.partclipseg.config import PartCLIPSegConfig
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
+from partclipseg.models.partclipseg.pruned import pruned_maps
 from partclipseg.vocabulary import Vocabulary
 
 SIZE = (375, 500)

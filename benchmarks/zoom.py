@@ -36,8 +36,8 @@ from partclipseg.data.sample import PartSample, objects_in
 from partclipseg.evaluation.protocol import Evaluator
 from partclipseg.evaluation.scores import Scores
 from partclipseg.inference import zoom
-from partclipseg.maps.label_maps import LabelMaps
 from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.maps.label_maps import LabelMaps
 from partclipseg.shapes.dataset import PartShapesDataset
 from partclipseg.shapes.world import partshapes_world
 from partclipseg.vocabulary import Vocabulary

@@ -25,7 +25,7 @@ CONTENT: dict[str, tuple[str, ...]] = {
         "data.photo.read_photo",
     ),
     "Models": (
-        *("model.partclipseg.PartCLIPSegModel", "model.partclipseg.PartCLIPSegOutput", "model.clipseg.CLIPSegBaseline"),
+        *("model.partclipseg.PartCLIPSegModel", "model.partclipseg.PartOutput", "model.clipseg.CLIPSegBaseline"),
         *("model.config.PartCLIPSegConfig", "model.weights.load_reference_checkpoint", "model.weights.load_model"),
     ),
     "Scores": (
@@ -39,7 +39,7 @@ CONTENT: dict[str, tuple[str, ...]] = {
         *("training.observer.Observer", "training.observer.Progress"),
     ),
     "Losses": (
-        *("losses.config.LossConfig", "losses.loss.PartLoss", "losses.loss.BaselineLoss", "losses.loss.check_finite"),
+        *("losses.config.LossConfig", "losses.loss.PartLoss", "losses.loss.ClassLoss", "losses.loss.check_finite"),
     ),
     "Data": (
         *("data.datasets.open_dataset", "data.sample.PartSample", "data.check.check_dataset"),

@@ -83,7 +83,7 @@ def tokenizer_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model_directory(tmp_path_factory: pytest.TempPathFactory, tokenizer_directory: Path) -> Path:
     """A random PartCLIPSeg with its tokenizer, as `from_pretrained` takes it."""
     from partclipseg.models.partclipseg.model import PartCLIPSegModel
-    from partclipseg.models.partclipseg.foreign import load_tokenizer
+    from partclipseg.models.registry import load_tokenizer
 
     torch.manual_seed(0)
     directory = tmp_path_factory.mktemp("model")

@@ -18,29 +18,30 @@ if TYPE_CHECKING:
     from partclipseg.inference.result import PartResult
     from partclipseg.inference.segmenter import PartSegmenter
     from partclipseg.models.clipseg.model import CLIPSegBaseline
+    from partclipseg.models.interface import PartOutput
     from partclipseg.models.partclipseg.config import PartCLIPSegConfig
     from partclipseg.models.partclipseg.foreign import load_reference_checkpoint
-    from partclipseg.models.partclipseg.model import PartCLIPSegModel, PartCLIPSegOutput
+    from partclipseg.models.partclipseg.model import PartCLIPSegModel
     from partclipseg.vocabulary import ObjectPart, Vocabulary
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "CLIPSegBaseline": "model.clipseg",
+    "CLIPSegBaseline": "models.clipseg.model",
     "Evaluator": "evaluation.protocol",
     "ObjectPart": "vocabulary",
-    "PartCLIPSegConfig": "model.config",
+    "PartCLIPSegConfig": "models.partclipseg.config",
     "PartCLIPSegError": "errors",
-    "PartCLIPSegModel": "model.partclipseg",
-    "PartCLIPSegOutput": "model.partclipseg",
+    "PartCLIPSegModel": "models.partclipseg.model",
+    "PartOutput": "models.interface",
     "PartResult": "inference.result",
     "PartSegmenter": "inference.segmenter",
     "UsageError": "errors",
     "Vocabulary": "vocabulary",
-    "load_reference_checkpoint": "model.weights",
+    "load_reference_checkpoint": "models.partclipseg.foreign",
 }
 
-__all__ = [  # noqa: RUF022  (the order of the house, not of the alphabet)
+__all__ = [  # noqa: RUF022  (in the order of use, not of the alphabet)
     "Vocabulary",
     "ObjectPart",
     "PartSegmenter",
@@ -48,7 +49,7 @@ __all__ = [  # noqa: RUF022  (the order of the house, not of the alphabet)
     "PartCLIPSegModel",
     "CLIPSegBaseline",
     "PartCLIPSegConfig",
-    "PartCLIPSegOutput",
+    "PartOutput",
     "load_reference_checkpoint",
     "Evaluator",
     "PartCLIPSegError",

@@ -21,8 +21,8 @@ from partclipseg.apps.export import AGREEMENT, export_model
 from partclipseg.apps.onnx_graphs import TRACED
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.models.clipseg.config import CLIPSegBaselineConfig
 from partclipseg.models.clipseg.model import CLIPSegBaseline
-from partclipseg.models.partclipseg.config import CLIPSegBaselineConfig
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.shapes.renderer import render_scene
 

@@ -10,7 +10,8 @@ import pytest
 from partclipseg.evaluation.protocol import Evaluator
 from partclipseg.evaluation.run import LabelledPhoto, RecordLabels, score
 from partclipseg.evaluation.scores import PROTOCOLS
-from partclipseg.inference.segmenter import PartSegmenter, built_in_model
+from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.models.registry import built_in_model
 from partclipseg.shapes.dataset import PartShapesDataset
 from partclipseg.shapes.world import partshapes_world
 

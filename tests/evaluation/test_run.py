@@ -23,8 +23,8 @@ from partclipseg.evaluation.run import (
 )
 from partclipseg.evaluation.scores import PROTOCOLS
 from partclipseg.evaluation.state import SavedScores, model_digest
-from partclipseg.maps.label_maps import oracle_obj, pred_all
 from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.maps.label_maps import oracle_obj, pred_all
 from partclipseg.shapes.dataset import PartShapesDataset
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from partclipseg.models.cuda_graphs import Graphs
-from partclipseg.models.partclipseg.pruned import pruned_maps
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
+from partclipseg.models.partclipseg.pruned import pruned_maps
 from partclipseg.vocabulary import Vocabulary
 
 pytestmark = [

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from partclipseg.inference import upsample as upsampling
 from partclipseg.maps.label_maps import oracle_obj, pred_all
 from partclipseg.maps.upsample import upsample
-from partclipseg.models.clipseg_towers import PartCLIPSegOutput
+from partclipseg.models.interface import PartOutput
 
 
 def reference_output(golden) -> SimpleNamespace:
@@ -124,8 +124,8 @@ def test_photos_of_a_batch_do_not_see_each_other():
 def test_output_that_a_gradient_is_wanted_of():
     class_to_object = np.array([0, 0, 1])
     logits = [torch.randn(1, count, 5, 4, requires_grad=True) for count in (4, 3)]
-    output = PartCLIPSegOutput(object_part_logits=logits[0], object_logits=logits[1])
-    fixed = PartCLIPSegOutput(*(x.detach() for x in (output.object_part_logits, output.object_logits)))
+    output = PartOutput(object_part_logits=logits[0], object_logits=logits[1])
+    fixed = PartOutput(*(x.detach() for x in (output.object_part_logits, output.object_logits)))
     for find in (pred_all, partial(oracle_obj, present_objects=[[0, 1]])):
         (ours,), (expected,) = (find(some, [(9, 7)], class_to_object) for some in (output, fixed))
         assert torch.equal(ours.label_map, expected.label_map)

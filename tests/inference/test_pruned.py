@@ -15,12 +15,13 @@ from torch import Tensor
 
 from partclipseg.inference import pruned
 from partclipseg.maps.label_maps import LabelMaps, oracle_obj, pred_all
-from partclipseg.models.partclipseg.pruned import pruned_maps
 from partclipseg.maps.upsample import upsample
 from partclipseg.models.clipseg.model import CLIPSegBaseline
+from partclipseg.models.clipseg_decoder import ConditionDecoder
 from partclipseg.models.partclipseg.config import PartCLIPSegConfig
-from partclipseg.models.clipseg_decoder import ConditionDecoder, PartDecoder
+from partclipseg.models.partclipseg.decoder import PartDecoder
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
+from partclipseg.models.partclipseg.pruned import pruned_maps
 from partclipseg.vocabulary import Vocabulary
 
 Model = PartCLIPSegModel | CLIPSegBaseline

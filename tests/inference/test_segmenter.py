@@ -15,12 +15,13 @@ from torch import nn
 
 from partclipseg.data.photo import PhotoError
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.maps.label_maps import oracle_obj, pred_all
 from partclipseg.inference.result import PartResult
-from partclipseg.inference.segmenter import PartSegmenter, find_dtype
+from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.maps.label_maps import oracle_obj, pred_all
 from partclipseg.maps.upsample import upsample
 from partclipseg.models.clipseg.model import CLIPSegBaseline
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
+from partclipseg.models.registry import find_dtype
 from partclipseg.shapes.renderer import render_scene
 from partclipseg.shapes.world import partshapes_world
 from partclipseg.vocabulary import Vocabulary

@@ -15,7 +15,7 @@ from torch import Tensor
 from partclipseg.inference import upsample as upsampling
 from partclipseg.maps.label_maps import Contest, oracle_obj, pred_all
 from partclipseg.maps.upsample import Pixels, keep_best, upsample
-from partclipseg.models.partclipseg.model import PartCLIPSegOutput
+from partclipseg.models.interface import PartOutput
 
 TIE = 1e-3
 """A pixel's coordinate among the logits is rounded: up to 350 in float32 by 1.5e-5, for rows and columns. Times the
@@ -139,7 +139,7 @@ def test_the_kernel_at_the_released_size(gated):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_without_triton_maps_are_the_same(monkeypatch):
     torch.manual_seed(0)
-    output = PartCLIPSegOutput(
+    output = PartOutput(
         object_logits=torch.randn(2, 4, 22, 22, device="cuda"),
         object_part_logits=torch.randn(2, 8, 22, 22, device="cuda"),
     )

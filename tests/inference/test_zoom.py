@@ -13,9 +13,9 @@ from hypothesis.extra.numpy import arrays
 
 from partclipseg.data.augment import resize_labels
 from partclipseg.inference import zoom
-from partclipseg.maps.label_maps import BACKGROUND, LabelMaps
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.inference.zoom import Crop, compose, connected_regions, find_crops, look_again
+from partclipseg.maps.label_maps import BACKGROUND, LabelMaps
 from partclipseg.models.clipseg.model import CLIPSegBaseline
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.vocabulary import Vocabulary
@@ -358,7 +358,7 @@ def photos() -> list[np.ndarray]:
 
 @pytest.fixture(params=[PartCLIPSegModel, CLIPSegBaseline])
 def segmenter(request, config, tokenizer_directory) -> PartSegmenter:
-    from partclipseg.models.partclipseg.foreign import load_tokenizer
+    from partclipseg.models.registry import load_tokenizer
 
     model = request.param(request.param.config_class(**config.to_dict()))
     with torch.no_grad():

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from partclipseg.data.sample import OUTSIDE, UNLABELLED
 from partclipseg.losses.labels import present_pairs
-from partclipseg.models.partclipseg.model import PartCLIPSegOutput
+from partclipseg.models.interface import PartOutput
 from partclipseg.vocabulary import Vocabulary
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "reference" / "golden"
@@ -40,7 +40,7 @@ def golden(request: pytest.FixtureRequest) -> SimpleNamespace:
     pairs = present_pairs(part_labels, len(vocabulary.object_parts))
     attention = tensors["train.attentions"]
     return SimpleNamespace(
-        output=PartCLIPSegOutput(
+        output=PartOutput(
             object_part_logits=tensors["train.part_object_logits"],
             object_logits=tensors["train.logits"][:, num_parts:],
             part_logits=tensors["train.logits"][:, :num_parts],

@@ -8,8 +8,9 @@ import torch
 from partclipseg.data.sample import UNLABELLED
 from partclipseg.losses.config import LossConfig
 from partclipseg.losses.labels import present_pairs
+from partclipseg.models.clipseg_weights import foreign_names
+from partclipseg.models.partclipseg.foreign import REFERENCE_PREFIX, load_reference_checkpoint
 from partclipseg.models.partclipseg.loss import PartLoss
-from partclipseg.models.partclipseg.foreign import REFERENCE_PREFIX, foreign_names, load_reference_checkpoint
 from partclipseg.vocabulary import Vocabulary
 
 

@@ -7,18 +7,20 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from partclipseg.errors import UsageError
+from partclipseg.losses.classes import ClassLoss
 from partclipseg.losses.config import LossConfig
+from partclipseg.losses.finite import NonFiniteLossError, check_finite
 from partclipseg.losses.labels import present_pairs
-from partclipseg.models.partclipseg.loss import BaselineLoss, NonFiniteLossError, PartLoss, check_finite
-from partclipseg.models.partclipseg.model import PartCLIPSegOutput
+from partclipseg.models.interface import PartOutput
+from partclipseg.models.partclipseg.loss import PartLoss
 
 CLASS_TO_PART, CLASS_TO_OBJECT = torch.tensor([0, 1]), torch.tensor([0, 0])
 
 
-def output(attention: torch.Tensor | None = None) -> PartCLIPSegOutput:
+def output(attention: torch.Tensor | None = None) -> PartOutput:
     generator = torch.Generator().manual_seed(0)
     logits = [torch.randn(1, n, 8, 8, generator=generator) for n in (3, 2, 2)]
-    return PartCLIPSegOutput(*logits, attention)
+    return PartOutput(*logits, attention)
 
 
 def labels() -> tuple[torch.Tensor, torch.Tensor]:
@@ -73,7 +75,7 @@ def test_nothing_waits_for_the_device(control: str) -> None:
     parts, objects = labels()
     pairs = present_pairs(parts, 2)
     with FakeTensorMode() as mode:
-        fake = PartCLIPSegOutput(*(mode.from_tensor(x) for x in output(attention_to_one_map()).to_tuple()))
+        fake = PartOutput(*(mode.from_tensor(x) for x in output(attention_to_one_map()).to_tuple()))
         arguments = [mode.from_tensor(x) for x in (parts, objects, CLASS_TO_PART, CLASS_TO_OBJECT, pairs)]
         terms = PartLoss(LossConfig(attention_control=control))(fake, *arguments)  # type: ignore[arg-type]
         with pytest.raises(DataDependentOutputException):
@@ -103,10 +105,10 @@ def test_attention_control_without_attention(given: str) -> None:
 
 def test_output_of_the_other_model() -> None:
     parts, objects = labels()
-    baseline = PartCLIPSegOutput(object_part_logits=output().object_part_logits)
-    with pytest.raises(ValueError, match="BaselineLoss"):
+    baseline = PartOutput(object_part_logits=output().object_part_logits)
+    with pytest.raises(ValueError, match="ClassLoss"):
         PartLoss()(baseline, parts, objects, CLASS_TO_PART, CLASS_TO_OBJECT)
-    terms = BaselineLoss()(baseline, parts, objects, CLASS_TO_PART, CLASS_TO_OBJECT, None)
+    terms = ClassLoss()(baseline, parts, objects, CLASS_TO_PART, CLASS_TO_OBJECT, None)
     assert terms["total"].isfinite()
 
 

@@ -11,23 +11,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from partclipseg.data.sample import OUTSIDE, UNLABELLED
+from partclipseg.losses.classes import ClassLoss
 from partclipseg.losses.config import LossConfig
 from partclipseg.losses.labels import resize_labels, shown, token_grid
-from partclipseg.models.partclipseg.loss import BaselineLoss, PartLoss
-from partclipseg.models.partclipseg.model import PartCLIPSegOutput
+from partclipseg.models.interface import PartOutput
+from partclipseg.models.partclipseg.loss import PartLoss
 
 CLASS_TO_PART = torch.tensor([0, 1, 0, 2])
 CLASS_TO_OBJECT = torch.tensor([0, 0, 1, 1])
 CLASSES, PARTS, OBJECTS = 4, 3, 2
 
 
-def make(seed: int, size: tuple[int, int] = (8, 12), photos: int = 2) -> tuple[PartCLIPSegOutput, Tensor, Tensor]:
+def make(seed: int, size: tuple[int, int] = (8, 12), photos: int = 2) -> tuple[PartOutput, Tensor, Tensor]:
     """Random logits, and label maps with every kind of pixel, a part on an unlabelled object among them."""
     generator = torch.Generator().manual_seed(seed)
     logits = [torch.randn(photos, n, *size, generator=generator) * 3 for n in (CLASSES + 1, OBJECTS + 1, PARTS)]
     objects = torch.randint(-2, OBJECTS, (photos, *size), generator=generator)
     parts = torch.randint(-1, CLASSES, (photos, *size), generator=generator)
-    return PartCLIPSegOutput(*logits), parts, objects
+    return PartOutput(*logits), parts, objects
 
 
 def one_hot_mean(logits: Tensor, targets: list[tuple[Tensor, Tensor]], pixels: Tensor, background: Tensor | None):
@@ -44,7 +45,7 @@ def one_hot_mean(logits: Tensor, targets: list[tuple[Tensor, Tensor]], pixels: T
     return F.binary_cross_entropy_with_logits(chosen, wanted, weight) if pixels.any() else torch.zeros(())
 
 
-def expected_terms(output: PartCLIPSegOutput, parts: Tensor, objects: Tensor, outside: str) -> dict[str, Tensor]:
+def expected_terms(output: PartOutput, parts: Tensor, objects: Tensor, outside: str) -> dict[str, Tensor]:
     counted = (objects != OUTSIDE) | torch.tensor(outside == "background")
     labelled, on_object = (parts >= 0) & counted, objects >= 0
     background = ~on_object & counted
@@ -80,7 +81,7 @@ def test_baseline_equals_one_hot(seed: int, outside: str) -> None:
     counted = (objects != OUTSIDE) | torch.tensor(outside == "background")
     assert output.object_part_logits is not None
     expected = one_hot_mean(output.object_part_logits, [(parts, parts >= 0)], counted, parts < 0)
-    terms = BaselineLoss(LossConfig(outside=outside))(output, parts, objects)  # type: ignore[arg-type]
+    terms = ClassLoss(LossConfig(outside=outside))(output, parts, objects)  # type: ignore[arg-type]
     torch.testing.assert_close(terms["total"], expected, rtol=1e-5, atol=1e-6)  # float32 sums in another order
     assert terms["object_part"] is terms["total"]
 
@@ -132,8 +133,8 @@ def test_empty_masks(part: int, object_: int, zero: set[str]) -> None:
 
 def test_half_precision_logits_are_computed_in_float32() -> None:
     output, parts, objects = make(6)
-    half = PartCLIPSegOutput(*(x.bfloat16() for x in output.to_tuple()))
-    same_values = PartCLIPSegOutput(*(x.float() for x in half.to_tuple()))
+    half = PartOutput(*(x.bfloat16() for x in output.to_tuple()))
+    same_values = PartOutput(*(x.float() for x in half.to_tuple()))
     loss = PartLoss(LossConfig(attention_control="off"))
     ours = loss(half, parts, objects, CLASS_TO_PART, CLASS_TO_OBJECT)
     exact = loss(same_values, parts, objects, CLASS_TO_PART, CLASS_TO_OBJECT)
@@ -147,7 +148,7 @@ def test_gradients_of_half_precision_logits_are_rounded_once() -> None:
     gradients = []
     for dtype in (torch.bfloat16, torch.float32):
         logits = [x.bfloat16().to(dtype).requires_grad_() for x in output.to_tuple()]
-        terms = loss(PartCLIPSegOutput(*logits), parts, objects, CLASS_TO_PART, CLASS_TO_OBJECT)
+        terms = loss(PartOutput(*logits), parts, objects, CLASS_TO_PART, CLASS_TO_OBJECT)
         gradients.append(torch.autograd.grad(terms["total"], logits))
     for half, exact in zip(*gradients, strict=True):
         assert torch.equal(half, exact.bfloat16())
@@ -164,8 +165,8 @@ def test_compiled_passes_give_the_same(device: str, dtype: torch.dtype) -> None:
     found = []
     for compiled in (False, True):
         logits = [x.to(device, dtype).requires_grad_() for x in output.to_tuple()]
-        total = PartLoss(LossConfig(attention_control="off"), compiled)(PartCLIPSegOutput(*logits), *labels)["total"]
-        baseline = BaselineLoss(compiled=compiled)(PartCLIPSegOutput(logits[0]), *labels)["total"]
+        total = PartLoss(LossConfig(attention_control="off"), compiled)(PartOutput(*logits), *labels)["total"]
+        baseline = ClassLoss(compiled=compiled)(PartOutput(logits[0]), *labels)["total"]
         found.append([total, baseline, *torch.autograd.grad(total + baseline, logits)])
     for plain, ours in zip(*found, strict=True):
         # Sums in another order; of bfloat16 gradients, the last digit.
@@ -183,7 +184,7 @@ def test_no_copy_of_the_logits_is_kept() -> None:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         PartLoss(LossConfig(attention_control="off"))(
-            PartCLIPSegOutput(*logits), parts, objects, CLASS_TO_PART, CLASS_TO_OBJECT
+            PartOutput(*logits), parts, objects, CLASS_TO_PART, CLASS_TO_OBJECT
         )
     own = {x.untyped_storage().data_ptr() for x in logits}
     assert own <= {x.untyped_storage().data_ptr() for x in kept}
@@ -192,7 +193,7 @@ def test_no_copy_of_the_logits_is_kept() -> None:
 
 def test_large_logits_stay_finite() -> None:
     output, parts, objects = make(7)
-    huge = PartCLIPSegOutput(*(x * 1e4 for x in output.to_tuple()))
+    huge = PartOutput(*(x * 1e4 for x in output.to_tuple()))
     terms = PartLoss(LossConfig(attention_control="off"))(huge, parts, objects, CLASS_TO_PART, CLASS_TO_OBJECT)
     assert terms["total"].isfinite()
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from partclipseg.training.retention import WordRetention
+from partclipseg.models.clipseg.config import CLIPSegBaselineConfig
 from partclipseg.models.clipseg.model import CLIPSegBaseline
-from partclipseg.models.partclipseg.config import CLIPSegBaselineConfig
+from partclipseg.training.retention import WordRetention
 
 TOKENS = torch.tensor([[598, 5, 599], [598, 9, 599], [598, 17, 599]])
 

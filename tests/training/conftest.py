@@ -12,9 +12,10 @@ from transformers import AutoTokenizer
 
 from partclipseg.data.augment import Augmentation
 from partclipseg.data.sample import OUTSIDE, UNLABELLED, PartSample
+from partclipseg.models.clipseg.config import CLIPSegBaselineConfig
 from partclipseg.models.clipseg.model import CLIPSegBaseline
-from partclipseg.models.partclipseg.config import CLIPSegBaselineConfig, PartCLIPSegConfig
-from partclipseg.models.partclipseg.foreign import to_clipseg
+from partclipseg.models.clipseg_weights import to_clipseg
+from partclipseg.models.partclipseg.config import PartCLIPSegConfig
 from partclipseg.training.data import TrainingData
 from partclipseg.training.recipe import Recipe
 from partclipseg.vocabulary import Vocabulary

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.models.partclipseg.foreign import load_tokenizer
+from partclipseg.models.registry import load_tokenizer
 from partclipseg.shapes.cache import render_split
 from partclipseg.training import backbone
 from partclipseg.training.backbone import train_backbone

@@ -18,14 +18,14 @@ from partclipseg import PartSegmenter
 from partclipseg.data.augment import Augmentation
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.losses.config import LossConfig
-from partclipseg.models.partclipseg.loss import NonFiniteLossError
-from partclipseg.training.retention import WordRetention
-from partclipseg.models.partclipseg.foreign import load_tokenizer
+from partclipseg.losses.finite import NonFiniteLossError
+from partclipseg.models.registry import load_tokenizer
 from partclipseg.training import start
 from partclipseg.training.data import Subset, TrainingData
 from partclipseg.training.loop import train
 from partclipseg.training.observer import Observer
 from partclipseg.training.recipe import Recipe, Retention
+from partclipseg.training.retention import WordRetention
 from partclipseg.training.start import build_model
 from partclipseg.training.streams import Scenes
 

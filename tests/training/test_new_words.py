@@ -12,7 +12,7 @@ import torch
 from partclipseg import PartSegmenter
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
-from partclipseg.models.partclipseg.foreign import load_tokenizer
+from partclipseg.models.registry import load_tokenizer
 from partclipseg.shapes.tokenizer import build_tokenizer
 from partclipseg.training.data import TrainingData
 from partclipseg.training.loop import train

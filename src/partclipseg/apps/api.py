@@ -237,7 +237,7 @@ def _add_information(app: FastAPI, engine: Engine) -> None:
                     name=name,
                     kind=type(segmenter.model).__name__,
                     parameters=segmenter.model.num_parameters(),
-                    image_size=list(segmenter.model.config.image_shape),
+                    image_size=list(segmenter.model.image_shape),
                     device=str(segmenter.device),
                     vocabulary=segmenter.vocabulary.to_dict() if segmenter.vocabulary else None,
                 )

@@ -67,7 +67,7 @@ class Convert:
             raise UsageError(f"cannot read the configuration {self.config}: {error}") from None
 
     def _load_tokenizer(self, vocabulary_size: int) -> Any:
-        from partclipseg.models.partclipseg.foreign import load_tokenizer
+        from partclipseg.models.registry import load_tokenizer
 
         tokenizer = load_tokenizer(self.tokenizer)
         if len(tokenizer) > vocabulary_size:

@@ -21,7 +21,8 @@ from partclipseg.apps.metrics import Metrics
 from partclipseg.data.photo import photo_formats, read_photo
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.inference.result import PartResult
-from partclipseg.inference.segmenter import PartSegmenter, is_built_in
+from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.models.registry import is_built_in
 from partclipseg.vocabulary import CATALOGS, Vocabulary
 
 _CHARACTERS_PER_CLASS = 200
@@ -232,7 +233,7 @@ def _memory_errors() -> Iterator[None]:
 
 def model_names(models: Sequence[str | None]) -> list[str]:
     """What clients call the models: the last word of each path, or all of it where two end alike."""
-    from partclipseg.inference.segmenter import BUILT_IN
+    from partclipseg.models.registry import BUILT_IN
 
     full = [BUILT_IN if model is None else model for model in models]
     short = [Path(name).name or name for name in full]

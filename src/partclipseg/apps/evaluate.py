@@ -255,7 +255,7 @@ class Evaluate:
 
         first = next(iter(evaluators.values()))
         last_saved = time.monotonic()
-        shape = None if self.zoom else segmenter.model.config.image_shape
+        shape = None if self.zoom else segmenter.model.image_shape
         batches = read_batches(dataset, photos, shape, self.batch_size, self.workers)
         try:
             with _progress(console) as progress:

@@ -15,7 +15,6 @@ from partclipseg.inference.result import PartResult
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.maps.label_maps import LabelMaps, oracle_obj, pred_all
 from partclipseg.maps.upsample import upsample
-from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.vocabulary import Vocabulary
 
 Kind = Literal["object-part", "object", "part"]
@@ -71,17 +70,9 @@ def explain(
 
     With `zoom` the result, and where `part_map` has objects, are of both looks; all else is of the first.
     """
-    model: Any = segmenter.model
-    with_attention = isinstance(model, PartCLIPSegModel) and len(vocabulary) <= MAX_ATTENTION
+    with_attention = segmenter.model.has_attention and len(vocabulary) <= MAX_ATTENTION
     pairs = torch.tensor([[0, index] for index in range(len(vocabulary))], device=segmenter.device)
-    output = model(
-        segmenter.pixel_values([photo]),
-        text_embeddings=segmenter.text_embeddings(model.prompts(vocabulary)),
-        class_to_part=torch.from_numpy(vocabulary.class_to_part).to(segmenter.device),
-        class_to_object=torch.from_numpy(vocabulary.class_to_object).to(segmenter.device),
-        num_parts=len(vocabulary.parts),
-        attention_pairs=pairs if with_attention else None,
-    )
+    output = segmenter.outputs([photo], vocabulary, pairs if with_attention else None)
     sizes = [(photo.shape[0], photo.shape[1])]
     present = None if objects is None else [[vocabulary.object_index(word) for word in objects]]
     if present is None:

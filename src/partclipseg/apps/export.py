@@ -111,11 +111,11 @@ def agreement(segmenter: PartSegmenter, folder: Path) -> float:
 
     from partclipseg.apps.onnx_segment import Segmenter
     from partclipseg.maps.label_maps import pred_all
-    from partclipseg.models.clipseg_towers import PartCLIPSegOutput
+    from partclipseg.models.interface import PartOutput
     from partclipseg.shapes.renderer import render_scene
 
     onnx = Segmenter(folder)
-    height, width = segmenter.model.config.image_shape
+    height, width = segmenter.model.image_shape
     patch = segmenter.model.config.vision_config.patch_size
     scenes = [Image.fromarray(render_scene("val", index, 128).image) for index in range(4)]
     vocabulary = _checked_words(segmenter, scenes)
@@ -126,14 +126,8 @@ def agreement(segmenter: PartSegmenter, folder: Path) -> float:
         if not all(np.isfinite(values).all() for values in logits.values()):
             raise PartCLIPSegError("the exported model overflows 16-bit floats: export it without --fp16")
         with torch.inference_mode():
-            expected = segmenter.model(
-                torch.from_numpy(pixels),
-                text_embeddings=segmenter.text_embeddings(segmenter.model.prompts(vocabulary)),
-                class_to_part=torch.from_numpy(vocabulary.class_to_part),
-                class_to_object=torch.from_numpy(vocabulary.class_to_object),
-                num_parts=len(vocabulary.parts),
-            )
-        found = PartCLIPSegOutput(**{name: torch.from_numpy(values) for name, values in logits.items()})
+            expected = segmenter.model({"pixel_values": torch.from_numpy(pixels)}, segmenter.words(vocabulary))
+        found = PartOutput(**{name: torch.from_numpy(values) for name, values in logits.items()})
         sizes = [(256, 256)] * len(images)
         theirs, ours = (pred_all(output, sizes, vocabulary.class_to_object) for output in (expected, found))
         equal += [(a.label_map == b.label_map).numpy() for a, b in zip(theirs, ours, strict=True)]
@@ -185,7 +179,7 @@ def _describe(segmenter: PartSegmenter, fp16: bool) -> dict[str, Any]:
 
 
 def _card(config: dict[str, Any], folder: Path, source: str, equal: float) -> str:
-    from partclipseg.inference.segmenter import built_in_model, is_built_in
+    from partclipseg.models.registry import built_in_model, is_built_in
 
     height, width = config["image_size"]
     name = Path(source).name or "model"

@@ -127,7 +127,8 @@ class Label:
         from partclipseg.apps.bulk_files import write_collections
         from partclipseg.apps.bulk_report import write_report
         from partclipseg.apps.predict import model_title
-        from partclipseg.inference.segmenter import PartSegmenter, find_device, find_dtype
+        from partclipseg.inference.segmenter import PartSegmenter
+        from partclipseg.models.registry import find_device, find_dtype
 
         devices = [self.device] if self.device else _all_devices()
         alone = self.engine == "local" and (self.workers or _default_workers(devices)) == 1

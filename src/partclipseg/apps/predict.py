@@ -107,8 +107,8 @@ class Predict:
 
         from partclipseg.files import write_text
         from partclipseg.inference.formats import merge_coco
+        from partclipseg.inference.photos import ahead
         from partclipseg.inference.result import PartResult
-        from partclipseg.inference.segmenter import ahead
 
         own_files = [name for name in formats if name != "coco"]
 

@@ -8,7 +8,7 @@ the next one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -37,8 +37,8 @@ class PartDataset(Protocol):
 class Batch:
     """Photos of one step and their labels, at the model's image size `S`."""
 
-    pixel_values: torch.Tensor
-    """float32 `[B, 3, S, S]`, RGB, normalised."""
+    photos: torch.Tensor
+    """`[B, 3, S, S]`, RGB, uint8 or float32 in 0..1; the model normalises them."""
     part_labels: torch.Tensor
     """int64 `[B, S, S]`, as in `PartSample`."""
     object_labels: torch.Tensor
@@ -47,12 +47,12 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """On another device; does not wait for the copy where the batch lies in pinned memory."""
-        tensors = (self.pixel_values, self.part_labels, self.object_labels)
+        tensors = (self.photos, self.part_labels, self.object_labels)
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors), keys=self.keys)
 
     def pin_memory(self) -> Batch:
         """In page-locked memory; the name is the one that torch's `DataLoader` looks for."""
-        tensors = (self.pixel_values, self.part_labels, self.object_labels)
+        tensors = (self.photos, self.part_labels, self.object_labels)
         return Batch(*(tensor.pin_memory() for tensor in tensors), keys=self.keys)
 
 
@@ -175,8 +175,6 @@ def build_loader(
     augmentation: Augmentation | None,
     seed: int,
     image_size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
     workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
@@ -185,14 +183,13 @@ def build_loader(
     """Endless training batches of `dataset`.
 
     `batch_size` counts the photos of a step over all `world_size` processes; each gets its share. `augmentation`
-    None only resizes. `mean` and `std` are per channel, RGB, for values in 0..1. The same `seed` gives the same
-    batches whatever `workers` and `world_size`.
+    None only resizes. The same `seed` gives the same batches whatever `workers` and `world_size`.
 
     Raises `UsageError` for a batch size that the processes cannot share and `PartCLIPSegError` for an empty
     data set.
     """
     sampler = StepSampler(len(dataset), batch_size, seed, rank=rank, world_size=world_size)
-    records = _TrainingRecords(dataset, augmentation, image_size, mean, std)
+    records = _TrainingRecords(dataset, augmentation, image_size)
     return TrainingStream(records, sampler, workers, pin_memory)
 
 
@@ -204,16 +201,11 @@ class _TrainingRecords(Dataset):
         dataset: PartDataset,
         augmentation: Augmentation | None,
         image_size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
     ) -> None:
         self._dataset = dataset
         self._augmentation = Augmentation.none() if augmentation is None else augmentation
         self._mirror = Mirror.of(dataset.vocabulary)
         self._size = (image_size, image_size)
-        # uint8 to normalised float32 in one multiplication and one addition, each in place.
-        self._scale = torch.from_numpy((1 / (255 * np.asarray(std))).astype(np.float32)).view(3, 1, 1)
-        self._shift = torch.from_numpy((-np.asarray(mean) / np.asarray(std)).astype(np.float32)).view(3, 1, 1)
 
     def __getitem__(self, draw: Draw) -> Any:
         try:
@@ -224,7 +216,7 @@ class _TrainingRecords(Dataset):
         sample = augment(sample, sample_generator(*draw), self._augmentation, self._mirror, self._size)
         photo = torch.from_numpy(np.ascontiguousarray(sample.image.transpose(2, 0, 1)))  # [3, S, S]
         return (
-            photo.float().mul_(self._scale).add_(self._shift),
+            photo,
             torch.from_numpy(sample.part_labels.astype(np.int64)),
             torch.from_numpy(sample.object_labels.astype(np.int64)),
             sample.key,

@@ -39,7 +39,7 @@ def make_examples(
     owners = {key: photo for photo in photos for key in photo.keys(evaluator.protocol)}
     examples: dict[str, PhotoExample] = {}
     owning = list(dict.fromkeys(owners[key] for key in keys))
-    shape = None if zoom else segmenter.model.config.image_shape
+    shape = None if zoom else segmenter.model.image_shape
     batches = read_batches(dataset, owning, shape, batch_size=1, workers=0)
     for photo, batch in zip(owning, batches, strict=True):
         image = dataset[photo.indices[0]].image

@@ -92,10 +92,10 @@ def predict(
     """
     protocols = set(protocols)
     images = [photo.image for photo in photos]
-    pixel_values = segmenter.pixel_values(images)
+    inputs = segmenter.prepare(images)
     if protocols - {"oracle_obj"}:
         sizes = [photo.records[0].part_labels.shape for photo in photos]
-        maps = segmenter.label_maps(pixel_values, vocabulary, sizes)
+        maps = segmenter.label_maps(inputs, vocabulary, sizes)
         if zoom:
             maps = segmenter.look_again(images, maps, vocabulary)
         for photo, found in zip(photos, maps, strict=True):
@@ -107,7 +107,8 @@ def predict(
         rows, records = zip(*((row, r) for row, photo in enumerate(photos) for r in photo.records), strict=True)
         present = [objects_in(record.object_labels) for record in records]
         sizes = [record.part_labels.shape for record in records]
-        maps = segmenter.label_maps(pixel_values[list(rows)], vocabulary, sizes, present)
+        chosen = {name: value[list(rows)] for name, value in inputs.items()}
+        maps = segmenter.label_maps(chosen, vocabulary, sizes, present)
         if zoom:
             maps = segmenter.look_again([images[row] for row in rows], maps, vocabulary, present)
         for record, found in zip(records, maps, strict=True):

@@ -109,4 +109,5 @@ def encoded_example(model: CLIPSegTowers) -> tuple[tuple[Tensor, ...], tuple[dic
         len(config.extract_layers), TRACED["batch"], grid[0] * grid[1] + 1, config.vision_config.hidden_size
     )
     batch, rows, columns = Dim("batch"), Dim("rows"), Dim("columns")
-    return (activations[:, :, 0], activations[:, :, 1:].unflatten(2, grid)), ({1: batch}, {1: batch, 2: rows, 3: columns})
+    example = activations[:, :, 0], activations[:, :, 1:].unflatten(2, grid)
+    return example, ({1: batch}, {1: batch, 2: rows, 3: columns})

@@ -222,6 +222,13 @@ class PartModel(PreTrainedModel):
         """The training loss, see `losses.classes.ClassLoss`, which is the default and fits every family."""
         return ClassLoss(settings.loss, compiled)
 
+    def add_tokens(self, count: int) -> None:
+        """Add embeddings of `count` new tokens to the text tower, in place.
+
+        Raises `PartCLIPSegError` for a family that cannot learn new words.
+        """
+        raise PartCLIPSegError(f"{type(self).__name__} cannot learn words that its tokenizer lacks: use other words")
+
     def recompute(self, enabled: bool) -> None:
         """Keep less in training and compute it a second time in the backward pass, where the family can."""
 

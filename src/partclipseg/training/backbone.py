@@ -28,11 +28,11 @@ from transformers import PreTrainedTokenizerBase
 
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import whole_directory
+from partclipseg.losses.finite import check_finite
+from partclipseg.models.clipseg.config import CLIPSegBaselineConfig
 from partclipseg.models.clipseg.model import CLIPSegBaseline
+from partclipseg.models.clipseg_weights import to_clipseg
 from partclipseg.models.cuda_graphs import StepGradients
-from partclipseg.models.partclipseg.config import CLIPSegBaselineConfig
-from partclipseg.models.partclipseg.foreign import to_clipseg
-from partclipseg.models.partclipseg.loss import check_finite
 from partclipseg.processes import join_processes, step_seed, termination
 from partclipseg.shapes.cache import SceneArrays, render_split
 from partclipseg.shapes.captions import caption, words

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from partclipseg.data.augment import resize_photo
 from partclipseg.data.loader import PartDataset
 from partclipseg.data.sample import objects_in
 from partclipseg.evaluation.protocol import Evaluator
 from partclipseg.evaluation.scores import Protocol
 from partclipseg.maps.label_maps import oracle_obj, pred_all
-from partclipseg.training.words import Words
+from partclipseg.training.words import PromptTokens
 
 
 class HeldOutScores(NamedTuple):
@@ -27,7 +24,7 @@ class HeldOutScores(NamedTuple):
 @torch.inference_mode()
 def score_held_out(
     model: Any,
-    words: Words,
+    words: PromptTokens,
     dataset: PartDataset,
     *,
     batch_size: int,
@@ -46,13 +43,12 @@ def score_held_out(
     device = words.input_ids.device
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
     with autocast:
-        embeddings = words.encode(model)
+        encoded = words.encode(model)
     indices = range(rank, len(dataset), world_size)
     for start in range(0, len(indices), batch_size):
         samples = [dataset[index] for index in indices[start : start + batch_size]]
-        photos = np.stack([resize_photo(sample.image, model.config.image_shape) for sample in samples])
         with autocast:
-            output = model(_normalise(photos, model.config).to(device), **words.arguments(embeddings))
+            output = model(model.prepare([sample.image for sample in samples]), encoded)
         sizes = [sample.part_labels.shape for sample in samples]
         present = [objects_in(sample.object_labels) for sample in samples]
         predictions = {
@@ -66,13 +62,6 @@ def score_held_out(
     for evaluator in evaluators.values():
         _merge_processes(evaluator, world_size)
     return HeldOutScores(**{name: evaluator.running_iou() for name, evaluator in evaluators.items()})
-
-
-def _normalise(photos: np.ndarray, config: Any) -> Tensor:
-    """uint8 `[B, S, S, 3]` to float32 `[B, 3, S, S]` with the model's mean and std."""
-    values = torch.from_numpy(photos).permute(0, 3, 1, 2).float() / 255
-    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (config.image_mean, config.image_std))
-    return (values - mean) / std
 
 
 def _merge_processes(evaluator: Evaluator, world_size: int) -> None:

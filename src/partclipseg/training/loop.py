@@ -24,11 +24,11 @@ from transformers import PreTrainedTokenizerBase
 from partclipseg.data.loader import Batch, PartDataset, StepSampler, build_loader
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import whole_directory
-from partclipseg.losses.counts import LossCounts
+from partclipseg.losses.finite import check_finite
 from partclipseg.losses.labels import present_pairs
+from partclipseg.losses.masks import LossCounts
 from partclipseg.models.cuda_graphs import StepGradients
-from partclipseg.models.partclipseg.foreign import load_tokenizer
-from partclipseg.models.partclipseg.loss import BaselineLoss, PartLoss, check_finite
+from partclipseg.models.registry import load_tokenizer
 from partclipseg.processes import join_processes, step_seed, termination
 from partclipseg.training import optim
 from partclipseg.training.checkpoint import Checkpoint, CheckpointStore, differences
@@ -40,13 +40,16 @@ from partclipseg.training.observer import Observer, Progress
 from partclipseg.training.recipe import HARMLESS, Recipe
 from partclipseg.training.start import build_model, compile_on, find_start, word_retention
 from partclipseg.training.streams import BatchStream, Scenes, SceneStream
-from partclipseg.training.words import Words
+from partclipseg.training.words import PromptTokens
 
 logger = logging.getLogger(__name__)
 
 PAIRS_PER_PHOTO = 24
-"""Object-parts of a photo that attention control can look at on a GPU, on average over the batch: a bound that is
-known beforehand lets the step be one graph."""
+"""Largest number of object-parts of a photo that attention control looks at on a GPU, on average over the batch: a
+bound that is known beforehand lets the step be one graph."""
+
+PHOTOS = "photos."
+"""Prefix of the model's own inputs among those of a step."""
 
 
 @dataclass(frozen=True)
@@ -114,15 +117,16 @@ class _Run:
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(find_start(recipe))
         learn_new_words(model, self.tokenizer, model.prompts(data.vocabulary))
         self.model: Any = model.to(self.device).train()
-        self.words = Words.tokenise(self.model, self.tokenizer, data.vocabulary, self.device)
+        self.words = PromptTokens.tokenise(self.model, self.tokenizer, data.vocabulary, self.device)
         if recipe.compile:
             compile_on(self.device, self.model)
         self.retention = word_retention(recipe, self.tokenizer, self.device) if recipe.retention.weight else None
-        self.loss = (BaselineLoss if recipe.model == "clipseg" else PartLoss)(recipe.loss, compiled=recipe.compile)
+        self.loss = self.model.build_loss(recipe.settings, compiled=recipe.compile)
         self.parameters = optim.trained(self.model)
         self.gradients = StepGradients(self._losses, self.parameters)
         self.optimizer = optim.build_optimizer(self.model, recipe.learning_rate, recipe.weight_decay)
         self.stream = self._open_stream(workers)
+        self.logits_size: tuple[int, int] | None = None
         self.step = 0
         self.logged = 0
         """Step of the last line of the log."""
@@ -188,10 +192,10 @@ class _Run:
         self._add({"gradient_norm": norm / self.processes.num_processes})
 
     def _inputs(self, batch: Batch) -> dict[str, Tensor]:
-        """Everything of a step that changes from step to step, on the device."""
+        """Everything that changes from step to step, on the device; the model's own inputs begin with `PHOTOS`."""
         inputs = {}
-        if self.recipe.model == "partclipseg" and self.recipe.loss.attention_control != "off":
-            # Of labels in main memory where they come from files; a GPU would have to be waited for, or given a bound.
+        if self.loss.needs_attention:
+            # From labels in main memory where they come from files; a GPU has to be waited for, or given a bound.
             capacity = PAIRS_PER_PHOTO * len(batch.part_labels) if self.device.type == "cuda" else None
             inputs["attention_pairs"] = present_pairs(batch.part_labels, len(self.words.vocabulary), capacity)
         if self.retention is not None:
@@ -200,26 +204,24 @@ class _Run:
         inputs = {name: value.to(self.device, non_blocking=True) for name, value in inputs.items()}
         batch = batch.to(self.device)
         return {
-            "pixel_values": batch.pixel_values,
+            **{PHOTOS + name: value for name, value in self.model.prepare(batch.photos).items()},
             "part_labels": batch.part_labels,
             "object_labels": batch.object_labels,
             **inputs,
         }
 
     def _counts(self, micro_batches: Sequence[Mapping[str, Tensor]]) -> Tensor | None:
-        """What the step's means are over, all micro-batches and processes together; None if there is one share only."""
+        """Sum the denominators of the means over all micro-batches and processes; None if there is one share only."""
         if len(micro_batches) * self.processes.num_processes == 1:
             return None
         counts = torch.zeros(len(LossCounts._fields), device=self.device)
         for inputs in micro_batches:
-            pixels = inputs["pixel_values"]
-            rows, columns = self.model.grid(pixels)
             of_share = self.loss.counts(
                 inputs["part_labels"],
                 inputs["object_labels"],
                 self.words.class_to_object,
-                self.model.logits_size(pixels),
-                rows * columns,
+                self._logits_size(inputs),
+                self.model.attention_tokens(_photos(inputs)),
                 inputs.get("attention_pairs"),
             )
             counts += torch.stack(of_share)
@@ -227,16 +229,23 @@ class _Run:
             torch.distributed.all_reduce(counts)
         return counts
 
+    def _logits_size(self, inputs: Mapping[str, Tensor]) -> tuple[int, int]:
+        size = self.logits_size  # all photos of a run have one
+        if size is None:
+            with torch.no_grad():
+                self.logits_size = size = self.model.logits_size(_photos(inputs), self.words.encode(self.model))
+        return size
+
     def _losses(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """This share's part of the step's named terms and of their `total`; reads nothing back from the device."""
-        words, pairs = self.words, inputs.get("attention_pairs")
+        pairs, photos = inputs.get("attention_pairs"), _photos(inputs)
         counts = LossCounts(*inputs["counts"]) if "counts" in inputs else None
         extra: dict[str, Tensor] = {}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
-            embeddings = words.encode(self.model)
-            output = self.model(inputs["pixel_values"], **words.arguments(embeddings), attention_pairs=pairs)
+            words = self.words.encode(self.model)
+            output = self.model(photos, words, attention_pairs=pairs)
             if self.retention is not None:
-                retained = self.retention(self.model, inputs["pixel_values"], inputs["retained"])
+                retained = self.retention(self.model, photos, inputs["retained"])
                 shares = self.recipe.gradient_accumulation * self.processes.num_processes
                 extra["retention"] = self.recipe.retention.weight * retained / shares  # shares are equally large
         terms = self.loss(
@@ -365,8 +374,8 @@ class _Run:
         logger.info("continuing at step %d of %d", self.step, self.recipe.steps)
 
     def _open_stream(self, workers: int) -> BatchStream:
-        recipe, config = self.recipe, self.model.config
-        height, width = config.image_shape
+        recipe = self.recipe
+        height, width = self.model.image_shape
         if height != width:
             raise UsageError(f"training needs a model of square photos, not {height}x{width}")
         micro_batch = recipe.batch_size // recipe.gradient_accumulation
@@ -377,15 +386,13 @@ class _Run:
             scenes = records.to(self.device)
             if recipe.colour_order == "bgr":
                 scenes = replace(scenes, images=scenes.images.flip(-1))
-            return SceneStream(scenes, sampler, recipe.augmentation, config.image_mean, config.image_std)
+            return SceneStream(scenes, sampler, recipe.augmentation)
         return build_loader(
             self._in_colour_order(records),
             batch_size=micro_batch,
             augmentation=recipe.augmentation,
             seed=recipe.seed,
             image_size=height,
-            mean=config.image_mean,
-            std=config.image_std,
             workers=workers,
             rank=rank,
             world_size=world_size,
@@ -422,3 +429,8 @@ class _Run:
         flag = torch.tensor(int(told.is_set()), device=self.device)
         torch.distributed.all_reduce(flag)
         return bool(flag)
+
+
+def _photos(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The model's own inputs among those of a step."""
+    return {name.removeprefix(PHOTOS): value for name, value in inputs.items() if name.startswith(PHOTOS)}

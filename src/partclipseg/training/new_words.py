@@ -10,17 +10,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-import torch
 from tokenizers import models
-from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from partclipseg.models.clipseg_towers import CLIPSegTowers
+from partclipseg.models.interface import PartModel
 
 logger = logging.getLogger(__name__)
 
 
-def learn_new_words(model: CLIPSegTowers, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[str]:
+def learn_new_words(model: PartModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[str]:
     """Give `model` and `tokenizer`, in place, the words of `prompts` that a word-level tokenizer lacks.
 
     New embeddings are drawn from torch's global generator, with mean and deviation of the old ones in each dimension.
@@ -40,19 +38,8 @@ def learn_new_words(model: CLIPSegTowers, tokenizer: PreTrainedTokenizerBase, pr
         return []
     numbered = {word: len(known) + index for index, word in enumerate(words)}
     backend.model = models.WordLevel({**known, **numbered}, unk_token=str(tokenizer.unk_token))
-    _add_embeddings(model, len(words))
+    model.add_tokens(len(words))
     logger.warning(
         "the start model has never seen these words and learns them from these photos alone: %s", ", ".join(words)
     )
     return words
-
-
-@torch.no_grad()
-def _add_embeddings(model: CLIPSegTowers, count: int) -> None:
-    embeddings = model.clip.text_model.embeddings
-    old = embeddings.token_embedding.weight  # [W, D]
-    new = torch.randn(count, old.shape[1], dtype=old.dtype, device=old.device) * old.std(0) + old.mean(0)
-    grown = nn.Parameter(torch.cat([old, new]), requires_grad=old.requires_grad)
-    embeddings.token_embedding.weight = grown
-    embeddings.token_embedding.num_embeddings = len(grown)
-    model.config.text_config.vocab_size = len(grown)

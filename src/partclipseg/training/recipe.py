@@ -14,12 +14,17 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from partclipseg.checks import check_fields
 from partclipseg.data.augment import Augmentation
 from partclipseg.errors import UsageError
 from partclipseg.losses.config import LossConfig
+from partclipseg.models.clipseg.settings import CLIPSegSettings
+from partclipseg.models.partclipseg.settings import PartCLIPSegSettings
+from partclipseg.models.settings import MethodSettings
 from partclipseg.shapes.world import partshapes_world
 
 logger = logging.getLogger(__name__)
@@ -58,22 +63,13 @@ class Recipe:
     dataset: DatasetName
     """Data set that the model is trained on; coco and index-png are your own photos with labels."""
 
-    model: Literal["partclipseg", "clipseg"] = "partclipseg"
-    """Method: partclipseg, or clipseg, the baseline with one prompt for each object-part."""
     start: str = CLIPSEG
     """Model to start from: a directory, a name on the hub, or partshapes, the built-in model. Empty, for PartShapes
     only: its own backbone, which is trained first, into the output's folder ``backbone``."""
     image_size: int | None = None
     """Side of the square that photos are resized to, in pixels. The start model's size by default."""
-    merges: Literal["mean", "random"] = "mean"
-    """Initialisation of the two layers that merge part and object: their mean, or random as in the reference."""
-    reference_object_lookup: bool = False
-    """Read object words at the reference's wrong index (its released checkpoints were trained so)."""
-    train_background: bool = True
-    """Train the background's vector too. The reference leaves it at its random initialisation."""
-
-    loss: LossConfig = field(default_factory=LossConfig)
-    """Weights and forms of the loss terms. The baseline reads only `background_weight` and `outside`."""
+    settings: Annotated[MethodSettings, tyro.conf.arg(name="")] = field(default_factory=PartCLIPSegSettings)
+    """Settings of the method; their class decides which method is trained."""
     retention: Retention = field(default_factory=Retention)
     """Word retention: keeps what the start model knew of other words."""
 
@@ -146,21 +142,31 @@ class Recipe:
             "use a divisor",
         )
         _require(bool(self.start) or self.dataset == "partshapes", "start is missing: name a CLIPSeg model")
-        if self.model == "clipseg":
-            _require(
-                not self.reference_object_lookup and self.merges == "mean",
-                "the CLIPSeg baseline merges nothing: leave merges and reference_object_lookup as they are",
-            )
+
+    @property
+    def method(self) -> str:
+        """Name of the trained method: a family of `models.registry.FAMILIES`."""
+        return self.settings.family
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested values, for YAML and for comparing two runs."""
-        return asdict(self)
+        return {"method": self.method, **asdict(self)}
 
 
 def with_current_names(values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a run of an older release, as `Recipe.to_dict` gave them, in today's names."""
-    renamed = "bfloat16" if values.get("precision") == "bf16" else values.get("precision")
-    return {**values, "precision": renamed}
+    current = dict(values)
+    if current.get("precision") == "bf16":
+        current["precision"] = "bfloat16"
+    if "settings" in current:
+        return current
+    names = {"partclipseg": PartCLIPSegSettings, "clipseg": CLIPSegSettings}
+    settings = names[current.pop("model", "partclipseg")]()
+    old = {name: current.pop(name) for name in ("merges", "reference_object_lookup", "train_background", "loss")}
+    kept = asdict(settings)
+    kept["loss"] = {name: old["loss"][name] for name in kept["loss"]}
+    kept |= {name: value for name, value in old.items() if name in kept and name != "loss"}
+    return {"method": settings.family, **current, "settings": kept}
 
 
 HARMLESS = ("evaluate_every", "checkpoint_every", "log_every")
@@ -217,7 +223,7 @@ def own_data() -> Recipe:
     built-in model, which is small enough for a laptop and has never seen a photo."""
     return Recipe(
         dataset="coco",
-        loss=LossConfig(attention_control="off"),  # on PartShapes it costs accuracy
+        settings=PartCLIPSegSettings(loss=LossConfig(attention_control="off")),  # on PartShapes it costs accuracy
         augmentation=Augmentation(),
         held_out=20,
         steps=2000,
@@ -233,7 +239,7 @@ def partshapes() -> Recipe:
         dataset="partshapes",
         start="",
         image_size=128,
-        loss=LossConfig(attention_control="off"),
+        settings=PartCLIPSegSettings(loss=LossConfig(attention_control="off")),
         retention=Retention(weight=1.0, words=partshapes_world().vocabulary.objects),
         augmentation=Augmentation(crop_edge=None, brightness=0, contrast=0, saturation=0),
         held_out=500,
@@ -272,10 +278,12 @@ def as_reference(recipe: Recipe) -> Recipe:
     """The same run as the released implementation does it, in every point in which the intended method differs."""
     return replace(
         recipe,
-        merges="random",
-        reference_object_lookup=True,
-        train_background=False,
-        loss=LossConfig(attention_control="reference", outside="background"),
+        settings=PartCLIPSegSettings(
+            merges="random",
+            reference_object_lookup=True,
+            train_background=False,
+            loss=LossConfig(attention_control="reference", outside="background"),
+        ),
         retention=Retention(),
         colour_order="bgr",
         precision="float32",
@@ -284,7 +292,12 @@ def as_reference(recipe: Recipe) -> Recipe:
 
 def as_baseline(recipe: Recipe) -> Recipe:
     """The same run of the baseline; its background vector stays at its random start, as published."""
-    return replace(recipe, model="clipseg", train_background=False, retention=Retention())
+    return replace(recipe, settings=CLIPSegSettings(), retention=Retention())
+
+
+def with_settings(recipe: Recipe, **changes: Any) -> Recipe:
+    """The same run with other settings of its method."""
+    return replace(recipe, settings=replace(recipe.settings, **changes))
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from partclipseg.models.clipseg.model import CLIPSegBaseline
-from partclipseg.models.clipseg_towers import CLIPSegTowers
+from partclipseg.models.interface import Inputs, PartModel
 
 
 class WordRetention:
@@ -25,22 +24,22 @@ class WordRetention:
         count: words drawn for each step, at most `W`.
     """
 
-    def __init__(self, teacher: CLIPSegBaseline, input_ids: Tensor, attention_mask: Tensor, count: int) -> None:
+    def __init__(self, teacher: PartModel, input_ids: Tensor, attention_mask: Tensor, count: int) -> None:
         self.teacher = teacher.eval().requires_grad_(False)
         self.input_ids, self.attention_mask = input_ids, attention_mask
         self.count = min(count, len(input_ids))
         with torch.no_grad():
             self.embeddings = teacher.encode_text(input_ids, attention_mask)  # [W, D]
 
-    def __call__(self, model: CLIPSegTowers, pixel_values: Tensor, chosen: Tensor) -> Tensor:
+    def __call__(self, model: PartModel, inputs: Inputs, chosen: Tensor) -> Tensor:
         """Mean Kullback-Leibler divergence, in nats, of the two models' maps over photos, words and pixels.
 
-        `pixel_values [B, 3, H, W]` normalised; `chosen` int64 `[K]` indexes the words, as `draw` gives them.
+        `inputs` are prepared photos, for both models; `chosen` int64 `[K]` indexes the words, as `draw` gives them.
         """
         with torch.no_grad():
-            target = self.teacher.word_logits(pixel_values, self.embeddings[chosen]).float()  # [B, K, h, w]
+            target = self.teacher.word_logits(inputs, self.embeddings[chosen]).float()  # [B, K, h, w]
         words = model.encode_text(self.input_ids[chosen], self.attention_mask[chosen])
-        logits = model.word_logits(pixel_values, words).float()
+        logits = model.word_logits(inputs, words).float()
         probability = target.sigmoid()
         # Cross-entropy minus the teacher's own entropy: zero where both agree.
         return F.binary_cross_entropy_with_logits(logits, probability) - F.binary_cross_entropy_with_logits(

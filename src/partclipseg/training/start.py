@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.inference.segmenter import built_in_model, is_built_in
 from partclipseg.models.clipseg.model import CLIPSegBaseline
-from partclipseg.models.clipseg_towers import CLIPSegTowers
 from partclipseg.models.compiled import compile_layers
-from partclipseg.models.partclipseg.model import PartCLIPSegModel
+from partclipseg.models.interface import PartModel
+from partclipseg.models.registry import built_in_model, family, is_built_in, read_config
 from partclipseg.training.recipe import Recipe
 from partclipseg.training.retention import WordRetention
 
@@ -27,24 +26,15 @@ def find_start(recipe: Recipe) -> str:
 
 
 def build_model(recipe: Recipe) -> Any:
-    """`PartCLIPSegModel` or `CLIPSegBaseline` in float32 on the CPU, frozen but for what the recipe trains.
+    """The recipe's model in float32 on the CPU, as it starts; all weights but those that are trained are frozen.
 
-    New layers come from torch's global generator. Merges start as the recipe says only where they are new: a
-    PartCLIPSeg to go on from keeps its own. Raises `PartCLIPSegError` where the start cannot be loaded.
+    New layers come from torch's global generator. Raises `PartCLIPSegError` where the start cannot be loaded.
     """
-    start = find_start(recipe)
-    if recipe.model == "clipseg":
-        model: Any = CLIPSegBaseline.from_pretrained(start, dtype=torch.float32)
-    else:
-        model = PartCLIPSegModel.from_pretrained(start, dtype=torch.float32)
-        model.config.reference_object_lookup = recipe.reference_object_lookup
-        if _model_type(start) == "clipseg" and recipe.merges == "random":
-            model.decoder.randomise_merges()
+    model = family(recipe.method).from_start(find_start(recipe), recipe.settings)
     if recipe.image_size is not None:
         model.config.image_size = recipe.image_size
-    model.train_published_parameters(background=recipe.train_background)
-    for layer in model.decoder.layers:
-        layer.recompute = recipe.recompute
+    model.trained_parameters(recipe.settings)
+    model.recompute(recipe.recompute)
     return model
 
 
@@ -56,7 +46,7 @@ def word_retention(
     Raises `PartCLIPSegError` if the start is not a CLIPSeg.
     """
     start = find_start(recipe)
-    if _model_type(start) != "clipseg":
+    if read_config(start).get("model_type") != "clipseg":
         raise PartCLIPSegError(
             f"{recipe.start} is no CLIPSeg, whose maps word retention could keep: start from one, "
             "or set --retention.weight 0"
@@ -74,7 +64,7 @@ def word_retention(
     )
 
 
-def compile_on(device: torch.device, model: CLIPSegTowers) -> None:
+def compile_on(device: torch.device, model: PartModel) -> None:
     """`compile_layers` for training; raises `UsageError` on a CPU, where a compiled step was found to take longer."""
     if device.type == "cpu":
         raise UsageError("compiling pays on a GPU only: leave --compile out")
@@ -82,7 +72,3 @@ def compile_on(device: torch.device, model: CLIPSegTowers) -> None:
     # gradients of that (PyTorch 2.13).
     torch.compiler.reset()
     compile_layers(model)
-
-
-def _model_type(start: str) -> str | None:
-    return PreTrainedConfig.get_config_dict(start)[0].get("model_type")

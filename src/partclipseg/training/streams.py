@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -85,8 +84,6 @@ class SceneStream:
         scenes: Scenes,
         sampler: StepSampler,
         augmentation: Augmentation | None,
-        mean: Sequence[float],
-        std: Sequence[float],
     ) -> None:
         if augmentation is not None and (augmentation.crop_edge or augmentation.shortest_edge):
             raise UsageError("scenes in memory are not cropped or scaled: set crop_edge and shortest_edge to None")
@@ -96,7 +93,6 @@ class SceneStream:
         self._position = sampler.position
         self._steps = iter(sampler)
         device = scenes.images.device
-        self._mean, self._std = (torch.tensor(x, device=device).view(3, 1, 1) for x in (mean, std))
         mirror = Mirror.of(scenes.vocabulary) if augmentation and augmentation.swap_left_right else None
         self._mirror = mirror and tuple(torch.from_numpy(t).to(device) for t in (mirror.classes, mirror.objects))
 
@@ -109,7 +105,7 @@ class SceneStream:
         parts, objects = scenes.part_labels[index].long(), scenes.object_labels[index].long()  # [B, S, S]
         if self._augmentation is not None:
             photos, parts, objects = self._augment(draws, self._augmentation, photos, parts, objects)
-        return Batch((photos - self._mean) / self._std, parts, objects, tuple(str(draw.index) for draw in draws))
+        return Batch(photos, parts, objects, tuple(str(draw.index) for draw in draws))
 
     def state_dict(self) -> dict[str, int]:
         """As `TrainingStream.state_dict`."""

@@ -1,19 +1,19 @@
-"""The vocabulary as a model takes it: prompts tokenised once, and the index arrays on the model's device."""
+"""The tokens of a vocabulary's prompts, which are embedded anew in every training step."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from partclipseg.models.interface import PartModel, Words
 from partclipseg.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
-class Words:
+class PromptTokens:
     """Tokens and indices of one vocabulary for one model."""
 
     vocabulary: Vocabulary
@@ -29,12 +29,12 @@ class Words:
     @classmethod
     def tokenise(
         cls,
-        model: Any,
+        model: PartModel,
         tokenizer: PreTrainedTokenizerBase,
         vocabulary: Vocabulary,
         device: torch.device | str = "cpu",
-    ) -> Words:
-        """Tokenise the prompts that `model` (either class) wants for `vocabulary`."""
+    ) -> PromptTokens:
+        """Tokenise the prompts that `model` wants for `vocabulary`."""
         tokens = tokenizer(model.prompts(vocabulary), padding="longest", truncation=True, return_tensors="pt")
         return cls(
             vocabulary,
@@ -44,15 +44,7 @@ class Words:
             torch.from_numpy(vocabulary.class_to_object).to(device),
         )
 
-    def encode(self, model: Any) -> Tensor:
-        """Embeddings `[K, D]` of the prompts with the model's present weights."""
-        return model.encode_text(self.input_ids, self.attention_mask)
-
-    def arguments(self, text_embeddings: Tensor) -> dict[str, Any]:
-        """What a forward pass takes beside the photos."""
-        return {
-            "text_embeddings": text_embeddings,
-            "class_to_part": self.class_to_part,
-            "class_to_object": self.class_to_object,
-            "num_parts": len(self.vocabulary.parts),
-        }
+    def encode(self, model: PartModel) -> Words:
+        """The words with the embeddings of the model's present weights."""
+        embeddings = model.encode_text(self.input_ids, self.attention_mask)
+        return Words(self.vocabulary, embeddings, self.class_to_part, self.class_to_object)

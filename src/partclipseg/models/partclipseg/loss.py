@@ -68,7 +68,7 @@ class PartLoss(ClassLoss):
         config = self.config
         pair_logits, object_logits, part_logits = class_logits(output), output.object_logits, output.part_logits
         if object_logits is None or part_logits is None:
-            raise ValueError("this output has no part or object logits: the baseline's loss is BaselineLoss")
+            raise ValueError("this output has no part or object logits: the baseline's loss is ClassLoss")
         size = (pair_logits.shape[-2], pair_logits.shape[-1])
         classes, objects = resize_labels(part_labels, size), resize_labels(object_labels, size)  # [B, h, w]
         pixels = Pixels.of(classes, objects, config.outside)

@@ -3,7 +3,8 @@
 import torch
 from torch.nn import functional as F
 
-from partclipseg.models.partclipseg.foreign import REFERENCE_PREFIX, foreign_names
+from partclipseg.models.clipseg_weights import foreign_names
+from partclipseg.models.partclipseg.foreign import REFERENCE_PREFIX
 
 # An independent float32 computation of the same formulas differs by 2e-6; 1e-5 leaves room for another order of
 # summation (our halves of the merges are added, the reference concatenates).

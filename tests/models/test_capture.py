@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from partclipseg.losses.labels import present_pairs
-from partclipseg.models.partclipseg.loss import PartLoss
-from partclipseg.models.cuda_graphs import StepGradients
 from partclipseg.models.compiled import compile_layers
+from partclipseg.models.cuda_graphs import StepGradients
+from partclipseg.models.partclipseg.loss import PartLoss
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.vocabulary import Vocabulary
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-
 from partclipseg.model import decoder
+
 from partclipseg.models.clipseg_decoder import DecoderLayer
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.vocabulary import Vocabulary

@@ -11,9 +11,11 @@ from transformers import CLIPSegConfig, CLIPSegForImageSegmentation
 from partclipseg.apps.cli import main
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.models.clipseg.model import CLIPSegBaseline
+from partclipseg.models.clipseg_weights import foreign_names, to_clipseg
 from partclipseg.models.partclipseg.config import PartCLIPSegConfig
+from partclipseg.models.partclipseg.foreign import load_reference_checkpoint
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
-from partclipseg.models.partclipseg.foreign import foreign_names, load_model, load_reference_checkpoint, load_tokenizer, to_clipseg
+from partclipseg.models.registry import load_model, load_tokenizer
 from partclipseg.vocabulary import Vocabulary
 
 

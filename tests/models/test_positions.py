@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from partclipseg.model import towers
+
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
 
 

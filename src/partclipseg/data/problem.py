@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from partclipseg.data.values import printable
 from partclipseg.errors import PartCLIPSegError
 
 Kind = Literal[
@@ -20,6 +21,8 @@ Kind = Literal[
     "label count",
     "path",
     "annotation",
+    "repeated",
+    "class list",
     "stray file",
     "left out",
 ]
@@ -36,7 +39,7 @@ class Problem:
     """A sentence that names the remedy; it does not repeat the file."""
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.message}"
+        return printable(f"{self.file}: {self.message}")
 
 
 class DataError(PartCLIPSegError):

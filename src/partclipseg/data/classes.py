@@ -164,7 +164,7 @@ def _split(name: str, owner: str | None) -> ObjectPart | None:
     place = straight.find("'s")
     while owner and place >= 0:
         word, part = name[:place].strip(), name[place + 2 :].strip()
-        if part and _words(word).casefold() == _words(owner).casefold():
+        if part and _folded(_words(word)) == _folded(_words(owner)):
             return ObjectPart(word, part)
         place = straight.find("'s", place + 1)
     return None
@@ -181,8 +181,8 @@ def _words(name: str) -> str:
 
 
 def _folded(name: str) -> str:
-    """What the spellings of a category in an annotation file and in a mapping share."""
-    return _clean(name).casefold()
+    """What the spellings of a word share."""
+    return _clean(name).casefold().replace("’", "'")
 
 
 def _clean(name: str) -> str:

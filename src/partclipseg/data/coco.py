@@ -152,7 +152,7 @@ class _Entries:
             if group is not None and group != "" and not is_text(group):
                 problem = f"{where} has the supercategory {quoted(group)}, which is not text: name the object"
                 self.report("annotation", problem)
-                group = None
+                continue
             if number in names:
                 problem = (
                     f"the categories {quoted(names[number])} and {quoted(name)} have the same id {quoted(number)}: "

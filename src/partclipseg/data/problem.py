@@ -29,6 +29,10 @@ Kind = Literal[
 """The table headings of `check-data`, one for each sort of defect."""
 
 
+_LONGEST = 2000
+"""Characters of a message that are shown."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One defect of one file."""
@@ -39,7 +43,10 @@ class Problem:
     """A sentence that names the remedy; it does not repeat the file."""
 
     def __str__(self) -> str:
-        return printable(f"{self.file}: {self.message}")
+        message = self.message
+        if len(message) > _LONGEST:  # it quotes a name of a damaged file
+            message = f"{message[: _LONGEST // 2]} … {message[-_LONGEST // 2 :]}"
+        return printable(f"{self.file}: {message}")
 
 
 class DataError(PartCLIPSegError):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from partclipseg.apps.engine import Engine
+    from partclipseg.apps.serve.engine import Engine
 
 TOKEN_VARIABLE = "PARTCLIPSEG_TOKEN"
 
@@ -62,8 +62,8 @@ class Serve:
         try:
             import uvicorn
 
-            from partclipseg.apps.access import is_loopback
-            from partclipseg.apps.engine import Engine, Limits
+            from partclipseg.apps.serve.access import is_loopback
+            from partclipseg.apps.serve.engine import Engine, Limits
         except ImportError as error:
             raise PartCLIPSegError(f"{_MISSING} ({error})") from error
         from rich.console import Console
@@ -103,7 +103,7 @@ def addresses(host: str, port: int, token: str | None = None) -> list[str]:
     """Where a browser finds the page: for a host that stands for all of them, by the machine's name and on itself."""
     from socket import gethostname
 
-    from partclipseg.apps.access import is_unspecified
+    from partclipseg.apps.serve.access import is_unspecified
 
     bracketed = f"[{host}]" if ":" in host else host
     hosts = [gethostname(), "[::1]" if ":" in host else "127.0.0.1"] if is_unspecified(host) else [bracketed]
@@ -112,9 +112,9 @@ def addresses(host: str, port: int, token: str | None = None) -> list[str]:
 
 def create_app(engine: Engine, token: str | None = None, *, local: bool = False) -> FastAPI:
     """API and page as one application, guarded as `access.protect` says."""
-    from partclipseg.apps.access import protect
-    from partclipseg.apps.api import create_api
-    from partclipseg.apps.web import mount_page, scene_examples
+    from partclipseg.apps.serve.access import protect
+    from partclipseg.apps.serve.api import create_api
+    from partclipseg.apps.serve.page import mount_page, scene_examples
 
     return protect(mount_page(create_api(engine), engine, scene_examples()), token, local=local)
 

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from partclipseg.apps.batching import Batcher
-from partclipseg.apps.metrics import Metrics
+from partclipseg.apps.serve.metrics import Metrics
+from partclipseg.apps.serve.queue import Batcher
 from partclipseg.data.photo import photo_formats, read_photo
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.inference.result import PartResult
@@ -209,7 +209,7 @@ class Engine:
         with self.metrics.model_seconds.time(), _memory_errors():
             segmenter = self.segmenters[task.model]
             if task.explained:
-                from partclipseg.apps.explain import explain
+                from partclipseg.apps.serve.explain import explain
 
                 return [explain(segmenter, photo, task.vocabulary, task.objects, task.zoom) for photo in photos]
             return segmenter(

@@ -25,10 +25,10 @@ pytest.importorskip("gradio")
 
 from starlette.testclient import TestClient
 
-from partclipseg.apps.access import COOKIE, protect
-from partclipseg.apps.api import create_api
-from partclipseg.apps.engine import Engine, Limits, model_names, renamed
-from partclipseg.apps.serve import create_app
+from partclipseg.apps.serve.access import COOKIE, protect
+from partclipseg.apps.serve.api import create_api
+from partclipseg.apps.serve.command import create_app
+from partclipseg.apps.serve.engine import Engine, Limits, model_names, renamed
 from partclipseg.inference.segmenter import PartSegmenter
 
 URL = "/v1/segment"
@@ -430,7 +430,7 @@ def block(engine: Engine, monkeypatch) -> threading.Event:
         return segment(*arguments, **options)
 
     monkeypatch.setattr(PartSegmenter, "__call__", slow)
-    from partclipseg.apps.engine import Task
+    from partclipseg.apps.serve.engine import Task
 
     engine.submit(Task("random", Vocabulary.from_text(WORDS), None), np.zeros((2, 2, 3), np.uint8))
     assert entered.wait(10)
@@ -487,7 +487,7 @@ def test_uploads_in_flight_are_bounded(make_engine, photo):
 
 def test_photos_are_decoded_on_the_cores_of_this_process(engine, monkeypatch):
     asked = []
-    monkeypatch.setattr("partclipseg.apps.api.CapacityLimiter", asked.append)
+    monkeypatch.setattr("partclipseg.apps.serve.api.CapacityLimiter", asked.append)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
     monkeypatch.setattr("os.cpu_count", lambda: 64)
     create_api(engine)
@@ -519,11 +519,11 @@ def of_a_cpu() -> None:
 @pytest.mark.parametrize(
     ("where", "fail"),
     [
-        ("apps.engine.read_photo", of_python),
+        ("apps.serve.engine.read_photo", of_python),
         ("inference.segmenter.PartSegmenter._segment", of_python),
         ("inference.segmenter.PartSegmenter._segment", of_a_cpu),
         ("inference.segmenter.PartSegmenter._segment", of_a_gpu),
-        ("apps.api.document", of_python),
+        ("apps.serve.api.document", of_python),
     ],
 )
 def test_no_memory_is_503(make_engine, photo, monkeypatch, where, fail):

@@ -18,12 +18,12 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from partclipseg import __version__
-from partclipseg.apps.access import drain
-from partclipseg.apps.api_input import FORM_SCHEMA, Protocol, SegmentRequest, read_request
-from partclipseg.apps.batching import QueueFullError
 from partclipseg.apps.bundle import document, result_files, zip_archive
-from partclipseg.apps.engine import Engine, NoMemoryError, Task, TooLargeError, renamed
-from partclipseg.apps.metrics import CONTENT_TYPE, Counting
+from partclipseg.apps.serve.access import drain
+from partclipseg.apps.serve.engine import Engine, NoMemoryError, Task, TooLargeError, renamed
+from partclipseg.apps.serve.metrics import CONTENT_TYPE, Counting
+from partclipseg.apps.serve.queue import QueueFullError
+from partclipseg.apps.serve.request import FORM_SCHEMA, Protocol, SegmentRequest, read_request
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.inference.result import PartResult
 from partclipseg.machine import usable_cores
@@ -294,7 +294,5 @@ def _request_body() -> dict[str, Any]:
     }
 
 
-_ONE_PIXEL = (
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGPombYAAAN0AcMpmPZ/AAAAAElFTkSuQmCC"
-)
+_ONE_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGPombYAAAN0AcMpmPZ/AAAAAElFTkSuQmCC"
 """A PNG of one pixel, so that the example can be tried as it stands."""

@@ -21,10 +21,10 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 from partclipseg.apps.bundle import result_files, zip_archive
-from partclipseg.apps.engine import Engine, Task, renamed
-from partclipseg.apps.explain import Explained
-from partclipseg.apps.page_gate import PageGate
-from partclipseg.apps.viewer import viewer_html, viewer_script
+from partclipseg.apps.serve.engine import Engine, Task, renamed
+from partclipseg.apps.serve.explain import Explained
+from partclipseg.apps.serve.page_gate import PageGate
+from partclipseg.apps.serve.viewer import viewer_html, viewer_script
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.vocabulary import CATALOGS, Vocabulary
 

@@ -453,34 +453,46 @@ def test_a_full_queue_answers_503_at_once(make_engine, photo, monkeypatch):
     go.set()
 
 
-def test_uploads_in_flight_are_bounded(make_engine, photo):
-    app = create_api(make_engine(queue=1))
+def test_bodies_that_are_being_received_are_bounded_together(make_engine, photo):
+    """By their bytes: those who send slowly keep nobody out, those who send much are refused."""
     body = httpx.Request("POST", "http://x", files={"photo": photo}, data={"vocabulary": WORDS})
-    content, started, go = body.read(), 0, asyncio.Event()
+    content = body.read()
+    app = create_api(make_engine(queue=1, max_held=3 * len(content) - 3))
+    started, go = 0, asyncio.Event()
 
-    async def upload() -> AsyncIterator[bytes]:
+    async def upload(first: int) -> AsyncIterator[bytes]:
         nonlocal started
+        yield content[:first]
         started += 1
-        yield content[:9]
         await go.wait()
-        yield content[9:]
+        yield content[first:]
 
     async def ask() -> None:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
 
-            def send(content: bytes | AsyncIterator[bytes]) -> asyncio.Task:
-                return asyncio.create_task(client.post(URL, content=content, headers=dict(body.headers)))
+            async def send(content: bytes | AsyncIterator[bytes]) -> httpx.Response:
+                return await client.post(URL, content=content, headers=dict(body.headers))
 
-            slow = [send(upload()), send(upload())]
-            while started < 2:
-                await asyncio.sleep(0.01)
+            async def begin(count: int, first: int) -> list[asyncio.Task]:
+                before = started
+                tasks = [asyncio.create_task(send(upload(first))) for _ in range(count)]
+                while started < before + count:
+                    await asyncio.sleep(0.01)
+                return tasks
+
+            slow = await begin(20, first=9)
+            assert (await asyncio.wait_for(send(content), 5)).status_code == 200
+            for task in slow:
+                task.cancel()
+            await asyncio.gather(*slow, return_exceptions=True)
+            large = await begin(2, first=len(content) - 1)
             refused = await asyncio.wait_for(send(content), 5)
             assert refused.status_code == 503
             assert refused.headers["retry-after"] == "2"
-            assert "busy (2 requests at once)" in refused.json()["detail"]
+            assert "receives too many bytes at once: try again" in refused.json()["detail"]
             go.set()
-            assert 200 in [(await task).status_code for task in slow]  # the other may find the queue full
-            assert (await send(content)).status_code == 200
+            assert 200 in [(await task).status_code for task in large]  # the other may find the queue full
+            assert (await send(content)).status_code == 200  # what they held is given back
 
     asyncio.run(ask())
 
@@ -602,7 +614,7 @@ def test_the_description_has_examples_that_work(client):
 
 
 @pytest.mark.parametrize("number", [0, -1])
-@pytest.mark.parametrize("name", ["max_bytes", "max_pixels", "max_classes", "queue", "timeout"])
+@pytest.mark.parametrize("name", ["max_bytes", "max_pixels", "max_classes", "queue", "timeout", "max_held"])
 def test_limits_must_be_positive(name, number):
     with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} must be greater than 0"):
         Limits(**{name: number})

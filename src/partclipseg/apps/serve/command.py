@@ -71,7 +71,7 @@ class Serve:
             import uvicorn
 
             from partclipseg.apps.serve.access import is_loopback
-            from partclipseg.apps.serve.connections import BACKLOG, ConnectionLimits, Connections, allow_files
+            from partclipseg.apps.serve.connections import ConnectionLimits, Connections, allow_files
             from partclipseg.apps.serve.engine import Engine, Limits
         except ImportError as error:
             raise PartCLIPSegError(f"{_MISSING} ({error})") from error
@@ -81,7 +81,7 @@ class Serve:
             raise UsageError(f"--port must lie in 0..65535, not {self.port}")
         limits = Limits(self.max_bytes, self.max_pixels, self.max_classes, self.queue, self.timeout, self.max_held)
         connections = ConnectionLimits(self.connections, self.connections_per_address, self.idle_timeout)
-        allow_files(connections)
+        backlog = allow_files(connections)
         token = self.token or os.environ.get(TOKEN_VARIABLE)
         engine = Engine.load(self.model or [None], self.device, self.dtype, limits)
         app = create_app(engine, token, local=is_loopback(self.host))
@@ -106,7 +106,7 @@ class Serve:
             lifespan="on",
             http=Connections(connections).protocol,
             ws="none",
-            backlog=BACKLOG,
+            backlog=backlog,
         )
         with suppress(KeyboardInterrupt):  # uvicorn has shut down in order when it passes the signal on
             uvicorn.Server(config).run(sockets=[socket])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -22,8 +21,8 @@ from partclipseg.errors import UsageError
 BYTES_PER_SECOND = 1000
 """Slower bodies and slower readers are closed."""
 
-BACKLOG = 256
-"""Connections that the operating system accepts before the server sees them; asyncio takes as many at a time."""
+_MAX_BACKLOG, _MIN_BACKLOG = 2048, 64
+"""Connections that wait to be accepted; asyncio accepts as many at a time, before it tells of the first."""
 
 _SPARE_FILES = 200
 """Open files of the process beside its connections."""
@@ -64,9 +63,9 @@ class Connections:
         self._open[connection] = None
         self._addresses[address] += 1
         if self._addresses[address] > limits.connections_per_address:
-            self._make_room(connection, (other for other in self._open if other.address == address))
+            self._make_room(connection, address)
         elif len(self._open) > limits.connections:
-            self._make_room(connection, self._open)
+            self._make_room(connection)
         if self._timer is None:
             self._timer = connection.loop.call_later(limits.idle_timeout / 10, self._close_slow, connection.loop)
 
@@ -78,14 +77,18 @@ class Connections:
             if not self._addresses[connection.address]:
                 del self._addresses[connection.address]
 
-    def _make_room(self, newest: _Connection, candidates: Iterable[_Connection]) -> None:
-        sending = [other for other in candidates if other is not newest and other.phase() in {"head", "body"}]
-        # The oldest head, of which nobody expects an answer; without one the body that comes slowest.
-        if idle := next((other for other in sending if other.phase() == "head"), None):
-            idle.drop()
-        else:
-            victim = min(sending, key=_Connection.speed, default=newest)
-            victim.refuse(503, "the server has too many connections: try again in a few seconds")
+    def _make_room(self, newest: _Connection, address: str | None = None) -> None:
+        others = (other for other in self._open if other is not newest and address in {None, other.address})
+        bodies: list[_Connection] = []
+        for other in others:
+            phase = other.phase()
+            if phase == "head":  # the oldest; nobody expects an answer of it
+                other.drop()
+                return
+            if phase == "body":
+                bodies.append(other)
+        slowest = min(bodies, key=_Connection.speed, default=newest)
+        slowest.refuse(503, "the server has too many connections: try again in a few seconds")
 
     def _close_slow(self, loop: asyncio.AbstractEventLoop) -> None:
         for connection in list(self._open):
@@ -175,21 +178,25 @@ class _Connection(H11Protocol):
         self._received_before, self._unsent_before = self._received, unsent
 
 
-def allow_files(limits: ConnectionLimits) -> None:
-    """Let the process open a file for each connection; raises `UsageError` where the system allows fewer."""
+def allow_files(limits: ConnectionLimits) -> int:
+    """Let the process open a file for each connection; returns the backlog for which there are files, too.
+
+    Raises `UsageError` where the system allows too few.
+    """
     try:
         import resource
     except ImportError:  # Windows has no such limit
-        return
+        return _MAX_BACKLOG
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = limits.connections + BACKLOG + _SPARE_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        if hard != resource.RLIM_INFINITY and hard < wanted:
-            most = hard - BACKLOG - _SPARE_FILES
+    used = limits.connections + _SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < used + _MAX_BACKLOG:
+        wanted = used + _MAX_BACKLOG
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        if soft < used + _MIN_BACKLOG:
             raise UsageError(
-                f"--connections {limits.connections} needs {wanted} open files, and the system allows {hard}: raise "
-                f"its limit (ulimit -n), or take --connections {most}"
-                if most > 0
-                else f"serve needs {wanted} open files, and the system allows {hard}: raise its limit (ulimit -n)"
+                f"--connections {limits.connections} needs {used + _MIN_BACKLOG} open files, and the system allows "
+                f"{hard}: take fewer connections, or raise its limit (ulimit -n)"
             )
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        return soft - used
+    return _MAX_BACKLOG

@@ -106,7 +106,7 @@ def as_text(words: dict[str, list[str]]) -> str:
 def mount_page(app: FastAPI, engine: Engine, examples: Sequence[Example]) -> FastAPI:
     """Put the page at ``/`` of the application; routes that it already has come first."""
     limit = engine.limits.max_bytes
-    uploads = Uploads(max_bytes=50 * limit)
+    uploads = Uploads(max_bytes=50 * (limit + 1_000_000))
     page = create_page(engine, examples)
     uploads.keep()
     page.has_launched = True  # gradio asks where files come from only then, and mounting alone does not set it

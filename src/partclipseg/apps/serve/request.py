@@ -118,7 +118,7 @@ FORM_SCHEMA: dict[str, Any] = {
 
 
 class Budget:
-    """Bytes of request bodies that may be held at the same time, of all requests together."""
+    """Bytes of request bodies that may be held at the same time, of all requests together; one alone may hold more."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -131,7 +131,7 @@ class Budget:
 
         def take(count: int) -> bool:
             nonlocal taken
-            if self.held + count > self.limit:
+            if self.held > taken and self.held + count > self.limit:
                 return False
             self.held += count
             taken += count

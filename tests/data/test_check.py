@@ -241,8 +241,15 @@ def test_own_coco(coco: Callable, rectangle: Callable) -> None:
         check_dataset("coco", coco([("ear", "")], []).root)
 
 
-def test_own_coco_photo_without_parts_is_a_negative(coco: Callable) -> None:
-    assert check_dataset("coco", coco([("ear", "dog")], []).root).ok
+def test_own_coco_photo_without_parts_is_a_negative_beside_others(coco: Callable, rectangle: Callable) -> None:
+    files = coco([("ear", "dog")], [("ear", [rectangle(0, 0, 1, 1)])])
+    content = json.loads((files.root / "annotations.json").read_text())
+    content["images"].append({"id": 6, "file_name": files.photo("b.jpg").name})
+    files.json("annotations.json", content)
+    assert check_dataset("coco", files.root).ok
+    (problem,) = check_dataset("coco", files.json("annotations.json", {**content, "annotations": []})).problems
+    assert (problem.kind, problem.file) == ("empty", files.root / "annotations.json")
+    assert "no part is labelled in any photo of the split" in problem.message
 
 
 def test_own_index_pngs(files) -> None:

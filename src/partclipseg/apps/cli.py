@@ -20,7 +20,7 @@ COMMANDS = {
     "train": ("train", "Train", "train a model by a recipe"),
     "prepare": ("prepare", "Prepare", "bring a benchmark's raw source into its layout"),
     "check-data": ("check_data", "CheckData", "say what is in a data set's folder, and what is wrong with it"),
-    "serve": ("serve", "Serve", "a web page and an HTTP API on this machine"),
+    "serve": ("serve.command", "Serve", "a web page and an HTTP API on this machine"),
     "convert": ("convert", "Convert", "turn a released .pth checkpoint into a model directory"),
     "export": ("export", "Export", "write a model as ONNX, to run without PyTorch"),
 }

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from partclipseg.data.coco import Annotation, BrokenMaskError, CocoPhoto, decode_mask, paint, read_coco
+from partclipseg.data.coco import Annotation, BrokenMaskError, CocoPhoto, decode_mask, paint, read_coco, repeated_photo
 from partclipseg.data.label_map import label_table, read_label_map
 from partclipseg.data.paths import files_by_stem, inside
 from partclipseg.data.photo import PHOTO_SUFFIXES
@@ -51,8 +51,9 @@ class ADE20KPart(Source):
             except DataError as error:
                 defects.append(error.problem)
             else:
-                instances[path.stem] = photo
-        photos = files_by_stem(images, PHOTO_SUFFIXES)
+                if (first := instances.setdefault(path.stem, photo)) is not photo:
+                    defects.append(repeated_photo(first, photo, path.stem, root / _INSTANCES[folder]))
+        photos = files_by_stem(images, PHOTO_SUFFIXES, defects)
         keys = sorted({*files_by_stem(root / _PARTS / folder, frozenset({".png"})), *instances})
         return cls(
             root=root,
@@ -79,7 +80,7 @@ class ADE20KPart(Source):
         if entry := self.instances.get(photo.key):
             check_photo_size(photo.path, self._file, entry.size, size)
         annotations = self.annotations(photo)
-        categories = [annotation.category for annotation in annotations]
+        categories = [int(annotation.category) for annotation in annotations]
         try:
             objects = paint(categories, [annotation.segmentation for annotation in annotations], size)
         except BrokenMaskError as error:
@@ -97,12 +98,17 @@ class ADE20KPart(Source):
     def _file(self) -> Path:
         return self.root / _INSTANCES[self.split]
 
+    @property
+    def label_file(self) -> Path:
+        """See `Source.label_file`."""
+        return self._file
+
     def _map(self, key: str) -> Path:
         return self.root / _PARTS / self.split / f"{key}.png"
 
     def _broken(self, photo: Photo, place: int, message: str) -> DataError:
-        number = self.annotations(photo)[place].number
-        return DataError(Problem("annotation", self._file, f"annotation {number} of {photo.key}: {message}"))
+        annotation = self.annotations(photo)[place]
+        return DataError(Problem("annotation", self._file, f"{annotation} of {photo.key}: {message}"))
 
 
 def test_records(sources: Iterable[ADE20KPart], vocabulary: Vocabulary) -> list[Record]:
@@ -114,8 +120,8 @@ def test_records(sources: Iterable[ADE20KPart], vocabulary: Vocabulary) -> list[
         words = wanted if source.split == FOLDERS["test"] else wanted & unseen
         for photo in source.photos:
             for place, annotation in enumerate(source.annotations(photo)):
-                word = source.objects[annotation.category]
+                word = source.objects[int(annotation.category)]
                 if word.casefold() in words:
                     key = f"{photo.key}-{word.replace(' ', '_')}-{place}"
-                    records.append(Record(key, source, photo, annotation.category, place))
+                    records.append(Record(key, source, photo, int(annotation.category), place))
     return records

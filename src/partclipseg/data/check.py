@@ -17,11 +17,13 @@ from partclipseg.data import ade20k_part
 from partclipseg.data.datasets import OwnOptions, Split, check_options, open_source
 from partclipseg.data.layout import LAYOUTS, has_any_of_split, has_split, require_split
 from partclipseg.data.own import MissingSplitError
-from partclipseg.data.photo import MAX_PIXELS
+from partclipseg.data.paths import is_file
+from partclipseg.data.photo import MAX_PIXELS, photo_formats
 from partclipseg.data.problem import DataError, Problem
 from partclipseg.data.source import Photo, Source, missing_photo, read_source_photo
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.machine import usable_cores
+from partclipseg.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def check_dataset(
     done = 0
     with ThreadPoolExecutor(usable_cores()) as pool:
         for source in sources:
-            problems += [*source.defects, *source.folder_problems()]
+            problems += (before := [*source.defects, *source.folder_problems(), *_class_problems(source)])
             notes += source.notes()
             seen = np.zeros(len(source.object_parts), dtype=np.int64)
             sound = with_parts = 0
@@ -114,6 +116,9 @@ def check_dataset(
             if not source.photos:
                 problem = f"the split {source.split} has no labelled photo: check --root"
                 problems.append(Problem("missing photo", source.root, problem))
+            elif name not in LAYOUTS and not with_parts and not before and sound == len(source.photos):
+                problem = f"no part is labelled in any photo of the split {source.split}: label some, or check --root"
+                problems.append(Problem("empty", source.label_file, problem))
     return CheckReport(name, root, tuple(counts), tuple(dict.fromkeys(problems)), tuple(notes))
 
 
@@ -158,24 +163,34 @@ def _open(
     return list(sources.values()), problems, notes
 
 
+def _class_problems(source: Source) -> list[Problem]:
+    """What keeps the classes from being a vocabulary."""
+    try:
+        if source.object_parts or not source.defects:
+            Vocabulary(source.object_parts)
+    except UsageError as error:
+        return [Problem("class list", source.label_file, str(error))]
+    return []
+
+
 def _check_photo(source: Source, photo: Photo) -> tuple[list[Problem], np.ndarray]:
     """What is wrong with a photo and its labels, and the classes labelled in it."""
     none = np.zeros(0, dtype=np.int64)
-    if not photo.path.is_file():
-        return [missing_photo(photo.path)], none
+    if not is_file(photo.path):
+        return [missing_photo(photo)], none
     try:
-        labels = source.read_labels(photo, _photo_size(photo.path))
+        labels = source.read_labels(photo, _photo_size(photo))
     except DataError as error:
         return [error.problem], none
     return list(source.label_problems(photo, labels)), labels.part_classes
 
 
-def _photo_size(path: Path) -> tuple[int, int]:
+def _photo_size(photo: Photo) -> tuple[int, int]:
     """Height and width of a photo as `read_photo` turns it, once it has been decoded to the end."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
+            image = Image.open(photo.path, formats=photo_formats())
         with image:
             width, height = image.size
             if width * height <= MAX_PIXELS and image.format == "JPEG":
@@ -185,7 +200,7 @@ def _photo_size(path: Path) -> tuple[int, int]:
                 return (width, height) if turned else (height, width)
     except Exception:  # whatever it is, reading the photo the ordinary way says it in the ordinary words
         pass
-    return read_source_photo(path).shape[:2]
+    return read_source_photo(photo).shape[:2]
 
 
 _ORIENTATION = 0x0112  # EXIF tag

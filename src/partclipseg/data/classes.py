@@ -6,12 +6,15 @@ its group, a mapping, or the one object that all parts belong to.
 
 from __future__ import annotations
 
-import json
+import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from partclipseg.errors import UsageError
+from partclipseg.data.json_file import read_json_or_yaml
+from partclipseg.data.sample import UNLABELLED
+from partclipseg.data.values import is_text, quoted
+from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.vocabulary import ObjectPart
 
 BACKGROUND = frozenset({"background", "_background_", "__background__", "unlabeled", "unlabelled", "ignore", "void"})
@@ -36,21 +39,25 @@ def read_mapping(mapping: Path | Mapping[str, Any]) -> dict[str, Meaning]:
     meanings: dict[str, Meaning] = {}
 
     def add(category: object, meaning: Meaning) -> None:
-        folded = str(category).casefold()
+        if not is_text(category) and (isinstance(category, bool) or not isinstance(category, int)):
+            raise UsageError(f"{source}: {quoted(category)} is not the name of a category: write it in quotes")
+        folded = quoted(category) if isinstance(category, int) else _folded(str(category))
         if folded in meanings:
-            raise UsageError(f"{source}: the category {category!r} stands in it twice: keep one of the two")
+            raise UsageError(f"{source}: the category {quoted(category)} stands in it twice: keep one of the two")
         meanings[folded] = meaning
 
     for key, value in content.items():
         if isinstance(value, list):
+            if not is_text(key):
+                raise UsageError(f"{source}: {quoted(key)} is not the name of an object: write it in quotes")
             for category in value:
-                add(category, ObjectPart(str(key), _words(str(category))))
+                add(category, _split(str(category), str(key)) or ObjectPart(str(key), _words(str(category))))
         elif value is None:
             add(key, None)
-        elif isinstance(value, str) and value.strip():
+        elif is_text(value):
             add(key, ObjectPart.from_name(value) if "'s" in value.replace("’", "'") else _words(value))
         else:
-            raise UsageError(f"{source}: {key!r} must lead to \"dog's ear\", to a list of categories, or to null")
+            raise UsageError(f'{source}: {quoted(key)} must lead to "dog\'s ear", to a list of categories, or to null')
     return meanings
 
 
@@ -83,13 +90,14 @@ def meanings_of(
         if name.strip().casefold() in BACKGROUND:
             meanings.append(None)
         elif table is not None:
-            if name.casefold() not in table:
+            if _folded(name) not in table:
                 unclear.append(name)
-            meanings.append(table.get(name.casefold()))
+            meanings.append(table.get(_folded(name)))
         elif object is not None:
-            meanings.append(_words(object) if word.casefold() == object.casefold() else ObjectPart(object, word))
+            whole = word.casefold() == _words(object).casefold()
+            meanings.append(_words(object) if whole else _split(name, object) or ObjectPart(object, word))
         elif "'s" in name.replace("’", "'"):
-            meanings.append(ObjectPart.from_name(name))
+            meanings.append(_split(name, group) or ObjectPart.from_name(name))
         elif owner := _group(name, group):
             meanings.append(ObjectPart(owner, word))
         elif word.casefold() in groups:
@@ -97,7 +105,7 @@ def meanings_of(
         else:
             unclear.append(name)
     if unclear:
-        shown = ", ".join(map(repr, unclear[:5])) + (f" and {len(unclear) - 5} more" if len(unclear) > 5 else "")
+        shown = ", ".join(map(quoted, unclear[:5])) + (f" and {len(unclear) - 5} more" if len(unclear) > 5 else "")
         remedy = (
             "add them to the mapping (null leaves a category out)"
             if table is not None
@@ -112,18 +120,54 @@ def meanings_of(
 def class_list(meanings: Iterable[Meaning]) -> tuple[tuple[ObjectPart, ...], tuple[str, ...]]:
     """The distinct object-parts and objects, in the order in which they first occur.
 
-    Words that differ only in capitals count as the same; the first spelling is kept.
+    Words that differ only in capitals or in Unicode normalisation count as the same; the first spelling is kept.
     """
     pairs: dict[tuple[str, str], ObjectPart] = {}
     spelling: dict[str, str] = {}
+    part_spelling: dict[str, str] = {}
     for meaning in meanings:
         if isinstance(meaning, ObjectPart):
-            word, part = (" ".join(text.split()) for text in meaning)
+            word, part = (_clean(text) for text in meaning)
             word = spelling.setdefault(word.casefold(), word)
+            part = part_spelling.setdefault(part.casefold(), part)
             pairs.setdefault((word.casefold(), part.casefold()), ObjectPart(word, part))
         elif meaning is not None:
-            spelling.setdefault(meaning.casefold(), meaning)
+            word = _clean(meaning)
+            spelling.setdefault(word.casefold(), word)
     return tuple(pairs.values()), tuple(spelling.values())
+
+
+def class_indices(
+    meanings: Iterable[Meaning], pairs: Iterable[ObjectPart], objects: Iterable[str]
+) -> list[tuple[int, int]]:
+    """Part index and object index of each meaning in a `class_list`; `UNLABELLED` where it has none."""
+    words = {word.casefold(): index for index, word in enumerate(objects)}
+    classes = {(pair.object.casefold(), pair.part.casefold()): index for index, pair in enumerate(pairs)}
+
+    def indices(meaning: Meaning) -> tuple[int, int]:
+        if meaning is None:
+            return UNLABELLED, UNLABELLED
+        if isinstance(meaning, str):
+            return UNLABELLED, words[_clean(meaning).casefold()]
+        word, part = (_clean(text).casefold() for text in meaning)
+        return classes[word, part], words[word]
+
+    return [indices(meaning) for meaning in meanings]
+
+
+def _split(name: str, owner: str | None) -> ObjectPart | None:
+    """The name at the ``'s`` that follows the object's word, which may itself have one: *potter's wheel's rim*.
+
+    None where the name does not start with the object `owner`.
+    """
+    straight = name.replace("’", "'")
+    place = straight.find("'s")
+    while owner and place >= 0:
+        word, part = name[:place].strip(), name[place + 2 :].strip()
+        if part and _folded(_words(word)) == _folded(_words(owner)):
+            return ObjectPart(word, part)
+        place = straight.find("'s", place + 1)
+    return None
 
 
 def _group(name: str, group: str | None) -> str:
@@ -133,17 +177,24 @@ def _group(name: str, group: str | None) -> str:
 
 
 def _words(name: str) -> str:
-    return " ".join(name.replace("_", " ").split())
+    return _clean(name.replace("_", " "))
+
+
+def _folded(name: str) -> str:
+    """What the spellings of a word share."""
+    return _clean(name).casefold().replace("’", "'")
+
+
+def _clean(name: str) -> str:
+    """The spelling of a `Vocabulary`."""
+    return unicodedata.normalize("NFC", " ".join(name.split()))
 
 
 def _load(path: Path) -> Mapping[str, Any]:
-    import yaml
-
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        content = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UsageError(f"cannot read the mapping {path}: {error}") from None
+        content = read_json_or_yaml(path)
+    except PartCLIPSegError as error:
+        raise UsageError(f"cannot read the mapping {path}: it {error}") from None
     if not isinstance(content, dict) or not content:
-        raise UsageError(f"{path}: expected a mapping, from a category to \"dog's ear\" or from an object to a list")
+        raise UsageError(f'{path}: expected a mapping, from a category to "dog\'s ear" or from an object to a list')
     return content

@@ -6,18 +6,19 @@ everything that it would read past its memory for, or silently take for somethin
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as pycocotools_mask
 
-from partclipseg.data.problem import DataError, Problem
+from partclipseg.data.json_file import read_json
+from partclipseg.data.paths import is_file
+from partclipseg.data.problem import DataError, Kind, Problem
 from partclipseg.data.sample import UNLABELLED
+from partclipseg.data.values import entry_id, is_text, quoted, whole_number
 from partclipseg.errors import PartCLIPSegError
 
 # Its stubs know only some of the forms that its documentation names.
@@ -28,23 +29,37 @@ rle: Any = pycocotools_mask
 class Annotation:
     """One mask of one photo."""
 
-    number: int
-    """The file's own ``id``, or its place in the list."""
-    category: int
+    number: Any
+    """The file's own ``id``, or its place in the list; for messages."""
+    category: int | str
+    """Id of the category: see `values.entry_id`."""
     segmentation: Any
+
+    def __str__(self) -> str:
+        return f"annotation {self.number if is_text(self.number) else quoted(self.number)}"
 
 
 @dataclass(frozen=True)
 class CocoPhoto:
     """One entry of ``images`` and its annotations, in the file's order."""
 
-    number: int
+    number: int | str
     file_name: str | None
     path: str | None
     """Not part of the format, but written by coco-annotator."""
-    size: tuple[object, object]
+    size: tuple[int | None, int | None]
     """Height and width as the file states them; None where it does not."""
     annotations: tuple[Annotation, ...]
+
+
+@dataclass(frozen=True)
+class Category:
+    """One entry of ``categories``."""
+
+    number: int | str
+    name: str
+    group: str | None
+    """Its ``supercategory``."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +67,7 @@ class CocoFile:
     """A file's content, as far as it makes sense; the rest is in `defects`."""
 
     photos: tuple[CocoPhoto, ...]
-    categories: tuple[dict[str, Any], ...]
-    """Each with ``id`` and ``name``."""
+    categories: tuple[Category, ...]
     defects: tuple[Problem, ...]
 
 
@@ -62,74 +76,163 @@ def read_coco(path: Path, categories: Iterable[int] | None = None) -> CocoFile:
 
     Args:
         path: the JSON file.
-        categories: the category ids that annotations may have; those of the file where None.
+        categories: the category ids that annotations may have, where a benchmark fixes them; where None, those that
+            the file lists.
 
     Raises:
-        DataError: the file is missing, is not JSON, or lacks ``images`` or ``annotations``.
+        DataError: the file is missing, is not JSON, or lacks ``images``, ``annotations`` or needed ``categories``.
     """
-    content = _load(path)
-    defects: list[Problem] = []
-
-    def entries(key: str, needed: tuple[str, ...]) -> list[dict[str, Any]]:
-        good = []
-        for place, entry in enumerate(content.get(key, ())):
-            lacking = [name for name in needed if not isinstance(entry, dict) or entry.get(name) is None]
-            if lacking:
-                problem = f"entry {place} of {key!r} has no {' or '.join(lacking)}: export the file again"
-                defects.append(Problem("annotation", path, problem))
-            else:
-                good.append(entry)
-        return good
-
-    named = entries("categories", ("id", "name"))
-    known = set(categories) if categories is not None else {_key(category["id"]) for category in named}
-    photos = {_key(photo["id"]): photo for photo in entries("images", ("id",))}
-    by_photo: dict[Any, list[Annotation]] = {number: [] for number in photos}
-    for place, entry in enumerate(entries("annotations", ("image_id", "category_id", "segmentation"))):
-        number, photo, category = entry.get("id", place), _key(entry["image_id"]), _key(entry["category_id"])
+    content = _load(path, ("images", "annotations") if categories is not None else _LISTS)
+    entries = _Entries(path, content)
+    named = () if categories is not None else tuple(entries.categories())
+    known = {category.number for category in named} if categories is None else set(categories)
+    photos = tuple(entries.photos())
+    by_photo: dict[int | str, list[Annotation]] = {photo.number: [] for photo in photos}
+    for photo, annotation in entries.annotations():
         if photo not in by_photo:
-            problem = f"annotation {number} belongs to the photo {photo!r}, which the file does not list: remove it"
-            defects.append(Problem("annotation", path, problem))
-        elif category not in known:
-            problem = f"annotation {number} has the category {category!r}, which is not in the class list"
-            defects.append(Problem("unknown label", path, problem))
+            problem = f"{annotation} belongs to the photo {quoted(photo)}, which the file does not list: remove it"
+            entries.report("annotation", problem)
+        elif annotation.category not in known:
+            problem = f"{annotation} has the category {quoted(annotation.category)}, which is not in the class list"
+            entries.report("unknown label", problem)
         else:
-            by_photo[photo].append(Annotation(number, category, entry["segmentation"]))
-    if len(photos) < len(content["images"]) and not defects:
-        defects.append(Problem("annotation", path, "two entries of 'images' have the same id: number them anew"))
-    read = (
-        CocoPhoto(
-            number,
-            _text(photo.get("file_name")),
-            _text(photo.get("path")),
-            (photo.get("height"), photo.get("width")),
-            tuple(by_photo[number]),
-        )
-        for number, photo in photos.items()
-    )
-    return CocoFile(tuple(read), tuple(named), tuple(defects))
+            by_photo[photo].append(annotation)
+    read = (replace(photo, annotations=tuple(by_photo[photo.number])) for photo in photos)
+    return CocoFile(tuple(read), named, tuple(entries.defects))
 
 
-def _load(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+def repeated_photo(first: CocoPhoto, second: CocoPhoto, name: str, file: Path) -> Problem:
+    """Two entries of ``images`` are the same photo, of which only one would count."""
+    numbers = f"{quoted(first.number)} and {quoted(second.number)}"
+    problem = f"the entries {numbers} of 'images' are the same photo {name}: put their annotations under one of them"
+    return Problem("repeated", file, problem)
+
+
+_LISTS = ("images", "annotations", "categories")
+
+
+def _load(path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
+    if not is_file(path):
         raise DataError(Problem("missing label", path, "the annotation file is missing"))
     try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise DataError(Problem("unreadable", path, f"is not valid JSON ({error}): replace it")) from None
-    for key in ("images", "annotations"):
+        content = read_json(path)
+    except PartCLIPSegError as error:
+        raise DataError(Problem("unreadable", path, str(error))) from None
+    for key in needed:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             problem = f"is not a COCO annotation file: there is no list {key!r} in it"
             raise DataError(Problem("annotation", path, problem))
     return content
 
 
-def _key(value: Any) -> Any:
-    return value if isinstance(value, int | str) else repr(value)
+class _Entries:
+    """The lists of one file, entry by entry; what makes no sense is put in `defects`."""
+
+    def __init__(self, path: Path, content: dict[str, Any]) -> None:
+        self.path = path
+        self.defects: list[Problem] = []
+        self._content = content
+
+    def report(self, kind: Kind, message: str) -> None:
+        """Add to `defects`."""
+        self.defects.append(Problem(kind, self.path, message))
+
+    def categories(self) -> Iterator[Category]:
+        """The sound entries of ``categories``, each id once."""
+        if not self._content["categories"]:
+            self.report("class list", "lists no category, so there is no class to learn: export it with its categories")
+        names: dict[int | str, str] = {}
+        for place, entry in self._entries("categories", ("id", "name"), ("id",)):
+            number, name, group = entry_id(entry["id"]), entry["name"], entry.get("supercategory")
+            where = f"entry {place} of 'categories'"
+            if number is None or not is_text(name):
+                if number is not None:
+                    self.report("annotation", f"{where} has the name {quoted(name)}, which is not text: name the class")
+                continue
+            if group is not None and group != "" and not is_text(group):
+                problem = f"{where} has the supercategory {quoted(group)}, which is not text: name the object"
+                self.report("annotation", problem)
+                continue
+            if number in names:
+                problem = (
+                    f"the categories {quoted(names[number])} and {quoted(name)} have the same id {quoted(number)}: "
+                    "give each its own"
+                )
+                self.report("repeated", problem)
+                continue
+            names[number] = name
+            yield Category(number, name, group)
+
+    def photos(self) -> Iterator[CocoPhoto]:
+        """The sound entries of ``images``, each id once, still without annotations."""
+        names: dict[int | str, str] = {}
+        for place, entry in self._entries("images", ("id",), ("id",)):
+            if (number := entry_id(entry["id"])) is None:
+                continue
+            where = f"entry {place} of 'images'"
+            for key in ("file_name", "path"):
+                if entry.get(key) not in (None, "") and not is_text(entry[key]):
+                    problem = f"{where} has the {key} {quoted(entry[key])}, which is not text: write the file's name"
+                    self.report("annotation", problem)
+            name = entry.get("file_name")
+            if number in names:
+                problem = (
+                    f"two entries of 'images', {names[number]} and {quoted(name)}, have the same id "
+                    f"{quoted(number)}: number them anew"
+                )
+                self.report("repeated", problem)
+                continue
+            names[number] = quoted(name)
+            size = (self._edge(entry, "height", where), self._edge(entry, "width", where))
+            yield CocoPhoto(number, _text(name), _text(entry.get("path")), size, ())
+
+    def annotations(self) -> Iterator[tuple[int | str, Annotation]]:
+        """The sound entries of ``annotations``, each with the id of its photo."""
+        needed, ids = ("image_id", "category_id", "segmentation"), ("image_id", "category_id")
+        for place, entry in self._entries("annotations", needed, ids):
+            photo, category = entry_id(entry["image_id"]), entry_id(entry["category_id"])
+            if photo is None or category is None:
+                continue
+            annotation = Annotation(entry.get("id", place), category, entry["segmentation"])
+            crowd = entry.get("iscrowd", 0)
+            if not isinstance(crowd, bool) and whole_number(crowd) not in (0, 1):
+                problem = f"{annotation} has the iscrowd {quoted(crowd)}: write 0 or 1, or leave it out"
+                self.report("annotation", problem)
+            yield photo, annotation
+
+    def _entries(self, key: str, needed: tuple[str, ...], ids: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Entries that have what they need; ids that are none are reported, and given all the same."""
+        for place, entry in enumerate(self._content[key]):
+            if not isinstance(entry, dict):
+                problem = f"entry {place} of {key!r} has no {' or '.join(needed)}: it is {quoted(entry)}, not an object"
+                self.report("annotation", problem)
+                continue
+            if lacking := [name for name in needed if entry.get(name) is None]:
+                remedy = "export the file again"
+                if lacking == ["segmentation"]:
+                    remedy = "outline the part, since a box alone labels no pixel, or remove the entry"
+                self.report("annotation", f"entry {place} of {key!r} has no {' or '.join(lacking)}: {remedy}")
+                continue
+            for name in ids:
+                if entry_id(entry[name]) is None:
+                    problem = f"the {name} {quoted(entry[name])}, which is neither a whole number nor text"
+                    self.report("annotation", f"entry {place} of {key!r} has {problem}: number the entries anew")
+            yield place, entry
+
+    def _edge(self, entry: dict[str, Any], key: str, where: str) -> int | None:
+        """Height or width in pixels."""
+        if key not in entry:
+            return None
+        edge = whole_number(entry[key])
+        if edge is None or edge < 1:
+            problem = f"{where} has the {key} {quoted(entry[key])}, which is not a number of pixels"
+            self.report("annotation", f"{problem}: write the photo's own, or leave it out")
+            return None
+        return edge
 
 
 def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
+    return value if is_text(value) else None
 
 
 def decode_mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
@@ -150,10 +253,13 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
     return {"size": [int(edge) for edge in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
 
 
-def paint(labels: Sequence[int], segmentations: Sequence[Any], size: tuple[int, int]) -> np.ndarray:
+def paint(
+    labels: Sequence[int], segmentations: Sequence[Any], size: tuple[int, int], empty: list[int] | None = None
+) -> np.ndarray:
     """Masks on one map, int32 `[H, W]`, `UNLABELLED` where none lies.
 
-    Larger masks are painted first and smaller ones over them; of equal ones the later in the list wins.
+    Larger masks are painted first and smaller ones over them; of equal ones the later in the list wins. The places in
+    the list of masks that cover no pixel are added to `empty`.
 
     Raises:
         PartCLIPSegError: as `decode_mask`; the message starts with the number of the segmentation in the list.
@@ -166,10 +272,31 @@ def paint(labels: Sequence[int], segmentations: Sequence[Any], size: tuple[int, 
             raise BrokenMaskError(place, str(error)) from None
     painted = np.full(size, UNLABELLED, dtype=np.int32)
     areas = [int(rle.area(run)) for run in runs]
+    if empty is not None:
+        empty += [place for place, area in enumerate(areas) if not area]
     for place in sorted(range(len(runs)), key=lambda place: -areas[place]):
         if areas[place]:
             painted[rle.decode(runs[place]).astype(bool)] = labels[place]
     return painted
+
+
+def why_empty(segmentation: Any, size: tuple[int, int]) -> str:
+    """Why a mask that could be decoded covers no pixel: a clause for messages, with the remedy."""
+    if isinstance(segmentation, dict):
+        return "its run lengths mark no pixel: outline the part again, or remove the annotation"
+    corners = [np.reshape(polygon, (-1, 2)) for polygon in segmentation if polygon]
+    if not corners:
+        return "it has no outline, and a box alone labels nothing: outline the part, or remove the annotation"
+    if all(len(polygon) < 3 for polygon in corners):
+        return (
+            "its polygons have fewer than three corners (six numbers), as when boxes are exported: outline the part, "
+            "or remove the annotation"
+        )
+    points = np.concatenate(corners)
+    low, high = points.min(0), points.max(0)
+    if (high <= 0).any() or (low >= (size[1], size[0])).any():
+        return "it lies outside the photo: correct the coordinates, or remove the annotation"
+    return "its outline encloses no pixel: outline the part again, or remove the annotation"
 
 
 class BrokenMaskError(PartCLIPSegError):
@@ -192,17 +319,18 @@ def _run_lengths(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
         return rle.merge(rle.frPyObjects(solid, height, width))
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
         raise PartCLIPSegError("the mask is neither a list of polygons nor run lengths with 'size' and 'counts'")
-    counts = segmentation["counts"]
-    if segmentation["size"] != [height, width]:
+    stated, counts = segmentation["size"], segmentation["counts"]
+    if not isinstance(stated, list) or [whole_number(edge) for edge in stated] != [height, width]:
         raise PartCLIPSegError(
-            f"the mask's run lengths are for the size {segmentation['size']}, the photo's is {[height, width]}"
+            f"the mask's run lengths are for the size {quoted(stated)}, the photo's is {[height, width]}"
         )
     if isinstance(counts, list):
-        valid = all(isinstance(count, int) and 0 <= count <= height * width for count in counts)
-        if valid and sum(counts) == height * width:
-            return rle.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+        runs = [count if type(count) is int else whole_number(count) for count in counts]
+        whole = [run for run in runs if run is not None and 0 <= run <= height * width]
+        if len(whole) == len(runs) and sum(whole) == height * width:
+            return rle.frPyObjects({"size": [height, width], "counts": whole}, height, width)
     elif isinstance(counts, str | bytes):
-        compressed = counts.encode("utf-8") if isinstance(counts, str) else counts
+        compressed = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
         if _total(compressed) == height * width:
             return {"size": [height, width], "counts": compressed}
     raise PartCLIPSegError("the mask's run lengths do not fill the photo: export the file again")
@@ -213,9 +341,11 @@ def _polygon(polygon: Any, size: tuple[int, int]) -> list[float]:
         raise PartCLIPSegError("a polygon is not a list of x, y, x, y, …: export the file again")
     limit = 10 * max(size)
     for value in polygon:
-        # Memory grows with the length of the outline, so a wild coordinate must not get through.
-        if not isinstance(value, int | float) or not math.isfinite(value) or abs(value) > limit:
-            raise PartCLIPSegError(f"a polygon has the coordinate {value!r}, far outside the photo")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise PartCLIPSegError(f"a polygon has the coordinate {quoted(value)}, which is not a number")
+        # Memory grows with the length of the outline, so a wild coordinate must not get through. NaN fails too.
+        if not -limit <= value <= limit:
+            raise PartCLIPSegError(f"a polygon has the coordinate {quoted(value)}, far outside the photo")
     return polygon
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from partclipseg.data.photo import MAX_PIXELS
+from partclipseg.data.photo import MAX_PIXELS, photo_formats
 from partclipseg.data.problem import DataError, Problem
 from partclipseg.data.sample import UNLABELLED
 
@@ -72,7 +72,7 @@ def _read(path: Path, bits: int | None, size: tuple[int, int]) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size check below is stricter
-            image = Image.open(path)
+            image = Image.open(path, formats=photo_formats())
         with image:
             _check_header(path, image, bits, size)
             values = np.asarray(image)

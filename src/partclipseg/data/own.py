@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,15 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from partclipseg.data.classes import Meaning, class_list, meanings_of
-from partclipseg.data.coco import BrokenMaskError, CocoPhoto, paint, read_coco
+from partclipseg.data.classes import class_indices, class_list, meanings_of
+from partclipseg.data.coco import BrokenMaskError, CocoPhoto, paint, read_coco, repeated_photo, why_empty
+from partclipseg.data.json_file import read_json_or_yaml, read_text
 from partclipseg.data.label_map import label_table, read_label_map
-from partclipseg.data.paths import files_by_stem, inside
+from partclipseg.data.paths import LookAlikes, alike, files_by_stem, inside, is_file
 from partclipseg.data.photo import PHOTO_SUFFIXES
 from partclipseg.data.problem import DataError, Problem
 from partclipseg.data.sample import UNLABELLED
 from partclipseg.data.source import LabelMaps, Photo, Source, check_photo_size
-from partclipseg.errors import UsageError
+from partclipseg.data.values import is_text, quoted, whole_number
+from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.vocabulary import ObjectPart
 
 SPLIT_NAMES = {"train": ("train", "training"), "test": ("test", "val", "valid", "validation")}
@@ -37,7 +38,7 @@ class CocoSource(Source):
     file: Path
     entries: dict[str, CocoPhoto] = field(repr=False)
     """The photos' entries, by key."""
-    labels: dict[Any, tuple[int, int]] = field(repr=False)
+    labels: dict[int | str, tuple[int, int]] = field(repr=False)
     """Category id: index into `object_parts` and into `objects`; -1 where it does not mark one."""
 
     @classmethod
@@ -65,25 +66,26 @@ class CocoSource(Source):
             UsageError: it is not clear whose parts the categories are.
         """
         content = read_coco(file)
-        groups = ((str(c["name"]), c.get("supercategory")) for c in content.categories)
-        meanings = meanings_of([(n, g if isinstance(g, str) else None) for n, g in groups], file, object, mapping)
+        defects = list(content.defects)
+        names = [(category.name, category.group) for category in content.categories]
+        # Without any sound category, what is wrong with them says more than that none is a part.
+        meanings = meanings_of(names, file, object, mapping) if names else []
         pairs, objects = class_list(meanings)
         folders = [images] if images else _photo_folders(file, root, split)
-        defects = list(content.defects)
         located = _locate(content.photos, folders, file, defects)
-        keys = _keys([path.relative_to(folder) for _, folder, path in located])
+        keys = _keys([path.relative_to(folder) for _, folder, path, _ in located])
         return cls(
             root=root,
             split=split,
             object_parts=pairs,
             objects=objects,
-            photos=tuple(Photo(key, path) for key, (_, _, path) in zip(keys, located, strict=True)),
+            photos=tuple(Photo(key, path, alike) for key, (_, _, path, alike) in zip(keys, located, strict=True)),
             defects=tuple(defects),
             file=file,
-            entries={key: entry for key, (entry, _, _) in zip(keys, located, strict=True)},
+            entries={key: entry for key, (entry, _, _, _) in zip(keys, located, strict=True)},
             labels={
-                category["id"]: _indices(meaning, pairs, objects)
-                for category, meaning in zip(content.categories, meanings, strict=True)
+                category.number: indices
+                for category, indices in zip(content.categories, class_indices(meanings, pairs, objects), strict=True)
             },
         )
 
@@ -91,22 +93,31 @@ class CocoSource(Source):
         """See `Source.read_labels`; small masks lie on top, parts over whole objects."""
         entry = self.entries[photo.key]
         check_photo_size(photo.path, self.file, entry.size, size)
-        maps = []
+        maps: list[np.ndarray] = []
+        problems: list[Problem] = []
         for kind in (0, 1):
             chosen = [a for a in entry.annotations if self.labels[a.category][kind] >= 0]
             if kind == 1:  # whole objects: those of parts follow from their parts
                 chosen = [a for a in chosen if self.labels[a.category][0] < 0]
             try:
-                labels = [self.labels[a.category][kind] for a in chosen]
-                maps.append(paint(labels, [a.segmentation for a in chosen], size))
+                labels, empty = [self.labels[a.category][kind] for a in chosen], []
+                maps.append(paint(labels, [a.segmentation for a in chosen], size, empty))
             except BrokenMaskError as error:
-                problem = f"annotation {chosen[error.place].number} of {photo.key}: {error.message}"
+                problem = f"{chosen[error.place]} of {photo.key}: {error.message}"
                 raise DataError(Problem("annotation", self.file, problem)) from None
-        return LabelMaps(*maps)
+            for annotation in (chosen[place] for place in empty):
+                problem = f"{annotation} of {photo.key} covers no pixel: {why_empty(annotation.segmentation, size)}"
+                problems.append(Problem("empty", self.file, problem))
+        return LabelMaps(*maps, problems=tuple(problems))
+
+    @property
+    def label_file(self) -> Path:
+        """See `Source.label_file`."""
+        return self.file
 
     def label_problems(self, photo: Photo, labels: LabelMaps) -> Iterator[Problem]:
-        """None: a photo without any part is an ordinary negative here."""
-        return iter(())
+        """Masks that cover no pixel; a photo without any part is an ordinary negative here."""
+        return iter(labels.problems)
 
 
 def find_annotations(root: Path, split: str) -> Path:
@@ -140,7 +151,8 @@ def find_annotations(root: Path, split: str) -> Path:
 class IndexPngSource(Source):
     """Photos and index PNGs of the same names, in two folders."""
 
-    label_folder: Path
+    label_paths: dict[str, Path] = field(repr=False)
+    """Index PNG of each photo, by its key."""
     part_table: np.ndarray = field(repr=False)
     object_table: np.ndarray = field(repr=False)
 
@@ -168,79 +180,77 @@ class IndexPngSource(Source):
         images, labels = (_split_folder(root, name, split) for name in ("images", "labels"))
         file = classes or _class_file(root)
         names = read_class_list(file)
-        meanings = meanings_of([(name, None) for name in names.values()], file, object, mapping)
+        meanings = meanings_of(names.values(), file, object, mapping)
         pairs, objects = class_list(meanings)
-        indices = [_indices(meaning, pairs, objects) for meaning in meanings]
+        indices = class_indices(meanings, pairs, objects)
         # What tools write where nothing is labelled; a class of that number takes its place below.
         unlabelled = {255: UNLABELLED, 65535: UNLABELLED}
-        photos = files_by_stem(images, PHOTO_SUFFIXES)
+        defects: list[Problem] = []
+        photos = files_by_stem(images, PHOTO_SUFFIXES, defects)
+        maps = files_by_stem(labels, frozenset({".png"}), defects)
+        spellings = {alike(key): path for key, path in photos.items()}
         return cls(
             root=root,
             split=split,
             object_parts=pairs,
             objects=objects,
             photos=tuple(
-                Photo(key, photos.get(key, images / f"{key}.jpg")) for key in files_by_stem(labels, frozenset({".png"}))
+                Photo(key, photos[key])
+                if key in photos
+                else Photo(key, images / f"{key}.jpg", spellings.get(alike(key)))
+                for key in maps
             ),
             folders=(images, labels),
-            label_folder=labels,
+            defects=tuple(defects),
+            label_paths=maps,
             part_table=label_table({**unlabelled, **{n: i for n, (i, _) in zip(names, indices, strict=True)}}),
             object_table=label_table({**unlabelled, **{n: i for n, (_, i) in zip(names, indices, strict=True)}}),
         )
 
     def read_labels(self, photo: Photo, size: tuple[int, int]) -> LabelMaps:
         """See `Source.read_labels`."""
-        path = self.label_folder / f"{photo.key}.png"
+        path = self.label_paths[photo.key]
         parts, objects = (read_label_map(path, table, None, size) for table in (self.part_table, self.object_table))
         return LabelMaps(parts, objects)
 
 
-def read_class_list(path: Path) -> dict[int, str]:
-    """Label number: class name.
+def read_class_list(path: Path) -> dict[int, tuple[str, str | None]]:
+    """Label number: class name, and the object where the file names it apart.
 
     A text file with one name a line, from 0 on; or YAML or JSON with such a list, a mapping from number to name,
-    or a mapping from an object to the list of its parts, numbered through. Names are ``dog's ear``, or bare part
-    words where the object is said elsewhere; ``background`` stands for no label.
+    or a mapping from an object to the list of its parts, numbered through. Names are ``dog's ear``, pairs of object
+    and part, or bare part words where the object is said elsewhere; ``background`` stands for no label.
 
     Raises:
         UsageError: an unreadable file or another form.
     """
-    import yaml
-
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() not in {".yaml", ".yml", ".json"}:
-            content: Any = [line.strip() for line in text.splitlines() if line.strip()]
+        if path.suffix.lower() in {".yaml", ".yml", ".json"}:
+            content: Any = read_json_or_yaml(path)
         else:
-            content = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UsageError(f"cannot read the class list {path}: {error}") from None
+            content = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    except PartCLIPSegError as error:
+        raise UsageError(f"cannot read the class list {path}: it {error}") from None
     if isinstance(content, dict) and content and all(isinstance(value, list) for value in content.values()):
         content = [(word, part) for word, parts in content.items() for part in parts]
     if isinstance(content, list):
         content = dict(enumerate(content))
     if not isinstance(content, dict) or not content:
         raise UsageError(f"{path}: expected a list of class names, or a mapping from label number to name")
-    names = {}
-    for label, name in content.items():
-        if isinstance(name, list | tuple) and len(name) == 2:
-            name = ObjectPart(*map(str, name)).name
-        if not isinstance(name, str) or not str(label).isdigit() or int(label) >= 65535:
-            raise UsageError(f"{path}: {label!r}: {name!r} is not a label number from 0 to 65534 and a class name")
-        names[int(label)] = name
+    names: dict[int, tuple[str, str | None]] = {}
+    for key, value in content.items():
+        label, word = whole_number(key), None
+        name = value
+        if isinstance(value, list | tuple) and len(value) == 2 and all(map(is_text, value)):
+            word, part = value
+            name = ObjectPart(word, part).name
+        if label is None or not 0 <= label < 65535 or not is_text(name):
+            shown = f"{quoted(key)}: {quoted(value)}"
+            raise UsageError(f"{path}: {shown} is not a label number from 0 to 65534 and a class name")
+        if label in names:
+            raise UsageError(f"{path}: the label number {label} stands in it twice: keep one of the two")
+        names[label] = (name, word)
     return names
-
-
-def _indices(meaning: Meaning, pairs: tuple[ObjectPart, ...], objects: tuple[str, ...]) -> tuple[int, int]:
-    """Part index and object index of a class; -1 where it has none."""
-    folded = [word.casefold() for word in objects]
-    if meaning is None:
-        return UNLABELLED, UNLABELLED
-    if isinstance(meaning, str):
-        return UNLABELLED, folded.index(meaning.casefold())
-    word, part = (" ".join(text.split()).casefold() for text in meaning)
-    classes = [(pair.object.casefold(), pair.part.casefold()) for pair in pairs]
-    return classes.index((word, part)), folded.index(word)
 
 
 def _photo_folders(file: Path, root: Path, split: str) -> list[Path]:
@@ -253,14 +263,20 @@ def _photo_folders(file: Path, root: Path, split: str) -> list[Path]:
 
 def _locate(
     photos: tuple[CocoPhoto, ...], folders: list[Path], file: Path, defects: list[Problem]
-) -> list[tuple[CocoPhoto, Path, Path]]:
-    """Each photo with the folder and path that it was found at; the first place that fits is tried first again."""
-    located = []
+) -> list[tuple[CocoPhoto, Path, Path, Path | None]]:
+    """Each photo with the folder and path that it was found at; the first place that fits is tried first again.
+
+    Of those that are not found, the last is a file of almost the same name, if there is one. A photo that is listed
+    twice is put in `defects`, and given once.
+    """
+    located: dict[Path, tuple[CocoPhoto, Path, Path, Path | None]] = {}
+    look_alikes = LookAlikes()
     usual: tuple[int, Path] | None = None
     for photo in photos:
         names = [name for name in (photo.path, photo.file_name) if name]
         if not names:
-            defects.append(Problem("annotation", file, f"the photo {photo.number} has neither file_name nor path"))
+            problem = f"the photo {quoted(photo.number)} has neither file_name nor path: write the file's name"
+            defects.append(Problem("annotation", file, problem))
             continue
         try:
             places = [
@@ -270,11 +286,18 @@ def _locate(
             defects.append(error.problem)
             continue
         places.sort(key=lambda place: (place[0], place[1]) != usual)
-        index, folder, path = next((place for place in places if place[2].is_file()), places[-1])
-        if path.is_file():
+        index, folder, path = next((place for place in places if is_file(place[2])), places[-1])
+        found = None
+        if is_file(path):
             usual = (index, folder)
-        located.append((photo, folder, path))
-    return located
+        else:
+            alikes = ((look_alikes.find(place[1], names[place[0]]), place) for place in places)
+            found, (index, folder, path) = next((pair for pair in alikes if pair[0]), (None, places[-1]))
+        if path in located:
+            defects.append(repeated_photo(located[path][0], photo, quoted(path.name), file))
+        else:
+            located[path] = (photo, folder, path, found)
+    return list(located.values())
 
 
 def _keys(paths: list[Path]) -> list[str]:
@@ -282,7 +305,13 @@ def _keys(paths: list[Path]) -> list[str]:
     stems = Counter(path.stem for path in paths)
     longer = [path.stem if stems[path.stem] == 1 else "-".join(path.with_suffix("").parts) for path in paths]
     repeats = Counter(longer)
-    return [key if repeats[key] == 1 else f"{key}-{place}" for place, key in enumerate(longer)]
+    keys: dict[str, None] = {}
+    for place, key in enumerate(longer):
+        name = key if repeats[key] == 1 else f"{key}-{place}"
+        while name in keys or (name != key and name in repeats):
+            name += "-"
+        keys[name] = None
+    return list(keys)
 
 
 def _split_folder(root: Path, name: str, split: str) -> Path:
@@ -309,4 +338,3 @@ def _class_file(root: Path) -> Path:
     if found := next((path for path in candidates if path.is_file()), None):
         return found
     raise UsageError(f"{root}: there is no class list classes.txt, .yaml or .json: add one, or name it with --classes")
-

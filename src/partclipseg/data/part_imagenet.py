@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from partclipseg.data.coco import BrokenMaskError, CocoPhoto, paint, read_coco
-from partclipseg.data.paths import inside
+from partclipseg.data.coco import BrokenMaskError, CocoPhoto, paint, read_coco, repeated_photo
+from partclipseg.data.paths import LookAlikes, inside, is_file
 from partclipseg.data.problem import DataError, Problem
 from partclipseg.data.sample import UNLABELLED
 from partclipseg.data.source import LabelMaps, Photo, Record, Source, check_photo_size
@@ -69,6 +69,7 @@ class PartImageNet(Source):
         entries: dict[str, CocoPhoto] = {}
         object_index: dict[str, int] = {}
         others: Counter[str] = Counter()
+        look_alikes = LookAlikes()
         for entry in content.photos:
             try:
                 path = inside(root / "images" / folder, entry.file_name or "", root / f"{folder}.json")
@@ -79,8 +80,11 @@ class PartImageNet(Source):
             word = names.synset_to_object.get(synset)
             if word is None:
                 others[synset] += 1
+            elif path.stem in entries:
+                defects.append(repeated_photo(entries[path.stem], entry, path.stem, root / f"{folder}.json"))
             else:
-                photos.append(Photo(path.stem, path))
+                alike = None if is_file(path) else look_alikes.find(root / "images" / folder, entry.file_name or "")
+                photos.append(Photo(path.stem, path, alike))
                 entries[path.stem] = entry
                 object_index[path.stem] = objects[word]
         return cls(
@@ -97,24 +101,28 @@ class PartImageNet(Source):
             other_synsets=dict(others),
         )
 
+    @property
+    def label_file(self) -> Path:
+        """See `Source.label_file`."""
+        return self.root / f"{self.split}.json"
+
     def read_labels(self, photo: Photo, size: tuple[int, int]) -> LabelMaps:
         """See `Source.read_labels`; the object is the union of its parts, and small parts lie on top."""
-        file, entry = self.root / f"{self.split}.json", self.entries[photo.key]
+        file, entry = self.label_file, self.entries[photo.key]
         check_photo_size(photo.path, file, entry.size, size)
         word = self.objects[self.object_index[photo.key]]
         classes = {pair: index for index, pair in enumerate(self.object_parts)}
         labels = []
         for annotation in entry.annotations:
-            pair = ObjectPart(word, self.part_words[annotation.category])
+            pair = ObjectPart(word, self.part_words[int(annotation.category)])
             if pair not in classes:
-                problem = f"annotation {annotation.number} of {photo.key}: {pair.name} is not in the class list"
+                problem = f"{annotation} of {photo.key}: {pair.name} is not in the class list"
                 raise DataError(Problem("unknown label", file, problem))
             labels.append(classes[pair])
         try:
             parts = paint(labels, [annotation.segmentation for annotation in entry.annotations], size)
         except BrokenMaskError as error:
-            number = entry.annotations[error.place].number
-            problem = f"annotation {number} of {photo.key}: {error.message}"
+            problem = f"{entry.annotations[error.place]} of {photo.key}: {error.message}"
             raise DataError(Problem("annotation", file, problem)) from None
         return LabelMaps(parts, np.full_like(parts, UNLABELLED))
 
@@ -129,7 +137,7 @@ class PartImageNet(Source):
         if self.other_synsets:
             count = sum(self.other_synsets.values())
             problem = f"{count} photos of {len(self.other_synsets)} synsets outside the 40 objects are left out"
-            yield Problem("left out", self.root / f"{self.split}.json", problem)
+            yield Problem("left out", self.label_file, problem)
 
 
 def _synset(photo: Path) -> str:

@@ -5,19 +5,21 @@ Wei, Yue, Zhang et al., *OV-PARTS: Towards Open-Vocabulary Part Segmentation*, N
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from partclipseg.data.json_file import read_json
 from partclipseg.data.label_map import label_table, labels_in, read_label_map
 from partclipseg.data.paths import files_by_stem
-from partclipseg.data.photo import PHOTO_SUFFIXES
+from partclipseg.data.photo import PHOTO_SUFFIXES, photo_formats
 from partclipseg.data.problem import DataError, Problem
 from partclipseg.data.sample import UNLABELLED
 from partclipseg.data.source import LabelMaps, Photo, Record, Source
+from partclipseg.data.values import quoted, whole_number
+from partclipseg.errors import PartCLIPSegError
 from partclipseg.vocabulary import Catalog, Vocabulary
 
 NAME = "pascal-part-116"
@@ -41,9 +43,9 @@ class PascalPart(Source):
     def open(cls, root: Path, folder: str) -> PascalPart:
         """Open ``train`` or ``val``."""
         catalog = Catalog.load(NAME)
-        photos = files_by_stem(root / "images" / folder, PHOTO_SUFFIXES)
-        maps = files_by_stem(root / _PARTS / folder, frozenset({".png"}))
         defects: list[Problem] = []
+        photos = files_by_stem(root / "images" / folder, PHOTO_SUFFIXES, defects)
+        maps = files_by_stem(root / _PARTS / folder, frozenset({".png"}))
         return cls(
             root=root,
             split=folder,
@@ -85,9 +87,9 @@ class PascalPart(Source):
 
         path = self._map(_PARTS, photo.key)
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=photo_formats()) as image:
                 size = (image.height, image.width)
-        except OSError as error:
+        except Exception as error:  # damaged headers make the format readers raise almost anything
             raise DataError(Problem("unreadable", path, f"cannot be read ({error}): replace it")) from None
         return labels_in(read_label_map(path, self.part_table, 8, size)).tolist()
 
@@ -130,21 +132,25 @@ def _read_counts(path: Path, defects: list[Problem]) -> dict[str, tuple[int, ...
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_bytes())
-        catalog = Catalog.load(NAME)
-        limit = len(catalog.object_parts if "_part_label" in path.name else catalog.objects)
-        counts = {
-            Path(name).stem: tuple(int(label) for label in labels if label != catalog.ignore_label)
-            for name, labels in content.items()
-            if not name.startswith("._")
-        }
-        if bad := next((name for name, labels in counts.items() if not set(labels) <= set(range(limit))), None):
-            problem = f"lists labels for {bad}.png that the class list does not have: {_COUNT_REMEDY}"
-            defects.append(Problem("unknown label", path, problem))
-        return counts
-    except (ValueError, TypeError, AttributeError) as error:
-        defects.append(Problem("unreadable", path, f"is not a list of labels ({error}): {_COUNT_REMEDY}"))
+        content = read_json(path)
+    except PartCLIPSegError as error:
+        defects.append(Problem("unreadable", path, f"is not a list of labels, since it {error}; or {_COUNT_REMEDY}"))
         return None
+    catalog = Catalog.load(NAME)
+    limit = len(catalog.object_parts if "_part_label" in path.name else catalog.objects)
+    if not isinstance(content, dict) or not all(isinstance(labels, list) for labels in content.values()):
+        problem = f"is not a list of labels for each label map: {_COUNT_REMEDY}"
+        defects.append(Problem("unreadable", path, problem))
+        return None
+    counts: dict[str, tuple[int, ...]] = {}
+    for name, labels in content.items():
+        numbers = [number for number in map(whole_number, labels) if number != catalog.ignore_label]
+        if not all(number is not None and 0 <= number < limit for number in numbers):
+            problem = f"lists labels for {quoted(name)} that the class list does not have: {_COUNT_REMEDY}"
+            defects.append(Problem("unknown label", path, problem))
+        elif not name.startswith("._"):
+            counts[Path(name).stem] = tuple(number for number in numbers if number is not None)
+    return counts
 
 
 def test_records(source: PascalPart, vocabulary: Vocabulary) -> list[Record]:
@@ -156,4 +162,3 @@ def test_records(source: PascalPart, vocabulary: Vocabulary) -> list[Record]:
         for index in source.objects_with_parts(photo)
         if source.objects[index].casefold() in wanted
     ]
-

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from partclipseg.data.values import printable
 from partclipseg.errors import PartCLIPSegError
 
 Kind = Literal[
@@ -20,10 +21,16 @@ Kind = Literal[
     "label count",
     "path",
     "annotation",
+    "repeated",
+    "class list",
     "stray file",
     "left out",
 ]
 """The table headings of `check-data`, one for each sort of defect."""
+
+
+_LONGEST = 2000
+"""Characters of a message that are shown."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,10 @@ class Problem:
     """A sentence that names the remedy; it does not repeat the file."""
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.message}"
+        message = self.message
+        if len(message) > _LONGEST:  # it quotes a name of a damaged file
+            message = f"{message[: _LONGEST // 2]} … {message[-_LONGEST // 2 :]}"
+        return printable(f"{self.file}: {message}")
 
 
 class DataError(PartCLIPSegError):

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from partclipseg.data.label_map import labels_in
-from partclipseg.data.paths import files_by_stem, stray_files
+from partclipseg.data.paths import files_by_stem, is_file, spelling, stray_files
 from partclipseg.data.photo import PHOTO_SUFFIXES, read_photo
 from partclipseg.data.problem import DataError, Problem
 from partclipseg.data.sample import OUTSIDE, UNLABELLED, PartSample
@@ -30,6 +30,8 @@ class Photo:
     key: str
     """Unique in the source and fit for a file name."""
     path: Path
+    look_alike: Path | None = None
+    """Where nothing lies at `path`: a file whose name differs from it in capitals and the like alone."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class LabelMaps:
     """int32 `[H, W]`: index into `Source.object_parts`, or `UNLABELLED`."""
     objects: np.ndarray
     """int32 `[H, W]`: index into `Source.objects`, or `UNLABELLED`. Under a part label it does not count."""
+    problems: tuple[Problem, ...] = ()
+    """What is wrong with the photo's labels, and does not keep them from being read."""
 
     @cached_property
     def part_classes(self) -> np.ndarray:
@@ -69,6 +73,11 @@ class Source(ABC):
     defects: tuple[Problem, ...] = ()
     """What opening found wrong. `open_dataset` refuses it; a check lists it."""
 
+    @property
+    def label_file(self) -> Path:
+        """The file to name where the labels as a whole are wrong: the annotation file, or the root."""
+        return self.root
+
     @abstractmethod
     def read_labels(self, photo: Photo, size: tuple[int, int]) -> LabelMaps:
         """The label maps of a photo of the given height and width.
@@ -90,6 +99,7 @@ class Source(ABC):
 
     def label_problems(self, photo: Photo, labels: LabelMaps) -> Iterator[Problem]:
         """What is wrong with label maps that could be read."""
+        yield from labels.problems
         if not len(labels.part_classes) and not len(labels.object_classes):
             yield Problem("empty", photo.path, "nothing is labelled in this photo: remove it, or restore its labels")
 
@@ -159,7 +169,7 @@ class FileDataset:
             DataError: a file is missing, damaged, of the wrong size, or holds unknown labels.
         """
         record = self.records[index]
-        image = read_source_photo(record.photo.path)
+        image = read_source_photo(record.photo)
         size = image.shape[:2]
         labels = record.source.read_labels(record.photo, size)
         part_table, object_table = self._tables[record.source.split]
@@ -179,28 +189,32 @@ class FileDataset:
         return PartSample(image, part_labels, object_labels, record.key)
 
 
-def check_photo_size(photo: Path, source: Path, stated: tuple[object, object], size: tuple[int, int]) -> None:
-    """Raise `DataError` where an annotation file states another (height, width) than the photo has."""
-    if any(value is not None for value in stated) and stated != size:
-        problem = (
-            f"is {size[1]}x{size[0]}, but {source.name} says {stated[1]}x{stated[0]}: one of them was resized or turned"
-        )
+def check_photo_size(photo: Path, source: Path, stated: tuple[int | None, int | None], size: tuple[int, int]) -> None:
+    """Raise `DataError` where an annotation file states another height or width than the photo has, None aside."""
+    height, width = (size[axis] if edge is None else edge for axis, edge in enumerate(stated))
+    if (height, width) != size:
+        problem = f"is {size[1]}x{size[0]}, but {source.name} says {width}x{height}: one of them was resized or turned"
         raise DataError(Problem("size", photo, problem))
 
 
-def read_source_photo(path: Path) -> np.ndarray:
+def read_source_photo(photo: Photo) -> np.ndarray:
     """`read_photo`, with `DataError` for whatever it raises."""
-    if not path.is_file():
-        raise DataError(missing_photo(path))
+    if not is_file(photo.path):
+        raise DataError(missing_photo(photo))
     try:
-        return read_photo(path)
+        return read_photo(photo.path)
     except PartCLIPSegError as error:
-        raise DataError(Problem("unreadable", path, str(error).removeprefix(f"{path}: "))) from None
+        raise DataError(Problem("unreadable", photo.path, str(error).removeprefix(f"{photo.path}: "))) from None
 
 
-def missing_photo(path: Path) -> Problem:
-    """The photo that labels belong to is not there."""
-    return Problem("missing photo", path, "the photo is missing: restore it or remove its labels")
+def missing_photo(photo: Photo) -> Problem:
+    """The photo that labels belong to is not there; a file of almost the same name is named."""
+    if (found := photo.look_alike) is None:
+        return Problem("missing photo", photo.path, "the photo is missing: restore it or remove its labels")
+    wanted, there = photo.path.parts, found.parts
+    names = next(((w, t) for w, t in zip(reversed(wanted), reversed(there), strict=False) if w != t), ("", ""))
+    hint = f"{found} is there, whose name differs {spelling(*names)}: rename it, or correct the labels"
+    return Problem("missing photo", photo.path, f"the photo is missing, but {hint}")
 
 
 def _tables(source: Source, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:

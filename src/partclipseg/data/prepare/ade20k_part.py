@@ -26,8 +26,10 @@ import numpy as np
 from PIL import Image
 
 from partclipseg.data.paths import inside
+from partclipseg.data.photo import photo_formats
 from partclipseg.data.prepare.runner import Outcome, PhotoMode, photo_size, place_photo, sizes, write_map
 from partclipseg.data.prepare.source import find
+from partclipseg.data.values import is_text
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import write_text
 from partclipseg.vocabulary import Catalog, ObjectPart
@@ -162,9 +164,9 @@ class ADE20KPartJob:
         """uint8 `[H, W]`."""
         path = inside(self.annotation.parent, item["instance_mask"], self.annotation)
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=photo_formats()) as image:
                 mask = np.asarray(image.convert("L"))
-        except OSError as error:
+        except Exception as error:  # decoders raise almost anything on damaged data
             raise PartCLIPSegError(f"{path}: cannot be read ({error}): fetch it again") from error
         if mask.shape != size:
             raise PartCLIPSegError(
@@ -224,11 +226,11 @@ def _read(path: Path) -> dict[int, dict[str, Any]]:
             text = content.decode("latin-1")
         items = {item["id"]: item for item in json.loads(text)["annotation"]["object"]}
         for item in items.values():
-            if not isinstance(item["instance_mask"], str):
+            if not is_text(item["instance_mask"]):
                 raise TypeError(f"instance_mask of object {item['id']}")
             _ = item["name"], item["parts"]["ispartof"]
         return items
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise PartCLIPSegError(f"{path}: not an ADE20K annotation ({error!r}): fetch it again") from error
 
 

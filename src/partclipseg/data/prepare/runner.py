@@ -25,6 +25,7 @@ from typing import Any, Literal, Protocol, TextIO
 import numpy as np
 from PIL import Image
 
+from partclipseg.data.photo import photo_formats
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import remove_temporary, whole_file
 
@@ -168,9 +169,9 @@ def write_map(labels: np.ndarray, path: Path) -> None:
 def photo_size(path: Path) -> tuple[int, int]:
     """Height and width from the file's header; raises `PartCLIPSegError` where it is not a photo."""
     try:
-        with Image.open(path) as photo:
+        with Image.open(path, formats=photo_formats()) as photo:
             return photo.height, photo.width
-    except OSError as error:
+    except Exception as error:  # damaged headers make the format readers raise almost anything
         raise PartCLIPSegError(f"{path}: not a photo ({error}): replace it") from error
 
 

@@ -18,12 +18,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from partclipseg import __version__
-from partclipseg.apps.access import drain
-from partclipseg.apps.api_input import FORM_SCHEMA, Protocol, SegmentRequest, read_request
-from partclipseg.apps.batching import QueueFullError
 from partclipseg.apps.bundle import document, result_files, zip_archive
-from partclipseg.apps.engine import Engine, NoMemoryError, Task, TooLargeError, renamed
-from partclipseg.apps.metrics import CONTENT_TYPE, Counting
+from partclipseg.apps.serve.access import drain
+from partclipseg.apps.serve.engine import Engine, NoMemoryError, Task, TooLargeError, renamed
+from partclipseg.apps.serve.metrics import CONTENT_TYPE, Counting
+from partclipseg.apps.serve.queue import QueueFullError
+from partclipseg.apps.serve.request import FORM_SCHEMA, Budget, Protocol, SegmentRequest, read_request, receive_body
+from partclipseg.apps.serve.words import shortened
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.inference.result import PartResult
 from partclipseg.machine import usable_cores
@@ -153,15 +154,14 @@ class OwnMethods:
 def _add_segment(app: FastAPI, engine: Engine) -> None:
     # Decoding and encoding use this many threads beside the model's own.
     threads = CapacityLimiter(usable_cores())
-    # Requests that are read, wait or are answered: what they hold in memory must not grow with those who ask.
+    # Requests that wait or are answered: what they hold in memory must not grow with those who ask.
     at_once = asyncio.Semaphore(2 * engine.limits.queue)
+    budget = Budget(engine.limits.max_held)
 
     async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
         return await to_thread.run_sync(function, *arguments, limiter=threads, abandon_on_cancel=True)
 
-    async def answer(request: Request) -> Response:
-        start = time.perf_counter()
-        wanted = await read_request(request, engine.limits.max_bytes)
+    async def answer(request: Request, wanted: SegmentRequest, start: float) -> Response:
         objects = wanted.known_objects()
         model = engine.model_name(wanted.model)
         vocabulary = await in_thread(engine.vocabulary, wanted.vocabulary, model)
@@ -181,16 +181,21 @@ def _add_segment(app: FastAPI, engine: Engine) -> None:
         return JSONResponse({**head, **content, "seconds": round(time.perf_counter() - start, 4)})
 
     async def answer_if_room(request: Request) -> Response:
+        start = time.perf_counter()
         try:
             engine.check_room()
-            if at_once.locked():
-                number = 2 * engine.limits.queue
-                raise QueueFullError(f"the server is busy ({number} requests at once): try again in a few seconds")
         except QueueFullError:
             await drain(request.receive)
             raise
-        async with at_once:
-            return await answer(request)
+        with budget.share() as share:
+            body = await receive_body(request, engine.limits.max_bytes, engine.limits.max_classes, share)
+            # Only now: clients that send slowly must not keep the others out.
+            if at_once.locked():
+                number = 2 * engine.limits.queue
+                raise QueueFullError(f"the server is busy ({number} requests at once): try again in a few seconds")
+            async with at_once:
+                wanted = await in_thread(read_request, request.headers, body, engine.limits.max_classes)
+                return await answer(request, wanted, start)
 
     @app.post(
         "/v1/segment",
@@ -257,7 +262,7 @@ def _add_information(app: FastAPI, engine: Engine) -> None:
 def _add_errors(app: FastAPI) -> None:
     def problem(code: int, headers: dict[str, str] | None = None) -> Callable[[Request, Any], Response]:
         def answer(_: Request, error: Exception) -> Response:
-            sentence = str(error).encode("utf-8", "backslashreplace").decode()  # it may quote any input
+            sentence = shortened(str(error)).encode("utf-8", "backslashreplace").decode()  # it may quote any input
             return JSONResponse({"detail": sentence}, code, headers)
 
         return answer
@@ -294,7 +299,5 @@ def _request_body() -> dict[str, Any]:
     }
 
 
-_ONE_PIXEL = (
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGPombYAAAN0AcMpmPZ/AAAAAElFTkSuQmCC"
-)
+_ONE_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGPombYAAAN0AcMpmPZ/AAAAAElFTkSuQmCC"
 """A PNG of one pixel, so that the example can be tried as it stands."""

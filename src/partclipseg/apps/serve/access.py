@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from html import escape
 from ipaddress import ip_address
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
@@ -27,8 +27,10 @@ def protect(app: FastAPI, token: str | None = None, *, local: bool = False) -> F
     """The complete application with its wrappers.
 
     With a `token`, all but `OPEN_PATHS` ask for it. Without, a `local` server, which listens at this machine's own
-    address, answers to programs of this machine and to its own page, not to what other pages make a browser send.
+    address, answers to its own names only. Neither answers to what other pages make a browser send.
     """
+    if token or local:
+        app.add_middleware(OriginGate)
     if token:
         app.add_middleware(TokenGate, token=token)
         _describe_token(app)
@@ -63,35 +65,47 @@ def is_unspecified(host: str) -> bool:
 
 
 class LocalGate:
-    """Lets a request through that calls this machine by its own name and comes from no page but the server's own."""
+    """Lets a request through that calls this machine by its own name."""
 
     _HOST = (
         "without a token this server answers to localhost and 127.0.0.1 only, not to other names: start it with "
         "--token, or with --host"
     )
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or _names_this_machine(Headers(scope=scope).get("host", "")):
+            await self.app(scope, receive, send)
+        else:
+            await _forbid(self._HOST, scope, receive, send)
+
+
+class OriginGate:
+    """Lets a request through that comes from no page but the server's own: a browser sends cookies along."""
+
     _ORIGIN = "this request comes from another page: open the address that the server printed at its start"
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
+        headers = Headers(scope=scope) if scope["type"] != "lifespan" else Headers()
+        origin = headers.get("origin")
+        own = origin is None or _place(origin) == headers.get("host", "").lower()
+        if own or scope.get("method") in {"GET", "HEAD"}:
             await self.app(scope, receive, send)
-            return
-        headers = Headers(scope=scope)
-        host, origin = headers.get("host", ""), headers.get("origin")
-        if not _names_this_machine(host):
-            sentence = self._HOST
-        elif origin is not None and scope.get("method") not in {"GET", "HEAD"} and _place(origin) != host.lower():
-            sentence = self._ORIGIN
         else:
-            await self.app(scope, receive, send)
-            return
-        if scope["type"] == "http":
-            await drain(receive)
-            await JSONResponse({"detail": sentence}, 403)(scope, receive, send)
-        else:
-            await send({"type": "websocket.close", "code": 1008})
+            await _forbid(self._ORIGIN, scope, receive, send)
+
+
+async def _forbid(sentence: str, scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "http":
+        await drain(receive)
+        await JSONResponse({"detail": sentence}, 403)(scope, receive, send)
+    else:
+        await send({"type": "websocket.close", "code": 1008})
 
 
 def _names_this_machine(host: str) -> bool:
@@ -137,7 +151,9 @@ class TokenGate:
     def _welcome(self, request: Request) -> Response:
         # The token leaves the address bar, and with it history and screenshots.
         rest = urlencode([pair for pair in parse_qsl(request.url.query) if pair[0] != "token"])
-        response = RedirectResponse(request.url.path + (f"?{rest}" if rest else ""), status_code=303)
+        # One slash: browsers take what follows two, or a backslash, for another machine's name.
+        path = "/" + quote(request.scope["path"].lstrip("/\\"))
+        response = RedirectResponse(path + (f"?{rest}" if rest else ""), status_code=303)
         response.set_cookie(COOKIE, self._token.decode(), httponly=True, samesite="lax")
         return response
 

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from partclipseg.apps.explain import LONGEST_SIDE, Explained, HeatMap, nearest
+from partclipseg.apps.serve.explain import LONGEST_SIDE, Explained, HeatMap, nearest
 from partclipseg.inference.palette import object_colour, object_colours, part_colours
 
 
 def viewer_script() -> str:
     """The script that defines the element ``part-viewer``."""
-    return files("partclipseg.apps").joinpath("viewer", "viewer.js").read_text("utf-8")
+    return files("partclipseg.apps.serve").joinpath("viewer", "viewer.js").read_text("utf-8")
 
 
 def viewer_html(explained: Explained, title: str) -> str:

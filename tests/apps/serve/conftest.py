@@ -25,7 +25,7 @@ def random_segmenter(model_directory: Path):
 def make_engine(random_segmenter) -> Iterator[Callable]:
     """Makes engines of the random model with the given limits; closes them at the end."""
     pytest.importorskip("gradio")
-    from partclipseg.apps.engine import Engine, Limits
+    from partclipseg.apps.serve.engine import Engine, Limits
     from partclipseg.inference.segmenter import PartSegmenter
 
     engines = []

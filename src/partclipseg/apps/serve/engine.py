@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-import textwrap
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -16,17 +14,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from partclipseg.apps.batching import Batcher
-from partclipseg.apps.metrics import Metrics
+from partclipseg.apps.serve.metrics import Metrics
+from partclipseg.apps.serve.queue import Batcher
+from partclipseg.apps.serve.words import check_count, read_words
 from partclipseg.data.photo import photo_formats, read_photo
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.models.registry import is_built_in
-from partclipseg.vocabulary import CATALOGS, Vocabulary
-
-_CHARACTERS_PER_CLASS = 200
-"""Longer vocabularies are refused unread."""
+from partclipseg.vocabulary import Vocabulary
 
 
 class TooLargeError(PartCLIPSegError):
@@ -54,9 +50,11 @@ class Limits:
     """Photos that may wait; those after them are refused at once, and so are requests beyond twice as many."""
     timeout: float = 60
     """Seconds from the arrival of a request to its answer."""
+    max_held: int = 256_000_000
+    """Bytes of the bodies of all requests that are received or answered at the same time."""
 
     def __post_init__(self) -> None:
-        for name in ("max_bytes", "max_pixels", "max_classes", "queue", "timeout"):
+        for name in ("max_bytes", "max_pixels", "max_classes", "queue", "timeout", "max_held"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"--{name.replace('_', '-')} must be greater than 0, not {getattr(self, name)}")
 
@@ -141,40 +139,19 @@ class Engine:
         return name
 
     def vocabulary(self, words: str | Mapping[str, Any] | Sequence[Any] | None, model: str) -> Vocabulary:
-        """Words as people write them, never a path: a file of the server is none of the client's business.
-
-        Args:
-            words: ``"dog: ear, tail"``, the name of a catalogue, JSON text, an object-to-parts mapping, a list of
-                names; None or blank stands for the model's own.
-            model: whose own words are meant.
+        """The vocabulary of words as `read_words` takes them; None or blank stands for the own words of `model`.
 
         Raises `UsageError` for wrong words or too many of them.
         """
         if isinstance(words, str):
             words = words.strip()
-            self._check_count(len(words) // _CHARACTERS_PER_CLASS)
-        if words is None or words == "":
-            own = self.segmenters[model].vocabulary
-            if own is None:
-                raise UsageError('no words are given: write what to look for, such as "dog: ear, tail"')
-            vocabulary = own
-        elif isinstance(words, str):
-            vocabulary = _from_text(words)
-        elif isinstance(words, Mapping):
-            vocabulary = Vocabulary.from_dict(words)
-        else:
-            vocabulary = Vocabulary.from_names(words)
-        self._check_count(len(vocabulary))
-        for name in vocabulary.names:
-            if not _is_unicode(name):
-                raise UsageError(f"a word that is not valid Unicode: {name!a}")
-        return vocabulary
-
-    def _check_count(self, classes: int) -> None:
-        if classes > self.limits.max_classes:
-            raise UsageError(
-                f"{classes:,} classes are more than the limit of {self.limits.max_classes:,}: ask for them in portions"
-            )
+        if words is not None and words != "":
+            return read_words(words, self.limits.max_classes)
+        own = self.segmenters[model].vocabulary
+        if own is None:
+            raise UsageError('no words are given: write what to look for, such as "dog: ear, tail"')
+        check_count(len(own), self.limits.max_classes)
+        return own
 
     def unknown_words(self, model: str, vocabulary: Vocabulary) -> list[str]:
         """Words that a tokenizer of whole words has never seen; none with CLIP's, which spells out any word."""
@@ -210,7 +187,7 @@ class Engine:
         with self.metrics.model_seconds.time(), _memory_errors():
             segmenter = self.segmenters[task.model]
             if task.explained:
-                from partclipseg.apps.explain import explain
+                from partclipseg.apps.serve.explain import explain
 
                 return [explain(segmenter, photo, task.vocabulary, task.objects, task.zoom) for photo in photos]
             return segmenter(
@@ -248,28 +225,3 @@ def renamed(result: PartResult, name: str | None) -> PartResult:
     clean = "".join(letter for letter in (name or "").replace("\\", "/").rpartition("/")[2] if letter.isprintable())
     clean = clean.encode("utf-8", "ignore").decode().strip(". ")[-100:]
     return replace(result, name=clean or "photo")
-
-
-def _is_unicode(word: str) -> bool:
-    try:
-        word.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can say
-        return False
-    return True
-
-
-def _from_text(text: str) -> Vocabulary:
-    if text in CATALOGS:
-        return Vocabulary.from_catalog(text)
-    if text[0] not in "{[":
-        if ":" not in text and "'s" not in text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"):
-            raise UsageError(
-                f"{textwrap.shorten(text, 100)!r} has no colon and is no catalogue ({', '.join(CATALOGS)}); "
-                'words are written as "dog: ear, tail; bus: wheel"'
-            )
-        return Vocabulary.from_text(text)
-    try:
-        content = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UsageError(f"the vocabulary begins like JSON but is not valid JSON: {error}") from None
-    return Vocabulary.from_dict(content) if isinstance(content, dict) else Vocabulary.from_names(content)

@@ -24,10 +24,10 @@ pytest.importorskip("gradio")
 from gradio.utils import get_upload_folder
 from starlette.testclient import TestClient
 
-from partclipseg.apps.explain import MAX_ATTENTION, MAX_HEAT_SIDE, explain
-from partclipseg.apps.serve import create_app
-from partclipseg.apps.viewer import _layer, viewer_data, viewer_html
-from partclipseg.apps.web import _Finder, as_text, create_page, scene_examples
+from partclipseg.apps.serve.command import create_app
+from partclipseg.apps.serve.explain import MAX_ATTENTION, MAX_HEAT_SIDE, explain
+from partclipseg.apps.serve.page import _Finder, as_text, create_page, scene_examples
+from partclipseg.apps.serve.viewer import _layer, viewer_data, viewer_html
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.inference.zoom import Crop
 from partclipseg.shapes.renderer import render_scene
@@ -98,8 +98,8 @@ def test_heat_maps(random_segmenter, scene):
 
 
 def test_large_maps_are_reduced_and_long_vocabularies_have_no_attention(random_segmenter, scene, monkeypatch):
-    monkeypatch.setattr("partclipseg.apps.explain.MAX_HEAT_SIDE", 16)
-    monkeypatch.setattr("partclipseg.apps.explain.MAX_HEAT_MAPS", 10)
+    monkeypatch.setattr("partclipseg.apps.serve.explain.MAX_HEAT_SIDE", 16)
+    monkeypatch.setattr("partclipseg.apps.serve.explain.MAX_HEAT_MAPS", 10)
     long = Vocabulary.from_dict({"dog": [f"p{i}" for i in range(MAX_ATTENTION + 1)]})
     explained = explain(random_segmenter, scene, long)
     assert MAX_HEAT_SIDE > 16
@@ -197,7 +197,7 @@ def test_errors_are_sentences(make_engine, photo_file, tmp_path):
 
 def test_no_memory_is_a_sentence(make_engine, photo_file, monkeypatch):
     engine = make_engine()
-    monkeypatch.setattr("partclipseg.apps.explain.explain", lambda *_: torch.empty(1 << 50))  # a petabyte
+    monkeypatch.setattr("partclipseg.apps.serve.explain.explain", lambda *_: torch.empty(1 << 50))  # a petabyte
     [(message, *_)] = _Finder(engine).run(photo_file, "dog: ear", None, False, "random", False, "random", None)
     assert "The server has no memory for this: send a smaller photo or fewer words." in message["value"]
 

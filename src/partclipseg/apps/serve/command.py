@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from partclipseg.apps.engine import Engine
+    from partclipseg.apps.serve.engine import Engine
 
 TOKEN_VARIABLE = "PARTCLIPSEG_TOKEN"
 
@@ -55,6 +55,14 @@ class Serve:
     as many."""
     timeout: float = 60
     """Seconds that a request may take, waiting included."""
+    max_held: int = 256_000_000
+    """Greatest size of the bodies of all requests together; those beyond are refused at once, with status 503."""
+    connections: int = 512
+    """Connections of all clients together. Beyond, those that have not sent their whole request yet are closed."""
+    connections_per_address: int = 256
+    """Connections of one address, in the same way; programs of this machine share one."""
+    idle_timeout: float = 10
+    """Seconds until the head of a request must be there. Bodies must bring, and clients take, 1,000 bytes a second."""
     device: Device = None
     dtype: Dtype = None
 
@@ -62,15 +70,18 @@ class Serve:
         try:
             import uvicorn
 
-            from partclipseg.apps.access import is_loopback
-            from partclipseg.apps.engine import Engine, Limits
+            from partclipseg.apps.serve.access import is_loopback
+            from partclipseg.apps.serve.connections import ConnectionLimits, Connections, allow_files
+            from partclipseg.apps.serve.engine import Engine, Limits
         except ImportError as error:
             raise PartCLIPSegError(f"{_MISSING} ({error})") from error
         from rich.console import Console
 
         if not 0 <= self.port <= 65535:
             raise UsageError(f"--port must lie in 0..65535, not {self.port}")
-        limits = Limits(self.max_bytes, self.max_pixels, self.max_classes, self.queue, self.timeout)
+        limits = Limits(self.max_bytes, self.max_pixels, self.max_classes, self.queue, self.timeout, self.max_held)
+        connections = ConnectionLimits(self.connections, self.connections_per_address, self.idle_timeout)
+        backlog = allow_files(connections)
         token = self.token or os.environ.get(TOKEN_VARIABLE)
         engine = Engine.load(self.model or [None], self.device, self.dtype, limits)
         app = create_app(engine, token, local=is_loopback(self.host))
@@ -93,6 +104,9 @@ class Serve:
             log_level="warning",
             timeout_graceful_shutdown=max(1, round(self.timeout)),
             lifespan="on",
+            http=Connections(connections).protocol,
+            ws="none",
+            backlog=backlog,
         )
         with suppress(KeyboardInterrupt):  # uvicorn has shut down in order when it passes the signal on
             uvicorn.Server(config).run(sockets=[socket])
@@ -103,7 +117,7 @@ def addresses(host: str, port: int, token: str | None = None) -> list[str]:
     """Where a browser finds the page: for a host that stands for all of them, by the machine's name and on itself."""
     from socket import gethostname
 
-    from partclipseg.apps.access import is_unspecified
+    from partclipseg.apps.serve.access import is_unspecified
 
     bracketed = f"[{host}]" if ":" in host else host
     hosts = [gethostname(), "[::1]" if ":" in host else "127.0.0.1"] if is_unspecified(host) else [bracketed]
@@ -112,9 +126,9 @@ def addresses(host: str, port: int, token: str | None = None) -> list[str]:
 
 def create_app(engine: Engine, token: str | None = None, *, local: bool = False) -> FastAPI:
     """API and page as one application, guarded as `access.protect` says."""
-    from partclipseg.apps.access import protect
-    from partclipseg.apps.api import create_api
-    from partclipseg.apps.web import mount_page, scene_examples
+    from partclipseg.apps.serve.access import protect
+    from partclipseg.apps.serve.api import create_api
+    from partclipseg.apps.serve.page import mount_page, scene_examples
 
     return protect(mount_page(create_api(engine), engine, scene_examples()), token, local=local)
 
@@ -148,7 +162,7 @@ def _listen(host: str, port: int):
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-        listener.listen(2048)  # whoever comes as soon as the address is printed waits at the door
+        listener.listen(2048)  # clients that connect before the server accepts are queued
     except OSError as error:
         listener.close()
         raise PartCLIPSegError(f"cannot listen at {host}:{port} ({error.strerror}): choose another --port") from error

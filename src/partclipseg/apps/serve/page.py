@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -17,22 +18,20 @@ import gradio as gr
 import gradio.themes
 from fastapi import FastAPI
 from gradio.data_classes import ImageData
-from gradio.utils import get_upload_folder
 from PIL import Image
 
 from partclipseg.apps.bundle import result_files, zip_archive
-from partclipseg.apps.engine import Engine, Task, renamed
-from partclipseg.apps.explain import Explained
-from partclipseg.apps.page_gate import PageGate
-from partclipseg.apps.viewer import viewer_html, viewer_script
+from partclipseg.apps.serve.engine import Engine, Task, renamed
+from partclipseg.apps.serve.explain import Explained
+from partclipseg.apps.serve.page_gate import PageGate
+from partclipseg.apps.serve.uploads import KEPT_SECONDS, Uploads
+from partclipseg.apps.serve.viewer import viewer_html, viewer_script
+from partclipseg.apps.serve.words import shortened
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.vocabulary import CATALOGS, Vocabulary
 
 SCENE_SIZE = 384
 """Side of the example scenes in pixels."""
-
-KEPT_SECONDS = 3600
-"""How long uploaded photos and ZIPs stay on the disk."""
 
 _OWN_WORDS = "the model's own words"
 
@@ -106,13 +105,26 @@ def as_text(words: dict[str, list[str]]) -> str:
 
 def mount_page(app: FastAPI, engine: Engine, examples: Sequence[Example]) -> FastAPI:
     """Put the page at ``/`` of the application; routes that it already has come first."""
+    limit = engine.limits.max_bytes
+    uploads = Uploads(max_bytes=50 * (limit + 1_000_000))
     page = create_page(engine, examples)
+    uploads.keep()
     page.has_launched = True  # gradio asks where files come from only then, and mounting alone does not set it
     app.add_middleware(
         PageGate,
         own_paths=frozenset({*app.openapi()["paths"], str(app.openapi_url)}),
-        upload_folder=get_upload_folder(),
+        uploads=uploads,
+        max_upload=limit + 1_000_000,
+        timeout=engine.limits.timeout,
     )
+    lifespan = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def with_uploads(app: FastAPI) -> AsyncIterator[Any]:
+        async with uploads.cleaned(), lifespan(app) as state:
+            yield state
+
+    app.router.lifespan_context = with_uploads
     font = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
     theme = gradio.themes.Default(
         primary_hue="blue", neutral_hue="slate", radius_size="md", font=font, font_mono=["ui-monospace", "monospace"]
@@ -124,7 +136,7 @@ def mount_page(app: FastAPI, engine: Engine, examples: Sequence[Example]) -> Fas
         theme=theme,
         # Not as css: gradio would rewrite it, and lose the rules for narrow windows.
         head=f"<style>{_STYLE}</style><script type='module'>{viewer_script()}</script>",
-        max_file_size=engine.limits.max_bytes,
+        max_file_size=limit,
         footer_links=[],
         run_history=False,
         ssr_mode=False,
@@ -136,6 +148,7 @@ def mount_page(app: FastAPI, engine: Engine, examples: Sequence[Example]) -> Fas
 def create_page(engine: Engine, examples: Sequence[Example]) -> gr.Blocks:
     """The page itself."""
     models = list(engine.segmenters)
+    # Gradio's clean-up forgets the names of its files; it ends at the first that it cannot remove, `Uploads` does not.
     with gr.Blocks(
         title="partclipseg", analytics_enabled=False, delete_cache=(600, KEPT_SECONDS), fill_width=True
     ) as page:
@@ -315,7 +328,10 @@ class _Finder:
     def _find(self, photo: str | None, runs: Sequence[tuple[str, str]], objects: str, zoom: bool) -> list[Explained]:
         if not photo:
             raise UsageError("there is no photo yet: drop one above, or pick an example")
-        content = Path(photo).read_bytes()
+        try:
+            content = Path(photo).read_bytes()
+        except OSError:
+            raise UsageError("the photo is not there any more: choose it again") from None
         known = tuple(word for part in objects.split(",") if (word := part.strip())) or None
         tasks = []
         for model, words in runs:
@@ -361,7 +377,7 @@ def _archive(found: Sequence[Explained]) -> bytes:
 
 
 def _box(kind: str, sentence: str) -> str:
-    sentence = sentence[:1].upper() + sentence[1:]
+    sentence = shortened(sentence[:1].upper() + sentence[1:])
     role = "alert" if kind == "alert" else "status"
     return f"<div class='{kind}' role='{role}'>{escape(sentence)}{'' if sentence.endswith('.') else '.'}</div>"
 

@@ -16,7 +16,7 @@ pytest.importorskip("gradio")
 import schemathesis
 from schemathesis import GenerationMode
 
-from partclipseg.apps.api import create_api
+from partclipseg.apps.serve.api import create_api
 
 buffer = io.BytesIO()
 Image.new("RGB", (9, 7), "teal").save(buffer, "PNG")

@@ -25,10 +25,10 @@ pytest.importorskip("gradio")
 
 from starlette.testclient import TestClient
 
-from partclipseg.apps.access import COOKIE, protect
-from partclipseg.apps.api import create_api
-from partclipseg.apps.engine import Engine, Limits, model_names, renamed
-from partclipseg.apps.serve import create_app
+from partclipseg.apps.serve.access import COOKIE, protect
+from partclipseg.apps.serve.api import create_api
+from partclipseg.apps.serve.command import create_app
+from partclipseg.apps.serve.engine import Engine, Limits, model_names, renamed
 from partclipseg.inference.segmenter import PartSegmenter
 
 URL = "/v1/segment"
@@ -430,7 +430,7 @@ def block(engine: Engine, monkeypatch) -> threading.Event:
         return segment(*arguments, **options)
 
     monkeypatch.setattr(PartSegmenter, "__call__", slow)
-    from partclipseg.apps.engine import Task
+    from partclipseg.apps.serve.engine import Task
 
     engine.submit(Task("random", Vocabulary.from_text(WORDS), None), np.zeros((2, 2, 3), np.uint8))
     assert entered.wait(10)
@@ -453,41 +453,53 @@ def test_a_full_queue_answers_503_at_once(make_engine, photo, monkeypatch):
     go.set()
 
 
-def test_uploads_in_flight_are_bounded(make_engine, photo):
-    app = create_api(make_engine(queue=1))
+def test_bodies_that_are_being_received_are_bounded_together(make_engine, photo):
+    """By their bytes: those who send slowly keep nobody out, those who send much are refused."""
     body = httpx.Request("POST", "http://x", files={"photo": photo}, data={"vocabulary": WORDS})
-    content, started, go = body.read(), 0, asyncio.Event()
+    content = body.read()
+    app = create_api(make_engine(queue=1, max_held=3 * len(content) - 3))
+    started, go = 0, asyncio.Event()
 
-    async def upload() -> AsyncIterator[bytes]:
+    async def upload(first: int) -> AsyncIterator[bytes]:
         nonlocal started
+        yield content[:first]
         started += 1
-        yield content[:9]
         await go.wait()
-        yield content[9:]
+        yield content[first:]
 
     async def ask() -> None:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
 
-            def send(content: bytes | AsyncIterator[bytes]) -> asyncio.Task:
-                return asyncio.create_task(client.post(URL, content=content, headers=dict(body.headers)))
+            async def send(content: bytes | AsyncIterator[bytes]) -> httpx.Response:
+                return await client.post(URL, content=content, headers=dict(body.headers))
 
-            slow = [send(upload()), send(upload())]
-            while started < 2:
-                await asyncio.sleep(0.01)
+            async def begin(count: int, first: int) -> list[asyncio.Task]:
+                before = started
+                tasks = [asyncio.create_task(send(upload(first))) for _ in range(count)]
+                while started < before + count:
+                    await asyncio.sleep(0.01)
+                return tasks
+
+            slow = await begin(20, first=9)
+            assert (await asyncio.wait_for(send(content), 5)).status_code == 200
+            for task in slow:
+                task.cancel()
+            await asyncio.gather(*slow, return_exceptions=True)
+            large = await begin(2, first=len(content) - 1)
             refused = await asyncio.wait_for(send(content), 5)
             assert refused.status_code == 503
             assert refused.headers["retry-after"] == "2"
-            assert "busy (2 requests at once)" in refused.json()["detail"]
+            assert "receives too many bytes at once: try again" in refused.json()["detail"]
             go.set()
-            assert 200 in [(await task).status_code for task in slow]  # the other may find the queue full
-            assert (await send(content)).status_code == 200
+            assert 200 in [(await task).status_code for task in large]  # the other may find the queue full
+            assert (await send(content)).status_code == 200  # what they held is given back
 
     asyncio.run(ask())
 
 
 def test_photos_are_decoded_on_the_cores_of_this_process(engine, monkeypatch):
     asked = []
-    monkeypatch.setattr("partclipseg.apps.api.CapacityLimiter", asked.append)
+    monkeypatch.setattr("partclipseg.apps.serve.api.CapacityLimiter", asked.append)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
     monkeypatch.setattr("os.cpu_count", lambda: 64)
     create_api(engine)
@@ -519,11 +531,11 @@ def of_a_cpu() -> None:
 @pytest.mark.parametrize(
     ("where", "fail"),
     [
-        ("apps.engine.read_photo", of_python),
+        ("apps.serve.engine.read_photo", of_python),
         ("inference.segmenter.PartSegmenter._segment", of_python),
         ("inference.segmenter.PartSegmenter._segment", of_a_cpu),
         ("inference.segmenter.PartSegmenter._segment", of_a_gpu),
-        ("apps.api.document", of_python),
+        ("apps.serve.api.document", of_python),
     ],
 )
 def test_no_memory_is_503(make_engine, photo, monkeypatch, where, fail):
@@ -602,7 +614,7 @@ def test_the_description_has_examples_that_work(client):
 
 
 @pytest.mark.parametrize("number", [0, -1])
-@pytest.mark.parametrize("name", ["max_bytes", "max_pixels", "max_classes", "queue", "timeout"])
+@pytest.mark.parametrize("name", ["max_bytes", "max_pixels", "max_classes", "queue", "timeout", "max_held"])
 def test_limits_must_be_positive(name, number):
     with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} must be greater than 0"):
         Limits(**{name: number})

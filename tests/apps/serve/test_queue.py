@@ -9,7 +9,7 @@ import weakref
 
 import pytest
 
-from partclipseg.apps.batching import Batcher, QueueFullError
+from partclipseg.apps.serve.queue import Batcher, QueueFullError
 
 
 class Gate:

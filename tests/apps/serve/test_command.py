@@ -19,17 +19,17 @@ import pytest
 from PIL import Image
 
 from partclipseg.apps.cli import main
-from partclipseg.apps.serve import addresses
+from partclipseg.apps.serve.command import addresses
 
 pytest.importorskip("gradio")
 
 import gradio as gr
 from starlette.testclient import TestClient
 
-from partclipseg.apps.api import create_api
-from partclipseg.apps.api_input import SegmentRequest
+from partclipseg.apps.serve.api import create_api
+from partclipseg.apps.serve.request import SegmentRequest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 PAGE = (REPOSITORY / "docs" / "serve.md").read_text(encoding="utf-8")
 
 
@@ -196,7 +196,9 @@ def test_addresses_can_be_opened(monkeypatch, host, expected):
 def test_the_built_in_model_is_said_to_know_no_photos(model_directory, monkeypatch, capsys, models):
     pages = []
     monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: [one.close() for one in sockets])
-    monkeypatch.setattr("partclipseg.apps.web.create_page", lambda engine, _: pages.append(engine) or gr.Blocks())
+    monkeypatch.setattr(
+        "partclipseg.apps.serve.page.create_page", lambda engine, _: pages.append(engine) or gr.Blocks()
+    )
     options = ["--model", *(one.format(model=model_directory) for one in models)] if models else []
     assert main(["serve", "--port", "0", "--device", "cpu", *options]) == 0
     there = not models or "partshapes" in models

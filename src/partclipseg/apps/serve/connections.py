@@ -1,0 +1,202 @@
+"""Limits on connections: how many there may be, and how long a client may take to send a request or read an answer.
+
+Uvicorn waits for ever for the head of a request. Here a connection that keeps the server waiting is closed, and where
+there are too many, those that have not sent a whole request make room for the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from partclipseg.errors import UsageError
+
+BYTES_PER_SECOND = 1000
+"""Slower bodies and slower readers are closed."""
+
+_MAX_BACKLOG, _MIN_BACKLOG = 2048, 64
+"""Connections that wait to be accepted; asyncio accepts as many at a time, before it tells of the first."""
+
+_SPARE_FILES = 200
+"""Open files of the process beside its connections."""
+
+Phase = Literal["head", "body", "answer"]
+
+
+@dataclass(frozen=True)
+class ConnectionLimits:
+    """How many connections there may be, and how long they may keep the server waiting."""
+
+    connections: int = 512
+    """Of all clients together."""
+    connections_per_address: int = 256
+    """Of one address; programs of this machine share one."""
+    idle_timeout: float = 10
+    """Seconds for the head of a request. A body must bring, and an answer lose, 1,000 bytes a second over them."""
+
+    def __post_init__(self) -> None:
+        for name in ("connections", "connections_per_address", "idle_timeout"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"--{name.replace('_', '-')} must be greater than 0, not {getattr(self, name)}")
+
+
+class Connections:
+    """The open connections of a server; `protocol` makes one and is for ``uvicorn.Config(http=...)``."""
+
+    def __init__(self, limits: ConnectionLimits) -> None:
+        self.limits = limits
+        self.protocol: Any = partial(_Connection, self)
+        self._open: dict[_Connection, None] = {}  # in the order of their beginning
+        self._addresses: Counter[str] = Counter()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, connection: _Connection) -> None:
+        """Take a new connection; if there are too many, one that is still sending is closed for it, or it is itself."""
+        limits, address = self.limits, connection.address
+        self._open[connection] = None
+        self._addresses[address] += 1
+        if self._addresses[address] > limits.connections_per_address:
+            self._make_room(connection, address)
+        elif len(self._open) > limits.connections:
+            self._make_room(connection)
+        if self._timer is None:
+            self._timer = connection.loop.call_later(limits.idle_timeout / 10, self._close_slow, connection.loop)
+
+    def remove(self, connection: _Connection) -> None:
+        """Forget a connection that is closing."""
+        if connection in self._open:
+            del self._open[connection]
+            self._addresses[connection.address] -= 1
+            if not self._addresses[connection.address]:
+                del self._addresses[connection.address]
+
+    def _make_room(self, newest: _Connection, address: str | None = None) -> None:
+        others = (other for other in self._open if other is not newest and address in {None, other.address})
+        bodies: list[_Connection] = []
+        for other in others:
+            phase = other.phase()
+            if phase == "head":  # the oldest; nobody expects an answer of it
+                other.drop()
+                return
+            if phase == "body":
+                bodies.append(other)
+        slowest = min(bodies, key=_Connection.speed, default=newest)
+        slowest.refuse(503, "the server has too many connections: try again in a few seconds")
+
+    def _close_slow(self, loop: asyncio.AbstractEventLoop) -> None:
+        for connection in list(self._open):
+            connection.close_if_slow(self.limits.idle_timeout)
+        again = bool(self._open)
+        self._timer = loop.call_later(self.limits.idle_timeout / 10, self._close_slow, loop) if again else None
+
+
+class _Connection(H11Protocol):
+    """A connection that knows what it is waiting for."""
+
+    def __init__(self, connections: Connections, **options: Any) -> None:
+        super().__init__(**options)
+        self._connections = connections
+        self._phase: Phase | None = "head"
+        self._since = self._begun = self.loop.time()
+        self._received = self._received_before = self._unsent_before = 0
+
+    @property
+    def address(self) -> str:
+        """The client's address, without its port."""
+        return self.client[0] if self.client else ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        super().connection_made(transport)
+        self._connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.remove(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        self._received += len(data)
+        super().data_received(data)
+
+    def phase(self) -> Phase | None:
+        """What the server waits for the client for: to send a head or a body, or to read its answer; else None."""
+        if self.flow.write_paused:
+            return "answer"
+        if self.conn.their_state is h11.SEND_BODY and not self.flow.read_paused:
+            return "body"
+        return "head" if self.conn.their_state is h11.IDLE else None
+
+    def speed(self) -> float:
+        """Bytes received in a second."""
+        return self._received / (self.loop.time() - self._begun + 1)
+
+    def close_if_slow(self, seconds: float) -> None:
+        """Close the connection if for so long no head has come, or hardly anything of a body or of an answer."""
+        phase, now = self.phase(), self.loop.time()
+        unsent = self.transport.get_write_buffer_size()
+        if phase != self._phase:
+            self._note(phase, now, unsent)
+        elif phase and now - self._since >= seconds:
+            least = seconds * BYTES_PER_SECOND
+            if phase == "head":
+                self.drop()
+            elif phase == "body" and self._received - self._received_before < least:
+                self.refuse(408, f"the body of the request came too slowly: send {BYTES_PER_SECOND:,} bytes a second")
+            elif phase == "answer" and self._unsent_before - unsent < least:
+                self.transport.abort()
+            else:
+                self._note(phase, now, unsent)
+
+    def refuse(self, status: int, sentence: str) -> None:
+        """Close the connection with an answer, unless one has begun."""
+        begun = self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
+        if not begun and not self.transport.is_closing():
+            body = json.dumps({"detail": sentence}).encode()
+            phrase = {408: b"Request Timeout", 503: b"Service Unavailable"}[status]
+            head = b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n"
+            retry = b"retry-after: 2\r\n" if status == 503 else b""
+            self.transport.write(head % (status, phrase, len(body)) + retry + b"\r\n" + body)
+        self.drop()
+
+    def drop(self) -> None:
+        """Close the connection."""
+        self._unset_keepalive_if_required()
+        self._connections.remove(self)  # now, so that its place is free
+        self.transport.close()
+
+    def _note(self, phase: Phase | None, now: float, unsent: int) -> None:
+        self._phase, self._since = phase, now
+        self._received_before, self._unsent_before = self._received, unsent
+
+
+def allow_files(limits: ConnectionLimits) -> int:
+    """Let the process open a file for each connection; returns the backlog for which there are files, too.
+
+    Raises `UsageError` where the system allows too few.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return _MAX_BACKLOG
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = limits.connections + _SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < used + _MAX_BACKLOG:
+        wanted = used + _MAX_BACKLOG
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        if soft < used + _MIN_BACKLOG:
+            raise UsageError(
+                f"--connections {limits.connections} needs {used + _MIN_BACKLOG} open files, and the system allows "
+                f"{hard}: take fewer connections, or raise its limit (ulimit -n)"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        return soft - used
+    return _MAX_BACKLOG

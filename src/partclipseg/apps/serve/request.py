@@ -1,0 +1,284 @@
+"""The body of ``POST /v1/segment``: a form with a file, or JSON with the photo in base64."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from starlette.datastructures import Headers, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from partclipseg.apps.serve.queue import QueueFullError
+from partclipseg.apps.serve.words import check_words, shortened
+from partclipseg.inference.result import Format
+
+Protocol = Literal["pred_all", "oracle_obj"]
+
+
+def _listed(value: Any) -> Any:
+    """Forms say lists as ``a, b``."""
+    return [word for part in value.split(",") if (word := part.strip())] if isinstance(value, str) else value
+
+
+_PLAIN = bytes.maketrans(b"-_", b"+/")
+"""Turns url-safe base64 into the plain one."""
+
+
+class SegmentRequest(BaseModel):
+    """A photo and what to look for in it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    photo: bytes = Field(
+        description="The photo's file: JPEG, PNG, WebP, TIFF and others. A file in forms, base64 in JSON.",
+        json_schema_extra={"format": "byte"},
+    )
+    name: str | None = Field(
+        None, max_length=1000, description="The photo's name. Left out: in forms that of the file."
+    )
+    vocabulary: str | dict[str, list[str]] | list[str | tuple[str, str]] | None = Field(
+        None,
+        description='What to look for: words such as "dog: ear, tail; bus: wheel", a mapping from object to parts '
+        '({"dog": ["ear", "tail"]}), a list of names (["dog\'s ear"]) or the name of a catalogue '
+        "(pascal-part-116, ade20k-part-234, part-imagenet). Left out: the words that the model came with.",
+    )
+    model: str | None = Field(None, max_length=1000, description="A name from /v1/models. Left out: the first of them.")
+    protocol: Protocol | None = Field(
+        None,
+        description="pred_all: anything of the vocabulary may be there, or background. oracle_obj: the photo shows "
+        "exactly the given objects; their parts share all pixels. Left out: oracle_obj if objects are given.",
+    )
+    objects: Annotated[list[str], BeforeValidator(_listed)] | None = Field(
+        None, description="Objects known to be in the photo, for oracle_obj; in forms separated by commas."
+    )
+    zoom: bool = Field(
+        False,
+        description="Look a second time, at crops around small objects at the photo's full resolution: for small "
+        "parts. Each such object takes nearly as long as a photo.",
+    )
+    min_score: float = Field(
+        0.0, ge=0, le=1, description="Parts whose score, 0 to 1, is lower than this become background."
+    )
+    formats: Annotated[list[Format], BeforeValidator(_listed)] = Field(
+        ["json"],
+        min_length=1,
+        max_length=20,
+        description="What to answer: json (score, area and box of each part), coco (masks as RLE), labelme (outlines), "
+        "png (image of class indices), overlay (the photo in colours); in forms separated by commas.",
+    )
+
+    @field_validator("photo", mode="before")
+    @classmethod
+    def _decode(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            # "data:image/png;base64,..." is what browsers make of a file.
+            text = value.partition(",")[2] if value.startswith("data:") else value
+            plain = text.encode("ascii").translate(_PLAIN, b" \t\r\n").rstrip(b"=")
+            return base64.b64decode(plain + b"=" * (-len(plain) % 4), validate=True)
+        except (binascii.Error, ValueError):
+            raise ValueError("the photo must be the file's bytes in base64") from None
+
+    @field_validator("objects")
+    @classmethod
+    def _some(cls, value: list[str] | None) -> list[str] | None:
+        return value or None  # an empty field of a form
+
+    def known_objects(self) -> tuple[str, ...] | None:
+        """The objects of Oracle-Obj, None for Pred-All; raises `HTTPException` 422 where the two fields disagree."""
+        if self.protocol == "oracle_obj" and not self.objects:
+            raise HTTPException(422, "protocol oracle_obj needs objects: name those in the photo")
+        if self.protocol == "pred_all" and self.objects:
+            raise HTTPException(422, "objects are for protocol oracle_obj: leave them out, or leave protocol out")
+        return tuple(self.objects) if self.objects else None
+
+
+FORM_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["photo"],
+    "properties": {
+        "photo": {"type": "string", "format": "binary", "description": "The photo's file."},
+        **{
+            name: {"type": "string", "description": SegmentRequest.model_fields[name].description}
+            for name in SegmentRequest.model_fields
+            if name != "photo"
+        },
+    },
+}
+"""What the form takes, for OpenAPI: all fields but the file are text."""
+
+
+class Budget:
+    """Bytes of request bodies that may be held at the same time, of all requests together; one alone may hold more."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.held = 0
+
+    @contextmanager
+    def share(self) -> Iterator[Callable[[int], bool]]:
+        """A function that takes a number of bytes if so many are left; they are given back at the end."""
+        taken = 0
+
+        def take(count: int) -> bool:
+            nonlocal taken
+            if self.held > taken and self.held + count > self.limit:
+                return False
+            self.held += count
+            taken += count
+            return True
+
+        try:
+            yield take
+        finally:
+            self.held -= taken
+
+
+async def receive_body(request: Request, max_bytes: int, max_classes: int, take: Callable[[int], bool]) -> bytearray:
+    """The body: the photo of at most `max_bytes`, base64 in JSON, and `_words_limit` for all else.
+
+    Raises `HTTPException` 413 for a body that is too long and 415 for another content type, `QueueFullError` if
+    `take`, asked for each piece of it, says no. The client has sent the rest by then.
+    """
+    body, size = bytearray(), 0
+    photo = 3 * max_bytes // 2 if _kind(request.headers) == "application/json" else max_bytes
+    limit, full = photo + _words_limit(max_classes), False
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > 5 * limit:
+            break
+        if size > limit or full or not take(len(chunk)):
+            full = full or size <= limit
+            body.clear()
+        else:
+            body += chunk
+    if size > limit:
+        raise HTTPException(413, f"the request is too long: photos may have {max_bytes:,} bytes on this server")
+    if full:
+        raise QueueFullError("the server receives too many bytes at once: try again in a few seconds")
+    if _kind(request.headers) not in {"application/json", "multipart/form-data"}:
+        raise HTTPException(415, "send multipart/form-data with a file 'photo', or application/json")
+    return body
+
+
+def read_request(headers: Headers, body: bytearray, max_classes: int) -> SegmentRequest:
+    """Read and check the body. Takes its time: call it in a thread.
+
+    Raises `HTTPException` 400 for a body that cannot be read, 413 for one that is too long beside the photo, 422
+    for wrong fields, `UsageError` for words beyond the limits; each with a sentence about the first fault.
+    """
+    if _kind(headers) == "application/json":
+        fields = _json_fields(body, max_classes)
+    else:
+        fields = asyncio.run(_form_fields(headers, body, max_classes))
+    for name in fields:
+        if name not in SegmentRequest.model_fields:
+            known = ", ".join(SegmentRequest.model_fields)
+            raise HTTPException(422, shortened(f"there is no field {name!r}: the fields are {known}"))
+    check_words(fields.get("vocabulary"), max_classes)
+    objects = fields.get("objects")
+    check_words(_listed(objects) if isinstance(objects, str) else objects, max_classes)
+    try:
+        return SegmentRequest.model_validate(fields)
+    except ValidationError as error:
+        raise HTTPException(422, shortened(_sentence(error))) from None
+
+
+def _kind(headers: Headers) -> str:
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _words_limit(max_classes: int) -> int:
+    """Bytes of all that is not the photo: each class may be a long word, written as JSON escapes."""
+    return 64_000 + 1_000 * max_classes
+
+
+def _values_limit(max_classes: int) -> int:
+    """Values of a JSON body, at most: a pair of words and their list for each class."""
+    return 1_000 + 10 * max_classes
+
+
+async def _form_fields(headers: Headers, body: bytearray, max_classes: int) -> dict[str, Any]:
+    async def stream() -> AsyncGenerator[bytes, None]:
+        yield bytes(body)
+
+    words = _words_limit(max_classes)
+    try:
+        parser = MultiPartParser(headers, stream(), max_files=1, max_fields=20, max_part_size=words)
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise HTTPException(400, shortened(f"the form cannot be read: {error.message}")) from None
+    except (LookupError, ValueError) as error:  # no boundary, unknown charset
+        raise HTTPException(400, shortened(f"the form cannot be read: {error}")) from None
+    try:
+        fields: dict[str, Any] = {}
+        for name in form:
+            values = form.getlist(name)
+            if name == "photo":
+                if not isinstance(values[0], UploadFile):
+                    raise HTTPException(422, "photo must be a file: with curl, -F photo=@picture.jpg")
+                fields["photo"] = await values[0].read()
+                fields.setdefault("name", values[0].filename)
+            elif any(isinstance(value, UploadFile) for value in values):
+                if name not in SegmentRequest.model_fields:
+                    raise HTTPException(422, shortened(f"there is no field {name!r}: send the photo as 'photo'"))
+                raise HTTPException(422, f"{name} must be text, not a file")
+            elif text := ",".join(map(str, values)):  # a list may come as repeated fields; empty ones are left out
+                fields[name] = text
+        return fields
+    finally:
+        await form.close()
+
+
+def _json_fields(body: bytearray, max_classes: int) -> dict[str, Any]:
+    _check_json_size(body, max_classes)
+    try:
+        fields = json.loads(body)
+    except RecursionError:
+        raise HTTPException(400, "the body is not valid JSON: it is nested too deeply") from None
+    except ValueError as error:
+        raise HTTPException(400, shortened(f"the body is not valid JSON: {error}")) from None
+    if not isinstance(fields, dict):
+        raise HTTPException(422, "the JSON body must be an object with a field 'photo'")
+    if not isinstance(fields.get("photo", ""), str):
+        raise HTTPException(422, "photo must be the file's bytes in base64")
+    return fields
+
+
+def _check_json_size(body: bytearray, max_classes: int) -> None:
+    """Refuse JSON that would take long to read, by what `bytes` can tell of it at once.
+
+    A body has as many values as commas and brackets, and one string, the photo, may be long. Base64 has neither
+    commas nor brackets nor quotes.
+    """
+    most = _values_limit(max_classes)
+    values = sum(map(body.count, (b",", b"[", b"{")))
+    if values > most or body.count(b'"') > 4 * most:
+        raise HTTPException(413, f"the request is too long: its JSON may have {most:,} values on this server")
+    words = _words_limit(max_classes)
+    if len(body) <= words:
+        return
+    pieces = body.split(b'"')  # strings, and what stands between them
+    longest = max(range(len(pieces)), key=lambda index: len(pieces[index]))
+    key = pieces[longest - 2] if longest >= 3 and pieces[longest - 1].strip() == b":" else b""
+    if key != b"photo" or len(body) - len(pieces[longest]) > words:
+        raise HTTPException(
+            413, f"the request is too long: beside the photo it may have {words:,} bytes on this server"
+        )
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    field = str(first["loc"][0]) if first["loc"] else "the body"
+    if first["type"] == "missing":
+        return f"{field} is missing"
+    return f"{field}: {first['msg'].removeprefix('Value error, ')}"

@@ -1,0 +1,116 @@
+"""Words of a request, held to limits before anything is made of them."""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from partclipseg.errors import UsageError
+from partclipseg.vocabulary import CATALOGS, Vocabulary
+
+MAX_WORD = 200
+"""Characters of one word or name."""
+
+_LONGEST_SENTENCE = 500
+
+
+def read_words(words: str | Mapping[str, Any] | Sequence[Any], max_classes: int) -> Vocabulary:
+    """The vocabulary of words as people write them, never a path: a file of the server is none of the client's
+    business.
+
+    Args:
+        words: ``"dog: ear, tail"``, the name of a catalogue, JSON text, an object-to-parts mapping, a list of names.
+        max_classes: longest vocabulary, in object-parts.
+
+    Raises `UsageError` for wrong words, too many of them, or too long ones.
+    """
+    check_words(words, max_classes)
+    if isinstance(words, str):
+        vocabulary = _from_text(words, max_classes)
+    elif isinstance(words, Mapping):
+        vocabulary = Vocabulary.from_dict(words)
+    else:
+        vocabulary = Vocabulary.from_names(words)
+    check_count(len(vocabulary), max_classes)
+    for name in vocabulary.names:
+        if not _is_unicode(name):
+            raise UsageError(f"a word that is not valid Unicode: {name!a}")
+    return vocabulary
+
+
+def check_words(words: Any, max_classes: int) -> None:
+    """Raise `UsageError` for the first word that is too long, for too many words, and for lists in lists of them.
+
+    Values of another kind are left to those who read them.
+    """
+    if isinstance(words, str):
+        check_count(len(words) // MAX_WORD, max_classes)  # longer texts are refused unread
+        if words.lstrip()[:1] not in {"{", "["}:
+            for word in re.split("[,;:\n]", words):
+                _check_word(word.strip())
+    elif isinstance(words, Mapping):
+        check_count(len(words), max_classes)
+        check_count(sum(len(parts) for parts in words.values() if isinstance(parts, list)), max_classes)
+        for word, parts in words.items():
+            _check_word(word)
+            _check_list(parts if isinstance(parts, list) else [parts])
+    elif isinstance(words, list):
+        check_count(len(words), max_classes)
+        for name in words:
+            _check_list(name[:3] if isinstance(name, list) else [name])
+
+
+def check_count(classes: int, max_classes: int) -> None:
+    """Raise `UsageError` for more classes than there may be."""
+    if classes > max_classes:
+        raise UsageError(f"{classes:,} classes are more than the limit of {max_classes:,}: ask for them in portions")
+
+
+def shortened(sentence: str) -> str:
+    """The sentence, without its middle if it quotes so much of the input that nobody would read it."""
+    if len(sentence) <= _LONGEST_SENTENCE:
+        return sentence
+    return f"{sentence[: _LONGEST_SENTENCE // 2]} ... {sentence[-_LONGEST_SENTENCE // 2 :]}"
+
+
+def _check_list(words: Sequence[Any]) -> None:
+    for word in words:
+        if isinstance(word, list | dict):
+            raise UsageError('the vocabulary is nested too deeply: write {"dog": ["ear", "tail"]} or ["dog\'s ear"]')
+        _check_word(word)
+
+
+def _check_word(word: Any) -> None:
+    if isinstance(word, str) and len(word) > MAX_WORD:
+        raise UsageError(f"a word has {len(word):,} characters, more than the limit of {MAX_WORD}: use a shorter word")
+
+
+def _is_unicode(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can say
+        return False
+    return True
+
+
+def _from_text(text: str, max_classes: int) -> Vocabulary:
+    if text in CATALOGS:
+        return Vocabulary.from_catalog(text)
+    if text[0] not in "{[":
+        if ":" not in text and "'s" not in text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"):
+            raise UsageError(
+                f"{textwrap.shorten(text, 100)!r} has no colon and is no catalogue ({', '.join(CATALOGS)}); "
+                'words are written as "dog: ear, tail; bus: wheel"'
+            )
+        return Vocabulary.from_text(text)
+    try:
+        content = json.loads(text)
+    except RecursionError:
+        raise UsageError("the vocabulary begins like JSON but is not valid JSON: nested too deeply") from None
+    except ValueError as error:
+        raise UsageError(f"the vocabulary begins like JSON but is not valid JSON: {error}") from None
+    check_words(content, max_classes)
+    return Vocabulary.from_dict(content) if isinstance(content, dict) else Vocabulary.from_names(content)

@@ -1,0 +1,132 @@
+"""Read JSON and YAML files of unknown origin: whatever is wrong with one is said in a sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from partclipseg.errors import PartCLIPSegError, first_line
+
+_LFS = b"version https://git-lfs.github.com/spec/"
+_DVC = (b"outs:\n", b"md5:")
+_PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "ZIP", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz"}
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file in UTF-8, with or without byte order mark, or in UTF-16 or UTF-32.
+
+    Raises:
+        PartCLIPSegError: no file, or no JSON; the message does not repeat the path.
+    """
+    content = read_bytes(path)
+    try:
+        return json.loads(content)
+    except UnicodeDecodeError:
+        reason = _other_file(content) or "is not UTF-8 text: save it as UTF-8"
+    except RecursionError:
+        reason = "is not valid JSON of any use (its lists are nested too deeply): replace it"
+    except json.JSONDecodeError as error:
+        reason = _other_file(content) or f"is not valid JSON ({error}){_cut_off(error)}: replace it"
+    except ValueError as error:  # a number of more than 4300 digits
+        reason = f"is not valid JSON of any use ({first_line(error)}): replace it"
+    raise PartCLIPSegError(reason)
+
+
+def read_json_or_yaml(path: Path) -> Any:
+    """The content of a ``.json`` file, or of YAML in a file of any other suffix; a key given twice is refused.
+
+    Raises:
+        PartCLIPSegError: as `read_json`.
+    """
+    if path.suffix.lower() == ".json":
+        content = read_json(path)
+        json.loads(read_bytes(path), object_pairs_hook=_distinct_keys)
+        return content
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """The safe loader, which would keep the last of equal keys."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+            if again := _repeated(keys):
+                raise PartCLIPSegError(f"has the key {again!r} twice: keep one of the two")
+            return super().construct_mapping(node, deep)
+
+    text = read_text(path)
+    try:
+        return yaml.load(text, Loader)  # a safe loader
+    except PartCLIPSegError:
+        raise
+    except Exception as error:  # beside its own errors, whatever the constructors of dates and numbers raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise PartCLIPSegError(_other_file(text.encode()) or f"is not valid YAML ({reason}): correct it") from None
+
+
+def read_text(path: Path) -> str:
+    """UTF-8 text without its byte order mark.
+
+    Raises:
+        PartCLIPSegError: no file, or no text; the message does not repeat the path.
+    """
+    content = read_bytes(path)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise PartCLIPSegError(_other_file(content) or "is not UTF-8 text: save it as UTF-8") from None
+    if text.strip() and (reason := _other_file(content)):
+        raise PartCLIPSegError(reason)
+    return text
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        PartCLIPSegError: it cannot be read; the message does not repeat the path.
+    """
+    try:
+        return path.read_bytes()
+    except IsADirectoryError:
+        raise PartCLIPSegError("is a folder: name the file in it") from None
+    except FileNotFoundError:
+        raise PartCLIPSegError("is missing: check the path") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise PartCLIPSegError(f"cannot be read ({reason}): check the file and its permissions") from None
+
+
+def _other_file(content: bytes) -> str | None:
+    """What stands in place of the file."""
+    start = content[:512].lstrip(b"\xef\xbb\xbf \t\r\n")
+    if not start and len(content) <= 512:
+        return "is empty: replace it"
+    if not content[:4096].strip(b"\0"):
+        return "holds nothing but zero bytes: copy it again"
+    if start.startswith(_LFS):
+        return "is a Git LFS pointer in place of the file: fetch the file itself with 'git lfs pull'"
+    if start.startswith(_DVC):
+        return "is a DVC pointer in place of the file: fetch the file itself with 'dvc pull'"
+    if start[:15].lower().startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        return "is a web page in place of the file: download the file itself"
+    for magic, name in _PACKED.items():
+        if start.startswith(magic):
+            return f"is packed ({name}): unpack it first"
+    return None
+
+
+def _cut_off(error: json.JSONDecodeError) -> str:
+    rest = error.doc[error.pos :].strip()
+    return ", perhaps since the file is cut off" if not rest or error.msg.startswith("Unterminated") else ""
+
+
+def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if again := _repeated([key for key, _ in pairs]):
+        raise PartCLIPSegError(f"has the key {again!r} twice: keep one of the two")
+    return dict(pairs)
+
+
+def _repeated(keys: list[str]) -> str | None:
+    seen: set[str] = set()
+    return next((key for key in keys if key in seen or seen.add(key)), None)

@@ -1,0 +1,150 @@
+"""Connections of a started server: slow ones are closed, and too many make room for those who have something to ask."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+pytest.importorskip("gradio")
+
+from partclipseg.apps.serve.connections import ConnectionLimits, allow_files
+from partclipseg.errors import UsageError
+
+HALF_HEAD = b"GET /v1/models HTTP/1.1\r\nHost: local"
+HALF_BODY = (
+    b"POST /v1/segment HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 90000\r\n\r\n{"
+)
+
+
+@pytest.fixture(scope="module")
+def address(server: Callable, model_directory: Path) -> Iterator[str]:
+    options = ("--connections", "60", "--connections-per-address", "40", "--idle-timeout", "1", "--token", "secret")
+    with server("--model", model_directory, *options) as (address, _):
+        yield address.partition("?")[0]
+
+
+def opened(stack: ExitStack, address: str, sent: bytes) -> socket.socket:
+    connection = stack.enter_context(socket.create_connection(("127.0.0.1", httpx.URL(address).port), timeout=10))
+    connection.sendall(sent)
+    return connection
+
+
+def health(address: str) -> float:
+    """Seconds until the server says that it is well."""
+    start = time.perf_counter()
+    assert httpx.get(f"{address}healthz", trust_env=False, timeout=10).text == "ok"
+    return time.perf_counter() - start
+
+
+def all_of(connection: socket.socket) -> bytes:
+    answer = b""
+    try:
+        while piece := connection.recv(65536):
+            answer += piece
+    except ConnectionResetError:
+        pass
+    return answer
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [b"", HALF_HEAD, HALF_BODY], ids=["nothing", "half a head", "half a body"])
+def test_many_that_never_finish_keep_nobody_out(address, sent):
+    with ExitStack() as stack:
+        connections = []
+        for number in range(150):
+            connections.append(opened(stack, address, sent))
+            if number % 30 == 29:
+                assert health(address) < 1  # milliseconds; the one second is for busy test machines
+        for connection in connections[:100]:
+            all_of(connection)  # ends: they were closed to make room
+    assert health(address) < 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sent", "answer"), [(b"", b""), (HALF_HEAD, b""), (HALF_BODY, b"HTTP/1.1 408 ")], ids=["nothing", "head", "body"]
+)
+def test_a_request_that_does_not_come_is_not_waited_for(address, sent, answer):
+    with ExitStack() as stack:
+        start = time.perf_counter()
+        connection = opened(stack, address, sent)
+        said = all_of(connection)
+        assert said.startswith(answer)
+        assert (said == b"") == (answer == b"")
+        assert not answer or b"the body of the request came too slowly" in said
+        assert 0.5 < time.perf_counter() - start < 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sent", "more"),
+    [
+        (HALF_HEAD, b"x"),
+        (HALF_BODY, b"x"),
+        (b"", b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer secret\r\n\r\n" * 100),
+    ],
+    ids=["head", "body", "answers that are not read"],
+)
+def test_a_little_now_and_then_is_not_enough(address, sent, more):
+    with ExitStack() as stack:
+        connection = opened(stack, address, sent)
+        connection.settimeout(0.1)
+        start = time.perf_counter()
+        while time.perf_counter() - start < 8:
+            try:
+                connection.send(more)
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+            time.sleep(0.1)
+        assert time.perf_counter() - start < 6
+
+
+@pytest.mark.slow
+def test_a_slow_but_steady_body_is_read(address):
+    """The limit is on the speed, not on the whole."""
+    with ExitStack() as stack:
+        body = b'{"photo": "%s"}' % (b"A" * 8000)
+        head = b"POST /v1/segment HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer secret\r\nConnection: close\r\n"
+        head += b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+        connection = opened(stack, address, head)
+        for start in range(0, len(body), 500):
+            time.sleep(0.15)
+            connection.sendall(body[start : start + 500])
+        answer = all_of(connection)
+        assert answer.startswith(b"HTTP/1.1 422 ")
+        assert b"no words are given" in answer
+
+
+@pytest.mark.parametrize("number", [0, -1])
+@pytest.mark.parametrize("name", ["connections", "connections_per_address", "idle_timeout"])
+def test_limits_must_be_positive(name, number):
+    with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} must be greater than 0"):
+        ConnectionLimits(**{name: number})
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "raised", "backlog"),
+    [(1024, 4096, 2760, 2048), (500, 1000, 1000, 288), (1024, -1, 2760, 2048), (20_000, 20_000, None, 2048)],
+)
+def test_the_process_may_open_a_file_for_each_connection(monkeypatch, soft, hard, raised, backlog):
+    resource = pytest.importorskip("resource")
+    asked = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
+    assert allow_files(ConnectionLimits()) == backlog
+    assert asked == ([(raised, hard)] if raised else [])
+
+
+def test_too_few_files_are_a_sentence(monkeypatch):
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 700))
+    with pytest.raises(UsageError, match="--connections 512 needs 776 open files, and the system allows 700: take few"):
+        allow_files(ConnectionLimits())

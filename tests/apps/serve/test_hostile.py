@@ -1,0 +1,321 @@
+"""What a client sends to stop the others: refused early, with a short sentence, while the server goes on answering."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("gradio")
+
+from gradio.utils import get_upload_folder
+from starlette.testclient import TestClient
+
+from partclipseg.apps.serve.access import COOKIE, protect
+from partclipseg.apps.serve.api import create_api
+from partclipseg.apps.serve.command import create_app
+from partclipseg.apps.serve.uploads import KEPT_SECONDS, Uploads
+
+URL = "/v1/segment"
+
+
+def _photo() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+PHOTO = _photo()
+BASE64 = base64.b64encode(PHOTO).decode()
+
+
+# -- bodies ---------------------------------------------------------------------------------------------------
+
+
+def body(vocabulary: str = '"dog: ear"', more: str = "") -> bytes:
+    return f'{{"photo": "{BASE64}", "vocabulary": {vocabulary}{more}}}'.encode()
+
+
+DEEP = "[" * 500 + "]" * 500
+HOSTILE = {
+    "2 MB of numbers": (body("[" + "1," * 1_000_000 + "1]"), 413, "JSON may have 6,000 values"),
+    "2 MB of words": (body("[" + '"a",' * 500_000 + '"a"]'), 413, "JSON may have 6,000 values"),
+    "2 MB of lists": (body("[" + '["a"],' * 300_000 + '"a"]'), 413, "JSON may have 6,000 values"),
+    "2 MB of objects": (body("[" + '{"a":1},' * 250_000 + "1]"), 413, "JSON may have 6,000 values"),
+    "2 MB of nested lists": (body("[" + f"{DEEP}," * 2_000 + "1]"), 413, "JSON may have 6,000 values"),
+    "2 MB of fields": (body(more="".join(f', "f{i}": 1' for i in range(150_000))), 413, "JSON may have 6,000 values"),
+    "one word of 2 MB": (body(json.dumps({"a": ["b" * 2_000_000]})), 413, "beside the photo it may have 564,000 bytes"),
+    "a text of 2 MB": (body(json.dumps("a: " + "b " * 1_000_000)), 413, "beside the photo it may have 564,000 bytes"),
+    "an object of 2 MB": (body(more=f', "objects": ["{"x" * 2_000_000}"]'), 413, "beside the photo"),
+    "a number of 2 MB": (body(more=f', "min_score": 0.{"1" * 2_000_000}'), 413, "beside the photo"),
+    "2 MB of spaces": (body(" " * 2_000_000 + '"a: b"'), 413, "beside the photo"),
+    "2 MB of quotes": (body("[" + '"" ' * 700_000 + "]"), 413, "JSON may have 6,000 values"),
+    "a number for a photo": (b'{"photo":0.' + b"1" * 2_000_000 + b"}", 413, "beside the photo"),
+    "two large photos": (
+        b'{"photo": "' + b"A" * 1_000_000 + b'", "photo": "' + b"A" * 1_000_000 + b'"}',
+        413,
+        "beside the photo",
+    ),
+    "UTF-16": (body("[" + "1," * 500_000 + "1]").decode().encode("utf-16"), 413, "JSON may have 6,000 values"),
+    # Within the limits of size: the words are looked at.
+    "5,000 numbers": (body(json.dumps([1] * 5_000)), 422, "5,000 classes are more than the limit of 500"),
+    "500 numbers": (body(json.dumps([1] * 500)), 422, "vocabulary: "),
+    "500 wrong pairs": (body(json.dumps([["a", 1]] * 500)), 422, "vocabulary: "),
+    "501 objects": (body(json.dumps({f"o{i}": [] for i in range(501)})), 422, "501 classes are more"),
+    "501 parts": (body(json.dumps({"o": [f"p{i}" for i in range(501)]})), 422, "501 classes are more"),
+    "501 known objects": (body(more=f', "objects": {json.dumps(["a"] * 501)}'), 422, "501 classes are more"),
+    "a long word": (body(json.dumps({"a": ["b" * 201]})), 422, "a word has 201 characters, more than the limit of 200"),
+    "a long object": (body(json.dumps({"a" * 201: ["b"]})), 422, "a word has 201 characters"),
+    "a long name": (body(json.dumps(["a" * 201])), 422, "a word has 201 characters"),
+    "a long pair": (body(json.dumps([["a", "b" * 201]])), 422, "a word has 201 characters"),
+    "a long word in a text": (body(json.dumps("dog: " + "b" * 201)), 422, "a word has 201 characters"),
+    "a long word in JSON text": (body(json.dumps(json.dumps({"a": ["b" * 201]}))), 422, "a word has 201 characters"),
+    "5,000 numbers in JSON text": (body(json.dumps(json.dumps([1] * 5_000))), 422, "5,000 classes are more"),
+    "lists in JSON text": (body(json.dumps(json.dumps([[["a"]]] * 50))), 422, "nested too deeply"),
+    "a long known object": (body(more=f', "objects": ["{"x" * 201}"]'), 422, "a word has 201 characters"),
+    "a long text": (body(json.dumps("a: b; " * 40_000)), 422, "classes are more than the limit of 500"),
+    "lists of lists": (body(json.dumps([[["a"]]])), 422, "the vocabulary is nested too deeply"),
+    "lists in a mapping": (body(json.dumps({"a": [["b"]]})), 422, "the vocabulary is nested too deeply"),
+    "deep nesting": (body("[" * 5_000), 400, "nested too deeply"),
+    "deep nesting elsewhere": (body(more=', "x": ' + '{"a":' * 4_000), 400, "nested too deeply"),
+    "a long unknown field": (body(more=f', "{"x" * 100_000}": 1'), 422, "there is no field 'xxx"),
+    "a long model": (body(more=f', "model": "{"x" * 100_000}"'), 422, "model: "),
+    "a long protocol": (body(more=f', "protocol": "{"x" * 100_000}"'), 422, "protocol: "),
+    "many formats": (body(more=f', "formats": {json.dumps(["x"] * 4_000)}'), 422, "formats: "),
+    "a long format": (body(more=f', "formats": ["{"x" * 100_000}"]'), 422, "formats: "),
+}
+
+
+@pytest.fixture(scope="module")
+def hostile_client(random_segmenter):
+    from partclipseg.apps.serve.engine import Engine
+
+    engine = Engine({"random": random_segmenter})
+    yield TestClient(create_api(engine), raise_server_exceptions=False)
+    engine.close()
+
+
+@pytest.mark.parametrize(("content", "code", "words"), HOSTILE.values(), ids=HOSTILE)
+def test_hostile_json_is_refused_in_a_moment(hostile_client, content, code, words):
+    start = time.perf_counter()
+    answer = hostile_client.post(URL, content=content, headers={"Content-Type": "application/json"})
+    seconds = time.perf_counter() - start
+    assert answer.status_code == code, answer.text[:300]
+    assert words in answer.json()["detail"]
+    assert len(answer.content) < 700  # no input comes back at length
+    assert seconds < 2  # 0.1 s where nothing else runs; unlimited it took 20 s
+
+
+FORMS = {
+    "a long word": ({"vocabulary": "dog: " + "b" * 201}, 422, "a word has 201 characters"),
+    "a long text": ({"vocabulary": "x" * 2_000_000}, 400, "form cannot be read"),
+    "a long known object": ({"objects": "x" * 201}, 422, "a word has 201 characters"),
+    "many known objects": ({"objects": "x," * 501}, 422, "501 classes are more"),
+    "a long field": ({"x" * 1_000: "1"}, 422, "there is no field 'xxx"),
+    "many fields": ({f"f{i}": "1" for i in range(100)}, 400, "Too many fields"),
+}
+
+
+@pytest.mark.parametrize(("fields", "code", "words"), FORMS.values(), ids=FORMS)
+def test_hostile_forms_are_refused(hostile_client, fields, code, words):
+    answer = hostile_client.post(URL, files={"photo": ("a.png", PHOTO)}, data={"vocabulary": "dog: ear", **fields})
+    assert answer.status_code == code, answer.text[:300]
+    assert words in answer.json()["detail"]
+    assert len(answer.content) < 700
+
+
+def test_others_are_answered_while_a_body_is_checked(make_engine, monkeypatch):
+    """Parsing and validating keep the event loop free."""
+    from partclipseg.apps.serve import api
+
+    read = api.read_request
+
+    def slow(*arguments):
+        time.sleep(0.5)
+        return read(*arguments)
+
+    monkeypatch.setattr(api, "read_request", slow)
+    app = create_api(make_engine())
+
+    async def ask() -> float:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+            headers = {"Content-Type": "application/json"}
+            sent = asyncio.create_task(client.post(URL, content=body(), headers=headers))
+            await asyncio.sleep(0.1)
+            start = time.perf_counter()
+            assert (await client.get("/healthz")).status_code == 200
+            seconds = time.perf_counter() - start
+            assert not sent.done()
+            assert (await sent).status_code == 200
+            return seconds
+
+    assert asyncio.run(ask()) < 0.3
+
+
+LINES = "\n".join(BASE64[i : i + 76] for i in range(0, len(BASE64), 76))
+URL_SAFE = base64.urlsafe_b64encode(PHOTO).decode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [BASE64, LINES, LINES.replace("\n", "\r\n"), URL_SAFE, URL_SAFE.rstrip("="), f"data:image/png;base64,{LINES}"],
+)
+def test_every_base64_is_read(hostile_client, text):
+    assert set("+/") & set(BASE64)
+    assert set("-_") & set(URL_SAFE)
+    answer = hostile_client.post(URL, json={"photo": text, "vocabulary": "dog: ear"})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["width"] == 60
+
+
+@pytest.mark.parametrize("text", [BASE64[:-3] + "!", "A" + BASE64.rstrip("=") + "A", "=" + BASE64, BASE64 + "\u2028"])
+def test_what_is_not_base64_is_refused(hostile_client, text):
+    answer = hostile_client.post(URL, json={"photo": text, "vocabulary": "dog: ear"})
+    assert answer.status_code == 422
+    assert "base64" in answer.json()["detail"] or "the photo" in answer.json()["detail"]
+
+
+# -- who may ask ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://parts.example.evil", "own", None])
+@pytest.mark.parametrize("shown", [{"Cookie": f"{COOKIE}=secret"}, {"Authorization": "Bearer secret"}])
+def test_with_a_token_pages_elsewhere_are_refused_too(make_engine, origin, shown):
+    client = TestClient(protect(create_api(make_engine()), "secret"))
+    headers = {"Host": "parts.example", **shown} | ({"Origin": origin} if origin else {})
+    if origin == "own":
+        headers["Origin"] = "https://parts.example"
+    answer = client.post(URL, files={"photo": PHOTO}, data={"vocabulary": "dog: ear"}, headers=headers)
+    if origin in {None, "own"}:
+        assert answer.status_code == 200
+    else:
+        assert answer.status_code == 403
+        assert "another page" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "location"),
+    [
+        ("//evil.example/", "/evil.example/"),
+        ("///evil.example/", "/evil.example/"),
+        ("/\\evil.example/", "/evil.example/"),
+        ("/%2Fevil.example/", "/evil.example/"),
+        ("/%5Cevil.example/", "/evil.example/"),
+        ("/%2f%5c%2Fevil.example", "/evil.example"),
+        ("/%09/evil.example", "/%09/evil.example"),
+        ("/%0d%0aLocation:%20x", "/%0D%0ALocation%3A%20x"),
+        ("/a%2F%2Fb", "/a//b"),
+        ("/", "/"),
+    ],
+)
+def test_the_token_in_the_address_leads_nowhere_else(make_engine, path, location):
+    app = protect(create_api(make_engine()), "secret")
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        url = httpx.URL("http://x").copy_with(raw_path=f"{path}?token=secret&y=1".encode())
+        return await transport.handle_async_request(httpx.Request("GET", url))
+
+    answer = asyncio.run(ask())
+    assert (answer.status_code, answer.headers["location"]) == (303, f"{location}?y=1")
+
+
+# -- uploads --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def page(make_engine):
+    with TestClient(create_app(make_engine(max_bytes=10_000)), raise_server_exceptions=False) as client:
+        yield client
+
+
+def click(client: TestClient, path: str) -> httpx.Response:
+    functions = client.get("/config").json()["dependencies"]
+    index = next(number for number, function in enumerate(functions) if len(function["inputs"]) == 8)
+    photo = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    data = [photo, "dog: ear", "", False, "random", False, "random", ""]
+    click = {"data": data, "fn_index": functions[index]["id"], "session_hash": "x"}
+    return client.post("/gradio_api/queue/join", json=click)
+
+
+def upload(client: TestClient, content: bytes, count: int = 1) -> httpx.Response:
+    return client.post("/gradio_api/upload", files=[("files", (f"{i}.png", content)) for i in range(count)])
+
+
+def test_only_files_pass_for_photos(page):
+    [path] = upload(page, b"x").json()
+    folder = get_upload_folder()
+    for other in (folder, f"{folder}/", str(Path(path).parent), f"{folder}/missing.png", f"{path}/../..", ".", ""):
+        answer = click(page, other)
+        assert (answer.status_code, answer.json()["detail"]) == (422, "only files that were uploaded here")
+    assert click(page, path).status_code == 200
+
+
+def test_uploads_are_bounded(page):
+    assert upload(page, b"x" * 9_000).status_code == 200
+    assert upload(page, b"x" * 11_000).status_code == 413
+    answer = upload(page, b"x" * 2_000_000)
+    assert (answer.status_code, answer.json()["detail"]) == (
+        413,
+        "the photo is too large for this server: make it smaller",
+    )
+    for _ in range(2):
+        assert upload(page, b"x" * 900, count=800).status_code == 200
+        assert len([path for path in Path(get_upload_folder()).rglob("*") if path.is_file()]) <= 510
+
+
+def test_the_clean_up_survives_what_cannot_be_removed(tmp_path, monkeypatch):
+    uploads = Uploads(max_bytes=1_000, max_files=3)
+    try:
+        page = uploads.folder / "page.png"
+        page.write_bytes(b"x" * 5_000)
+        uploads.keep()
+        (uploads.folder / "empty").mkdir()
+        names = [uploads.folder / f"{number}" / "a.png" for number in range(5)]
+        for name in names:
+            name.parent.mkdir()
+            name.write_bytes(b"x" * 10)
+        unlink = Path.unlink
+
+        def refuse(self, *arguments, **options):
+            if self == names[0]:
+                raise PermissionError(self)
+            unlink(self, *arguments, **options)
+
+        monkeypatch.setattr(Path, "unlink", refuse)
+        uploads.clean()
+        assert [name.exists() for name in names] == [True, False, True, True, True]  # three, and what had to stay
+        assert page.exists()
+        names[4].write_bytes(b"x" * 2_000)
+        uploads.clean()
+        assert not names[4].exists()
+        now = time.time()
+        monkeypatch.setattr("time.time", lambda: now + KEPT_SECONDS + 1)
+        uploads.clean()
+        assert [name.exists() for name in names] == [True, False, False, False, False]
+        assert page.exists()
+    finally:
+        uploads.remove()
+    assert not uploads.folder.exists()
+
+
+def test_the_folder_for_uploads_is_the_servers_own_and_goes_with_it(make_engine, tmp_path, monkeypatch):
+    """Another user's folder of gradio's is no obstacle."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
+    (tmp_path / "gradio").write_text("not even a folder")
+    with TestClient(create_app(make_engine())) as client:
+        [path] = upload(client, PHOTO).json()
+        [folder] = tmp_path.glob("partclipseg-page-*")
+        assert Path(path).is_relative_to(folder)
+        assert folder.stat().st_mode & 0o077 == 0
+        assert click(client, path).status_code == 200
+    assert [path.name for path in tmp_path.iterdir()] == ["gradio"]

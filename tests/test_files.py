@@ -12,6 +12,8 @@ import pytest
 
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import (
+    is_directory,
+    is_file,
     locked,
     refusal,
     remove_temporary,
@@ -131,3 +133,19 @@ def test_a_damaged_line_is_named_or_skipped(tmp_path: Path, line: bytes) -> None
     with pytest.raises(PartCLIPSegError, match=r"manifest\.jsonl is damaged at line 2: delete it: the labels are kept"):
         journal.read()
     assert journal.read("skip") == [{"a": 1}, {"a": 3}]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "x" * 300, "x" * 100_000, "a\0b", "dog: ear\ncat: tail", "a/" * 3000, "\udc80", "~", "no such file"],
+)
+def test_text_that_is_no_path_is_neither_file_nor_directory(text: str):
+    assert not is_file(text)
+    assert not is_directory(text)
+
+
+def test_files_and_directories_are_told_apart(tmp_path: Path):
+    file = tmp_path / "a.txt"
+    file.write_text("a")
+    assert (is_file(file), is_directory(str(file))) == (True, False)
+    assert (is_file(str(tmp_path)), is_directory(tmp_path)) == (False, True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from partclipseg.data.photo import MAX_PIXELS, PhotoError
-from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.errors import UsageError
 from partclipseg.inference.photos import LoadedPhoto, stream, to_host
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.zoom import look_again
@@ -82,14 +81,12 @@ class PartSegmenter:
 
         target = find_device(device)
         number_type = find_dtype(dtype, target)
-        source = built_in_model() if name_or_path is None or is_built_in(name_or_path) else os.fspath(name_or_path)
-        if source.endswith(".pth") and Path(source).is_file():
-            raise PartCLIPSegError(f"{source} is a checkpoint file: make a directory of it by `partclipseg convert`")
+        source = built_in_model() if name_or_path is None or is_built_in(name_or_path) else name_or_path
         model: Any = load_model(source, dtype=number_type)
         model.to(target)
         if compile:
             compile_layers(model)
-        return cls(model, load_tokenizer(source), load_vocabulary(source))
+        return cls(model, load_tokenizer(source, getattr(model.config, "text_config", None)), load_vocabulary(source))
 
     @property
     def device(self) -> torch.device:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import CLIPSegConfig
 
 from partclipseg.errors import PartCLIPSegError
+from partclipseg.models.clipseg_ranges import TOWERS, Rule, check_values, known_values
 
 
 class CLIPSegTowersConfig(CLIPSegConfig):
@@ -29,6 +32,7 @@ class CLIPSegTowersConfig(CLIPSegConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
+        self._check_values()
         blocks = self.vision_config.num_hidden_layers
         if not self.extract_layers or any(not 0 <= layer < blocks for layer in self.extract_layers):
             raise PartCLIPSegError(
@@ -46,6 +50,29 @@ class CLIPSegTowersConfig(CLIPSegConfig):
                 f"conditional_layer {self.conditional_layer} must be one of the decoder layers, "
                 f"0 to {len(self.extract_layers) - 1}"
             )
+
+    def _check_values(self) -> None:
+        values: dict[str, Any] = {name: getattr(self, name) for name in self.ranges()}
+        towers = {key: values[key].to_dict() for key in ("text_config", "vision_config")}
+        check_values({**values, **towers}, self.ranges())
+
+    @classmethod
+    def ranges(cls) -> Mapping[str, Rule]:
+        """The values that each field may have."""
+        return TOWERS
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Self:
+        """From a configuration file's content; entries that no model of ours reads are left out.
+
+        Raises `PartCLIPSegError` that says of each value out of its range what it must be.
+        """
+        known = known_values(values, cls.ranges())
+        check_values(known, cls.ranges())  # here, since transformers has errors of its own for wrong types
+        try:
+            return cls(**known)
+        except StrictDataclassError as error:  # such as a width that the default number of heads does not divide
+            raise PartCLIPSegError(f"the configuration cannot be used: {' '.join(str(error).split())}") from error
 
     @property
     def image_shape(self) -> tuple[int, int]:

@@ -15,12 +15,17 @@ from transformers import CLIPSegConfig, CLIPSegForImageSegmentation
 
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.models.clipseg_config import CLIPSegTowersConfig
+from partclipseg.models.clipseg_ranges import CLIPSEG, known_values
 from partclipseg.models.directory import read_config
+from partclipseg.models.names import quoted
+from partclipseg.models.reading import check_complete, load_complete
 
 if TYPE_CHECKING:
     from partclipseg.models.clipseg_towers import CLIPSegTowers
 
 Model = TypeVar("Model", bound="CLIPSegTowers")
+
+_HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only")
 
 _RENAMED = (  # ours, theirs; the first that matches applies
     (r"^background$", "non_object_embedding"),
@@ -58,9 +63,7 @@ def start_from_clipseg(cls: type[Model], source: CLIPSegForImageSegmentation, **
 
     `config_changes` override fields of the configuration.
     """
-    values = source.config.to_dict()
-    for key in ("model_type", "architectures", "transformers_version", "dtype", "_name_or_path"):
-        values.pop(key, None)
+    values = known_values(source.config.to_dict(), cls.config_class.ranges())
     model = cls(cls.config_class(**{**values, **config_changes}))
     new = ("background", "visual_adapter.", "decoder.class_", "decoder.merge_")
     fill(model, dict(source.state_dict()), "the CLIPSeg checkpoint", keep=new)
@@ -83,45 +86,67 @@ def to_clipseg(model: CLIPSegTowers) -> CLIPSegForImageSegmentation:
     return target
 
 
-def load_pretrained(cls: type[Model], name: Any, load: Callable[..., Model], *args: Any, **kwargs: Any) -> Model:
-    """Load a directory or hub name of class `cls` through `load`, and a CLIPSeg's by `start_from_clipseg`."""
-    hub_options = {key: kwargs[key] for key in ("revision", "cache_dir", "token", "local_files_only") if key in kwargs}
-    kind = read_config(name, **hub_options).get("model_type")
-    if kind == "clipseg":
-        dtype = kwargs.pop("dtype", torch.float32)
-        source = CLIPSegForImageSegmentation.from_pretrained(name, dtype=dtype, **hub_options)
-        changes = {key: value for key, value in kwargs.items() if key not in hub_options}
-        return start_from_clipseg(cls, source, **changes)
-    if kind != cls.config_class.model_type:
-        raise PartCLIPSegError(
-            f"{name} holds a model of type {kind!r}, not {cls.config_class.model_type!r}: name a directory of that type"
-        )
-    return load(name, *args, **kwargs)
+def load_pretrained(cls: type[Model], name: Any, load: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Load a directory or hub name of class `cls` through `load`, and a CLIPSeg's by `start_from_clipseg`.
+
+    Raises `PartCLIPSegError` for a model that is not there, of another type, incomplete or damaged.
+    """
+    hub_options = {key: kwargs.pop(key) for key in _HUB_OPTIONS if key in kwargs}
+    values = read_config(name, **hub_options)
+    kind = values.get("model_type")
+    expected = cls.config_class
+    if kind not in (expected.model_type, CLIPSegConfig.model_type):
+        raise wrong_kind(name, kind, expected.model_type)
+    changes = {key: kwargs.pop(key) for key in expected.ranges() if key in kwargs}
+    try:
+        config = kwargs.pop("config", None) or expected.from_values({**values, **changes})
+    except PartCLIPSegError as error:
+        raise PartCLIPSegError(f"{name}: {error}; give the config.json that belongs to the weights") from None
+    if kind == expected.model_type:
+        with_info = kwargs.pop("output_loading_info", False)
+        model = load_complete(load, lambda: cls(config), name, *args, config=config, **hub_options, **kwargs)
+        return (model, {}) if with_info else model
+    dtype = kwargs.pop("dtype", torch.float32)
+    theirs = CLIPSegConfig(**known_values(values, CLIPSEG))
+    source = load_complete(
+        CLIPSegForImageSegmentation.from_pretrained,
+        lambda: CLIPSegForImageSegmentation(theirs),
+        name,
+        config=theirs,
+        dtype=dtype,
+        **hub_options,
+    )
+    return start_from_clipseg(cls, source, **changes)
+
+
+def wrong_kind(name: Any, kind: Any, expected: str) -> PartCLIPSegError:
+    """The error to raise for a model of another type than `expected`."""
+    what = f"a model of type {quoted(kind)}" if isinstance(kind, str) else "a config.json without a model_type"
+    return PartCLIPSegError(
+        f"{name} holds {what}, not {quoted(expected)}: give a directory of that type, as `partclipseg convert` or "
+        "`train` writes it, or a CLIPSeg model to start from"
+    )
 
 
 @torch.no_grad()
 def fill(model: CLIPSegTowers, tensors: dict[str, Tensor], origin: str, keep: tuple[str, ...] = ()) -> None:
     """Copy foreign `tensors` into every tensor of `model` whose name does not begin with one of `keep`."""
-    problems: list[str] = []
+    missing: list[str] = []
+    misshapen: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
     used: set[str] = set()
     for name, target in model.state_dict().items():
         if name.startswith(keep):
             continue
         sources = foreign_names(name, model.config)
         used.update(sources)
-        if missing := [source for source in sources if source not in tensors]:
-            problems += [f"missing: {source}" for source in missing]
+        if absent := [source for source in sources if source not in tensors]:
+            missing += absent
             continue
         share = (target.shape[0] // len(sources), *target.shape[1:]) if target.ndim else ()
         wrong = [source for source in sources if tuple(tensors[source].shape) != share]
         if wrong:
-            problems += [f"{source} has shape {tuple(tensors[source].shape)}, expected {share}" for source in wrong]
+            misshapen += [(source, tuple(tensors[source].shape), share) for source in wrong]
             continue
         found = [tensors[source] for source in sources]
         target.copy_(torch.cat(found) if len(found) > 1 else found[0])
-    problems += [f"unknown: {name}" for name in sorted(tensors.keys() - used) if not name.endswith("position_ids")]
-    if problems:
-        raise PartCLIPSegError(
-            f"{origin} does not fit the model ({len(problems)} tensors); is the configuration the right one?\n  "
-            + "\n  ".join(problems)
-        )
+    check_complete(origin, missing, sorted(tensors.keys() - used), misshapen)

@@ -1,57 +1,91 @@
-"""What a model's directory or hub name holds beside the weights: configuration, tokenizer, words."""
+"""Files of a model's directory or hub name beside the weights: configuration, tokenizer, words."""
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, CLIPSegConfig, PreTrainedConfig
-from transformers.utils.hub import cached_file
+from transformers import AutoTokenizer, CLIPSegConfig
 
-from partclipseg.errors import PartCLIPSegError
+from partclipseg.errors import PartCLIPSegError, first_line
+from partclipseg.files import is_directory, is_file
+from partclipseg.models.names import find_file
+from partclipseg.models.reading import library_errors, read_json_table
 from partclipseg.vocabulary import Vocabulary
 
-logger = logging.getLogger(__name__)
+_MAX_VOCABULARY_BYTES = 16 * 2**20
+
+_TOKENIZER_REMEDY = (
+    "give a directory with the files of the one that the model was trained with (tokenizer.json and "
+    "tokenizer_config.json, or vocab.json and merges.txt)"
+)
 
 
 def read_config(name: Any, **hub_options: Any) -> dict[str, Any]:
     """The configuration of a directory or hub name; raises `PartCLIPSegError` where there is none."""
-    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+    path = find_file(name, "config.json", **hub_options)
+    if not is_file(path):
         raise PartCLIPSegError(
             f"{name} has no config.json: give a model's directory, as `partclipseg convert` or `train` writes it"
         )
-    if not Path(name).is_dir():  # said at once: where there is no network, the hub is tried for half a minute
-        logger.warning("there is no directory %s; asking the Hugging Face hub for a model of that name", name)
-    try:
-        return PreTrainedConfig.get_config_dict(name, **hub_options)[0]
-    except OSError as error:
-        raise PartCLIPSegError(
-            f"there is no directory {str(name)!r}, and the hub cannot be reached for a model of that name: "
-            "give a model's directory, as `partclipseg convert` or `train` writes it, or download the model where "
-            "there is network"
-        ) from error
+    return read_json_table(path)
 
 
-def load_tokenizer(name: str | Path) -> Any:
-    """Load the tokenizer in a directory or on the hub; raises `PartCLIPSegError` where there is none."""
-    folder = Path(name)
-    try:
-        if not folder.is_dir():
-            # First of all: where the hub cannot be reached, each file that a tokenizer may have is waited for.
-            cached_file(name, "tokenizer_config.json")
-        elif not any((folder / file).is_file() for file in ("tokenizer.json", "vocab.json")):
-            raise FileNotFoundError(folder)  # of such a folder transformers makes a tokenizer without words
+def load_tokenizer(name: str | Path, text_config: Any = None) -> Any:
+    """Load the tokenizer in a directory or on the hub, checked against the text tower's configuration if it is given.
+
+    Raises `PartCLIPSegError` where there is none, or where it is damaged or another model's.
+    """
+    files = ("tokenizer.json", "vocab.json")
+    # First of all: where the hub cannot be reached, each file that a tokenizer may have is waited for.
+    folder = find_file(name, "tokenizer_config.json").parent
+    # Of a folder without these transformers makes a tokenizer without words.
+    if is_directory(name) and not any(is_file(folder / file) for file in files):
+        raise PartCLIPSegError(f"{name} has no tokenizer: {_TOKENIZER_REMEDY}")
+    for file in (*files, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
+        if is_file(folder / file):
+            read_json_table(folder / file)
+    with library_errors(f"the tokenizer in {name} cannot be loaded: {_TOKENIZER_REMEDY}"):
         # Left to find the configuration itself, transformers warns that it does not know our model types.
-        return AutoTokenizer.from_pretrained(name, config=CLIPSegConfig())
-    except (OSError, ValueError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(name, config=CLIPSegConfig(), trust_remote_code=False)
+        tokenizer.padding_side = "right"  # the text tower is causal and reads no mask
+    if text_config is not None:
+        check_tokenizer(tokenizer, text_config, name)
+    return tokenizer
+
+
+def check_tokenizer(tokenizer: Any, text_config: Any, name: str | Path) -> None:
+    """Raise `PartCLIPSegError` if `tokenizer`, from `name`, makes tokens that the text tower does not know.
+
+    Every text must end with the end token, at which the text tower reads.
+    """
+    with library_errors(f"the tokenizer in {name} cannot be used: {_TOKENIZER_REMEDY}"):
+        size = len(tokenizer)
+        ids = tokenizer(["dog", "a striped \N{SNOWMAN} qzx"], padding=True, return_tensors="pt")["input_ids"]
+        largest = max(size - 1, int(ids.max()), *tokenizer.get_vocab().values())
+    if largest >= text_config.vocab_size:
         raise PartCLIPSegError(
-            f"{name} has no tokenizer, or the hub cannot be reached: give a directory with the files of the one that "
-            "the model was trained with (tokenizer.json and tokenizer_config.json, or vocab.json and merges.txt)"
-        ) from error
+            f"the tokenizer in {name} has {largest + 1:,} tokens and the text tower {text_config.vocab_size:,}: "
+            f"{_TOKENIZER_REMEDY}"
+        )
+    end = text_config.eos_token_id
+    if end != 2 and not bool((ids == end).any(1).all()):  # 2 stands for the largest token in old files of CLIP
+        raise PartCLIPSegError(
+            f"the tokenizer in {name} does not end a text with the token {end}, at which the text tower reads: "
+            f"{_TOKENIZER_REMEDY}"
+        )
 
 
 def load_vocabulary(name: str | Path) -> Vocabulary | None:
-    """The words that a model's directory came with, or None."""
+    """The words that a model's directory came with, or None. Raises `PartCLIPSegError` for a damaged file."""
     path = Path(name) / "vocabulary.json"
-    return Vocabulary.from_file(path) if path.is_file() else None
+    if not is_file(path):
+        return None
+    remedy = "remove the file, and give words at each call"
+    if path.stat().st_size > _MAX_VOCABULARY_BYTES:
+        raise PartCLIPSegError(f"{path} is larger than any list of words: {remedy}")
+    try:
+        return Vocabulary.from_file(path)
+    except (ValueError, TypeError, RecursionError) as error:
+        said = "it is nested too deeply" if isinstance(error, RecursionError) else first_line(error)
+        raise PartCLIPSegError(f"{path} cannot be used as the model's words: {said}; {remedy}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import nullcontext
 from importlib import import_module
 from importlib.resources import files
@@ -14,9 +13,11 @@ import torch
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.models.directory import load_tokenizer, load_vocabulary, read_config
 from partclipseg.models.interface import PartModel
+from partclipseg.models.names import quoted
 
 __all__ = [
-    "BUILT_IN", "FAMILIES", "built_in_model", "family", "find_device", "find_dtype", "is_built_in", "load_model",
+    "BUILT_IN", "CLIPSEG", "FAMILIES", "built_in_model", "family", "find_device", "find_dtype", "is_built_in",
+    "load_model",
     "load_tokenizer", "load_vocabulary", "read_config",
 ]  # fmt: skip
 
@@ -25,6 +26,9 @@ FAMILIES = {
     "clipseg-baseline": "partclipseg.models.clipseg.model:CLIPSegBaseline",
 }
 """`model_type` of the configuration: where the family's class is."""
+
+CLIPSEG = "clipseg"
+"""`model_type` of transformers' CLIPSeg, which other models start from."""
 
 BUILT_IN = "partshapes"
 """Name of the built-in model, where no directory has it; it knows PartShapes, the rendered benchmark, only."""
@@ -44,12 +48,20 @@ def load_model(name: str | Path, **kwargs: Any) -> Any:
     A plain CLIPSeg checkpoint becomes an untrained PartCLIPSeg. Keyword arguments go to `from_pretrained`.
     """
     kind = read_config(name).get("model_type")
-    return family(kind if kind in FAMILIES else "partclipseg").from_pretrained(name, **kwargs)
+    if kind == CLIPSEG:
+        return family("partclipseg").from_pretrained(name, **kwargs)
+    if kind not in FAMILIES:
+        what = f"a model of type {quoted(kind)}" if isinstance(kind, str) else "a config.json without a model_type"
+        raise PartCLIPSegError(
+            f"{name} holds {what}, not one of {', '.join([*FAMILIES, CLIPSEG])}: give a directory that `partclipseg "
+            "convert` or `train` wrote, or a CLIPSeg model"
+        )
+    return family(kind).from_pretrained(name, **kwargs)
 
 
 def is_built_in(name_or_path: str | Path) -> bool:
     """Whether a name stands for the built-in model: `BUILT_IN`, unless there is a directory of that name."""
-    return os.fspath(name_or_path) == BUILT_IN and not Path(BUILT_IN).exists()
+    return str(name_or_path) == BUILT_IN and not Path(BUILT_IN).exists()
 
 
 def built_in_model() -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.models.clipseg_config import CLIPSegTowersConfig
+from partclipseg.models.clipseg_ranges import TOWERS, YES_OR_NO, Rule
 
 RELEASED = {
     "extract_layers": [3, 6, 9],
@@ -27,6 +28,11 @@ class PartCLIPSegConfig(CLIPSegTowersConfig):
     code does and its checkpoints were trained with. False, the intended method, takes the object's own word."""
 
     @classmethod
+    def ranges(cls) -> Mapping[str, Rule]:
+        """The values that each field may have."""
+        return {**TOWERS, "reference_object_lookup": YES_OR_NO}
+
+    @classmethod
     def from_reference(cls, values: Mapping[str, Any] | None = None) -> PartCLIPSegConfig:
         """From the configuration dictionary that the reference builds its model with; its defaults if None.
 
@@ -36,6 +42,4 @@ class PartCLIPSegConfig(CLIPSegTowersConfig):
         values = dict(RELEASED if values is None else values)
         if "vision_config" not in values:
             raise PartCLIPSegError("a reference configuration needs vision_config (and usually text_config)")
-        for key in ("architectures", "model_type", "transformers_version", "_name_or_path"):
-            values.pop(key, None)
-        return cls(**{"reference_object_lookup": True, **values})
+        return cls.from_values({"reference_object_lookup": True, **values})

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from partclipseg.errors import PartCLIPSegError
 from partclipseg.models.clipseg_weights import fill
 from partclipseg.models.partclipseg.config import PartCLIPSegConfig
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
+from partclipseg.models.reading import check_finite, check_size, read_tensors
 
 REFERENCE_PREFIX = "partclipseg_model."
 
@@ -37,27 +33,10 @@ def load_reference_checkpoint(
     path = Path(path)
     if not isinstance(config, PartCLIPSegConfig):
         config = PartCLIPSegConfig.from_reference(config)
-    tensors = _read_checkpoint(path)
-    tensors = {name.removeprefix(REFERENCE_PREFIX): tensor for name, tensor in tensors.items()}
+    tensors = {name.removeprefix(REFERENCE_PREFIX): tensor for name, tensor in read_tensors(path).items()}
+    check_size(lambda: PartCLIPSegModel(config), sum(tensor.numel() for tensor in tensors.values()), str(path))
     model = PartCLIPSegModel(config)
     unused = {name for name in tensors if REFERENCE_UNUSED.fullmatch(name)}
     fill(model, {name: tensors[name] for name in tensors.keys() - unused}, str(path))
+    check_finite(model, str(path))
     return model.eval()
-
-
-def _read_checkpoint(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise PartCLIPSegError(f"there is no file {path}") from None
-    except pickle.UnpicklingError as error:
-        raise PartCLIPSegError(
-            f"{path} is refused: it holds more than tensors, and reading it could run code. Ask its author for a "
-            "file that has only weights"
-        ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise PartCLIPSegError(f"{path} is not a readable PyTorch checkpoint: {error}") from error
-    tensors = content.get("model", content) if isinstance(content, dict) else None
-    if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-        raise PartCLIPSegError(f"{path} is no PartCLIPSeg checkpoint: it has no table of tensors under 'model'")
-    return tensors

@@ -44,3 +44,19 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text as a `whole_file`."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` is an existing file; False, and no error, for text that no path can be."""
+    try:
+        return os.path.isfile(path)
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def is_directory(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` is an existing directory; False, and no error, for text that no path can be."""
+    try:
+        return os.path.isdir(path)
+    except (OSError, ValueError, TypeError):
+        return False

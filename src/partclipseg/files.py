@@ -49,7 +49,7 @@ def write_text(path: Path, text: str) -> None:
 def is_file(path: str | os.PathLike[str]) -> bool:
     """Whether `path` is an existing file; False, and no error, for text that no path can be."""
     try:
-        return Path(path).is_file()
+        return os.fspath(path) != "" and Path(path).is_file()
     except (OSError, ValueError, TypeError):
         return False
 
@@ -57,6 +57,6 @@ def is_file(path: str | os.PathLike[str]) -> bool:
 def is_directory(path: str | os.PathLike[str]) -> bool:
     """Whether `path` is an existing directory; False, and no error, for text that no path can be."""
     try:
-        return Path(path).is_dir()
+        return os.fspath(path) != "" and Path(path).is_dir()
     except (OSError, ValueError, TypeError):
         return False

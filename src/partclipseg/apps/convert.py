@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,14 +38,18 @@ class Convert:
         from rich.console import Console
 
         from partclipseg.files import whole_directory
+        from partclipseg.model.config import PartCLIPSegConfig
+        from partclipseg.model.reading import check_file, read_json_table
         from partclipseg.model.weights import load_reference_checkpoint
         from partclipseg.vocabulary import Vocabulary
 
         if self.output.exists():
             raise UsageError(f"{self.output} exists already: name another directory, or remove it first")
         vocabulary = Vocabulary.load(self.vocabulary)
-        model = load_reference_checkpoint(self.checkpoint, self._read_config())
-        tokenizer = self._load_tokenizer(model.config.text_config.vocab_size)
+        config = PartCLIPSegConfig.from_reference(None if self.config is None else read_json_table(self.config))
+        check_file(self.checkpoint)
+        tokenizer = self._load_tokenizer(config.text_config)  # before the weights, which take longer
+        model = load_reference_checkpoint(self.checkpoint, config)
         with whole_directory(self.output) as directory:
             model.save_pretrained(directory)
             tokenizer.save_pretrained(directory)
@@ -58,21 +61,14 @@ class Convert:
         )
         return 0
 
-    def _read_config(self) -> dict[str, object] | None:
-        if self.config is None:
-            return None
-        try:
-            return json.loads(self.config.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
-            raise UsageError(f"cannot read the configuration {self.config}: {error}") from None
-
-    def _load_tokenizer(self, vocabulary_size: int) -> Any:
-        from partclipseg.model.weights import load_tokenizer
+    def _load_tokenizer(self, text_config: Any) -> Any:
+        from partclipseg.model.weights import check_tokenizer, load_tokenizer
 
         tokenizer = load_tokenizer(self.tokenizer)
-        if len(tokenizer) > vocabulary_size:
+        if len(tokenizer) != text_config.vocab_size:
             raise PartCLIPSegError(
-                f"the tokenizer {self.tokenizer!r} has {len(tokenizer)} tokens and the checkpoint {vocabulary_size}: "
-                "give the tokenizer that the checkpoint was trained with as --tokenizer"
+                f"the tokenizer {self.tokenizer!r} has {len(tokenizer)} tokens and the checkpoint "
+                f"{text_config.vocab_size}: give the tokenizer that the checkpoint was trained with as --tokenizer"
             )
+        check_tokenizer(tokenizer, text_config, self.tokenizer)
         return tokenizer

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from partclipseg.data.augment import resize_photo
 from partclipseg.data.photo import MAX_PIXELS, PhotoError, read_photo
-from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.errors import PartCLIPSegError, UsageError, first_line
+from partclipseg.files import is_file
 from partclipseg.inference.graphs import Graphs
 from partclipseg.inference.label_maps import LabelMaps
 from partclipseg.inference.pruned import pruned_maps
@@ -40,6 +41,8 @@ _PROMPTS_AT_ONCE = 512
 
 _KEPT_PROMPTS = 50_000
 """Prompts whose embeddings are kept, 100 MB at the released width: what bounds the memory whatever words come."""
+
+_MAX_VOCABULARY_BYTES = 16 * 2**20
 
 BUILT_IN = "partshapes"
 """Name of the built-in model, where no directory has it; it knows PartShapes, the rendered benchmark, only."""
@@ -104,14 +107,12 @@ class PartSegmenter:
 
         target = find_device(device)
         number_type = find_dtype(dtype, target)
-        source = built_in_model() if name_or_path is None or is_built_in(name_or_path) else os.fspath(name_or_path)
-        if source.endswith(".pth") and Path(source).is_file():
-            raise PartCLIPSegError(f"{source} is a checkpoint file: make a directory of it by `partclipseg convert`")
+        source = built_in_model() if name_or_path is None or is_built_in(name_or_path) else name_or_path
         model: Any = load_model(source, dtype=number_type)
         model.to(target)
         if compile:
             compile_layers(model)
-        return cls(model, load_tokenizer(source), _load_vocabulary(source))
+        return cls(model, load_tokenizer(source, model.config.text_config), _load_vocabulary(source))
 
     @property
     def device(self) -> torch.device:
@@ -338,7 +339,7 @@ class PartSegmenter:
 
 def is_built_in(name_or_path: str | Path) -> bool:
     """Whether a name stands for the built-in model: `BUILT_IN`, unless there is a directory of that name."""
-    return os.fspath(name_or_path) == BUILT_IN and not Path(BUILT_IN).exists()
+    return str(name_or_path) == BUILT_IN and not Path(BUILT_IN).exists()
 
 
 def built_in_model() -> str:
@@ -377,9 +378,18 @@ def find_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.d
     return found
 
 
-def _load_vocabulary(source: str) -> Vocabulary | None:
+def _load_vocabulary(source: str | Path) -> Vocabulary | None:
     path = Path(source) / "vocabulary.json"
-    return Vocabulary.from_file(path) if path.is_file() else None
+    if not is_file(path):
+        return None
+    remedy = "remove the file, and give words at each call"
+    if path.stat().st_size > _MAX_VOCABULARY_BYTES:
+        raise PartCLIPSegError(f"{path} is larger than any list of words: {remedy}")
+    try:
+        return Vocabulary.from_file(path)
+    except (ValueError, TypeError, RecursionError) as error:
+        said = "it is nested too deeply" if isinstance(error, RecursionError) else first_line(error)
+        raise PartCLIPSegError(f"{path} cannot be used as the model's words: {said}; {remedy}") from error
 
 
 def _object_indices(vocabulary: Vocabulary, objects: Iterable[str] | None) -> list[int] | None:

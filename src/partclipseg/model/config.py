@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from transformers import CLIPSegConfig
 
 from partclipseg.errors import PartCLIPSegError
+from partclipseg.model.ranges import PARTCLIPSEG, check_values, known_values
 
 RELEASED = {
     "extract_layers": [3, 6, 9],
@@ -43,6 +44,7 @@ class PartCLIPSegConfig(CLIPSegConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
+        self._check_values()
         blocks = self.vision_config.num_hidden_layers
         if not self.extract_layers or any(not 0 <= layer < blocks for layer in self.extract_layers):
             raise PartCLIPSegError(
@@ -61,6 +63,17 @@ class PartCLIPSegConfig(CLIPSegConfig):
                 f"0 to {len(self.extract_layers) - 1}"
             )
 
+    def _check_values(self) -> None:
+        values: dict[str, Any] = {name: getattr(self, name) for name in PARTCLIPSEG}
+        check_values({**values, **{key: values[key].to_dict() for key in ("text_config", "vision_config")}})
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Self:
+        """From a configuration file's content; entries that no model of ours reads are left out."""
+        known = known_values(values)
+        check_values(known)  # here, since transformers has errors of its own for values of a wrong type
+        return cls(**known)
+
     @property
     def image_shape(self) -> tuple[int, int]:
         """Height and width of the model's input, in pixels."""
@@ -77,9 +90,7 @@ class PartCLIPSegConfig(CLIPSegConfig):
         values = dict(RELEASED if values is None else values)
         if "vision_config" not in values:
             raise PartCLIPSegError("a reference configuration needs vision_config (and usually text_config)")
-        for key in ("architectures", "model_type", "transformers_version", "_name_or_path"):
-            values.pop(key, None)
-        return cls(**{"reference_object_lookup": True, **values})
+        return cls.from_values({"reference_object_lookup": True, **values})
 
 
 class CLIPSegBaselineConfig(PartCLIPSegConfig):

@@ -5,8 +5,6 @@ The only place that knows how other code names its tensors.
 
 from __future__ import annotations
 
-import logging
-import pickle
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,19 +12,37 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPSegConfig, CLIPSegForImageSegmentation, PreTrainedConfig
-from transformers.utils.hub import cached_file
+from transformers import AutoTokenizer, CLIPSegConfig, CLIPSegForImageSegmentation
 
 from partclipseg.errors import PartCLIPSegError
+from partclipseg.files import is_directory, is_file
 from partclipseg.model.clipseg import CLIPSegBaseline
 from partclipseg.model.config import CLIPSegBaselineConfig, PartCLIPSegConfig
 from partclipseg.model.decoder import PartDecoder
+from partclipseg.model.names import find_file, quoted
 from partclipseg.model.partclipseg import PartCLIPSegModel
+from partclipseg.model.ranges import CLIPSEG, PARTCLIPSEG, known_values
+from partclipseg.model.reading import (
+    check_complete,
+    check_finite,
+    check_size,
+    library_errors,
+    load_complete,
+    read_json_table,
+    read_tensors,
+)
 from partclipseg.model.towers import CLIPSegTowers
 
-logger = logging.getLogger(__name__)
-
 Model = TypeVar("Model", bound=CLIPSegTowers)
+
+_KINDS = (PartCLIPSegConfig.model_type, CLIPSegBaselineConfig.model_type, CLIPSegConfig.model_type)
+
+_HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only")
+
+_TOKENIZER_REMEDY = (
+    "give a directory with the files of the one that the model was trained with (tokenizer.json and "
+    "tokenizer_config.json, or vocab.json and merges.txt)"
+)
 
 REFERENCE_PREFIX = "partclipseg_model."
 
@@ -79,11 +95,13 @@ def load_reference_checkpoint(
     path = Path(path)
     if not isinstance(config, PartCLIPSegConfig):
         config = PartCLIPSegConfig.from_reference(config)
-    tensors = _read_checkpoint(path)
+    tensors = read_tensors(path)
     tensors = {name.removeprefix(REFERENCE_PREFIX): tensor for name, tensor in tensors.items()}
+    check_size(lambda: PartCLIPSegModel(config), sum(tensor.numel() for tensor in tensors.values()), str(path))
     model = PartCLIPSegModel(config)
     unused = {name for name in tensors if REFERENCE_UNUSED.fullmatch(name)}
     _fill(model, {name: tensors[name] for name in tensors.keys() - unused}, str(path))
+    check_finite(model, str(path))
     return model.eval()
 
 
@@ -93,9 +111,7 @@ def start_from_clipseg(cls: type[Model], source: CLIPSegForImageSegmentation, **
     For PartCLIPSeg the classes' FiLM and up-sampling head start as copies of CLIPSeg's own, and the merges as
     means of their halves. `config_changes` override fields of the configuration.
     """
-    values = source.config.to_dict()
-    for key in ("model_type", "architectures", "transformers_version", "dtype", "_name_or_path"):
-        values.pop(key, None)
+    values = known_values(source.config.to_dict())
     config_class = CLIPSegBaselineConfig if issubclass(cls, CLIPSegBaseline) else PartCLIPSegConfig
     model = cls(config_class(**{**values, **config_changes}))
     new = ("background", "visual_adapter.", "decoder.class_", "decoder.merge_")
@@ -120,22 +136,37 @@ def to_clipseg(model: CLIPSegBaseline) -> CLIPSegForImageSegmentation:
     return target
 
 
-def load_pretrained(cls: type[Model], name: Any, load: Callable[..., Model], *args: Any, **kwargs: Any) -> Model:
-    """`from_pretrained` of the models: our directories through `load`, CLIPSeg's by `start_from_clipseg`."""
-    hub_options = {key: kwargs[key] for key in ("revision", "cache_dir", "token", "local_files_only") if key in kwargs}
-    kind = _config_dict(name, **hub_options).get("model_type")
-    if kind == "clipseg":
-        dtype = kwargs.pop("dtype", torch.float32)
-        source = CLIPSegForImageSegmentation.from_pretrained(name, dtype=dtype, **hub_options)
-        changes = {key: value for key, value in kwargs.items() if key not in hub_options}
-        return start_from_clipseg(cls, source, **changes)
+def load_pretrained(cls: type[Model], name: Any, load: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """`from_pretrained` of the models: our directories through `load`, CLIPSeg's by `start_from_clipseg`.
+
+    Raises `PartCLIPSegError` for a model that is not there, of another type, incomplete or damaged.
+    """
+    hub_options = {key: kwargs.pop(key) for key in _HUB_OPTIONS if key in kwargs}
+    values = _config_dict(name, **hub_options)
+    kind = values.get("model_type")
     expected = CLIPSegBaselineConfig if issubclass(cls, CLIPSegBaseline) else PartCLIPSegConfig
-    if kind != expected.model_type:
-        raise PartCLIPSegError(
-            f"{name} holds a model of type {kind!r}, not {expected.model_type!r}: "
-            "open it with partclipseg.PartSegmenter.from_pretrained, or convert it first"
-        )
-    return load(name, *args, **kwargs)
+    if kind not in (expected.model_type, CLIPSegConfig.model_type):
+        raise _wrong_kind(name, kind, expected.model_type)
+    changes = {key: kwargs.pop(key) for key in PARTCLIPSEG if key in kwargs}
+    try:
+        config = kwargs.pop("config", None) or expected.from_values({**values, **changes})
+    except PartCLIPSegError as error:
+        raise PartCLIPSegError(f"{name}: {error}; give the config.json that belongs to the weights") from None
+    if kind == expected.model_type:
+        with_info = kwargs.pop("output_loading_info", False)
+        model = load_complete(load, lambda: cls(config), name, *args, config=config, **hub_options, **kwargs)
+        return (model, {}) if with_info else model
+    dtype = kwargs.pop("dtype", torch.float32)
+    theirs = CLIPSegConfig(**known_values(values, CLIPSEG))
+    source = load_complete(
+        CLIPSegForImageSegmentation.from_pretrained,
+        lambda: CLIPSegForImageSegmentation(theirs),
+        name,
+        config=theirs,
+        dtype=dtype,
+        **hub_options,
+    )
+    return start_from_clipseg(cls, source, **changes)
 
 
 def load_model(name: str | Path, **kwargs: Any) -> PartCLIPSegModel | CLIPSegBaseline:
@@ -144,86 +175,98 @@ def load_model(name: str | Path, **kwargs: Any) -> PartCLIPSegModel | CLIPSegBas
     A plain CLIPSeg checkpoint becomes an untrained PartCLIPSeg. Keyword arguments go to `from_pretrained`.
     """
     kind = _config_dict(name).get("model_type")
+    if kind not in _KINDS:
+        raise _wrong_kind(name, kind, None)
     cls = CLIPSegBaseline if kind == CLIPSegBaselineConfig.model_type else PartCLIPSegModel
     return cls.from_pretrained(name, **kwargs)
 
 
-def load_tokenizer(name: str | Path) -> Any:
-    """The tokenizer in a directory or on the hub; raises `PartCLIPSegError` where there is none."""
-    folder = Path(name)
-    try:
-        if not folder.is_dir():
-            # First of all: where the hub cannot be reached, each file that a tokenizer may have is waited for.
-            cached_file(name, "tokenizer_config.json")
-        elif not any((folder / file).is_file() for file in ("tokenizer.json", "vocab.json")):
-            raise FileNotFoundError(folder)  # of such a folder transformers makes a tokenizer without words
+def load_tokenizer(name: str | Path, text_config: Any = None) -> Any:
+    """The tokenizer in a directory or on the hub, checked against the text tower's configuration if it is given.
+
+    Raises `PartCLIPSegError` where there is none, or where it is damaged or another model's.
+    """
+    files = ("tokenizer.json", "vocab.json")
+    # First of all: where the hub cannot be reached, each file that a tokenizer may have is waited for.
+    folder = find_file(name, "tokenizer_config.json").parent
+    # Of a folder without these transformers makes a tokenizer without words.
+    if is_directory(name) and not any(is_file(folder / file) for file in files):
+        raise PartCLIPSegError(f"{name} has no tokenizer: {_TOKENIZER_REMEDY}")
+    for file in (*files, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
+        if is_file(folder / file):
+            read_json_table(folder / file)
+    with library_errors(f"the tokenizer in {name} cannot be loaded: {_TOKENIZER_REMEDY}"):
         # Left to find the configuration itself, transformers warns that it does not know our model types.
-        return AutoTokenizer.from_pretrained(name, config=CLIPSegConfig())
-    except (OSError, ValueError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(name, config=CLIPSegConfig(), trust_remote_code=False)
+        tokenizer.padding_side = "right"  # the text tower is causal and reads no mask
+    if text_config is not None:
+        check_tokenizer(tokenizer, text_config, name)
+    return tokenizer
+
+
+def check_tokenizer(tokenizer: Any, text_config: Any, name: str | Path) -> None:
+    """Raise `PartCLIPSegError` if `tokenizer`, from `name`, makes tokens that the text tower does not know.
+
+    Every text must end with the end token, at which the text tower reads.
+    """
+    with library_errors(f"the tokenizer in {name} cannot be used: {_TOKENIZER_REMEDY}"):
+        size = len(tokenizer)
+        ids = tokenizer(["dog", "a striped \N{SNOWMAN} qzx"], padding=True, return_tensors="pt")["input_ids"]
+        largest = max(size - 1, int(ids.max()), *tokenizer.get_vocab().values())
+    if largest >= text_config.vocab_size:
         raise PartCLIPSegError(
-            f"{name} has no tokenizer, or the hub cannot be reached: give a directory with the files of the one that "
-            "the model was trained with (tokenizer.json and tokenizer_config.json, or vocab.json and merges.txt)"
-        ) from error
+            f"the tokenizer in {name} has {largest + 1:,} tokens and the text tower {text_config.vocab_size:,}: "
+            f"{_TOKENIZER_REMEDY}"
+        )
+    end = text_config.eos_token_id
+    if end != 2 and not bool((ids == end).any(1).all()):  # 2 stands for the largest token in old files of CLIP
+        raise PartCLIPSegError(
+            f"the tokenizer in {name} does not end a text with the token {end}, at which the text tower reads: "
+            f"{_TOKENIZER_REMEDY}"
+        )
 
 
 def _config_dict(name: Any, **hub_options: Any) -> dict[str, Any]:
-    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+    path = find_file(name, "config.json", **hub_options)
+    if not is_file(path):
         raise PartCLIPSegError(
             f"{name} has no config.json: give a model's directory, as `partclipseg convert` or `train` writes it"
         )
-    if not Path(name).is_dir():  # said at once: where there is no network, the hub is tried for half a minute
-        logger.warning("there is no directory %s; asking the Hugging Face hub for a model of that name", name)
-    try:
-        return PreTrainedConfig.get_config_dict(name, **hub_options)[0]
-    except OSError as error:
-        raise PartCLIPSegError(
-            f"there is no directory {str(name)!r}, and the hub cannot be reached for a model of that name: "
-            "give a model's directory, as `partclipseg convert` or `train` writes it, or download the model where "
-            "there is network"
-        ) from error
+    return read_json_table(path)
 
 
-def _read_checkpoint(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise PartCLIPSegError(f"there is no file {path}") from None
-    except pickle.UnpicklingError as error:
-        raise PartCLIPSegError(
-            f"{path} is refused: it holds more than tensors, and reading it could run code. Ask its author for a "
-            "file that has only weights"
-        ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise PartCLIPSegError(f"{path} is not a readable PyTorch checkpoint: {error}") from error
-    tensors = content.get("model", content) if isinstance(content, dict) else None
-    if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-        raise PartCLIPSegError(f"{path} is no PartCLIPSeg checkpoint: it has no table of tensors under 'model'")
-    return tensors
+def _wrong_kind(name: Any, kind: Any, expected: str | None) -> PartCLIPSegError:
+    what = f"a model of type {quoted(kind)}" if isinstance(kind, str) else "a config.json without a model_type"
+    if expected is None or kind not in _KINDS:
+        return PartCLIPSegError(
+            f"{name} holds {what}, not {quoted(expected) if expected else 'one of ' + ', '.join(_KINDS)}: give a "
+            "directory that `partclipseg convert` or `train` wrote, or a CLIPSeg model to start from"
+        )
+    return PartCLIPSegError(
+        f"{name} holds {what}, not {quoted(expected)}: open it with partclipseg.PartSegmenter.from_pretrained, or "
+        f"start from a model of type {quoted(expected)} or 'clipseg'"
+    )
 
 
 @torch.no_grad()
 def _fill(model: CLIPSegTowers, tensors: dict[str, Tensor], origin: str, keep: tuple[str, ...] = ()) -> None:
     """Copy foreign `tensors` into every tensor of `model` whose name does not begin with one of `keep`."""
-    problems: list[str] = []
+    missing: list[str] = []
+    misshapen: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
     used: set[str] = set()
     for name, target in model.state_dict().items():
         if name.startswith(keep):
             continue
         sources = foreign_names(name, model.config)
         used.update(sources)
-        if missing := [source for source in sources if source not in tensors]:
-            problems += [f"missing: {source}" for source in missing]
+        if absent := [source for source in sources if source not in tensors]:
+            missing += absent
             continue
         share = (target.shape[0] // len(sources), *target.shape[1:]) if target.ndim else ()
         wrong = [source for source in sources if tuple(tensors[source].shape) != share]
         if wrong:
-            problems += [f"{source} has shape {tuple(tensors[source].shape)}, expected {share}" for source in wrong]
+            misshapen += [(source, tuple(tensors[source].shape), share) for source in wrong]
             continue
         found = [tensors[source] for source in sources]
         target.copy_(torch.cat(found) if len(found) > 1 else found[0])
-    problems += [f"unknown: {name}" for name in sorted(tensors.keys() - used) if not name.endswith("position_ids")]
-    if problems:
-        raise PartCLIPSegError(
-            f"{origin} does not fit the model ({len(problems)} tensors); is the configuration the right one?\n  "
-            + "\n  ".join(problems)
-        )
+    check_complete(origin, missing, sorted(tensors.keys() - used), misshapen)

@@ -183,6 +183,11 @@ CONFIG: dict[str, tuple[Damage, str]] = {
     "config: a huge table of positions": (configure(vision_config__image_size=16_000), "asks for"),
     "config: unknown activation": (configure(vision_config__hidden_act="zelu"), "name of an activation"),
     "config: heads": (configure(text_config__num_attention_heads=3), "multiple of num_attention_heads"),
+    "config: no heads": (
+        configure(vision_config__num_attention_heads=...),
+        "not a multiple of the number of attention",
+    ),
+    "config: a whole number as epsilon": (configure(vision_config__layer_norm_eps=0), "layer_norm_eps"),
     "config: patch larger than image": (configure(vision_config__patch_size=128), "at least patch_size"),
     "config: layers fall": (configure(extract_layers=[3, 1, 0]), "must rise"),
     "config: one value more": (configure(image_mean=[0.5] * 4), "image_mean must be a list of 3"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import CLIPSegConfig
 
 from partclipseg.errors import PartCLIPSegError
@@ -72,7 +73,10 @@ class PartCLIPSegConfig(CLIPSegConfig):
         """From a configuration file's content; entries that no model of ours reads are left out."""
         known = known_values(values)
         check_values(known)  # here, since transformers has errors of its own for values of a wrong type
-        return cls(**known)
+        try:
+            return cls(**known)
+        except StrictDataclassError as error:  # such as a width that the default number of heads does not divide
+            raise PartCLIPSegError(f"the configuration cannot be used: {' '.join(str(error).split())}") from error
 
     @property
     def image_shape(self) -> tuple[int, int]:

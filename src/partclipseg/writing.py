@@ -1,4 +1,4 @@
-"""One sentence for whatever a library raises when it cannot write a file.
+"""Folders that one run writes to, and one sentence for whatever a library raises when it cannot write a file.
 
 PyTorch raises a RuntimeError on a full disk, safetensors a SafetensorError, tokenizers a plain Exception.
 """
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from partclipseg.errors import PartCLIPSegError, first_line
-from partclipseg.files import refusal
+from partclipseg.files import locked, refusal, remove_temporary
 
 _ROOM = 1 << 20
 """Free bytes below which a failed write is put down to a full disk, where the library does not say why it failed."""
@@ -28,10 +28,23 @@ def writing(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except PartCLIPSegError:
+    except (PartCLIPSegError, ImportError):
         raise
     except Exception as error:
         raise PartCLIPSegError(refusal(_system_error(error, path), path)) from error
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Make a folder if need be, keep other runs out of it, and delete what killed runs left half written in it.
+
+    Raises `PartCLIPSegError` if another run is writing there, or the folder cannot be made.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        remove_temporary(folder, recursive=False)
+        yield
 
 
 def _system_error(error: Exception, path: Path) -> OSError:

@@ -39,7 +39,7 @@ def test_report_of_every_protocol(arguments: list[str], tmp_path: Path, capsys: 
     names = {path.name for path in output.iterdir()}
     assert names == {
         "classes-oracle_obj.png", "classes-pred_all.png", "classes-strict.png", "photos", "photos.html", "report.md",
-        "scores-0.state", "scores.json",
+        "scores.json",
     }  # fmt: skip
     assert len(list((output / "photos").iterdir())) == PHOTOS
     markdown = (output / "report.md").read_text(encoding="utf-8")
@@ -64,7 +64,6 @@ def test_a_second_look_when_asked(
     assert "looked at a second time (--zoom)" in capsys.readouterr().out
     assert len(looks) == 3 * PHOTOS  # Pred-All, Oracle-Obj, and the pictures of the report
     assert set(looks) == {(40 + 4 * index, 56) for index in range(PHOTOS)}, "at the photos' own sizes"
-    assert main([*arguments, *output]) == 1, "scores of one look are not mixed with those of two"
     assert main(arguments) == 0
     assert len(looks) == 3 * PHOTOS
 
@@ -113,12 +112,79 @@ def test_stopped_and_started_again_it_continues(
     assert scores_in(tmp_path / "stopped") == scores_in(tmp_path / "whole")
 
 
+@pytest.fixture
+def stopped(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> list[str]:
+    """The command of an evaluation that was stopped by Ctrl-C after two photos."""
+    from partclipseg.evaluation import run
+
+    real_score, scored = run.score, []
+
+    def score(segmenter, vocabulary, photos, evaluators, zoom) -> None:
+        if len(scored) == 2:
+            raise KeyboardInterrupt
+        real_score(segmenter, vocabulary, photos, evaluators, zoom)
+        scored.extend(photos)
+
+    command = [*arguments, "--protocol", "strict", "--output", str(tmp_path / "out")]
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "score", score)
+        assert main(command) == 130
+    said = capsys.readouterr().err
+    assert "stopped after 2 of 6 photos; the scores so far are saved in" in said
+    assert "the same command continues" in said
+    return command
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--boundary", "none"], "other options (boundary: per_class then, none now)"),
+        (["--zoom"], "other options (zoom: False then, True now)"),
+        (["--limit", "3"], "other options (limit: None then, 3 now)"),
+        (["--verify"], "other data (the photos changed since)"),
+    ],
+)
 def test_state_of_other_options_is_refused(
+    stopped: list[str], options: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert main([*stopped, *options]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_scores_of_other_data_are_never_taken(
+    stopped: list[str], own_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (own_data / "classes.txt").write_text("cat's leg\ncat's ear\ndog's ear\n")
+    assert main(stopped) == 1
+    said = capsys.readouterr().err
+    assert "other data (the annotations and the class list changed since)" in said
+    (state,) = (tmp_path / "out").glob("*.state")
+    assert f"delete {state}" in said
+    state.unlink()
+    assert main(stopped) == 0
+    first = scores_in(tmp_path / "out")
+    (own_data / "classes.txt").write_text("cat's ear\ncat's leg\ndog's ear\n")
+    assert main(stopped) == 0, "a finished evaluation leaves no state"
+    fresh = [*stopped[:-1], str(tmp_path / "fresh")]
+    assert main(fresh) == 0
+    assert scores_in(tmp_path / "out") == scores_in(tmp_path / "fresh") != first
+
+
+def test_two_evaluations_do_not_share_a_folder(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    assert main([*arguments, "--output", str(tmp_path / "out"), "--protocol", "strict"]) == 0
-    assert main([*arguments, "--output", str(tmp_path / "out"), "--protocol", "strict", "--boundary", "none"]) == 1
-    assert "other options (boundary: per_class then, none now)" in capsys.readouterr().err
+    from partclipseg.files import locked
+
+    (tmp_path / "out").mkdir()
+    with locked(tmp_path / "out"):
+        assert main([*arguments, "--output", str(tmp_path / "out")]) == 1
+    assert "another run is writing to" in capsys.readouterr().err
+
+
+def test_an_output_that_is_a_file_is_named(arguments: list[str], tmp_path: Path, capsys) -> None:
+    (tmp_path / "file").write_text("")
+    assert main([*arguments, "--output", str(tmp_path / "file")]) == 1
+    assert "file cannot be read or written (File exists): a file stands where" in capsys.readouterr().err
 
 
 def test_broken_data_stop_it_in_the_words_of_check_data(
@@ -232,4 +298,4 @@ def test_two_processes_score_as_one(arguments: list[str], tmp_path: Path) -> Non
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=200, env=environment)
     assert done.stdout.count("2 x cpu") == 1, "each took the other for a stranger"
     assert scores_in(tmp_path / "two") == scores_in(tmp_path / "one")
-    assert [path.name for path in (tmp_path / "two").glob("*.state")] == ["scores-0.state"]
+    assert not list((tmp_path / "two").glob("*.state"))

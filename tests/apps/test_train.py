@@ -57,6 +57,42 @@ def test_own_photos_in_a_model_out(
     assert main(options) == 0
 
 
+def test_a_run_stands_for_its_data(model_directory: Path, own_photos: Path, tmp_path: Path, capsys) -> None:
+    options = arguments(model_directory, tmp_path / "run", "--data", str(own_photos), "--dataset", "index-png")
+    assert main(options) == 0
+    assert main(options) == 0
+    path = own_photos / "labels/train/0.png"
+    labels = np.array(Image.open(path))
+    labels[8:24] = 1
+    Image.fromarray(labels).save(path)
+    capsys.readouterr()
+    assert main(options) == 1
+    said = capsys.readouterr().err
+    assert "holds a finished run on other data (the annotations changed since): name another --output" in said
+    assert main([*options, "--accept-changed-data"]) == 0
+
+
+def test_broken_data_stop_it_in_the_words_of_check_data(
+    model_directory: Path, own_photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (own_photos / "images/train/3.png").write_bytes(b"no picture")
+    options = arguments(model_directory, tmp_path / "run", "--data", str(own_photos), "--dataset", "index-png")
+    assert main(options) == 1
+    assert "images/train/3.png" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_trainings_do_not_share_a_folder(model_directory: Path, own_photos: Path, tmp_path: Path, capsys) -> None:
+    from partclipseg.files import locked
+
+    (tmp_path / "run").mkdir()
+    options = arguments(model_directory, tmp_path / "run", "--data", str(own_photos), "--dataset", "index-png")
+    with locked(tmp_path / "run"):
+        assert main(options) == 1
+        assert main(["train", "partshapes-backbone", "--output", str(tmp_path / "run")]) == 1
+    assert capsys.readouterr().err.count("another run is writing to") == 2
+
+
 @pytest.mark.parametrize(
     ("changes", "code", "message"),
     [

@@ -14,10 +14,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from partclipseg.models.partclipseg.config import PartCLIPSegConfig
-from partclipseg.models.clipseg_weights import foreign_names
-from partclipseg.models.partclipseg.foreign import load_reference_checkpoint
-from partclipseg.models.registry import load_model, load_tokenizer
 from safetensors.torch import load_file, save_file
 from transformers import CLIPSegConfig, CLIPSegForImageSegmentation
 
@@ -25,7 +21,11 @@ from partclipseg.apps.cli import main
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.models.clipseg.model import CLIPSegBaseline
+from partclipseg.models.clipseg_weights import foreign_names
+from partclipseg.models.partclipseg.config import PartCLIPSegConfig
+from partclipseg.models.partclipseg.foreign import load_reference_checkpoint
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
+from partclipseg.models.registry import load_model, load_tokenizer
 
 Damage = Callable[[Path], Any]
 

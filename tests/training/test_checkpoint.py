@@ -82,12 +82,39 @@ def test_only_damaged_ones_are_an_error_and_can_be_written_over(store: Checkpoin
 
 
 def test_what_a_killed_process_left_is_not_a_checkpoint_and_is_cleared(store: CheckpointStore) -> None:
-    leftover = store.directory / ".step-00000040.tmp"
-    leftover.mkdir()
-    (leftover / "model.pt").write_bytes(b"half")
+    leftover = store.directory / ".partclipseg-4194305-0123abcd.tmp"  # no process has so high a number
+    others = store.directory / ".step-notes.tmp"
+    for folder in (leftover, others):
+        folder.mkdir()
+        (folder / "model.pt").write_bytes(b"half")
     assert store.steps() == [20, 30]
     store.save(50, states(50))
     assert not leftover.exists()
+    assert others.exists(), "somebody else's"
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        '{"step": 30, "sha256": {}}', '{"sha256": []}', '{"sha256": null}', '{"sha256": {"model.pt": 3}}', "null", "7",
+        '{"sha256": {"../model.pt": "x"}}', '{"step": 30}', "\x00", "[" * 100_000,
+    ],
+    ids=lambda text: text[:20],
+)  # fmt: skip
+def test_a_manifest_of_another_form_is_damage(
+    store: CheckpointStore, manifest: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    strict = CheckpointStore(store.directory, states=("model", "counter"))
+    (store.directory / "step-00000030" / "manifest.json").write_text(manifest)
+    checkpoint = strict.load()
+    assert checkpoint is not None
+    assert checkpoint.step == 20
+    assert "step-00000030 is damaged" in caplog.text
+
+
+def test_a_checkpoint_without_a_needed_state_is_damaged(store: CheckpointStore) -> None:
+    with pytest.raises(PartCLIPSegError, match=r"every checkpoint in .* is damaged: delete that folder"):
+        CheckpointStore(store.directory, states=("model", "optimizer")).load()
 
 
 def test_a_failed_save_leaves_the_others_alone(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +122,7 @@ def test_a_failed_save_leaves_the_others_alone(store: CheckpointStore, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(PartCLIPSegError, match=r"cannot write the checkpoint .*No space left"):
+    with pytest.raises(PartCLIPSegError, match=r"step-00000040 cannot be .*No space left.*: make room"):
         store.save(40, states(40))
     assert store.steps() == [20, 30]
     assert not list(store.directory.glob(".*"))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from partclipseg.apps.checking import check_files, progress_bar
 from partclipseg.apps.options import BatchSize, Device, Number, Own, OwnData, Zoom, optional
 from partclipseg.errors import UsageError
 from partclipseg.machine import how_to_install
@@ -97,25 +97,36 @@ class Evaluate:
     batch_size: BatchSize = 8
     workers: Annotated[int, tyro.conf.arg(metavar="N")] = 2
     """Processes that read photos ahead."""
+    verify: bool = False
+    """Compare the photos with those of a stopped evaluation by their content, not by their size and time."""
     own: Own = field(default_factory=OwnData)
 
     def run(self) -> int:
-        from accelerate.utils import gather_object
         from rich.console import Console
 
-        from partclipseg.evaluation.run import is_scored
-        from partclipseg.evaluation.state import merge_states, states_of
-        from partclipseg.inference.segmenter import PartSegmenter
         from partclipseg.processes import join_processes
+        from partclipseg.writing import claimed
 
         self._check_numbers()
         processes = join_processes(cpu=self.device == "cpu")
         console = Console(quiet=not processes.is_main_process, soft_wrap=True, highlight=False)
-        # 1. What can be wrong is found before the model is loaded.
+        # What can be wrong is found before the model is loaded.
         subject = self._open_subject(processes, console)
+        if self.output is None or not processes.is_main_process:
+            return self._evaluate(subject, processes, console)
+        with claimed(self.output):
+            return self._evaluate(subject, processes, console)
+
+    def _evaluate(self, subject: _Subject, processes: PartialState, console: Console) -> int:
+        from accelerate.utils import gather_object
+
+        from partclipseg.evaluation.run import is_scored
+        from partclipseg.evaluation.state import merge_states, states_of
+        from partclipseg.inference.segmenter import PartSegmenter
+
         evaluators = self._evaluators(subject)
         saved = self._saved_scores(subject)
-        # 2. The main process holds what was saved; all of them leave those photos out.
+        # 1. The main process holds what was saved; all of them leave those photos out.
         pending = photos = subject.photos
         if saved is not None:
             saved.load(evaluators)
@@ -129,7 +140,7 @@ class Evaluate:
             else:
                 evaluators = self._evaluators(subject)
             processes.wait_for_everyone()
-        # 3. Every process takes its share of the others.
+        # 2. Every process takes its share of the others.
         device = processes.device if processes.num_processes > 1 else self.device
         segmenter = PartSegmenter.from_pretrained(self.model, device, self.dtype)
         console.print(
@@ -138,8 +149,12 @@ class Evaluate:
             markup=False,
         )
         share = pending[processes.process_index :: processes.num_processes]
-        self._score(segmenter, subject.dataset, share, evaluators, saved, processes.process_index, console)
-        # 4. The main process brings all counts together.
+        try:
+            self._score(segmenter, subject.dataset, share, evaluators, saved, processes.process_index, console)
+        except KeyboardInterrupt:
+            self._say_stopped(evaluators, subject, processes)
+            return 130
+        # 3. The main process brings all counts together.
         states = gather_object([states_of(evaluators)])
         processes.destroy_process_group()
         if not processes.is_main_process:
@@ -148,8 +163,24 @@ class Evaluate:
             merge_states(evaluators, other)
         if saved is not None:
             saved.save_all(evaluators)
-        self._report(segmenter, subject, evaluators, console)
+        self._report(segmenter, subject, evaluators, saved, console)
         return 0
+
+    def _say_stopped(
+        self, evaluators: Mapping[Protocol, Evaluator], subject: _Subject, processes: PartialState
+    ) -> None:
+        from rich.console import Console
+
+        from partclipseg.evaluation.run import is_scored
+
+        done = sum(is_scored(photo, evaluators) for photo in subject.photos)
+        text = f"stopped after {done} of {len(subject.photos)} photos; nothing is saved without --output"
+        if self.output is not None:
+            text = f"stopped; the scores so far are saved in {self.output}, and the same command continues"
+            if processes.num_processes == 1:
+                text = text.replace("stopped", f"stopped after {done} of {len(subject.photos)} photos", 1)
+        silent = not processes.is_main_process
+        Console(stderr=True, soft_wrap=True, highlight=False, quiet=silent).print(text, markup=False)
 
     def _check_numbers(self) -> None:
         for name, least in (("batch_size", 1), ("limit", 1), ("workers", 0)):
@@ -183,28 +214,12 @@ class Evaluate:
         return _Subject(dataset, seen, [PhotoRecords(key, (index,), (key,)) for index, key in enumerate(keys)])
 
     def _open_files(self, root: Path, processes: PartialState, console: Console) -> _Subject:
-        """Check the files, in the main process, and open the data set."""
-        from accelerate.utils import gather_object
-
-        from partclipseg.data.check import check_dataset, raise_if_broken
+        """Check the files and open the data set."""
         from partclipseg.data.datasets import open_dataset
         from partclipseg.evaluation.run import group_records
 
         own = self.own.given()
-        report = None
-        if processes.is_main_process:
-            with _progress(console) as progress:
-                task = progress.add_task("checking files", total=None, note="")
-
-                def show(done: int, total: int) -> None:
-                    progress.update(task, completed=done, total=total)
-
-                report = check_dataset(self.dataset, root, self.split, on_progress=show, **own)
-        broken = gather_object([report is not None and not report.ok])
-        if report is not None:
-            raise_if_broken(report)
-        if any(broken):
-            raise SystemExit(1)  # the main process says why
+        check_files(self.dataset, root, self.split, own, processes, console)
         dataset = open_dataset(self.dataset, root, self.split, self.vocabulary, **own)
         remark = ""
         if self.dataset == "ade20k-part-234" and len({record.source.split for record in dataset.records}) == 1:
@@ -224,7 +239,7 @@ class Evaluate:
 
         if self.output is None:
             return None
-        records = [key for photo in subject.photos for key in photo.record_keys]
+        classes = text_digest(subject.dataset.vocabulary.names)
         options = {
             "model": model_digest(self.model),
             "dataset": self.dataset,
@@ -233,11 +248,24 @@ class Evaluate:
             "boundary": self.boundary,
             "zoom": self.zoom,
             "dtype": self.dtype,
-            "photos": len(subject.photos),
-            "records": text_digest(records),
-            "vocabulary": text_digest(subject.dataset.vocabulary.names),
+            "limit": self.limit,
+            "vocabulary": None if self.vocabulary is None else classes,
         }
-        return SavedScores(self.output, options)
+        return SavedScores(self.output, options, {**self._data_digests(subject), "class list": classes})
+
+    def _data_digests(self, subject: _Subject) -> dict[str, str]:
+        """What the scores depend on of the photos and their annotations."""
+        from partclipseg.data.fingerprint import fingerprint
+        from partclipseg.data.source import FileDataset
+        from partclipseg.evaluation.state import text_digest
+
+        keys = {"records": text_digest([key for photo in subject.photos for key in photo.record_keys])}
+        if not isinstance(subject.dataset, FileDataset):
+            from partclipseg.shapes.world import WORLD_VERSION
+
+            return {**keys, "scenes": str(WORLD_VERSION)}
+        records = [subject.dataset.records[photo.indices[0]] for photo in subject.photos]
+        return {**fingerprint(subject.dataset, records, self.verify), **keys}
 
     # -- scoring ----------------------------------------------------------------------------------------------
 
@@ -258,7 +286,7 @@ class Evaluate:
         shape = None if self.zoom else segmenter.model.image_shape
         batches = read_batches(dataset, photos, shape, self.batch_size, self.workers)
         try:
-            with _progress(console) as progress:
+            with progress_bar(console) as progress:
                 task = progress.add_task("scoring", total=len(photos), note="")
                 for batch in batches:
                     score(segmenter, dataset.vocabulary, batch, evaluators, self.zoom)
@@ -278,20 +306,24 @@ class Evaluate:
         segmenter: PartSegmenter,
         subject: _Subject,
         evaluators: Mapping[Protocol, Evaluator],
+        saved: SavedScores | None,
         console: Console,
     ) -> None:
         from partclipseg.evaluation.report import Report
 
+        settings = json.loads(json.dumps(asdict(self), default=str))
         report = Report(
             model=Path(self.model).name,
             dataset=self.dataset,
-            settings=json.loads(json.dumps(asdict(self), default=str)),
+            settings=settings if saved is None else {**settings, "data": saved.data},
             scores=tuple(evaluator.compute() for evaluator in evaluators.values()),
             photos=len(subject.photos),
             remark=self._remark(subject),
         )
         if self.output is not None:  # before anything is printed: the reader of our output may go away
             self._write(self.output, report, segmenter, subject, evaluators, console)
+            if saved is not None:
+                saved.remove()
         for table in report.tables():
             console.print(_rich_table(table), "")
         if report.remark:
@@ -323,17 +355,9 @@ class Evaluate:
     ) -> None:
         from partclipseg.evaluation.examples import best_and_worst, make_examples
         from partclipseg.evaluation.pictures import draw_class_bars, write_photo_page
-        from partclipseg.files import write_text
+        from partclipseg.files import remove_temporary, write_text
+        from partclipseg.writing import writing
 
-        title = f"{report.model} on {report.dataset}"
-        bars: dict[Protocol, str] = {}
-        try:
-            for scores in report.scores:
-                name = f"classes-{scores.protocol}.png"
-                draw_class_bars(scores, folder / name, f"{title}, {scores.protocol}")
-                bars[scores.protocol] = name
-        except ImportError:
-            console.print(f"no bars are drawn, matplotlib is missing: {how_to_install('plots')}", markup=False)
         # Of several protocols the last is the strictest: it shows whole photos.
         *_, evaluator = evaluators.values()
         best, worst = best_and_worst(evaluator, _EXAMPLES)
@@ -342,27 +366,26 @@ class Evaluate:
             for heading, keys in (("Best photos", best), ("Worst photos", worst))
             if keys
         }
-        write_photo_page(folder / "photos.html", title, evaluator.protocol, groups, subject.dataset.vocabulary)
-        write_text(folder / "report.md", report.to_markdown(bars, "photos.html"))
-        write_text(folder / "scores.json", json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Any]:
-    """A progress bar that is silent unless a person is looking."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    silent = console.quiet or not console.is_terminal
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=silent) as progress:
-        yield progress
+        title = f"{report.model} on {report.dataset}"
+        bars: dict[Protocol, str] = {}
+        try:
+            for scores in report.scores:
+                name = f"classes-{scores.protocol}.png"
+                with writing(folder / name):
+                    draw_class_bars(scores, folder / name, f"{title}, {scores.protocol}")
+                bars[scores.protocol] = name
+        except ImportError:
+            console.print(f"no bars are drawn, matplotlib is missing: {how_to_install('plots')}", markup=False)
+        page = folder / "photos.html"
+        with writing(page):
+            remove_temporary(page.with_suffix(""))
+            write_photo_page(page, title, evaluator.protocol, groups, subject.dataset.vocabulary)
+        for name, text in (
+            ("report.md", report.to_markdown(bars, page.name)),
+            ("scores.json", json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n"),
+        ):
+            with writing(folder / name):
+                write_text(folder / name, text)
 
 
 def _rich_table(table: Table) -> Any:

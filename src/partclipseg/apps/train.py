@@ -12,6 +12,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from partclipseg.apps.checking import check_files
 from partclipseg.apps.options import Own, OwnData, optional
 from partclipseg.errors import UsageError
 from partclipseg.machine import usable_cores
@@ -63,6 +64,10 @@ class Train:
     """Processes that read photos. Left out: one less than there are cores, at most 8."""
     tensorboard: bool = False
     """Write TensorBoard curves too, into the output folder."""
+    verify: bool = False
+    """Compare the photos with those that the run began with by their content, not by their size and time."""
+    accept_changed_data: bool = False
+    """Continue a run although its photos, annotations or start model have changed since it began."""
     own: Own = field(default_factory=OwnData)
 
     def run(self) -> int:
@@ -72,28 +77,30 @@ class Train:
 
         recipe: Recipe = self.recipe
         if not recipe.start:
-            backbone = self._train_backbone(BackboneRecipe(compile=recipe.compile), self.output / "backbone")
+            backbone: Path | None = self.output / "backbone" / "model"
+            if not backbone.is_dir():
+                backbone = self._train_backbone(BackboneRecipe(compile=recipe.compile), self.output / "backbone")
             if backbone is None:
                 return STOPPED
             recipe = replace(recipe, start=str(backbone))
         display = _Display(recipe)
+        data = self._open_data(recipe, display.console)
         with display.progress:
             result = train(
                 recipe,
-                self._open_data(recipe),
+                data,
                 self.output,
                 workers=min(8, usable_cores() - 1) if self.workers is None else self.workers,
                 tensorboard=self.tensorboard,
                 notes={"data": str(self.data) if self.data else None},
                 observer=display,
+                accept_changed_data=self.accept_changed_data,
             )
         display.finished(result, self.output)
         return 0 if result.finished else STOPPED
 
     def _train_backbone(self, recipe: BackboneRecipe, output: Path) -> Path | None:
         """The finished backbone's directory; None if the run was told to stop."""
-        if (output / "model").is_dir():
-            return output / "model"
         from partclipseg.training.backbone import train_backbone
 
         console = Console(stderr=True)
@@ -102,19 +109,25 @@ class Train:
             values = ", ".join(f"{name} {value:.3g}" for name, value in losses.items())
             console.print(f"backbone, step {step} of {recipe.steps}: {values}")
 
-        console.print(f"training PartShapes' backbone into {output}: minutes on a GPU, days on a laptop's processor")
+        if not (output / "model").is_dir():
+            console.print(f"training PartShapes' backbone into {output}: minutes on a GPU, days on a laptop's CPU")
         model = train_backbone(recipe, output, report=report)
         console.print(f"backbone: {model}" if model else "stopped and saved; the same command continues")
         return model
 
-    def _open_data(self, recipe: Recipe) -> Any:
+    def _open_data(self, recipe: Recipe, console: Console) -> Any:
+        """Check the files and open the data set, or render the scenes."""
         from partclipseg.training.data import open_training_data, render_training_data
 
         if recipe.dataset == "partshapes":
             return render_training_data(recipe, self.data)
         if self.data is None:
             raise UsageError(f"--data is missing: name the folder of {recipe.dataset}")
-        return open_training_data(recipe, self.data, self.vocabulary, **self.own.given())
+        from partclipseg.processes import join_processes
+
+        own = self.own.given()
+        check_files(recipe.dataset, self.data, "train", own, join_processes(), console)
+        return open_training_data(recipe, self.data, self.vocabulary, self.verify, **own)
 
 
 class _Display(Observer):

@@ -7,7 +7,7 @@ list. `FileDataset` is the same for all of them: records, the vocabulary in use,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -168,25 +168,37 @@ class FileDataset:
         Raises:
             DataError: a file is missing, damaged, of the wrong size, or holds unknown labels.
         """
-        record = self.records[index]
-        image = read_source_photo(record.photo)
-        size = image.shape[:2]
-        labels = record.source.read_labels(record.photo, size)
-        part_table, object_table = self._tables[record.source.split]
+        return self.samples([index])[0]
+
+    def samples(self, indices: Sequence[int]) -> list[PartSample]:
+        """Read several records of one photo; the photo and its labels are decoded once.
+
+        Raises:
+            DataError: as for a single record.
+        """
+        records = [self.records[index] for index in indices]
+        source, photo = records[0].source, records[0].photo
+        image = read_source_photo(photo)
+        labels = source.read_labels(photo, image.shape[:2])
+        part_table, object_table = self._tables[source.split]
         parts, objects = labels.parts, labels.objects
         # UNLABELLED is -1 and finds the last entry of a table, which is UNLABELLED again.
-        objects = np.where(parts == UNLABELLED, objects, np.take(record.source.object_of, parts))
-        part_labels, object_labels = np.take(part_table, parts), np.take(object_table, objects)
-        if record.object is not None:
-            counted = objects == record.object
-            if record.instance is not None:
-                mask = record.source.instance_mask(record.photo, record.instance, size)
-                # Instances may overlap; a pixel with a part of another object is that object's.
-                counted = mask & (counted | (parts == UNLABELLED))
-                object_labels[counted] = object_table[record.object]
-            part_labels[~counted] = UNLABELLED
-            object_labels[~counted & (objects != UNLABELLED)] = OUTSIDE
-        return PartSample(image, part_labels, object_labels, record.key)
+        objects = np.where(parts == UNLABELLED, objects, np.take(source.object_of, parts))
+        all_parts, all_objects = np.take(part_table, parts), np.take(object_table, objects)
+        samples = []
+        for record in records:
+            part_labels, object_labels = all_parts.copy(), all_objects.copy()
+            if record.object is not None:
+                counted = objects == record.object
+                if record.instance is not None:
+                    mask = source.instance_mask(photo, record.instance, image.shape[:2])
+                    # Instances may overlap; a pixel with a part of another object is that object's.
+                    counted = mask & (counted | (parts == UNLABELLED))
+                    object_labels[counted] = object_table[record.object]
+                part_labels[~counted] = UNLABELLED
+                object_labels[~counted & (objects != UNLABELLED)] = OUTSIDE
+            samples.append(PartSample(image, part_labels, object_labels, record.key))
+        return samples
 
 
 def check_photo_size(photo: Path, source: Path, stated: tuple[int | None, int | None], size: tuple[int, int]) -> None:

@@ -105,13 +105,20 @@ class ConfusionMatrix:
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> ConfusionMatrix:
-        """The inverse of `state_dict`."""
+        """The inverse of `state_dict`; raises `ValueError` for a state that does not fit together."""
         result = cls(state["size"])
-        ends = np.cumsum(state["lengths"].numpy())
-        cells = np.split(state["cells"].numpy(), ends[:-1])
-        counts = np.split(state["counts"].numpy(), ends[:-1])
-        for key, record_cells, record_counts in zip(state["keys"], cells, counts, strict=False):
-            result._insert(key, record_cells, record_counts)
+        keys, lengths, all_cells, all_counts = (state[name] for name in ("keys", "lengths", "cells", "counts"))
+        lengths, all_cells, all_counts = (values.numpy() for values in (lengths, all_cells, all_counts))
+        if not (
+            len(keys) == len(lengths) == len(set(keys))
+            and (lengths >= 0).all()
+            and lengths.sum() == len(all_cells) == len(all_counts)
+            and (len(all_cells) == 0 or 0 <= all_cells.min() <= all_cells.max() < result.size**2)
+        ):
+            raise ValueError("the saved counts do not fit together")
+        ends = np.cumsum(lengths)
+        for key, length, end in zip(keys, lengths, ends, strict=True):
+            result._insert(str(key), all_cells[end - length : end], all_counts[end - length : end])
         return result
 
     def _insert(self, key: str, cells: np.ndarray, counts: np.ndarray) -> None:

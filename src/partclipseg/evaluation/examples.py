@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from partclipseg.data.augment import resize_photo
 from partclipseg.data.loader import PartDataset
 from partclipseg.data.sample import UNLABELLED
 from partclipseg.evaluation.pictures import PhotoExample
@@ -39,11 +41,11 @@ def make_examples(
     owners = {key: photo for photo in photos for key in photo.keys(evaluator.protocol)}
     examples: dict[str, PhotoExample] = {}
     owning = list(dict.fromkeys(owners[key] for key in keys))
-    shape = None if zoom else segmenter.model.image_shape
-    batches = read_batches(dataset, owning, shape, batch_size=1, workers=0)
-    for photo, batch in zip(owning, batches, strict=True):
-        image = dataset[photo.indices[0]].image
-        for prediction in predict(segmenter, dataset.vocabulary, batch, [evaluator.protocol], zoom):
+    sizes = () if zoom else (segmenter.model.image_shape,)
+    for (photo,) in read_batches(dataset, owning, None, batch_size=1, workers=0):
+        image = photo.image
+        resized = replace(photo, image=resize_photo(image, *sizes))
+        for prediction in predict(segmenter, dataset.vocabulary, [resized], [evaluator.protocol], zoom):
             key, labels, _ = prediction.labels
             label_map = prediction.label_map.cpu().numpy().astype(np.int32)
             if evaluator.protocol == "oracle_obj":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from partclipseg.data.augment import resize_photo
 from partclipseg.data.loader import PartDataset
-from partclipseg.data.sample import objects_in
+from partclipseg.data.sample import PartSample, objects_in
 from partclipseg.data.source import FileDataset
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.evaluation.protocol import Evaluator
@@ -149,7 +150,10 @@ def read_batches(
     if batch_size < 1:
         raise UsageError(f"the batch size must be at least 1, not {batch_size}")
     reader: Dataset[Any] = _Reader(dataset, photos, image_shape)
-    for batch in DataLoader(reader, batch_size=batch_size, num_workers=workers, collate_fn=list):
+    loader = DataLoader(
+        reader, batch_size=batch_size, num_workers=workers, collate_fn=list, worker_init_fn=_leave_interrupts
+    )
+    for batch in loader:
         for item in batch:
             if isinstance(item, PartCLIPSegError):
                 raise item
@@ -170,10 +174,20 @@ class _Reader(Dataset):
     def __getitem__(self, place: int) -> LabelledPhoto | PartCLIPSegError:
         photo = self._photos[place]
         try:
-            samples = [self._dataset[index] for index in photo.indices]
+            samples = _samples(self._dataset, photo.indices)
         except PartCLIPSegError as error:
             # Raised in a worker, it would reach the user as a page of traceback.
             return error
         records = tuple(RecordLabels(s.key, s.part_labels, s.object_labels) for s in samples)
         sizes = () if self._size is None else (self._size,)
         return LabelledPhoto(photo.key, resize_photo(samples[0].image, *sizes), records)
+
+
+def _samples(dataset: PartDataset, indices: Sequence[int]) -> list[PartSample]:
+    """The records of one photo, from one reading of its file."""
+    return dataset.samples(indices) if isinstance(dataset, FileDataset) else [dataset[index] for index in indices]
+
+
+def _leave_interrupts(_: int) -> None:
+    """Ctrl-C reaches a worker too: the main process saves what was scored and ends the workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

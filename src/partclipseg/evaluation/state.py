@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,12 +11,17 @@ from typing import Any
 
 import torch
 
+from partclipseg.data.fingerprint import changed_data
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.evaluation.protocol import Evaluator
 from partclipseg.evaluation.scores import Protocol
 from partclipseg.files import whole_file
+from partclipseg.writing import writing
 
 _PATTERN = "scores-*.state"
+
+_MODEL_FILES = frozenset({"config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"})
+"""What decides a model's output, beside its weights."""
 
 
 class SavedScores:
@@ -24,36 +30,50 @@ class SavedScores:
     Args:
         folder: where the files lie; made when the first is written.
         options: plain values; scores that were made with other ones are refused.
+        data: the `fingerprint` of the data set; scores that were made from other data are refused.
     """
 
-    def __init__(self, folder: Path, options: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, options: Mapping[str, Any], data: Mapping[str, str] | None = None) -> None:
         self.folder = folder
         self.options = dict(options)
+        self.data = dict(data or {})
 
     def load(self, evaluators: Mapping[Protocol, Evaluator]) -> None:
         """Add what any process has saved to the evaluators.
 
-        Raises `PartCLIPSegError` naming the file and the options that differ, or for a damaged file.
+        Raises `PartCLIPSegError` naming the file and the options that differ, the data that have changed, or the
+        damage.
         """
         for path in self._files():
-            try:
-                content = torch.load(path, weights_only=True)
-                options, states = content["options"], content["scores"]
-            except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError):
-                raise PartCLIPSegError(f"{path} cannot be read: remove it to start again") from None
+            options, data, states = _read(path)
+            again = f"name another --output, or delete {path} to score all photos again"
             now = self.options
             if names := [name for name in {**now, **options} if options.get(name) != now.get(name)]:
                 different = "; ".join(f"{name}: {options.get(name)} then, {now.get(name)} now" for name in names)
                 raise PartCLIPSegError(
-                    f"{self.folder} holds an evaluation with other options ({different}): name another --output, or "
-                    f"remove {path.name} there to start again"
+                    f"{self.folder} holds an unfinished evaluation with other options ({different}): {again}"
                 )
-            merge_states(evaluators, states)
+            if changed := changed_data(data, self.data):
+                raise PartCLIPSegError(
+                    f"{self.folder} holds an unfinished evaluation of other data ({changed} changed since): {again}"
+                )
+            try:
+                merge_states(evaluators, states)
+            except PartCLIPSegError as error:
+                raise PartCLIPSegError(f"{path} does not fit ({error}): {again}") from None
+            except _MALFORMED:
+                raise _damaged(path) from None
 
     def save(self, evaluators: Mapping[Protocol, Evaluator], process: int = 0) -> None:
-        """Write the counts of one process."""
-        with whole_file(self.folder / _PATTERN.replace("*", str(process))) as temporary:
-            torch.save({"options": self.options, "scores": states_of(evaluators)}, temporary)
+        """Write the counts of one process.
+
+        Raises `PartCLIPSegError` where the disk is full or the folder may not be written.
+        """
+        path = self.folder / _PATTERN.replace("*", str(process))
+        content = io.BytesIO()  # written to a file by torch, a full disk would be a RuntimeError without a reason
+        torch.save({"options": self.options, "data": self.data, "scores": states_of(evaluators)}, content)
+        with writing(path), whole_file(path) as temporary:
+            temporary.write_bytes(content.getbuffer())
 
     def save_all(self, evaluators: Mapping[Protocol, Evaluator]) -> None:
         """Write counts that hold those of all processes, in place of their files."""
@@ -61,8 +81,37 @@ class SavedScores:
         for path in self._files()[1:]:
             path.unlink()
 
+    def remove(self) -> None:
+        """Delete the files of all processes: the evaluation is finished and its report written."""
+        for path in self._files():
+            path.unlink()
+
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob(_PATTERN), key=lambda path: (len(path.name), path.name))
+
+
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError)
+"""What reading values of other types or forms raises."""
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, str], dict[Any, Any]]:
+    """Options, data and scores of a file; raises `PartCLIPSegError` for a damaged one."""
+    if not path.is_file():
+        raise _damaged(path)
+    content = path.read_bytes()
+    try:
+        saved = torch.load(io.BytesIO(content), weights_only=True)
+        # Scores of older releases have no data.
+        found = saved["options"], saved.get("data", {}), saved["scores"]
+    except (*_MALFORMED, EOFError, OSError, pickle.UnpicklingError):
+        raise _damaged(path) from None
+    if not all(isinstance(part, dict) for part in found):
+        raise _damaged(path)
+    return found
+
+
+def _damaged(path: Path) -> PartCLIPSegError:
+    return PartCLIPSegError(f"{path} is damaged: delete it to score its photos again; all else in the folder is kept")
 
 
 def states_of(evaluators: Mapping[Protocol, Evaluator]) -> dict[Protocol, dict[str, Any]]:
@@ -77,12 +126,12 @@ def merge_states(evaluators: Mapping[Protocol, Evaluator], states: Mapping[Proto
 
 
 def model_digest(name: str) -> str:
-    """A short digest of a model directory's configuration and weights; the name itself for a hub name."""
+    """A short digest of a model directory's configuration, tokenizer and weights; the name itself for a hub name."""
     if not Path(name).is_dir():
         return name
     digest = hashlib.sha256()
     for path in sorted(Path(name).glob("*")):
-        if path.name == "config.json" or path.suffix in {".safetensors", ".bin"}:
+        if path.name in _MODEL_FILES or path.suffix in {".safetensors", ".bin"}:
             digest.update(path.name.encode())
             with path.open("rb") as file:
                 for block in iter(lambda: file.read(1 << 20), b""):

@@ -44,6 +44,7 @@ from partclipseg.training.optim import set_learning_rate
 from partclipseg.training.recipe import BACKBONE_PATCH as PATCH
 from partclipseg.training.recipe import BackboneRecipe
 from partclipseg.training.start import compile_on
+from partclipseg.writing import claimed, writing
 
 logger = logging.getLogger(__name__)
 
@@ -102,11 +103,24 @@ def train_backbone(
     output = Path(output)
     processes = join_processes()
     if processes.num_processes > 1:
+        if (output / "model").is_dir():
+            return output / "model"
         raise UsageError(
             "the backbone is trained by one process: train it without torchrun first, "
             f"partclipseg train partshapes-backbone --output {output}"
         )
-    store = CheckpointStore(output / "checkpoints")
+    with claimed(output):
+        return _train(recipe, output, processes.device or torch.device("cpu"), scenes, report)
+
+
+def _train(
+    recipe: BackboneRecipe,
+    output: Path,
+    device: torch.device,
+    scenes: SceneArrays | None,
+    report: Callable[[int, Mapping[str, float]], None] | None,
+) -> Path | None:
+    store = CheckpointStore(output / "checkpoints", states=("model", "optimizer", "recipe"))
     checkpoint = store.load()
     if checkpoint is not None:
         changes = differences(checkpoint.states["recipe"], asdict(recipe), ("checkpoint_every", "log_every"))
@@ -114,8 +128,9 @@ def train_backbone(
             raise PartCLIPSegError(
                 f"{output} holds a backbone with another recipe: name another output\n  " + "\n  ".join(changes)
             )
+    if (output / "model").is_dir() and (checkpoint is None or checkpoint.step == recipe.steps):
+        return output / "model"  # finished
     scenes = scenes or render_split("base", recipe.scenes, recipe.image_size)
-    device = processes.device or torch.device("cpu")
 
     torch.manual_seed(recipe.seed)
     tokenizer = build_tokenizer(words(), CAPTION_LENGTH)
@@ -168,9 +183,10 @@ def train_backbone(
                 store.save(done, states)
             if told_to_stop.is_set() and done < recipe.steps:
                 return None
-    with whole_directory(output / "model") as unfinished:
-        nn.Module.to(model, "cpu")
-        to_clipseg(model).half().save_pretrained(unfinished)
+    nn.Module.to(model, "cpu")
+    clipseg = to_clipseg(model).half()
+    with writing(output / "model"), whole_directory(output / "model", durable=True) as unfinished:
+        clipseg.save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
     return output / "model"
 

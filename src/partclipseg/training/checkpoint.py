@@ -1,4 +1,4 @@
-"""Checkpoints that survive anything: whole or not there, verified by hash, the last few kept.
+"""Checkpoints that are whole or not there, verified by hash, the last few kept.
 
 A checkpoint is a directory ``step-00000100`` with one file for each named state and a manifest of their hashes.
 It is written under a temporary name, flushed to the disk and then renamed, so that a process killed at any moment
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
+import pickle
 import re
 import shutil
 from collections.abc import Collection, Mapping
@@ -21,6 +21,8 @@ from typing import Any
 import torch
 
 from partclipseg.errors import PartCLIPSegError
+from partclipseg.files import remove_temporary, whole_directory
+from partclipseg.writing import writing
 
 logger = logging.getLogger(__name__)
 
@@ -43,13 +45,15 @@ class CheckpointStore:
     Args:
         directory: where they lie; made when the first is saved.
         keep: how many of the newest stay.
+        states: the states that every checkpoint must have; one without them counts as damaged.
     """
 
-    def __init__(self, directory: str | Path, keep: int = 2) -> None:
+    def __init__(self, directory: str | Path, keep: int = 2, states: Collection[str] = ()) -> None:
         if keep < 1:
             raise PartCLIPSegError(f"keep at least one checkpoint, not {keep}")
         self.directory = Path(directory)
         self.keep = keep
+        self.states = tuple(states)
 
     def steps(self) -> list[int]:
         """The steps that have a checkpoint, ascending; whether they are intact is not looked at."""
@@ -65,26 +69,14 @@ class CheckpointStore:
         the disk is full or may not be written; the older checkpoints are then untouched.
         """
         target = self._path(step)
-        temporary = self.directory / f".{target.name}.tmp"
-        try:
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
+        with writing(target), whole_directory(target, durable=True) as temporary:
             files = {}
             for name, state in states.items():
                 path = temporary / f"{name}.pt"
                 torch.save(state, path)
                 files[path.name] = _sha256(path)
-                _flush(path)
-            manifest = temporary / _MANIFEST
-            manifest.write_text(json.dumps({"step": step, "sha256": files}, indent=1), encoding="utf-8")
-            _flush(manifest)
-            _flush(temporary)
-            shutil.rmtree(target, ignore_errors=True)  # only a damaged one that a resumed run has passed again
-            temporary.rename(target)
-            _flush(self.directory)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise PartCLIPSegError(f"cannot write the checkpoint {target}: {error}") from error
+            manifest = json.dumps({"step": step, "sha256": files}, indent=1)
+            (temporary / _MANIFEST).write_text(manifest, encoding="utf-8")
         self._remove_old()
         return target
 
@@ -92,7 +84,8 @@ class CheckpointStore:
         """The newest intact checkpoint; None where there is none at all.
 
         A damaged one is passed over with a warning that names the file. Raises `PartCLIPSegError` if every
-        checkpoint is damaged: starting anew over them is the caller's decision.
+        checkpoint is damaged: starting anew over them is the caller's decision. Raises `PermissionError` for one that
+        may not be read.
         """
         steps = self.steps()
         for step in reversed(steps):
@@ -102,7 +95,8 @@ class CheckpointStore:
                 logger.warning("the checkpoint %s is damaged (%s) and not used", self._path(step), damage)
         if steps:
             raise PartCLIPSegError(
-                f"every checkpoint in {self.directory} is damaged: remove the folder to start from the beginning"
+                f"every checkpoint in {self.directory} is damaged: delete that folder to start from the beginning; "
+                "all else in the run's folder is kept"
             )
         return None
 
@@ -112,6 +106,10 @@ class CheckpointStore:
     def _read(self, path: Path) -> dict[str, Any]:
         try:
             hashes = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))["sha256"]
+            if not isinstance(hashes, dict) or not all(map(_is_state, hashes)):
+                raise _DamagedError(f"{_MANIFEST} lists no states")
+            if missing := [name for name in self.states if f"{name}.pt" not in hashes]:
+                raise _DamagedError(f"it has no {', '.join(missing)}")
             for name, expected in hashes.items():
                 if _sha256(path / name) != expected:
                     raise _DamagedError(f"{name} has changed since it was written")
@@ -119,14 +117,21 @@ class CheckpointStore:
                 name.removesuffix(".pt"): torch.load(path / name, map_location="cpu", weights_only=True)
                 for name in hashes
             }
-        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        except PermissionError:
+            raise
+        except (OSError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
             raise _DamagedError(str(error)) from error
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise _DamagedError("a file is no state of PyTorch") from error
 
     def _remove_old(self) -> None:
         for step in self.steps()[: -self.keep]:
             shutil.rmtree(self._path(step), ignore_errors=True)
-        for leftover in self.directory.glob(".step-*.tmp"):  # of a process that was killed while it wrote
-            shutil.rmtree(leftover, ignore_errors=True)
+        remove_temporary(self.directory, recursive=False)
+
+
+def _is_state(name: str) -> bool:
+    return name.endswith(".pt") and Path(name).name == name
 
 
 class _DamagedError(Exception):
@@ -160,12 +165,3 @@ def _flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    """Have the system write a file, or the entries of a directory, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

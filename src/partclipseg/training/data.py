@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Unpack
 
 import numpy as np
 
 from partclipseg.data.datasets import OwnOptions, open_dataset
+from partclipseg.data.fingerprint import fingerprint
 from partclipseg.data.loader import PartDataset
 from partclipseg.data.sample import PartSample
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.shapes.cache import render_split
 from partclipseg.shapes.dataset import PartShapesDataset
 from partclipseg.shapes.labels import LabelTable
-from partclipseg.shapes.world import partshapes_world
+from partclipseg.shapes.world import WORLD_VERSION, partshapes_world
 from partclipseg.training.recipe import Recipe
 from partclipseg.training.streams import Scenes
 from partclipseg.vocabulary import Vocabulary
@@ -29,6 +30,8 @@ class TrainingData:
     train: PartDataset | Scenes
     """Records that are read as they are needed, or scenes that lie in memory."""
     held_out: PartDataset
+    digest: Mapping[str, str] = field(default_factory=dict)
+    """What the records were read from, as `fingerprint` gives it; empty for data without files."""
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -36,8 +39,8 @@ class TrainingData:
         return self.train.vocabulary
 
     @classmethod
-    def split(cls, dataset: PartDataset, held_out: int, seed: int) -> TrainingData:
-        """Set `held_out` records of a training split aside, chosen by `seed` alone.
+    def split(cls, dataset: PartDataset, held_out: int, seed: int, verify: bool = False) -> TrainingData:
+        """Set `held_out` records of a training split aside, chosen by `seed` alone; `verify` as in `fingerprint`.
 
         Raises `PartCLIPSegError` if nothing would be left to train on.
         """
@@ -47,22 +50,24 @@ class TrainingData:
                 "give a smaller --held-out"
             )
         order = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2**32 - 1,))).permutation(len(dataset))
-        return cls(Subset(dataset, sorted(order[held_out:])), Subset(dataset, sorted(order[:held_out])))
+        train, aside = (Subset(dataset, sorted(chosen)) for chosen in (order[held_out:], order[:held_out]))
+        return cls(train, aside, fingerprint(dataset, verify=verify))
 
 
 def open_training_data(
     recipe: Recipe,
     root: str | Path,
     vocabulary: Vocabulary | str | Path | None = None,
+    verify: bool = False,
     **own: Unpack[OwnOptions],
 ) -> TrainingData:
     """The training split of the recipe's data set on disk, some of it held out; the test split is never opened.
 
-    `vocabulary` and `own` as in `open_dataset`. Raises `UsageError` for a wrong root or option and
-    `PartCLIPSegError` for unreadable files.
+    `vocabulary` and `own` as in `open_dataset`, `verify` as in `fingerprint`. Raises `UsageError` for a wrong root or
+    option and `PartCLIPSegError` for unreadable files.
     """
     dataset = open_dataset(recipe.dataset, root, "train", vocabulary, **own)
-    return TrainingData.split(dataset, recipe.held_out, recipe.seed)
+    return TrainingData.split(dataset, recipe.held_out, recipe.seed, verify)
 
 
 def render_training_data(recipe: Recipe, directory: str | Path | None = None) -> TrainingData:
@@ -79,10 +84,11 @@ def render_training_data(recipe: Recipe, directory: str | Path | None = None) ->
     scenes = Scenes.from_arrays(
         arrays.images, table.parts(arrays.parts), table.objects(arrays.objects), world.seen_vocabulary
     )
+    digest = {"scenes": str(WORLD_VERSION)}
     if recipe.held_out == 0:
-        return TrainingData(scenes, Subset(PartShapesDataset("val", 1, size, "seen"), ()))
+        return TrainingData(scenes, Subset(PartShapesDataset("val", 1, size, "seen"), ()), digest)
     rendered = render_split("val", recipe.held_out, size, directory)
-    return TrainingData(scenes, PartShapesDataset("val", recipe.held_out, size, "seen", rendered))
+    return TrainingData(scenes, PartShapesDataset("val", recipe.held_out, size, "seen", rendered), digest)
 
 
 @dataclass(frozen=True)

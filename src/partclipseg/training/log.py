@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -15,7 +16,11 @@ import yaml
 import partclipseg
 from partclipseg.errors import UsageError
 from partclipseg.files import write_text
+from partclipseg.journal import Journal
 from partclipseg.machine import how_to_install
+from partclipseg.writing import writing
+
+logger = logging.getLogger(__name__)
 
 
 class RunLog:
@@ -30,29 +35,29 @@ class RunLog:
 
     def __init__(self, path: str | Path, tensorboard: str | Path | None = None) -> None:
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         self._writer = None if tensorboard is None else _summary_writer(tensorboard)
 
     def write(self, step: int, **values: Any) -> None:
         """Append a line; numbers, also those one level down, become TensorBoard scalars ``losses/total``."""
-        with self.path.open("a", encoding="utf-8") as file:
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         if self._writer is not None:
             for name, value in _scalars(values).items():
                 self._writer.add_scalar(name, value, step)
 
     def rewind(self, step: int) -> None:
-        """Forget what was written after `step`: a resumed run will pass there again."""
+        """Delete the lines after `step`, which a resumed run passes again, and lines that are no log lines."""
         if not self.path.is_file():
             return
-        kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-            except ValueError:  # the last line of a process that was killed while it wrote
-                continue
-        write_text(self.path, "".join(kept))
+        journal = Journal(self.path)
+        with writing(self.path):
+            entries = journal.read("skip")
+            kept = [entry for entry in entries if type(entry.get("step")) is int]
+            if odd := self.path.read_bytes().count(b"\n") - len(kept):
+                logger.warning("%s: %d lines are damaged and left out; the run goes on", self.path, odd)
+            journal.rewrite(entry for entry in kept if entry["step"] <= step)
 
     def close(self) -> None:
         """Flush the TensorBoard files; the log itself is complete after every line."""
@@ -63,7 +68,8 @@ class RunLog:
 def write_configuration(path: str | Path, values: Mapping[str, Any]) -> None:
     """`values` as YAML, together with what the run was made with: versions, and the commit if there is one."""
     content = {**values, "made_with": environment()}
-    write_text(Path(path), yaml.safe_dump(_plain(content), sort_keys=False, allow_unicode=True))
+    with writing(Path(path)):
+        write_text(Path(path), yaml.safe_dump(_plain(content), sort_keys=False, allow_unicode=True))
 
 
 def environment() -> dict[str, str]:

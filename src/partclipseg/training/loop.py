@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,16 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from partclipseg.data.fingerprint import changed_data
 from partclipseg.data.loader import Batch, PartDataset, StepSampler, build_loader
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.evaluation.state import model_digest
 from partclipseg.files import whole_directory
 from partclipseg.losses.finite import check_finite
 from partclipseg.losses.labels import present_pairs
 from partclipseg.losses.masks import LossCounts
 from partclipseg.models.cuda_graphs import StepGradients
-from partclipseg.models.registry import load_tokenizer
+from partclipseg.models.registry import is_built_in, load_tokenizer
 from partclipseg.processes import join_processes, step_seed, termination
 from partclipseg.training import optim
 from partclipseg.training.checkpoint import Checkpoint, CheckpointStore, differences
@@ -37,12 +40,16 @@ from partclipseg.training.evaluate import HeldOutScores, score_held_out
 from partclipseg.training.log import RunLog, write_configuration
 from partclipseg.training.new_words import learn_new_words
 from partclipseg.training.observer import Observer, Progress
-from partclipseg.training.recipe import HARMLESS, Recipe
+from partclipseg.training.recipe import HARMLESS, Recipe, with_current_names
 from partclipseg.training.start import build_model, compile_on, find_start, word_retention
 from partclipseg.training.streams import BatchStream, Scenes, SceneStream
 from partclipseg.training.words import PromptTokens
+from partclipseg.writing import claimed, writing
 
 logger = logging.getLogger(__name__)
+
+_STATES = ("model", "optimizer", "stream", "log", "scores", "run")
+"""Names of the states of a checkpoint."""
 
 PAIRS_PER_PHOTO = 24
 """Largest number of object-parts of a photo that attention control looks at on a GPU, on average over the batch: a
@@ -76,22 +83,28 @@ def train(
     tensorboard: bool = False,
     notes: Mapping[str, Any] | None = None,
     observer: Observer | None = None,
+    accept_changed_data: bool = False,
 ) -> TrainingResult:
     """Train, or continue the run that `output` holds.
 
     `output` receives ``config.yaml`` (recipe, versions, `notes`), ``log.jsonl``, ``checkpoints/``, ``best/`` (the
     model with the highest Pred-All mIoU on the held-out photos) and ``model/`` (the final one). SIGTERM ends the
-    run after the step at hand, with a checkpoint.
+    run after the step at hand, with a checkpoint. `accept_changed_data` continues although photos, annotations or the
+    start model have changed since the run began.
 
     Raises:
         UsageError: the batch cannot be shared by the processes, the augmentation does not suit the data, or layers
             are to be compiled on a CPU.
-        PartCLIPSegError: `output` holds a run with another recipe or vocabulary (the message lists the differences)
-            or with damaged checkpoints only; the start model cannot be loaded; the data cannot be read.
+        PartCLIPSegError: `output` holds a run with another recipe or vocabulary (the message lists the differences),
+            on data that have changed, or with damaged checkpoints only; another run is writing there; the start model
+            cannot be loaded; the data cannot be read; the disk is full or may not be written.
         NonFiniteLossError: a loss is infinite or not a number; the last checkpoint is from before that.
     """
     observer = observer or Observer()
-    return _Run(recipe, data, Path(output), workers, tensorboard, notes or {}, observer).run()
+    # Only the main process writes.
+    with claimed(Path(output)) if join_processes().is_main_process else nullcontext():
+        run = _Run(recipe, data, Path(output), workers, tensorboard, notes or {}, observer, accept_changed_data)
+        return run.run()
 
 
 class _Run:
@@ -104,13 +117,17 @@ class _Run:
         tensorboard: bool,
         notes: Mapping[str, Any],
         observer: Observer,
+        accept_changed_data: bool,
     ) -> None:
         self.recipe, self.data, self.output = recipe, data, output
         self.observer = observer
         self.processes = join_processes()
         self.device = self.processes.device or torch.device("cpu")
-        self.store = CheckpointStore(output / "checkpoints")
-        checkpoint = self._compatible_checkpoint()
+        self.digest = dict(data.digest)
+        if Path(start := find_start(recipe)).is_dir() and not is_built_in(recipe.start):
+            self.digest["start model"] = model_digest(start)
+        self.store = CheckpointStore(output / "checkpoints", states=_STATES)
+        checkpoint = self._compatible_checkpoint(accept_changed_data)
 
         torch.manual_seed(recipe.seed)  # every process draws the same new layers
         model = build_model(recipe)
@@ -142,7 +159,8 @@ class _Run:
             self.log = RunLog(output / "log.jsonl", output / "tensorboard" if tensorboard else None)
             self.log.rewind(self.step)
             write_configuration(
-                output / "config.yaml", {"recipe": recipe.to_dict(), **notes, "run": self._summary(workers)}
+                output / "config.yaml",
+                {"recipe": recipe.to_dict(), **notes, "digest": self.digest, "run": self._summary(workers)},
             )
             observer.started(self._summary(workers))
         logger.info("%s", self._summary(workers))
@@ -320,7 +338,7 @@ class _Run:
         sums = self._read_sums() if self.sums else {}
         if not self.processes.is_main_process:
             return
-        run = {"recipe": self.recipe.to_dict(), "classes": list(self.data.vocabulary.names)}
+        run = {"recipe": self.recipe.to_dict(), "classes": list(self.data.vocabulary.names), "digest": self.digest}
         states = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -335,25 +353,32 @@ class _Run:
         """The model as `PartSegmenter.from_pretrained` takes it."""
         if not self.processes.is_main_process:
             return
-        with whole_directory(directory) as unfinished:
+        with writing(directory), whole_directory(directory, durable=True) as unfinished:
             self.model.save_pretrained(unfinished)
             self.tokenizer.save_pretrained(unfinished)
             self.data.vocabulary.save(unfinished / "vocabulary.json")
 
     # -- beginning and continuing -----------------------------------------------------------------------------
 
-    def _compatible_checkpoint(self) -> Checkpoint | None:
+    def _compatible_checkpoint(self, accept_changed_data: bool) -> Checkpoint | None:
         checkpoint = self.store.load()
         if checkpoint is None:
             return None
         then = checkpoint.states["run"]
-        changes = differences(then["recipe"], self.recipe.to_dict(), harmless=HARMLESS)
+        changes = differences(with_current_names(then["recipe"]), self.recipe.to_dict(), harmless=HARMLESS)
         if then["classes"] != list(self.data.vocabulary.names):
             changes.append(f"vocabulary: {len(then['classes'])} classes then, {len(self.data.vocabulary)} others now")
         if changes:
             raise PartCLIPSegError(
                 f"{self.output} holds a run with another recipe: name another --output, or continue it as it was\n  "
                 + "\n  ".join(changes)
+            )
+        changed = changed_data(then.get("digest", self.digest), self.digest)  # older releases saved none
+        if changed and not accept_changed_data:
+            state = "finished" if checkpoint.step == self.recipe.steps else "stopped"
+            raise PartCLIPSegError(
+                f"{self.output} holds a {state} run on other data ({changed} changed since): name another --output to "
+                "train on what is there now, or continue all the same with --accept-changed-data"
             )
         return checkpoint
 

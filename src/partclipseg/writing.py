@@ -1,0 +1,63 @@
+"""Folders that one run writes to, and one sentence for whatever a library raises when it cannot write a file.
+
+PyTorch raises a RuntimeError on a full disk, safetensors a SafetensorError, tokenizers a plain Exception.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from partclipseg.errors import PartCLIPSegError, first_line
+from partclipseg.files import locked, refusal, remove_temporary
+
+_ROOM = 1 << 20
+"""Free bytes below which a failed write is put down to a full disk, where the library does not say why it failed."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise `PartCLIPSegError` with path, reason and remedy where the block fails to write `path`.
+
+    The block should do nothing but write: every exception in it counts as a failure to write.
+    """
+    try:
+        yield
+    except (PartCLIPSegError, ImportError):
+        raise
+    except Exception as error:
+        raise PartCLIPSegError(refusal(_system_error(error, path), path)) from error
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Make a folder if need be, keep other runs out of it, and delete what killed runs left half written in it.
+
+    Raises `PartCLIPSegError` if another run is writing there, or the folder cannot be made.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        remove_temporary(folder, recursive=False)
+        yield
+
+
+def _system_error(error: Exception, path: Path) -> OSError:
+    """What the system refused, without the name of a temporary file."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return OSError(error.errno, error.strerror)
+    if isinstance(error.__context__, OSError) and error.__context__.errno is not None:
+        return OSError(error.__context__.errno, error.__context__.strerror)
+    if number := re.search(r"\(os error (\d+)\)", str(error)):  # libraries written in Rust
+        return OSError(int(number[1]), os.strerror(int(number[1])))
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not os.access(folder, os.W_OK):
+        return OSError(errno.EACCES, os.strerror(errno.EACCES))
+    if shutil.disk_usage(folder).free < _ROOM:
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return OSError(first_line(error))

@@ -22,6 +22,7 @@ from torch import Tensor
 from partclipseg.data.augment import resize_photo
 from partclipseg.data.photo import MAX_PIXELS, PhotoError, read_photo
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.files import is_file
 from partclipseg.inference.graphs import Graphs
 from partclipseg.inference.label_maps import LabelMaps
 from partclipseg.inference.pruned import pruned_maps
@@ -105,7 +106,7 @@ class PartSegmenter:
         target = find_device(device)
         number_type = find_dtype(dtype, target)
         source = built_in_model() if name_or_path is None or is_built_in(name_or_path) else os.fspath(name_or_path)
-        if source.endswith(".pth") and Path(source).is_file():
+        if source.endswith(".pth") and is_file(source):
             raise PartCLIPSegError(f"{source} is a checkpoint file: make a directory of it by `partclipseg convert`")
         model: Any = load_model(source, dtype=number_type)
         model.to(target)
@@ -379,7 +380,7 @@ def find_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.d
 
 def _load_vocabulary(source: str) -> Vocabulary | None:
     path = Path(source) / "vocabulary.json"
-    return Vocabulary.from_file(path) if path.is_file() else None
+    return Vocabulary.from_file(path) if is_file(path) else None
 
 
 def _object_indices(vocabulary: Vocabulary, objects: Iterable[str] | None) -> list[int] | None:

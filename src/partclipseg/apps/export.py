@@ -73,10 +73,11 @@ def export_model(segmenter: PartSegmenter, directory: Path, *, fp16: bool = Fals
     and writes nothing, if that is less than `AGREEMENT` in float32, or if 16-bit floats overflow.
     """
     from partclipseg.apps.onnx_graphs import trace
+    from partclipseg.apps.written import naming
     from partclipseg.files import whole_directory
 
     model = copy.deepcopy(segmenter.model).half() if fp16 else segmenter.model
-    with whole_directory(directory) as folder:
+    with naming(directory), whole_directory(directory) as folder:
         for name, program in trace(model).items():
             program.save(folder / f"{name}.onnx", external_data=False)
         segmenter.tokenizer.save_pretrained(folder)

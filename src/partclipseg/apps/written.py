@@ -61,7 +61,7 @@ class OwnFiles:
         path = self.folder / name
         if not self._overwrite and is_file(path) and not self.is_own(path):
             raise KeptError(str(path))
-        with _naming(path), whole_file(path) as temporary:
+        with naming(path), whole_file(path) as temporary:
             temporary.write_bytes(content)
             # Recorded first: a process that is killed in between leaves a file that is known all the same.
             self._remember(Path(name).as_posix(), hashlib.sha256(content).hexdigest())
@@ -84,8 +84,8 @@ def kept_sentence(paths: list[str]) -> str:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Have errors of the system name the file itself and not its temporary name."""
+def naming(path: Path) -> Iterator[None]:
+    """Have errors of the system name the file or folder itself and not its temporary name."""
     try:
         yield
     except OSError as error:

@@ -95,8 +95,14 @@ def test_words_with_blanks_apostrophes_capitals_and_other_letters():
         (lambda: Vocabulary.from_text("dog: ear, bus: wheel"), "'bus: wheel' has a colon, so it cannot be a part"),
         (lambda: Vocabulary.from_text("dog: ear bus: wheel"), 'put ";" or a new line between objects'),
         (lambda: Vocabulary.from_text("dog: ear,,tail"), "'dog' stands alone"),
-        (lambda: Vocabulary.from_text("dog: ear; zebra"), "'zebra' is not an object-part, since it has no part: .*\"zebra: head, tail\""),
-        (lambda: Vocabulary.load("dog's ear, tail"), "'tail' is not an object-part, since it names no object: .*\"dog's tail\""),
+        (
+            lambda: Vocabulary.from_text("dog: ear; zebra"),
+            "'zebra' is not an object-part, since it has no part: .*\"zebra: head, tail\"",
+        ),
+        (
+            lambda: Vocabulary.load("dog's ear, tail"),
+            "'tail' is not an object-part, since it names no object: .*\"dog's tail\"",
+        ),
         (lambda: Vocabulary.load("dog's ear,, dog's tail"), "a comma too many"),
         (lambda: Vocabulary.load("dog's ear, bus: wheel"), '"dog\'s ear, bus" has a comma, so it cannot be an object'),
         (lambda: Vocabulary.load("dog’s ear, dog's ear"), "dog's ear.* twice"),

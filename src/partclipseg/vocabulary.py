@@ -349,7 +349,7 @@ def _names(entry: str) -> Iterable[ObjectPart]:
             raise UsageError(f"{_short(entry)} has a comma too many: remove it")
         if not _POSSESSIVE.search(name):
             word = _short(name)[1:-1]
-            remedy = f"\"{owner}'s {word}\"" if owner else f'"{word}: head, tail", or "dog\'s ear" if it is a part'
+            remedy = f'"{owner}\'s {word}"' if owner else f'"{word}: head, tail", or "dog\'s ear" if it is a part'
             lack = "it names no object" if owner else "it has no part"
             raise UsageError(f"{_short(name)} is not an object-part, since {lack}: write it as {remedy}")
         pair = ObjectPart.from_name(name)

@@ -8,7 +8,7 @@ from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from partclipseg.errors import UsageError
-from partclipseg.vocabulary import CATALOGS, Catalog, ObjectPart, Vocabulary
+from partclipseg.vocabulary import CATALOGS, Catalog, ObjectPart, Vocabulary, split_words
 
 
 def test_indices_point_into_sorted_words():
@@ -21,11 +21,16 @@ def test_indices_point_into_sorted_words():
     assert words.class_to_part.dtype == words.class_to_object.dtype == np.int64
 
 
-WORD = st.text(st.characters(codec="utf-8", categories=["L", "N", "P"]), min_size=1, max_size=12)
+SEPARATORS = ",;:，；：、،؛﹐﹑﹔﹕､\u037e"
+WORD = st.text(
+    st.characters(codec="utf-8", categories=["L", "M", "N", "P", "S", "Zs"], exclude_characters=SEPARATORS),
+    min_size=1,
+    max_size=12,
+).filter(str.strip)
 
 
 @given(st.dictionaries(WORD, st.lists(WORD, min_size=1, max_size=4, unique_by=str.casefold), min_size=1, max_size=5))
-def test_any_words_survive_a_file(tmp_path_factory, words):
+def test_any_words_survive_a_file_and_what_is_printed(tmp_path_factory, words):
     try:
         vocabulary = Vocabulary.from_dict(words)
     except UsageError as error:
@@ -36,6 +41,9 @@ def test_any_words_survive_a_file(tmp_path_factory, words):
     path = tmp_path_factory.mktemp("words") / "vocabulary.json"
     vocabulary.save(path)
     assert Vocabulary.from_file(path) == vocabulary
+    text = vocabulary.to_text()
+    for written in (text, text.replace("; ", "\n"), text.replace(", ", "，").replace("; ", "；").replace(": ", "：")):
+        assert Vocabulary.from_text(written) == vocabulary
     assert [vocabulary.parts[p] for p in vocabulary.class_to_part] == [p for _, p in vocabulary.object_parts]
     assert [vocabulary.objects[o] for o in vocabulary.class_to_object] == [o for o, _ in vocabulary.object_parts]
 
@@ -85,8 +93,42 @@ def test_words_with_blanks_apostrophes_capitals_and_other_letters():
         (lambda: Vocabulary.from_names([3]), "3 is neither a name"),
         (lambda: Vocabulary.from_text("dog:"), "'dog' has no part"),
         (lambda: Vocabulary.from_text("dog: ear, bus: wheel"), "'bus: wheel' has a colon, so it cannot be a part"),
-        (lambda: Vocabulary.from_text("dog: ear bus: wheel"), "put \";\" or a new line between objects"),
+        (lambda: Vocabulary.from_text("dog: ear bus: wheel"), 'put ";" or a new line between objects'),
         (lambda: Vocabulary.from_text("dog: ear,,tail"), "'dog' stands alone"),
+        (
+            lambda: Vocabulary.from_text("dog: ear; zebra"),
+            "'zebra' is not an object-part, since it has no part: .*\"zebra: head, tail\"",
+        ),
+        (
+            lambda: Vocabulary.load("dog's ear, tail"),
+            "'tail' is not an object-part, since it names no object: .*\"dog's tail\"",
+        ),
+        (lambda: Vocabulary.load("dog's ear,, dog's tail"), "a comma too many"),
+        (lambda: Vocabulary.load("dog's ear, bus: wheel"), '"dog\'s ear, bus" has a comma, so it cannot be an object'),
+        (lambda: Vocabulary.load("dog’s ear, dog's ear"), "dog's ear.* twice"),
+        (lambda: Vocabulary.from_names(["dog's ear, dog's tail"]), "part .* has a comma, which separates words"),
+        (lambda: Vocabulary.from_names([("dog", "ear, tail")]), "'ear, tail' .* has a comma"),
+        (lambda: Vocabulary.from_dict({"dog": ["ear、tail"]}), "'ear、tail' .* has a comma"),
+        (lambda: Vocabulary.from_dict({"dog": ["ear; cat"]}), "has a semicolon"),
+        (lambda: Vocabulary.from_dict({"dog: ear": ["tail"]}), "has a colon"),
+        (lambda: Vocabulary.from_dict({"dog": ["ear\ntail"]}), "has a new line"),
+        (lambda: Vocabulary.from_dict({"dog": ["e\0ar"]}), r"invisible character \(U\+0000\)"),
+        (lambda: Vocabulary.load("dog: e\x1bar"), r"U\+001B"),
+        (lambda: Vocabulary.load("dog: \u202eear"), r"U\+202E"),
+        (lambda: Vocabulary.load("dog: e\u200bar"), r"U\+200B"),
+        (lambda: Vocabulary.load("dog: ear\u200d"), r"U\+200D"),
+        (lambda: Vocabulary.load(["dog's \ud800"]), "not valid Unicode"),
+        (lambda: Vocabulary.load({"dog": ["x" * 201]}), "201 characters, more than the limit of 200"),
+        (lambda: Vocabulary.load("dog: " + "x" * 100_000), "100,000 characters"),
+        (lambda: Vocabulary.load(", ".join(f"word{i}" for i in range(60))), r"^'word0, .* \.\.\.' says no object"),
+        (lambda: Vocabulary.load("x" * 5000), "is neither a file nor a catalogue"),
+        (lambda: Vocabulary.load("a\0b"), "is neither a file nor a catalogue"),
+        (lambda: Vocabulary.load("x" * 300 + ".yaml"), "is neither a file nor a catalogue"),
+        (lambda: Vocabulary.from_file("x" * 300), "cannot read the vocabulary file"),
+        (lambda: Vocabulary.from_file("a\0b.txt"), "cannot read the vocabulary file"),
+        (lambda: Vocabulary.load(""), "the vocabulary is empty"),
+        (lambda: Vocabulary.load(" ;\n, "), "the vocabulary is empty"),
+        (lambda: Vocabulary.load(3), "expected a list of names"),
         (lambda: Vocabulary.from_catalog("pascal"), "unknown catalogue 'pascal'"),
         (lambda: Vocabulary.from_catalog("part-imagenet", "unseen"), "unknown split 'unseen'"),
         (lambda: Vocabulary.load("nothing.yaml"), "'nothing.yaml' is neither a file nor a catalogue"),
@@ -106,6 +148,8 @@ def test_wrong_words_are_named(make, message):
         ("{", "words.json: not a valid JSON"),
         ("3", "expected a mapping"),
         ('{"dog": ["ear", "ear"]}', "words.json: .*twice"),
+        ('{"dog": ["ear"], "dog": ["tail"]}', "words.json: 'dog' stands in it twice"),
+        ("[" * 100_000, "words.json: not a valid JSON"),
     ],
 )
 def test_wrong_files_are_named(tmp_path, content, message):
@@ -132,6 +176,63 @@ def test_catalogues(name, counts_all, counts_seen):
     assert set(catalog.vocabulary.objects) <= set(catalog.objects)
     assert Vocabulary.load(name) == catalog.vocabulary
     assert name in CATALOGS
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "dog: ear, tail; bus: wheel",
+        "dog：ear，tail；bus：wheel",
+        "dog: ear、 tail\r\nbus: wheel\r\n",
+        "dog:\u00a0ear,\u3000tail\u2028bus: wheel",
+        "dog's ear, dog's tail, bus's wheel",
+        "dog’s ear；dog＇s tail\nbus´s wheel;",
+        "\ufeffdog's ear, dog's\ttail; bus: wheel",
+        "dog: ear\u037e dog: tail\u037e bus: wheel",  # the Greek question mark, which NFC takes for a semicolon
+    ],
+)
+def test_one_grammar_wherever_words_come_from(tmp_path, text):
+    expected = ("dog's ear", "dog's tail", "bus's wheel")
+    (tmp_path / "words.txt").write_text(text, encoding="utf-8", newline="")
+    assert Vocabulary.load(text).names == expected
+    assert Vocabulary.load(tmp_path / "words.txt").names == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "pairs"),
+    [
+        ("O’Shea's ear", [("O'Shea", "ear")]),  # 's ends the object only where it ends a word
+        ("o'shea's ear", [("o'shea", "ear")]),
+        ({"driver’s cab": ["door"]}, [("driver's cab", "door")]),
+        ("driver's cab: door", [("driver's cab", "door")]),
+        ("car: driver's seat, wheel", [("car", "driver's seat"), ("car", "wheel")]),
+        (["dog’s ear", ("cat", "left\u00a0ear")], [("dog", "ear"), ("cat", "left ear")]),
+        ({"گربه": ["می\u200cخواهد"]}, [("گربه", "می\u200cخواهد")]),  # a joiner that Persian needs
+        (" part-imagenet\n", list(Catalog.load("part-imagenet").object_parts)),
+    ],
+)
+def test_words_as_they_are_kept(words, pairs):
+    assert list(Vocabulary.load(words).object_parts) == pairs
+
+
+def test_yaml_keys_stand_once_and_anchors_are_read(tmp_path):
+    path = tmp_path / "words.yaml"
+    path.write_text("dog: [ear]\ndog: [tail]\n")
+    with pytest.raises(UsageError, match=r"words\.yaml: 'dog' stands in it twice"):
+        Vocabulary.load(path)
+    path.write_text("base: &animal [ear, tail]\ndog: *animal\n")
+    assert Vocabulary.load(path).names == ("base's ear", "base's tail", "dog's ear", "dog's tail")
+
+
+def test_known_objects_are_written_with_commas():
+    assert split_words(["dog, bus", "  Indian   cobra；cat", ""]) == ("dog", "bus", "Indian cobra", "cat")
+
+
+def test_catalogues_survive_a_file_and_what_is_printed(tmp_path):
+    for name in CATALOGS:
+        words = Vocabulary.from_catalog(name)
+        words.save(tmp_path / "words.json")
+        assert Vocabulary.load(tmp_path / "words.json") == Vocabulary.load(words.to_text()) == words
 
 
 def test_the_name_of_a_pair():

@@ -91,6 +91,22 @@ def write_text(path: Path, text: str, durable: bool = False) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` is an existing file; False, and no error, for text that no path can be."""
+    try:
+        return os.fspath(path) != "" and Path(path).is_file()
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def is_directory(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` is an existing directory; False, and no error, for text that no path can be."""
+    try:
+        return os.fspath(path) != "" and Path(path).is_dir()
+    except (OSError, ValueError, TypeError):
+        return False
+
+
 def temporary_path(path: Path) -> Path:
     """A new name beside `path`, of the same suffix, that `remove_temporary` knows; short, however long `path`'s is."""
     suffix = path.suffix if len(path.suffix) <= 16 else ""

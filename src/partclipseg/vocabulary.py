@@ -2,6 +2,14 @@
 
 An object-part is a pair such as *dog's ear*. A vocabulary holds the pairs in the caller's order, the sorted
 word lists of objects and generalized parts, and the arrays that point from each pair into those lists.
+
+Written words follow one grammar, wherever they come from:
+
+    text  = entry ((";" | new line) entry)*
+    entry = object ":" part ("," part)*   |   name ("," name)*
+    name  = object "'s " part
+
+so no word holds a comma, semicolon, colon or new line, and what `Vocabulary.to_text` prints reads back as it was.
 """
 
 from __future__ import annotations
@@ -13,17 +21,36 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from partclipseg.errors import UsageError
-from partclipseg.files import write_text
+from partclipseg.files import is_file, write_text
 
 Split = Literal["seen", "all"]
 
 CATALOGS = ("pascal-part-116", "ade20k-part-234", "part-imagenet")
+
+MAX_WORD = 200
+"""Greatest number of characters of one word."""
+
+_FILE_SUFFIXES = {".yaml", ".yml", ".json", ".txt"}
+_WRITTEN_AS = 'words are written as "dog: ear, tail; bus: wheel"'
+_SEPARATORS = {",": "a comma", ";": "a semicolon", ":": "a colon", "\n": "a new line"}
+_SPELLINGS = str.maketrans(
+    {
+        **dict.fromkeys("’‘‛ʼ′´`＇", "'"),
+        **dict.fromkeys("，、﹐﹑､،", ","),
+        **dict.fromkeys("；﹔؛", ";"),
+        **dict.fromkeys("：﹕", ":"),
+        **dict.fromkeys("\r\x85\u2028\u2029", "\n"),
+    }
+)
+_JOINERS = "\u200c\u200d"
+"""Invisible letters that Persian, Hindi and emoji need between two characters, and that ASCII has no use for."""
 
 
 class ObjectPart(NamedTuple):
@@ -39,25 +66,29 @@ class ObjectPart(NamedTuple):
 
     @classmethod
     def from_name(cls, name: str) -> ObjectPart:
-        """Split ``"dog's ear"`` at its first ``'s``.
+        """Split ``"dog's ear"`` at the first ``'s`` that ends a word.
 
-        An object word that itself contains ``'s`` cannot be written this way: use the pair or the dictionary
-        form. Raises `UsageError` where the ``'s`` or one of the two words is missing.
+        An object such as *driver's cab* cannot be written this way: use the pair or the dictionary form. Raises
+        `UsageError` where the ``'s`` or one of the two words is missing.
         """
-        object_word, separator, part_word = name.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").partition("'s")
-        if not separator:
-            raise UsageError(f"{name!r} is not an object-part: write it as \"dog's ear\"")
-        return cls(object_word.strip(), part_word.strip())
+        found = _POSSESSIVE.search(plain := _plain(name))
+        if not found:
+            raise UsageError(f'{_short(name)} is not an object-part: write it as "dog\'s ear"')
+        return cls(plain[: found.start()].strip(), plain[found.end() :].strip())
+
+
+_POSSESSIVE = re.compile(r"'s(?=\s|$)")
 
 
 @dataclass(frozen=True)
 class Vocabulary:
     """An ordered, duplicate-free set of object-parts and the indices that a model needs.
 
-    Words keep the caller's spelling; surrounding blanks are dropped and Unicode is normalised to NFC. Two words
-    that differ only in capitals read the same to the text tower, so having both is an error.
+    Words keep the caller's spelling, but for blanks (one, and none at the ends), apostrophes (straight) and Unicode
+    (NFC). Two words that differ only in capitals read the same to the text tower, so having both is an error.
 
-    Raises `UsageError`, naming the entry, for an empty vocabulary and for empty or duplicate entries.
+    Raises `UsageError`, naming the entry, for an empty vocabulary, for empty or duplicate entries, and for words of
+    more than `MAX_WORD` characters, with a comma, semicolon, colon or new line, or with invisible characters.
     """
 
     object_parts: tuple[ObjectPart, ...]
@@ -86,46 +117,36 @@ class Vocabulary:
 
     @classmethod
     def from_dict(cls, words: Mapping[str, Iterable[str]]) -> Vocabulary:
-        """``{"dog": ["ear", "tail"]}``: object word to part words."""
+        """``{"dog": ["ear", "tail"]}``: object word to part words, each word an entry of its own."""
         pairs: list[ObjectPart] = []
         for object_word, part_words in words.items():
             if part_words is None or isinstance(part_words, str) or not isinstance(part_words, Iterable):
-                raise UsageError(f"the parts of {object_word!r} must be a list of words, not {part_words!r}")
+                raise UsageError(
+                    f"the parts of {_short(object_word)} must be a list of words, not {_short(part_words)}: write it "
+                    'as {"dog": ["ear", "tail"]}'
+                )
             members = [ObjectPart(object_word, part) for part in part_words]
             if not members:
-                raise UsageError(f"{object_word!r} has no part: name one, or leave the object out")
+                raise UsageError(f"{_short(object_word)} has no part: name one, or leave the object out")
             pairs.extend(members)
         return cls(tuple(pairs))
 
     @classmethod
     def from_names(cls, names: Iterable[str | Sequence[str]]) -> Vocabulary:
         """``["dog's ear", "bus's wheel"]``: one name, or one pair ``("dog", "ear")``, for each object-part."""
-        if isinstance(names, str):
-            raise UsageError(f"expected a list of names, got the single string {names!r}")
+        if isinstance(names, str | bytes) or not isinstance(names, Iterable):
+            raise UsageError(f'expected a list of names such as ["dog\'s ear"], not {_short(names)}')
         return cls(tuple(_pair(name) for name in names))
 
     @classmethod
     def from_text(cls, text: str) -> Vocabulary:
-        """``"dog: ear, tail; bus: wheel"``: the short form of the command line and the web page.
+        """``"dog: ear, tail; bus: wheel"``, or ``"dog's ear, dog's tail"``: the form of the command line and the page.
 
         Entries are separated by ``;`` or line ends; naming an object again adds to it.
         """
         pairs: list[ObjectPart] = []
-        for entry in filter(None, (entry.strip() for entry in re.split(r"[;\n]", text))):
-            object_word, colon, part_words = entry.partition(":")
-            if not colon:
-                pairs.append(ObjectPart.from_name(entry))
-                continue
-            members = [ObjectPart(object_word, part) for part in part_words.split(",")]
-            for member in members:
-                if ":" in member.part:
-                    raise UsageError(
-                        f"{member.part.strip()!r} has a colon, so it cannot be a part of {object_word.strip()!r}: put "
-                        '";" or a new line between objects, as in "dog: ear, tail; bus: wheel"'
-                    )
-            if not part_words.strip():
-                raise UsageError(f"{object_word.strip()!r} has no part: write it as {entry} ear, tail")
-            pairs.extend(members)
+        for entry in filter(None, (entry.strip() for entry in re.split("[;\n]", _plain(text)))):
+            pairs.extend(_parts_of_object(entry) if ":" in entry else _names(entry))
         return cls(tuple(pairs))
 
     @classmethod
@@ -138,8 +159,11 @@ class Vocabulary:
         path = Path(path)
         try:
             text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot read the vocabulary file {path}: {error}") from None
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise UsageError(f"cannot read the vocabulary file {path} ({reason}): check the path") from None
+        except ValueError as error:  # what no path can be, or no text
+            raise UsageError(f"cannot read the vocabulary file {path} ({error}): save it as UTF-8 text") from None
         try:
             return cls._from_file_content(path, text)
         except UsageError as error:
@@ -148,15 +172,16 @@ class Vocabulary:
     @classmethod
     def _from_file_content(cls, path: Path, text: str) -> Vocabulary:
         if path.suffix.lower() not in {".yaml", ".yml", ".json"}:
-            lines = (line.strip() for line in text.splitlines())
-            return cls.from_text("\n".join(line for line in lines if line and not line.startswith("#")))
-        import yaml
-
+            lines = (line.strip() for line in text.translate(_SPELLINGS).split("\n"))
+            return cls.from_text("\n".join(line for line in lines if not line.startswith("#")))
+        kind = path.suffix[1:].upper()
         try:
             # JSON goes through its own parser: YAML 1.1 reads some JSON escapes differently.
-            content: Any = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
-        except (json.JSONDecodeError, yaml.YAMLError) as error:
-            raise UsageError(f"not a valid {path.suffix[1:].upper()} file: {error}") from None
+            content: Any = json.loads(text, object_pairs_hook=_distinct_keys) if kind == "JSON" else _read_yaml(text)
+        except UsageError:
+            raise
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"not a valid {kind} file: {' '.join(str(error).split())}") from None
         if isinstance(content, Mapping):
             return cls.from_dict(content)
         if isinstance(content, list):
@@ -184,16 +209,18 @@ class Vocabulary:
             return cls.from_file(words)
         if not isinstance(words, str):
             return cls.from_names(words)
-        if words in CATALOGS:
-            return cls.from_catalog(words)
-        if (":" not in words and "'s" not in words) or Path(words).suffix in {".yaml", ".yml", ".json", ".txt"}:
-            if not Path(words).is_file():
-                raise UsageError(
-                    f"{words!r} is neither a file nor a catalogue ({', '.join(CATALOGS)}); "
-                    'words are written as "dog: ear, tail; bus: wheel"'
-                )
+        if words.strip() in CATALOGS:
+            return cls.from_catalog(words.strip())
+        plain = _plain(words)
+        if (":" in plain or _POSSESSIVE.search(plain)) and Path(words).suffix.lower() not in _FILE_SUFFIXES:
+            return cls.from_text(words)
+        if is_file(words):
             return cls.from_file(words)
-        return cls.from_text(words)
+        if not plain.strip(",; \n\t"):
+            return cls(())
+        if "," in plain or ";" in plain or "\n" in plain:
+            raise UsageError(f"{_short(words)} says no object: {_WRITTEN_AS}")
+        raise UsageError(f"{_short(words)} is neither a file nor a catalogue ({', '.join(CATALOGS)}); {_WRITTEN_AS}")
 
     # -- indices ----------------------------------------------------------------------------------------------
 
@@ -217,6 +244,11 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.object_parts)
 
+    def to_text(self) -> str:
+        """``dog: ear, tail; bus: wheel``; the inverse of `from_text`."""
+        groups = groupby(self.object_parts, key=lambda pair: pair.object)
+        return "; ".join(f"{word}: {', '.join(pair.part for pair in pairs)}" for word, pairs in groups)
+
     def to_dict(self) -> dict[str, list[str]]:
         """Object word to part words; the inverse of `from_dict` up to the order across objects."""
         words: dict[str, list[str]] = {}
@@ -230,11 +262,11 @@ class Vocabulary:
 
     def object_index(self, word: str) -> int:
         """Index of an object word, whatever its capitals; raises `UsageError` naming the known ones."""
-        folded = _clean(word).casefold()
+        folded = plain_word(word).casefold() if isinstance(word, str) else None
         for index, known in enumerate(self.objects):
             if known.casefold() == folded:
                 return index
-        raise UsageError(f"{word!r} is not an object of the vocabulary ({', '.join(self.objects)})")
+        raise UsageError(f"{_short(word)} is not an object of the vocabulary ({', '.join(self.objects)})")
 
 
 @dataclass(frozen=True)
@@ -272,24 +304,132 @@ class Catalog:
         return Vocabulary(self.object_parts)
 
 
-def _clean(word: str) -> str:
-    return unicodedata.normalize("NFC", " ".join(word.split()))
+def plain_word(word: str) -> str:
+    """A word as a vocabulary keeps it: single blanks, straight apostrophes, Unicode in NFC."""
+    return " ".join(_plain(word).split())
+
+
+def split_words(texts: Iterable[str]) -> tuple[str, ...]:
+    """The words of texts such as ``dog, bus``, in their order: how ``--objects`` is written."""
+    words = (plain_word(word) for text in texts for word in re.split("[,;\n]", _plain(text)))
+    return tuple(word for word in words if word)
+
+
+def _plain(text: str) -> str:
+    """NFC first: it makes a semicolon of the Greek question mark."""
+    text = unicodedata.normalize("NFC", text).replace("\r\n", "\n").removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")
+    return text.translate(_SPELLINGS).strip()
+
+
+def _parts_of_object(entry: str) -> Iterable[ObjectPart]:
+    """The pairs of ``dog: ear, tail``."""
+    object_word, _, part_words = entry.partition(":")
+    object_word = object_word.strip()
+    if "," in object_word:
+        raise UsageError(
+            f'{_short(object_word)} has a comma, so it cannot be an object: put ";" or a new line between objects, as '
+            'in "dog: ear, tail; bus: wheel"'
+        )
+    if not part_words.strip():
+        raise UsageError(f"{_short(object_word)} has no part: write it as {_short(object_word)[1:-1]}: ear, tail")
+    for part in map(str.strip, part_words.split(",")):
+        if ":" in part:
+            raise UsageError(
+                f"{_short(part)} has a colon, so it cannot be a part of {_short(object_word)}: put "
+                '";" or a new line between objects, as in "dog: ear, tail; bus: wheel"'
+            )
+        yield ObjectPart(object_word, part)
+
+
+def _names(entry: str) -> Iterable[ObjectPart]:
+    """The pairs of ``dog's ear, dog's tail``."""
+    owner = None
+    for name in map(str.strip, entry.split(",")):
+        if not name:
+            raise UsageError(f"{_short(entry)} has a comma too many: remove it")
+        if not _POSSESSIVE.search(name):
+            word = _short(name)[1:-1]
+            remedy = f'"{owner}\'s {word}"' if owner else f'"{word}: head, tail", or "dog\'s ear" if it is a part'
+            lack = "it names no object" if owner else "it has no part"
+            raise UsageError(f"{_short(name)} is not an object-part, since {lack}: write it as {remedy}")
+        pair = ObjectPart.from_name(name)
+        owner = pair.object
+        yield pair
 
 
 def _pair(entry: object) -> ObjectPart:
     if isinstance(entry, str):
         return ObjectPart.from_name(entry)
-    if isinstance(entry, Sequence) and len(entry) == 2:
+    if isinstance(entry, Sequence) and not isinstance(entry, bytes) and len(entry) == 2:
         return ObjectPart(*entry)
-    raise UsageError(f"{entry!r} is neither a name such as \"dog's ear\" nor a pair of object and part")
+    raise UsageError(f'{_short(entry)} is neither a name such as "dog\'s ear" nor a pair of object and part')
 
 
 def _word(word: object, role: str, partner: object) -> str:
     if not isinstance(word, str):
-        raise UsageError(f"the {role} {word!r} (beside {partner!r}) must be a word; quote it in YAML")
-    if not (cleaned := _clean(word)):
-        raise UsageError(f"an entry has no {role}: {partner!r} stands alone")
-    return cleaned
+        raise UsageError(f"the {role} {_short(word)} (beside {_short(partner)}) must be a word; quote it in YAML")
+    plain = _plain(word)
+    if not plain:
+        raise UsageError(f"an entry has no {role}: {_short(partner)} stands alone")
+    for character, called in _SEPARATORS.items():
+        if character in plain:
+            raise UsageError(
+                f"the {role} {_short(word)} (beside {_short(partner)}) has {called}, which separates words: give "
+                "each word an entry of its own, or write it without"
+            )
+    if hidden := next(filter(None, map(_hidden, " " + plain, plain, plain[1:] + " ")), None):
+        if "\ud800" <= hidden <= "\udfff":
+            raise UsageError(f"a word that is not valid Unicode: {_short(word)}: write it anew")
+        raise UsageError(
+            f"the {role} {_short(word)} has an invisible character (U+{ord(hidden):04X}): write the word without it"
+        )
+    if len(plain) > MAX_WORD:
+        raise UsageError(
+            f"the {role} {_short(word)} has {len(plain):,} characters, more than the limit of {MAX_WORD}: use a "
+            "shorter word"
+        )
+    return " ".join(plain.split())
+
+
+def _hidden(before: str, character: str, after: str) -> str | None:
+    """The character if nobody can see it: controls, marks of direction, blanks of no width, half surrogates."""
+    if character in _JOINERS:
+        return character if before.isascii() or after.isascii() else None
+    hidden = unicodedata.category(character) in {"Cc", "Cf", "Cs"} and character != "\t"
+    return character if hidden else None
+
+
+def _short(value: object) -> str:
+    """The value as an error quotes it: at most 80 characters, on one line, invisible characters escaped."""
+    text = value if isinstance(value, str) else repr(value)
+    text = text if len(text) <= 80 else f"{text[:76]} ..."
+    return repr(text) if isinstance(value, str) else text
+
+
+def _distinct_keys(items: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """A mapping, in which JSON and YAML would keep the last of two entries of one name without a word."""
+    mapping: dict[Any, Any] = {}
+    for key, value in items:
+        if key in mapping:
+            raise UsageError(f"{_short(key)} stands in it twice: make one entry of the two")
+        mapping[key] = value
+    return mapping
+
+
+def _read_yaml(text: str) -> Any:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+            mapping = super().construct_mapping(node, deep)
+            _distinct_keys([(self.construct_object(key, deep=True), None) for key in own])
+            return mapping
+
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
 
 
 def _distinct(words: Iterable[str], role: str) -> tuple[str, ...]:
@@ -297,7 +437,7 @@ def _distinct(words: Iterable[str], role: str) -> tuple[str, ...]:
     for word in words:
         if by_folded.setdefault(word.casefold(), word) != word:
             raise UsageError(
-                f"the {role}s {by_folded[word.casefold()]!r} and {word!r} differ only in capitals, which the "
-                "text tower does not see: spell them alike"
+                f"the {role}s {_short(by_folded[word.casefold()])} and {_short(word)} differ only in capitals, which "
+                "the text tower does not see: spell them alike"
             )
     return tuple(sorted(by_folded.values()))

@@ -21,7 +21,7 @@ def no_network(monkeypatch):
 
 def test_demo(tmp_path, capsys):
     assert main(["demo", "--output", str(tmp_path / "demo"), "--scenes", "4"]) == 0
-    pictures = sorted((tmp_path / "demo").iterdir())
+    pictures = sorted((tmp_path / "demo").glob("scene*"))
     names = [f"scene{index}.{kind}" for index in range(4) for kind in ("png", "prediction.png", "truth.png")]
     assert [path.name for path in pictures] == names
     overlays = [path for path in pictures if path.stem.count(".")]
@@ -49,3 +49,17 @@ def test_unseen_objects_are_marked(tmp_path, capsys, monkeypatch):
 def test_no_scenes(tmp_path, capsys):
     assert main(["demo", "--output", str(tmp_path / "demo"), "--scenes", "0"]) == 2
     assert "--scenes must be at least 1" in capsys.readouterr().err
+
+
+def test_pictures_of_others_are_kept(tmp_path, capsys):
+    mine = tmp_path / "scene0.prediction.png"
+    mine.write_bytes(b"drawn by hand")
+    arguments = ["demo", "--output", str(tmp_path), "--scenes", "1"]
+    assert main(arguments) == main(arguments) == 1
+    error = capsys.readouterr().err
+    assert str(mine) in error
+    assert "--overwrite" in error
+    assert "truth" not in error, "its own pictures are replaced"
+    assert mine.read_bytes() == b"drawn by hand"
+    assert main([*arguments, "--overwrite"]) == 0
+    assert Image.open(mine).size[0] >= 640

@@ -19,6 +19,7 @@ from partclipseg.apps import onnx_segment
 from partclipseg.apps.cli import main
 from partclipseg.apps.export import AGREEMENT, export_model
 from partclipseg.apps.onnx_graphs import TRACED
+from partclipseg.data.photo import read_photo
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.models.clipseg.config import CLIPSegBaselineConfig
@@ -131,14 +132,47 @@ def test_directory_is_complete(exported):
     assert not any(b"site-packages" in path.read_bytes() for path in exported.glob("*.onnx"))
 
 
-def test_script_reads_photos_upright_and_on_white(tmp_path):
-    image = Image.new("RGB", (4, 2), "red")
+def photos_of_all_kinds() -> dict[str, Image.Image]:
+    """Pictures by the name to save them under: what is turned, clear, of 16 bits, floats, and others."""
+    ramp = np.add.outer(np.arange(20), np.arange(30)).astype(np.float32) / 48
+    grey = Image.fromarray((ramp * 255).astype(np.uint8))
+    return {
+        "grey.png": grey,
+        "clear.png": Image.merge("LA", [grey, grey]),
+        "palette.gif": grey.convert("P"),
+        "print.jpg": Image.merge("CMYK", [grey, grey, grey, grey]),
+        "wide.png": Image.fromarray((ramp * 65535).astype(np.uint16)),
+        "twelve.tif": Image.fromarray((ramp * 4095).astype(np.uint16)),
+        "integers.tif": Image.fromarray((ramp * 60000).astype(np.int32)),
+        "unit.tif": Image.fromarray(ramp),
+        "levels.tif": Image.fromarray(ramp * 255),
+        "bright.tif": Image.fromarray(ramp * 5000 - 20),
+    }
+
+
+def test_script_reads_photos_as_predict_does(exported, tmp_path):
+    """In a process where the package cannot be imported; turned photos are read upright."""
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter
-    image.save(tmp_path / "turned.png", exif=exif)
-    Image.new("RGBA", (3, 3), (255, 0, 0, 0)).save(tmp_path / "clear.png")
-    assert onnx_segment.read_image(tmp_path / "turned.png").size == (2, 4)
-    assert np.asarray(onnx_segment.read_image(tmp_path / "clear.png")).min() == 255
+    for name, image in photos_of_all_kinds().items():
+        image.save(tmp_path / name)
+        if image.mode in {"L", "CMYK"}:
+            image.save(tmp_path / f"turned-{name}", exif=exif)
+    photos = sorted(tmp_path.iterdir())
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('torch', 'transformers', 'partclipseg')));"
+        "sys.path.append(sys.argv[1]); import numpy as np; from segment import read_image;"
+        "np.savez(sys.argv[2], *(np.asarray(read_image(path)) for path in sys.argv[3:]))"
+    )
+    arguments = [str(exported), str(tmp_path / "read.npz"), *map(str, photos)]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "twelve.tif: its values end at 4,095" in done.stderr
+    with np.load(tmp_path / "read.npz") as read:
+        for index, path in enumerate(photos):
+            theirs, ours = read[f"arr_{index}"], read_photo(path)
+            assert np.array_equal(theirs, ours), path.name
+            assert theirs.shape == ((30, 20, 3) if path.name.startswith("turned") else (20, 30, 3))
 
 
 @pytest.mark.parametrize(
@@ -180,6 +214,14 @@ def test_a_missing_photo_is_said_in_a_sentence(exported, tmp_path):
     done = run_script(exported, tmp_path / "none.jpg", "--vocabulary", "dog: ear")
     assert done.returncode == 2
     assert "none.jpg" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_is_no_photo_is_said_in_a_sentence(exported, tmp_path):
+    (tmp_path / "notes.jpg").write_text("these are my notes")
+    done = run_script(exported, tmp_path / "notes.jpg", "--vocabulary", "dog: ear")
+    assert done.returncode == 2
+    assert "notes.jpg: not a photo in a known format" in done.stderr
     assert "Traceback" not in done.stderr
 
 

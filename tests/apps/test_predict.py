@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +17,7 @@ from pycocotools.coco import COCO
 
 from partclipseg.apps.cli import main
 from partclipseg.apps.predict import output_stems
+from partclipseg.files import locked
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.shapes.renderer import render_scene
 
@@ -41,7 +46,9 @@ def predict(model_directory, tmp_path):
 
 
 def files(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    """All but the record of what was written."""
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in names if not name.startswith(".partclipseg/"))
 
 
 @pytest.mark.parametrize("zoom", [False, True])
@@ -59,7 +66,7 @@ def test_a_second_look_when_asked(predict, album, monkeypatch, zoom):
 
 def test_a_folder(predict, album, tmp_path, capsys):
     assert predict(album) == 0
-    names = [f"{stem}.{end}" for stem in "ab" for end in ("json", "labels.png", "overlay.png")]
+    names = [f"{stem}.{end}" for stem in "ab" for end in ("labels.png", "overlay.png", "parts.json")]
     assert files(tmp_path / "out") == sorted([*names, "annotations.coco.json"])
     output = capsys.readouterr().out
     assert "PartCLIPSegModel" in output
@@ -75,7 +82,7 @@ def test_a_folder(predict, album, tmp_path, capsys):
         for annotation in coco.loadAnns(coco.getAnnIds([image["id"]])):
             again[coco.annToMask(annotation) > 0] = annotation["category_id"] - 1
         assert np.array_equal(again, labels)
-        segments = json.loads((tmp_path / "out" / f"{stem}.json").read_text())["segments"]
+        segments = json.loads((tmp_path / "out" / f"{stem}.parts.json").read_text())["segments"]
         assert {s["index"]: s["area"] for s in segments} == {
             int(k): int(n) for k, n in zip(*np.unique(labels[labels < 255], return_counts=True), strict=True)
         }
@@ -83,14 +90,14 @@ def test_a_folder(predict, album, tmp_path, capsys):
 
 def test_files_and_patterns_and_chosen_formats(predict, album, tmp_path):
     assert predict(album / "a.png", album / "**" / "c.*", "--format", "json", "labelme", "--batch-size", "1") == 0
-    assert files(tmp_path / "out") == ["a.json", "a.labelme.json", "c.json", "c.labelme.json"]
+    assert files(tmp_path / "out") == ["a.labelme.json", "a.parts.json", "c.labelme.json", "c.parts.json"]
 
 
 def test_bad_photos_are_passed_and_listed(predict, album, tmp_path, capsys):
     (album / "bad.jpg").write_bytes(b"not a photo")
     (album / "empty.png").touch()
     assert predict(album, "--format", "json") == 1
-    assert files(tmp_path / "out") == ["a.json", "b.json"]
+    assert files(tmp_path / "out") == ["a.parts.json", "b.parts.json"]
     errors = capsys.readouterr().err
     assert "2 of 4 photos could not be segmented" in errors
     assert f"{album / 'bad.jpg'}: not a photo in a known format" in errors
@@ -107,8 +114,8 @@ def test_nothing_but_bad_photos(predict, tmp_path, capsys):
 def test_photos_of_one_name_do_not_overwrite_each_other(predict, album, tmp_path):
     Image.open(album / "a.png").resize((9, 7)).save(album / "trip" / "a.png")
     assert predict(album, album / "trip", "--format", "json") == 0
-    assert files(tmp_path / "out") == ["a.json", "b.json", "trip/a.json", "trip/c.json"]
-    assert json.loads((tmp_path / "out" / "trip" / "a.json").read_text())["width"] == 9
+    assert files(tmp_path / "out") == ["a.parts.json", "b.parts.json", "trip/a.parts.json", "trip/c.parts.json"]
+    assert json.loads((tmp_path / "out" / "trip" / "a.parts.json").read_text())["width"] == 9
 
 
 @pytest.mark.parametrize(
@@ -124,6 +131,167 @@ def test_photos_of_one_name_do_not_overwrite_each_other(predict, album, tmp_path
 )
 def test_output_stems(photos, stems):
     assert output_stems([Path(photo) for photo in photos]) == stems
+
+
+# -- nothing is lost ------------------------------------------------------------------------------------------
+
+ALL = ("overlay", "png", "json", "coco", "labelme")
+PLACES = {
+    "overlay": "a.overlay.png",
+    "png": "a.labels.png",
+    "json": "a.parts.json",
+    "coco": "annotations.coco.json",
+    "labelme": "a.labelme.json",
+}
+
+
+@pytest.mark.parametrize("form", ALL)
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_files_that_others_made_or_changed_are_kept(predict, album, tmp_path, capsys, form, when):
+    out = tmp_path / "out"
+    arguments = (album / "a.png", "--format", *ALL)
+    if when == "after":
+        assert predict(*arguments) == 0
+    out.mkdir(exist_ok=True)
+    mine = out / PLACES[form]
+    mine.write_bytes(b"by hand")
+    (out / "a.json").write_bytes(b"labelme's own file")
+    assert predict(*arguments) == 1
+    error = capsys.readouterr().err
+    assert str(mine) in error
+    assert "give --overwrite to replace them" in error
+    assert error.count("a.") + error.count("annotations.") == 1, "the others are its own"
+    assert mine.read_bytes() == b"by hand"
+    assert files(out) == sorted([*PLACES.values(), "a.json"])
+    assert predict(*arguments, "--overwrite") == 0
+    assert mine.read_bytes() != b"by hand"
+    assert (out / "a.json").read_bytes() == b"labelme's own file"
+
+
+def test_the_same_command_again_replaces_its_own_files(predict, album, tmp_path, capsys):
+    assert predict(album, "--format", *ALL) == 0
+    assert predict(album, "--format", *ALL) == 0
+    assert predict(album, "--format", *ALL, "--min-score", "0.9") == 0
+    assert predict(album, "--format", *ALL, words="cat: paw") == 0
+    assert "kept as they are" not in capsys.readouterr().err
+    document = json.loads((tmp_path / "out" / "a.parts.json").read_text())
+    assert document["vocabulary"] == ["cat's paw"]
+
+
+def test_results_beside_the_photos_are_no_photos_of_the_next_run(predict, album, capsys):
+    for _ in range(2):
+        assert predict(album, "--output", album, "--format", "overlay", "png", "json") == 0
+        assert "2 of 2 photos" in capsys.readouterr().out
+    ends = ("labels.png", "overlay.png", "parts.json")
+    assert files(album) == sorted(["a.png", "b.jpg", "trip/c.png", *(f"{stem}.{end}" for stem in "ab" for end in ends)])
+
+
+def test_names_too_long_for_results_get_short_ones(predict, album, tmp_path, capsys):
+    names = ["长" * 80, "x" * 249, "y" * 251]
+    for name in names:
+        shutil.copy(album / "a.png", album / f"{name}.png")
+    for _ in range(2):  # the same names each time
+        assert predict(album, "--format", *ALL) == 0
+    output = capsys.readouterr().out
+    assert output.count("2 of the photos' names are too long for their results") == 2
+    found = files(tmp_path / "out")
+    assert len(found) == 5 * 4 + 1
+    assert f"{'长' * 80}.labelme.json" in found
+    images = json.loads((tmp_path / "out" / "annotations.coco.json").read_text())["images"]
+    assert {str(album / f"{name}.png") for name in names} < {image["file_name"] for image in images}
+
+
+def test_a_folder_in_a_results_place_fails_its_photo_alone(predict, album, tmp_path, capsys):
+    (tmp_path / "out" / "a.parts.json").mkdir(parents=True)
+    assert predict(album, "--format", "json", "coco") == 1
+    error = capsys.readouterr().err
+    assert "1 of 2 photos could not be segmented" in error
+    assert f"{tmp_path / 'out' / 'a.parts.json'} cannot be read or written" in error
+    images = json.loads((tmp_path / "out" / "annotations.coco.json").read_text())["images"]
+    assert [Path(image["file_name"]).name for image in images] == ["b.jpg"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_annotations_of_an_interrupted_run_are_kept(predict, album, tmp_path, monkeypatch, error):
+    segment_many = PartSegmenter.segment_many
+
+    def interrupted(self, paths, *arguments, **options):
+        yield from segment_many(self, paths[:1], *arguments, **options)
+        raise error
+
+    monkeypatch.setattr(PartSegmenter, "segment_many", interrupted)
+    if error is KeyboardInterrupt:
+        assert predict(album) == 130
+    else:
+        with pytest.raises(RuntimeError):
+            predict(album)
+    coco = COCO(tmp_path / "out" / "annotations.coco.json")
+    assert [Path(image["file_name"]).name for image in coco.loadImgs(coco.getImgIds())] == ["a.png"]
+    assert coco.getAnnIds()
+
+
+def test_a_full_disk_is_said_in_a_sentence(predict, album, tmp_path, monkeypatch, capsys):
+    write_bytes = Path.write_bytes
+
+    def full(self, content):
+        if self.suffix == ".png":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_bytes(self, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert predict(album) == 1
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("partclipseg:"))
+    assert str(tmp_path / "out") in line
+    assert "No space left on device" in line
+    assert "make room" in line
+
+
+def test_another_run_is_not_disturbed(predict, album, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    with locked(tmp_path / "out"):
+        assert predict(album) == 1
+    assert "another run is writing" in capsys.readouterr().err
+
+
+class Terminal(io.TextIOWrapper):
+    """A terminal or pipe of an old encoding, which its reader may close after some writes."""
+
+    def __init__(self, reads: int | None) -> None:
+        self.file = Path(os.devnull).open("wb")  # noqa: SIM115
+        super().__init__(io.BytesIO(), encoding="cp1252")
+        self.left = reads
+
+    def write(self, text: str) -> int:
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                raise BrokenPipeError
+        return super().write(text)
+
+    def fileno(self) -> int:
+        return self.file.fileno()
+
+
+@pytest.mark.parametrize("reads", [None, 1])
+def test_output_never_ends_a_run(predict, album, tmp_path, monkeypatch, reads):
+    shutil.move(album / "b.jpg", album / "狗.jpg")
+    terminal = Terminal(reads)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert predict(album, "--batch-size", "1") == 0
+    assert len(json.loads((tmp_path / "out" / "annotations.coco.json").read_text())["images"]) == 2
+    said = terminal.buffer.getvalue().decode("cp1252")
+    assert ("\\u72d7.jpg" in said) == (reads is None)
+
+
+def test_unread_kinds_are_named_at_the_end(predict, album, capsys):
+    (album / "c.cr2").write_bytes(b"x")
+    assert predict(album, "--format", "json") == 0
+    assert "1 picture of a kind that is not read here: c.cr2: convert .cr2 to JPEG or PNG" in capsys.readouterr().err
+
+
+def test_known_objects_with_a_comma(predict, album, tmp_path):
+    assert predict(album / "a.png", "--format", "png", "--objects", "bus, dog") == 0
+    assert np.unique(np.asarray(Image.open(tmp_path / "out" / "a.labels.png"))).max() < 255
 
 
 def test_known_objects(predict, album, tmp_path):
@@ -195,7 +363,7 @@ def test_without_a_model_the_built_in_one_finds_its_objects(tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["predict", str(tmp_path / "scene.png"), "--output", str(out), "--format", "json", "png"]) == 0
     assert "knows rendered scenes only, not photos" in capsys.readouterr().out
-    found = {segment["object"] for segment in json.loads((out / "scene.json").read_text())["segments"]}
+    found = {segment["object"] for segment in json.loads((out / "scene.parts.json").read_text())["segments"]}
     assert found == {"girl", "car"}  # among the 56 objects that it knows: no words were given
     labels = np.asarray(Image.open(out / "scene.labels.png")).astype(int)
     assert (labels == np.where(scene.parts < 0, 65535, scene.parts.astype(int))).mean() > 0.9

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from partclipseg.data.photo import PhotoError, find_photos, read_photo
+from partclipseg.data import pixels
+from partclipseg.data.photo import PhotoError, describe_unread, find_photos, read_photo, unread_pictures
 from partclipseg.errors import UsageError
 
 WIDTH, HEIGHT = 6, 4
@@ -103,6 +105,121 @@ def test_grey_of_any_depth_is_scaled_not_clipped(mode):
 def test_16_bit_files(form, byte_order):
     image = Image.fromarray((grey_ramp().astype(np.uint16) * 257).astype(byte_order))
     assert np.array_equal(read_photo(encoded(image, form))[:, :, 0], grey_ramp())
+
+
+def wide_png(values: np.ndarray, significant: int | None = None) -> bytes:
+    """A PNG of 16-bit grey; `significant` is what its chunk sBIT says."""
+    content = encoded(Image.fromarray(values.astype(np.uint16)))
+    if significant is None:
+        return content
+    chunk = b"sBIT" + bytes([significant])
+    return content[:33] + struct.pack(">I", 1) + chunk + struct.pack(">I", zlib.crc32(chunk)) + content[33:]
+
+
+def twelve_bit_tiff(values: np.ndarray) -> bytes:
+    """A TIFF of one row of packed 12-bit samples, an even number of them."""
+    packed = bytearray()
+    for first, second in values.reshape(-1, 2).tolist():
+        packed += bytes([first >> 4, (first & 15) << 4 | second >> 8, second & 255])
+    tags = [
+        (256, values.size),
+        (257, 1),
+        (258, 12),
+        (259, 1),
+        (262, 1),
+        (273, 8),
+        (277, 1),
+        (278, 1),
+        (279, len(packed)),
+    ]
+    table = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<I", 8 + len(packed)) + packed + struct.pack("<H", len(tags)) + table + bytes(4)
+
+
+def tiff(values: np.ndarray, **tags: object) -> bytes:
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    numbers = {"maximum": 281, "float_maximum": 341, "white": 50717}
+    directory = ImageFileDirectory_v2()
+    for name, value in tags.items():
+        directory.tagtype[numbers[name]] = 12 if name == "float_maximum" else 4
+        directory[numbers[name]] = value
+    return encoded(Image.fromarray(values), "TIFF", tiffinfo=directory)
+
+
+RAMP12 = np.array([[0, 1, 819, 2047, 4000, 4095]])
+BRIGHT = [0, 0, 51, 127, 249, 255]
+DARK = [0, 0, 3, 8, 16, 16]
+
+
+@pytest.mark.parametrize(
+    ("source", "expected", "warned"),
+    [
+        (lambda: wide_png(RAMP12), DARK, "its values end at 4,095, below a sixteenth of the range 0 to 65,535"),
+        (lambda: wide_png(RAMP12, 12), BRIGHT, None),
+        (lambda: wide_png(RAMP12 // 4, 10), BRIGHT, None),
+        (lambda: wide_png(RAMP12 * 16, 12), BRIGHT, None),  # brought to 16 bits, as the standard says
+        (lambda: wide_png(RAMP12 // 64 * 16, 12), [0, 0, 0, 2, 4, 4], "1,008"),  # so, and dark
+        (lambda: wide_png(RAMP12, 16), DARK, "4,095"),
+        (lambda: twelve_bit_tiff(RAMP12), BRIGHT, None),
+        (lambda: twelve_bit_tiff(RAMP12 // 32), [0, 0, 2, 4, 8, 8], "127, below a sixteenth of the range 0 to 4,095"),
+        (lambda: tiff(RAMP12.astype(np.uint16), maximum=4095), BRIGHT, None),
+        (lambda: tiff(RAMP12.astype(np.uint16), white=4095), BRIGHT, None),
+        (lambda: tiff(RAMP12.astype(np.uint16), maximum=100), DARK, "4,095"),  # which cannot be
+        (lambda: tiff(RAMP12.astype(np.uint16), maximum=65535), DARK, "4,095"),
+        (lambda: tiff(RAMP12.astype(np.int32)), DARK, "4,095"),
+        (lambda: tiff(RAMP12.astype(np.int32), maximum=4095), BRIGHT, None),
+        (lambda: tiff((RAMP12 * 16).astype(np.int32), maximum=2**31 - 1), BRIGHT, None),  # the type's, not the photo's
+        (lambda: tiff((RAMP12 / 4095).astype(np.float32)), BRIGHT, None),
+        (lambda: tiff((RAMP12 / 4095 * 255).astype(np.float32)), BRIGHT, None),
+        (
+            lambda: tiff((RAMP12 / 4095 * 8).astype(np.float32)),
+            [0, 0, 2, 4, 8, 8],
+            "values end at 8, below a sixteenth",
+        ),
+        (lambda: tiff((RAMP12 / 4095 * 8).astype(np.float32), float_maximum=8.0), BRIGHT, None),
+        (lambda: tiff((RAMP12 / 4095 * 0.05).astype(np.float32)), [0, 0, 3, 6, 12, 13], "values end at 0.05"),
+        (lambda: tiff((RAMP12 * 2.0).astype(np.float32)), BRIGHT, None),  # beyond 255: stretched
+        (lambda: tiff(np.zeros((1, 6), np.uint16)), [0] * 6, None),  # black in any range
+        (
+            lambda: encoded(Image.fromarray(RAMP12.astype(np.uint8) % 4)),
+            [0, 1, 3, 3, 0, 3],
+            None,
+        ),  # a dark photo of 8 bits
+    ],
+)
+def test_the_range_is_what_the_file_says_and_dark_photos_are_named(source, expected, warned, tmp_path, caplog):
+    path = tmp_path / "cells.img"
+    path.write_bytes(source())
+    # One level: 255 is no multiple of these ranges.
+    assert np.abs(read_photo(path)[0, :, 0].astype(int) - expected).max() <= 1
+    if warned is None:
+        assert not caplog.messages
+    else:
+        (message,) = caplog.messages
+        assert str(path) in message
+        assert warned in message
+        assert "scale them to the whole range" in message
+
+
+def test_wide_colours_that_are_nearly_black_are_named(caplog):
+    def png(values: np.ndarray) -> bytes:
+        """A PNG of 16-bit colours, which Pillow does not write."""
+
+        def chunk(kind: bytes, content: bytes) -> bytes:
+            return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+        rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+        header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, 2, 0, 0, 0)
+        parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
+        return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+    values = np.arange(12).reshape(2, 2, 3) * 90
+    read_photo(png(values))
+    assert "the given bytes: its values end at 3, below a sixteenth" in caplog.text
+    caplog.clear()
+    assert np.array_equal(read_photo(png(values * 64)), values * 64 >> 8)
+    assert not caplog.messages
 
 
 def test_wide_values_beyond_the_usual_ranges_are_stretched():
@@ -226,6 +343,55 @@ def test_readers_of_other_formats_are_never_begun(form, monkeypatch):
 def test_bad_sources(source, words):
     with pytest.raises(PhotoError, match=words):
         read_photo(source)
+
+
+@pytest.mark.parametrize(
+    "text", ["a" * 300 + ".jpg", "a" * 100_000, "a\0b.jpg", "dog: ear\ncat: tail", "", "\udc80.jpg"]
+)
+def test_text_that_no_path_can_be_is_no_photo(text):
+    with pytest.raises(PhotoError, match="no such file"):
+        read_photo(text)
+    for pattern in (text, f"{text}*"):
+        with pytest.raises(UsageError, match=r"no such file or folder|no photo matches"):
+            find_photos([pattern])
+        assert unread_pictures([pattern]) == []
+
+
+def test_heic_is_read_where_its_package_is(tmp_path, monkeypatch):
+    heif = pytest.importorskip("pillow_heif")
+    path = tmp_path / "phone.HEIC"
+    image = Image.new("RGB", (64, 48), (200, 30, 40))
+    heif.from_pillow(image).save(path, quality=95)
+    assert find_photos([tmp_path]) == [path]
+    assert unread_pictures([tmp_path]) == []
+    photo = read_photo(path)
+    assert photo.shape == (48, 64, 3)
+    assert np.abs(photo[20, 20].astype(int) - [200, 30, 40]).max() <= 8  # HEIC is lossy
+    # Without the package: it is passed over in a folder, and refused by name with the remedy.
+    for function in (pixels.has_heif, pixels.photo_formats):
+        function.cache_clear()
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    try:
+        with pytest.raises(PhotoError, match=r"phone\.HEIC: a HEIC photo: pip install pillow-heif"):
+            read_photo(path)
+        with pytest.raises(UsageError, match=r"no photos in this folder, but 1 picture of a kind"):
+            find_photos([tmp_path])
+        assert unread_pictures([tmp_path]) == unread_pictures([tmp_path / "*"]) == [path]
+    finally:
+        for function in (pixels.has_heif, pixels.photo_formats):
+            function.cache_clear()
+
+
+def test_unread_pictures_are_counted_and_named(tmp_path):
+    for name in ("a.jpg", "b.CR2", "c.psd", "notes.txt", ".d.psd", *(f"e{index}.nef" for index in range(4))):
+        (tmp_path / name).write_bytes(b"x")
+    sentence = describe_unread(unread_pictures([tmp_path, tmp_path / "a.jpg"]))
+    assert sentence == (
+        "6 pictures of a kind that is not read here: b.CR2, c.psd, e0.nef, e1.nef, e2.nef and 1 more: "
+        "convert .cr2, .psd, .nef to JPEG or PNG"
+    )
+    assert 'pip install -e ".[heif]"' in describe_unread([tmp_path / "x.heic"])
+    assert describe_unread([]) is None
 
 
 def test_missing_file_and_folder(tmp_path):

@@ -194,11 +194,11 @@ def test_json(small):
 
 def test_save_writes_what_is_asked_for(small, tmp_path):
     written = small.save(tmp_path / "new", formats=("overlay", "png", "json", "coco", "labelme"))
-    names = ["dog.overlay.png", "dog.labels.png", "dog.json", "dog.coco.json", "dog.labelme.json"]
+    names = ["dog.overlay.png", "dog.labels.png", "dog.parts.json", "dog.coco.json", "dog.labelme.json"]
     assert [path.name for path in written] == names
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(names)  # no temporary file is left
     assert np.array_equal(np.asarray(Image.open(written[1])), np.where(small.label_map < 0, 255, small.label_map))
-    assert [path.name for path in small.save(tmp_path, "other.name", ["json"])] == ["other.name.json"]
+    assert [path.name for path in small.save(tmp_path, "other.name", ["json"])] == ["other.name.parts.json"]
 
 
 def test_save_refuses_unknown_formats_before_writing(small, tmp_path):

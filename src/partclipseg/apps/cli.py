@@ -10,7 +10,10 @@ import inspect
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from typing import Any
 
 COMMANDS = {
     "demo": ("demo", "Demo", "segment built-in scenes with the built-in model, offline"),
@@ -27,8 +30,50 @@ COMMANDS = {
 """Command: module in `partclipseg.apps`, options class, one line of help."""
 
 
+class _LastingOutput:
+    """A stream whose reader may go away, as ``| head`` does: the work goes on, and what is left to say is dropped."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # terminals cannot show every word and file name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._unless_closed():
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._unless_closed():
+            self._stream.flush()
+
+    @contextmanager
+    def _unless_closed(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code. `arguments` default to those of the process."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (stream and _LastingOutput(stream) for stream in before)
+    try:
+        code = _main(arguments)
+        if sys.stdout:
+            sys.stdout.flush()
+        return code
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def _main(arguments: list[str] | None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in {"-h", "--help"}:
         _print_overview()
@@ -76,9 +121,6 @@ def _run(command: str, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         _say("stopped")
         return 130
-    except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        sys.stdout = None
-        return 0
     except OSError as error:
         _say(refusal(error))
         return 1

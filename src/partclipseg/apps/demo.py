@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from partclipseg.apps.options import Device
-from partclipseg.errors import UsageError
+from partclipseg.errors import PartCLIPSegError, UsageError
 
 SCENE_SIZE = 384
 """Side of the rendered scenes in pixels."""
@@ -25,7 +26,9 @@ class Demo:
     """
 
     output: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("partclipseg-demo")
-    """Folder for the pictures."""
+    """Folder for the pictures. Those of an earlier run are replaced, if nobody has changed them since."""
+    overwrite: bool = False
+    """Replace also files in that folder that somebody else made or changed."""
     scenes: Annotated[int, tyro.conf.arg(metavar="N")] = 8
     """How many scenes to render."""
     device: Device = None
@@ -36,7 +39,7 @@ class Demo:
         from rich.console import Console
 
         from partclipseg.apps.predict import describe, make_folder
-        from partclipseg.files import whole_file
+        from partclipseg.apps.written import KeptError, OwnFiles, kept_sentence
         from partclipseg.inference.result import PartResult
         from partclipseg.inference.segmenter import PartSegmenter
         from partclipseg.shapes.renderer import render_scene
@@ -46,6 +49,7 @@ class Demo:
             raise UsageError(f"--scenes must be at least 1, not {self.scenes}")
         console = Console(soft_wrap=True, highlight=False)
         make_folder(self.output)
+        files, kept = OwnFiles(self.output, "demo", self.overwrite), []
         segmenter = PartSegmenter.from_pretrained(None, self.device)
         console.print(describe(segmenter, None), markup=False)
         world = partshapes_world()
@@ -61,8 +65,12 @@ class Demo:
                 "truth.png": truth.overlay(),
             }
             for name, picture in pictures.items():
-                with whole_file(self.output / f"scene{index}.{name}") as temporary:
-                    picture.save(temporary)
+                content = io.BytesIO()
+                picture.save(content, format="PNG")
+                try:
+                    files.write(f"scene{index}.{name}", content.getvalue())
+                except KeptError as error:
+                    kept.append(str(error))
             right = result.label_map == truth.label_map
             names = dict.fromkeys(member.object for member in scene.members)
             marked = ", ".join(f"{name} (unseen)" if name in world.unseen_objects else name for name in names)
@@ -72,4 +80,6 @@ class Demo:
                 markup=False,
             )
         console.print(f"pictures -> {self.output}", markup=False)
+        if kept:
+            raise PartCLIPSegError(kept_sentence(kept))
         return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -73,12 +72,12 @@ def export_model(segmenter: PartSegmenter, directory: Path, *, fp16: bool = Fals
     Returns the share of pixels at which ONNX gives PyTorch's label, see `agreement`. Raises `PartCLIPSegError`,
     and writes nothing, if that is less than `AGREEMENT` in float32, or if 16-bit floats overflow.
     """
-    from partclipseg.apps import onnx_segment
     from partclipseg.apps.onnx_graphs import trace
+    from partclipseg.apps.written import naming
     from partclipseg.files import whole_directory
 
     model = copy.deepcopy(segmenter.model).half() if fp16 else segmenter.model
-    with whole_directory(directory) as folder:
+    with naming(directory), whole_directory(directory) as folder:
         for name, program in trace(model).items():
             program.save(folder / f"{name}.onnx", external_data=False)
         segmenter.tokenizer.save_pretrained(folder)
@@ -88,7 +87,7 @@ def export_model(segmenter: PartSegmenter, directory: Path, *, fp16: bool = Fals
             segmenter.vocabulary.save(folder / "vocabulary.json")
         config = _describe(segmenter, fp16)
         (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-        shutil.copyfile(onnx_segment.__file__, folder / "segment.py")
+        (folder / "segment.py").write_text(_script(), encoding="utf-8")
         equal = agreement(segmenter, folder)
         if not fp16 and equal < AGREEMENT:
             raise PartCLIPSegError(
@@ -145,6 +144,25 @@ def _checked_words(segmenter: PartSegmenter, scenes: Sequence[Any]) -> Vocabular
     pixels = np.bincount(labels[labels >= 0], minlength=len(words))
     most = np.argsort(-pixels, kind="stable")[:9]
     return Vocabulary(tuple(words.object_parts[index] for index in most))
+
+
+def _script() -> str:
+    """``segment.py``: `onnx_segment` with the photo reader in place of its import, so that it needs no PartCLIPSeg."""
+    from partclipseg.apps import onnx_segment
+    from partclipseg.data import pixels
+
+    script, reader = (Path(str(module.__file__)).read_text(encoding="utf-8") for module in (onnx_segment, pixels))
+    reader = reader.partition("from __future__ import annotations\n")[2].strip()
+    reader = _replace(reader, "from partclipseg.errors import PartCLIPSegError", "PartCLIPSegError = ValueError")
+    reader = f"# -- reading photos -----\n\n{reader}\n\n\n# -- segmenting -----\n"
+    return _replace(script, "from partclipseg.data.pixels import PhotoError, read_photo", reader)
+
+
+def _replace(text: str, line: str, replacement: str) -> str:
+    before, found, after = text.partition(f"\n{line}\n")
+    if not found:
+        raise RuntimeError(f"the script to export has no line {line!r}")
+    return f"{before}\n{replacement}\n{after}"
 
 
 def _require_packages() -> None:

@@ -17,8 +17,10 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps
+from PIL import Image
 from tokenizers import Tokenizer
+
+from partclipseg.data.pixels import PhotoError, read_photo
 
 BACKGROUND = -1
 
@@ -163,12 +165,8 @@ def read_words(text: str) -> list[tuple[str, str]]:
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """Upright RGB; transparency on white."""
-    image = ImageOps.exif_transpose(Image.open(path))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    """Upright RGB, as PartCLIPSeg itself reads it; raises `PhotoError` for what is not a photo."""
+    return Image.fromarray(read_photo(path))
 
 
 def label_image(labels: np.ndarray, classes: int) -> Image.Image:
@@ -201,7 +199,7 @@ def main() -> None:
     try:
         words = read_words(str(own) if options.vocabulary is None else options.vocabulary)
         image = read_image(options.photo)
-    except OSError as error:  # a file that is missing, or is no picture
+    except (OSError, PhotoError) as error:
         parser.error(str(error))
     labels = Segmenter(folder)(image, words)
     output = Path(options.output or Path(options.photo).with_suffix(".labels.png").name)

@@ -16,7 +16,7 @@ from partclipseg.data.pascal_part import PascalPart
 from partclipseg.data.problem import DataError
 from partclipseg.data.source import FileDataset, Record, Source
 from partclipseg.errors import UsageError
-from partclipseg.vocabulary import Catalog, Vocabulary
+from partclipseg.vocabulary import Catalog, ObjectPart, Vocabulary, plain_word
 
 DATASETS = (*LAYOUTS, "coco", "index-png")
 
@@ -74,7 +74,7 @@ def open_dataset(
     for defect in (defect for source in sources for defect in source.defects):
         raise DataError(defect)
     words = _vocabulary(name, split, sources[0], vocabulary)
-    seen_pairs = set(sources[0].object_parts)
+    seen_pairs = {ObjectPart(*map(plain_word, pair)) for pair in sources[0].object_parts}
     if name in LAYOUTS:
         catalog = Catalog.load(name)
         seen_pairs = {catalog.object_parts[index] for index in catalog.seen}

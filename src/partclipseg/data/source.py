@@ -20,7 +20,7 @@ from partclipseg.data.photo import PHOTO_SUFFIXES, read_photo
 from partclipseg.data.problem import DataError, Problem
 from partclipseg.data.sample import OUTSIDE, UNLABELLED, PartSample
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.vocabulary import ObjectPart, Vocabulary
+from partclipseg.vocabulary import ObjectPart, Vocabulary, plain_word
 
 
 @dataclass(frozen=True)
@@ -234,11 +234,9 @@ def _tables(source: Source, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndar
     classes = {_folded(pair): index for index, pair in enumerate(vocabulary.object_parts)}
     objects = {word.casefold(): index for index, word in enumerate(vocabulary.objects)}
     parts = [classes.get(_folded(pair), UNLABELLED) for pair in source.object_parts]
-    return (
-        np.array([*parts, UNLABELLED], dtype=np.int32),
-        np.array([*(objects.get(word.casefold(), OUTSIDE) for word in source.objects), UNLABELLED], dtype=np.int32),
-    )
+    owners = [objects.get(plain_word(word).casefold(), OUTSIDE) for word in source.objects]
+    return np.array([*parts, UNLABELLED], dtype=np.int32), np.array([*owners, UNLABELLED], dtype=np.int32)
 
 
 def _folded(pair: ObjectPart) -> tuple[str, str]:
-    return pair.object.casefold(), pair.part.casefold()
+    return plain_word(pair.object).casefold(), plain_word(pair.part).casefold()

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from partclipseg.errors import UsageError
-from partclipseg.files import whole_file, write_text
+from partclipseg.files import is_file, whole_file
 from partclipseg.inference import formats
 from partclipseg.inference.overlay import LegendEntry, draw_overlay
 from partclipseg.inference.palette import object_colours, part_colours
@@ -29,11 +29,11 @@ Format = Literal["overlay", "png", "json", "coco", "labelme"]
 FORMAT_SUFFIXES: dict[Format, str] = {
     "overlay": ".overlay.png",
     "png": ".labels.png",
-    "json": ".json",
+    "json": ".parts.json",
     "coco": ".coco.json",
     "labelme": ".labelme.json",
 }
-"""The formats of `PartResult.save`, and how their files' names end."""
+"""The formats of `PartResult.save`, and how their files' names end. None is ``.json`` alone: that is a labelme file."""
 
 
 LEGEND_LIMIT = 48
@@ -294,23 +294,26 @@ class PartResult:
         written = []
         for name in chosen:
             path = base.with_name(base.name + FORMAT_SUFFIXES[name])
-            self._write(name, path)
+            with whole_file(path) as temporary:
+                temporary.write_bytes(self.content(name, path.parent))
             written.append(path)
         return written
 
-    def _write(self, name: Format, path: Path) -> None:
+    def content(self, name: Format, folder: Path = Path()) -> bytes:
+        """The bytes of a file in this format; `folder` is where it will lie, since labelme's leads to the photo."""
         if name in {"overlay", "png"}:
-            with whole_file(path) as temporary:
-                (self.overlay() if name == "overlay" else self.label_image()).save(temporary)
-            return
+            return _png(self.overlay() if name == "overlay" else self.label_image())
         if name == "json":
             document = self.to_dict()
         elif name == "coco":
             document = self.to_coco()
         else:
-            photo = Path(self.name)
-            document = self.to_labelme(os.path.relpath(photo, path.parent) if photo.is_file() else None)
-        write_text(path, json.dumps(document, ensure_ascii=False, indent=None if name == "coco" else 1) + "\n")
+            document = self.to_labelme(os.path.relpath(self.name, folder) if is_file(self.name) else None)
+        indent = None if name == "coco" else 1
+        try:
+            return f"{json.dumps(document, ensure_ascii=False, indent=indent)}\n".encode()
+        except UnicodeEncodeError:  # a photo's name that is no valid Unicode
+            return f"{json.dumps(document, indent=indent)}\n".encode()
 
 
 def check_formats(names: Iterable[str]) -> Sequence[Format]:

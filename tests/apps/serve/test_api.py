@@ -150,7 +150,7 @@ def test_parts_below_a_score_are_background(client, engine, photo):
     assert {one["category_id"] - 1 for one in content["coco"]["annotations"]} == {s.index for s in expected.segments()}
     answer = post(client, photo, {"Accept": "application/zip"}, vocabulary=WORDS, min_score=1, formats="json")
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
-        assert json.loads(archive.read("scene.json"))["segments"] == []
+        assert json.loads(archive.read("scene.parts.json"))["segments"] == []
 
 
 def test_a_form_may_name_the_photo(client, photo):
@@ -164,8 +164,8 @@ def test_a_zip(client, photo):
     answer = post(client, photo, {"Accept": "application/zip"}, vocabulary=WORDS, formats="json,png")
     assert answer.headers["content-type"] == "application/zip"
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
-        assert archive.namelist() == ["scene.json", "scene.labels.png"]
-        assert json.loads(archive.read("scene.json"))["photo"] == "scene.png"
+        assert archive.namelist() == ["scene.parts.json", "scene.labels.png"]
+        assert json.loads(archive.read("scene.parts.json"))["photo"] == "scene.png"
 
 
 def test_several_models_and_their_own_words(make_engine, photo):

@@ -1,0 +1,93 @@
+"""Files of a command that is run again and again: it replaces its own and keeps everybody else's.
+
+The digests of what was written stand in a small record in the output folder. A file whose content is not among them
+was made or changed by somebody else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+
+from partclipseg.errors import PartCLIPSegError
+from partclipseg.files import is_file, whole_file
+from partclipseg.journal import Journal
+
+FOLDER = ".partclipseg"
+"""Folder for the records, in the output folder."""
+
+
+class KeptError(PartCLIPSegError):
+    """A file that somebody else made or changed stands where a result should be; it was kept."""
+
+
+class OwnFiles:
+    """The files that one command wrote to a folder. Thread-safe.
+
+    Args:
+        folder: the output folder; it and its record are made, which raises `OSError` where it cannot be written to.
+        command: name of the record.
+        overwrite: replace all files, whoever made them.
+    """
+
+    def __init__(self, folder: Path, command: str, overwrite: bool = False) -> None:
+        self.folder = folder
+        self._overwrite = overwrite
+        (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+        self._record = Journal(folder / FOLDER / f"{command}.jsonl")
+        # Damaged lines are skipped: the worst is that a file of our own is kept.
+        entries = self._record.read(damaged="skip")
+        self._known = {(entry.get("file"), entry.get("sha256")) for entry in entries}
+        self._names = {name for name, _ in self._known}
+        self._record.append([])  # to find out now whether the folder can be written to
+        self._lock = Lock()
+
+    def is_own(self, path: Path) -> bool:
+        """Whether a file is as this command wrote it."""
+        try:
+            name = path.absolute().relative_to(self.folder.absolute()).as_posix()
+            return name in self._names and (name, hashlib.sha256(path.read_bytes()).hexdigest()) in self._known
+        except (ValueError, OSError):  # outside the folder, or unreadable
+            return False
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file, whole or not at all; `name` is relative to the folder.
+
+        Raises `KeptError` where a file of somebody else stands, and `OSError` naming the file.
+        """
+        path = self.folder / name
+        if not self._overwrite and is_file(path) and not self.is_own(path):
+            raise KeptError(str(path))
+        with naming(path), whole_file(path) as temporary:
+            temporary.write_bytes(content)
+            # Recorded first: a process that is killed in between leaves a file that is known all the same.
+            self._remember(Path(name).as_posix(), hashlib.sha256(content).hexdigest())
+
+    def _remember(self, name: str, digest: str) -> None:
+        with self._lock:
+            if (name, digest) not in self._known:
+                self._record.append([{"file": name, "sha256": digest}])
+                self._known.add((name, digest))
+                self._names.add(name)
+
+
+def kept_sentence(paths: list[str]) -> str:
+    """Says which files were kept, and how to have the results all the same."""
+    names = ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
+    return (
+        f"kept as they are, since they were made or changed by somebody else: {names}; name another folder with "
+        "--output, or give --overwrite to replace them"
+    )
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have errors of the system name the file or folder itself and not its temporary name."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise

@@ -131,22 +131,6 @@ def _is_running(process: int) -> bool:
     return True
 
 
-def is_file(path: str | os.PathLike[str]) -> bool:
-    """Whether `path` is an existing file; False, and no error, for text that no path can be."""
-    try:
-        return os.fspath(path) != "" and Path(path).is_file()
-    except (OSError, ValueError, TypeError):
-        return False
-
-
-def is_directory(path: str | os.PathLike[str]) -> bool:
-    """Whether `path` is an existing directory; False, and no error, for text that no path can be."""
-    try:
-        return os.fspath(path) != "" and Path(path).is_dir()
-    except (OSError, ValueError, TypeError):
-        return False
-
-
 def flush(path: Path) -> None:
     """Have the system write a file, or the entries of a folder, to the disk."""
     if path.is_dir() and os.name == "nt":  # Windows opens no folders

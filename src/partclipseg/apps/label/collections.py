@@ -8,7 +8,9 @@ from typing import Any
 
 import yaml
 
-from partclipseg.apps.bulk import BulkJob, Manifest, Photo
+from partclipseg.apps.label.job import BulkJob
+from partclipseg.apps.label.manifest import Manifest
+from partclipseg.apps.label.photos import Photo
 from partclipseg.files import whole_file, write_text
 from partclipseg.inference.formats import coco_categories, coco_document, label_studio_config
 from partclipseg.inference.palette import part_colours

@@ -29,7 +29,8 @@ from partclipseg.machine import usable_cores
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from partclipseg.apps.bulk import Batch, BulkJob, Photo, Record
+    from partclipseg.apps.label.job import Batch, BulkJob, Record
+    from partclipseg.apps.label.photos import Photo
     from partclipseg.inference.segmenter import PartSegmenter
 
 SHOWN_FAILURES = 20
@@ -87,12 +88,12 @@ class Label:
     def run(self) -> int:
         from rich.console import Console
 
-        from partclipseg.apps import bulk
+        from partclipseg.apps.label.photos import find_all
         from partclipseg.apps.predict import make_folder
 
         console = Console(soft_wrap=True, highlight=False)
         self._check()
-        photos = bulk.find_all(self.folder, self.output)
+        photos = find_all(self.folder, self.output)
         make_folder(self.output)
         with locked(self.output):
             failed = self._label(photos, console)
@@ -123,9 +124,11 @@ class Label:
 
     def _label(self, photos: list[Photo], console: Console) -> list[tuple[str, str]]:
         """Label what is not labelled yet, then write what is made of all; returns the failed photos and why."""
-        from partclipseg.apps import bulk
-        from partclipseg.apps.bulk_files import write_collections
-        from partclipseg.apps.bulk_report import write_report
+        from partclipseg.apps.label.collections import write_collections
+        from partclipseg.apps.label.job import MANIFEST, OPTIONS
+        from partclipseg.apps.label.manifest import Manifest, open_batches
+        from partclipseg.apps.label.options import check_options, fingerprint, stored_options
+        from partclipseg.apps.label.report import write_report
         from partclipseg.apps.predict import model_title
         from partclipseg.inference.segmenter import PartSegmenter, find_device, find_dtype
 
@@ -133,14 +136,14 @@ class Label:
         alone = self.engine == "local" and (self.workers or _default_workers(devices)) == 1
         # What the workers will compute in, though this process may not compute at all: what the run was begun with,
         # whatever is the default of the device that it goes on with.
-        begun = bulk.stored_options(self.output / bulk.OPTIONS).get("dtype")
+        begun = stored_options(self.output / OPTIONS).get("dtype")
         dtype = find_dtype(self.dtype or begun, find_device(devices[0]))
         segmenter = PartSegmenter.from_pretrained(self.model, devices[0] if alone else "cpu", dtype)
         job = self._job(segmenter)
-        bulk.check_options(self.output / bulk.OPTIONS, job.options(bulk.fingerprint(segmenter.model)))
+        check_options(self.output / OPTIONS, job.options(fingerprint(segmenter.model)))
         remove_temporary(self.output)
-        manifest = bulk.Manifest(self.output / bulk.MANIFEST)
-        batches = bulk.open_batches(job, photos, manifest)
+        manifest = Manifest(self.output / MANIFEST)
+        batches = open_batches(job, photos, manifest)
 
         model = model_title(segmenter, self.model)
         todo = sum(map(len, batches))
@@ -163,7 +166,7 @@ class Label:
         return write_report(job, manifest, model).failed
 
     def _job(self, segmenter: PartSegmenter) -> BulkJob:
-        from partclipseg.apps.bulk import BulkJob
+        from partclipseg.apps.label.job import BulkJob
         from partclipseg.vocabulary import Vocabulary as Words
 
         words = segmenter.vocabulary if self.vocabulary is None else Words.load(self.vocabulary)
@@ -192,9 +195,9 @@ class Label:
         self, job: BulkJob, segmenter: PartSegmenter, batches: list[Batch], devices: Sequence[str]
     ) -> Iterator[tuple[Iterator[list[Record]], str]]:
         """The records of the batches as they come, and in words what labels them."""
-        from partclipseg.apps.bulk import Labeller
-        from partclipseg.apps.bulk_engines import run_processes
-        from partclipseg.apps.bulk_ray import ray_cluster, run_ray
+        from partclipseg.apps.label.labeller import Labeller
+        from partclipseg.apps.label.ray import ray_cluster, run_ray
+        from partclipseg.apps.label.workers import run_processes
 
         if not batches:
             yield iter(()), "nothing left to label"

@@ -16,7 +16,9 @@ from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from partclipseg.apps.bulk import Batch, BulkJob, Labeller, Photo, Record, killed
+from partclipseg.apps.label.job import Batch, BulkJob, Record
+from partclipseg.apps.label.labeller import Labeller, killed
+from partclipseg.apps.label.photos import Photo
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.machine import how_to_install
 

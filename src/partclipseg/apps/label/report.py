@@ -1,4 +1,4 @@
-"""The report page of a bulk run: figures, a sample of the photos, classes, failures; one HTML file."""
+"""The report page of a run of ``partclipseg label``: figures, a sample of the photos, classes, failures; one HTML file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from partclipseg.apps.bulk import BulkJob, Manifest, Record
+from partclipseg.apps.label.job import BulkJob, Record
+from partclipseg.apps.label.manifest import Manifest
 from partclipseg.data.photo import PhotoError, read_photo
 from partclipseg.inference.overlay import draw_overlay
 from partclipseg.inference.palette import part_colours

@@ -8,7 +8,8 @@ from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 
-from partclipseg.apps.bulk import Batch, BulkJob, Labeller, Record, killed
+from partclipseg.apps.label.job import Batch, BulkJob, Record
+from partclipseg.apps.label.labeller import Labeller, killed
 from partclipseg.errors import PartCLIPSegError
 
 

@@ -45,7 +45,7 @@ def test_a_full_disk_stops_the_run(photos, model, tmp_path, monkeypatch, capsys)
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("partclipseg.apps.label.labeller._write", full)
+    monkeypatch.setattr("partclipseg.apps.label.labeller.write_draft", full)
     assert main(arguments(photos, tmp_path / "out", model)) == 1
     assert "No space left on device): make room" in capsys.readouterr().err
 
@@ -68,8 +68,8 @@ def test_wrong_calls_are_named(photos, model, tmp_path, capsys, change, code, me
 @pytest.mark.slow
 def test_a_worker_that_dies_takes_one_photo_with_it(photos, model, tmp_path):
     job = small_job(photos, tmp_path, model)
-    found = find_all(photos, tmp_path / "elsewhere")
-    batches = open_batches(job, found, Manifest(tmp_path / "none"))
+    found = find_all(photos, tmp_path / "elsewhere").photos
+    batches = open_batches(job, found, Manifest(tmp_path / "none", 6))
     stream = run_processes(job, batches, ["cpu"], 2, 1)
     done = next(stream)
     children = Path(f"/proc/self/task/{os.getpid()}/children")

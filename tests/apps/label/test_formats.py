@@ -21,9 +21,10 @@ from tests.apps.label.helpers import (
 )
 
 from partclipseg.apps.cli import main
-from partclipseg.apps.label.collections import write_collections
+from partclipseg.apps.label.collections import Collections, write_collections
 from partclipseg.apps.label.job import BulkJob
 from partclipseg.apps.label.manifest import Manifest
+from partclipseg.apps.label.people import Results
 from partclipseg.apps.label.photos import find_all
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.segmenter import PartSegmenter
@@ -125,10 +126,10 @@ def test_yolo_lists_only_photos_whose_labels_it_finds(tmp_path):
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "photos" / name).write_bytes(b"")
     job = BulkJob(tmp_path / "photos", tmp_path / "out", Vocabulary.load(WORDS), ("yolo",))
-    found = find_all(job.folder, job.output)
-    manifest = Manifest(tmp_path / "manifest.jsonl")
-    manifest.append({"photo": photo.path, "status": "done"} for photo in found)
-    write_collections(job, found, manifest)
+    found = find_all(job.folder, job.output).photos
+    manifest = Manifest(tmp_path / "manifest.jsonl", 6)
+    manifest.append({"photo": photo.path, "status": "done", "width": 1, "height": 1, "segments": []} for photo in found)
+    write_collections(job, found, Results(manifest), Collections(job.output, False))
     images = ultralytics_list(job.output / "yolo/data.yaml")
     assert [Path(image).name for image in images] == ["a.jpg", "b.c.jpg"]
     own = {photo.path: job.own_files(photo)["yolo"].resolve() for photo in found}

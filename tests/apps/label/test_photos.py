@@ -27,7 +27,7 @@ def test_an_output_inside_the_folder_is_not_labelled(tmp_path):
     (tmp_path / "out/yolo/images").symlink_to(tmp_path)
     (tmp_path / "again").symlink_to(tmp_path / "out/labels")
     (tmp_path / "scenes/circle").symlink_to(tmp_path)
-    assert [p.path for p in find_all(tmp_path, tmp_path / "out")] == ["scenes/0/000.png", "scenes/1/001.png"]
+    assert [p.path for p in find_all(tmp_path, tmp_path / "out").photos] == ["scenes/0/000.png", "scenes/1/001.png"]
 
 
 @given(st.sets(st.from_regex(r"([ab]/)?[ab](\.jpg|\.png){1,3}", fullmatch=True)))
@@ -47,7 +47,7 @@ def test_linked_folders_of_photos_are_labelled(tmp_path):
     make_photos(tmp_path / "elsewhere", 1)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/[link]").symlink_to(tmp_path / "elsewhere")
-    assert [p.path for p in find_all(tmp_path / "photos", tmp_path / "out")] == ["[link]/scenes/0/000.png"]
+    assert [p.path for p in find_all(tmp_path / "photos", tmp_path / "out").photos] == ["[link]/scenes/0/000.png"]
 
 
 def test_photos_inside_the_results_are_refused(tmp_path):

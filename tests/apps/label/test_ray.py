@@ -34,7 +34,7 @@ def test_a_photo_that_kills_its_actor_fails_alone(photos, model, tmp_path, monke
 
     monkeypatch.chdir(tmp_path)  # actors do not share the working folder
     shutil.copytree(photos, "photos")
-    found = find_all(Path("photos"), Path("out"))
+    found = find_all(Path("photos"), Path("out")).photos
     batches = [found[i : i + 4] for i in range(0, len(found), 4)]
     job = Deadly(Path("photos"), Path("out"), Vocabulary.load(WORDS), ("png",), str(model), batch_size=4)
     on_sigterm = signal.getsignal(signal.SIGTERM)

@@ -64,18 +64,18 @@ def test_missing_files_and_torn_lines_are_made_good(labelled, photos, model, tmp
 def test_what_is_appended_after_a_torn_line_is_kept(tmp_path):
     path = tmp_path / "manifest.jsonl"
     first, second = ({"photo": name, "status": "failed", "error": "x"} for name in "ab")
-    Manifest(path).append([first])
+    Manifest(path, 6).append([first])
     with path.open("a") as file:
         file.write('{"photo": "b", "sta')
-    Manifest(path).append([second])
-    assert list(Manifest(path)) == [first, second]
+    Manifest(path, 6).append([second])
+    assert list(Manifest(path, 6)) == [first, second]
 
 
 @pytest.mark.parametrize("name", ["a\u2028b", "a\u0085b", "a\nb", "a\rb", "a\x1eb"])
 def test_names_with_line_ends_of_their_own(tmp_path, name):
-    record = {"photo": name, "status": "done"}
-    Manifest(tmp_path / "manifest.jsonl").append([record])
-    again = Manifest(tmp_path / "manifest.jsonl")
+    record = {"photo": name, "status": "done", "width": 1, "height": 1, "segments": []}
+    Manifest(tmp_path / "manifest.jsonl", 6).append([record])
+    again = Manifest(tmp_path / "manifest.jsonl", 6)
     assert list(again) == [record]
     assert again.is_done(Photo(name, name))
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,18 +26,20 @@ from partclipseg.apps.options import (
     optional,
 )
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.files import locked, remove_temporary
+from partclipseg.files import locked, refusal, remove_temporary
 from partclipseg.machine import usable_cores
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from partclipseg.apps.label.collections import Collections
     from partclipseg.apps.label.job import Batch, BulkJob, Record
-    from partclipseg.apps.label.photos import Photo
+    from partclipseg.apps.label.people import Results
+    from partclipseg.apps.label.photos import FoundPhotos
     from partclipseg.inference.segmenter import PartSegmenter
 
 SHOWN_FAILURES = 20
-"""Photos that could not be labelled are named up to this number; the report names all."""
+"""Photos and files are named up to this number; the report names all."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Label:
 
     The output folder gets the formats asked for, manifest.jsonl with a line for each photo, and report.html to look
     at. A run that was stopped goes on where it was when the same command is given again. A photo that cannot be
-    labelled does not stop the others; the exit code is then 1.
+    labelled does not stop the others; the exit code is then 1. Files that you have corrected are kept and count.
 
     Examples:
       partclipseg label photos --vocabulary "dog: ear, tail; bus: wheel" --model models/pascal --output labels
@@ -85,28 +90,31 @@ class Label:
         80_000_000
     )
 
-    def run(self) -> int:
-        from rich.console import Console
+    overwrite: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    """Replace files in the output folder that a person made or changed. Without it they are kept and count."""
 
+    def run(self) -> int:
         from partclipseg.apps.label.photos import find_all
         from partclipseg.apps.predict import make_folder
 
-        console = Console(soft_wrap=True, highlight=False)
         self._check()
-        photos = find_all(self.folder, self.output)
+        found = find_all(self.folder, self.output)
+        say = Messages()
         make_folder(self.output)
-        with locked(self.output):
-            failed = self._label(photos, console)
-        console.print(f"{len(photos) - len(failed)} of {len(photos)} photos -> {self.output}", markup=False)
-        if failed:
-            errors = Console(stderr=True, soft_wrap=True, highlight=False)
-            errors.print(f"{len(failed)} of {len(photos)} photos could not be labelled:")
-            for photo, reason in failed[:SHOWN_FAILURES]:
-                errors.print(f"  {photo}: {reason}", markup=False)
-            if len(failed) > SHOWN_FAILURES:
-                more = len(failed) - SHOWN_FAILURES
-                errors.print(f"  and {more} more: see {self.output / 'report.html'}", markup=False)
-        return 1 if failed else 0
+        self._check_folder()
+        try:
+            with locked(self.output), _stoppable():
+                return self._label(found, say)
+        except OSError as error:
+            raise PartCLIPSegError(refusal(error, self.output)) from error
+        except KeyboardInterrupt:
+            return self._stopped(say, 130)
+        except Terminated:
+            return self._stopped(say, 143)
+
+    def _stopped(self, say: Messages, code: int) -> int:
+        say.error("partclipseg: stopped; what is labelled is kept: give the same command again to go on")
+        return code
 
     def _check(self) -> None:
         """All that can be wrong with the call by itself, before anything is loaded."""
@@ -122,16 +130,33 @@ class Label:
                 "--device out, or use cpu"
             )
 
-    def _label(self, photos: list[Photo], console: Console) -> list[tuple[str, str]]:
-        """Label what is not labelled yet, then write what is made of all; returns the failed photos and why."""
-        from partclipseg.apps.label.collections import write_collections
+    def _check_folder(self) -> None:
+        """Refuse a folder that holds other things, unless they may be replaced."""
         from partclipseg.apps.label.job import MANIFEST, OPTIONS
-        from partclipseg.apps.label.manifest import Manifest, open_batches
+
+        if self.overwrite or any(os.path.lexists(self.output / name) for name in (MANIFEST, OPTIONS)):
+            return
+        for place, folders, files in os.walk(self.output):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            if seen := sorted(name for name in files if not name.startswith(".")):
+                first = (Path(place) / seen[0]).relative_to(self.output)
+                raise UsageError(
+                    f"{self.output} holds files that are not of a run of partclipseg label, such as {first}: name "
+                    "another folder with --output, or have files of the same names replaced with --overwrite"
+                )
+
+    def _label(self, found: FoundPhotos, say: Messages) -> int:
+        """Label what is not labelled yet, then write what is made of all; returns the exit code."""
+        from partclipseg.apps.label.collections import Collections, write_collections
+        from partclipseg.apps.label.job import MANIFEST, OPTIONS
+        from partclipseg.apps.label.manifest import Manifest, deleted_files, open_batches
         from partclipseg.apps.label.options import check_options, fingerprint, stored_options
+        from partclipseg.apps.label.people import take_in
         from partclipseg.apps.label.report import write_report
         from partclipseg.apps.predict import model_title
         from partclipseg.inference.segmenter import PartSegmenter, find_device, find_dtype
 
+        photos = found.photos
         devices = [self.device] if self.device else _all_devices()
         alone = self.engine == "local" and (self.workers or _default_workers(devices)) == 1
         # What the workers will compute in, though this process may not compute at all: what the run was begun with,
@@ -140,30 +165,34 @@ class Label:
         dtype = find_dtype(self.dtype or begun, find_device(devices[0]))
         segmenter = PartSegmenter.from_pretrained(self.model, devices[0] if alone else "cpu", dtype)
         job = self._job(segmenter)
+        manifest = Manifest(self.output / MANIFEST, len(job.vocabulary))
+        collections = Collections(self.output, self.overwrite)
         check_options(self.output / OPTIONS, job.options(fingerprint(segmenter.model)))
         remove_temporary(self.output)
-        manifest = Manifest(self.output / MANIFEST)
+        deleted = deleted_files(job, photos, manifest)
         batches = open_batches(job, photos, manifest)
 
         model = model_title(segmenter, self.model)
         todo = sum(map(len, batches))
         if todo < len(photos):
-            console.print(f"{len(photos) - todo} of {len(photos)} photos are labelled already", markup=False)
+            say.line(f"{len(photos) - todo} of {len(photos)} photos are labelled already")
+        if deleted:
+            say.files(f"{_count(len(deleted), 'deleted file')} made again:", [str(path) for path in deleted])
+        if long := [photo.path for photo in photos if not photo.path.startswith(Path(photo.stem).as_posix())]:
+            say.files(f"{_count(len(long), 'name')} too long for the files of results, which have shorter ones:", long)
         with self._engine(job, segmenter, batches, devices) as (stream, place):
-            console.print(f"model: {model}; {job.dtype}; {place}", markup=False)
+            say.line(f"model: {model}; {job.dtype}; {place}")
             start = time.perf_counter()
-            try:
-                for records in _watched(stream, todo, console):
-                    manifest.append(records)
-            except OSError as error:
-                raise PartCLIPSegError(
-                    f"cannot write to {self.output} ({error.strerror}): make room, then give the same command again"
-                ) from error
+            for records in _watched(stream, todo, say.console):
+                manifest.append(records)
         if todo:
-            console.print(f"{todo / (time.perf_counter() - start):.1f} photos a second", markup=False)
+            say.line(f"{todo / (time.perf_counter() - start):.1f} photos a second")
+        results = take_in(job, photos, manifest, usable_cores())
         manifest.finish(photos)
-        write_collections(job, photos, manifest)
-        return write_report(job, manifest, model).failed
+        write_collections(job, photos, results, collections)
+        failed = write_report(job, results, collections, model).failed
+        collections.finish()
+        return _summary(say, self.output, found, failed, results, collections)
 
     def _job(self, segmenter: PartSegmenter) -> BulkJob:
         from partclipseg.apps.label.job import BulkJob
@@ -188,6 +217,7 @@ class Label:
             dtype=str(segmenter.model.dtype).removeprefix("torch."),
             batch_size=self.batch_size,
             max_pixels=self.max_pixels,
+            overwrite=self.overwrite,
         )
 
     @contextmanager
@@ -213,6 +243,100 @@ class Label:
             yield map(Labeller(job, segmenter, threads), batches), place
         else:
             yield run_processes(job, batches, devices, workers, threads), place
+
+
+class Messages:
+    """Lines to the terminal; a reader that goes away, as `| head` does, does not end the run."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self.console = Console(soft_wrap=True, highlight=False)
+        self._errors = Console(stderr=True, soft_wrap=True, highlight=False)
+
+    def line(self, text: str) -> None:
+        """To the standard output."""
+        self._print(self.console, text)
+
+    def error(self, text: str) -> None:
+        """To the error output."""
+        self._print(self._errors, text)
+
+    def files(self, title: str, names: Sequence[str], error: bool = False) -> None:
+        """A title and some of the names below it."""
+        say = self.error if error else self.line
+        say(title)
+        for name in names[:SHOWN_FAILURES]:
+            say(f"  {name}")
+        if len(names) > SHOWN_FAILURES:
+            say(f"  and {len(names) - SHOWN_FAILURES} more")
+
+    def _print(self, console: Console, text: str) -> None:
+        if console.quiet:
+            return
+        try:
+            console.print(_printable(text), markup=False)
+        except (BrokenPipeError, SystemExit):  # Rich makes the one of the other
+            console.quiet = True
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{' is' if number == 1 else 's are'}"
+
+
+def _summary(
+    say: Messages,
+    output: Path,
+    found: FoundPhotos,
+    failed: list[tuple[str, str]],
+    results: Results,
+    collections: Collections,
+) -> int:
+    """Say what has become of all photos and files; returns the exit code."""
+    total = len(found.photos)
+    reasons = dict(results.unreadable)
+    if results.kept_files:
+        title = f"{_count(len(results.kept_files), 'file')} a person's and kept; {_count(len(results.taken), 'photo')} "
+        say.files(f"{title}taken into the results as corrected:", list(results.kept_files))
+    if reasons:
+        title = f"{_count(len(reasons), 'file')} kept but not read back, so that the model's own result counts:"
+        say.files(title, [f"{file}: {reason}" for file, reason in reasons.items()], error=True)
+    for file, beside in collections.kept:
+        say.line(f"{file} was changed by a person and is kept{f'; the new one is {beside}' if beside else ''}")
+    say.line(f"{total - len(failed)} of {total} photos -> {output}")
+    if failed:
+        title = f"{len(failed)} of {total} photos could not be labelled (see {output / 'report.html'}):"
+        say.files(title, [f"{photo}: {reason}" for photo, reason in failed], error=True)
+    if found.unreadable:
+        say.files("folders that cannot be read are left out:", found.unreadable, error=True)
+    if unwritten := [*results.failed, *collections.failed]:
+        say.files("files that could not be written:", [f"{file}: {reason}" for file, reason in unwritten], error=True)
+    return 1 if failed or found.unreadable or unwritten else 0
+
+
+class Terminated(BaseException):
+    """The process was asked to end, by SIGTERM."""
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Raise `Terminated` on SIGTERM, so that temporary files and workers are cleared away."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _watched(stream: Iterator[list[Record]], total: int, console: Console) -> Iterator[list[Record]]:

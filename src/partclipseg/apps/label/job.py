@@ -1,4 +1,4 @@
-"""Labelling a folder of photos: batches, what becomes of each photo, and a manifest that a run goes on from.
+"""What is to be labelled, and into which files.
 
 A batch is the unit of work and always holds the same photos, so that a run which was stopped and taken up again
 makes the same files to the byte: arithmetic may differ in its last digits between batches of different make-up.
@@ -24,12 +24,17 @@ OWN_FILES: dict[BulkFormat, tuple[str, str]] = {
 }
 """Formats with a file for each photo: its folder and suffix. The others are made of the manifest at the end."""
 
-MANIFEST, OPTIONS = "manifest.jsonl", "options.json"
+MANIFEST, OPTIONS, WRITTEN = "manifest.jsonl", "options.json", ".written"
+"""The state of a run, in the output folder: lines of photos, options, and a folder of digests of other files."""
 
 Batch = list[Photo]
 
 Record = dict[str, Any]
-"""A line of the manifest: photo, status, and either error or width, height and segments with RLE masks."""
+"""A line of the manifest: photo, status, and either error or width, height, segments with RLE masks, and files.
+
+`files` has the digest of each file of the photo as it was written; `corrected` the format of a person's file that it
+was then written anew from.
+"""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class BulkJob:
     dtype: str = "float32"
     batch_size: int = 8
     max_pixels: int = 80_000_000
+    overwrite: bool = False
+    """Replace files that a person made or changed."""
 
     def own_files(self, photo: Photo) -> dict[BulkFormat, Path]:
         """Path of the photo's own file in each format that has one."""

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
+from partclipseg.apps.label.drafts import Announcements, digest, done_record, draft, is_free, write_draft
 from partclipseg.apps.label.job import BulkFormat, BulkJob, Record
 from partclipseg.apps.label.photos import Photo
 from partclipseg.data.photo import PhotoError
-from partclipseg.files import whole_file, write_text
+from partclipseg.files import flush, is_disk_full, refusal
 from partclipseg.inference.result import PartResult
-from partclipseg.journal import json_text
 
 if TYPE_CHECKING:
     from partclipseg.inference.segmenter import PartSegmenter
 
-_FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-"""Errors of the output folder that the next photo would meet as well."""
+
+class _Drafts(NamedTuple):
+    """The files of one photo before they are written."""
+
+    photo: Photo
+    record: Record
+    contents: Mapping[BulkFormat, bytes]
 
 
 class Labeller:
@@ -36,6 +39,7 @@ class Labeller:
         self.job = job
         self.segmenter = segmenter
         self._threads = threads
+        self._announcements = Announcements(job.output)
 
     @classmethod
     def load(cls, job: BulkJob, device: str | None, threads: int) -> Labeller:
@@ -49,14 +53,26 @@ class Labeller:
         return cls(job, PartSegmenter.from_pretrained(job.model, device, job.dtype), threads)
 
     def __call__(self, batch: Sequence[Photo]) -> list[Record]:
-        """Write the photos' own files; returns their records. Only a full or read-only disk raises, `OSError`."""
+        """Write the photos' own files; returns their records. All is on the disk then.
+
+        Files that belong to a person are left as they are. Raises `OSError` only where the next photo would fail
+        likewise: the disk is full or read-only, or the journal of digests cannot be written.
+        """
         paths = [self.job.folder / photo.path for photo in batch]
         try:
             results = self._segment(paths)
-        except (RuntimeError, MemoryError):
+        except Exception:
             results = [self._segment_alone(path) for path in paths]  # to find out whose fault it is
         with ThreadPoolExecutor(self._threads) as pool:
-            return list(pool.map(self._finish, batch, results))
+            drafts = list(pool.map(self._draft, batch, results))
+            self._announcements.add(
+                (photo, {name: digest(content) for name, content in contents.items()}) for photo, _, contents in drafts
+            )
+            records = list(pool.map(self._write, drafts))
+        for folder in {path.parent for photo in batch for path in self.job.own_files(photo).values()}:
+            with suppress(FileNotFoundError, NotADirectoryError):  # where no photo could be written
+                flush(folder)
+        return records
 
     def _segment(self, paths: Sequence[Path]) -> list[PartResult | Exception]:
         job = self.job
@@ -70,30 +86,51 @@ class Labeller:
     def _segment_alone(self, path: Path) -> PartResult | Exception:
         try:
             return self._segment([path])[0]
-        except (RuntimeError, MemoryError) as error:
+        except Exception as error:
             return error
 
-    def _finish(self, photo: Photo, result: PartResult | Exception) -> Record:
-        files = self.job.own_files(photo)
+    def _draft(self, photo: Photo, result: PartResult | Exception) -> _Drafts:
         if isinstance(result, PartResult):
-            result = result.at_least(self.job.min_score)
             try:
-                for name, path in files.items():
-                    _write(self.job, name, path, photo, result)
-                return _done(photo, result)
+                result = result.at_least(self.job.min_score)
+                contents: dict[BulkFormat, bytes] = {}
+                for name in self.job.own_files(photo):
+                    contents[name] = draft(self.job, name, photo, result)
+                return _Drafts(photo, done_record(photo, result), contents)
             except Exception as error:
-                if isinstance(error, OSError) and error.errno in _FATAL:
-                    raise
                 result = error
-        for path in files.values():
-            path.unlink(missing_ok=True)  # of an earlier run, when the photo could still be read
-        return failed(photo, str(self.job.folder / photo.path), result)
+        return _Drafts(photo, failed(photo, str(self.job.folder / photo.path), result), {})
+
+    def _write(self, drafts: _Drafts) -> Record:
+        """Write the files that are not a person's; the record holds the digests of those that were written."""
+        photo, record, contents = drafts
+        paths = self.job.own_files(photo)
+        digests = {name: digest(content) for name, content in contents.items()}
+        known = {*photo.known, *digests.values()}
+        if record["status"] == "done":
+            try:
+                free = [name for name, path in paths.items() if is_free(path, known, self.job.overwrite)]
+                for name in free:
+                    write_draft(paths[name], contents[name])
+                return record | {"files": {name: digests[name] for name in free}}
+            except OSError as error:
+                if is_disk_full(error):
+                    raise
+                record = failed(photo, str(self.job.folder / photo.path), error)
+        for path in paths.values():
+            with suppress(OSError):
+                if is_free(path, known):
+                    path.unlink(missing_ok=True)  # of an earlier run, when the photo could still be read
+        return record
 
 
 def failed(photo: Photo, path: str, error: Exception) -> Record:
     """The record of a photo that could not be labelled."""
-    text = str(error).removeprefix(f"{path}: ")
-    reason = text if isinstance(error, PhotoError) else f"{type(error).__name__}: {text}"
+    if isinstance(error, OSError):
+        reason = refusal(error, path)
+    else:
+        text = str(error).removeprefix(f"{path}: ")
+        reason = text if isinstance(error, PhotoError) else f"{type(error).__name__}: {text}"
     return {"photo": photo.path, "status": "failed", "error": reason}
 
 
@@ -101,38 +138,3 @@ def killed(job: BulkJob, photo: Photo) -> Record:
     """The record of a photo that ended its worker."""
     error = RuntimeError("the process died on this photo, perhaps for want of memory")
     return failed(photo, str(job.folder / photo.path), error)
-
-
-def _write(job: BulkJob, name: BulkFormat, path: Path, photo: Photo, result: PartResult) -> None:
-    if name == "png":
-        with whole_file(path) as temporary:
-            result.label_image().save(temporary)
-    elif name == "yolo":
-        write_text(path, result.to_yolo())
-    elif name == "labelme":
-        document = result.to_labelme(os.path.relpath(job.folder / photo.path, path.parent))
-        write_text(path, json_text(document) + "\n")
-    elif name == "label-studio":
-        # Label Studio serves files below its document root: the folder that the photos' folder lies in, since the
-        # photos' folder itself is what has to be connected as a storage, and must not be the root.
-        place = quote(os.fsencode(f"{job.folder.resolve().name}/{photo.path}"))
-        write_text(path, json_text(result.to_label_studio(f"/data/local-files/?d={place}")) + "\n")
-
-
-def _done(photo: Photo, result: PartResult) -> Record:
-    annotations = result.to_coco()["annotations"]
-    segments = [
-        {
-            "name": segment.name,
-            "object": segment.object,
-            "part": segment.part,
-            "index": segment.index,
-            "score": annotation["score"],
-            "area": segment.area,
-            "box": list(segment.box),
-            "rle": annotation["segmentation"],
-        }
-        for segment, annotation in zip(result.segments(), annotations, strict=True)
-    ]
-    height, width = result.size
-    return {"photo": photo.path, "status": "done", "width": width, "height": height, "segments": segments}

@@ -6,30 +6,60 @@ import json
 from pathlib import Path
 from typing import Any
 
-from partclipseg.errors import UsageError
+from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import write_text
 from partclipseg.journal import json_text
 
 
 def stored_options(path: Path) -> dict[str, Any]:
-    """The options that the run was begun with; none if it is not begun."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """The options that the run was begun with; none if it is not begun.
+
+    Raises `PartCLIPSegError` if the file is damaged.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        options = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        options = None
+    if not isinstance(options, dict) or not isinstance(options.get("dtype"), str):
+        raise _damaged(path)
+    return options
+
+
+def _damaged(path: Path) -> PartCLIPSegError:
+    return PartCLIPSegError(
+        f"{path} is damaged: delete it and give the same options as before; all other files are kept"
+    )
 
 
 def check_options(path: Path, options: dict[str, Any]) -> None:
     """Store the options of the first run, or hold those of a later one against them.
 
-    Raises `UsageError` that names each difference.
+    Raises `UsageError` that names each difference, `PartCLIPSegError` if the file is damaged.
     """
     before = stored_options(path)
     if not before:
-        write_text(path, json_text(options) + "\n")
+        write_text(path, json_text(options) + "\n", durable=True)
         return
+    if any(not _is_alike(before.get(key), value) for key, value in options.items()):
+        raise _damaged(path)
     if changes := [text for key, value in options.items() if (text := _difference(key, before.get(key), value))]:
         raise UsageError(
             f"{path.parent} was begun with other options ({'; '.join(changes)}): go on with those, or name another "
             "folder with --output"
         )
+
+
+def _is_alike(before: Any, now: Any) -> bool:
+    """Whether two values have the same JSON type."""
+    if isinstance(now, list):
+        return isinstance(before, list) and all(isinstance(value, str) for value in before)
+    if isinstance(now, bool) or isinstance(before, bool):
+        return isinstance(before, bool) and isinstance(now, bool)
+    if isinstance(now, int | float):
+        return isinstance(before, int | float)
+    return isinstance(before, str)
 
 
 def _difference(key: str, before: Any, now: Any) -> str:

@@ -109,7 +109,7 @@ class Labeller:
         known = {*photo.known, *digests.values()}
         if record["status"] == "done":
             try:
-                free = [name for name, path in paths.items() if is_free(path, known, self.job.overwrite)]
+                free: list[BulkFormat] = [name for name in contents if is_free(paths[name], known, self.job.overwrite)]
                 for name in free:
                     write_draft(paths[name], contents[name])
                 return record | {"files": {name: digests[name] for name in free}}

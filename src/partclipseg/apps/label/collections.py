@@ -47,9 +47,8 @@ class Collections:
     def write(self, name: str) -> Iterator[Path]:
         """Yield a temporary path to write the file `name` to, which is relative to the output folder."""
         path = self.output / name
-        temporary = temporary_path(path)
+        temporary = temporary_path(self.output / path.name)  # the file's own folder may be missing
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             self._place(name, temporary)
         except OSError as error:
@@ -79,7 +78,7 @@ class Collections:
             known = self._known.get(candidate, [])
             try:
                 present = _file_digest(self.output / candidate)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 break
             if self.overwrite or present == written or present in known:
                 break
@@ -92,6 +91,7 @@ class Collections:
         self._journal.path.parent.mkdir(parents=True, exist_ok=True)
         self._journal.append([{"file": target, "digest": written}])
         flush(temporary)
+        (self.output / target).parent.mkdir(parents=True, exist_ok=True)
         temporary.replace(self.output / target)
         flush((self.output / target).parent)
 

@@ -14,7 +14,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from partclipseg.errors import PartCLIPSegError
@@ -52,8 +52,13 @@ def whole_file(path: Path, durable: bool = False) -> Iterator[Path]:
         temporary.replace(path)
         if durable:
             flush(path.parent)
+    except OSError as error:
+        if error.filename == os.fspath(temporary):  # whose name says nothing to a reader of the message
+            error.filename = os.fspath(path)
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ line, which `read` drops.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,24 +36,29 @@ class Journal:
     def read(self, damaged: Literal["refuse", "skip"] = "refuse") -> list[Entry]:
         """The entries in their order; none where there is no file. A torn last line is cut off the file.
 
+        See `scan` for `damaged` and what is raised.
+        """
+        return list(self.scan(damaged))
+
+    def scan(self, damaged: Literal["refuse", "skip"] = "refuse") -> Iterator[Entry]:
+        """Yield the entries of `read` one by one, so that a long file need not be held as objects.
+
         Raises `PartCLIPSegError` naming the file, the line and the remedy for a line that is no JSON object, unless
         `damaged` is "skip".
         """
         if not self.path.is_file():
-            return []
+            return
         content = self.path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
         if len(whole) < len(content):
             with self.path.open("r+b") as file:
                 file.truncate(len(whole))
-        entries = []
         for number, line in enumerate(whole.split(b"\n")[:-1], start=1):
             entry = _parse(line)
             if entry is not None:
-                entries.append(entry)
+                yield entry
             elif damaged == "refuse":
                 raise PartCLIPSegError(f"{self.path} is damaged at line {number}: {self.remedy}")
-        return entries
 
     def append(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Add entries; they are on the disk when this returns."""

@@ -18,7 +18,7 @@ from typing import Any
 COMMANDS = {
     "demo": ("demo", "Demo", "segment built-in scenes with the built-in model, offline"),
     "predict": ("predict", "Predict", "photos and words in, labelled parts out"),
-    "label": ("label", "Label", "label a folder of thousands of photos"),
+    "label": ("label.command", "Label", "label a folder of thousands of photos"),
     "evaluate": ("evaluate", "Evaluate", "score a model on a benchmark or on your own data"),
     "train": ("train", "Train", "train a model by a recipe"),
     "prepare": ("prepare", "Prepare", "bring a benchmark's raw source into its layout"),

@@ -16,7 +16,9 @@ from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from partclipseg.apps.bulk import Batch, BulkJob, Labeller, Photo, Record, killed
+from partclipseg.apps.label.job import Batch, BulkJob, Record
+from partclipseg.apps.label.labeller import Labeller, killed
+from partclipseg.apps.label.photos import Photo
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.machine import how_to_install
 
@@ -73,6 +75,9 @@ def ray_cluster(workers: int | None, cores: int, use_gpus: bool) -> Iterator[Ray
             f"no Ray cluster answers at {os.environ.get('RAY_ADDRESS', 'this machine')}: start it, or correct or unset "
             "RAY_ADDRESS"
         ) from error
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread:
+        signal.signal(signal.SIGTERM, on_sigterm)
     try:
         resources = ray.cluster_resources()
         gpus = int(resources.get("GPU", 0)) if use_gpus else 0
@@ -83,7 +88,7 @@ def ray_cluster(workers: int | None, cores: int, use_gpus: bool) -> Iterator[Ray
         raise PartCLIPSegError(f"Ray could not finish the job: {error}") from error
     finally:
         ray.shutdown()
-        if threading.current_thread() is threading.main_thread():
+        if in_main_thread:
             signal.signal(signal.SIGTERM, on_sigterm)
 
 

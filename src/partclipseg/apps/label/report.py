@@ -1,4 +1,4 @@
-"""The report page of a bulk run: figures, a sample of the photos, classes, failures; one HTML file."""
+"""The report page of a labelled folder: figures, a sample of the photos, classes, failures; one HTML file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from partclipseg.apps.bulk import BulkJob, Manifest, Record
+from partclipseg.apps.label.collections import Collections
+from partclipseg.apps.label.drafts import label_map
+from partclipseg.apps.label.job import BulkJob, Record
+from partclipseg.apps.label.people import Results
 from partclipseg.data.photo import PhotoError, read_photo
 from partclipseg.inference.overlay import draw_overlay
 from partclipseg.inference.palette import part_colours
@@ -19,6 +22,9 @@ from partclipseg.vocabulary import Vocabulary
 
 SAMPLE = 24
 """Photos shown, spread evenly over those that are done."""
+
+KEPT_SHOWN = 1000
+"""Files of people that are named."""
 
 THUMBNAIL = 360
 """Longer side of a shown photo, in pixels."""
@@ -54,17 +60,15 @@ class Tally:
             self.score_sums[index] += segment["score"]
 
 
-def write_report(job: BulkJob, manifest: Manifest, model: str) -> Tally:
+def write_report(job: BulkJob, results: Results, collections: Collections, model: str) -> Tally:
     """Write ``report.html``; it holds no times, so that the same results give the same page. Returns the figures."""
-    from partclipseg.files import write_text
-
     tally = Tally(len(job.vocabulary))
-    for record in manifest:
+    for record in results:
         tally.add(record)
     shown = {tally.done[i]["photo"] for i in _spread(len(tally.done), SAMPLE)}
     colours = part_colours(job.vocabulary)
-    cards = [_card(job, record, colours) for record in manifest if record["photo"] in shown]
-    write_text(job.output / "report.html", _page(job, model, tally, cards, colours))
+    cards = [_card(job, record, colours) for record in results if record["photo"] in shown]
+    collections.text("report.html", _page(job, model, tally, cards, colours, _people(results)))
     return tally
 
 
@@ -72,20 +76,10 @@ def _spread(count: int, wanted: int) -> Sequence[int]:
     return range(count) if count <= wanted else [i * count // wanted for i in range(wanted)]
 
 
-def label_map(record: Record) -> np.ndarray:
-    """int32 `[H, W]` of a done record: class indices, background -1."""
-    from pycocotools import mask as mask_utils
-
-    labels = np.full((record["height"], record["width"]), -1, dtype=np.int32)
-    for segment in record["segments"]:
-        labels[mask_utils.decode(segment["rle"]).astype(bool)] = segment["index"]
-    return labels
-
-
 # -- the page -------------------------------------------------------------------------------------------------
 
 
-def _page(job: BulkJob, model: str, tally: Tally, cards: list[str], colours: np.ndarray) -> str:
+def _page(job: BulkJob, model: str, tally: Tally, cards: list[str], colours: np.ndarray, people: str) -> str:
     total = len(tally.done) + len(tally.failed)
     empty = sum(not record["segments"] for record in tally.done)
     found = int((tally.photos > 0).sum())
@@ -110,10 +104,29 @@ def _page(job: BulkJob, model: str, tally: Tally, cards: list[str], colours: np.
             f"<h2>Failed</h2><p>Mend or remove these photos and run the same command again.</p>"
             f"<table><thead><tr><th>photo<th>reason</tr></thead><tbody>{rows}</tbody></table>"
         )
+    if people:
+        sections.append(people)
     if cards:
         sections.append(f"<h2>Sample</h2><div class=sample>{''.join(cards)}</div>")
     sections.append(f"<h2>Classes</h2>{_classes(job.vocabulary, tally, colours)}")
     return _PAGE.replace("{{title}}", title).replace("{{body}}", "\n".join(sections))
+
+
+def _people(results: Results) -> str:
+    """Which files of people are kept, and what became of each; empty if there are none."""
+    reasons = dict(results.unreadable)
+    files = dict.fromkeys([*results.kept_files, *reasons])
+    if not files:
+        return ""
+    rows = "".join(
+        f"<tr><td>{_text(file)}</td><td>{_text(reasons.get(file, ''))}</td></tr>" for file in list(files)[:KEPT_SHOWN]
+    )
+    more = f"<p>and {len(files) - KEPT_SHOWN:,} more</p>" if len(files) > KEPT_SHOWN else ""
+    return (
+        f"<h2>Corrected by people</h2><p>{len(results.taken):,} photos count as people corrected them. These files are "
+        "kept; for one that could not be read back, the result of the model counts.</p>"
+        f"<table><thead><tr><th>file<th>not read back, because</tr></thead><tbody>{rows}</tbody></table>{more}"
+    )
 
 
 def _classes(vocabulary: Vocabulary, tally: Tally, colours: np.ndarray) -> str:
@@ -144,7 +157,7 @@ def _card(job: BulkJob, record: Record, colours: np.ndarray) -> str:
     labels = label_map(record)
     try:
         photo = read_photo(job.folder / record["photo"], job.max_pixels)
-    except PhotoError:
+    except (PhotoError, OSError):
         photo = None  # it has gone since
     if photo is not None and photo.shape[:2] != labels.shape:
         photo = None

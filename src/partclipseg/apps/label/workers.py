@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 
-from partclipseg.apps.bulk import Batch, BulkJob, Labeller, Record, killed
+from partclipseg.apps.label.job import Batch, BulkJob, Record
+from partclipseg.apps.label.labeller import Labeller, killed
 from partclipseg.errors import PartCLIPSegError
 
 
@@ -54,7 +57,8 @@ class _Worker:
         self.started = False
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, job, device, threads), daemon=True)
-        self.process.start()
+        with _ignoring_interrupts():
+            self.process.start()
         theirs.close()
 
     def send(self, batch: Batch) -> None:
@@ -90,6 +94,19 @@ class _Worker:
         self.connection.close()
         self.process.terminate()
         self.process.join()
+
+
+@contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    """Start processes that ignore Ctrl-C, which a terminal sends to all: the one that started them ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _serve(connection: Connection, job: BulkJob, device: str, threads: int) -> None:

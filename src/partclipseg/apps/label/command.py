@@ -1,0 +1,362 @@
+"""``partclipseg label``: a folder of photos in, a labelled data set out, however often it is interrupted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from partclipseg.apps.options import (
+    BatchSize,
+    Dtype,
+    MinScore,
+    Model,
+    Vocabulary,
+    Zoom,
+    check_min_score,
+    number,
+    optional,
+)
+from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.files import locked, refusal, remove_temporary
+from partclipseg.machine import usable_cores
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from partclipseg.apps.label.collections import Collections
+    from partclipseg.apps.label.job import Batch, BulkJob, Record
+    from partclipseg.apps.label.people import Results
+    from partclipseg.apps.label.photos import FoundPhotos
+    from partclipseg.inference.segmenter import PartSegmenter
+
+SHOWN_FAILURES = 20
+"""Photos and files are named up to this number; the report names all."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """Label all photos in a folder and the folders inside it, for training or for correction by hand.
+
+    The output folder gets the formats asked for, manifest.jsonl with a line for each photo, and report.html to look
+    at. A run that was stopped goes on where it was when the same command is given again. A photo that cannot be
+    labelled does not stop the others; the exit code is then 1. Files that you have corrected are kept and count.
+
+    Examples:
+      partclipseg label photos --vocabulary "dog: ear, tail; bus: wheel" --model models/pascal --output labels
+      partclipseg label photos --formats yolo --output labels
+    """
+
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+    """Where the photos are."""
+    output: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Folder for the results: a new one, or that of a run to go on with."""
+    vocabulary: Vocabulary = None
+    model: Model = None
+    formats: Annotated[
+        tuple[Literal["coco", "yolo", "labelme", "png", "jsonl", "label-studio"], ...],
+        tyro.conf.arg(metavar="KIND...", aliases=["--format"]),
+    ] = ("coco", "png")
+    """One or more kinds of result.
+    coco: masks of all photos in annotations.coco.json.
+    yolo: outlines for training YOLO, with data.yaml.
+    labelme: outlines to correct in labelme or X-AnyLabeling.
+    png: images of class indices; background is 255 (65535 with more than 255 classes).
+    jsonl: a line of masks and scores for each photo in labels.jsonl.
+    label-studio: outlines to correct in Label Studio."""
+    objects: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...", help_behavior_hint="")] = ()
+    """Only if you know what is in every photo: these objects.
+    Their parts then share all pixels, and there is no background."""
+    min_score: MinScore = 0.0
+    zoom: Zoom = False
+    engine: Literal["local", "ray"] = "local"
+    """local: processes on this machine.
+    ray: Ray Data, on the cluster that RAY_ADDRESS names, or on one started here."""
+    workers: Annotated[int | None, optional("N")] = None
+    """Processes that label, each with a model of its own.
+    Left out: one for each GPU; without a GPU one for every two cores. With Ray those of the whole cluster count."""
+    device: Annotated[str | None, optional("NAME", "cpu, cuda:1 and so on. Left out: all GPUs, else the CPU.")] = None
+    dtype: Dtype = None
+    batch_size: BatchSize = 8
+    max_pixels: Annotated[int, number("Photos with more pixels than this are refused before they are decoded.")] = (
+        80_000_000
+    )
+
+    overwrite: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    """Replace files in the output folder that a person made or changed. Without it they are kept and count."""
+
+    def run(self) -> int:
+        from partclipseg.apps.label.photos import find_all
+        from partclipseg.apps.predict import make_folder
+
+        self._check()
+        found = find_all(self.folder, self.output)
+        say = Messages()
+        make_folder(self.output)
+        self._check_folder()
+        try:
+            with locked(self.output), _stoppable():
+                return self._label(found, say)
+        except OSError as error:
+            raise PartCLIPSegError(refusal(error, self.output)) from error
+        except KeyboardInterrupt:
+            return self._stopped(say, 130)
+        except Terminated:
+            return self._stopped(say, 143)
+
+    def _stopped(self, say: Messages, code: int) -> int:
+        say.error("partclipseg: stopped; what is labelled is kept: give the same command again to go on")
+        return code
+
+    def _check(self) -> None:
+        """All that can be wrong with the call by itself, before anything is loaded."""
+        if not self.formats:
+            raise UsageError("no format is asked for: leave --formats out, or name one after it")
+        check_min_score(self.min_score)
+        for name, value in (("--workers", self.workers), ("--batch-size", self.batch_size)):
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be at least 1, not {value}")
+        if self.engine == "ray" and self.device not in {None, "cpu"}:
+            raise UsageError(
+                f"--device {self.device} cannot be had with --engine ray, which hands out the GPUs itself: leave "
+                "--device out, or use cpu"
+            )
+
+    def _check_folder(self) -> None:
+        """Refuse a folder that holds other things, unless they may be replaced."""
+        from partclipseg.apps.label.job import MANIFEST, OPTIONS
+
+        if self.overwrite or any(os.path.lexists(self.output / name) for name in (MANIFEST, OPTIONS)):
+            return
+        for place, folders, files in os.walk(self.output):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            if seen := sorted(name for name in files if not name.startswith(".")):
+                first = (Path(place) / seen[0]).relative_to(self.output)
+                raise UsageError(
+                    f"{self.output} holds files that are not of a run of partclipseg label, such as {first}: name "
+                    "another folder with --output, or have files of the same names replaced with --overwrite"
+                )
+
+    def _label(self, found: FoundPhotos, say: Messages) -> int:
+        """Label what is not labelled yet, then write what is made of all; returns the exit code."""
+        from partclipseg.apps.label.collections import Collections, write_collections
+        from partclipseg.apps.label.job import MANIFEST, OPTIONS
+        from partclipseg.apps.label.manifest import Manifest, deleted_files, open_batches
+        from partclipseg.apps.label.options import check_options, fingerprint, stored_options
+        from partclipseg.apps.label.people import take_in
+        from partclipseg.apps.label.report import write_report
+        from partclipseg.apps.predict import model_title
+        from partclipseg.inference.segmenter import PartSegmenter
+        from partclipseg.models.registry import find_device, find_dtype
+
+        photos = found.photos
+        devices = [self.device] if self.device else _all_devices()
+        alone = self.engine == "local" and (self.workers or _default_workers(devices)) == 1
+        # What the workers will compute in, though this process may not compute at all: what the run was begun with,
+        # whatever is the default of the device that it goes on with.
+        begun = stored_options(self.output / OPTIONS).get("dtype")
+        dtype = find_dtype(self.dtype or begun, find_device(devices[0]))
+        segmenter = PartSegmenter.from_pretrained(self.model, devices[0] if alone else "cpu", dtype)
+        job = self._job(segmenter)
+        manifest = Manifest(self.output / MANIFEST, len(job.vocabulary))
+        collections = Collections(self.output, self.overwrite)
+        check_options(self.output / OPTIONS, job.options(fingerprint(segmenter.model)))
+        remove_temporary(self.output)
+        deleted = deleted_files(job, photos, manifest)
+        batches = open_batches(job, photos, manifest)
+
+        model = model_title(segmenter, self.model)
+        todo = sum(map(len, batches))
+        if todo < len(photos):
+            say.line(f"{len(photos) - todo} of {len(photos)} photos are labelled already")
+        if deleted:
+            say.files(f"{_count(len(deleted), 'deleted file')} made again:", [str(path) for path in deleted])
+        if long := [photo.path for photo in photos if not photo.path.startswith(Path(photo.stem).as_posix())]:
+            say.files(f"{_count(len(long), 'name')} too long for the files of results, which have shorter ones:", long)
+        with self._engine(job, segmenter, batches, devices) as (stream, place):
+            say.line(f"model: {model}; {job.dtype}; {place}")
+            start = time.perf_counter()
+            for records in _watched(stream, todo, say.console):
+                manifest.append(records)
+        if todo:
+            say.line(f"{todo / (time.perf_counter() - start):.1f} photos a second")
+        results = take_in(job, photos, manifest, usable_cores())
+        manifest.finish(photos)
+        write_collections(job, photos, results, collections)
+        failed = write_report(job, results, collections, model).failed
+        collections.finish()
+        return _summary(say, self.output, found, failed, results, collections)
+
+    def _job(self, segmenter: PartSegmenter) -> BulkJob:
+        from partclipseg.apps.label.job import BulkJob
+        from partclipseg.vocabulary import Vocabulary as Words
+
+        words = segmenter.vocabulary if self.vocabulary is None else Words.load(self.vocabulary)
+        if words is None:
+            raise UsageError('the model has no words of its own: give --vocabulary, such as "dog: ear, tail"')
+        for word in self.objects:
+            words.object_index(word)
+        # Words that are too long or unknown are found here, once, and not by every worker.
+        segmenter.text_embeddings(segmenter.model.prompts(words))
+        return BulkJob(
+            folder=self.folder,
+            output=self.output,
+            vocabulary=words,
+            formats=tuple(dict.fromkeys(self.formats)),
+            model=self.model,
+            objects=self.objects,
+            zoom=self.zoom,
+            min_score=self.min_score,
+            dtype=str(segmenter.model.dtype).removeprefix("torch."),
+            batch_size=self.batch_size,
+            max_pixels=self.max_pixels,
+            overwrite=self.overwrite,
+        )
+
+    @contextmanager
+    def _engine(
+        self, job: BulkJob, segmenter: PartSegmenter, batches: list[Batch], devices: Sequence[str]
+    ) -> Iterator[tuple[Iterator[list[Record]], str]]:
+        """The records of the batches as they come, and in words what labels them."""
+        from partclipseg.apps.label.labeller import Labeller
+        from partclipseg.apps.label.ray import ray_cluster, run_ray
+        from partclipseg.apps.label.workers import run_processes
+
+        if not batches:
+            yield iter(()), "nothing left to label"
+            return
+        if self.engine == "ray":
+            with ray_cluster(self.workers, usable_cores(), use_gpus=self.device != "cpu") as cluster:
+                yield run_ray(job, batches, cluster), str(cluster)
+            return
+        workers = self.workers or _default_workers(devices)
+        threads = max(1, usable_cores() // workers)
+        place = f"{', '.join(devices)}, {workers} worker{'s' * (workers > 1)}"
+        if workers == 1:
+            yield map(Labeller(job, segmenter, threads), batches), place
+        else:
+            yield run_processes(job, batches, devices, workers, threads), place
+
+
+class Messages:
+    """Lines to the terminal; a reader that goes away, as `| head` does, does not end the run."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self.console = Console(soft_wrap=True, highlight=False)
+        self._errors = Console(stderr=True, soft_wrap=True, highlight=False)
+
+    def line(self, text: str) -> None:
+        """To the standard output."""
+        self._print(self.console, text)
+
+    def error(self, text: str) -> None:
+        """To the error output."""
+        self._print(self._errors, text)
+
+    def files(self, title: str, names: Sequence[str], error: bool = False) -> None:
+        """A title and some of the names below it."""
+        say = self.error if error else self.line
+        say(title)
+        for name in names[:SHOWN_FAILURES]:
+            say(f"  {name}")
+        if len(names) > SHOWN_FAILURES:
+            say(f"  and {len(names) - SHOWN_FAILURES} more")
+
+    def _print(self, console: Console, text: str) -> None:
+        if console.quiet:
+            return
+        try:
+            console.print(_printable(text), markup=False)
+        except (BrokenPipeError, SystemExit):  # Rich makes the one of the other
+            console.quiet = True
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{' is' if number == 1 else 's are'}"
+
+
+def _summary(
+    say: Messages,
+    output: Path,
+    found: FoundPhotos,
+    failed: list[tuple[str, str]],
+    results: Results,
+    collections: Collections,
+) -> int:
+    """Say what has become of all photos and files; returns the exit code."""
+    total = len(found.photos)
+    reasons = dict(results.unreadable)
+    if results.kept_files:
+        title = f"{_count(len(results.kept_files), 'file')} a person's and kept; {_count(len(results.taken), 'photo')} "
+        say.files(f"{title}taken into the results as corrected:", list(results.kept_files))
+    if reasons:
+        title = f"{_count(len(reasons), 'file')} kept but not read back, so that the model's own result counts:"
+        say.files(title, [f"{file}: {reason}" for file, reason in reasons.items()], error=True)
+    for file, beside in collections.kept:
+        say.line(f"{file} was changed by a person and is kept{f'; the new one is {beside}' if beside else ''}")
+    say.line(f"{total - len(failed)} of {total} photos -> {output}")
+    if failed:
+        title = f"{len(failed)} of {total} photos could not be labelled (see {output / 'report.html'}):"
+        say.files(title, [f"{photo}: {reason}" for photo, reason in failed], error=True)
+    if found.unreadable:
+        say.files("folders that cannot be read are left out:", found.unreadable, error=True)
+    if unwritten := [*results.failed, *collections.failed]:
+        say.files("files that could not be written:", [f"{file}: {reason}" for file, reason in unwritten], error=True)
+    return 1 if failed or found.unreadable or unwritten else 0
+
+
+class Terminated(BaseException):
+    """The process was asked to end, by SIGTERM."""
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Raise `Terminated` on SIGTERM, so that temporary files and workers are cleared away."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _watched(stream: Iterator[list[Record]], total: int, console: Console) -> Iterator[list[Record]]:
+    """The same, with a bar of progress in a terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("labelling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=total)
+        for records in stream:
+            yield records
+            progress.advance(task, len(records))
+
+
+def _all_devices() -> list[str]:
+    import torch
+
+    return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
+
+
+def _default_workers(devices: Sequence[str]) -> int:
+    return max(1, usable_cores() // 2) if list(devices) == ["cpu"] else len(devices)

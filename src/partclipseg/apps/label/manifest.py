@@ -1,0 +1,154 @@
+"""``manifest.jsonl``: what has become of each photo, from which a run goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from partclipseg.apps.label.drafts import Announcements, is_free
+from partclipseg.apps.label.job import BulkJob, Record
+from partclipseg.apps.label.photos import Photo
+from partclipseg.errors import PartCLIPSegError
+from partclipseg.journal import Journal, json_text
+
+_REMEDY = "delete that line, or the whole file; its photos are labelled again, and files that a person changed are kept"
+
+
+class Manifest:
+    """The lines of all photos: appended to as batches are done, put into the photos' order at the end.
+
+    It holds everything that is known of a photo; of several lines for one photo the last counts.
+    """
+
+    def __init__(self, path: Path, classes: int) -> None:
+        """Read what is there, of a vocabulary of so many `classes`.
+
+        Raises `PartCLIPSegError` naming the line and the remedy if the file is damaged.
+        """
+        self._journal = Journal(path, _REMEDY)
+        self._lines: dict[str, str] = {}
+        self._done: set[str] = set()
+        self._files: dict[str, dict[str, str]] = {}
+        self._known: dict[str, set[str]] = {}
+        for number, record in enumerate(self._journal.scan(), start=1):
+            if not _is_record(record, classes):
+                raise PartCLIPSegError(f"{path} is damaged at line {number}: {_REMEDY}")
+            self._take(record)
+        for photo, digests in Announcements.read(path.parent):
+            self._known.setdefault(photo, set()).update(digests)
+
+    def _take(self, record: Record) -> None:
+        photo = record["photo"]
+        self._lines[photo] = json_text(record)
+        (self._done.add if record["status"] == "done" else self._done.discard)(photo)
+        self._files[photo] = record.get("files", {})
+        self._known.setdefault(photo, set()).update(self._files[photo].values())
+
+    def is_done(self, photo: Photo) -> bool:
+        """Whether the photo is labelled."""
+        return photo.path in self._done
+
+    def files(self, photo: Photo) -> dict[str, str]:
+        """The digest of each file of the photo, by its format, as it was written last."""
+        return self._files.get(photo.path, {})
+
+    def known(self, photo: Photo) -> set[str]:
+        """Digests of all that this run or an earlier one wrote for the photo."""
+        return self._known.get(photo.path, set())
+
+    def append(self, records: Iterable[Record]) -> None:
+        """Add the photos of a batch; they are on the disk when this returns."""
+        records = list(records)
+        self._journal.append(records)
+        for record in records:
+            self._take(record)
+
+    def finish(self, photos: Iterable[Photo]) -> None:
+        """Write the file anew: a line for each of `photos`, in their order."""
+        self._lines = {photo.path: self._lines[photo.path] for photo in photos}
+        self._journal.rewrite(self)
+        Announcements.clear(self._journal.path.parent)
+
+    def record(self, photo: Photo) -> Record:
+        """The line of one photo."""
+        return json.loads(self._lines[photo.path])
+
+    def __iter__(self) -> Iterator[Record]:
+        return map(json.loads, self._lines.values())
+
+
+def open_batches(job: BulkJob, photos: Sequence[Photo], manifest: Manifest) -> list[list[Photo]]:
+    """The batches with a photo that is not done, or whose files are not all there. Failed photos are tried again.
+
+    With `job.overwrite` also those with a file that belongs to a person.
+    """
+    batches = [list(photos[i : i + job.batch_size]) for i in range(0, len(photos), job.batch_size)]
+
+    def is_done(photo: Photo) -> bool:
+        if not manifest.is_done(photo):
+            return False
+        try:
+            return all(
+                path.is_file() and (not job.overwrite or is_free(path, manifest.known(photo)))
+                for path in job.own_files(photo).values()
+            )
+        except OSError:
+            return False
+
+    return [
+        [photo._replace(known=tuple(sorted(manifest.known(photo)))) for photo in batch]
+        for batch in batches
+        if not all(map(is_done, batch))
+    ]
+
+
+def deleted_files(job: BulkJob, photos: Iterable[Photo], manifest: Manifest) -> list[Path]:
+    """Files that were written and are gone; they are made again."""
+    return [
+        path
+        for photo in photos
+        for name, path in job.own_files(photo).items()
+        if name in manifest.files(photo) and not path.exists()
+    ]
+
+
+def _is_record(record: Record, classes: int) -> bool:
+    if not isinstance(record.get("photo"), str):
+        return False
+    if record.get("status") == "failed":
+        return isinstance(record.get("error"), str)
+    files, segments = record.get("files", {}), record.get("segments")
+    return (
+        record.get("status") == "done"
+        and _is_count(record.get("width"))
+        and _is_count(record.get("height"))
+        and isinstance(files, dict)
+        and all(isinstance(value, str) for value in files.values())
+        and isinstance(segments, list)
+        and all(_is_segment(segment, [record["height"], record["width"]], classes) for segment in segments)
+    )
+
+
+def _is_segment(segment: Any, size: list[int], classes: int) -> bool:
+    if not isinstance(segment, dict) or not isinstance(segment.get("rle"), dict):
+        return False
+    box, index, score, rle = (segment.get(name) for name in ("box", "index", "score", "rle"))
+    return (
+        all(isinstance(segment.get(name), str) for name in ("name", "object", "part"))
+        and isinstance(index, int)
+        and 0 <= index < classes
+        and isinstance(score, int | float)
+        and _is_count(segment.get("area"))
+        and isinstance(box, list)
+        and len(box) == 4
+        and all(isinstance(value, int | float) for value in box)
+        and isinstance(rle, dict)
+        and rle.get("size") == size
+        and isinstance(rle.get("counts"), str)
+    )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -1,0 +1,95 @@
+"""``options.json``: what a run was begun with, so that it goes on in the same way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.files import write_text
+from partclipseg.journal import json_text
+
+
+def stored_options(path: Path) -> dict[str, Any]:
+    """The options that the run was begun with; none if it is not begun.
+
+    Raises `PartCLIPSegError` if the file is damaged.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        options = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        options = None
+    if not isinstance(options, dict) or not isinstance(options.get("dtype"), str):
+        raise _damaged(path)
+    return options
+
+
+def _damaged(path: Path) -> PartCLIPSegError:
+    return PartCLIPSegError(
+        f"{path} is damaged: delete it and give the same options as before; all other files are kept"
+    )
+
+
+def check_options(path: Path, options: dict[str, Any]) -> None:
+    """Store the options of the first run, or hold those of a later one against them.
+
+    Raises `UsageError` that names each difference, `PartCLIPSegError` if the file is damaged.
+    """
+    before = stored_options(path)
+    if not before:
+        write_text(path, json_text(options) + "\n", durable=True)
+        return
+    if any(not _is_alike(before.get(key), value) for key, value in options.items()):
+        raise _damaged(path)
+    if changes := [text for key, value in options.items() if (text := _difference(key, before.get(key), value))]:
+        raise UsageError(
+            f"{path.parent} was begun with other options ({'; '.join(changes)}): go on with those, or name another "
+            "folder with --output"
+        )
+
+
+def _is_alike(before: Any, now: Any) -> bool:
+    """Whether two values have the same JSON type."""
+    if isinstance(now, list):
+        return isinstance(before, list) and all(isinstance(value, str) for value in before)
+    if isinstance(now, bool) or isinstance(before, bool):
+        return isinstance(before, bool) and isinstance(now, bool)
+    if isinstance(now, int | float):
+        return isinstance(before, int | float)
+    return isinstance(before, str)
+
+
+def _difference(key: str, before: Any, now: Any) -> str:
+    if before == now:
+        return ""
+    if key == "weights":
+        return "the model's weights have changed since"
+    if not isinstance(now, list) or not isinstance(before, list):
+        return f"{key} was {before}, now {now}"
+    gone, new = [x for x in before if x not in now], [x for x in now if x not in before]
+    if not gone and not new:
+        return f"{key} in another order"
+    sides = (f"{word} {_first_five(items)}" for word, items in (("without", gone), ("with", new)) if items)
+    return f"{key} now {' and '.join(sides)}"
+
+
+def _first_five(items: list[str]) -> str:
+    return ", ".join(items[:5]) + (f" and {len(items) - 5} more" if len(items) > 5 else "")
+
+
+def fingerprint(model: Any) -> str:
+    """Of a model's weights and configuration: hexadecimal, 32 digits."""
+    from hashlib import blake2b
+
+    import torch
+
+    digest = blake2b(digest_size=16)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    config = {k: v for k, v in model.config.to_dict().items() if k not in {"_name_or_path", "transformers_version"}}
+    digest.update(json.dumps(config, sort_keys=True, default=str).encode())
+    return digest.hexdigest()

@@ -1,0 +1,201 @@
+"""What people made of the drafts: found, read back, and taken into the results of the run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from partclipseg.apps.label.corrections import CORRECTABLE, CorrectionError, one_task, read_correction
+from partclipseg.apps.label.drafts import (
+    Announcements,
+    digest,
+    done_record,
+    draft,
+    recorded_result,
+    result_of_map,
+    write_draft,
+)
+from partclipseg.apps.label.job import BulkFormat, BulkJob, Record
+from partclipseg.apps.label.manifest import Manifest
+from partclipseg.apps.label.photos import Photo
+from partclipseg.files import flush, is_disk_full, refusal
+from partclipseg.inference.result import PartResult
+from partclipseg.journal import json_text
+
+_AT_ONCE = 64
+"""Photos whose files are looked at, and written anew, before the manifest is appended to."""
+
+
+@dataclass
+class Results:
+    """The records of all photos with people's corrections in place of the drafts."""
+
+    manifest: Manifest
+    kept_files: dict[str, None] = field(default_factory=dict)
+    """Files of photos that a person made or changed, relative to the output folder, in order."""
+    taken: dict[str, str] = field(default_factory=dict)
+    """Photo to the corrected record, as JSON."""
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    """Files of people that cannot be read back, and why: the draft's own result counts."""
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    """Files that could not be written anew, and why."""
+
+    def __iter__(self) -> Iterator[Record]:
+        """Records in the manifest's order; corrected ones say by which format in ``corrected``."""
+        for record in self.manifest:
+            record.pop("files", None)
+            record.pop("corrected", None)
+            corrected = self.taken.get(record["photo"])
+            yield json.loads(corrected) if corrected else record
+
+    def is_done(self, photo: Photo) -> bool:
+        """Whether the photo is labelled."""
+        return self.manifest.is_done(photo)
+
+
+@dataclass
+class _Look:
+    """What stands in the files of one photo."""
+
+    photo: Photo
+    changed: list[BulkFormat] = field(default_factory=list)
+    """A person's, in the order of `CORRECTABLE`."""
+    found: dict[BulkFormat, str] = field(default_factory=dict)
+    """Digests of the files that are the run's own."""
+    winner: BulkFormat | None = None
+    result: PartResult | None = None
+    """By the winner, or by the record if a file has to be written anew."""
+    unreadable: list[tuple[Path, str]] = field(default_factory=list)
+
+
+def take_in(job: BulkJob, photos: Iterable[Photo], manifest: Manifest, threads: int) -> Results:
+    """Find the files that belong to people, and write the photo's other files anew by them.
+
+    The manifest keeps the model's own result, so that a correction that is taken back is undone likewise. Raises
+    `OSError` for a full disk alone.
+    """
+    results = Results(manifest)
+    announcements = Announcements(job.output)
+    photos = list(photos)
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(photos), _AT_ONCE):
+            looks = list(pool.map(lambda photo: _look(job, photo, manifest), photos[start : start + _AT_ONCE]))
+            for look in looks:
+                _note(job, look, results)
+            _renew(job, looks, results, announcements)
+    return results
+
+
+def _look(job: BulkJob, photo: Photo, manifest: Manifest) -> _Look:
+    look = _Look(photo)
+    files = job.own_files(photo)
+    record = manifest.record(photo)
+    done = record["status"] == "done"
+    drafts: PartResult | None = None
+    for name in CORRECTABLE:
+        if name not in files:
+            continue
+        try:
+            content = files[name].read_bytes()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            look.unreadable.append((files[name], refusal(error, files[name])))
+            continue
+        found = digest(content)
+        if found in manifest.known(photo):
+            look.found[name] = found
+            continue
+        if done and name not in manifest.files(photo):  # of a version that recorded no digests, or a person's
+            drafts = drafts or recorded_result(job, record)
+            if content == draft(job, name, photo, drafts):
+                look.found[name] = found
+                continue
+        look.changed.append(name)
+    if not done:
+        return look
+    for name in look.changed:
+        try:
+            labels = read_correction(name, files[name], job.vocabulary, (record["height"], record["width"]))
+        except CorrectionError as error:
+            look.unreadable.append((files[name], str(error)))
+        except OSError as error:
+            look.unreadable.append((files[name], refusal(error, files[name])))
+        else:
+            present = np.bincount(labels.ravel() + 1, minlength=len(job.vocabulary) + 1)[1:] > 0
+            look.winner = name
+            look.result = result_of_map(job, photo.path, labels, present.astype(np.float32))
+            break
+    is_whole = all(name in look.found or name in look.changed for name in files)
+    if look.result is None and (not is_whole or "corrected" in record):
+        look.result = drafts or recorded_result(job, record)
+    return look
+
+
+def _note(job: BulkJob, look: _Look, results: Results) -> None:
+    files = job.own_files(look.photo)
+    results.kept_files.update((files[name].relative_to(job.output).as_posix(), None) for name in look.changed)
+    results.unreadable += [(path.relative_to(job.output).as_posix(), why) for path, why in look.unreadable]
+    if look.winner and look.result is not None:
+        record = done_record(look.photo, look.result) | {"corrected": look.winner}
+        results.taken[look.photo.path] = json_text(record)
+
+
+def _renew(job: BulkJob, looks: list[_Look], results: Results, announcements: Announcements) -> None:
+    """Write files that do not follow what counts for their photo now; files of people stay."""
+    todo: list[tuple[_Look, dict[BulkFormat, bytes]]] = []
+    for look in looks:
+        if look.result is None:
+            continue
+        files = job.own_files(look.photo)
+        unreadable = {path for path, _ in look.unreadable}
+        drafts: dict[BulkFormat, bytes] = {}
+        for name, path in files.items():
+            if name not in look.changed and path not in unreadable:
+                drafts[name] = draft(job, name, look.photo, look.result)
+        todo.append((look, drafts))
+    announcements.add((look.photo, {n: digest(content) for n, content in drafts.items()}) for look, drafts in todo)
+    records = []
+    folders: set[Path] = set()
+    for look, drafts in todo:
+        files = job.own_files(look.photo)
+        written = dict(look.found)
+        for name, content in drafts.items():
+            if look.found.get(name) == digest(content):
+                continue
+            try:
+                write_draft(files[name], content)
+            except OSError as error:
+                if is_disk_full(error):
+                    raise
+                results.failed.append((files[name].relative_to(job.output).as_posix(), refusal(error, files[name])))
+                continue
+            written[name] = digest(content)
+            folders.add(files[name].parent)
+        old = results.manifest.record(look.photo)
+        new = {key: value for key, value in old.items() if key not in {"files", "corrected"}}
+        new["files"] = {name: written[name] for name in files if name in written}
+        if look.winner:
+            new["corrected"] = look.winner
+        if new != old:
+            records.append(new)
+    for folder in folders:
+        with suppress(FileNotFoundError):
+            flush(folder)
+    if records:
+        results.manifest.append(records)
+
+
+def task_text(job: BulkJob, photo: Photo, record: Record, results: Results) -> str:
+    """The Label Studio task of a done photo as JSON, by its own file if that is what counts, else by its record."""
+    path = job.own_files(photo)["label-studio"]
+    if record.get("corrected") == "label-studio" or path.relative_to(job.output).as_posix() not in results.kept_files:
+        with suppress(OSError, ValueError, RecursionError, CorrectionError):
+            return json_text(one_task(json.loads(path.read_bytes())))
+    return draft(job, "label-studio", photo, recorded_result(job, record)).decode().rstrip()

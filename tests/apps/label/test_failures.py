@@ -1,0 +1,84 @@
+"""Photos, workers, disks and calls that are bad."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tests.apps.label.helpers import (
+    arguments,
+    small_job,
+)
+
+from partclipseg.apps.cli import main
+from partclipseg.apps.label.labeller import Labeller
+from partclipseg.apps.label.manifest import Manifest, open_batches
+from partclipseg.apps.label.photos import Photo, find_all
+from partclipseg.apps.label.workers import run_processes
+from partclipseg.inference.segmenter import PartSegmenter
+
+
+def test_the_photo_that_breaks_the_model_fails_alone(photos, model, tmp_path, monkeypatch):
+    segmenter = PartSegmenter.from_pretrained(model, "cpu")
+    whole = segmenter.pixel_values
+
+    def pixel_values(images):
+        if any((image == [255, 0, 0]).all() for image in images):
+            raise RuntimeError("out of memory")
+        return whole(images)
+
+    monkeypatch.setattr(segmenter, "pixel_values", pixel_values)
+    shutil.copytree(photos, tmp_path / "photos")
+    Image.new("RGB", (70, 50), (255, 0, 0)).save(tmp_path / "photos/red.png")
+    batch = [Photo("scenes/0/000.png", "a"), Photo("red.png", "b"), Photo("twin.png", "c")]
+    found = Labeller(small_job(tmp_path / "photos", tmp_path, model), segmenter)(batch)
+    assert [record["status"] for record in found] == ["done", "failed", "done"]
+    assert found[1]["error"] == "RuntimeError: out of memory"
+    assert sorted(path.name for path in (tmp_path / "labels").iterdir()) == ["a.png", "c.png"]
+
+
+def test_a_full_disk_stops_the_run(photos, model, tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("partclipseg.apps.label.labeller.write_draft", full)
+    assert main(arguments(photos, tmp_path / "out", model)) == 1
+    assert "No space left on device): make room" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "message"),
+    [
+        (["--workers", "0"], 2, "--workers must be at least 1, not 0"),
+        (["--min-score", "-1"], 2, "--min-score must be from 0 to 1, not -1"),
+        (["--objects", "cat"], 2, "'cat' is not an object"),
+        (["--formats"], 2, "no format is asked for"),
+        (["--engine", "ray", "--device", "cuda:1"], 2, "--device cuda:1 cannot be had with --engine ray"),
+    ],
+)
+def test_wrong_calls_are_named(photos, model, tmp_path, capsys, change, code, message):
+    assert main([*arguments(photos, tmp_path / "out", model), *change]) == code
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_takes_one_photo_with_it(photos, model, tmp_path):
+    job = small_job(photos, tmp_path, model)
+    found = find_all(photos, tmp_path / "elsewhere").photos
+    batches = open_batches(job, found, Manifest(tmp_path / "none", 6))
+    stream = run_processes(job, batches, ["cpu"], 2, 1)
+    done = next(stream)
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    if not children.exists():
+        pytest.skip("finds the workers through /proc")
+    workers = [
+        int(pid) for pid in children.read_text().split() if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
+    ]
+    os.kill(workers[0], signal.SIGKILL)
+    done += [record for part in stream for record in part]
+    assert sorted(record["photo"] for record in done) == sorted(photo.path for photo in found)
+    assert sum(record["status"] == "done" for record in done) == 13

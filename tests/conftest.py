@@ -114,13 +114,15 @@ class Golden:
         return Vocabulary.from_names(self.meta[f"{split}_classes"])
 
     def inputs(self, split: str) -> dict[str, torch.Tensor]:
-        """Keyword arguments of `forward` for the case's training or test photos."""
-        vocabulary = self.vocabulary(split)
-        return {
-            **{name: self.tensors[f"{split}.{name}"] for name in ("pixel_values", "input_ids", "attention_mask")},
-            "class_to_part": torch.from_numpy(vocabulary.class_to_part),
-            "class_to_object": torch.from_numpy(vocabulary.class_to_object),
-        }
+        """The case's training or test photos as the reference prepared them."""
+        return {"pixel_values": self.tensors[f"{split}.pixel_values"]}
+
+    def words(self, model, split: str):
+        """The case's training or test words, embedded by the model."""
+        from partclipseg.models.interface import Words
+
+        tokens = (self.tensors[f"{split}.{name}"] for name in ("input_ids", "attention_mask"))
+        return Words.of(self.vocabulary(split), model.encode_text(*tokens))
 
 
 @pytest.fixture(params=["case_a", "case_b"])

@@ -20,6 +20,7 @@ from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.maps.label_maps import oracle_obj, pred_all
 from partclipseg.maps.upsample import upsample
 from partclipseg.models.clipseg.model import CLIPSegBaseline
+from partclipseg.models.interface import Words
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.models.registry import find_dtype
 from partclipseg.shapes.renderer import render_scene
@@ -71,13 +72,8 @@ def test_the_label_map_is_that_of_the_models_logits(segmenter, photos):
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     pixels = ((torch.tensor(photos[2]) / 255 - mean) / std).permute(2, 0, 1)[None]
     with torch.no_grad():
-        output = segmenter.model(
-            pixels,
-            tokens["input_ids"],
-            tokens["attention_mask"],
-            class_to_part=torch.from_numpy(vocabulary.class_to_part),
-            class_to_object=torch.from_numpy(vocabulary.class_to_object),
-        )
+        embeddings = segmenter.model.encode_text(tokens["input_ids"], tokens["attention_mask"])
+        output = segmenter.model({"pixel_values": pixels}, Words.of(vocabulary, embeddings))
     (expected,) = pred_all(output, [(64, 64)], vocabulary.class_to_object)
     result = segmenter(photos[2], vocabulary)
     assert np.mean(result.label_map != expected.label_map.numpy()) < 1e-3  # as above
@@ -87,7 +83,7 @@ def test_the_label_map_is_that_of_the_models_logits(segmenter, photos):
 def test_large_photos_are_averaged_not_sampled(segmenter):
     """Every second pixel black and white: a bilinear filter that only samples would give black or white."""
     board = (np.indices((512, 512)).sum(0) % 2 * 255).astype(np.uint8)
-    values = segmenter.pixel_values([np.repeat(board[:, :, None], 3, axis=2)])
+    values = segmenter.prepare([np.repeat(board[:, :, None], 3, axis=2)])["pixel_values"]
     assert values.shape == (1, 3, 64, 64)
     grey = (0.5 - 0.485) / 0.229
     assert (values[0, 0] - grey).abs().max() < 0.05  # two grey levels, in units of the standard deviation
@@ -117,11 +113,11 @@ def test_a_word_is_encoded_once(segmenter, monkeypatch, photos):
 
 
 def test_words_are_forgotten_before_they_fill_the_memory(segmenter, monkeypatch, photos):
-    monkeypatch.setattr("partclipseg.inference.segmenter._KEPT_PROMPTS", 5)
+    monkeypatch.setattr("partclipseg.inference.segmenter.KEPT_PROMPTS", 5)
     first = segmenter(photos[0], "dog: ear, tail")
     for number in range(6):
         segmenter(photos[0], f"dog: ear; o{number}: a{number}, b{number}")
-        assert 2 <= len(segmenter._embeddings) <= 5
+        assert 2 <= segmenter.kept_prompts <= 5
     assert np.array_equal(segmenter(photos[0], "dog: ear, tail").label_map, first.label_map)
 
 
@@ -311,7 +307,7 @@ def test_golden_photo_to_label_map(golden, tokenizer_directory):
     """From the reference's own pixels and weights through our model and label maps to its predictions."""
     model, vocabulary = golden.model(), golden.vocabulary("test")
     with torch.no_grad():
-        output = model(**golden.inputs("test"))
+        output = model(golden.inputs("test"), golden.words(model, "test"))
     size = tuple(golden.meta["photo_size"])
     (maps,) = pred_all(output, [size], vocabulary.class_to_object)
     expected = golden.tensors["test.pred_all_scores"].argmax(0)

@@ -9,6 +9,7 @@ from partclipseg.data.sample import UNLABELLED
 from partclipseg.losses.config import LossConfig
 from partclipseg.losses.labels import present_pairs
 from partclipseg.models.clipseg_weights import foreign_names
+from partclipseg.models.interface import Words
 from partclipseg.models.partclipseg.foreign import REFERENCE_PREFIX, load_reference_checkpoint
 from partclipseg.models.partclipseg.loss import PartLoss
 from partclipseg.vocabulary import Vocabulary
@@ -32,12 +33,8 @@ def test_gradient_norms(shared, case):
         + [UNLABELLED] * (256 - len(meta["train_objects"]))
     )
     pairs = present_pairs(parts, len(words))
-    output = model(
-        **{name: tensors[f"train.{name}"] for name in ("pixel_values", "input_ids", "attention_mask")},
-        class_to_part=classes[0],
-        class_to_object=classes[1],
-        attention_pairs=pairs,
-    )
+    embeddings = model.encode_text(tensors["train.input_ids"], tensors["train.attention_mask"])
+    output = model({"pixel_values": tensors["train.pixel_values"]}, Words.of(words, embeddings), pairs)
     config = LossConfig(attention_control="reference", outside="background")
     terms = PartLoss(config)(output, parts, of_vocabulary[objects], *classes, pairs)
     assert terms["total"].item() == pytest.approx(meta["loss"]["total"], rel=1e-5)

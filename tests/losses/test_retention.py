@@ -20,7 +20,7 @@ def pair(config):
 
 def test_nothing_to_retain_before_training(pair):
     retention, student = pair
-    loss = retention(student, torch.randn(2, 3, 64, 64), torch.tensor([0, 2]))
+    loss = retention(student, {"pixel_values": torch.randn(2, 3, 64, 64)}, torch.tensor([0, 2]))
     assert loss.item() == pytest.approx(0, abs=1e-6)  # a difference of two equal float32 sums
 
 
@@ -33,7 +33,7 @@ def test_it_pulls_the_model_back(pair):
     losses = []
     for _ in range(15):
         optimizer.zero_grad()
-        losses.append(retention(student, pixels, rows))
+        losses.append(retention(student, {"pixel_values": pixels}, rows))
         losses[-1].backward()
         optimizer.step()
     assert 0 <= losses[-1] < 0.5 * losses[0]

@@ -7,6 +7,7 @@ from torch import nn
 from partclipseg.losses.labels import present_pairs
 from partclipseg.models.compiled import compile_layers
 from partclipseg.models.cuda_graphs import StepGradients
+from partclipseg.models.interface import Words
 from partclipseg.models.partclipseg.loss import PartLoss
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.vocabulary import Vocabulary
@@ -19,27 +20,19 @@ def step(model: PartCLIPSegModel, device: str, compiled: bool = False):
     """A whole training step's losses, as the loop computes them, and inputs that change from call to call."""
     model.train_published_parameters()
     ids = IDS.to(device)
-    classes = {
-        "class_to_part": torch.from_numpy(WORDS.class_to_part).to(device),
-        "class_to_object": torch.from_numpy(WORDS.class_to_object).to(device),
-    }
+    classes = [torch.from_numpy(rows).to(device) for rows in (WORDS.class_to_part, WORDS.class_to_object)]
     loss = PartLoss(compiled=compiled)
 
     def compute(inputs):
-        output = model(
-            inputs["pixels"],
-            text_embeddings=model.encode_text(ids, torch.ones_like(ids)),
-            num_parts=len(WORDS.parts),
-            attention_pairs=inputs["pairs"],
-            **classes,
-        )
-        return loss(output, inputs["parts"], inputs["objects"], *classes.values(), inputs["pairs"])
+        words = Words(WORDS, model.encode_text(ids, torch.ones_like(ids)), *classes)
+        output = model({"pixel_values": inputs["pixels"]}, words, inputs["pairs"])
+        return loss(output, inputs["parts"], inputs["objects"], *classes, inputs["pairs"])
 
     def inputs(seed: int):
         generator = torch.Generator().manual_seed(seed)
         parts = torch.randint(-1, len(WORDS), (2, 4, 4), generator=generator).repeat_interleave(16, 1)
         parts = parts.repeat_interleave(16, 2)  # [2, 64, 64]
-        objects = torch.where(parts >= 0, classes["class_to_object"].cpu()[parts.clamp(min=0)], -1)
+        objects = torch.where(parts >= 0, classes[1].cpu()[parts.clamp(min=0)], -1)
         pixels = torch.randn(2, 3, 64, 64, generator=generator)
         pairs = present_pairs(parts, len(WORDS), capacity=12)
         values = {"pixels": pixels, "parts": parts, "objects": objects, "pairs": pairs}

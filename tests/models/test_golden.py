@@ -14,10 +14,10 @@ TOLERANCE = {"atol": 1e-5, "rtol": 0}
 def test_training_forward_pass(golden):
     model, inputs = golden.model(), golden.inputs("train")
     batch = len(inputs["pixel_values"])
-    count = len(inputs["class_to_part"]) + len(golden.meta["train_objects_with_parts"])
+    count = len(golden.vocabulary("train")) + len(golden.meta["train_objects_with_parts"])
     pairs = torch.cartesian_prod(torch.arange(batch), torch.arange(count))
     with torch.no_grad():
-        output = model(**inputs, attention_pairs=pairs)
+        output = model(inputs, golden.words(model, "train"), pairs)
     torch.testing.assert_close(
         torch.cat([output.part_logits, output.object_logits], 1), golden.tensors["train.logits"], **TOLERANCE
     )
@@ -28,7 +28,7 @@ def test_training_forward_pass(golden):
 def test_inference_forward_pass(golden):
     model, inputs = golden.model(), golden.inputs("test")
     with torch.no_grad():
-        output = model(**inputs)
+        output = model(inputs, golden.words(model, "test"))
     torch.testing.assert_close(
         torch.cat([output.part_logits, output.object_logits], 1), golden.tensors["test.logits"], **TOLERANCE
     )
@@ -40,7 +40,8 @@ def test_inference_attention(golden):
     model, vocabulary = golden.model(), golden.vocabulary("test")
     classes = [index for index, pair in enumerate(vocabulary.object_parts) if pair.object == "dog"]
     with torch.no_grad():
-        output = model(**golden.inputs("test"), attention_pairs=torch.tensor([[0, index] for index in classes]))
+        pairs = torch.tensor([[0, index] for index in classes])
+        output = model(golden.inputs("test"), golden.words(model, "test"), pairs)
     for index, attention in zip(classes, output.attention, strict=True):
         expected = golden.tensors[f"test.attention_map.avg_part_dog_{vocabulary.object_parts[index].part}"]
         labels = golden.tensors["test.part_labels"][None, None].float()
@@ -53,7 +54,7 @@ def test_the_intended_object_lookup_differs(golden):
     model, inputs = golden.model(), golden.inputs("test")
     model.config.reference_object_lookup = False
     with torch.no_grad():
-        output = model(**inputs)
+        output = model(inputs, golden.words(model, "test"))
     expected = golden.tensors["test.part_object_logits"]
     assert (output.object_part_logits - expected).abs().max() > 1e-2
     # Only the composed classes read the object word; background does not.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from partclipseg.model import towers
+from torch.nn import functional as F
 
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
 
@@ -19,18 +19,27 @@ def model(config) -> PartCLIPSegModel:
 def interpolated(monkeypatch) -> list[tuple[int, int]]:
     """The grids that have been interpolated."""
     grids = []
-    interpolate = towers._interpolate
-    monkeypatch.setattr(towers, "_interpolate", lambda w, grid: [grids.append(grid), interpolate(w, grid)][1])
+    interpolate = F.interpolate
+
+    def recording(*arguments, size, **options):
+        grids.append(size)
+        return interpolate(*arguments, size=size, **options)
+
+    monkeypatch.setattr(F, "interpolate", recording)
     return grids
+
+
+def by_the_library(model, grid: tuple[int, int]) -> torch.Tensor:
+    """What transformers makes of the position embeddings."""
+    embeddings = model.clip.vision_model.embeddings
+    patch, width = embeddings.patch_size, embeddings.embed_dim
+    tokens = torch.zeros(1, 1 + grid[0] * grid[1], width)
+    return embeddings.interpolate_pos_encoding(tokens, grid[0] * patch, grid[1] * patch)
 
 
 @pytest.mark.parametrize("grid", [(3, 2), (1, 1), (2, 5)])
 def test_as_the_library_interpolates(model, grid):
-    embeddings = model.clip.vision_model.embeddings
-    patch, width = embeddings.patch_size, embeddings.embed_dim
-    tokens = torch.zeros(1, 1 + grid[0] * grid[1], width)
-    expected = embeddings.interpolate_pos_encoding(tokens, grid[0] * patch, grid[1] * patch)
-    torch.testing.assert_close(model.position_embeddings(grid), expected, rtol=0, atol=0)
+    torch.testing.assert_close(model.position_embeddings(grid), by_the_library(model, grid), rtol=0, atol=0)
 
 
 def test_interpolated_once_a_grid_while_the_weights_stay(model, interpolated):
@@ -55,7 +64,7 @@ def test_interpolated_anew_when_the_weights_change(model, interpolated):
         with torch.no_grad():
             change()
             kept = model.position_embeddings((3, 2))
-            torch.testing.assert_close(kept, towers._interpolate(weight, (3, 2)), rtol=0, atol=0)
+            torch.testing.assert_close(kept, by_the_library(model, (3, 2)), rtol=0, atol=0)
         assert len(interpolated) == 2 * count
 
 

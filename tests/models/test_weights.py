@@ -178,7 +178,7 @@ def test_clipseg_logits_survive(clipseg_directory):
     mask = (torch.arange(4) < torch.tensor([[4], [3]])).long()
     with torch.no_grad():
         expected = source(pixel_values=pixels.expand(2, -1, -1, -1), input_ids=ids, attention_mask=mask).logits
-        actual = model.word_logits(pixels, model.encode_text(ids, mask))[0]
+        actual = model.word_logits({"pixel_values": pixels}, model.encode_text(ids, mask))[0]
     # Same float32 arithmetic, another batching of the matrix products; transformers draws decoders with std 1.0, so
     # that the logits are in the thousands and only their relative error means something.
     assert (actual - expected).norm() < 1e-5 * expected.norm()

@@ -24,10 +24,10 @@ from partclipseg.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
 
-_PROMPTS_AT_ONCE = 512
+PROMPTS_AT_ONCE = 512
 """Number of prompts that go through the text tower together, which bounds the memory for long vocabularies."""
 
-_KEPT_PROMPTS = 50_000
+KEPT_PROMPTS = 50_000
 """Number of prompts whose embeddings are kept, 100 MB at the released width."""
 
 
@@ -92,6 +92,11 @@ class PartSegmenter:
     def device(self) -> torch.device:
         """Where the model runs."""
         return self.model.device
+
+    @property
+    def kept_prompts(self) -> int:
+        """Number of prompts whose embeddings are kept."""
+        return len(self._embeddings)
 
     # -- photos to results ------------------------------------------------------------------------------------
 
@@ -277,11 +282,11 @@ class PartSegmenter:
                 if length > longest:
                     raise UsageError(f"{prompt!r} is {length} tokens long, more than {longest}: use a shorter word")
             self._warn_of_unknown(new, tokens["input_ids"])
-            if len(self._embeddings) + len(new) > _KEPT_PROMPTS:
+            if len(self._embeddings) + len(new) > KEPT_PROMPTS:
                 # Copies: each is a row of a batch, which would be kept as a whole.
                 self._embeddings = {p: self._embeddings[p].clone() for p in prompts if p in self._embeddings}
-            for start in range(0, len(new), _PROMPTS_AT_ONCE):
-                rows = slice(start, start + _PROMPTS_AT_ONCE)
+            for start in range(0, len(new), PROMPTS_AT_ONCE):
+                rows = slice(start, start + PROMPTS_AT_ONCE)
                 ids, mask = (tokens[name][rows].to(self.device) for name in ("input_ids", "attention_mask"))
                 self._embeddings.update(zip(new[rows], self.model.encode_text(ids, mask), strict=True))
         if self._stacked is None or self._stacked[0] != prompts:

@@ -1,6 +1,6 @@
 """The greatest of upsampled logits at every pixel of photos of any sizes.
 
-On a GPU one kernel (`inference.fused`) does it for a whole batch without writing an upsampled map; elsewhere, and
+On a GPU one kernel (`maps.fused`) does it for a whole batch without writing an upsampled map; elsewhere, and
 where Triton does not work, a few classes at a time are upsampled by PyTorch and compared.
 """
 
@@ -20,7 +20,7 @@ from partclipseg.errors import first_line
 
 log = logging.getLogger(__name__)
 
-_LOGITS_AT_ONCE = 32_000_000
+LOGITS_AT_ONCE = 32_000_000
 """Upsampled values held at a time (128 MB): what bounds the memory for large photos and long vocabularies."""
 
 
@@ -84,7 +84,7 @@ def keep_best(
         owners: int64 `[K]`; needed with a gate.
     """
     starts = np.searchsorted(photos, np.arange(len(pixels.sizes) + 1))
-    if logits.is_cuda and len(photos) and (kernel := _kernel(logits.device)):
+    if logits.is_cuda and len(photos) and (kernel := find_kernel(logits.device)):
         rows = upload(starts, pixels.device)
         scales = upload(np.array(logits.shape[1:], np.float32) / np.array(pixels.sizes, np.float32), pixels.device)
         most = max(height * width for height, width in pixels.sizes)
@@ -99,8 +99,9 @@ def keep_best(
 
 
 @cache
-def _kernel(device: torch.device) -> Callable[..., None] | None:
-    """The kernel for a device, once it has been tried: Triton needs a C compiler and a folder to write to."""
+def find_kernel(device: torch.device) -> Callable[..., None] | None:
+    """The kernel for a device, tried once; None where it does not run: Triton needs a C compiler and a folder to
+    write to."""
     rows, places = torch.arange(2, device=device), torch.tensor([[0, 1, 1]], device=device)  # one row, of one pixel
     scales, best, logits = (torch.zeros(shape, device=device) for shape in ((1, 2), 1, (1, 1, 1)))
     labels = torch.zeros(1, dtype=torch.int64, device=device)
@@ -120,7 +121,7 @@ def _keep_best(
     best: Tensor, best_labels: Tensor, logits: Tensor, labels: Tensor, gate: Tensor | None, owners: Tensor | None
 ) -> None:
     """The same for one photo, with maps `[H, W]`."""
-    step = max(1, _LOGITS_AT_ONCE // max(1, best.numel()))
+    step = max(1, LOGITS_AT_ONCE // max(1, best.numel()))
     for start in range(0, len(logits), step):
         part = slice(start, start + step)
         some = upsample(logits[part], (best.shape[0], best.shape[1]))  # [k, H, W]

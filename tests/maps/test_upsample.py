@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from partclipseg.inference import upsample as upsampling
+from partclipseg.maps import upsample as upsampling
 from partclipseg.maps.label_maps import Contest, oracle_obj, pred_all
 from partclipseg.maps.upsample import Pixels, keep_best, upsample
 from partclipseg.models.interface import PartOutput
@@ -112,12 +112,12 @@ def kernel(monkeypatch):
         if device != "interpreted":
             return device
         monkeypatch.setattr(Tensor, "is_cuda", property(lambda self: True))
-        upsampling._kernel.cache_clear()
-        assert upsampling._kernel(torch.device("cpu")), "or PyTorch would do it in its place"
+        upsampling.find_kernel.cache_clear()
+        assert upsampling.find_kernel(torch.device("cpu")), "or PyTorch would do it in its place"
         return "cpu"
 
     yield run
-    upsampling._kernel.cache_clear()
+    upsampling.find_kernel.cache_clear()
 
 
 @pytest.mark.parametrize("device", [GPU, INTERPRETED])
@@ -149,7 +149,7 @@ def test_without_triton_maps_are_the_same(monkeypatch):
         return pred_all(output, sizes, class_to_object) + oracle_obj(output, sizes, class_to_object, [[0, 2], [1]])
 
     fused = maps()
-    monkeypatch.setattr(upsampling, "_kernel", lambda device: None)
+    monkeypatch.setattr(upsampling, "find_kernel", lambda device: None)
     for ours, theirs in zip(fused, maps(), strict=True):
         same = ours.label_map == theirs.label_map
         assert same.float().mean() > 0.99
@@ -158,13 +158,13 @@ def test_without_triton_maps_are_the_same(monkeypatch):
 
 def test_where_triton_does_not_work(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "partclipseg.maps.fused", None)  # as where it cannot be imported
-    upsampling._kernel.cache_clear()
+    upsampling.find_kernel.cache_clear()
     monkeypatch.setattr(Tensor, "is_cuda", property(lambda self: True))
     for _ in range(2):
         check([(37, 50), (20, 20)], [5, 2], (22, 20))
     assert len(caplog.records) == 1, "said once"
     assert "Triton does not work here" in caplog.text
-    upsampling._kernel.cache_clear()
+    upsampling.find_kernel.cache_clear()
 
 
 @pytest.mark.parametrize("device", ["cpu", GPU])

@@ -13,15 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from partclipseg.inference import pruned
-from partclipseg.maps.label_maps import LabelMaps, oracle_obj, pred_all
+from partclipseg.maps.label_maps import Contest, LabelMaps, oracle_obj, pred_all
 from partclipseg.maps.upsample import upsample
+from partclipseg.models import clipseg_rows
 from partclipseg.models.clipseg.model import CLIPSegBaseline
 from partclipseg.models.clipseg_decoder import ConditionDecoder
+from partclipseg.models.clipseg_rows import DecodedPhotos, named_rows
+from partclipseg.models.interface import Words
 from partclipseg.models.partclipseg.config import PartCLIPSegConfig
 from partclipseg.models.partclipseg.decoder import PartDecoder
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
-from partclipseg.models.partclipseg.pruned import pruned_maps
 from partclipseg.vocabulary import Vocabulary
 
 Model = PartCLIPSegModel | CLIPSegBaseline
@@ -73,18 +74,18 @@ def full_maps(
     with_background: bool = False,
 ) -> tuple[list[LabelMaps], Any]:
     with torch.inference_mode():
-        output = model(
-            pixels,
-            text_embeddings=words,
-            class_to_part=torch.from_numpy(vocabulary.class_to_part),
-            class_to_object=torch.from_numpy(vocabulary.class_to_object),
-            num_parts=len(vocabulary.parts),
-        )
+        output = model({"pixel_values": pixels}, Words.of(vocabulary, words))
         if present is None or with_background:
             if present is not None:
                 forbid_others(output, vocabulary, present)
             return pred_all(output, sizes, vocabulary.class_to_object), output
         return oracle_obj(output, sizes, vocabulary.class_to_object, present), output
+
+
+def pruned_maps(
+    model: Any, pixels: Tensor, words: Tensor, vocabulary: Vocabulary, sizes: Any, *options: Any, **named: Any
+) -> list[LabelMaps]:
+    return model.label_maps({"pixel_values": pixels}, Words.of(vocabulary, words), sizes, *options, **named)
 
 
 NEVER = -1e6
@@ -143,7 +144,7 @@ def test_pruned_equals_full(models, name, seed, counts, sizes, protocol, widest)
         present = [np.flatnonzero(generator.random(number) < 0.5).tolist() for _ in sizes]  # none at all among them
     expected, output = full_maps(model, pixels, words, vocabulary, sizes, present, with_background)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(pruned.WIDEST, "cpu", widest)  # one row at a time, some, all
+        patch.setitem(clipseg_rows.WIDEST, "cpu", widest)  # one row at a time, some, all
         actual = pruned_maps(model, pixels, words, vocabulary, sizes, present, with_background)
     assert_equal(actual, expected, output, sizes)
 
@@ -152,15 +153,15 @@ class Overwriting:
     """Stands in for `Graphs` on a CPU: what a call has returned is spoilt by the next one."""
 
     def __init__(self):
-        self.lock, self.keys, self._last = nullcontext(), [], ()
+        self.lock, self.keys, self.last = nullcontext(), [], ()
 
     def __call__(self, function, key, *inputs):
         self.keys.append(key)
         inputs = [tensor.clone() for tensor in inputs]
-        for tensor in self._last:
+        for tensor in self.last:
             tensor.fill_(torch.nan)
-        self._last = [tensor.clone() for tensor in function(*inputs)]
-        return self._last
+        self.last = [tensor.clone() for tensor in function(*inputs)]
+        return self.last
 
 
 @settings(max_examples=20, deadline=None)
@@ -181,8 +182,9 @@ def test_what_is_captured_equals_full(models, seed, sizes, protocol, captured):
         present = [np.flatnonzero(generator.random(5) < 0.5).tolist() for _ in sizes]
     expected, output = full_maps(model, pixels, words, vocabulary, sizes, present, with_background)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pruned, "CAPTURED_ROWS", captured)
-        actual = pruned_maps(model, pixels, words, vocabulary, sizes, present, with_background, graphs)
+        patch.setattr(clipseg_rows, "CAPTURED_ROWS", captured)
+        patch.setattr(PartCLIPSegModel, "graphs", lambda self: graphs)
+        actual = pruned_maps(model, pixels, words, vocabulary, sizes, present, with_background)
     assert_equal(actual, expected, output, sizes)
     assert bool(graphs.keys) == (captured > 0)
 
@@ -202,7 +204,7 @@ def test_pruned_equals_full_on_the_golden_photos(golden):
     model, inputs = golden.model().eval(), golden.inputs("test")
     vocabulary = golden.vocabulary("test")
     with torch.inference_mode():
-        words = model.encode_text(inputs["input_ids"], inputs["attention_mask"])
+        words = golden.words(model, "test").embeddings
     sizes = [tuple(golden.meta["photo_size"])]
     (maps,) = pruned_maps(model, inputs["pixel_values"], words, vocabulary, sizes)
     expected = golden.tensors["test.pred_all_scores"].argmax(0)
@@ -256,7 +258,7 @@ WORDS = Vocabulary.from_dict({"bus": ["door", "wheel"], "dog": ["ear", "head", "
 
 def forced(monkeypatch, winners: list[list[int]]) -> None:
     """Let the listed objects win in each photo; 2 is the background of `WORDS`."""
-    monkeypatch.setattr(pruned._Batch, "winners", lambda self, maps, count: pruned._table(winners, count))
+    monkeypatch.setattr(DecodedPhotos, "winners", lambda self, contest, count: named_rows(winners, count))
 
 
 def test_only_classes_of_winners_are_decoded(models, monkeypatch, decoded):
@@ -309,7 +311,7 @@ def test_memory_does_not_grow_with_the_classes(models):
     vocabulary = Vocabulary.from_dict({f"object{o}": [f"part{p}" for p in range(20)] for o in range(20)})
     model, widest = models["intended"], 0
     words = torch.randn(len(model.prompts(vocabulary)), 24)
-    add = pruned.Contest.add
+    add = Contest.add
 
     def watching(self, photos, logits, labels, owners=None):
         nonlocal widest
@@ -317,7 +319,7 @@ def test_memory_does_not_grow_with_the_classes(models):
         add(self, photos, logits, labels, owners)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pruned.Contest, "add", watching)
-        patch.setitem(pruned.WIDEST, "cpu", 3 * 5 * 32 * 4)  # three rows: 5 tokens, 32 hidden units, float32
+        patch.setattr(Contest, "add", watching)
+        patch.setitem(clipseg_rows.WIDEST, "cpu", 3 * 5 * 32 * 4)  # three rows: 5 tokens, 32 hidden units, float32
         pruned_maps(model, torch.randn(2, 3, 32, 32), words, vocabulary, [(30, 30)] * 2, [[*range(20)]] * 2)
     assert widest == 3

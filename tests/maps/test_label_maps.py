@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from partclipseg.inference import upsample as upsampling
+from partclipseg.maps import upsample as upsampling
 from partclipseg.maps.label_maps import oracle_obj, pred_all
 from partclipseg.maps.upsample import upsample
 from partclipseg.models.interface import PartOutput
@@ -98,7 +98,7 @@ def test_pred_all_follows_the_definition_whatever_the_size_and_the_memory(seed, 
     class_to_object, output = random_output(seed, gated=gated)
     scores, labels = by_definition(output, size, class_to_object)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(upsampling, "_LOGITS_AT_ONCE", at_once)
+        patch.setattr(upsampling, "LOGITS_AT_ONCE", at_once)
         (maps,) = pred_all(output, [size], class_to_object)
     labels[labels == len(class_to_object)] = -1
     assert torch.equal(maps.label_map, labels)

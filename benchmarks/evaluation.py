@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from partclipseg.evaluation.boundary import BoundaryKind, boundary_width
-from partclipseg.evaluation.protocol import Evaluator
+from partclipseg.evaluation.evaluator import Evaluator
 from partclipseg.maps.label_maps import pred_all
 from partclipseg.models.partclipseg.config import PartCLIPSegConfig
 from partclipseg.models.partclipseg.model import PartCLIPSegModel

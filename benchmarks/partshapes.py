@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from partclipseg.evaluation.protocol import Evaluator
+from partclipseg.evaluation.evaluator import Evaluator
 from partclipseg.evaluation.run import PhotoRecords, read_batches, score
 from partclipseg.evaluation.scores import PROTOCOLS, Protocol
 from partclipseg.files import write_text

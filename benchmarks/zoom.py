@@ -33,7 +33,7 @@ import torch
 
 from measure import environment
 from partclipseg.data.sample import PartSample, objects_in
-from partclipseg.evaluation.protocol import Evaluator
+from partclipseg.evaluation.evaluator import Evaluator
 from partclipseg.evaluation.scores import Scores
 from partclipseg.inference import zoom
 from partclipseg.inference.segmenter import PartSegmenter

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import distance_transform_edt
 
 from partclipseg.data.sample import UNLABELLED
-from partclipseg.evaluation.protocol import Evaluator
+from partclipseg.evaluation.evaluator import Evaluator
 from partclipseg.evaluation.scores import Protocol
 from partclipseg.inference.overlay import draw_overlay
 from partclipseg.inference.palette import part_colours

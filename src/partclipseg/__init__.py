@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from partclipseg.errors import PartCLIPSegError, UsageError
-    from partclipseg.evaluation.protocol import Evaluator
+    from partclipseg.evaluation.evaluator import Evaluator
     from partclipseg.inference.result import PartResult
     from partclipseg.inference.segmenter import PartSegmenter
     from partclipseg.models.clipseg.model import CLIPSegBaseline
@@ -28,7 +28,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "CLIPSegBaseline": "models.clipseg.model",
-    "Evaluator": "evaluation.protocol",
+    "Evaluator": "evaluation.evaluator",
     "ObjectPart": "vocabulary",
     "PartCLIPSegConfig": "models.partclipseg.config",
     "PartCLIPSegError": "errors",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from partclipseg.evaluation.protocol import Evaluator
+from partclipseg.evaluation.evaluator import Evaluator
 from partclipseg.evaluation.run import LabelledPhoto, RecordLabels, score
 from partclipseg.evaluation.scores import PROTOCOLS
 from partclipseg.inference.segmenter import PartSegmenter

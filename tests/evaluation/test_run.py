@@ -9,8 +9,8 @@ import torch
 from partclipseg.data.datasets import open_dataset
 from partclipseg.data.sample import OUTSIDE, UNLABELLED, objects_in
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.evaluation.evaluator import Evaluator
 from partclipseg.evaluation.examples import best_and_worst, make_examples
-from partclipseg.evaluation.protocol import Evaluator
 from partclipseg.evaluation.run import (
     LabelledPhoto,
     PhotoRecords,

@@ -25,7 +25,7 @@ COMMANDS = {
     "check-data": ("check_data", "CheckData", "say what is in a data set's folder, and what is wrong with it"),
     "serve": ("serve.command", "Serve", "a web page and an HTTP API on this machine"),
     "convert": ("convert", "Convert", "turn a released .pth checkpoint into a model directory"),
-    "export": ("export", "Export", "write a model as ONNX, to run without PyTorch"),
+    "export": ("export.command", "Export", "write a model as ONNX, to run without PyTorch"),
 }
 """Command: module in `partclipseg.apps`, options class, one line of help."""
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from partclipseg.data.loader import PartDataset
-    from partclipseg.evaluation.protocol import Evaluator
+    from partclipseg.evaluation.evaluator import Evaluator
     from partclipseg.evaluation.report import Report, Table
     from partclipseg.evaluation.run import PhotoRecords
     from partclipseg.evaluation.scores import Protocol
@@ -227,7 +227,7 @@ class Evaluate:
         return _Subject(dataset, dataset.seen, group_records(dataset)[: self.limit], remark)
 
     def _evaluators(self, subject: _Subject) -> dict[Protocol, Evaluator]:
-        from partclipseg.evaluation.protocol import Evaluator
+        from partclipseg.evaluation.evaluator import Evaluator
         from partclipseg.evaluation.scores import PROTOCOLS
 
         boundary = None if self.boundary == "none" else self.boundary

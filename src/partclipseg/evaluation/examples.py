@@ -11,8 +11,8 @@ import numpy as np
 from partclipseg.data.augment import resize_photo
 from partclipseg.data.loader import PartDataset
 from partclipseg.data.sample import UNLABELLED
+from partclipseg.evaluation.evaluator import Evaluator
 from partclipseg.evaluation.pictures import PhotoExample
-from partclipseg.evaluation.protocol import Evaluator
 from partclipseg.evaluation.run import PhotoRecords, predict, read_batches
 from partclipseg.inference.segmenter import PartSegmenter
 

@@ -17,7 +17,7 @@ from partclipseg.data.loader import PartDataset
 from partclipseg.data.sample import PartSample, objects_in
 from partclipseg.data.source import FileDataset
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.evaluation.protocol import Evaluator
+from partclipseg.evaluation.evaluator import Evaluator
 from partclipseg.evaluation.scores import Protocol
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.vocabulary import Vocabulary

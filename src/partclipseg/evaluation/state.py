@@ -13,7 +13,7 @@ import torch
 
 from partclipseg.data.fingerprint import changed_data
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.evaluation.protocol import Evaluator
+from partclipseg.evaluation.evaluator import Evaluator
 from partclipseg.evaluation.scores import Protocol
 from partclipseg.files import whole_file
 from partclipseg.writing import writing

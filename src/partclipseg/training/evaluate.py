@@ -8,7 +8,7 @@ import torch
 
 from partclipseg.data.loader import PartDataset
 from partclipseg.data.sample import objects_in
-from partclipseg.evaluation.protocol import Evaluator
+from partclipseg.evaluation.evaluator import Evaluator
 from partclipseg.evaluation.scores import Protocol
 from partclipseg.maps.label_maps import oracle_obj, pred_all
 from partclipseg.training.words import PromptTokens

@@ -15,10 +15,10 @@ from PIL import Image
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
-from partclipseg.apps import onnx_segment
 from partclipseg.apps.cli import main
-from partclipseg.apps.export import AGREEMENT, export_model
-from partclipseg.apps.onnx_graphs import TRACED
+from partclipseg.apps.export import segment as onnx_segment
+from partclipseg.apps.export.command import AGREEMENT, export_model
+from partclipseg.apps.export.graphs import TRACED
 from partclipseg.data.photo import read_photo
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.inference.segmenter import PartSegmenter
@@ -238,7 +238,7 @@ def test_missing_packages_are_named(model_directory, tmp_path, monkeypatch, caps
 
 def test_wrong_graphs_are_not_kept(model_directory, tmp_path, monkeypatch):
     segmenter = PartSegmenter.from_pretrained(model_directory, device="cpu")
-    monkeypatch.setattr("partclipseg.apps.onnx_graphs.trace", lambda model: {})
+    monkeypatch.setattr("partclipseg.apps.export.graphs.trace", lambda model: {})
     monkeypatch.setattr("partclipseg.apps.export.agreement", lambda segmenter, folder: 0.5)
     with pytest.raises(PartCLIPSegError, match=r"only 50\.00%"):
         export_model(segmenter, tmp_path / "x")

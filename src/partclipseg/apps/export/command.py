@@ -72,7 +72,7 @@ def export_model(segmenter: PartSegmenter, directory: Path, *, fp16: bool = Fals
     Returns the share of pixels at which ONNX gives PyTorch's label, see `agreement`. Raises `PartCLIPSegError`,
     and writes nothing, if that is less than `AGREEMENT` in float32, or if 16-bit floats overflow.
     """
-    from partclipseg.apps.onnx_graphs import trace
+    from partclipseg.apps.export.graphs import trace
     from partclipseg.apps.written import naming
     from partclipseg.files import whole_directory
 
@@ -108,7 +108,7 @@ def agreement(segmenter: PartSegmenter, folder: Path) -> float:
     import torch
     from PIL import Image
 
-    from partclipseg.apps.onnx_segment import Segmenter
+    from partclipseg.apps.export.segment import Segmenter
     from partclipseg.maps.label_maps import pred_all
     from partclipseg.models.interface import PartOutput
     from partclipseg.shapes.renderer import render_scene
@@ -148,7 +148,7 @@ def _checked_words(segmenter: PartSegmenter, scenes: Sequence[Any]) -> Vocabular
 
 def _script() -> str:
     """``segment.py``: `onnx_segment` with the photo reader in place of its import, so that it needs no PartCLIPSeg."""
-    from partclipseg.apps import onnx_segment
+    from partclipseg.apps.export import segment as onnx_segment
     from partclipseg.data import pixels
 
     script, reader = (Path(str(module.__file__)).read_text(encoding="utf-8") for module in (onnx_segment, pixels))

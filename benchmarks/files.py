@@ -34,8 +34,9 @@ from inference import SIZE, WINNERS
 from measure import environment, forced_winners
 from partclipseg.data.augment import resize_photo
 from partclipseg.data.photo import PhotoError, read_photo
+from partclipseg.inference.photos import ahead
 from partclipseg.inference.result import PartResult
-from partclipseg.inference.segmenter import PartSegmenter, ahead
+from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.models.compiled import compile_layers
 from partclipseg.models.partclipseg.config import PartCLIPSegConfig
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
@@ -151,7 +152,7 @@ def steps(segmenter: PartSegmenter, path: Path, output: Path) -> dict[str, float
     scores = np.ones(result.size, np.float32)
     calls: dict[str, Callable[[], object]] = {
         "read": lambda: read_photo(path),
-        "resize": lambda: resize_photo(photo, segmenter.model.config.image_shape),
+        "resize": lambda: resize_photo(photo, segmenter.model.image_shape),
         "result": lambda: PartResult.from_maps(result.label_map, result.object_map, scores, result.vocabulary, photo),
         "save": lambda: result.save(output, "one", ["png"]),
     }

@@ -19,9 +19,10 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -29,10 +30,9 @@ import torch.nn.functional as F
 from measure import environment, forced_winners, measure
 from partclipseg.maps.label_maps import pred_all
 from partclipseg.models.compiled import compile_layers
-from partclipseg.models.cuda_graphs import Graphs
+from partclipseg.models.interface import Words
 from partclipseg.models.partclipseg.config import PartCLIPSegConfig
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
-from partclipseg.models.partclipseg.pruned import pruned_maps
 from partclipseg.vocabulary import CATALOGS, Vocabulary
 
 SIZE = (375, 500)
@@ -53,24 +53,17 @@ class Case:
         text = self.config.text_config
         self.tokens = torch.randint(1000, 40_000, (prompts, 4), device=device)
         self.tokens[:, 0], self.tokens[:, -1] = text.bos_token_id, text.eos_token_id
-        self.to_part = torch.from_numpy(vocabulary.class_to_part).to(device)
         self.to_object = torch.from_numpy(vocabulary.class_to_object).to(device)
 
     def photos(self, number: int) -> torch.Tensor:
         return torch.randn(number, 3, *self.config.image_shape, device=self.device, dtype=self.model.dtype)
 
-    def words(self) -> torch.Tensor:
+    def words(self) -> Words:
         with torch.inference_mode():
-            return self.model.encode_text(self.tokens, torch.ones_like(self.tokens))
+            return Words.of(self.vocabulary, self.model.encode_text(self.tokens, torch.ones_like(self.tokens)))
 
-    def output(self, photos: torch.Tensor, words: torch.Tensor) -> Any:
-        return self.model(
-            photos,
-            text_embeddings=words,
-            class_to_part=self.to_part,
-            class_to_object=self.to_object,
-            num_parts=len(self.vocabulary.parts),
-        )
+    def output(self, photos: torch.Tensor, words: Words) -> Any:
+        return self.model({"pixel_values": photos}, words)
 
     @torch.inference_mode()
     def plain(self, photo: torch.Tensor) -> torch.Tensor:
@@ -86,19 +79,24 @@ class Case:
         return classes.argmax(0)
 
     @torch.inference_mode()
-    def full(self, photos: torch.Tensor, words: torch.Tensor) -> object:
+    def full(self, photos: torch.Tensor, words: Words) -> object:
         return pred_all(self.output(photos, words), [SIZE] * len(photos), self.to_object)
 
-    def pruned(self, photos: torch.Tensor, words: torch.Tensor, graphs: Graphs | None = None) -> object:
-        with forced_winners(WINNERS):
-            return pruned_maps(self.model, photos, words, self.vocabulary, [SIZE] * len(photos), graphs=graphs)
+    def pruned(self, photos: torch.Tensor, words: Words, captured: bool = True) -> object:
+        eager = mock.patch.object(self.model, "graphs", _no_graphs)
+        with forced_winners(WINNERS), nullcontext() if captured else eager:
+            return self.model.label_maps({"pixel_values": photos}, words, [SIZE] * len(photos))
 
     @torch.inference_mode()
     def towers(self, photos: torch.Tensor) -> object:
         return self.model.encode_photo(photos)
 
 
-def agreement(case: Case, photos: torch.Tensor, words: torch.Tensor, expected: list[torch.Tensor]) -> float:
+def _no_graphs() -> None:
+    """Stands in for `graphs` of a model, so that nothing is captured."""
+
+
+def agreement(case: Case, photos: torch.Tensor, words: Words, expected: list[torch.Tensor]) -> float:
     """Share of pixels on which the label maps, every class decoded, are as `expected`."""
     with torch.inference_mode():
         maps = pred_all(case.output(photos, words), [SIZE] * len(photos), case.to_object)
@@ -119,14 +117,13 @@ def results(options: argparse.Namespace, vocabulary: Vocabulary) -> dict[str, An
         maps = pred_all(case.output(test, words), [SIZE] * len(test), case.to_object)
     expected = [m.label_map for m in maps]
 
-    def pruned_passes(title: str, words: torch.Tensor) -> None:
-        # New graphs: those captured before the layers were compiled would go on without.
-        graphs = Graphs(case.model) if options.device.startswith("cuda") else None
-        passes = {"pruned": None} if graphs is None else {"pruned": graphs, "pruned, eager": None}
+    def pruned_passes(title: str, words: Words) -> None:
+        on_gpu = options.device.startswith("cuda")
+        passes = {"pruned": True, "pruned, eager": False} if on_gpu else {"pruned": True}
         for batch in options.batches:
             photos = case.photos(batch)
-            for name, its_graphs in passes.items():
-                call = partial(case.pruned, photos, words, its_graphs)
+            for name, captured in passes.items():
+                call = partial(case.pruned, photos, words, captured)
                 with suppress(Exception):  # which `measure` will meet again, and report
                     call()  # captured at the second call, which is the one that warms up
                 found[title.format(batch, name)] = run(call, batch)
@@ -146,6 +143,8 @@ def results(options: argparse.Namespace, vocabulary: Vocabulary) -> dict[str, An
     if options.compile:
         torch.compiler.reset()  # of another vocabulary's sizes
         compile_layers(case.model)
+        if (graphs := case.model.graphs()) is not None:
+            graphs.clear()  # those captured before would go on without the compiled layers
         pruned_passes(f"{options.dtypes[-1]}, batch {{}}, {{}}, compiled", words)
     plain = found["plain float32, batch 1"].get("ms_per_photo")
     for value in found.values():

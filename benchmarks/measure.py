@@ -19,8 +19,8 @@ import numpy as np
 import torch
 import transformers
 
-from partclipseg.inference import pruned
 from partclipseg.maps.label_maps import Contest
+from partclipseg.models.clipseg_rows import DecodedPhotos
 
 
 def environment(device: str) -> dict[str, Any]:
@@ -110,12 +110,12 @@ def forced_winners(objects: Sequence[int]) -> Iterator[None]:
     With random weights nearly every object wins some pixel, which photos never show. The objects are decoded,
     upsampled and compared all the same, and the device is waited for: only the outcome is replaced.
     """
-    winners = pruned._Batch.winners
+    winners = DecodedPhotos.winners
 
     def forced(self: Any, contest: Contest, count: int) -> np.ndarray:
         table = np.zeros_like(winners(self, contest, count))
         table[:, [*objects, count - 1]] = True
         return table
 
-    with mock.patch.object(pruned._Batch, "winners", forced):
+    with mock.patch.object(DecodedPhotos, "winners", forced):
         yield

@@ -46,6 +46,7 @@ from partclipseg.training.recipe import (
     partshapes,
     partshapes_clipseg,
     partshapes_reference,
+    with_settings,
 )
 
 WORLD = partshapes_world()
@@ -57,11 +58,13 @@ DEFAULT = partshapes()
 
 
 def _reference(**changes: object) -> Recipe:
-    return replace(partshapes_reference(), precision="bfloat16", **changes)
+    recipe = replace(partshapes_reference(), precision="bfloat16")
+    own = {name: changes.pop(name) for name in list(changes) if hasattr(recipe.settings, name)}
+    return with_settings(replace(recipe, **changes), **own)
 
 
 def _loss(recipe: Recipe, **changes: object) -> Recipe:
-    return replace(recipe, loss=replace(recipe.loss, **changes))
+    return with_settings(recipe, loss=replace(recipe.settings.loss, **changes))
 
 
 def _retention(weight: float, words: tuple[str, ...] = WORLD.vocabulary.objects) -> Recipe:
@@ -88,19 +91,19 @@ VARIANTS: dict[str, Recipe] = {
     "reference + mean merges": _reference(merges="mean"),
     "reference + retention": _reference(retention=DEFAULT.retention),
     # All of them as the paper means it; without attention control; with retention too, which is the default.
-    "intended": replace(DEFAULT, loss=LossConfig(), retention=Retention()),
+    "intended": with_settings(replace(DEFAULT, retention=Retention()), loss=LossConfig()),
     "intended, attention off": replace(DEFAULT, retention=Retention()),
     "default": DEFAULT,
     # Attention control on top of the default.
-    "default + attention": replace(DEFAULT, loss=LossConfig()),
-    "default + attention, a tenth": replace(
+    "default + attention": with_settings(DEFAULT, loss=LossConfig()),
+    "default + attention, a tenth": with_settings(
         DEFAULT, loss=LossConfig(separation_weight=0.01, enhancement_weight=0.001)
     ),
-    "default + separation": replace(DEFAULT, loss=LossConfig(enhancement_weight=0)),
-    "default + enhancement": replace(DEFAULT, loss=LossConfig(separation_weight=0)),
+    "default + separation": with_settings(DEFAULT, loss=LossConfig(enhancement_weight=0)),
+    "default + enhancement": with_settings(DEFAULT, loss=LossConfig(separation_weight=0)),
     "default + attention as released": _loss(DEFAULT, attention_control="reference"),
     **{
-        f"default + attention, threshold {threshold}": replace(DEFAULT, loss=LossConfig(threshold=threshold))
+        f"default + attention, threshold {threshold}": with_settings(DEFAULT, loss=LossConfig(threshold=threshold))
         for threshold in (0.1, 0.2, 0.4, 0.5)
     },
     # Retention: its weight, and how much of it is knowing the unseen objects' names.
@@ -212,7 +215,7 @@ def _scores(model: Path, output: Path, limit: int, size: int) -> dict:
         protocol: Evaluator(dataset.vocabulary, WORLD.seen, protocol, "per_class") for protocol in PROTOCOLS
     }
     photos = [PhotoRecords(key, (index,), (key,)) for index, key in enumerate(f"test/{i}" for i in range(limit))]
-    for batch in read_batches(dataset, photos, segmenter.model.config.image_shape, 32, workers=0):
+    for batch in read_batches(dataset, photos, segmenter.model.image_shape, 32, workers=0):
         score(segmenter, dataset.vocabulary, batch, evaluators)
     return {protocol: evaluator.compute().to_dict() for protocol, evaluator in evaluators.items()}
 

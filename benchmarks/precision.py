@@ -32,7 +32,7 @@ def label_maps(segmenter: PartSegmenter, words: Vocabulary, samples: Sequence[Pa
     for start in range(0, len(samples), BATCH):
         photos = [sample.image for sample in samples[start : start + BATCH]]
         sizes = [(photo.shape[0], photo.shape[1]) for photo in photos]
-        maps = segmenter.label_maps(segmenter.pixel_values(photos), words, sizes)
+        maps = segmenter.label_maps(segmenter.prepare(photos), words, sizes)
         found += [item.label_map.numpy() for item in maps]
     return found
 

@@ -29,21 +29,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from partclipseg.model import decoder
 from torch import Tensor
 
 from measure import environment, measure, reset_peak
 from partclipseg.data.sample import OUTSIDE, UNLABELLED
 from partclipseg.losses.labels import present_pairs
+from partclipseg.models import kernels as kernels_module
 from partclipseg.models.compiled import compile_layers
 from partclipseg.models.cuda_graphs import StepGradients
 from partclipseg.models.partclipseg.config import PartCLIPSegConfig
-from partclipseg.models.partclipseg.loss import PartLoss
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.training import optim
 from partclipseg.training.loop import PAIRS_PER_PHOTO
 from partclipseg.training.recipe import RECIPES, Recipe
-from partclipseg.training.words import Words
+from partclipseg.training.words import PromptTokens
 from partclipseg.vocabulary import Vocabulary
 from plain_step import plain_losses
 from vocabulary import small_config
@@ -77,19 +76,18 @@ class Step:
         torch.manual_seed(0)
         self.case, self.recipe, self.device = case, recipe, options.device
         config = small_config() if options.quick else PartCLIPSegConfig.from_reference()
-        config.reference_object_lookup = recipe.reference_object_lookup
+        settings: Any = recipe.settings
+        config.reference_object_lookup = settings.reference_object_lookup
         with torch.device(options.device):
             self.model: Any = PartCLIPSegModel(config).train()
         with torch.no_grad():
             self.model.decoder.layers[-1].qkv.weight[: config.reduce_dim] *= 10
-        self.model.train_published_parameters(recipe.train_background)
-        for layer in self.model.decoder.layers:
-            layer.recompute = case.recompute
+        self.parameters = self.model.trained_parameters(recipe.settings)
+        self.model.recompute(case.recompute)
         if case.compiled:
             compile_layers(self.model)
         self.words = random_words(self.model, vocabulary, PADDED if case.plain else 4, options.device)
-        self.loss = PartLoss(recipe.loss, compiled=case.compiled)
-        self.parameters = optim.trained(self.model)
+        self.loss = self.model.build_loss(recipe.settings, compiled=case.compiled)
         self.optimizer = optim.build_optimizer(self.model, recipe.learning_rate, recipe.weight_decay)
         self.gradients = StepGradients(self.losses, self.parameters, capture=case.captured)
 
@@ -98,11 +96,11 @@ class Step:
         classes = words.class_to_part, words.class_to_object
         if self.case.plain:
             tokens = words.input_ids, words.attention_mask
-            return plain_losses(self.model, tokens, *classes, inputs, self.recipe.loss)
+            return plain_losses(self.model, tokens, *classes, inputs, self.loss.config)
         pairs = inputs["attention_pairs"]
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.case.bf16):
-            embeddings = words.encode(self.model)
-            output = self.model(inputs["pixel_values"], **words.arguments(embeddings), attention_pairs=pairs)
+            photos = {"pixel_values": inputs["pixel_values"]}
+            output = self.model(photos, words.encode(self.model), attention_pairs=pairs)
         return self.loss(output, inputs["part_labels"], inputs["object_labels"], *classes, pairs)
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -131,7 +129,7 @@ class Step:
         return sum(storage.nbytes() for pointer, storage in kept.items() if pointer not in own)
 
 
-def random_words(model: PartCLIPSegModel, vocabulary: Vocabulary, length: int, device: str) -> Words:
+def random_words(model: PartCLIPSegModel, vocabulary: Vocabulary, length: int, device: str) -> PromptTokens:
     """Four tokens for each prompt, the same for every `length` that they are padded to."""
     text, count = model.config.text_config, len(model.prompts(vocabulary))
     ids = torch.full((count, length), text.eos_token_id)
@@ -139,7 +137,7 @@ def random_words(model: PartCLIPSegModel, vocabulary: Vocabulary, length: int, d
     ids[:, 0], ids[:, 3] = text.bos_token_id, text.eos_token_id
     mask = (torch.arange(length) < 4).long().expand(count, -1)
     classes = (torch.from_numpy(a).to(device) for a in (vocabulary.class_to_part, vocabulary.class_to_object))
-    return Words(vocabulary, ids.to(device), mask.to(device), *classes)
+    return PromptTokens(vocabulary, ids.to(device), mask.to(device), *classes)
 
 
 def random_photos(vocabulary: Vocabulary, size: int, batch: int, device: str) -> dict[str, Tensor]:
@@ -188,7 +186,7 @@ def results(options: argparse.Namespace, name: str) -> dict[str, Any]:
     for case in cases(options):
         step = Step(case, recipe, vocabulary, options)
         found["conditions"] = len(step.words.input_ids) + 1
-        inputs = random_photos(vocabulary, step.model.config.image_shape[0], options.batch, options.device)
+        inputs = random_photos(vocabulary, step.model.image_shape[0], options.batch, options.device)
         try:
             kept = step.kept(inputs)
             clear(options.device)
@@ -259,7 +257,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="photos of a step; 2 with --quick")
     parser.add_argument("--rounds", type=int, help="default: 3; on a GPU 20")
     parser.add_argument("--compile", action="store_true", help="the step with compiled layers and losses too")
-    parser.add_argument("--rows", type=int, default=decoder.RECOMPUTED_ROWS, help="recomputed at once")
+    parser.add_argument("--rows", type=int, default=kernels_module.RECOMPUTED_ROWS, help="recomputed at once")
     parser.add_argument("--profile", action="store_true", help="on a GPU: which kernels a step consists of")
     parser.add_argument("--quick", action="store_true", help="a small model, two photos, one round")
     options = parser.parse_args()
@@ -269,7 +267,7 @@ def main() -> None:
     if options.quick:
         options.batch, options.rounds = 2, 1
     torch.backends.cudnn.allow_tf32 = False
-    decoder.RECOMPUTED_ROWS = options.rows
+    kernels_module.RECOMPUTED_ROWS = options.rows
     settings = {"photos a step": options.batch, "recomputed rows": options.rows, "quick": options.quick}
     report: dict[str, Any] = {**environment(options.device), **settings}
     for name in options.vocabulary:

@@ -20,9 +20,9 @@ import torch
 
 from measure import environment, forced_winners, measure
 from partclipseg.maps.label_maps import pred_all
+from partclipseg.models.interface import Words
 from partclipseg.models.partclipseg.config import PartCLIPSegConfig
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
-from partclipseg.models.partclipseg.pruned import pruned_maps
 from partclipseg.vocabulary import Vocabulary
 
 SIZE = (375, 500)
@@ -56,27 +56,25 @@ def vocabulary_of(classes: int) -> Vocabulary:
 
 def results(model: PartCLIPSegModel, vocabulary: Vocabulary, options: argparse.Namespace) -> dict[str, Any]:
     device, text = options.device, model.config.text_config
-    photo = torch.randn(1, 3, *model.config.image_shape, device=device, dtype=model.dtype)
+    photo = torch.randn(1, 3, *model.image_shape, device=device, dtype=model.dtype)
     tokens = torch.randint(1000, 40_000, (len(model.prompts(vocabulary)), 4), device=device)
     tokens[:, 0], tokens[:, -1] = text.bos_token_id, text.eos_token_id
 
     @torch.inference_mode()
-    def words() -> torch.Tensor:
-        return torch.cat([model.encode_text(some, torch.ones_like(some)) for some in tokens.split(512)])
+    def words() -> Words:
+        embeddings = torch.cat([model.encode_text(some, torch.ones_like(some)) for some in tokens.split(512)])
+        return Words.of(vocabulary, embeddings)
 
-    kept = words()
-    arrays = [torch.from_numpy(a).to(device) for a in (vocabulary.class_to_part, vocabulary.class_to_object)]
+    kept, inputs = words(), {"pixel_values": photo}
     winners = list(range(min(2, len(vocabulary.objects))))
 
-    def pruned(embeddings: torch.Tensor, named: list[list[int]] | None = None) -> object:
+    def pruned(embedded: Words, named: list[list[int]] | None = None) -> object:
         with forced_winners(winners):
-            return pruned_maps(model, photo, embeddings, vocabulary, [SIZE], named)
+            return model.label_maps(inputs, embedded, [SIZE], named)
 
     @torch.inference_mode()
     def full() -> object:
-        to_part, to_object = arrays
-        output = model(photo, text_embeddings=kept, class_to_part=to_part, class_to_object=to_object)
-        return pred_all(output, [SIZE], to_object)
+        return pred_all(model(inputs, kept), [SIZE], kept.class_to_object)
 
     rounds = 1 if options.quick else options.rounds
     found = {

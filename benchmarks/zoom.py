@@ -50,7 +50,7 @@ def one_look(
     segmenter: PartSegmenter, vocabulary: Vocabulary, photos: Sequence[np.ndarray], objects: Objects
 ) -> list[LabelMaps]:
     sizes = [(photo.shape[0], photo.shape[1]) for photo in photos]
-    return segmenter.label_maps(segmenter.pixel_values(photos), vocabulary, sizes, objects)
+    return segmenter.label_maps(segmenter.prepare(photos), vocabulary, sizes, objects)
 
 
 def two_looks(
@@ -163,7 +163,7 @@ def main() -> None:
     report: dict[str, Any] = {
         **environment(options.device),
         "model": options.model or "built-in",
-        "input": segmenter.model.config.image_shape,
+        "input": segmenter.model.image_shape,
         "scenes": options.scenes,
     }
     for size in options.sizes:

@@ -70,7 +70,7 @@ def test_equal_types_are_taken(config: str, changes: dict[str, Any]) -> None:
         ({"colour_order": "gbr"}, "colour_order is 'gbr'; give one of rgb, bgr"),
         ({"steps": "10"}, "steps is '10'; give a whole number"),
         ({"image_size": "big"}, "image_size is 'big'; give a whole number or None"),
-        ({"loss": {"part_weight": 1}}, "give a LossConfig"),
+        ({"settings": {"merges": "random"}}, "give a MethodSettings"),
     ],
 )
 def test_the_message_says_what_to_give(changes: dict[str, Any], message: str) -> None:

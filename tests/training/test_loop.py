@@ -24,7 +24,7 @@ from partclipseg.training import start
 from partclipseg.training.data import Subset, TrainingData
 from partclipseg.training.loop import train
 from partclipseg.training.observer import Observer
-from partclipseg.training.recipe import Recipe, Retention
+from partclipseg.training.recipe import Recipe, Retention, as_baseline, with_settings
 from partclipseg.training.retention import WordRetention
 from partclipseg.training.start import build_model
 from partclipseg.training.streams import Scenes
@@ -76,11 +76,11 @@ def test_the_stored_trace_of_twenty_steps(recipe: Recipe, squares: TrainingData,
         np.testing.assert_allclose(ours[name], values, rtol=tolerance, atol=tolerance, err_msg=name)
 
 
-@pytest.mark.parametrize("model", ["partclipseg", "clipseg"])
-def test_both_models_fit_a_few_photos(model, recipe: Recipe, squares: TrainingData, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", [lambda recipe: recipe, as_baseline], ids=["partclipseg", "clipseg"])
+def test_both_models_fit_a_few_photos(method, recipe: Recipe, squares: TrainingData, tmp_path: Path) -> None:
     recipe = replace(
-        recipe,
-        model=model, steps=60, learning_rate=0.02, max_gradient_norm=1.0, checkpoint_every=60, evaluate_every=60,
+        method(recipe),
+        steps=60, learning_rate=0.02, max_gradient_norm=1.0, checkpoint_every=60, evaluate_every=60,
     )  # fmt: skip
     result = train(recipe, squares, tmp_path)
     total = trace(tmp_path)["total"]
@@ -90,7 +90,7 @@ def test_both_models_fit_a_few_photos(model, recipe: Recipe, squares: TrainingDa
 
 
 def test_frozen_weights_stay_and_the_others_move(recipe: Recipe, squares: TrainingData, tmp_path: Path) -> None:
-    train(replace(recipe, steps=3, train_background=False), squares, tmp_path)
+    train(with_settings(replace(recipe, steps=3), train_background=False), squares, tmp_path)
     torch.manual_seed(recipe.seed)
     before, after = build_model(recipe).state_dict(), weights(tmp_path)
     moved = {name for name in after if not torch.equal(before[name], after[name])}
@@ -150,7 +150,7 @@ def test_a_damaged_checkpoint_costs_steps_but_no_bits(recipe: Recipe, squares: T
 def test_another_recipe_is_refused_with_the_difference(recipe: Recipe, squares: TrainingData, tmp_path: Path) -> None:
     recipe = replace(recipe, steps=2)
     train(recipe, squares, tmp_path)
-    changed = replace(recipe, learning_rate=0.5, loss=LossConfig(part_weight=2.0))
+    changed = with_settings(replace(recipe, learning_rate=0.5), loss=LossConfig(part_weight=2.0))
     with pytest.raises(PartCLIPSegError) as error:
         train(changed, squares, tmp_path)
     assert "learning_rate: 0.001 then, 0.5 now" in str(error.value)
@@ -171,7 +171,7 @@ def test_micro_batches_add_up_to_the_batch(
     recipe: Recipe, squares: TrainingData, tmp_path: Path, control: str
 ) -> None:
     """Whatever is labelled in which share: the photos differ in the number of labelled pixels."""
-    recipe = replace(recipe, steps=5, loss=replace(recipe.loss, attention_control=control))
+    recipe = with_settings(replace(recipe, steps=5), loss=LossConfig(attention_control=control))
     train(recipe, squares, tmp_path / "whole")
     train(replace(recipe, gradient_accumulation=4), squares, tmp_path / "split")
     whole, split = trace(tmp_path / "whole"), trace(tmp_path / "split")

@@ -17,7 +17,7 @@ from partclipseg.shapes.tokenizer import build_tokenizer
 from partclipseg.training.data import TrainingData
 from partclipseg.training.loop import train
 from partclipseg.training.new_words import learn_new_words
-from partclipseg.training.recipe import Recipe
+from partclipseg.training.recipe import Recipe, as_baseline
 from partclipseg.training.start import build_model, find_start
 
 
@@ -92,6 +92,6 @@ def test_the_built_in_model_is_a_start(
     built_in = PartSegmenter.from_pretrained(None, device="cpu").model.config
     assert PartCLIPSegModel.from_pretrained(result.directory).config.image_shape == built_in.image_shape
     with pytest.raises(PartCLIPSegError, match="partshapes"):  # it is a PartCLIPSeg
-        build_model(replace(recipe, model="clipseg"))
+        build_model(as_baseline(recipe))
     (tmp_path / "partshapes").mkdir()
     assert find_start(recipe) == "partshapes"  # a directory of that name comes first, as for `predict`

@@ -67,9 +67,13 @@ class Graphs:
     def hold(self, stamp: Hashable, parameters: Callable[[], Iterable[nn.Parameter]]) -> None:
         """Forget all graphs if `stamp` is another one than before: weights were moved, cast or changed."""
         if stamp != self._stamp:
-            self._graphs.clear()
+            self.clear()
             self._stamp = stamp
             self._weights = [parameter.data for parameter in parameters()]
+
+    def clear(self) -> None:
+        """Forget all graphs."""
+        self._graphs.clear()
 
     def __call__(self, function: Function, key: Hashable, *inputs: Tensor) -> Sequence[Tensor]:
         """Return `function(*inputs)`, tensors of a CUDA device; it must not wait for the device or change its inputs.

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
@@ -211,9 +211,11 @@ class FamilyTester:
     # -- label maps -------------------------------------------------------------------------------------------
 
     # Fixtures are made once for all examples, which change nothing of them; each family is an executor of its own.
+    # Shrinking a failure would take minutes.
     @settings(
         max_examples=25,
         deadline=None,
+        phases=[Phase.explicit, Phase.reuse, Phase.generate],
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
     )
     @given(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.models.tester import smoothed
 
 from partclipseg.models.cuda_graphs import Graphs
 from partclipseg.models.interface import Words
@@ -21,12 +22,7 @@ WORDS = Vocabulary.from_dict({"bus": ["door", "wheel"], "dog": ["ear", "head", "
 @pytest.fixture
 def model(config) -> PartCLIPSegModel:
     torch.manual_seed(0)
-    model = PartCLIPSegModel(config).eval()
-    with torch.no_grad():  # neighbouring pixels alike, so that objects win in regions and not everywhere
-        for layer in model.decoder.modules():
-            if isinstance(layer, torch.nn.ConvTranspose2d):
-                layer.weight.copy_(5 * layer.weight.mean((2, 3), keepdim=True).expand_as(layer.weight))
-    return model.cuda()
+    return smoothed(PartCLIPSegModel(config)).eval().cuda()
 
 
 @pytest.fixture

@@ -1,35 +1,23 @@
-"""The intended method: what must not depend on what, for both models."""
+"""The intended method: what must not depend on what, for both families on CLIPSeg; see also `tester`."""
 
 import pytest
 import torch
+from tests.models.tester import REORDERED, random_words
 from torch import nn
 
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.models.clipseg.model import CLIPSegBaseline
 from partclipseg.models.clipseg_decoder import DecoderLayer
+from partclipseg.models.interface import Words
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.vocabulary import Vocabulary
 
 WORDS = Vocabulary.from_dict({"dog": ["ear", "tail", "leg"], "bus": ["wheel", "door"], "cat": ["tail", "ear"]})
 
-# Batched and single matrix products add up in another order; 2e-6 was seen.
-REORDERED = {"atol": 1e-5, "rtol": 0}
 
-
-def indices(vocabulary: Vocabulary) -> dict[str, torch.Tensor]:
-    return {
-        "class_to_part": torch.from_numpy(vocabulary.class_to_part),
-        "class_to_object": torch.from_numpy(vocabulary.class_to_object),
-    }
-
-
-def words(model, vocabulary: Vocabulary) -> torch.Tensor:
-    """A fixed random embedding for each prompt, the same whatever else is asked."""
-    rows = []
-    for prompt in model.prompts(vocabulary):
-        generator = torch.Generator().manual_seed(sum(ord(c) * 31**i for i, c in enumerate(prompt)) % 2**31)
-        rows.append(torch.randn(model.config.projection_dim, generator=generator))
-    return torch.stack(rows)
+def run(model, pixels, vocabulary=WORDS, attention_pairs=None):
+    with torch.no_grad():
+        return model({"pixel_values": pixels}, random_words(model, vocabulary), attention_pairs)
 
 
 @pytest.fixture(params=[PartCLIPSegModel, CLIPSegBaseline])
@@ -42,43 +30,17 @@ def partclipseg(config):
     return PartCLIPSegModel(config).eval()
 
 
-def run(model, pixels, vocabulary=WORDS, **options):
-    with torch.no_grad():
-        return model(pixels, text_embeddings=words(model, vocabulary), **indices(vocabulary), **options)
-
-
-def test_batch_equals_single_runs(model):
-    pixels = torch.randn(4, 3, 64, 64)
-    together = run(model, pixels)
-    for index in range(4):
-        alone = run(model, pixels[index : index + 1])
-        for name in together:
-            torch.testing.assert_close(together[name][index], alone[name][0], **REORDERED)
-
-
-def test_permuting_the_words_permutes_the_outputs(model):
-    order = torch.randperm(len(WORDS))
-    permuted = Vocabulary(tuple(WORDS.object_parts[index] for index in order))
-    pixels = torch.randn(2, 3, 64, 64)
-    first, second = run(model, pixels), run(model, pixels, permuted)
-    torch.testing.assert_close(second.object_part_logits[:, :-1], first.object_part_logits[:, order], **REORDERED)
-    torch.testing.assert_close(second.object_part_logits[:, -1], first.object_part_logits[:, -1], **REORDERED)
-    if first.object_logits is not None:
-        torch.testing.assert_close(second.object_logits, first.object_logits, **REORDERED)
-        torch.testing.assert_close(second.part_logits, first.part_logits, **REORDERED)
-
-
 def test_renaming_objects_moves_their_channels_only(partclipseg):
     """Words that sort differently change the order of the objects' channels, and nothing else."""
     pixels = torch.randn(1, 3, 64, 64)
-    embeddings = words(partclipseg, WORDS)
+    embeddings = random_words(partclipseg, WORDS).embeddings
     renamed = Vocabulary(tuple((f"z {o}" if o == "bus" else o, p) for o, p in WORDS.object_parts))
     parts = len(WORDS.parts)
     order = [WORDS.objects.index(word.removeprefix("z ")) for word in renamed.objects]
     moved = torch.cat([embeddings[:parts], embeddings[parts:][order]])
     with torch.no_grad():
-        first = partclipseg(pixels, text_embeddings=embeddings, **indices(WORDS))
-        second = partclipseg(pixels, text_embeddings=moved, **indices(renamed))
+        first = partclipseg({"pixel_values": pixels}, Words.of(WORDS, embeddings))
+        second = partclipseg({"pixel_values": pixels}, Words.of(renamed, moved))
     torch.testing.assert_close(second.object_part_logits, first.object_part_logits, **REORDERED)
     torch.testing.assert_close(second.object_logits[:, :-1], first.object_logits[:, order], **REORDERED)
 
@@ -99,18 +61,9 @@ def test_any_photo_size(model, size):
     assert output.object_part_logits.isfinite().all()
 
 
-def test_one_object_one_part(model):
-    assert run(model, torch.randn(1, 3, 64, 64), Vocabulary.from_names(["dog's ear"])).object_part_logits.shape[1] == 2
-
-
 def test_photos_below_one_patch_are_refused(model):
     with pytest.raises(PartCLIPSegError, match="at least 16x16"):
         run(model, torch.randn(1, 3, 15, 64))
-
-
-def test_missing_words_are_refused(model):
-    with pytest.raises(TypeError, match="text_embeddings"):
-        model(torch.randn(1, 3, 64, 64), **indices(WORDS))
 
 
 def test_padding_of_the_prompts_has_no_effect(partclipseg):
@@ -119,6 +72,15 @@ def test_padding_of_the_prompts_has_no_effect(partclipseg):
     longer = torch.cat([ids, torch.full((2, 12), 599)], 1), torch.cat([mask, torch.zeros(2, 12, dtype=torch.long)], 1)
     with torch.no_grad():
         assert torch.equal(partclipseg.encode_text(ids, mask), partclipseg.encode_text(*longer))
+
+
+def test_the_stamp_tells_of_new_tokens(model):
+    before = model.weights_stamp()
+    model.add_tokens(3)
+    added = model.weights_stamp()
+    with torch.no_grad():
+        model.clip.text_model.embeddings.token_embedding.weight.mul_(2)
+    assert len({before, added, model.weights_stamp()}) == 3
 
 
 def test_blocks_past_the_last_used_one_are_not_run(partclipseg):
@@ -175,29 +137,6 @@ def test_the_baseline_refuses_attention(config):
         run(baseline, torch.randn(1, 3, 64, 64), attention_pairs=torch.zeros(1, 2, dtype=torch.long))
 
 
-def test_bfloat16_is_close(model):
-    pixels = torch.randn(1, 3, 64, 64)
-    exact = run(model, pixels).object_part_logits
-    rough = run(nn.Module.to(model, torch.bfloat16), pixels).object_part_logits
-    assert rough.dtype == torch.bfloat16
-    # bfloat16 keeps 8 bits: half a percent a step, some ten steps deep.
-    assert (rough.float() - exact).norm() < 0.05 * exact.norm()
-
-
-@pytest.mark.slow
-def test_compiled_forward_pass(model):
-    pixels, embeddings = torch.randn(2, 3, 64, 64), words(model, WORDS)
-    ids = torch.tensor([[598, 5, 9, 599]]).expand(len(embeddings), -1)
-    compiled = torch.compile(model, fullgraph=True)
-    options = {**indices(WORDS), "num_parts": len(WORDS.parts)}
-    with torch.no_grad():
-        expected = model(pixels, ids, torch.ones_like(ids), **options)
-        actual = compiled(pixels, ids, torch.ones_like(ids), **options)
-    for name in expected:
-        # The compiler fuses and reorders float32 sums.
-        torch.testing.assert_close(actual[name], expected[name], atol=1e-5, rtol=1e-5)
-
-
 def test_new_layers_start_as_wide_as_torch_makes_them(config):
     """Left alone, transformers would draw them with std 1.0 (`initializer_factor`)."""
     config.vision_config.hidden_size, config.vision_config.num_attention_heads = 256, 4
@@ -224,23 +163,9 @@ def test_new_layers_start_as_wide_as_torch_makes_them(config):
 
 def test_a_trained_background_changes_its_channels(partclipseg):
     partclipseg.train_published_parameters()
-    output = partclipseg(torch.randn(1, 3, 64, 64), text_embeddings=words(partclipseg, WORDS), **indices(WORDS))
+    output = partclipseg({"pixel_values": torch.randn(1, 3, 64, 64)}, random_words(partclipseg, WORDS))
     (gradient,) = torch.autograd.grad(output.object_part_logits[:, -1].sum(), partclipseg.background)
     assert gradient.abs().sum() > 0
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_equals_cpu(model):
-    pixels, embeddings = torch.randn(2, 3, 64, 64), words(model, WORDS)
-    with torch.no_grad():
-        expected = model(pixels, text_embeddings=embeddings, **indices(WORDS)).object_part_logits
-        on_gpu = nn.Module.to(model, "cuda")
-        actual = on_gpu(
-            pixels.cuda(), text_embeddings=embeddings.cuda(), **{k: v.cuda() for k, v in indices(WORDS).items()}
-        )
-    # Convolutions may run in TF32 (10 bits) on the GPU.
-    assert (actual.object_part_logits.cpu() - expected).norm() < 2e-3 * expected.norm()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -11,10 +11,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.models.tester import assert_same_maps, random_vocabulary, smoothed
 from torch import Tensor
 
 from partclipseg.maps.label_maps import Contest, LabelMaps, oracle_obj, pred_all
-from partclipseg.maps.upsample import upsample
 from partclipseg.models import clipseg_rows
 from partclipseg.models.clipseg.model import CLIPSegBaseline
 from partclipseg.models.clipseg_decoder import ConditionDecoder
@@ -26,10 +26,6 @@ from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.vocabulary import Vocabulary
 
 Model = PartCLIPSegModel | CLIPSegBaseline
-
-TIE = 1e-5
-"""Logits of these sizes (a few units) come out of matrix products of other shapes with differences of some 1e-6:
-where the two best are closer than this, either may win."""
 
 
 @pytest.fixture(scope="module")
@@ -43,25 +39,8 @@ def models(model_directory) -> dict[str, Model]:
         ("late condition", PartCLIPSegModel, {"conditional_layer": 1, "use_complex_transposed_convolution": False}),
         ("baseline", CLIPSegBaseline, {}),
     ):
-        model = kind(kind.config_class(**{**config, **changes})).eval()
-        with torch.no_grad():
-            # In random heads every fine pixel has weights of its own, and every object wins somewhere in every
-            # patch. Shared, and stronger, some objects win and others do not, other ones in every photo.
-            for layer in model.decoder.modules():
-                if isinstance(layer, torch.nn.ConvTranspose2d):
-                    layer.weight.copy_(5 * layer.weight.mean((2, 3), keepdim=True).expand_as(layer.weight))
-        made[name] = model
+        made[name] = smoothed(kind(kind.config_class(**{**config, **changes}))).eval()
     return made
-
-
-def random_vocabulary(generator: np.random.Generator, num_objects: int, num_parts: int) -> Vocabulary:
-    pairs = [
-        (f"object{o}", f"part{p}")
-        for o in range(num_objects)
-        for p in generator.choice(num_parts, generator.integers(1, num_parts + 1), replace=False)
-    ]
-    generator.shuffle(pairs)
-    return Vocabulary.from_names([tuple(map(str, pair)) for pair in pairs])
 
 
 def full_maps(
@@ -102,27 +81,6 @@ def forbid_others(output: Any, vocabulary: Vocabulary, present: Sequence[Sequenc
         output.object_part_logits[index, classes] = NEVER
 
 
-def is_tied(values: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Whether two labels, int64 `[H, W]`, have all but equal values of `[K, H, W]`; label -1 is the last one."""
-    first, second = (labels.remainder(len(values))[None] for labels in (first, second))
-    return (values.gather(0, first) - values.gather(0, second)).abs()[0] < TIE
-
-
-def assert_equal(actual: Sequence[LabelMaps], expected: Sequence[LabelMaps], output: Any, sizes: Any) -> None:
-    for index, (ours, theirs, size) in enumerate(zip(actual, expected, sizes, strict=True)):
-        assert ours.label_map.shape == size
-        differs = ours.label_map != theirs.label_map
-        tied = is_tied(upsample(output.object_part_logits[index], size), ours.label_map, theirs.label_map)
-        if output.object_logits is not None:
-            objects = upsample(output.object_logits[index], size)
-            other_object = ours.object_map != theirs.object_map
-            tied = torch.where(other_object, is_tied(objects, ours.object_map, theirs.object_map), tied)
-        assert not (differs & ~tied).any()
-        assert differs.float().mean() < 0.01, "ties are rare"
-        assert torch.equal(ours.object_map[~differs], theirs.object_map[~differs])
-        torch.testing.assert_close(ours.scores[~differs], theirs.scores[~differs], atol=TIE, rtol=0)
-
-
 @settings(max_examples=40, deadline=None)
 @given(
     name=st.sampled_from(["intended", "reference lookup", "late condition", "baseline"]),
@@ -146,7 +104,7 @@ def test_pruned_equals_full(models, name, seed, counts, sizes, protocol, widest)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(clipseg_rows.WIDEST, "cpu", widest)  # one row at a time, some, all
         actual = pruned_maps(model, pixels, words, vocabulary, sizes, present, with_background)
-    assert_equal(actual, expected, output, sizes)
+    assert_same_maps(actual, expected, output, sizes)
 
 
 class Overwriting:
@@ -185,7 +143,7 @@ def test_what_is_captured_equals_full(models, seed, sizes, protocol, captured):
         patch.setattr(clipseg_rows, "CAPTURED_ROWS", captured)
         patch.setattr(PartCLIPSegModel, "graphs", lambda self: graphs)
         actual = pruned_maps(model, pixels, words, vocabulary, sizes, present, with_background)
-    assert_equal(actual, expected, output, sizes)
+    assert_same_maps(actual, expected, output, sizes)
     assert bool(graphs.keys) == (captured > 0)
 
 
@@ -212,7 +170,7 @@ def test_pruned_equals_full_on_the_golden_photos(golden):
     assert torch.equal(maps.label_map, expected)
     present = [list(range(0, len(vocabulary.objects), 2))]
     full, output = full_maps(model, inputs["pixel_values"], words, vocabulary, sizes, present)
-    assert_equal(pruned_maps(model, inputs["pixel_values"], words, vocabulary, sizes, present), full, output, sizes)
+    assert_same_maps(pruned_maps(model, inputs["pixel_values"], words, vocabulary, sizes, present), full, output, sizes)
 
 
 def test_pruned_equals_full_on_rendered_scenes(models):
@@ -227,7 +185,7 @@ def test_pruned_equals_full_on_rendered_scenes(models):
     pixels = torch.from_numpy(resized).permute(0, 3, 1, 2) / 128.0 - 1
     sizes = [photo.shape[:2] for photo in photos]
     expected, output = full_maps(model, pixels, words, vocabulary, sizes)
-    assert_equal(pruned_maps(model, pixels, words, vocabulary, sizes), expected, output, sizes)
+    assert_same_maps(pruned_maps(model, pixels, words, vocabulary, sizes), expected, output, sizes)
 
 
 # -- what is decoded ------------------------------------------------------------------------------------------

@@ -69,15 +69,12 @@ class CLIPSegTowers(PartModel):
 
     # -- words and photos -------------------------------------------------------------------------------------
 
-    def encode_text(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor:
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Word embeddings `[K, D]` of `K` prompts, int64 ids and mask `[K, L]`; not normalised.
 
         Padding that no prompt uses is cut off first (the text tower is causal and reads at the end token), unless
-        the mask lies on a GPU, which would have to be waited for: pad to the longest there. Raises `TypeError` if
-        one of the two is missing.
+        the mask lies on a GPU, which would have to be waited for: pad to the longest there.
         """
-        if input_ids is None or attention_mask is None:
-            raise TypeError("give input_ids and attention_mask, or text_embeddings")
         if not torch.compiler.is_compiling() and attention_mask.device.type == "cpu":
             longest = int(attention_mask.sum(1).max())
             input_ids = input_ids[:, :longest]
@@ -179,6 +176,7 @@ class CLIPSegTowers(PartModel):
         embeddings.token_embedding.weight = grown
         embeddings.token_embedding.num_embeddings = len(grown)
         self.config.text_config.vocab_size = len(grown)
+        self.renew_stamp()
 
     def recompute(self, enabled: bool) -> None:
         """Compute the decoder's hidden layers again in the backward pass in place of keeping them."""

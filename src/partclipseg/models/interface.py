@@ -94,7 +94,7 @@ class PartModel(PreTrainedModel):
         """The K strings whose embeddings `forward` expects, in its order."""
         raise TypeError(f"{type(self).__name__} does not define prompts")
 
-    def encode_text(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor:
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Embeddings `[K, D]` of K prompts, from int64 tokens and mask `[K, L]`."""
         raise TypeError(f"{type(self).__name__} does not define encode_text")
 
@@ -198,13 +198,18 @@ class PartModel(PreTrainedModel):
 
     def weights_stamp(self) -> Hashable:
         """A value that changes whenever weights are changed in place, moved or cast, for what is kept of them."""
-        parameters = getattr(self, "_stamped", None)
+        stamped: tuple[object, list[nn.Parameter]] | None = getattr(self, "_stamped", None)
         first = next(self.parameters())
-        if parameters is None or parameters[0] is not first:
-            self._stamped = parameters = list(self.parameters())
+        if stamped is None or stamped[1][0] is not first:
+            self._stamped = stamped = object(), list(self.parameters())
+        token, parameters = stamped
         # Inference tensors have no version. All weights are moved and cast together, so one tells of all.
         versions = 0 if first.is_inference() else sum([parameter._version for parameter in parameters])
-        return versions, first.data_ptr(), first.dtype, first.device
+        return token, versions, first.data_ptr(), first.dtype, first.device
+
+    def renew_stamp(self) -> None:
+        """Begin another stamp; to be called where a module of the model is given another parameter."""
+        self._stamped = None
 
     # -- training ---------------------------------------------------------------------------------------------
 

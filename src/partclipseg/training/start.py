@@ -28,19 +28,21 @@ def find_start(recipe: Recipe) -> str:
 def build_model(recipe: Recipe) -> Any:
     """The recipe's model in float32 on the CPU, as it starts; all weights but those that are trained are frozen.
 
-    New layers come from torch's global generator. Raises `PartCLIPSegError` where the start cannot be loaded.
+    New layers come from torch's global generator. Raises `PartCLIPSegError` where the start cannot be loaded, and
+    `UsageError` for an image size that it does not take.
     """
     model = family(recipe.method).from_start(find_start(recipe), recipe.settings)
     if recipe.image_size is not None:
         model.config.image_size = recipe.image_size
+        if model.image_shape != (recipe.image_size, recipe.image_size):
+            height, width = model.image_shape
+            raise UsageError(f"{recipe.start} takes photos of {height}x{width} pixels only: leave image_size out")
     model.trained_parameters(recipe.settings)
     model.recompute(recipe.recompute)
     return model
 
 
-def word_retention(
-    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, device: torch.device
-) -> WordRetention:
+def word_retention(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> WordRetention:
     """The recipe's word retention, with its start model as the teacher.
 
     Raises `PartCLIPSegError` if the start is not a CLIPSeg.

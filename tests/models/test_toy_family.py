@@ -22,7 +22,7 @@ from partclipseg.apps.cli import main
 from partclipseg.data.augment import Augmentation
 from partclipseg.data.datasets import open_dataset
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.evaluation.protocol import Evaluator
+from partclipseg.evaluation.evaluator import Evaluator
 from partclipseg.evaluation.run import group_records, read_batches, score
 from partclipseg.evaluation.scores import PROTOCOLS
 from partclipseg.inference.segmenter import PartSegmenter

@@ -13,14 +13,13 @@ from typing import Unpack
 import numpy as np
 from PIL import Image
 
-from partclipseg.data import ade20k_part
-from partclipseg.data.datasets import OwnOptions, Split, check_options, open_source
-from partclipseg.data.layout import LAYOUTS, has_any_of_split, has_split, require_split
-from partclipseg.data.own import MissingSplitError
+from partclipseg.data.datasets.registry import dataset_specs, file_spec, open_source
+from partclipseg.data.datasets.roots import MissingSplitError, has_any_of_split, has_split, require_split
+from partclipseg.data.datasets.spec import SPLITS, DatasetSpec, OwnOptions, Split
 from partclipseg.data.paths import is_file
 from partclipseg.data.photo import MAX_PIXELS, photo_formats
 from partclipseg.data.problem import DataError, Problem
-from partclipseg.data.source import Photo, Source, missing_photo, read_source_photo
+from partclipseg.data.source import Source, SourcePhoto, missing_photo, read_source_photo
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.machine import usable_cores
 from partclipseg.vocabulary import Vocabulary
@@ -93,8 +92,8 @@ def check_dataset(
         UsageError: unknown names, or a root that is not this data set's; the message proposes the right one.
     """
     root = Path(root).expanduser()
-    check_options(name, split or "test", own)
-    sources, problems, notes = _open(name, root, split, own)
+    spec = file_spec(name, split or "test", own)
+    sources, problems, notes = _open(spec, root, split, own)
     total = sum(len(source.photos) for source in sources)
     counts = []
     done = 0
@@ -116,7 +115,7 @@ def check_dataset(
             if not source.photos:
                 problem = f"the split {source.split} has no labelled photo: check --root"
                 problems.append(Problem("missing photo", source.root, problem))
-            elif name not in LAYOUTS and not with_parts and not before and sound == len(source.photos):
+            elif spec.catalog is None and not with_parts and not before and sound == len(source.photos):
                 problem = f"no part is labelled in any photo of the split {source.split}: label some, or check --root"
                 problems.append(Problem("empty", source.label_file, problem))
     return CheckReport(name, root, tuple(counts), tuple(dict.fromkeys(problems)), tuple(notes))
@@ -129,24 +128,24 @@ def raise_if_broken(report: CheckReport) -> None:
 
 
 def _open(
-    name: str, root: Path, split: Split | None, own: OwnOptions
+    spec: DatasetSpec, root: Path, split: Split | None, own: OwnOptions
 ) -> tuple[list[Source], list[Problem], list[Problem]]:
     """Sources to check, what kept others from being opened, and what is not there."""
-    wanted: tuple[Split, ...] = ("train", "test") if split is None else (split,)
-    if (name, split) == (ade20k_part.NAME, "test"):
-        wanted = ("test", "train")  # its test records draw on both
-    if name in LAYOUTS and not any(has_split(root, name, one) for one in wanted):
-        require_split(root, name, wanted[-1] if split is None else wanted[0])
-    sources: dict[tuple[Photo, ...], Source] = {}
+    wanted: tuple[Split, ...] = SPLITS if split is None else (split,)
+    if split == "test":
+        wanted = spec.test_splits
+    if spec.layout and not any(has_split(root, spec, one) for one in wanted):
+        require_split(root, spec, "test" if split is None else split, dataset_specs())
+    sources: dict[tuple[SourcePhoto, ...], Source] = {}
     problems: list[Problem] = []
     notes: list[Problem] = []
     missing: list[UsageError] = []
     for one in wanted:
-        if name in LAYOUTS and not has_any_of_split(root, name, one):
+        if spec.layout and not has_any_of_split(root, spec, one):
             notes.append(Problem("missing split", root, f"the {one} split is not there"))
             continue
         try:
-            source = open_source(name, root, one, own)
+            source = open_source(spec, root, one, own)
             # One annotation file may serve as both splits.
             sources.setdefault(source.photos, source)
         except MissingSplitError as error:
@@ -173,7 +172,7 @@ def _class_problems(source: Source) -> list[Problem]:
     return []
 
 
-def _check_photo(source: Source, photo: Photo) -> tuple[list[Problem], np.ndarray]:
+def _check_photo(source: Source, photo: SourcePhoto) -> tuple[list[Problem], np.ndarray]:
     """What is wrong with a photo and its labels, and the classes labelled in it."""
     none = np.zeros(0, dtype=np.int64)
     if not is_file(photo.path):
@@ -185,7 +184,7 @@ def _check_photo(source: Source, photo: Photo) -> tuple[list[Problem], np.ndarra
     return list(source.label_problems(photo, labels)), labels.part_classes
 
 
-def _photo_size(photo: Photo) -> tuple[int, int]:
+def _photo_size(photo: SourcePhoto) -> tuple[int, int]:
     """Height and width of a photo as `read_photo` turns it, once it has been decoded to the end."""
     try:
         with warnings.catch_warnings():

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from partclipseg.data.source import FileDataset, Photo, Record, Source
+from partclipseg.data.source import FileDataset, SampleRecord, Source, SourcePhoto
 from partclipseg.machine import usable_cores
 
 _PLACES = frozenset({"root", "split", "photos", "folders", "defects"})
 """Fields of a source that say where the files lie, not what they hold."""
 
 
-def fingerprint(dataset: object, records: Iterable[Record] | None = None, verify: bool = False) -> dict[str, str]:
+def fingerprint(dataset: object, records: Iterable[SampleRecord] | None = None, verify: bool = False) -> dict[str, str]:
     """Digests of the annotations and of the photos of an opened data set.
 
     ``annotations`` covers the class list, everything read from annotation files, and the bytes of the label pictures.
@@ -36,7 +36,7 @@ def fingerprint(dataset: object, records: Iterable[Record] | None = None, verify
     """
     if not isinstance(dataset, FileDataset):
         return {}
-    photos: dict[tuple[str, str], tuple[Source, Photo]] = {}
+    photos: dict[tuple[str, str], tuple[Source, SourcePhoto]] = {}
     for record in dataset.records if records is None else records:
         photos.setdefault((record.source.split, record.photo.key), (record.source, record.photo))
     sources = {source.split: source for source in (record.source for record in dataset.records)}
@@ -92,7 +92,7 @@ def _plain(value: Any) -> Any:
     return repr(value)
 
 
-def _labels_digest(found: tuple[Source, Photo]) -> bytes:
+def _labels_digest(found: tuple[Source, SourcePhoto]) -> bytes:
     source, photo = found
     digests = [f"{photo.key}\n"]
     for folder in source.folders[1:]:  # those of the label pictures

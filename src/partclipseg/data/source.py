@@ -24,7 +24,7 @@ from partclipseg.vocabulary import ObjectPart, Vocabulary, plain_word
 
 
 @dataclass(frozen=True)
-class Photo:
+class SourcePhoto:
     """One photo of a source."""
 
     key: str
@@ -35,7 +35,7 @@ class Photo:
 
 
 @dataclass(frozen=True)
-class LabelMaps:
+class SourceLabels:
     """The labels of one photo, in the class list of its source."""
 
     parts: np.ndarray
@@ -67,7 +67,7 @@ class Source(ABC):
     """The class list, in the order of the part labels."""
     objects: tuple[str, ...]
     """In the order of the object labels; every object of `object_parts`, and those without parts."""
-    photos: tuple[Photo, ...]
+    photos: tuple[SourcePhoto, ...]
     folders: tuple[Path, ...] = ()
     """Where every photo should have labels, and the folders of the label maps."""
     defects: tuple[Problem, ...] = ()
@@ -79,14 +79,14 @@ class Source(ABC):
         return self.root
 
     @abstractmethod
-    def read_labels(self, photo: Photo, size: tuple[int, int]) -> LabelMaps:
+    def read_labels(self, photo: SourcePhoto, size: tuple[int, int]) -> SourceLabels:
         """The label maps of a photo of the given height and width.
 
         Raises:
             DataError: a label file is missing, damaged, of another size, or holds unknown labels.
         """
 
-    def instance_mask(self, photo: Photo, instance: int, size: tuple[int, int]) -> np.ndarray:
+    def instance_mask(self, photo: SourcePhoto, instance: int, size: tuple[int, int]) -> np.ndarray:
         """Bool `[H, W]`: the mask of one object instance, for sources whose records are instances."""
         raise NotImplementedError(f"{type(self).__name__} has no instances")
 
@@ -97,7 +97,7 @@ class Source(ABC):
             if key not in known:
                 yield Problem("missing label", path, "the photo has no labels: restore them or remove the photo")
 
-    def label_problems(self, photo: Photo, labels: LabelMaps) -> Iterator[Problem]:
+    def label_problems(self, photo: SourcePhoto, labels: SourceLabels) -> Iterator[Problem]:
         """What is wrong with label maps that could be read."""
         yield from labels.problems
         if not len(labels.part_classes) and not len(labels.object_classes):
@@ -117,12 +117,12 @@ class Source(ABC):
 
 
 @dataclass(frozen=True)
-class Record:
+class SampleRecord:
     """What one sample is made of: a photo, and which of its objects count."""
 
     key: str
     source: Source = field(repr=False)
-    photo: Photo
+    photo: SourcePhoto
     object: int | None = None
     """Index into the source's objects; the labels of all others are taken away. None keeps every object."""
     instance: int | None = None
@@ -143,7 +143,7 @@ class FileDataset:
     """
 
     def __init__(
-        self, name: str, split: str, vocabulary: Vocabulary, records: Iterable[Record], seen: Iterable[int]
+        self, name: str, split: str, vocabulary: Vocabulary, records: Iterable[SampleRecord], seen: Iterable[int]
     ) -> None:
         self.name = name
         self.split = split
@@ -209,7 +209,7 @@ def check_photo_size(photo: Path, source: Path, stated: tuple[int | None, int | 
         raise DataError(Problem("size", photo, problem))
 
 
-def read_source_photo(photo: Photo) -> np.ndarray:
+def read_source_photo(photo: SourcePhoto) -> np.ndarray:
     """`read_photo`, with `DataError` for whatever it raises."""
     if not is_file(photo.path):
         raise DataError(missing_photo(photo))
@@ -219,7 +219,7 @@ def read_source_photo(photo: Photo) -> np.ndarray:
         raise DataError(Problem("unreadable", photo.path, str(error).removeprefix(f"{photo.path}: "))) from None
 
 
-def missing_photo(photo: Photo) -> Problem:
+def missing_photo(photo: SourcePhoto) -> Problem:
     """The photo that labels belong to is not there; a file of almost the same name is named."""
     if (found := photo.look_alike) is None:
         return Problem("missing photo", photo.path, "the photo is missing: restore it or remove its labels")

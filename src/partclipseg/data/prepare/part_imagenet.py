@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from partclipseg.data.part_imagenet import PartImageNetNames
+from partclipseg.data.datasets.part_imagenet import PartImageNetNames
 from partclipseg.data.prepare.runner import Outcome, PhotoMode, photo_size, place_photo, sizes
 from partclipseg.data.prepare.source import find
 from partclipseg.errors import PartCLIPSegError

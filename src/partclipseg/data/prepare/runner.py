@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal, Protocol, TextIO
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from PIL import Image
@@ -28,6 +28,7 @@ from PIL import Image
 from partclipseg.data.photo import photo_formats
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import remove_temporary, whole_file
+from partclipseg.journal import Journal
 
 JOURNAL = "prepare-journal.jsonl"
 
@@ -115,15 +116,15 @@ def prepare(
     outcomes = {key: outcome for key, outcome in outcomes.items() if key in jobs}
     taken_over, failures = len(outcomes), []
     waiting = [jobs[key] for key in sorted(jobs.keys() - outcomes.keys())]
-    with open(output / JOURNAL, "a", encoding="utf-8") as journal:
-        for done, (job, result) in enumerate(_results(waiting, output, workers), start=taken_over + 1):
-            if isinstance(result, Outcome):
-                outcomes[job.key] = result
-                _append(journal, asdict(result))
-            else:
-                failures.append(result)
-            if progress is not None:
-                progress(done, len(jobs))
+    journal = Journal(output / JOURNAL)
+    for done, (job, result) in enumerate(_results(waiting, output, workers), start=taken_over + 1):
+        if isinstance(result, Outcome):
+            outcomes[job.key] = result
+            journal.append([asdict(result)])
+        else:
+            failures.append(result)
+        if progress is not None:
+            progress(done, len(jobs))
     kept = [outcomes[key] for key in sorted(outcomes) if outcomes[key].files]
     recipe.finish(output, kept)
     return Summary(
@@ -185,47 +186,33 @@ def sizes(output: Path, *paths: Path) -> dict[str, int]:
 
 def _open_journal(recipe: Recipe, output: Path) -> dict[str, Outcome]:
     """Outcomes of an earlier run whose files are still there; a new journal where there is none."""
-    path, head = output / JOURNAL, {"dataset": recipe.name, "options": recipe.options()}
+    journal, head = Journal(output / JOURNAL), {"dataset": recipe.name, "options": recipe.options()}
     if output.exists() and not output.is_dir():
         raise UsageError(f"the output {output} is not a folder: choose another one")
-    if not path.is_file():
+    if not journal.path.is_file():
         if output.is_dir() and any(output.iterdir()):
             raise UsageError(f"the output {output} is not empty, and no run started there: choose another folder")
         output.mkdir(parents=True, exist_ok=True)
-        with open(path, "w", encoding="utf-8") as journal:
-            _append(journal, head)
+        journal.append([head])
         return {}
-    lines = list(_whole_lines(path))
+    # A damaged line costs one photo, which is prepared again.
+    lines = journal.read(damaged="skip")
     if not lines or lines[0] != json.loads(json.dumps(head)):
         raise UsageError(
             f"{output} was made from another data set or with another split: choose another output, or repeat the "
             "first command"
         )
-    # Written anew: a line that was cut off by a kill must not run into the next one.
-    with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8") as journal:
-        for line in lines:
-            _append(journal, line)
     remove_temporary(output)
     outcomes = {}
     for line in lines[1:]:
-        outcome = Outcome(**line)
+        try:
+            outcome = Outcome(**line)
+        except TypeError:  # a line of another program
+            continue
         outcomes.pop(outcome.key, None)
         if all(_has_size(output / name, size) for name, size in outcome.files.items()):
             outcomes[outcome.key] = outcome
     return outcomes
-
-
-def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_bytes().splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:
-            continue
-
-
-def _append(journal: TextIO, line: dict[str, Any]) -> None:
-    journal.write(json.dumps(line) + "\n")
-    journal.flush()
 
 
 def _has_size(path: Path, size: int) -> bool:

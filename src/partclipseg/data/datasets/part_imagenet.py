@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -16,15 +16,15 @@ from pathlib import Path
 import numpy as np
 
 from partclipseg.data.coco import BrokenMaskError, CocoPhoto, paint, read_coco, repeated_photo
+from partclipseg.data.datasets.spec import DatasetSpec, Preparation, Split
 from partclipseg.data.paths import LookAlikes, inside, is_file
 from partclipseg.data.problem import DataError, Problem
 from partclipseg.data.sample import UNLABELLED
-from partclipseg.data.source import LabelMaps, Photo, Record, Source, check_photo_size
+from partclipseg.data.source import SampleRecord, Source, SourceLabels, SourcePhoto, check_photo_size
 from partclipseg.vocabulary import Catalog, ObjectPart, Vocabulary
 
-NAME = "part-imagenet"
-FOLDERS = {"train": "train", "test": "val"}
-"""Our split: theirs."""
+_NAME = "part-imagenet"
+_FOLDERS: dict[Split, str] = {"train": "train", "test": "val"}
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,11 @@ class PartImageNet(Source):
     @classmethod
     def open(cls, root: Path, folder: str) -> PartImageNet:
         """Open ``train`` or ``val``."""
-        catalog, names = Catalog.load(NAME), PartImageNetNames.load()
+        catalog, names = Catalog.load(_NAME), PartImageNetNames.load()
         content = read_coco(root / f"{folder}.json", categories=range(len(names.part_words)))
         objects = {word: index for index, word in enumerate(catalog.objects)}
         defects = list(content.defects)
-        photos: list[Photo] = []
+        photos: list[SourcePhoto] = []
         entries: dict[str, CocoPhoto] = {}
         object_index: dict[str, int] = {}
         others: Counter[str] = Counter()
@@ -84,7 +84,7 @@ class PartImageNet(Source):
                 defects.append(repeated_photo(entries[path.stem], entry, path.stem, root / f"{folder}.json"))
             else:
                 alike = None if is_file(path) else look_alikes.find(root / "images" / folder, entry.file_name or "")
-                photos.append(Photo(path.stem, path, alike))
+                photos.append(SourcePhoto(path.stem, path, alike))
                 entries[path.stem] = entry
                 object_index[path.stem] = objects[word]
         return cls(
@@ -106,7 +106,7 @@ class PartImageNet(Source):
         """See `Source.label_file`."""
         return self.root / f"{self.split}.json"
 
-    def read_labels(self, photo: Photo, size: tuple[int, int]) -> LabelMaps:
+    def read_labels(self, photo: SourcePhoto, size: tuple[int, int]) -> SourceLabels:
         """See `Source.read_labels`; the object is the union of its parts, and small parts lie on top."""
         file, entry = self.label_file, self.entries[photo.key]
         check_photo_size(photo.path, file, entry.size, size)
@@ -124,7 +124,7 @@ class PartImageNet(Source):
         except BrokenMaskError as error:
             problem = f"{entry.annotations[error.place]} of {photo.key}: {error.message}"
             raise DataError(Problem("annotation", file, problem)) from None
-        return LabelMaps(parts, np.full_like(parts, UNLABELLED))
+        return SourceLabels(parts, np.full_like(parts, UNLABELLED))
 
     def folder_problems(self) -> Iterator[Problem]:
         """See `Source.folder_problems`; photos of other synsets need no labels."""
@@ -144,11 +144,28 @@ def _synset(photo: Path) -> str:
     return photo.stem.split("_")[0]
 
 
-def records(source: PartImageNet, vocabulary: Vocabulary) -> list[Record]:
-    """One for each photo whose object is in the vocabulary, for training and for testing."""
+def _records(sources: Sequence[Source], vocabulary: Vocabulary, split: Split) -> list[SampleRecord]:
+    """Make one record for each photo whose object is in the vocabulary, to train and to test."""
     wanted = {word.casefold() for word in vocabulary.objects}
     return [
-        Record(photo.key, source, photo)
+        SampleRecord(photo.key, source, photo)
+        for source in sources
+        if isinstance(source, PartImageNet)
         for photo in source.photos
         if source.objects[source.object_index[photo.key]].casefold() in wanted
     ]
+
+
+DATASET = DatasetSpec(
+    name=_NAME,
+    summary="a benchmark",
+    open_split=lambda root, split, own: PartImageNet.open(root, _FOLDERS[split]),
+    layout={split: (f"images/{folder}", f"{folder}.json") for split, folder in _FOLDERS.items()},
+    folders=_FOLDERS,
+    raw=("PartImageNet_Seg", "annotations/train_whole", "LOC_synset_mapping.txt"),
+    records=_records,
+    catalog=_NAME,
+    preparation=Preparation(
+        recipe="partclipseg.data.prepare.part_imagenet:PartImageNetRecipe", source="PartImageNet_Seg"
+    ),
+)

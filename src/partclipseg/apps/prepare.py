@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from partclipseg.apps.options import optional
+from partclipseg.data.datasets.choice import dataset_option, has_recipe, source_option
 from partclipseg.errors import UsageError
 from partclipseg.machine import usable_cores
 
@@ -27,13 +28,14 @@ class Prepare:
       partclipseg prepare ade20k-part-234 --source ADE20K_2021_17_01 --output data/ADE20KPart234
     """
 
-    dataset: Annotated[Literal["pascal-part-116", "ade20k-part-234", "part-imagenet"], tyro.conf.Positional]
-    """The benchmark to make."""
-    source: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH...")]
-    """Folders or archives (.zip, .tar.gz) as downloaded; archives are unpacked into OUTPUT.unpacked.
-    pascal-part-116: PASCAL-Part's Annotations_Part and VOC2010.
-    ade20k-part-234: ADE20K_2021_17_01.
-    part-imagenet: PartImageNet_Seg."""
+    dataset: Annotated[str, tyro.conf.Positional, dataset_option(has_recipe)]
+    source: Annotated[
+        tuple[Path, ...],
+        source_option(
+            tuple[Path, ...],
+            "Folders or archives (.zip, .tar.gz) as downloaded; archives are unpacked into OUTPUT.unpacked.",
+        ),
+    ]
     output: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Folder to make the layout in; new, or that of a run to go on with."""
     val_list: Annotated[Path | None, optional("FILE")] = None
@@ -68,22 +70,16 @@ class Prepare:
         return 1 if summary.failures else 0
 
     def _recipe(self) -> Recipe:
+        from partclipseg.data.datasets.registry import dataset_spec
         from partclipseg.data.prepare.source import open_sources
 
-        if self.val_list is not None and self.dataset != "pascal-part-116":
+        preparation = dataset_spec(self.dataset).preparation
+        assert preparation is not None  # one of the choices
+        if self.val_list is not None and "val_list" not in preparation.options:
             raise UsageError(f"{self.dataset} has its splits in the source: leave out --val-list")
         folders = open_sources(self.source, self.output)
-        if self.dataset == "pascal-part-116":
-            from partclipseg.data.prepare.pascal_part import PascalPartRecipe
-
-            return PascalPartRecipe(folders, self.val_list, self.photos)
-        if self.dataset == "ade20k-part-234":
-            from partclipseg.data.prepare.ade20k_part import ADE20KPartRecipe
-
-            return ADE20KPartRecipe(folders, self.photos)
-        from partclipseg.data.prepare.part_imagenet import PartImageNetRecipe
-
-        return PartImageNetRecipe(folders, self.photos)
+        options = {name: getattr(self, name) for name in preparation.options}
+        return preparation.load()(folders=folders, mode=self.photos, **options)
 
 
 def _show(console, dataset: str, output: Path, summary: Summary) -> None:

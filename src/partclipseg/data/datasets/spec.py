@@ -44,7 +44,11 @@ class Preparation:
     source: str
     """What to download, in words, for help texts."""
     options: tuple[str, ...] = ()
-    """Options of the command that the recipe takes besides."""
+    """Fields of the command that the recipe takes besides."""
+
+    def load(self) -> Any:
+        """Import the class."""
+        return load(self.recipe)
 
 
 class RenderedScenes(Protocol):

@@ -85,19 +85,21 @@ class Prepare:
 def _show(console, dataset: str, output: Path, summary: Summary) -> None:
     from rich.table import Table
 
+    from partclipseg.data.datasets.registry import dataset_spec
     from partclipseg.vocabulary import Catalog
 
-    catalog = Catalog.load(dataset)
-    words = {catalog.object_parts[label].part for label in summary.parts}
-    table = Table("", "here", "published", title=f"{dataset} in {output}")
-    for name, here, published in (
-        ("objects", len(summary.objects), len(catalog.objects)),
-        ("parts", len(words), len(catalog.vocabulary.parts)),
-        ("object-parts", len(summary.parts), len(catalog.object_parts)),
-    ):
-        table.add_row(name, str(here), str(published))
+    table = Table("", "here", title=f"{dataset} in {output}")
+    counts = [("objects", len(summary.objects)), ("object-parts", len(summary.parts))]
+    published: tuple[int, ...] = ()
+    if name := dataset_spec(dataset).catalog:
+        table.add_column("published")
+        catalog = Catalog.load(name)
+        counts.insert(1, ("parts", len({catalog.object_parts[label].part for label in summary.parts})))
+        published = (len(catalog.objects), len(catalog.vocabulary.parts), len(catalog.object_parts))
+    for place, (what, here) in enumerate(counts):
+        table.add_row(what, str(here), *map(str, published[place : place + 1]))
     for split, count in sorted(summary.photos.items()):
-        table.add_row(f"photos in {split}", f"{count:,}", "")
+        table.add_row(f"photos in {split}", f"{count:,}")
     console.print(table)
     for count, words_of_count in (
         (summary.taken_over, "photos were there from an earlier run"),

@@ -80,7 +80,8 @@ def render_training_data(recipe: Recipe, directory: str | Path | None = None) ->
         raise UsageError(f"{recipe.dataset} has to be told how large to render: give --image-size")
     size, scenes = recipe.image_size, rendering.load()
     rendered = scenes.ahead("train", recipe.scenes, size, "seen", directory)
-    train = Scenes.from_arrays(*rendered.arrays(), rendered.vocabulary)
+    images, parts, objects = rendered.arrays()
+    train = Scenes.from_arrays(images, parts, objects, rendered.vocabulary)
     if recipe.held_out == 0:
         return TrainingData(train, Subset(scenes("val", 1, size, "seen"), ()), rendered.digest)
     held_out = scenes.ahead("val", recipe.held_out, size, "seen", directory)

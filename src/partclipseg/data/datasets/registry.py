@@ -106,7 +106,7 @@ def open_source(spec: DatasetSpec, root: Path, split: Split, own: OwnOptions) ->
 
 def _splits_to_open(spec: DatasetSpec, root: Path, split: Split) -> tuple[Split, ...]:
     """Return the splits that the records draw on and whose files are there; warn of those that are missing."""
-    wanted = spec.test_splits if split == "test" else (split,)
+    wanted: tuple[Split, ...] = spec.test_splits if split == "test" else (split,)
     if not spec.layout:
         return wanted
     present = tuple(one for one in wanted if has_split(root, spec, one))

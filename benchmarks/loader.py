@@ -63,8 +63,6 @@ def loader_rates(name: str, root: Path, options: dict, seconds: float) -> dict[s
                 augmentation=augmentation,
                 seed=0,
                 image_size=SIZE,
-                mean=MEAN,
-                std=STD,
                 workers=workers,
             )
             rates[f"{title}, {workers} workers"] = measure(lambda batches=batches: next(batches), seconds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Unpack
 
@@ -104,12 +104,12 @@ def open_source(spec: DatasetSpec, root: Path, split: Split, own: OwnOptions) ->
     return spec.open_split(root, split, own)
 
 
-def _splits_to_open(spec: DatasetSpec, root: Path, split: Split) -> tuple[Split, ...]:
+def _splits_to_open(spec: DatasetSpec, root: Path, split: Split) -> Sequence[Split]:
     """Return the splits that the records draw on and whose files are there; warn of those that are missing."""
-    wanted: tuple[Split, ...] = spec.test_splits if split == "test" else (split,)
+    wanted: Sequence[Split] = spec.test_splits if split == "test" else ("train",)
     if not spec.layout:
         return wanted
-    present = tuple(one for one in wanted if has_split(root, spec, one))
+    present: list[Split] = [one for one in wanted if has_split(root, spec, one)]
     if split not in present and (not present or has_any_of_split(root, spec, split)):
         require_split(root, spec, split, dataset_specs())
     for one in wanted:

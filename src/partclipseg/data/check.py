@@ -1,4 +1,4 @@
-"""Is a data set on disk whole? Every file is opened once; what is wrong is listed, file by file."""
+"""Check a data set on disk: open every file once, and list what is wrong, file by file."""
 
 from __future__ import annotations
 
@@ -27,39 +27,39 @@ from partclipseg.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """What one split holds."""
+    """Counts of one split."""
 
     split: str
-    """As the files call it."""
+    """Name that the files give it."""
     photos: int
-    """Photos that have labels."""
+    """Number of photos that have labels."""
     sound: int
-    """Those of them without a problem of their own."""
+    """Number of those photos without a problem of their own."""
     with_parts: int
-    """Those of them in which a part is labelled."""
+    """Number of those photos in which a part is labelled."""
     classes: tuple[int, ...]
-    """How many photos show each class of the class list."""
+    """Number of photos that show each class of the class list."""
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What is there, and what is wrong with it."""
+    """Counts of a data set, and what is wrong with it."""
 
     dataset: str
     root: Path
     splits: tuple[SplitCounts, ...]
     problems: tuple[Problem, ...]
-    """What has to be mended before training or evaluating."""
+    """Defects that have to be mended before training or evaluating."""
     notes: tuple[Problem, ...]
-    """What is ignored or left out and does no harm: stray ``._*`` files, a split that is not there."""
+    """Remarks about what is ignored and does no harm: stray ``._*`` files, a split that is not there."""
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Return whether nothing is wrong."""
         return not self.problems
 
     def summary(self, limit: int = 20) -> str:
-        """What is wrong in words: how often each kind occurs, then the first `limit` problems, one a line."""
+        """Say what is wrong: how often each kind occurs, then the first `limit` problems, one a line."""
         kinds = Counter(problem.kind for problem in self.problems)
         counts = ", ".join(f"{kind}: {count}" for kind, count in kinds.items())
         lines = [f"{self.dataset} in {self.root} has problems ({counts})"]
@@ -130,7 +130,7 @@ def raise_if_broken(report: CheckReport) -> None:
 def _open(
     spec: DatasetSpec, root: Path, split: Split | None, own: OwnOptions
 ) -> tuple[list[Source], list[Problem], list[Problem]]:
-    """Sources to check, what kept others from being opened, and what is not there."""
+    """Return the sources to check, what kept others from being opened, and what is missing."""
     wanted: tuple[Split, ...] = SPLITS if split is None else (split,)
     if split == "test":
         wanted = spec.test_splits
@@ -163,7 +163,7 @@ def _open(
 
 
 def _class_problems(source: Source) -> list[Problem]:
-    """What keeps the classes from being a vocabulary."""
+    """Return what keeps the classes from being a vocabulary."""
     try:
         if source.object_parts or not source.defects:
             Vocabulary(source.object_parts)
@@ -173,7 +173,7 @@ def _class_problems(source: Source) -> list[Problem]:
 
 
 def _check_photo(source: Source, photo: SourcePhoto) -> tuple[list[Problem], np.ndarray]:
-    """What is wrong with a photo and its labels, and the classes labelled in it."""
+    """Return what is wrong with a photo and its labels, and the classes labelled in it."""
     none = np.zeros(0, dtype=np.int64)
     if not is_file(photo.path):
         return [missing_photo(photo)], none
@@ -185,7 +185,7 @@ def _check_photo(source: Source, photo: SourcePhoto) -> tuple[list[Problem], np.
 
 
 def _photo_size(photo: SourcePhoto) -> tuple[int, int]:
-    """Height and width of a photo as `read_photo` turns it, once it has been decoded to the end."""
+    """Decode a photo to the end, and return its height and width as `read_photo` turns it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -1,4 +1,4 @@
-"""A digest of what a data set holds, so that saved work can tell whether it was made from the same data."""
+"""Compute digests of a data set, which tell saved work whether it was made from the same data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PLACES = frozenset({"root", "split", "photos", "folders", "defects"})
 
 
 def fingerprint(dataset: object, records: Iterable[SampleRecord] | None = None, verify: bool = False) -> dict[str, str]:
-    """Digests of the annotations and of the photos of an opened data set.
+    """Compute digests of the annotations and of the photos of an opened data set.
 
     ``annotations`` covers the class list, everything read from annotation files, and the bytes of the label pictures.
     ``photos`` covers the size and the modification time of each photo, or its bytes with `verify`. Where the data set
@@ -57,13 +57,13 @@ def fingerprint(dataset: object, records: Iterable[SampleRecord] | None = None, 
 
 
 def changed_data(then: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """Which of two fingerprints' entries differ, in words such as "the annotations and the photos"; empty if none."""
+    """Say which entries of two fingerprints differ, such as "the annotations and the photos"; empty if none."""
     names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
     return " and ".join(f"the {name}" for name in names)
 
 
 def _content(source: Source) -> Iterable[bytes]:
-    """What a source has read from class lists and annotation files, in pieces."""
+    """Yield what a source has read from class lists and annotation files, in pieces."""
     for field in fields(source):
         if field.name not in _PLACES:
             yield f"\n{field.name}: ".encode()
@@ -80,7 +80,7 @@ def _text(value: Any) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """The JSON form of a value that JSON does not know."""
+    """Return the JSON form of a value that JSON does not know."""
     if is_dataclass(value):
         return [getattr(value, field.name) for field in fields(value)]
     if isinstance(value, np.ndarray):

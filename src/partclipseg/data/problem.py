@@ -1,4 +1,4 @@
-"""What can be wrong with a data set's files, said in the same words by reading and by checking."""
+"""Defects of a data set's files, in the same words for reading and for checking."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Kind = Literal[
     "stray file",
     "left out",
 ]
-"""The table headings of `check-data`, one for each sort of defect."""
+"""Table headings of `check-data`, one for each sort of defect."""
 
 
 _LONGEST = 4096
@@ -52,7 +52,7 @@ def _shortened(text: str) -> str:
 
 
 class DataError(PartCLIPSegError):
-    """A file of a data set is missing or wrong; `problem` says which and how."""
+    """Error for a file of a data set that is missing or wrong; `problem` says which and how."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)  # the only argument, so that the error survives pickling between processes

@@ -30,11 +30,11 @@ _INSTANCES = {"training": "ade20k_instance_train.json", "validation": "ade20k_in
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ADE20KPart(Source):
-    """One split. Photos are those with a part map and those of the instance file."""
+    """One split of ADE20K-Part-234. Its photos are those with a part map and those of the instance file."""
 
     part_table: np.ndarray = field(repr=False)
     instances: dict[str, CocoPhoto] = field(repr=False)
-    """The photos' entries in the instance file, by key."""
+    """Entries of the photos in the instance file, by key."""
 
     @classmethod
     def open(cls, root: Path, folder: str) -> ADE20KPart:
@@ -69,12 +69,12 @@ class ADE20KPart(Source):
         )
 
     def annotations(self, photo: SourcePhoto) -> tuple[Annotation, ...]:
-        """The object instances of a photo, in the file's order."""
+        """Return the object instances of a photo, in the file's order."""
         entry = self.instances.get(photo.key)
         return entry.annotations if entry else ()
 
     def read_labels(self, photo: SourcePhoto, size: tuple[int, int]) -> SourceLabels:
-        """See `Source.read_labels`; of overlapping instances the smaller lies on top."""
+        """Read as in `Source.read_labels`; of overlapping instances the smaller lies on top."""
         parts = read_label_map(self._map(photo.key), self.part_table, 16, size)
         if entry := self.instances.get(photo.key):
             check_photo_size(photo.path, self._file, entry.size, size)

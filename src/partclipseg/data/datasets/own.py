@@ -1,4 +1,4 @@
-"""Photos annotated by yourself: COCO JSON, or folders of index PNGs with a class list."""
+"""Photos that you annotated yourself: COCO JSON, or folders of index PNGs with a class list."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.vocabulary import ObjectPart
 
 SPLIT_NAMES = {"train": ("train", "training"), "test": ("test", "val", "valid", "validation")}
-"""Our split: the usual names of folders and files that hold it, the first found counts."""
+"""Usual names of the folders and files of each split; the first that is found counts."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,9 +35,9 @@ class CocoSource(Source):
 
     file: Path
     entries: dict[str, CocoPhoto] = field(repr=False)
-    """The photos' entries, by key."""
+    """Entries of the photos, by key."""
     labels: dict[int | str, tuple[int, int]] = field(repr=False)
-    """Category id: index into `object_parts` and into `objects`; -1 where it does not mark one."""
+    """Index into `object_parts` and index into `objects` of each category id; -1 for none."""
 
     @classmethod
     def open(
@@ -88,7 +88,7 @@ class CocoSource(Source):
         )
 
     def read_labels(self, photo: SourcePhoto, size: tuple[int, int]) -> SourceLabels:
-        """See `Source.read_labels`; small masks lie on top, parts over whole objects."""
+        """Read as in `Source.read_labels`; small masks lie on top, parts over whole objects."""
         entry = self.entries[photo.key]
         check_photo_size(photo.path, self.file, entry.size, size)
         maps: list[np.ndarray] = []
@@ -114,12 +114,12 @@ class CocoSource(Source):
         return self.file
 
     def label_problems(self, photo: SourcePhoto, labels: SourceLabels) -> Iterator[Problem]:
-        """Masks that cover no pixel; a photo without any part is an ordinary negative here."""
+        """Yield masks that cover no pixel; a photo without any part is an ordinary negative here."""
         return iter(labels.problems)
 
 
 def find_annotations(root: Path, split: str) -> Path:
-    """The annotation file of a split, by its usual names below the root.
+    """Find the annotation file of a split by its usual names below the root.
 
     Raises:
         MissingSplitError: none is there; names the JSON files that are.
@@ -213,7 +213,7 @@ class IndexPngSource(Source):
 
 
 def read_class_list(path: Path) -> dict[int, tuple[str, str | None]]:
-    """Label number: class name, and the object where the file names it apart.
+    """Read the class name of each label number, and the object if the file names it apart.
 
     A text file with one name a line, from 0 on; or YAML or JSON with such a list, a mapping from number to name,
     or a mapping from an object to the list of its parts, numbered through. Names are ``dog's ear``, pairs of object
@@ -252,7 +252,7 @@ def read_class_list(path: Path) -> dict[int, tuple[str, str | None]]:
 
 
 def _photo_folders(file: Path, root: Path, split: str) -> list[Path]:
-    """Where photos may lie, the likeliest first."""
+    """Return the folders where photos may lie, the likeliest first."""
     folders = [file.parent, file.parent / "images"]
     for base in (root if root.is_dir() else root.parent, root / "images"):
         folders += [base, *(base / name for name in SPLIT_NAMES.get(split, ()))]
@@ -262,7 +262,7 @@ def _photo_folders(file: Path, root: Path, split: str) -> list[Path]:
 def _locate(
     photos: tuple[CocoPhoto, ...], folders: list[Path], file: Path, defects: list[Problem]
 ) -> list[tuple[CocoPhoto, Path, Path, Path | None]]:
-    """Each photo with the folder and path that it was found at; the first place that fits is tried first again.
+    """Find the folder and path of each photo; the place of the last one is tried first.
 
     Of those that are not found, the last is a file of almost the same name, if there is one. A photo that is listed
     twice is put in `defects`, and given once.
@@ -299,7 +299,7 @@ def _locate(
 
 
 def _keys(paths: list[Path]) -> list[str]:
-    """Short names that are unique and fit for files."""
+    """Make short names that are unique and fit for files."""
     stems = Counter(path.stem for path in paths)
     longer = [path.stem if stems[path.stem] == 1 else "-".join(path.with_suffix("").parts) for path in paths]
     repeats = Counter(longer)
@@ -313,7 +313,7 @@ def _keys(paths: list[Path]) -> list[str]:
 
 
 def _split_folder(root: Path, name: str, split: str) -> Path:
-    """The folder of a split, or the folder of all where the splits are not told apart."""
+    """Find the folder of a split, or the folder of all photos if splits are not told apart."""
     folders = {
         one: [root / pair for word in words for pair in (f"{name}/{word}", f"{word}/{name}") if (root / pair).is_dir()]
         for one, words in SPLIT_NAMES.items()

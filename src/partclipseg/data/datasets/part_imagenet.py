@@ -29,7 +29,7 @@ _FOLDERS: dict[Split, str] = {"train": "train", "test": "val"}
 
 @dataclass(frozen=True)
 class PartImageNetNames:
-    """How the files name parts and objects."""
+    """Names of parts and objects in the files."""
 
     part_words: tuple[str, ...]
     """Part word of each category id: the category's name without its first word, in lower case."""
@@ -47,16 +47,16 @@ class PartImageNetNames:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PartImageNet(Source):
-    """One split. Photos are those of the annotation file whose synset is one of the 40 objects."""
+    """One split of PartImageNet. Its photos are those of the annotation file whose synset is one of the 40 objects."""
 
     entries: dict[str, CocoPhoto] = field(repr=False)
-    """The photos' entries in the annotation file, by key."""
+    """Entries of the photos in the annotation file, by key."""
     object_index: dict[str, int] = field(repr=False)
-    """Index into `objects` of the photos, by key."""
+    """Index into `objects` of each photo, by key."""
     part_words: tuple[str, ...]
-    """Of each category id."""
+    """Part word of each category id."""
     other_synsets: dict[str, int]
-    """Photos left out because their synset is not among the 40 objects, by synset."""
+    """Number of photos that are left out because their synset is not among the 40 objects, by synset."""
 
     @classmethod
     def open(cls, root: Path, folder: str) -> PartImageNet:
@@ -107,7 +107,7 @@ class PartImageNet(Source):
         return self.root / f"{self.split}.json"
 
     def read_labels(self, photo: SourcePhoto, size: tuple[int, int]) -> SourceLabels:
-        """See `Source.read_labels`; the object is the union of its parts, and small parts lie on top."""
+        """Read as in `Source.read_labels`; the object is the union of its parts, and small parts lie on top."""
         file, entry = self.label_file, self.entries[photo.key]
         check_photo_size(photo.path, file, entry.size, size)
         word = self.objects[self.object_index[photo.key]]
@@ -127,12 +127,12 @@ class PartImageNet(Source):
         return SourceLabels(parts, np.full_like(parts, UNLABELLED))
 
     def folder_problems(self) -> Iterator[Problem]:
-        """See `Source.folder_problems`; photos of other synsets need no labels."""
+        """Yield the problems of `Source.folder_problems`; photos of other synsets need no labels."""
         synsets = PartImageNetNames.load().synset_to_object
         return (problem for problem in super().folder_problems() if _synset(problem.file) in synsets)
 
     def notes(self) -> Iterator[Problem]:
-        """See `Source.notes`; photos of other synsets among them."""
+        """Yield the notes of `Source.notes`, and a count of the photos of other synsets."""
         yield from super().notes()
         if self.other_synsets:
             count = sum(self.other_synsets.values())

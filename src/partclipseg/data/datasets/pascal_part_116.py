@@ -29,12 +29,12 @@ _PARTS, _OBJECTS = "annotations_detectron2_part", "annotations_detectron2_obj"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PascalPart(Source):
-    """One split. Photos are those with a part map."""
+    """One split of Pascal-Part-116. Its photos are those with a part map."""
 
     part_table: np.ndarray = field(repr=False)
     object_table: np.ndarray = field(repr=False)
     part_counts: dict[str, tuple[int, ...]] | None = field(repr=False)
-    """Part labels of each photo by its key, as ``*_part_label_count.json`` has them; None without that file."""
+    """Part labels of each photo, by key, from ``*_part_label_count.json``; None without that file."""
     object_counts: dict[str, tuple[int, ...]] | None = field(repr=False)
 
     @classmethod
@@ -69,7 +69,7 @@ class PascalPart(Source):
         return self.root / folder / self.split / f"{key}.png"
 
     def objects_with_parts(self, photo: SourcePhoto) -> tuple[int, ...]:
-        """Indices of the objects that have a part label in the photo.
+        """Return the indices of the objects that have a part label in the photo.
 
         They stand in ``*_part_label_count.json``; where that file or the photo's entry is missing the part map is
         read, which takes longer.
@@ -92,7 +92,7 @@ class PascalPart(Source):
         return labels_in(read_label_map(path, self.part_table, 8, size)).tolist()
 
     def folder_problems(self) -> Iterator[Problem]:
-        """Photos without labels, labels without photos, and photos that the label lists do not have."""
+        """Yield photos without labels, labels without photos, and photos that the label lists lack."""
         yield from super().folder_problems()
         known = {photo.key for photo in self.photos}
         for counts, kind in ((self.part_counts, "part"), (self.object_counts, "obj")):
@@ -101,7 +101,7 @@ class PascalPart(Source):
                 yield self._disagreement(kind, f"{lacking} {key}.png")
 
     def label_problems(self, photo: SourcePhoto, labels: SourceLabels) -> Iterator[Problem]:
-        """Maps without any label, and lists that disagree with their map."""
+        """Yield maps without any label, and lists that disagree with their map."""
         yield from super().label_problems(photo, labels)
         for counts, classes, kind in (
             (self.part_counts, labels.part_classes, "part"),

@@ -1,4 +1,4 @@
-"""Whether a root holds the files of a data set, and what was probably meant by a root that does not."""
+"""Check whether a root holds the files of a data set, and propose the right root if it does not."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ from partclipseg.apps.cli import main
 from partclipseg.data.check import check_dataset
 from partclipseg.data.classes import class_list, meanings_of
 from partclipseg.data.datasets import open_dataset
+from partclipseg.data.datasets.own import read_class_list
 from partclipseg.data.json_file import read_json
-from partclipseg.data.own import read_class_list
 from partclipseg.data.problem import DataError
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.inference.formats import coco_categories

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from partclipseg.apps.options import Own, OwnData, optional
+from partclipseg.data.datasets.choice import dataset_option, has_files
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,11 +30,7 @@ class CheckData:
       partclipseg check-data coco --root data/car_parts --object car
     """
 
-    dataset: Annotated[
-        Literal["pascal-part-116", "ade20k-part-234", "part-imagenet", "coco", "index-png"], tyro.conf.Positional
-    ]
-    """A benchmark, or your own photos:
-    with annotations as COCO JSON (coco), or with label pictures and a class list (index-png)."""
+    dataset: Annotated[str, tyro.conf.Positional, dataset_option(has_files)]
     root: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """The data set's folder."""
     split: Annotated[Literal["train", "test"] | None, optional("{train,test}")] = None

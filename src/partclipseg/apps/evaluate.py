@@ -13,6 +13,7 @@ import tyro
 
 from partclipseg.apps.checking import check_files, progress_bar
 from partclipseg.apps.options import BatchSize, Device, Number, Own, OwnData, Zoom, optional
+from partclipseg.data.datasets.choice import dataset_option
 from partclipseg.errors import UsageError
 from partclipseg.machine import how_to_install
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from accelerate import PartialState
     from rich.console import Console
 
+    from partclipseg.data.datasets.spec import Rendering
     from partclipseg.data.loader import PartDataset
     from partclipseg.evaluation.evaluator import Evaluator
     from partclipseg.evaluation.report import Report, Table
@@ -34,9 +36,6 @@ _SAVE_EVERY = 30.0
 _EXAMPLES = 6
 """Best and worst photos shown, of each."""
 
-_SCENES = 1000
-"""Of PartShapes, whose splits have no end, as many are scored unless --limit says otherwise."""
-
 
 @dataclass(frozen=True)
 class _Subject:
@@ -47,6 +46,8 @@ class _Subject:
     photos: list[PhotoRecords]
     remark: str = ""
     """What keeps it from being the whole benchmark."""
+    digest: Mapping[str, str] = field(default_factory=dict)
+    """What rendered scenes depend on; empty for files, whose digest is computed."""
 
 
 @dataclass(frozen=True)
@@ -64,15 +65,9 @@ class Evaluate:
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """A model's directory or hub name; partshapes is the built-in model."""
-    dataset: Annotated[
-        Literal["pascal-part-116", "ade20k-part-234", "part-imagenet", "partshapes", "coco", "index-png"],
-        tyro.conf.arg(metavar="NAME"),
-    ]
-    """pascal-part-116, ade20k-part-234 or part-imagenet: a benchmark.
-    partshapes: the built-in benchmark, whose scenes are rendered as they are needed.
-    coco, index-png: your own photos, with annotations as COCO JSON, or with label pictures and a class list."""
+    dataset: Annotated[str, dataset_option(metavar="NAME")]
     root: Annotated[Path | None, optional("DIR")] = None
-    """The data set's folder; only partshapes needs none."""
+    """The data set's folder; one that is rendered needs none."""
     protocol: Literal["oracle_obj", "pred_all", "strict", "all"] = "all"
     """oracle_obj: the model is told which objects are in the photo.
     pred_all: it is told nothing; what it finds outside the labels is not counted.
@@ -86,7 +81,7 @@ class Evaluate:
     """Folder for the report: scores.json, report.md, pictures of bars, a page of the best and worst photos.
     Left out: the scores are only printed."""
     limit: Annotated[int | None, optional("N")] = None
-    """Score only the first N photos. Left out: all of them; of partshapes, 1000."""
+    """Score only the first N photos. Left out: all of them; of a data set that is rendered, 1000."""
     vocabulary: Annotated[str | None, optional("WORDS")] = None
     """Other words than the data set's own: "seen", a file, or text such as "dog: ear, tail"."""
     zoom: Zoom = False
@@ -191,39 +186,35 @@ class Evaluate:
     # -- what is scored ---------------------------------------------------------------------------------------
 
     def _open_subject(self, processes: PartialState, console: Console) -> _Subject:
-        if self.dataset == "partshapes":
-            return self._open_scenes()
+        from partclipseg.data.datasets.registry import dataset_spec
+
+        if (rendering := dataset_spec(self.dataset).rendering) is not None:
+            return self._open_scenes(rendering)
         if self.root is None:
             raise UsageError(f"--root is missing: name the folder of {self.dataset}")
         return self._open_files(self.root, processes, console)
 
-    def _open_scenes(self) -> _Subject:
+    def _open_scenes(self, rendering: Rendering) -> _Subject:
         from partclipseg.evaluation.run import PhotoRecords
-        from partclipseg.shapes.dataset import PartShapesDataset
-        from partclipseg.shapes.world import partshapes_world
 
         if unused := ["root"] * (self.root is not None) + list(self.own.given()):
-            raise UsageError(f"--{unused[0]} does not apply to partshapes: leave it out")
+            raise UsageError(f"--{unused[0]} does not apply to {self.dataset}: leave it out")
         words = self.vocabulary or "all"
         if words not in ("all", "seen"):
-            raise UsageError(f"partshapes has the words 'seen' and 'all', not {words!r}: leave --vocabulary out")
-        dataset = PartShapesDataset(self.split, self.limit or _SCENES, vocabulary=words)
-        seen_pairs = set(partshapes_world().seen_vocabulary.object_parts)
-        seen = tuple(index for index, pair in enumerate(dataset.vocabulary.object_parts) if pair in seen_pairs)
-        keys = [f"{self.split}/{index}" for index in range(len(dataset))]
-        return _Subject(dataset, seen, [PhotoRecords(key, (index,), (key,)) for index, key in enumerate(keys)])
+            raise UsageError(f"{self.dataset} has the words 'seen' and 'all', not {words!r}: leave --vocabulary out")
+        dataset = rendering.load()(self.split, self.limit or rendering.scored, vocabulary=words)
+        photos = [PhotoRecords(key, (index,), (key,)) for index, key in enumerate(dataset.keys())]
+        return _Subject(dataset, dataset.seen, photos, digest=dataset.digest)
 
     def _open_files(self, root: Path, processes: PartialState, console: Console) -> _Subject:
         """Check the files and open the data set."""
-        from partclipseg.data.datasets import open_dataset
+        from partclipseg.data.datasets.registry import dataset_spec, open_dataset
         from partclipseg.evaluation.run import group_records
 
         own = self.own.given()
         check_files(self.dataset, root, self.split, own, processes, console)
         dataset = open_dataset(self.dataset, root, self.split, self.vocabulary, **own)
-        remark = ""
-        if self.dataset == "ade20k-part-234" and len({record.source.split for record in dataset.records}) == 1:
-            remark = "the test records draw on the training and the validation files, and one is missing"
+        remark = dataset_spec(self.dataset).remark(dataset)
         return _Subject(dataset, dataset.seen, group_records(dataset)[: self.limit], remark)
 
     def _evaluators(self, subject: _Subject) -> dict[Protocol, Evaluator]:
@@ -261,9 +252,7 @@ class Evaluate:
 
         keys = {"records": text_digest([key for photo in subject.photos for key in photo.record_keys])}
         if not isinstance(subject.dataset, FileDataset):
-            from partclipseg.shapes.world import WORLD_VERSION
-
-            return {**keys, "scenes": str(WORLD_VERSION)}
+            return {**keys, **subject.digest}
         records = [subject.dataset.records[photo.indices[0]] for photo in subject.photos]
         return {**fingerprint(subject.dataset, records, self.verify), **keys}
 

@@ -71,7 +71,7 @@ def check_min_score(value: float) -> None:
 
 @dataclass(frozen=True)
 class OwnData:
-    """Only for your own data, coco or index-png:"""
+    """Only for your own data:"""
 
     object: Annotated[str | None, optional("WORD")] = None
     """The object that all parts belong to, where the files do not say it, such as: car."""

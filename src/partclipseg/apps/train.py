@@ -117,9 +117,10 @@ class Train:
 
     def _open_data(self, recipe: Recipe, console: Console) -> Any:
         """Check the files and open the data set, or render the scenes."""
+        from partclipseg.data.datasets.registry import dataset_spec
         from partclipseg.training.data import open_training_data, render_training_data
 
-        if recipe.dataset == "partshapes":
+        if dataset_spec(recipe.dataset).rendering is not None:
             return render_training_data(recipe, self.data)
         if self.data is None:
             raise UsageError(f"--data is missing: name the folder of {recipe.dataset}")

@@ -1,4 +1,4 @@
-"""Is a data set on disk whole? Every file is opened once; what is wrong is listed, file by file."""
+"""Check a data set on disk: open every file once, and list what is wrong, file by file."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from typing import Unpack
 import numpy as np
 from PIL import Image
 
-from partclipseg.data import ade20k_part
-from partclipseg.data.datasets import OwnOptions, Split, check_options, open_source
-from partclipseg.data.layout import LAYOUTS, has_any_of_split, has_split, require_split
-from partclipseg.data.own import MissingSplitError
+from partclipseg.data.datasets.registry import dataset_specs, file_spec, open_source
+from partclipseg.data.datasets.roots import MissingSplitError, has_any_of_split, has_split, require_split
+from partclipseg.data.datasets.spec import SPLITS, DatasetSpec, OwnOptions, Split
 from partclipseg.data.paths import is_file
 from partclipseg.data.photo import MAX_PIXELS, photo_formats
 from partclipseg.data.problem import DataError, Problem
-from partclipseg.data.source import Photo, Source, missing_photo, read_source_photo
+from partclipseg.data.source import Source, SourcePhoto, missing_photo, read_source_photo
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.machine import usable_cores
 from partclipseg.vocabulary import Vocabulary
@@ -28,39 +27,39 @@ from partclipseg.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """What one split holds."""
+    """Counts of one split."""
 
     split: str
-    """As the files call it."""
+    """Name that the files give it."""
     photos: int
-    """Photos that have labels."""
+    """Number of photos that have labels."""
     sound: int
-    """Those of them without a problem of their own."""
+    """Number of those photos without a problem of their own."""
     with_parts: int
-    """Those of them in which a part is labelled."""
+    """Number of those photos in which a part is labelled."""
     classes: tuple[int, ...]
-    """How many photos show each class of the class list."""
+    """Number of photos that show each class of the class list."""
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What is there, and what is wrong with it."""
+    """Counts of a data set, and what is wrong with it."""
 
     dataset: str
     root: Path
     splits: tuple[SplitCounts, ...]
     problems: tuple[Problem, ...]
-    """What has to be mended before training or evaluating."""
+    """Defects that have to be mended before training or evaluating."""
     notes: tuple[Problem, ...]
-    """What is ignored or left out and does no harm: stray ``._*`` files, a split that is not there."""
+    """Remarks about what is ignored and does no harm: stray ``._*`` files, a split that is not there."""
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Return whether nothing is wrong."""
         return not self.problems
 
     def summary(self, limit: int = 20) -> str:
-        """What is wrong in words: how often each kind occurs, then the first `limit` problems, one a line."""
+        """Say what is wrong: how often each kind occurs, then the first `limit` problems, one a line."""
         kinds = Counter(problem.kind for problem in self.problems)
         counts = ", ".join(f"{kind}: {count}" for kind, count in kinds.items())
         lines = [f"{self.dataset} in {self.root} has problems ({counts})"]
@@ -93,8 +92,8 @@ def check_dataset(
         UsageError: unknown names, or a root that is not this data set's; the message proposes the right one.
     """
     root = Path(root).expanduser()
-    check_options(name, split or "test", own)
-    sources, problems, notes = _open(name, root, split, own)
+    spec = file_spec(name, split or "test", own)
+    sources, problems, notes = _open(spec, root, split, own)
     total = sum(len(source.photos) for source in sources)
     counts = []
     done = 0
@@ -116,7 +115,7 @@ def check_dataset(
             if not source.photos:
                 problem = f"the split {source.split} has no labelled photo: check --root"
                 problems.append(Problem("missing photo", source.root, problem))
-            elif name not in LAYOUTS and not with_parts and not before and sound == len(source.photos):
+            elif spec.catalog is None and not with_parts and not before and sound == len(source.photos):
                 problem = f"no part is labelled in any photo of the split {source.split}: label some, or check --root"
                 problems.append(Problem("empty", source.label_file, problem))
     return CheckReport(name, root, tuple(counts), tuple(dict.fromkeys(problems)), tuple(notes))
@@ -129,24 +128,24 @@ def raise_if_broken(report: CheckReport) -> None:
 
 
 def _open(
-    name: str, root: Path, split: Split | None, own: OwnOptions
+    spec: DatasetSpec, root: Path, split: Split | None, own: OwnOptions
 ) -> tuple[list[Source], list[Problem], list[Problem]]:
-    """Sources to check, what kept others from being opened, and what is not there."""
-    wanted: tuple[Split, ...] = ("train", "test") if split is None else (split,)
-    if (name, split) == (ade20k_part.NAME, "test"):
-        wanted = ("test", "train")  # its test records draw on both
-    if name in LAYOUTS and not any(has_split(root, name, one) for one in wanted):
-        require_split(root, name, wanted[-1] if split is None else wanted[0])
-    sources: dict[tuple[Photo, ...], Source] = {}
+    """Return the sources to check, what kept others from being opened, and what is missing."""
+    wanted: tuple[Split, ...] = SPLITS if split is None else (split,)
+    if split == "test":
+        wanted = spec.test_splits
+    if spec.layout and not any(has_split(root, spec, one) for one in wanted):
+        require_split(root, spec, "test" if split is None else split, dataset_specs())
+    sources: dict[tuple[SourcePhoto, ...], Source] = {}
     problems: list[Problem] = []
     notes: list[Problem] = []
     missing: list[UsageError] = []
     for one in wanted:
-        if name in LAYOUTS and not has_any_of_split(root, name, one):
+        if spec.layout and not has_any_of_split(root, spec, one):
             notes.append(Problem("missing split", root, f"the {one} split is not there"))
             continue
         try:
-            source = open_source(name, root, one, own)
+            source = open_source(spec, root, one, own)
             # One annotation file may serve as both splits.
             sources.setdefault(source.photos, source)
         except MissingSplitError as error:
@@ -164,7 +163,7 @@ def _open(
 
 
 def _class_problems(source: Source) -> list[Problem]:
-    """What keeps the classes from being a vocabulary."""
+    """Return what keeps the classes from being a vocabulary."""
     try:
         if source.object_parts or not source.defects:
             Vocabulary(source.object_parts)
@@ -173,8 +172,8 @@ def _class_problems(source: Source) -> list[Problem]:
     return []
 
 
-def _check_photo(source: Source, photo: Photo) -> tuple[list[Problem], np.ndarray]:
-    """What is wrong with a photo and its labels, and the classes labelled in it."""
+def _check_photo(source: Source, photo: SourcePhoto) -> tuple[list[Problem], np.ndarray]:
+    """Return what is wrong with a photo and its labels, and the classes labelled in it."""
     none = np.zeros(0, dtype=np.int64)
     if not is_file(photo.path):
         return [missing_photo(photo)], none
@@ -185,8 +184,8 @@ def _check_photo(source: Source, photo: Photo) -> tuple[list[Problem], np.ndarra
     return list(source.label_problems(photo, labels)), labels.part_classes
 
 
-def _photo_size(photo: Photo) -> tuple[int, int]:
-    """Height and width of a photo as `read_photo` turns it, once it has been decoded to the end."""
+def _photo_size(photo: SourcePhoto) -> tuple[int, int]:
+    """Decode a photo to the end, and return its height and width as `read_photo` turns it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)

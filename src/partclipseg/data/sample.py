@@ -1,4 +1,4 @@
-"""The one value type that every data set yields."""
+"""`PartSample`, the value type that every data set yields."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 UNLABELLED = -1
-"""No label: in `part_labels` no object-part, in `object_labels` no object."""
+"""Index that means no label: in `part_labels` no object-part, in `object_labels` no object."""
 
 OUTSIDE = -2
-"""In `object_labels`: an object is labelled here, but the vocabulary in use does not have it."""
+"""Index in `object_labels` of an object that the vocabulary in use does not have."""
 
 
 @dataclass(frozen=True)
@@ -21,16 +21,16 @@ class PartSample:
     """
 
     image: np.ndarray
-    """uint8 `[H, W, 3]`, RGB."""
+    """Photo, uint8 `[H, W, 3]`, RGB."""
     part_labels: np.ndarray
-    """int32 `[H, W]`: index into `Vocabulary.object_parts`, or `UNLABELLED`."""
+    """Part labels, int32 `[H, W]`: index into `Vocabulary.object_parts`, or `UNLABELLED`."""
     object_labels: np.ndarray
-    """int32 `[H, W]`: index into `Vocabulary.objects`, `UNLABELLED` or `OUTSIDE`."""
+    """Object labels, int32 `[H, W]`: index into `Vocabulary.objects`, `UNLABELLED` or `OUTSIDE`."""
     key: str
-    """Names the record within its data set, for reports and resuming."""
+    """Name of the record within its data set, for reports and resuming."""
 
 
 def objects_in(object_labels: np.ndarray) -> list[int]:
-    """The objects in a map of object labels, integer `[H, W]`, ascending: what Oracle-Obj is told of a record."""
+    """Return the objects in a map of object labels, integer `[H, W]`, ascending; Oracle-Obj is given them."""
     counts = np.bincount(object_labels[object_labels >= 0])
     return np.flatnonzero(counts).tolist()

@@ -20,6 +20,8 @@ import tyro
 
 from partclipseg.checks import check_fields
 from partclipseg.data.augment import Augmentation
+from partclipseg.data.datasets.choice import dataset_option, may_train, names
+from partclipseg.data.datasets.registry import dataset_spec
 from partclipseg.errors import UsageError
 from partclipseg.losses.config import LossConfig
 from partclipseg.models.clipseg.settings import CLIPSegSettings
@@ -28,8 +30,6 @@ from partclipseg.models.settings import MethodSettings
 from partclipseg.shapes.world import partshapes_world
 
 logger = logging.getLogger(__name__)
-
-DatasetName = Literal["pascal-part-116", "ade20k-part-234", "part-imagenet", "coco", "index-png", "partshapes"]
 
 CLIPSEG = "CIDAS/clipseg-rd64-refined"
 """The published start: CLIP ViT-B/16 with a CLIPSeg decoder of width 64."""
@@ -60,8 +60,8 @@ class Retention:
 class Recipe:
     """One training run. Raises `UsageError` for values that no run can have."""
 
-    dataset: DatasetName
-    """Data set that the model is trained on; coco and index-png are your own photos with labels."""
+    dataset: Annotated[str, dataset_option(may_train)]
+    """Data set that the model is trained on: one of `DATASETS` that may be trained on."""
 
     start: str = CLIPSEG
     """Model to start from: a directory, a name on the hub, or partshapes, the built-in model. Empty, for PartShapes
@@ -140,6 +140,10 @@ class Recipe:
             self.batch_size % self.gradient_accumulation == 0,
             f"batch_size {self.batch_size} cannot be split into {self.gradient_accumulation} micro-batches: "
             "use a divisor",
+        )
+        _require(
+            dataset_spec(self.dataset).trains,
+            f"{self.dataset} is not for training: choose one of {', '.join(names(may_train))}",
         )
         _require(bool(self.start) or self.dataset == "partshapes", "start is missing: name a CLIPSeg model")
 

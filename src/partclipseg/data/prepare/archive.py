@@ -1,4 +1,4 @@
-"""Unpacking archives of unknown origin: nothing leaves the target, nothing is linked, nothing is endless."""
+"""Unpack archives of unknown origin: no file leaves the target, no link is made, and sizes are limited."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import remove_temporary, whole_directory
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-"""What `is_archive` takes for an archive, in lower case."""
+"""Suffixes of archives, in lower case."""
 
 MAX_FILES = 3_000_000
 MAX_BYTES = 200 * 2**30
-"""Defaults of `unpack`: several times the largest benchmark (ADE20K has 27,574 photos and a file an object)."""
+"""Default limits of `unpack`: several times the largest benchmark (ADE20K has 27,574 photos and a file an object)."""
 
 
 def is_archive(path: Path) -> bool:
-    """Whether the name is that of an archive that `unpack` reads."""
+    """Return whether the name is that of an archive that `unpack` reads."""
     return path.name.lower().endswith(SUFFIXES)
 
 
@@ -67,7 +67,7 @@ def unpack(archive: Path, target: Path, *, max_files: int = MAX_FILES, max_bytes
 
 
 def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """Name and content of every regular file, in the archive's order; one that is no file or folder is an error."""
+    """Yield name and content of every regular file, in the archive's order; links and devices are errors."""
     if archive.name.lower().endswith(".zip"):
         with zipfile.ZipFile(archive) as zipped:
             for info in zipped.infolist():

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from partclipseg.data.layout import LAYOUTS, has_split, require_split
+from partclipseg.data.datasets.registry import dataset_spec, dataset_specs
+from partclipseg.data.datasets.roots import has_split, require_split
 from partclipseg.errors import PartCLIPSegError
 
-PASCAL, ADE, PART_IMAGENET = LAYOUTS
+PASCAL, ADE, PART_IMAGENET = "pascal-part-116", "ade20k-part-234", "part-imagenet"
 
 
 def build(root: Path, dataset: str = PASCAL, splits: tuple[str, ...] = ("train", "test")) -> Path:
     for split in splits:
-        for needed in LAYOUTS[dataset][split]:
+        for needed in dataset_spec(dataset).layout[split]:
             path = root / needed
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch() if path.suffix else path.mkdir()
@@ -78,12 +79,12 @@ PARTS, OBJECTS = "annotations_detectron2_part", "annotations_detectron2_obj"
 def test_wrong_roots(tmp_path: Path, dataset: str, make: Callable[[Path], Path], message: str) -> None:
     root = make(tmp_path / "data")
     with pytest.raises(PartCLIPSegError, match=message):
-        require_split(root, dataset, "test")
+        require_split(root, dataset_spec(dataset), "test", dataset_specs())
 
 
-@pytest.mark.parametrize("dataset", LAYOUTS)
+@pytest.mark.parametrize("dataset", [PASCAL, ADE, PART_IMAGENET])
 def test_right_roots(tmp_path: Path, dataset: str) -> None:
     root = build(tmp_path, dataset)
     for split in ("train", "test"):
-        require_split(root, dataset, split)
-        assert has_split(root, dataset, split)
+        require_split(root, dataset_spec(dataset), split)
+        assert has_split(root, dataset_spec(dataset), split)

@@ -1,4 +1,4 @@
-"""Photos annotated by yourself: COCO JSON, or folders of index PNGs with a class list."""
+"""Photos that you annotated yourself: COCO JSON, or folders of index PNGs with a class list."""
 
 from __future__ import annotations
 
@@ -12,23 +12,21 @@ import numpy as np
 
 from partclipseg.data.classes import class_indices, class_list, meanings_of
 from partclipseg.data.coco import BrokenMaskError, CocoPhoto, paint, read_coco, repeated_photo, why_empty
+from partclipseg.data.datasets.roots import MissingSplitError
+from partclipseg.data.datasets.spec import DatasetSpec, OwnOptions, Split
 from partclipseg.data.json_file import read_json_or_yaml, read_text
 from partclipseg.data.label_map import label_table, read_label_map
 from partclipseg.data.paths import LookAlikes, alike, files_by_stem, inside, is_file
 from partclipseg.data.photo import PHOTO_SUFFIXES
 from partclipseg.data.problem import DataError, Problem
 from partclipseg.data.sample import UNLABELLED
-from partclipseg.data.source import LabelMaps, Photo, Source, check_photo_size
+from partclipseg.data.source import Source, SourceLabels, SourcePhoto, check_photo_size
 from partclipseg.data.values import is_text, quoted, whole_number
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.vocabulary import ObjectPart
 
 SPLIT_NAMES = {"train": ("train", "training"), "test": ("test", "val", "valid", "validation")}
-"""Our split: the usual names of folders and files that hold it, the first found counts."""
-
-
-class MissingSplitError(UsageError):
-    """The files of a split are not where they usually are."""
+"""Usual names of the folders and files of each split; the first that is found counts."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,9 +35,9 @@ class CocoSource(Source):
 
     file: Path
     entries: dict[str, CocoPhoto] = field(repr=False)
-    """The photos' entries, by key."""
+    """Entries of the photos, by key."""
     labels: dict[int | str, tuple[int, int]] = field(repr=False)
-    """Category id: index into `object_parts` and into `objects`; -1 where it does not mark one."""
+    """Index into `object_parts` and index into `objects` of each category id; -1 for none."""
 
     @classmethod
     def open(
@@ -79,7 +77,7 @@ class CocoSource(Source):
             split=split,
             object_parts=pairs,
             objects=objects,
-            photos=tuple(Photo(key, path, alike) for key, (_, _, path, alike) in zip(keys, located, strict=True)),
+            photos=tuple(SourcePhoto(key, path, alike) for key, (_, _, path, alike) in zip(keys, located, strict=True)),
             defects=tuple(defects),
             file=file,
             entries={key: entry for key, (entry, _, _, _) in zip(keys, located, strict=True)},
@@ -89,8 +87,8 @@ class CocoSource(Source):
             },
         )
 
-    def read_labels(self, photo: Photo, size: tuple[int, int]) -> LabelMaps:
-        """See `Source.read_labels`; small masks lie on top, parts over whole objects."""
+    def read_labels(self, photo: SourcePhoto, size: tuple[int, int]) -> SourceLabels:
+        """Read as in `Source.read_labels`; small masks lie on top, parts over whole objects."""
         entry = self.entries[photo.key]
         check_photo_size(photo.path, self.file, entry.size, size)
         maps: list[np.ndarray] = []
@@ -108,20 +106,20 @@ class CocoSource(Source):
             for annotation in (chosen[place] for place in empty):
                 problem = f"{annotation} of {photo.key} covers no pixel: {why_empty(annotation.segmentation, size)}"
                 problems.append(Problem("empty", self.file, problem))
-        return LabelMaps(*maps, problems=tuple(problems))
+        return SourceLabels(*maps, problems=tuple(problems))
 
     @property
     def label_file(self) -> Path:
         """See `Source.label_file`."""
         return self.file
 
-    def label_problems(self, photo: Photo, labels: LabelMaps) -> Iterator[Problem]:
-        """Masks that cover no pixel; a photo without any part is an ordinary negative here."""
+    def label_problems(self, photo: SourcePhoto, labels: SourceLabels) -> Iterator[Problem]:
+        """Yield masks that cover no pixel; a photo without any part is an ordinary negative here."""
         return iter(labels.problems)
 
 
 def find_annotations(root: Path, split: str) -> Path:
-    """The annotation file of a split, by its usual names below the root.
+    """Find the annotation file of a split by its usual names below the root.
 
     Raises:
         MissingSplitError: none is there; names the JSON files that are.
@@ -195,9 +193,9 @@ class IndexPngSource(Source):
             object_parts=pairs,
             objects=objects,
             photos=tuple(
-                Photo(key, photos[key])
+                SourcePhoto(key, photos[key])
                 if key in photos
-                else Photo(key, images / f"{key}.jpg", spellings.get(alike(key)))
+                else SourcePhoto(key, images / f"{key}.jpg", spellings.get(alike(key)))
                 for key in maps
             ),
             folders=(images, labels),
@@ -207,15 +205,15 @@ class IndexPngSource(Source):
             object_table=label_table({**unlabelled, **{n: i for n, (_, i) in zip(names, indices, strict=True)}}),
         )
 
-    def read_labels(self, photo: Photo, size: tuple[int, int]) -> LabelMaps:
+    def read_labels(self, photo: SourcePhoto, size: tuple[int, int]) -> SourceLabels:
         """See `Source.read_labels`."""
         path = self.label_paths[photo.key]
         parts, objects = (read_label_map(path, table, None, size) for table in (self.part_table, self.object_table))
-        return LabelMaps(parts, objects)
+        return SourceLabels(parts, objects)
 
 
 def read_class_list(path: Path) -> dict[int, tuple[str, str | None]]:
-    """Label number: class name, and the object where the file names it apart.
+    """Read the class name of each label number, and the object if the file names it apart.
 
     A text file with one name a line, from 0 on; or YAML or JSON with such a list, a mapping from number to name,
     or a mapping from an object to the list of its parts, numbered through. Names are ``dog's ear``, pairs of object
@@ -254,7 +252,7 @@ def read_class_list(path: Path) -> dict[int, tuple[str, str | None]]:
 
 
 def _photo_folders(file: Path, root: Path, split: str) -> list[Path]:
-    """Where photos may lie, the likeliest first."""
+    """Return the folders where photos may lie, the likeliest first."""
     folders = [file.parent, file.parent / "images"]
     for base in (root if root.is_dir() else root.parent, root / "images"):
         folders += [base, *(base / name for name in SPLIT_NAMES.get(split, ()))]
@@ -264,7 +262,7 @@ def _photo_folders(file: Path, root: Path, split: str) -> list[Path]:
 def _locate(
     photos: tuple[CocoPhoto, ...], folders: list[Path], file: Path, defects: list[Problem]
 ) -> list[tuple[CocoPhoto, Path, Path, Path | None]]:
-    """Each photo with the folder and path that it was found at; the first place that fits is tried first again.
+    """Find the folder and path of each photo; the place of the last one is tried first.
 
     Of those that are not found, the last is a file of almost the same name, if there is one. A photo that is listed
     twice is put in `defects`, and given once.
@@ -301,7 +299,7 @@ def _locate(
 
 
 def _keys(paths: list[Path]) -> list[str]:
-    """Short names that are unique and fit for files."""
+    """Make short names that are unique and fit for files."""
     stems = Counter(path.stem for path in paths)
     longer = [path.stem if stems[path.stem] == 1 else "-".join(path.with_suffix("").parts) for path in paths]
     repeats = Counter(longer)
@@ -315,7 +313,7 @@ def _keys(paths: list[Path]) -> list[str]:
 
 
 def _split_folder(root: Path, name: str, split: str) -> Path:
-    """The folder of a split, or the folder of all where the splits are not told apart."""
+    """Find the folder of a split, or the folder of all photos if splits are not told apart."""
     folders = {
         one: [root / pair for word in words for pair in (f"{name}/{word}", f"{word}/{name}") if (root / pair).is_dir()]
         for one, words in SPLIT_NAMES.items()
@@ -338,3 +336,35 @@ def _class_file(root: Path) -> Path:
     if found := next((path for path in candidates if path.is_file()), None):
         return found
     raise UsageError(f"{root}: there is no class list classes.txt, .yaml or .json: add one, or name it with --classes")
+
+
+def _open_coco(root: Path, split: Split, own: OwnOptions) -> CocoSource:
+    file = _path(own.get("annotations")) or find_annotations(root, split)
+    return CocoSource.open(file, root, split, own.get("object"), _mapping(own), _path(own.get("images")))
+
+
+def _open_index_png(root: Path, split: Split, own: OwnOptions) -> IndexPngSource:
+    return IndexPngSource.open(root, split, own.get("object"), _mapping(own), _path(own.get("classes")))
+
+
+def _path(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path).expanduser()
+
+
+def _mapping(own: OwnOptions) -> Path | Mapping[str, Any] | None:
+    mapping = own.get("mapping")
+    return mapping if mapping is None or isinstance(mapping, Mapping) else Path(mapping)
+
+
+COCO = DatasetSpec(
+    name="coco",
+    summary="your own photos, with annotations as COCO JSON",
+    open_split=_open_coco,
+    options=frozenset({"object", "mapping", "annotations", "images"}),
+)
+INDEX_PNG = DatasetSpec(
+    name="index-png",
+    summary="your own photos, with label pictures and a class list",
+    open_split=_open_index_png,
+    options=frozenset({"object", "mapping", "classes"}),
+)

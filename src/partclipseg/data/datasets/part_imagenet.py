@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -16,20 +16,20 @@ from pathlib import Path
 import numpy as np
 
 from partclipseg.data.coco import BrokenMaskError, CocoPhoto, paint, read_coco, repeated_photo
+from partclipseg.data.datasets.spec import DatasetSpec, Preparation, Split
 from partclipseg.data.paths import LookAlikes, inside, is_file
 from partclipseg.data.problem import DataError, Problem
 from partclipseg.data.sample import UNLABELLED
-from partclipseg.data.source import LabelMaps, Photo, Record, Source, check_photo_size
+from partclipseg.data.source import SampleRecord, Source, SourceLabels, SourcePhoto, check_photo_size
 from partclipseg.vocabulary import Catalog, ObjectPart, Vocabulary
 
-NAME = "part-imagenet"
-FOLDERS = {"train": "train", "test": "val"}
-"""Our split: theirs."""
+_NAME = "part-imagenet"
+_FOLDERS: dict[Split, str] = {"train": "train", "test": "val"}
 
 
 @dataclass(frozen=True)
 class PartImageNetNames:
-    """How the files name parts and objects."""
+    """Names of parts and objects in the files."""
 
     part_words: tuple[str, ...]
     """Part word of each category id: the category's name without its first word, in lower case."""
@@ -47,25 +47,25 @@ class PartImageNetNames:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PartImageNet(Source):
-    """One split. Photos are those of the annotation file whose synset is one of the 40 objects."""
+    """One split of PartImageNet. Its photos are those of the annotation file whose synset is one of the 40 objects."""
 
     entries: dict[str, CocoPhoto] = field(repr=False)
-    """The photos' entries in the annotation file, by key."""
+    """Entries of the photos in the annotation file, by key."""
     object_index: dict[str, int] = field(repr=False)
-    """Index into `objects` of the photos, by key."""
+    """Index into `objects` of each photo, by key."""
     part_words: tuple[str, ...]
-    """Of each category id."""
+    """Part word of each category id."""
     other_synsets: dict[str, int]
-    """Photos left out because their synset is not among the 40 objects, by synset."""
+    """Number of photos that are left out because their synset is not among the 40 objects, by synset."""
 
     @classmethod
     def open(cls, root: Path, folder: str) -> PartImageNet:
         """Open ``train`` or ``val``."""
-        catalog, names = Catalog.load(NAME), PartImageNetNames.load()
+        catalog, names = Catalog.load(_NAME), PartImageNetNames.load()
         content = read_coco(root / f"{folder}.json", categories=range(len(names.part_words)))
         objects = {word: index for index, word in enumerate(catalog.objects)}
         defects = list(content.defects)
-        photos: list[Photo] = []
+        photos: list[SourcePhoto] = []
         entries: dict[str, CocoPhoto] = {}
         object_index: dict[str, int] = {}
         others: Counter[str] = Counter()
@@ -84,7 +84,7 @@ class PartImageNet(Source):
                 defects.append(repeated_photo(entries[path.stem], entry, path.stem, root / f"{folder}.json"))
             else:
                 alike = None if is_file(path) else look_alikes.find(root / "images" / folder, entry.file_name or "")
-                photos.append(Photo(path.stem, path, alike))
+                photos.append(SourcePhoto(path.stem, path, alike))
                 entries[path.stem] = entry
                 object_index[path.stem] = objects[word]
         return cls(
@@ -106,8 +106,8 @@ class PartImageNet(Source):
         """See `Source.label_file`."""
         return self.root / f"{self.split}.json"
 
-    def read_labels(self, photo: Photo, size: tuple[int, int]) -> LabelMaps:
-        """See `Source.read_labels`; the object is the union of its parts, and small parts lie on top."""
+    def read_labels(self, photo: SourcePhoto, size: tuple[int, int]) -> SourceLabels:
+        """Read as in `Source.read_labels`; the object is the union of its parts, and small parts lie on top."""
         file, entry = self.label_file, self.entries[photo.key]
         check_photo_size(photo.path, file, entry.size, size)
         word = self.objects[self.object_index[photo.key]]
@@ -124,15 +124,15 @@ class PartImageNet(Source):
         except BrokenMaskError as error:
             problem = f"{entry.annotations[error.place]} of {photo.key}: {error.message}"
             raise DataError(Problem("annotation", file, problem)) from None
-        return LabelMaps(parts, np.full_like(parts, UNLABELLED))
+        return SourceLabels(parts, np.full_like(parts, UNLABELLED))
 
     def folder_problems(self) -> Iterator[Problem]:
-        """See `Source.folder_problems`; photos of other synsets need no labels."""
+        """Yield the problems of `Source.folder_problems`; photos of other synsets need no labels."""
         synsets = PartImageNetNames.load().synset_to_object
         return (problem for problem in super().folder_problems() if _synset(problem.file) in synsets)
 
     def notes(self) -> Iterator[Problem]:
-        """See `Source.notes`; photos of other synsets among them."""
+        """Yield the notes of `Source.notes`, and a count of the photos of other synsets."""
         yield from super().notes()
         if self.other_synsets:
             count = sum(self.other_synsets.values())
@@ -144,11 +144,28 @@ def _synset(photo: Path) -> str:
     return photo.stem.split("_")[0]
 
 
-def records(source: PartImageNet, vocabulary: Vocabulary) -> list[Record]:
-    """One for each photo whose object is in the vocabulary, for training and for testing."""
+def _records(sources: Sequence[Source], vocabulary: Vocabulary, split: Split) -> list[SampleRecord]:
+    """Make one record for each photo whose object is in the vocabulary, to train and to test."""
     wanted = {word.casefold() for word in vocabulary.objects}
     return [
-        Record(photo.key, source, photo)
+        SampleRecord(photo.key, source, photo)
+        for source in sources
+        if isinstance(source, PartImageNet)
         for photo in source.photos
         if source.objects[source.object_index[photo.key]].casefold() in wanted
     ]
+
+
+DATASET = DatasetSpec(
+    name=_NAME,
+    summary="a benchmark",
+    open_split=lambda root, split, own: PartImageNet.open(root, _FOLDERS[split]),
+    layout={split: (f"images/{folder}", f"{folder}.json") for split, folder in _FOLDERS.items()},
+    folders=_FOLDERS,
+    raw=("PartImageNet_Seg", "annotations/train_whole", "LOC_synset_mapping.txt"),
+    records=_records,
+    catalog=_NAME,
+    preparation=Preparation(
+        recipe="partclipseg.data.prepare.part_imagenet:PartImageNetRecipe", source="PartImageNet_Seg"
+    ),
+)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -159,14 +160,15 @@ class Predict:
                 return f"{result.name}: {type(error).__name__}: {first_line(error)}"
             return result
 
-        stream = segmenter.segment_many(
-            photos,
-            vocabulary,
+        segment = partial(
+            segmenter.segment_many,
+            vocabulary=vocabulary,
             objects=split_words(self.objects) or None,
             zoom=self.zoom,
             batch_size=self.batch_size,
             max_pixels=self.max_pixels,
         )
+        stream = segment_all(segment, photos, self.batch_size)
         if console.is_terminal:
             stream = track(stream, "segmenting", total=len(photos), console=console, transient=True)
         # Files are written by threads, while the model works on the next photos.
@@ -183,6 +185,43 @@ class Predict:
             done = len(photos) - len(outcome.failed)
             console.print(f"{done} of {len(photos)} photos -> {self.output}", markup=False)
         return outcome
+
+
+def segment_all(
+    segment: Callable[[Sequence[Path]], Iterator[tuple[Path, Any]]], photos: Sequence[Path], batch_size: int
+) -> Iterator[tuple[Path, Any]]:
+    """Yield each photo with its result, or with the error that says why there is none.
+
+    Where the model fails on a batch, as for want of memory, its photos are tried one by one, so that only those at
+    fault go without a result. `segment` is `PartSegmenter.segment_many` with all but the photos given.
+    """
+    stream, done = segment(photos), 0
+    while True:
+        try:
+            for answer in stream:
+                yield answer
+                done += 1
+            return
+        except PartCLIPSegError:  # wrong words: the same for all photos
+            raise
+        except Exception:
+            alone = photos[done : done + 2 * batch_size]  # the batch at fault, and the one before, still on its way
+        for photo in alone:
+            yield photo, _segment_alone(segment, photo)
+        done += len(alone)
+        stream = segment(photos[done:])
+
+
+def _segment_alone(segment: Callable[[Sequence[Path]], Iterator[tuple[Path, Any]]], photo: Path) -> Any:
+    from partclipseg.data.photo import PhotoError
+
+    try:
+        [(_, result)] = segment([photo])
+    except PartCLIPSegError:
+        raise
+    except Exception as error:
+        return PhotoError(f"{photo}: the model failed on it ({type(error).__name__}: {first_line(error)})")
+    return result
 
 
 @dataclass

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -85,7 +86,7 @@ class Train:
             recipe = replace(recipe, start=str(backbone))
         display = _Display(recipe)
         data = self._open_data(recipe, display.console)
-        with display.progress:
+        with display.progress, _saying_how_to_continue(display.console):
             result = train(
                 recipe,
                 data,
@@ -129,6 +130,16 @@ class Train:
         own = self.own.given()
         check_files(recipe.dataset, self.data, "train", own, join_processes(), console)
         return open_training_data(recipe, self.data, self.vocabulary, self.verify, **own)
+
+
+@contextmanager
+def _saying_how_to_continue(console: Console) -> Iterator[None]:
+    """Say on Ctrl-C what becomes of the run; unlike SIGTERM, it does not wait for the step at hand."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print("interrupted: the same command continues from the last checkpoint, or from the start before one")
+        raise
 
 
 class _Display(Observer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import wraps
 from typing import Any, Self
 
 from huggingface_hub.errors import StrictDataclassError
@@ -29,6 +30,19 @@ class CLIPSegTowersConfig(CLIPSegConfig):
     image_mean: list[float] | tuple[float, ...] = (0.485, 0.456, 0.406)
     image_std: list[float] | tuple[float, ...] = (0.229, 0.224, 0.225)
     """Normalisation of the RGB channels after division by 255; ImageNet's as published."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        make = cls.__init__  # the one that transformers has just generated
+
+        @wraps(make)
+        def init(self: Any, *args: Any, **values: Any) -> None:
+            try:
+                make(self, *args, **values)
+            except StrictDataclassError as error:  # a wrong type, or heads that do not divide a width
+                raise PartCLIPSegError(f"the configuration cannot be used: {' '.join(str(error).split())}") from error
+
+        cls.__init__ = init
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
@@ -68,11 +82,8 @@ class CLIPSegTowersConfig(CLIPSegConfig):
         Raises `PartCLIPSegError` that says of each value out of its range what it must be.
         """
         known = known_values(values, cls.ranges())
-        check_values(known, cls.ranges())  # here, since transformers has errors of its own for wrong types
-        try:
-            return cls(**known)
-        except StrictDataclassError as error:  # such as a width that the default number of heads does not divide
-            raise PartCLIPSegError(f"the configuration cannot be used: {' '.join(str(error).split())}") from error
+        check_values(known, cls.ranges())  # here, since transformers says less of wrong types
+        return cls(**known)
 
     @property
     def image_shape(self) -> tuple[int, int]:

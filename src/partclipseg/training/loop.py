@@ -131,7 +131,8 @@ class _Run:
 
         torch.manual_seed(recipe.seed)  # every process draws the same new layers
         model = build_model(recipe)
-        self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(find_start(recipe))
+        text_tower = getattr(model.config, "text_config", None)
+        self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(find_start(recipe), text_tower)
         learn_new_words(model, self.tokenizer, model.prompts(data.vocabulary))
         self.model: Any = model.to(self.device).train()
         self.words = PromptTokens.tokenise(self.model, self.tokenizer, data.vocabulary, self.device)

@@ -147,15 +147,51 @@ def _checked_words(segmenter: PartSegmenter, scenes: Sequence[Any]) -> Vocabular
 
 
 def _script() -> str:
-    """``segment.py``: `onnx_segment` with the photo reader in place of its import, so that it needs no PartCLIPSeg."""
+    """``segment.py``: `onnx_segment` with the readers of photos and words in place of their imports.
+
+    So it needs no PartCLIPSeg, and reads both as PartCLIPSeg does.
+    """
+    from partclipseg import vocabulary
     from partclipseg.apps.export import segment as onnx_segment
     from partclipseg.data import pixels
 
-    script, reader = (Path(str(module.__file__)).read_text(encoding="utf-8") for module in (onnx_segment, pixels))
-    reader = reader.partition("from __future__ import annotations\n")[2].strip()
-    reader = _replace(reader, "from partclipseg.errors import PartCLIPSegError", "PartCLIPSegError = ValueError")
-    reader = f"# -- reading photos -----\n\n{reader}\n\n\n# -- segmenting -----\n"
-    return _replace(script, "from partclipseg.data.pixels import PhotoError, read_photo", reader)
+    script, photos, words = (
+        Path(str(module.__file__)).read_text(encoding="utf-8").strip() for module in (onnx_segment, pixels, vocabulary)
+    )
+    photos, words = (text.partition("from __future__ import annotations\n")[2].strip() for text in (photos, words))
+    photos = _replace(photos, "from partclipseg.errors import PartCLIPSegError", "PartCLIPSegError = ValueError")
+    words = _replace(words, "from partclipseg.errors import UsageError", _ERROR)
+    words = _replace(words, "from partclipseg.files import is_file, write_text", _FILES)
+    catalogs = 'CATALOGS = ("pascal-part-116", "ade20k-part-234", "part-imagenet")'
+    words = _replace(words, catalogs, "CATALOGS = ()")  # whose class lists are not copied
+    photos = f"# -- reading photos -----\n\n{photos}\n"
+    words = f"\n# -- reading words -----\n\n{words}\n\n\n# -- segmenting -----\n"
+    script = _replace(script, "from partclipseg.data.pixels import read_photo", photos)
+    return _replace(script, "from partclipseg.vocabulary import Vocabulary", words) + "\n"
+
+
+_ERROR = '''
+
+class UsageError(ValueError):
+    """Words or their file are wrong; the message names the remedy."""
+
+'''
+_FILES = '''
+
+def is_file(path: Any) -> bool:
+    """Whether `path` is an existing file; False, and no error, for text that no path can be."""
+    try:
+        return str(path) != "" and Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text."""
+    path.write_text(text, encoding="utf-8")
+
+'''
+"""What the reader of words uses of `partclipseg.files`."""
 
 
 def _replace(text: str, line: str, replacement: str) -> str:
@@ -184,7 +220,7 @@ def _describe(segmenter: PartSegmenter, fp16: bool) -> dict[str, Any]:
     return {
         "kind": config.model_type,
         "dtype": _dtype(fp16),
-        "image_size": list(config.image_shape),
+        "image_size": list(segmenter.model.image_shape),
         "image_mean": list(config.image_mean),
         "image_std": list(config.image_std),
         "patch_size": config.vision_config.patch_size,

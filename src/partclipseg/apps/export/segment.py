@@ -20,7 +20,8 @@ import onnxruntime
 from PIL import Image
 from tokenizers import Tokenizer
 
-from partclipseg.data.pixels import PhotoError, read_photo
+from partclipseg.data.pixels import read_photo
+from partclipseg.vocabulary import Vocabulary
 
 BACKGROUND = -1
 
@@ -149,19 +150,9 @@ def upsample(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def read_words(text: str) -> list[tuple[str, str]]:
-    """Pairs (object, part) of "dog: ear, tail; bus: wheel", or of a JSON file: a dictionary, or a list of pairs."""
-    if text.endswith(".json"):
-        content = json.loads(Path(text).read_text(encoding="utf-8"))
-        if isinstance(content, dict):
-            return [(word, part) for word, parts in content.items() for part in parts]
-        return [(word, part) for word, part in content]
-    pairs = []
-    for entry in filter(None, (entry.strip() for entry in text.split(";"))):
-        word, _, parts = entry.partition(":")
-        pairs += [(" ".join(word.split()), " ".join(part.split())) for part in parts.split(",")]
-    if not pairs or not all(word and part and ":" not in part for word, part in pairs):
-        raise SystemExit(f'cannot read the words {text!r}: write them as "dog: ear, tail; bus: wheel"')
-    return pairs
+    """Pairs (object, part) of words as `partclipseg predict` takes them: text such as "dog: ear, tail; bus: wheel", or
+    a file. Raises `ValueError` with a sentence for what cannot be read."""
+    return [tuple(pair) for pair in Vocabulary.load(text).object_parts]
 
 
 def read_image(path: str | Path) -> Image.Image:
@@ -190,7 +181,7 @@ def main() -> None:
     folder = Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description="Segment the parts of things in a photo.")
     parser.add_argument("photo")
-    parser.add_argument("--vocabulary", help='"dog: ear, tail; bus: wheel" or a JSON file; default: the model\'s own')
+    parser.add_argument("--vocabulary", help='"dog: ear, tail; bus: wheel" or a file; default: the model\'s own')
     parser.add_argument("--output", help="PNG of class indices; default: the photo's name with .labels.png")
     options = parser.parse_args()
     own = folder / "vocabulary.json"
@@ -199,8 +190,10 @@ def main() -> None:
     try:
         words = read_words(str(own) if options.vocabulary is None else options.vocabulary)
         image = read_image(options.photo)
-    except (OSError, PhotoError) as error:
+    except (OSError, ValueError) as error:
         parser.error(str(error))
+    except ModuleNotFoundError as error:
+        parser.error(f"this kind of file needs the package {error.name}: install it, or use another kind")
     labels = Segmenter(folder)(image, words)
     output = Path(options.output or Path(options.photo).with_suffix(".labels.png").name)
     label_image(labels, len(words)).save(output)

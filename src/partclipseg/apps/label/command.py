@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from partclipseg.apps.label.job import Batch, BulkJob, Record
     from partclipseg.apps.label.people import Results
     from partclipseg.apps.label.photos import FoundPhotos
+    from partclipseg.apps.label.report import Tally
     from partclipseg.inference.segmenter import PartSegmenter
 
 SHOWN_FAILURES = 20
@@ -191,9 +192,9 @@ class Label:
         results = take_in(job, photos, manifest, usable_cores())
         manifest.finish(photos)
         write_collections(job, photos, results, collections)
-        failed = write_report(job, results, collections, model).failed
+        tally = write_report(job, results, collections, model, found.unread)
         collections.finish()
-        return _summary(say, self.output, found, failed, results, collections)
+        return _summary(say, self.output, found, tally, results, collections)
 
     def _job(self, segmenter: PartSegmenter) -> BulkJob:
         from partclipseg.apps.label.job import BulkJob
@@ -293,12 +294,12 @@ def _summary(
     say: Messages,
     output: Path,
     found: FoundPhotos,
-    failed: list[tuple[str, str]],
+    tally: Tally,
     results: Results,
     collections: Collections,
 ) -> int:
     """Say what has become of all photos and files; returns the exit code."""
-    total = len(found.photos)
+    total, failed = len(found.photos), tally.failed
     reasons = dict(results.unreadable)
     if results.kept_files:
         title = f"{_count(len(results.kept_files), 'file')} a person's and kept; {_count(len(results.taken), 'photo')} "
@@ -312,6 +313,11 @@ def _summary(
     if failed:
         title = f"{len(failed)} of {total} photos could not be labelled (see {output / 'report.html'}):"
         say.files(title, [f"{photo}: {reason}" for photo, reason in failed], error=True)
+    if tally.warned:
+        title = f"{_count(len(tally.warned), 'photo')} labelled in which little may be seen:"
+        say.files(title, [f"{photo}: {warning}" for photo, warning in tally.warned], error=True)
+    if found.unread:
+        say.error(found.unread)
     if found.unreadable:
         say.files("folders that cannot be read are left out:", found.unreadable, error=True)
     if unwritten := [*results.failed, *collections.failed]:

@@ -33,7 +33,7 @@ Record = dict[str, Any]
 """A line of the manifest: photo, status, and either error or width, height, segments with RLE masks, and files.
 
 `files` has the digest of each file of the photo as it was written; `corrected` the format of a person's file that it
-was then written anew from.
+was then written anew from; `warning` what the photo reader said of it, such as that it is nearly black.
 """
 
 

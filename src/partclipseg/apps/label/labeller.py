@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,12 +15,44 @@ from PIL import Image
 from partclipseg.apps.label.drafts import Announcements, digest, done_record, draft, is_free, write_draft
 from partclipseg.apps.label.job import BulkFormat, BulkJob, Record
 from partclipseg.apps.label.photos import Photo
+from partclipseg.data import pixels
 from partclipseg.data.photo import PhotoError
+from partclipseg.data.pixels import printable
 from partclipseg.files import flush, is_disk_full, refusal
 from partclipseg.inference.result import PartResult
 
 if TYPE_CHECKING:
     from partclipseg.inference.segmenter import PartSegmenter
+
+
+class Remarks(logging.Filter):
+    """Keeps what the photo reader says of photos, such as that one is nearly black, in place of logging it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, str] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep the message by the photo's name, which is its first argument."""
+        if isinstance(record.args, tuple) and record.args:
+            name = str(record.args[0])
+            self._said[name] = record.getMessage().removeprefix(f"{name}: ")
+        return False
+
+    def take(self, path: Path) -> str | None:
+        """What was said of a photo, once."""
+        return self._said.pop(printable(str(path)), None)
+
+
+@contextmanager
+def remarks() -> Iterator[Remarks]:
+    """Collect what the photo reader says until the block ends."""
+    logger, collected = logging.getLogger(pixels.__name__), Remarks()
+    logger.addFilter(collected)
+    try:
+        yield collected
+    finally:
+        logger.removeFilter(collected)
 
 
 class _Drafts(NamedTuple):
@@ -49,7 +81,10 @@ class Labeller:
         from partclipseg.inference.segmenter import PartSegmenter
 
         torch.set_num_threads(threads)
-        logging.disable(logging.WARNING)  # the process that started this one has said it already
+        # The process that started this one has said it already. Python prints what has no handler at all.
+        logging.getLogger("partclipseg").propagate = False
+        for name in ("partclipseg", None):
+            logging.getLogger(name).addHandler(logging.NullHandler())
         return cls(job, PartSegmenter.from_pretrained(job.model, device, job.dtype), threads)
 
     def __call__(self, batch: Sequence[Photo]) -> list[Record]:
@@ -59,12 +94,14 @@ class Labeller:
         likewise: the disk is full or read-only, or the journal of digests cannot be written.
         """
         paths = [self.job.folder / photo.path for photo in batch]
-        try:
-            results = self._segment(paths)
-        except Exception:
-            results = [self._segment_alone(path) for path in paths]  # to find out whose fault it is
+        with remarks() as said:
+            try:
+                results = self._segment(paths)
+            except Exception:
+                results = [self._segment_alone(path) for path in paths]  # to find out whose fault it is
+        warned = [said.take(path) for path in paths]
         with ThreadPoolExecutor(self._threads) as pool:
-            drafts = list(pool.map(self._draft, batch, results))
+            drafts = list(pool.map(self._draft, batch, results, warned))
             self._announcements.add(
                 (photo, {name: digest(content) for name, content in contents.items()}) for photo, _, contents in drafts
             )
@@ -89,14 +126,15 @@ class Labeller:
         except Exception as error:
             return error
 
-    def _draft(self, photo: Photo, result: PartResult | Exception) -> _Drafts:
+    def _draft(self, photo: Photo, result: PartResult | Exception, warning: str | None) -> _Drafts:
         if isinstance(result, PartResult):
             try:
                 result = result.at_least(self.job.min_score)
                 contents: dict[BulkFormat, bytes] = {}
                 for name in self.job.own_files(photo):
                     contents[name] = draft(self.job, name, photo, result)
-                return _Drafts(photo, done_record(photo, result), contents)
+                record = done_record(photo, result)
+                return _Drafts(photo, record | {"warning": warning} if warning else record, contents)
             except Exception as error:
                 result = error
         return _Drafts(photo, failed(photo, str(self.job.folder / photo.path), result), {})

@@ -122,6 +122,7 @@ def _is_record(record: Record, classes: int) -> bool:
     files, segments = record.get("files", {}), record.get("segments")
     return (
         record.get("status") == "done"
+        and isinstance(record.get("warning", ""), str)
         and _is_count(record.get("width"))
         and _is_count(record.get("height"))
         and isinstance(files, dict)

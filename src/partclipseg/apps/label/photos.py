@@ -10,7 +10,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
-from partclipseg.data.photo import find_photos
+from partclipseg.data.photo import describe_unread, find_photos, unread_pictures
 from partclipseg.errors import UsageError
 from partclipseg.files import refusal
 
@@ -39,6 +39,8 @@ class FoundPhotos(NamedTuple):
     """Sorted by path."""
     unreadable: list[str]
     """A sentence for each folder that cannot be read; its photos are left out."""
+    unread: str | None = None
+    """A sentence that counts and names the pictures of kinds that nothing here reads; None without any."""
 
 
 def find_all(folder: Path, output: Path) -> FoundPhotos:
@@ -50,13 +52,13 @@ def find_all(folder: Path, output: Path) -> FoundPhotos:
         raise UsageError(f"there is no folder {folder}: name one with photos")
     if _is_within(folder.resolve(), output.resolve()):
         raise UsageError(f"{folder} lies in the folder for the results, {output}: name another with --output")
-    found, unreadable = _walk(folder, output.resolve())
+    found, unreadable, others = _walk(folder, output.resolve())
+    unread = describe_unread(sorted(others))
     paths = sorted(path.relative_to(folder).as_posix() for path in found)
     if not paths:
-        raise UsageError(
-            f"{folder}: no photos in this folder or those inside it" + "".join(f"; {u}" for u in unreadable)
-        )
-    return FoundPhotos([Photo(path, stem) for path, stem in find_stems(paths).items()], unreadable)
+        besides = [*unreadable, *([unread] if unread else [])]
+        raise UsageError(f"{folder}: no photos in this folder or those inside it" + "".join(f"; {b}" for b in besides))
+    return FoundPhotos([Photo(path, stem) for path, stem in find_stems(paths).items()], unreadable, unread)
 
 
 def find_stems(paths: Sequence[str]) -> dict[str, str]:
@@ -96,12 +98,13 @@ def _shortened(path: str, stem: str, taken: set[str]) -> str:
         number += 1
 
 
-def _walk(folder: Path, output: Path) -> tuple[list[Path], list[str]]:
+def _walk(folder: Path, output: Path) -> tuple[list[Path], list[str], list[Path]]:
     """All photos below `folder`, through links too, but neither in `output` (resolved) nor back up.
 
-    The second list names the folders that cannot be read.
+    The second list names the folders that cannot be read, the third has the pictures of unread kinds.
     """
     photos: list[Path] = []
+    others: list[Path] = []
     unreadable: list[str] = []
     for place, folders, _ in os.walk(folder, followlinks=True, onerror=lambda error: unreadable.append(refusal(error))):
         here = Path(place)
@@ -115,12 +118,13 @@ def _walk(folder: Path, output: Path) -> tuple[list[Path], list[str]]:
             if not name.startswith(".") and not _is_within(target, output) and not _is_within(here.resolve(), target)
         )
         try:
+            others += unread_pictures([here])
             photos += find_photos([here])
         except UsageError:  # no photos just here
             continue
         except OSError as error:
             unreadable.append(refusal(error, here))
-    return photos, unreadable
+    return photos, unreadable, others
 
 
 def _is_within(path: Path, folder: Path) -> bool:

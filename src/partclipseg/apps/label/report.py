@@ -14,6 +14,7 @@ import numpy as np
 from partclipseg.apps.label.collections import Collections
 from partclipseg.apps.label.drafts import label_map
 from partclipseg.apps.label.job import BulkJob, Record
+from partclipseg.apps.label.labeller import remarks
 from partclipseg.apps.label.people import Results
 from partclipseg.data.photo import PhotoError, read_photo
 from partclipseg.inference.overlay import draw_overlay
@@ -39,6 +40,8 @@ class Tally:
     """Photo and number of segments; the rest is left out, to save memory."""
     failed: list[tuple[str, str]] = field(default_factory=list)
     """Photo and reason."""
+    warned: list[tuple[str, str]] = field(default_factory=list)
+    """Photo and what its reader said of it, such as that it is nearly black."""
 
     def __post_init__(self) -> None:
         self.photos = np.zeros(self.classes, dtype=np.int64)
@@ -52,6 +55,8 @@ class Tally:
             self.failed.append((record["photo"], record["error"]))
             return
         self.done.append({"photo": record["photo"], "segments": len(record["segments"])})
+        if warning := record.get("warning"):
+            self.warned.append((record["photo"], warning))
         self.all_pixels += record["width"] * record["height"]
         for segment in record["segments"]:
             index = segment["index"]
@@ -60,15 +65,21 @@ class Tally:
             self.score_sums[index] += segment["score"]
 
 
-def write_report(job: BulkJob, results: Results, collections: Collections, model: str) -> Tally:
-    """Write ``report.html``; it holds no times, so that the same results give the same page. Returns the figures."""
+def write_report(
+    job: BulkJob, results: Results, collections: Collections, model: str, unread: str | None = None
+) -> Tally:
+    """Write ``report.html``; it holds no times, so that the same results give the same page. Returns the figures.
+
+    `unread` is a sentence on pictures that were left out.
+    """
     tally = Tally(len(job.vocabulary))
     for record in results:
         tally.add(record)
     shown = {tally.done[i]["photo"] for i in _spread(len(tally.done), SAMPLE)}
     colours = part_colours(job.vocabulary)
-    cards = [_card(job, record, colours) for record in results if record["photo"] in shown]
-    collections.text("report.html", _page(job, model, tally, cards, colours, _people(results)))
+    with remarks():  # the records have them
+        cards = [_card(job, record, colours) for record in results if record["photo"] in shown]
+    collections.text("report.html", _page(job, model, tally, cards, colours, _people(results), unread))
     return tally
 
 
@@ -79,7 +90,9 @@ def _spread(count: int, wanted: int) -> Sequence[int]:
 # -- the page -------------------------------------------------------------------------------------------------
 
 
-def _page(job: BulkJob, model: str, tally: Tally, cards: list[str], colours: np.ndarray, people: str) -> str:
+def _page(
+    job: BulkJob, model: str, tally: Tally, cards: list[str], colours: np.ndarray, people: str, unread: str | None
+) -> str:
     total = len(tally.done) + len(tally.failed)
     empty = sum(not record["segments"] for record in tally.done)
     found = int((tally.photos > 0).sum())
@@ -99,17 +112,24 @@ def _page(job: BulkJob, model: str, tally: Tally, cards: list[str], colours: np.
         f"<div class=tiles>{tiles}</div>",
     ]
     if tally.failed:
-        rows = "".join(f"<tr><td>{_text(photo)}</td><td>{_text(reason)}</td></tr>" for photo, reason in tally.failed)
-        sections.append(
-            f"<h2>Failed</h2><p>Mend or remove these photos and run the same command again.</p>"
-            f"<table><thead><tr><th>photo<th>reason</tr></thead><tbody>{rows}</tbody></table>"
-        )
+        sections.append("<h2>Failed</h2><p>Mend or remove these photos and run the same command again.</p>")
+        sections.append(_reasons(tally.failed))
+    if unread:
+        sections.append(f"<h2>Left out</h2><p>{_text(unread)}</p>")
+    if tally.warned:
+        sections.append("<h2>Doubtful</h2><p>These photos are labelled, but little may be seen in them.</p>")
+        sections.append(_reasons(tally.warned))
     if people:
         sections.append(people)
     if cards:
         sections.append(f"<h2>Sample</h2><div class=sample>{''.join(cards)}</div>")
     sections.append(f"<h2>Classes</h2>{_classes(job.vocabulary, tally, colours)}")
     return _PAGE.replace("{{title}}", title).replace("{{body}}", "\n".join(sections))
+
+
+def _reasons(photos: Sequence[tuple[str, str]]) -> str:
+    rows = "".join(f"<tr><td>{_text(photo)}</td><td>{_text(reason)}</td></tr>" for photo, reason in photos)
+    return f"<table><thead><tr><th>photo<th>reason</tr></thead><tbody>{rows}</tbody></table>"
 
 
 def _people(results: Results) -> str:

@@ -43,7 +43,6 @@ class _Subject:
     """What is scored."""
 
     dataset: PartDataset
-    seen: tuple[int, ...]
     photos: list[PhotoRecords]
     remark: str = ""
     """What keeps it from being the whole benchmark."""
@@ -118,10 +117,8 @@ class Evaluate:
             return self._evaluate(subject, processes, console)
 
     def _evaluate(self, subject: _Subject, processes: PartialState, console: Console) -> int:
-        from accelerate.utils import gather_object
-
         from partclipseg.evaluation.run import is_scored
-        from partclipseg.evaluation.state import merge_states, states_of
+        from partclipseg.evaluation.state import merge_processes
         from partclipseg.inference.segmenter import PartSegmenter
 
         evaluators = self._evaluators(subject)
@@ -154,13 +151,11 @@ class Evaluate:
         except KeyboardInterrupt:
             self._say_stopped(evaluators, subject, processes)
             return 130
-        # 3. The main process brings all counts together.
-        states = gather_object([states_of(evaluators)])
+        # 3. The main process saves and reports the counts of all.
+        merge_processes(evaluators, processes.num_processes)
         processes.destroy_process_group()
         if not processes.is_main_process:
             return 0
-        for other in states[1:]:
-            merge_states(evaluators, other)
         if saved is not None:
             saved.save_all(evaluators)
         self._report(segmenter, subject, evaluators, saved, console)
@@ -198,9 +193,8 @@ class Evaluate:
         return self._open_files(self.root, processes, console)
 
     def _open_scenes(self) -> _Subject:
-        from partclipseg.evaluation.run import PhotoRecords
+        from partclipseg.evaluation.run import group_records
         from partclipseg.shapes.dataset import PartShapesDataset
-        from partclipseg.shapes.world import partshapes_world
 
         if unused := ["root"] * (self.root is not None) + list(self.own.given()):
             raise UsageError(f"--{unused[0]} does not apply to partshapes: leave it out")
@@ -208,10 +202,7 @@ class Evaluate:
         if words not in ("all", "seen"):
             raise UsageError(f"partshapes has the words 'seen' and 'all', not {words!r}: leave --vocabulary out")
         dataset = PartShapesDataset(self.split, self.limit or _SCENES, vocabulary=words)
-        seen_pairs = set(partshapes_world().seen_vocabulary.object_parts)
-        seen = tuple(index for index, pair in enumerate(dataset.vocabulary.object_parts) if pair in seen_pairs)
-        keys = [f"{self.split}/{index}" for index in range(len(dataset))]
-        return _Subject(dataset, seen, [PhotoRecords(key, (index,), (key,)) for index, key in enumerate(keys)])
+        return _Subject(dataset, group_records(dataset))
 
     def _open_files(self, root: Path, processes: PartialState, console: Console) -> _Subject:
         """Check the files and open the data set."""
@@ -224,15 +215,17 @@ class Evaluate:
         remark = ""
         if self.dataset == "ade20k-part-234" and len({record.source.split for record in dataset.records}) == 1:
             remark = "the test records draw on the training and the validation files, and one is missing"
-        return _Subject(dataset, dataset.seen, group_records(dataset)[: self.limit], remark)
+        return _Subject(dataset, group_records(dataset)[: self.limit], remark)
 
     def _evaluators(self, subject: _Subject) -> dict[Protocol, Evaluator]:
-        from partclipseg.evaluation.evaluator import Evaluator
+        from partclipseg.evaluation.run import make_evaluators
         from partclipseg.evaluation.scores import PROTOCOLS
 
-        boundary = None if self.boundary == "none" else self.boundary
-        protocols = PROTOCOLS if self.protocol == "all" else (self.protocol,)
-        return {name: Evaluator(subject.dataset.vocabulary, subject.seen, name, boundary) for name in protocols}
+        return make_evaluators(
+            subject.dataset,
+            PROTOCOLS if self.protocol == "all" else self.protocol,
+            boundary=None if self.boundary == "none" else self.boundary,
+        )
 
     def _saved_scores(self, subject: _Subject) -> SavedScores | None:
         from partclipseg.evaluation.state import SavedScores, model_digest, text_digest
@@ -279,19 +272,17 @@ class Evaluate:
         process: int,
         console: Console,
     ) -> None:
-        from partclipseg.evaluation.run import read_batches, score
+        from partclipseg.evaluation.run import score_photos
 
         first = next(iter(evaluators.values()))
         last_saved = time.monotonic()
-        shape = None if self.zoom else segmenter.model.image_shape
-        batches = read_batches(dataset, photos, shape, self.batch_size, self.workers)
+        batches = score_photos(segmenter, dataset, photos, evaluators, self.zoom, self.batch_size, self.workers)
         try:
             with progress_bar(console) as progress:
                 task = progress.add_task("scoring", total=len(photos), note="")
-                for batch in batches:
-                    score(segmenter, dataset.vocabulary, batch, evaluators, self.zoom)
+                for number in batches:
                     note = f"mIoU {first.running_iou():.2f} ({first.protocol})"
-                    progress.update(task, advance=len(batch), note=note)
+                    progress.update(task, advance=number, note=note)
                     if saved is not None and time.monotonic() - last_saved > _SAVE_EVERY:
                         saved.save(evaluators, process)
                         last_saved = time.monotonic()

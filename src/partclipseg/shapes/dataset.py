@@ -51,6 +51,16 @@ class PartShapesDataset:
         self._scenes = scenes
         self._table = LabelTable(world.vocabulary, self.vocabulary)
 
+    @property
+    def seen(self) -> tuple[int, ...]:
+        """Indices into the vocabulary of the classes that have part labels in the train split."""
+        pairs = set(partshapes_world().seen_vocabulary.object_parts)
+        return tuple(index for index, pair in enumerate(self.vocabulary.object_parts) if pair in pairs)
+
+    def keys(self) -> tuple[str, ...]:
+        """The key of every scene, without rendering any."""
+        return tuple(f"{self.split}/{index}" for index in range(self._length))
+
     def __len__(self) -> int:
         return self._length
 

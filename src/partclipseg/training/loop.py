@@ -319,6 +319,7 @@ class _Run:
     def _score(self) -> None:
         self.scores = score_held_out(
             self.model,
+            self.tokenizer,
             self.words,
             self._in_colour_order(self.data.held_out),
             batch_size=self.recipe.batch_size,

@@ -38,6 +38,7 @@ class Convert:
         from rich.console import Console
 
         from partclipseg.files import whole_directory
+        from partclipseg.models.directory import write_directory
         from partclipseg.models.partclipseg.config import PartCLIPSegConfig
         from partclipseg.models.partclipseg.foreign import load_reference_checkpoint
         from partclipseg.models.reading import check_file, read_json_table
@@ -51,9 +52,7 @@ class Convert:
         tokenizer = self._load_tokenizer(config.text_config)  # before the weights, which take longer
         model = load_reference_checkpoint(self.checkpoint, config)
         with whole_directory(self.output) as directory:
-            model.save_pretrained(directory)
-            tokenizer.save_pretrained(directory)
-            vocabulary.save(directory / "vocabulary.json")
+            write_directory(directory, model, tokenizer, vocabulary, str(self.output))
         Console().print(
             f"{self.output}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, reference mode, "
             f"{len(vocabulary)} object-parts\n"

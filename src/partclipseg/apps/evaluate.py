@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from partclipseg.apps.checking import check_files, progress_bar
+from partclipseg.apps.checking import check_bar, progress_bar
 from partclipseg.apps.options import BatchSize, Device, Number, Own, OwnData, Zoom, optional
 from partclipseg.errors import UsageError
 from partclipseg.machine import how_to_install
@@ -206,11 +206,13 @@ class Evaluate:
 
     def _open_files(self, root: Path, processes: PartialState, console: Console) -> _Subject:
         """Check the files and open the data set."""
+        from partclipseg.data.check import check_together
         from partclipseg.data.datasets import open_dataset
         from partclipseg.evaluation.run import group_records
 
         own = self.own.given()
-        check_files(self.dataset, root, self.split, own, processes, console)
+        with check_bar(console) as show:
+            check_together(self.dataset, root, self.split, processes, show, **own)
         dataset = open_dataset(self.dataset, root, self.split, self.vocabulary, **own)
         remark = ""
         if self.dataset == "ade20k-part-234" and len({record.source.split for record in dataset.records}) == 1:

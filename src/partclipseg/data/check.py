@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 from PIL import Image
@@ -24,6 +24,9 @@ from partclipseg.data.source import Photo, Source, missing_photo, read_source_ph
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.machine import usable_cores
 from partclipseg.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,33 @@ def raise_if_broken(report: CheckReport) -> None:
     """Raise `PartCLIPSegError` with the report's summary where something is wrong."""
     if not report.ok:
         raise PartCLIPSegError(report.summary())
+
+
+def check_together(
+    name: str,
+    root: str | Path,
+    split: Split,
+    processes: PartialState,
+    on_progress: Callable[[int, int], None] | None = None,
+    **own: Unpack[OwnOptions],
+) -> None:
+    """Check the files of a split in the main process of several, before they are read.
+
+    Raises what `check_dataset` and `raise_if_broken` do, and `SystemExit` in the other processes.
+    """
+    from accelerate.utils import gather_object
+
+    error = None
+    if processes.is_main_process:
+        try:
+            raise_if_broken(check_dataset(name, root, split, on_progress=on_progress, **own))
+        except PartCLIPSegError as found:
+            error = found
+    broken = gather_object([error is not None])  # the others wait here, whatever is wrong
+    if error is not None:
+        raise error
+    if any(broken):
+        raise SystemExit(1)  # the main process says why
 
 
 def _open(

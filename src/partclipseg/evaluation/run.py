@@ -142,7 +142,7 @@ def make_evaluators(
     boundary: BoundaryKind | None = "per_class",
 ) -> dict[Protocol, Evaluator]:
     """An evaluator for each protocol; arguments and errors as in `evaluate`."""
-    names = [protocols] if isinstance(protocols, str) else list(protocols)
+    names: list[Protocol] = [protocols] if isinstance(protocols, str) else list(protocols)  # pyright: ignore
     if not names:
         raise UsageError(f"no protocol is named: choose from {', '.join(PROTOCOLS)}")
     seen = getattr(dataset, "seen", None) if seen is None else list(seen)
@@ -174,7 +174,8 @@ def group_records(dataset: PartDataset) -> list[PhotoRecords]:
     A data set that is not on disk has a photo for each record, named by ``dataset.keys()`` or else by its index.
     """
     if not isinstance(dataset, FileDataset):
-        keys = dataset.keys() if hasattr(dataset, "keys") else map(str, range(len(dataset)))
+        named: Any = getattr(dataset, "keys", None)
+        keys = map(str, range(len(dataset))) if named is None else named()
         return [PhotoRecords(key, (index,), (key,)) for index, key in enumerate(keys)]
     photos = []
     for key, items in groupby(enumerate(dataset.records), lambda item: (item[1].source.split, item[1].photo.key)):

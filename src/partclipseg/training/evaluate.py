@@ -59,9 +59,7 @@ def score_held_out(
 class _InTraining(PartSegmenter):
     """A model in training: the words have the tokens of the run, and the model computes in its number type."""
 
-    def __init__(
-        self, model: Any, tokenizer: PreTrainedTokenizerBase, words: PromptTokens, precision: str
-    ) -> None:
+    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, words: PromptTokens, precision: str) -> None:
         super().__init__(model, tokenizer, words.vocabulary)
         self._mixed = precision == "bfloat16"
         with torch.inference_mode(), self._autocast():

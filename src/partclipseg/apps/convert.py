@@ -19,12 +19,12 @@ class Convert:
     Released checkpoints were trained with a wrong lookup of object words: what they make of a class depends on the
     whole list of words, so lists near their training catalogue are the safer ones (docs/reference.md, D1).
 
-    Example: partclipseg convert partclipseg_voc.pth models/pascal --vocabulary pascal-part-116
+    Example: partclipseg convert partclipseg_voc.pth --output models/pascal --vocabulary pascal-part-116
     """
 
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE.pth")]
     """The released .pth file. Only tensors are read from it."""
-    output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    output: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """The directory to write; it must not exist yet."""
     vocabulary: Annotated[str, tyro.conf.arg(metavar="WORDS")]
     """Words that the model is meant for; `predict` uses them when it is given none.
@@ -45,7 +45,7 @@ class Convert:
         from partclipseg.vocabulary import Vocabulary
 
         if self.output.exists():
-            raise UsageError(f"{self.output} exists already: name another directory, or remove it first")
+            raise UsageError(f"{self.output} exists already: name another --output, or remove it first")
         vocabulary = Vocabulary.load(self.vocabulary)
         config = PartCLIPSegConfig.from_reference(None if self.config is None else read_json_table(self.config))
         check_file(self.checkpoint)

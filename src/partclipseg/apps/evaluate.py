@@ -55,8 +55,8 @@ class Evaluate:
     Started again with the same --output, an evaluation that was stopped continues.
 
     Examples:
-      partclipseg evaluate models/pascal --dataset pascal-part-116 --root data/PascalPart116 --output reports/pascal
-      partclipseg evaluate models/cars --dataset coco --root data/car_parts --object car
+      partclipseg evaluate models/pascal --dataset pascal-part-116 --data data/PascalPart116 --output reports/pascal
+      partclipseg evaluate models/cars --dataset coco --data data/car_parts --object car
       partclipseg evaluate partshapes --dataset partshapes
       torchrun --nproc-per-node 4 -m partclipseg.apps.cli evaluate ...   (one process for each GPU)
     """
@@ -70,7 +70,7 @@ class Evaluate:
     """pascal-part-116, ade20k-part-234 or part-imagenet: a benchmark.
     partshapes: the built-in benchmark, whose scenes are rendered as they are needed.
     coco, index-png: your own photos, with annotations as COCO JSON, or with label pictures and a class list."""
-    root: Annotated[Path | None, optional("DIR")] = None
+    root: Annotated[Path | None, optional("DIR"), tyro.conf.arg(name="data")] = None
     """The data set's folder; only partshapes needs none."""
     protocol: Literal["oracle_obj", "pred_all", "strict", "all"] = "all"
     """oracle_obj: the model is told which objects are in the photo.
@@ -189,14 +189,14 @@ class Evaluate:
         if self.dataset == "partshapes":
             return self._open_scenes()
         if self.root is None:
-            raise UsageError(f"--root is missing: name the folder of {self.dataset}")
+            raise UsageError(f"--data is missing: name the folder of {self.dataset}")
         return self._open_files(self.root, processes, console)
 
     def _open_scenes(self) -> _Subject:
         from partclipseg.evaluation.run import group_records
         from partclipseg.shapes.dataset import PartShapesDataset
 
-        if unused := ["root"] * (self.root is not None) + list(self.own.given()):
+        if unused := ["data"] * (self.root is not None) + list(self.own.given()):
             raise UsageError(f"--{unused[0]} does not apply to partshapes: leave it out")
         words = self.vocabulary or "all"
         if words not in ("all", "seen"):

@@ -117,10 +117,10 @@ def check_dataset(
                     on_progress(done, total)
             counts.append(SplitCounts(source.split, len(source.photos), sound, with_parts, tuple(seen.tolist())))
             if not source.photos:
-                problem = f"the split {source.split} has no labelled photo: check --root"
+                problem = f"the split {source.split} has no labelled photo: check --data"
                 problems.append(Problem("missing photo", source.root, problem))
             elif name not in LAYOUTS and not with_parts and not before and sound == len(source.photos):
-                problem = f"no part is labelled in any photo of the split {source.split}: label some, or check --root"
+                problem = f"no part is labelled in any photo of the split {source.split}: label some, or check --data"
                 problems.append(Problem("empty", source.label_file, problem))
     return CheckReport(name, root, tuple(counts), tuple(dict.fromkeys(problems)), tuple(notes))
 

@@ -66,12 +66,12 @@ def require_split(root: Path, dataset: str, split: str) -> None:
         raise PartCLIPSegError(f"{root} has the {other} split of {dataset}, but {_missing(root, dataset, split)}")
     for candidate in _neighbours(root):
         if has_split(candidate, dataset, split):
-            raise UsageError(f"{root} is not the root of {dataset}; it is probably {candidate}: use --root {candidate}")
+            raise UsageError(f"{root} is not the root of {dataset}; it is probably {candidate}: use --data {candidate}")
     for candidate in (root, *_neighbours(root)):
         for other in LAYOUTS:
             if other != dataset and any(has_split(candidate, other, s) for s in LAYOUTS[other]):
                 raise UsageError(
-                    f"{candidate} holds {other}, not {dataset}: name {other} as the data set, with --root {candidate}"
+                    f"{candidate} holds {other}, not {dataset}: name {other} as the data set, with --data {candidate}"
                 )
     if any(next(root.glob(pattern), None) for pattern in _RAW[dataset]):
         raise UsageError(
@@ -123,7 +123,7 @@ def _similar_folder(root: Path) -> str:
         names = {entry.name.lower(): entry.name for entry in root.parent.iterdir() if entry.is_dir()}
     if close := get_close_matches(root.name.lower(), names, n=1, cutoff=0.6):
         return f"; did you mean {root.parent / names[close[0]]}?"
-    return f"; {root.parent} is not there either" if not root.parent.is_dir() else ": check --root"
+    return f"; {root.parent} is not there either" if not root.parent.is_dir() else ": check --data"
 
 
 def _neighbours(root: Path) -> Iterator[Path]:

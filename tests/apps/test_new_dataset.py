@@ -155,17 +155,17 @@ def test_prepare_makes_it(root: Path, raw: Path, capsys: pytest.CaptureFixture) 
 
 
 def test_check_data_checks_it(root: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main(["check-data", "toys", "--root", str(root), "--object", "droid"]) == 0
+    assert main(["check-data", "toys", "--data", str(root), "--object", "droid"]) == 0
     assert "toys in" in capsys.readouterr().out
     (root / "masks/test/a.png").unlink()
-    assert main(["check-data", "toys", "--root", str(root)]) == 1
+    assert main(["check-data", "toys", "--data", str(root)]) == 1
     assert "a.png" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda root: root.parent, UsageError, r"probably .*/toys: use --root"),
+        (lambda root: root.parent, UsageError, r"probably .*/toys: use --data"),
         (lambda root: root.parent / "raw", UsageError, "raw source of toys: .* partclipseg prepare toys"),
         (lambda root: (root / "masks/test").rename(root / "away"), PartCLIPSegError, "masks/test"),
     ],
@@ -189,7 +189,7 @@ def test_its_options_are_checked(root: Path) -> None:
 
 
 def test_evaluate_scores_it_in_its_own_words(root: Path, model_directory: Path, tmp_path: Path) -> None:
-    command = ["evaluate", str(model_directory), "--dataset", "toys", "--root", str(root), "--device", "cpu"]
+    command = ["evaluate", str(model_directory), "--dataset", "toys", "--data", str(root), "--device", "cpu"]
     assert main([*command, "--output", str(tmp_path / "report"), "--workers", "0", "--protocol", "pred_all"]) == 0
     report = json.loads((tmp_path / "report/scores.json").read_text())
     assert report["dataset"] == "toys"
@@ -225,4 +225,4 @@ def test_every_data_set_is_known_by_its_name(name: str) -> None:
 def test_a_rendered_data_set_has_no_folder(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"partshapes is rendered and has no files: choose one of .*toys"):
         open_dataset("partshapes", tmp_path)
-    assert main(["check-data", "partshapes", "--root", str(tmp_path)]) == 2
+    assert main(["check-data", "partshapes", "--data", str(tmp_path)]) == 2

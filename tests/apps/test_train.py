@@ -37,7 +37,7 @@ def own_photos(tmp_path: Path) -> Path:
 def arguments(start: Path, output: Path, *more: str) -> list[str]:
     return [
         "train", "own-data", "--start", str(start), "--image-size", "64", "--output", str(output),
-        "--steps", "2", "--batch-size", "2", "--held-out", "1", "--workers", "0", "--precision", "float32", *more,
+        "--steps", "2", "--batch-size", "2", "--held-out", "1", "--workers", "0", "--dtype", "float32", *more,
     ]  # fmt: skip
 
 
@@ -159,7 +159,7 @@ def test_partshapes_are_rendered_and_kept(model_directory: Path, tmp_path: Path,
     options = [
         "train", "partshapes", "--start", str(model_directory), "--output", str(tmp_path / "run"),
         "--data", str(tmp_path / "scenes"), "--scenes", "4", "--held-out", "2", "--image-size", "64",
-        "--steps", "1", "--batch-size", "2", "--precision", "float32",
+        "--steps", "1", "--batch-size", "2", "--dtype", "float32",
     ]  # fmt: skip
     assert main(options) == 1  # there is no CLIPSeg whose words could be kept
     assert "--retention.weight 0" in capsys.readouterr().err

@@ -65,8 +65,8 @@ def test_what_check_data_refuses_is_not_trained_or_scored_on(
         "train", "own-data", "--data", str(root), "--start", model, "--steps", "1", "--held-out", "0",
         "--batch-size", "2", "--workers", "0", "--output", str(tmp_path / "run"),
     ]  # fmt: skip
-    score = ["evaluate", model, "--dataset", "coco", "--root", str(root), "--output", str(tmp_path / "scores")]
-    for call in (["check-data", "coco", "--root", str(root)], train, score):
+    score = ["evaluate", model, "--dataset", "coco", "--data", str(root), "--output", str(tmp_path / "scores")]
+    for call in (["check-data", "coco", "--data", str(root)], train, score):
         assert main(call) == 1, call[0]
         captured = capsys.readouterr()
         assert message in " ".join((captured.out + captured.err).split()), call[0]
@@ -78,5 +78,5 @@ def test_the_same_without_a_fault_is_scored(model_directory: Path, tmp_path: Pat
     for number in (1, 2):
         Image.new("RGB", (48, 48), (40 * number, 99, 0)).save(tmp_path / f"{number}.png")
     (tmp_path / "annotations.json").write_text(json.dumps(content()))
-    assert main(["check-data", "coco", "--root", str(tmp_path)]) == 0
-    assert main(["evaluate", str(model_directory), "--dataset", "coco", "--root", str(tmp_path)]) == 0
+    assert main(["check-data", "coco", "--data", str(tmp_path)]) == 0
+    assert main(["evaluate", str(model_directory), "--dataset", "coco", "--data", str(tmp_path)]) == 0

@@ -381,7 +381,7 @@ def test_check_data_fails_on_boxes_alone(edited: Callable, capsys: pytest.Captur
         for annotation in content["annotations"]:
             annotation.update(segmentation=[], bbox=[0, 0, 3, 3])
 
-    assert main(["check-data", "coco", "--root", str(edited(change))]) == 1
+    assert main(["check-data", "coco", "--data", str(edited(change))]) == 1
     out = capsys.readouterr().out
     assert "Problems: 2" in out
     assert "All is well" not in out

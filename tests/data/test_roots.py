@@ -46,14 +46,14 @@ PARTS, OBJECTS = "annotations_detectron2_part", "annotations_detectron2_obj"
 @pytest.mark.parametrize(
     ("dataset", "make", "message"),
     [
-        (PASCAL, lambda root: build(root / "PascalPart116").parent, r"probably .*/PascalPart116: use --root"),
-        (PASCAL, lambda root: build(root / "a" / "voc").parents[1], "probably .*/a/voc: use --root"),
-        (PASCAL, lambda root: build(root) / "images", r"images is not the root .* probably .*/data: use --root"),
-        (PASCAL, lambda root: build(root) / "images" / "val", "probably .*/data: use --root"),
+        (PASCAL, lambda root: build(root / "PascalPart116").parent, r"probably .*/PascalPart116: use --data"),
+        (PASCAL, lambda root: build(root / "a" / "voc").parents[1], "probably .*/a/voc: use --data"),
+        (PASCAL, lambda root: build(root) / "images", r"images is not the root .* probably .*/data: use --data"),
+        (PASCAL, lambda root: build(root) / "images" / "val", "probably .*/data: use --data"),
         (PASCAL, lambda root: build(root).with_name("Data"), r"no such folder; did you mean .*/data\?"),
         (PASCAL, lambda root: root / "x" / "y", r"no such folder; .*/x is not there either"),
         (PASCAL, lambda root: build(root, ADE), "holds ade20k-part-234, not pascal-part-116"),
-        (ADE, lambda root: build(root / "voc").parent, "holds pascal-part-116, not ade20k-part-234: .* --root .*/voc"),
+        (ADE, lambda root: build(root / "voc").parent, "holds pascal-part-116, not ade20k-part-234: .* --data .*/voc"),
         (PASCAL, rename(("images", "Images")), r"images/val is missing \(found Images/val: rename it to images/val\)"),
         (
             PASCAL,  # other capitals are nearer than another word

@@ -26,12 +26,12 @@ class CheckData:
     Exit code 0 when all is well, 1 when something has to be mended, 2 when the folder is not this data set's.
 
     Examples:
-      partclipseg check-data pascal-part-116 --root data/PascalPart116
-      partclipseg check-data coco --root data/car_parts --object car
+      partclipseg check-data pascal-part-116 --data data/PascalPart116
+      partclipseg check-data coco --data data/car_parts --object car
     """
 
     dataset: Annotated[str, tyro.conf.Positional, dataset_option(has_files)]
-    root: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    root: Annotated[Path, tyro.conf.arg(name="data", metavar="DIR")]
     """The data set's folder."""
     split: Annotated[Literal["train", "test"] | None, optional("{train,test}")] = None
     """Check only what this split needs. Left out: all that is there."""

@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from accelerate import PartialState
     from rich.console import Console
 
 
-def check_files(
-    dataset: str, root: Path, split: Any, own: dict[str, Any], processes: PartialState, console: Console
-) -> None:
-    """Check the files of a split in the main process, as ``check-data`` does.
+@contextmanager
+def check_bar(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar for a check of files; yields what to call with photos done and photos in all."""
+    with progress_bar(console) as progress:
+        task = progress.add_task("checking files", total=None, note="")
 
-    Raises `PartCLIPSegError` with what is wrong, and `SystemExit` in the other processes.
-    """
-    from accelerate.utils import gather_object
+        def show(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total, visible=done < total)
 
-    from partclipseg.data.check import check_dataset, raise_if_broken
-
-    report = None
-    if processes.is_main_process:
-        with progress_bar(console) as progress:
-            task = progress.add_task("checking files", total=None, note="")
-
-            def show(done: int, total: int) -> None:
-                progress.update(task, completed=done, total=total)
-
-            report = check_dataset(dataset, root, split, on_progress=show, **own)
-    broken = gather_object([report is not None and not report.ok])
-    if report is not None:
-        raise_if_broken(report)
-    if any(broken):
-        raise SystemExit(1)  # the main process says why
+        yield show
 
 
 @contextmanager

@@ -100,9 +100,13 @@ def _run(command: str, arguments: list[str]) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     import tyro
 
+    from partclipseg.apps.former import with_current_names
     from partclipseg.errors import PartCLIPSegError, UsageError
     from partclipseg.files import refusal
 
+    arguments, remarks = with_current_names(command, arguments)
+    for remark in remarks if os.environ.get("RANK", "0") == "0" else ():  # once, of torchrun's processes
+        _say(remark)
     module, name, _ = COMMANDS[command]
     options_class = getattr(import_module(f"partclipseg.apps.{module}"), name)
     try:

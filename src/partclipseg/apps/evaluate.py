@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from partclipseg.apps.checking import check_files, progress_bar
+from partclipseg.apps.checking import check_bar, progress_bar
 from partclipseg.apps.options import BatchSize, Device, Number, Own, OwnData, Zoom, optional
 from partclipseg.data.datasets.choice import dataset_option
 from partclipseg.errors import UsageError
@@ -42,7 +42,6 @@ class _Subject:
     """What is scored."""
 
     dataset: PartDataset
-    seen: tuple[int, ...]
     photos: list[PhotoRecords]
     remark: str = ""
     """What keeps it from being the whole benchmark."""
@@ -57,8 +56,8 @@ class Evaluate:
     Started again with the same --output, an evaluation that was stopped continues.
 
     Examples:
-      partclipseg evaluate models/pascal --dataset pascal-part-116 --root data/PascalPart116 --output reports/pascal
-      partclipseg evaluate models/cars --dataset coco --root data/car_parts --object car
+      partclipseg evaluate models/pascal --dataset pascal-part-116 --data data/PascalPart116 --output reports/pascal
+      partclipseg evaluate models/cars --dataset coco --data data/car_parts --object car
       partclipseg evaluate partshapes --dataset partshapes
       torchrun --nproc-per-node 4 -m partclipseg.apps.cli evaluate ...   (one process for each GPU)
     """
@@ -66,7 +65,7 @@ class Evaluate:
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """A model's directory or hub name; partshapes is the built-in model."""
     dataset: Annotated[str, dataset_option(metavar="NAME")]
-    root: Annotated[Path | None, optional("DIR")] = None
+    root: Annotated[Path | None, optional("DIR"), tyro.conf.arg(name="data")] = None
     """The data set's folder; one that is rendered needs none."""
     protocol: Literal["oracle_obj", "pred_all", "strict", "all"] = "all"
     """oracle_obj: the model is told which objects are in the photo.
@@ -113,10 +112,8 @@ class Evaluate:
             return self._evaluate(subject, processes, console)
 
     def _evaluate(self, subject: _Subject, processes: PartialState, console: Console) -> int:
-        from accelerate.utils import gather_object
-
         from partclipseg.evaluation.run import is_scored
-        from partclipseg.evaluation.state import merge_states, states_of
+        from partclipseg.evaluation.state import merge_processes
         from partclipseg.inference.segmenter import PartSegmenter
 
         evaluators = self._evaluators(subject)
@@ -149,13 +146,11 @@ class Evaluate:
         except KeyboardInterrupt:
             self._say_stopped(evaluators, subject, processes)
             return 130
-        # 3. The main process brings all counts together.
-        states = gather_object([states_of(evaluators)])
+        # 3. The main process saves and reports the counts of all.
+        merge_processes(evaluators, processes.num_processes)
         processes.destroy_process_group()
         if not processes.is_main_process:
             return 0
-        for other in states[1:]:
-            merge_states(evaluators, other)
         if saved is not None:
             saved.save_all(evaluators)
         self._report(segmenter, subject, evaluators, saved, console)
@@ -191,39 +186,42 @@ class Evaluate:
         if (rendering := dataset_spec(self.dataset).rendering) is not None:
             return self._open_scenes(rendering)
         if self.root is None:
-            raise UsageError(f"--root is missing: name the folder of {self.dataset}")
+            raise UsageError(f"--data is missing: name the folder of {self.dataset}")
         return self._open_files(self.root, processes, console)
 
     def _open_scenes(self, rendering: Rendering) -> _Subject:
-        from partclipseg.evaluation.run import PhotoRecords
+        from partclipseg.evaluation.run import group_records
 
-        if unused := ["root"] * (self.root is not None) + list(self.own.given()):
+        if unused := ["data"] * (self.root is not None) + list(self.own.given()):
             raise UsageError(f"--{unused[0]} does not apply to {self.dataset}: leave it out")
         words = self.vocabulary or "all"
         if words not in ("all", "seen"):
             raise UsageError(f"{self.dataset} has the words 'seen' and 'all', not {words!r}: leave --vocabulary out")
         dataset = rendering.load()(self.split, self.limit or rendering.scored, vocabulary=words)
-        photos = [PhotoRecords(key, (index,), (key,)) for index, key in enumerate(dataset.keys())]
-        return _Subject(dataset, dataset.seen, photos, digest=dataset.digest)
+        return _Subject(dataset, group_records(dataset), digest=dataset.digest)
 
     def _open_files(self, root: Path, processes: PartialState, console: Console) -> _Subject:
         """Check the files and open the data set."""
+        from partclipseg.data.check import check_together
         from partclipseg.data.datasets.registry import dataset_spec, open_dataset
         from partclipseg.evaluation.run import group_records
 
         own = self.own.given()
-        check_files(self.dataset, root, self.split, own, processes, console)
+        with check_bar(console) as show:
+            check_together(self.dataset, root, self.split, processes, show, **own)
         dataset = open_dataset(self.dataset, root, self.split, self.vocabulary, **own)
         remark = dataset_spec(self.dataset).remark(dataset)
-        return _Subject(dataset, dataset.seen, group_records(dataset)[: self.limit], remark)
+        return _Subject(dataset, group_records(dataset)[: self.limit], remark)
 
     def _evaluators(self, subject: _Subject) -> dict[Protocol, Evaluator]:
-        from partclipseg.evaluation.evaluator import Evaluator
+        from partclipseg.evaluation.run import make_evaluators
         from partclipseg.evaluation.scores import PROTOCOLS
 
-        boundary = None if self.boundary == "none" else self.boundary
-        protocols = PROTOCOLS if self.protocol == "all" else (self.protocol,)
-        return {name: Evaluator(subject.dataset.vocabulary, subject.seen, name, boundary) for name in protocols}
+        return make_evaluators(
+            subject.dataset,
+            PROTOCOLS if self.protocol == "all" else self.protocol,
+            boundary=None if self.boundary == "none" else self.boundary,
+        )
 
     def _saved_scores(self, subject: _Subject) -> SavedScores | None:
         from partclipseg.evaluation.state import SavedScores, model_digest, text_digest
@@ -268,19 +266,17 @@ class Evaluate:
         process: int,
         console: Console,
     ) -> None:
-        from partclipseg.evaluation.run import read_batches, score
+        from partclipseg.evaluation.run import score_photos
 
         first = next(iter(evaluators.values()))
         last_saved = time.monotonic()
-        shape = None if self.zoom else segmenter.model.image_shape
-        batches = read_batches(dataset, photos, shape, self.batch_size, self.workers)
+        batches = score_photos(segmenter, dataset, photos, evaluators, self.zoom, self.batch_size, self.workers)
         try:
             with progress_bar(console) as progress:
                 task = progress.add_task("scoring", total=len(photos), note="")
-                for batch in batches:
-                    score(segmenter, dataset.vocabulary, batch, evaluators, self.zoom)
+                for number in batches:
                     note = f"mIoU {first.running_iou():.2f} ({first.protocol})"
-                    progress.update(task, advance=len(batch), note=note)
+                    progress.update(task, advance=number, note=note)
                     if saved is not None and time.monotonic() - last_saved > _SAVE_EVERY:
                         saved.save(evaluators, process)
                         last_saved = time.monotonic()

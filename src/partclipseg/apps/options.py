@@ -80,9 +80,9 @@ class OwnData:
     annotations: Annotated[Path | None, optional("FILE.json")] = None
     """coco: the annotation file, where it has no usual name."""
     images: Annotated[Path | None, optional("DIR")] = None
-    """coco: the folder of the photos, where they lie neither beside the annotation file nor in the root."""
+    """coco: the folder of the photos, where they lie neither beside the annotation file nor in --data."""
     classes: Annotated[Path | None, optional("FILE")] = None
-    """index-png: the class list, where it is not classes.txt, .yaml or .json in the root."""
+    """index-png: the class list, where it is not classes.txt, .yaml or .json in --data."""
 
     def given(self) -> dict[str, Any]:
         """Those that were set."""

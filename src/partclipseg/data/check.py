@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 from PIL import Image
@@ -23,6 +23,9 @@ from partclipseg.data.source import Source, SourcePhoto, missing_photo, read_sou
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.machine import usable_cores
 from partclipseg.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
 
 
 @dataclass(frozen=True)
@@ -113,10 +116,10 @@ def check_dataset(
                     on_progress(done, total)
             counts.append(SplitCounts(source.split, len(source.photos), sound, with_parts, tuple(seen.tolist())))
             if not source.photos:
-                problem = f"the split {source.split} has no labelled photo: check --root"
+                problem = f"the split {source.split} has no labelled photo: check --data"
                 problems.append(Problem("missing photo", source.root, problem))
             elif spec.catalog is None and not with_parts and not before and sound == len(source.photos):
-                problem = f"no part is labelled in any photo of the split {source.split}: label some, or check --root"
+                problem = f"no part is labelled in any photo of the split {source.split}: label some, or check --data"
                 problems.append(Problem("empty", source.label_file, problem))
     return CheckReport(name, root, tuple(counts), tuple(dict.fromkeys(problems)), tuple(notes))
 
@@ -125,6 +128,33 @@ def raise_if_broken(report: CheckReport) -> None:
     """Raise `PartCLIPSegError` with the report's summary where something is wrong."""
     if not report.ok:
         raise PartCLIPSegError(report.summary())
+
+
+def check_together(
+    name: str,
+    root: str | Path,
+    split: Split,
+    processes: PartialState,
+    on_progress: Callable[[int, int], None] | None = None,
+    **own: Unpack[OwnOptions],
+) -> None:
+    """Check the files of a split in the main process of several, before they are read.
+
+    Raises what `check_dataset` and `raise_if_broken` do, and `SystemExit` in the other processes.
+    """
+    from accelerate.utils import gather_object
+
+    error = None
+    if processes.is_main_process:
+        try:
+            raise_if_broken(check_dataset(name, root, split, on_progress=on_progress, **own))
+        except PartCLIPSegError as found:
+            error = found
+    broken = gather_object([error is not None])  # the others wait here, whatever is wrong
+    if error is not None:
+        raise error
+    if any(broken):
+        raise SystemExit(1)  # the main process says why
 
 
 def _open(

@@ -1,9 +1,15 @@
-"""One pass over the photos of a data set: each goes through the model once, whatever the protocols."""
+"""Scoring: one pass over the photos of a data set, each through the model once, whatever the protocols.
+
+    scores = evaluate(segmenter, open_dataset("pascal-part-116", "data/PascalPart116"), ["pred_all"])
+    scores["pred_all"].harmonic.iou
+
+`evaluate` is the whole of it. `score_photos` is its loop, for callers that save, stop or show what is done so far.
+"""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -17,8 +23,10 @@ from partclipseg.data.loader import PartDataset
 from partclipseg.data.sample import PartSample, objects_in
 from partclipseg.data.source import FileDataset
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.evaluation.boundary import BoundaryKind
 from partclipseg.evaluation.evaluator import Evaluator
-from partclipseg.evaluation.scores import Protocol
+from partclipseg.evaluation.scores import PROTOCOLS, Protocol, Scores
+from partclipseg.evaluation.state import merge_processes
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.vocabulary import Vocabulary
 
@@ -69,8 +77,106 @@ class Prediction(NamedTuple):
     labels: RecordLabels
 
 
-def group_records(dataset: FileDataset) -> list[PhotoRecords]:
-    """The photos of a data set, in its order; the records of each follow each other."""
+def evaluate(
+    segmenter: PartSegmenter,
+    dataset: PartDataset,
+    protocols: Iterable[Protocol] | Protocol = PROTOCOLS,
+    *,
+    seen: Iterable[int | str] | None = None,
+    boundary: BoundaryKind | None = "per_class",
+    limit: int | None = None,
+    zoom: bool = False,
+    batch_size: int = 8,
+    workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[Protocol, Scores]:
+    """Score a model on a data set, in one pass over the photos.
+
+        scores = partclipseg.evaluate(segmenter, partclipseg.open_dataset("coco", "data/cars"), ["pred_all"])
+        scores["pred_all"].all.iou
+
+    The data set's vocabulary is asked for, whatever the words of the segmenter. Photos are scored at their own size.
+
+    Args:
+        segmenter: the model with its tokenizer.
+        dataset: what `open_dataset` gives, a `PartShapesDataset`, or anything else with a vocabulary, a length and
+            `PartSample`s.
+        protocols: one or several of `oracle_obj`, `pred_all` and `strict`; see `Evaluator`.
+        seen: the classes that the model was trained on, by index or name. None takes those that the data set names
+            (``dataset.seen``), or all of them.
+        boundary: `per_class`, `reference` or None (no Boundary IoU); see `boundary_maps`.
+        limit: score the first photos only, this many. None scores all.
+        zoom: look at small objects a second time; see `inference.zoom`.
+        batch_size: number of photos that go through the model together.
+        workers: number of processes that read photos ahead; 0 reads them in this one.
+        rank, world_size: place of this process among those that share the photos, which have a
+            `torch.distributed` process group; every process returns the scores of all photos.
+        on_progress: called after each batch with the number of photos done and to do in this process.
+
+    Returns:
+        The scores of each protocol, in percent.
+
+    Raises:
+        UsageError: an unknown protocol, boundary or seen class, or a number out of range.
+        PartCLIPSegError: a file of the data set cannot be read.
+    """
+    if limit is not None and limit < 1:
+        raise UsageError(f"the limit must be at least 1, not {limit}")
+    evaluators = make_evaluators(dataset, protocols, seen, boundary)
+    share = group_records(dataset)[:limit][rank::world_size]
+    done = 0
+    for number in score_photos(segmenter, dataset, share, evaluators, zoom, batch_size, workers):
+        done += number
+        if on_progress is not None:
+            on_progress(done, len(share))
+    merge_processes(evaluators, world_size)
+    return {protocol: evaluator.compute() for protocol, evaluator in evaluators.items()}
+
+
+def make_evaluators(
+    dataset: PartDataset,
+    protocols: Iterable[Protocol] | Protocol = PROTOCOLS,
+    seen: Iterable[int | str] | None = None,
+    boundary: BoundaryKind | None = "per_class",
+) -> dict[Protocol, Evaluator]:
+    """An evaluator for each protocol; arguments and errors as in `evaluate`."""
+    names: list[Protocol] = [protocols] if isinstance(protocols, str) else list(protocols)  # pyright: ignore
+    if not names:
+        raise UsageError(f"no protocol is named: choose from {', '.join(PROTOCOLS)}")
+    seen = getattr(dataset, "seen", None) if seen is None else list(seen)
+    return {name: Evaluator(dataset.vocabulary, seen, name, boundary) for name in names}
+
+
+def score_photos(
+    segmenter: PartSegmenter,
+    dataset: PartDataset,
+    photos: Sequence[PhotoRecords],
+    evaluators: Evaluators,
+    zoom: bool = False,
+    batch_size: int = 8,
+    workers: int = 0,
+) -> Iterator[int]:
+    """Count photos of a data set in the evaluators; yields the number of photos of a batch when it has been counted.
+
+    The caller may stop between batches, or save what the evaluators hold. Arguments and errors as in `evaluate`.
+    """
+    shape = None if zoom else segmenter.model.image_shape
+    for batch in read_batches(dataset, photos, shape, batch_size, workers):
+        score(segmenter, dataset.vocabulary, batch, evaluators, zoom)
+        yield len(batch)
+
+
+def group_records(dataset: PartDataset) -> list[PhotoRecords]:
+    """The photos of a data set, in its order; the records of each follow each other.
+
+    A data set that is not on disk has a photo for each record, named by ``dataset.keys()`` or else by its index.
+    """
+    if not isinstance(dataset, FileDataset):
+        named: Any = getattr(dataset, "keys", None)
+        keys = map(str, range(len(dataset))) if named is None else named()
+        return [PhotoRecords(key, (index,), (key,)) for index, key in enumerate(keys)]
     photos = []
     for key, items in groupby(enumerate(dataset.records), lambda item: (item[1].source.split, item[1].photo.key)):
         indices, records = zip(*items, strict=True)
@@ -151,7 +257,12 @@ def read_batches(
         raise UsageError(f"the batch size must be at least 1, not {batch_size}")
     reader: Dataset[Any] = _Reader(dataset, photos, image_shape)
     loader = DataLoader(
-        reader, batch_size=batch_size, num_workers=workers, collate_fn=list, worker_init_fn=_leave_interrupts
+        reader,
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=list,
+        worker_init_fn=_leave_interrupts,
+        generator=torch.Generator(),  # the global one, from which the loader would draw, is left as it is
     )
     for batch in loader:
         for item in batch:
@@ -178,7 +289,10 @@ class _Reader(Dataset):
         except PartCLIPSegError as error:
             # Raised in a worker, it would reach the user as a page of traceback.
             return error
-        records = tuple(RecordLabels(s.key, s.part_labels, s.object_labels) for s in samples)
+        records = tuple(
+            RecordLabels(key, sample.part_labels, sample.object_labels)
+            for key, sample in zip(photo.record_keys, samples, strict=True)
+        )
         sizes = () if self._size is None else (self._size,)
         return LabelledPhoto(photo.key, resize_photo(samples[0].image, *sizes), records)
 

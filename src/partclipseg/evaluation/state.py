@@ -125,6 +125,16 @@ def merge_states(evaluators: Mapping[Protocol, Evaluator], states: Mapping[Proto
         evaluator.merge_state_dict(states[protocol])
 
 
+def merge_processes(evaluators: Mapping[Protocol, Evaluator], world_size: int) -> None:
+    """Exchange the records of all processes of the process group, so that every process holds all of them."""
+    if world_size == 1:
+        return
+    states: list[Any] = [None] * world_size
+    torch.distributed.all_gather_object(states, states_of(evaluators))
+    for state in states:
+        merge_states(evaluators, state)
+
+
 def model_digest(name: str) -> str:
     """A short digest of a model directory's configuration, tokenizer and weights; the name itself for a hub name."""
     if not Path(name).is_dir():

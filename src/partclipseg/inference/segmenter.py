@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,13 +15,18 @@ from torch import Tensor
 
 from partclipseg.data.photo import MAX_PIXELS, PhotoError
 from partclipseg.errors import UsageError
+from partclipseg.files import whole_directory
 from partclipseg.inference.photos import LoadedPhoto, stream, to_host
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.zoom import look_again
 from partclipseg.maps.label_maps import LabelMaps
+from partclipseg.models.directory import write_directory
 from partclipseg.models.interface import Inputs, PartModel, PartOutput, Words
+from partclipseg.models.names import check_hub_name
+from partclipseg.models.reading import library_errors
 from partclipseg.models.registry import built_in_model, find_device, find_dtype, is_built_in
 from partclipseg.vocabulary import Vocabulary
+from partclipseg.writing import writing
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +93,61 @@ class PartSegmenter:
         if compile:
             compile_layers(model)
         return cls(model, load_tokenizer(source, getattr(model.config, "text_config", None)), load_vocabulary(source))
+
+    def save_pretrained(self, directory: str | Path) -> Path:
+        """Write the model to a new directory that `from_pretrained` takes, whole or not at all.
+
+        It gets weights and configuration, in the model's present number type, the tokenizer, ``vocabulary.json`` if
+        the segmenter has words of its own, and a model card, ``README.md``. Returns the directory.
+
+        Raises:
+            UsageError: something stands there already.
+            PartCLIPSegError: the disk is full or may not be written.
+        """
+        path = Path(directory)
+        if path.exists():
+            raise UsageError(f"{path} exists already: name another directory, or remove it first")
+        with writing(path), whole_directory(path) as folder:
+            write_directory(folder, self.model, self.tokenizer, self.vocabulary, str(directory))
+        return path
+
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str = "Upload a partclipseg model",
+    ) -> str:
+        """Upload the files of `save_pretrained` to the Hugging Face hub; returns the address of the commit.
+
+        Args:
+            name: ``owner/model``, or ``model`` for the account that is logged in. It is made if it is not there.
+            private: whether only its owners may see a model that is made now; None leaves it to the account's
+                settings.
+            token: access token; None takes that of `hf auth login`.
+            commit_message: what the hub's history says.
+
+        Raises:
+            UsageError: a name that the hub does not take.
+            PartCLIPSegError: nobody is logged in, the hub refuses or cannot be reached, or the disk is full.
+        """
+        check_hub_name(name)
+        from huggingface_hub import HfApi
+
+        with tempfile.TemporaryDirectory(prefix="partclipseg-") as temporary:
+            folder = Path(temporary)
+            api = HfApi(token=token)
+            with library_errors(
+                f"the hub did not take {name}: log in by `hf auth login` with a token that may write, and check name "
+                "and network"
+            ):
+                full_name = api.create_repo(name, private=private, exist_ok=True).repo_id
+            with writing(folder):
+                write_directory(folder, self.model, self.tokenizer, self.vocabulary, full_name)
+            with library_errors(f"the upload to {full_name} failed: check the network, then give the same call again"):
+                commit = api.upload_folder(repo_id=full_name, folder_path=folder, commit_message=commit_message)
+        return str(commit.commit_url)
 
     @property
     def device(self) -> torch.device:

@@ -205,8 +205,9 @@ class CLIPSegTowers(PartModel):
         return [*self.clip.vision_model.encoder.layers, *decoding]
 
     def graphs(self) -> Graphs | None:
-        """The captured graphs of this model; None where it does not run on a CUDA device."""
-        if self.device.type != "cuda":
+        """The captured graphs of this model; None where it does not run on a CUDA device, or under autocast."""
+        # Autocast keeps copies of the weights until its block ends; a graph would read them after that.
+        if self.device.type != "cuda" or torch.is_autocast_enabled("cuda"):
             return None
         # Graphs keep the interpolated position embeddings as constants; other weights they read where they lie.
         self._graphs.hold(self._position_stamp(), self.parameters)

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import AutoTokenizer, CLIPSegConfig
 
 from partclipseg.errors import PartCLIPSegError, first_line
 from partclipseg.files import is_directory, is_file
-from partclipseg.models.names import find_file
+from partclipseg.models.card import model_card
+from partclipseg.models.names import find_file, find_optional_file
 from partclipseg.models.reading import library_errors, read_json_table
 from partclipseg.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from partclipseg.models.interface import PartModel
+
+VOCABULARY = "vocabulary.json"
+"""File of the words that a model came with."""
 
 _MAX_VOCABULARY_BYTES = 16 * 2**20
 
@@ -77,9 +84,12 @@ def check_tokenizer(tokenizer: Any, text_config: Any, name: str | Path) -> None:
 
 
 def load_vocabulary(name: str | Path) -> Vocabulary | None:
-    """The words that a model's directory came with, or None. Raises `PartCLIPSegError` for a damaged file."""
-    path = Path(name) / "vocabulary.json"
-    if not is_file(path):
+    """The words that a model came with, in its directory or on the hub, or None.
+
+    Raises `PartCLIPSegError` for a damaged file.
+    """
+    path = find_optional_file(name, VOCABULARY)
+    if path is None:
         return None
     remedy = "remove the file, and give words at each call"
     if path.stat().st_size > _MAX_VOCABULARY_BYTES:
@@ -89,3 +99,18 @@ def load_vocabulary(name: str | Path) -> Vocabulary | None:
     except (ValueError, TypeError, RecursionError) as error:
         said = "it is nested too deeply" if isinstance(error, RecursionError) else first_line(error)
         raise PartCLIPSegError(f"{path} cannot be used as the model's words: {said}; {remedy}") from error
+
+
+def write_directory(
+    folder: Path, model: PartModel, tokenizer: Any, vocabulary: Vocabulary | None, name: str | None = None
+) -> None:
+    """Write all files of a model into an existing folder: what `PartSegmenter.from_pretrained` takes.
+
+    Weights and configuration, the tokenizer, ``vocabulary.json`` if there are words, and the model card, whose
+    examples load the model by `name`.
+    """
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    if vocabulary is not None:
+        vocabulary.save(folder / VOCABULARY)
+    (folder / "README.md").write_text(model_card(model, vocabulary, name or "MODEL"), encoding="utf-8")

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import reprlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from huggingface_hub.errors import (
 )
 from transformers.utils.hub import cached_file
 
-from partclipseg.errors import PartCLIPSegError
+from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import is_directory, is_file
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,15 @@ _QUOTE.maxstring = _QUOTE.maxother = 100
 def quoted(text: Any) -> str:
     """`repr` of a name, shortened in its middle to some 100 characters."""
     return _QUOTE.repr(str(text))
+
+
+def check_hub_name(name: Any) -> str:
+    """A name to give a model on the hub, ``owner/model`` or ``model``; raises `UsageError` for other text."""
+    if isinstance(name, str) and _HUB_NAME.fullmatch(name if "/" in name else f"owner/{name}"):
+        return name
+    raise UsageError(
+        f"{quoted(name)} is no name for the hub: give owner/model, of letters, digits, dots, hyphens and underscores"
+    )
 
 
 def is_local(name: Any) -> bool:
@@ -72,15 +82,28 @@ def find_file(name: Any, file: str, **hub_options: Any) -> Path:
         return Path(name) / file
     # Said at once: where there is no network, the hub is tried for half a minute.
     logger.warning("there is no directory %s; asking the Hugging Face hub for a model of that name", name)
-    try:
-        path = cached_file(name, file, _raise_exceptions_for_missing_entries=False, **hub_options)
-    except (OSError, ValueError) as error:
-        raise hub_error(name, file, error) from error
+    path = _fetch(name, file, hub_options)
     if path is None and (hub_options.get("local_files_only") or is_offline_mode()):
         raise hub_error(name, file, FileNotFoundError(file))
     if path is None:
         raise PartCLIPSegError(f"the model {name} on the Hugging Face hub has no {file}: name another model")
-    return Path(path)
+    return path
+
+
+def find_optional_file(name: Any, file: str) -> Path | None:
+    """Path of a file that a model need not have, found as by `find_file`; None where it has none."""
+    if is_local(name):
+        return Path(name) / file if is_file(Path(name) / file) else None
+    return _fetch(name, file, {})
+
+
+def _fetch(name: Any, file: str, hub_options: Mapping[str, Any]) -> Path | None:
+    """A file of a model on the hub, or in its cache where the hub may not be asked; None if there is none."""
+    try:
+        path = cached_file(name, file, _raise_exceptions_for_missing_entries=False, **hub_options)
+    except (OSError, ValueError) as error:
+        raise hub_error(name, file, error) from error
+    return None if path is None else Path(path)
 
 
 def hub_error(name: Any, file: str, error: BaseException) -> PartCLIPSegError:

@@ -31,6 +31,7 @@ from partclipseg.losses.finite import check_finite
 from partclipseg.losses.labels import present_pairs
 from partclipseg.losses.masks import LossCounts
 from partclipseg.models.cuda_graphs import StepGradients
+from partclipseg.models.directory import write_directory
 from partclipseg.models.registry import is_built_in, load_tokenizer
 from partclipseg.processes import join_processes, step_seed, termination
 from partclipseg.training import optim
@@ -320,6 +321,7 @@ class _Run:
     def _score(self) -> None:
         self.scores = score_held_out(
             self.model,
+            self.tokenizer,
             self.words,
             self._in_colour_order(self.data.held_out),
             batch_size=self.recipe.batch_size,
@@ -355,9 +357,7 @@ class _Run:
         if not self.processes.is_main_process:
             return
         with writing(directory), whole_directory(directory, durable=True) as unfinished:
-            self.model.save_pretrained(unfinished)
-            self.tokenizer.save_pretrained(unfinished)
-            self.data.vocabulary.save(unfinished / "vocabulary.json")
+            write_directory(unfinished, self.model, self.tokenizer, self.data.vocabulary, str(directory))
 
     # -- beginning and continuing -----------------------------------------------------------------------------
 

@@ -101,7 +101,7 @@ class Recipe:
     """Greatest norm of the gradient of the whole model; a greater one is scaled down to it."""
     seed: int = 12345678
     """Seed of the order of the photos, their augmentation and the new layers."""
-    precision: Literal["bfloat16", "float32", "bf16"] = "bfloat16"
+    precision: Annotated[Literal["bfloat16", "float32", "bf16"], tyro.conf.arg(name="dtype")] = "bfloat16"
     """Number type of the forward and backward pass. With bfloat16 the weights and losses stay float32 (mixed
     precision). bf16 is the former name of bfloat16."""
     compile: bool = False

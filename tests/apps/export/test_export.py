@@ -40,7 +40,7 @@ def segmenter(model_directory: Path) -> PartSegmenter:
 @pytest.fixture(scope="session")
 def exported(model_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("export") / "onnx"
-    assert main(["export", str(model_directory), str(directory)]) == 0
+    assert main(["export", str(model_directory), "--output", str(directory)]) == 0
     return directory
 
 
@@ -296,13 +296,13 @@ def test_what_is_no_photo_is_said_in_a_sentence(exported, tmp_path):
 
 
 def test_existing_directory_is_refused(exported, model_directory, capsys):
-    assert main(["export", str(model_directory), str(exported)]) == 2
+    assert main(["export", str(model_directory), "--output", str(exported)]) == 2
     assert "exists already" in capsys.readouterr().err
 
 
 def test_missing_packages_are_named(model_directory, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    assert main(["export", str(model_directory), str(tmp_path / "x")]) == 1
+    assert main(["export", str(model_directory), "--output", str(tmp_path / "x")]) == 1
     assert 'pip install -e ".[export]"' in capsys.readouterr().err
 
 
@@ -319,7 +319,7 @@ def test_wrong_graphs_are_not_kept(model_directory, tmp_path, monkeypatch):
 def test_the_built_in_model(tmp_path):
     segmenter = PartSegmenter.from_pretrained(device="cpu")
     directory = tmp_path / "onnx"
-    assert main(["export", "partshapes", str(directory)]) == 0
+    assert main(["export", "partshapes", "--output", str(directory)]) == 0
     card = (directory / "README.md").read_text()
     own_card = card.partition("## Card of the source model")[2]
     assert "not in this directory" in own_card.partition("## Scores")[0]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -33,15 +33,15 @@ class Export:
     The directory gets photo_encoder.onnx, text_encoder.onnx and decoder.onnx, the tokenizer, config.json, a model
     card, and segment.py: a short script that segments a photo with them.
 
-    Example: partclipseg export models/pascal pascal-onnx
+    Example: partclipseg export models/pascal --output pascal-onnx
     """
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """A model's directory or hub name; partshapes is the built-in model."""
-    output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    output: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """The directory to write; it must not exist yet."""
-    fp16: bool = False
-    """Store and compute in 16-bit floats, in files of half the size. Inputs and outputs stay 32-bit."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """Number type of weights and arithmetic: float16 makes files of half the size. Inputs and outputs stay float32."""
 
     def run(self) -> int:
         from rich.console import Console
@@ -49,13 +49,13 @@ class Export:
         from partclipseg.inference.segmenter import PartSegmenter
 
         if self.output.exists():
-            raise UsageError(f"{self.output} exists already: name another directory, or remove it first")
+            raise UsageError(f"{self.output} exists already: name another --output, or remove it first")
         _require_packages()
         segmenter = PartSegmenter.from_pretrained(self.model, device="cpu")
-        agreement = export_model(segmenter, self.output, fp16=self.fp16, source=self.model)
+        agreement = export_model(segmenter, self.output, fp16=self.dtype == "float16", source=self.model)
         size = sum(path.stat().st_size for path in self.output.glob("*.onnx"))
         Console(soft_wrap=True, highlight=False).print(
-            f"{self.output}: three graphs, {_bytes(size)}, {_dtype(self.fp16)}; "
+            f"{self.output}: three graphs, {_bytes(size)}, {self.dtype}; "
             f"labels equal PyTorch's on {agreement:.2%} of the pixels checked",
             markup=False,
         )
@@ -123,7 +123,7 @@ def agreement(segmenter: PartSegmenter, folder: Path) -> float:
         pixels = onnx.pixel_values(images, size)
         logits = onnx.decode(onnx.encode_photos(pixels), vocabulary.object_parts)
         if not all(np.isfinite(values).all() for values in logits.values()):
-            raise PartCLIPSegError("the exported model overflows 16-bit floats: export it without --fp16")
+            raise PartCLIPSegError("the exported model overflows 16-bit floats: export it with --dtype float32")
         with torch.inference_mode():
             expected = segmenter.model({"pixel_values": torch.from_numpy(pixels)}, segmenter.words(vocabulary))
         found = PartOutput(**{name: torch.from_numpy(values) for name, values in logits.items()})

@@ -127,7 +127,7 @@ def find_annotations(root: Path, split: str) -> Path:
     if root.is_file():
         return root
     if not root.is_dir():
-        raise UsageError(f"{root}: no such folder: check --root")
+        raise UsageError(f"{root}: no such folder: check --data")
     patterns = (
         "{}/annotations.json",
         "{}/_annotations.coco.json",
@@ -141,7 +141,7 @@ def find_annotations(root: Path, split: str) -> Path:
         return found
     files = sorted(path for pattern in ("*.json", "*/*.json") for path in root.glob(pattern))
     names = ", ".join(str(path.relative_to(root)) for path in files[:5])
-    hint = f"name one of {names} with --annotations" if files else "there is no JSON file in it: check --root"
+    hint = f"name one of {names} with --annotations" if files else "there is no JSON file in it: check --data"
     raise MissingSplitError(f"{root}: no annotation file of the {split} split has a usual name: {hint}")
 
 
@@ -325,7 +325,7 @@ def _split_folder(root: Path, name: str, split: str) -> Path:
     if (root / name).is_dir():
         return root / name
     if not root.is_dir():
-        raise UsageError(f"{root}: no such folder: check --root")
+        raise UsageError(f"{root}: no such folder: check --data")
     other = next((entry.name for entry in root.iterdir() if entry.name.lower() == name), None)
     hint = f" (found {other}: rename it)" if other else ""
     raise UsageError(f"{root}: there is no folder {name}{hint}: own index PNGs lie in images and labels")

@@ -54,14 +54,14 @@ def require_split(root: Path, spec: DatasetSpec, split: Split, others: Iterable[
         raise PartCLIPSegError(f"{root} has the {other} split of {name}, but {_missing(root, spec, split)}")
     for candidate in _neighbours(root):
         if has_split(candidate, spec, split):
-            raise UsageError(f"{root} is not the root of {name}; it is probably {candidate}: use --root {candidate}")
+            raise UsageError(f"{root} is not the root of {name}; it is probably {candidate}: use --data {candidate}")
     rivals = [other for other in others if other.name != name]
     for candidate in (root, *_neighbours(root)):
         for other in rivals:
             if any(has_split(candidate, other, s) for s in other.layout):
                 raise UsageError(
                     f"{candidate} holds {other.name}, not {name}: name {other.name} as the data set, "
-                    f"with --root {candidate}"
+                    f"with --data {candidate}"
                 )
     if spec.preparation is not None and any(next(root.glob(pattern), None) for pattern in spec.raw):
         raise UsageError(
@@ -113,7 +113,7 @@ def _similar_folder(root: Path) -> str:
         names = {entry.name.lower(): entry.name for entry in root.parent.iterdir() if entry.is_dir()}
     if close := get_close_matches(root.name.lower(), names, n=1, cutoff=0.6):
         return f"; did you mean {root.parent / names[close[0]]}?"
-    return f"; {root.parent} is not there either" if not root.parent.is_dir() else ": check --root"
+    return f"; {root.parent} is not there either" if not root.parent.is_dir() else ": check --data"
 
 
 def _neighbours(root: Path) -> Iterator[Path]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from partclipseg.errors import PartCLIPSegError, UsageError
     from partclipseg.evaluation.evaluator import Evaluator
+    from partclipseg.formats.segment import Segment
     from partclipseg.inference.result import PartResult
     from partclipseg.inference.segmenter import PartSegmenter
     from partclipseg.models.clipseg.model import CLIPSegBaseline
@@ -36,6 +37,7 @@ _HOME = {
     "PartOutput": "models.interface",
     "PartResult": "inference.result",
     "PartSegmenter": "inference.segmenter",
+    "Segment": "formats.segment",
     "UsageError": "errors",
     "Vocabulary": "vocabulary",
     "load_reference_checkpoint": "models.partclipseg.foreign",
@@ -46,6 +48,7 @@ __all__ = [  # noqa: RUF022  (in the order of use, not of the alphabet)
     "ObjectPart",
     "PartSegmenter",
     "PartResult",
+    "Segment",
     "PartCLIPSegModel",
     "CLIPSegBaseline",
     "PartCLIPSegConfig",

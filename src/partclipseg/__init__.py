@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from partclipseg.errors import PartCLIPSegError, UsageError
     from partclipseg.evaluation.evaluator import Evaluator
     from partclipseg.evaluation.run import evaluate
-    from partclipseg.inference.result import PartResult, Segment
+    from partclipseg.formats.segment import Segment
+    from partclipseg.inference.result import PartResult
     from partclipseg.inference.segmenter import PartSegmenter
     from partclipseg.models.clipseg.model import CLIPSegBaseline
     from partclipseg.models.interface import PartOutput
@@ -46,7 +47,7 @@ _HOME = {
     "PartResult": "inference.result",
     "PartSegmenter": "inference.segmenter",
     "Recipe": "training.recipe",
-    "Segment": "inference.result",
+    "Segment": "formats.segment",
     "UsageError": "errors",
     "Vocabulary": "vocabulary",
     "evaluate": "evaluation.run",

@@ -22,7 +22,7 @@ from partclipseg.data.datasets.own import read_class_list
 from partclipseg.data.json_file import read_json
 from partclipseg.data.problem import DataError
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.inference.formats import coco_categories
+from partclipseg.formats.coco import coco_categories
 from partclipseg.vocabulary import Vocabulary
 
 EAR = ("ear", "dog")

@@ -13,7 +13,7 @@ from partclipseg import Evaluator, Vocabulary
 from partclipseg.evaluation.pictures import PhotoExample, draw_class_bars, draw_strip, write_photo_page
 from partclipseg.evaluation.report import Report, class_table, figure, published, published_table, score_table
 from partclipseg.evaluation.scores import Scores
-from partclipseg.inference.palette import part_colours
+from partclipseg.formats.palette import part_colours
 from partclipseg.vocabulary import CATALOGS
 
 VOCABULARY = Vocabulary.from_names(["cat's ear", "cat's leg", "dog's ear"])

@@ -5,32 +5,33 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from partclipseg.apps.format_option import format_option
 from partclipseg.apps.options import BatchSize, Device, Dtype, MinScore, Model, Vocabulary, Zoom, check_min_score
 from partclipseg.errors import PartCLIPSegError, UsageError, first_line
+from partclipseg.formats.registry import all_formats, chosen_formats, single_formats
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from partclipseg.apps.written import OwnFiles
+    from partclipseg.formats.format import Format, Record
     from partclipseg.inference.result import PartResult
     from partclipseg.inference.segmenter import PartSegmenter
+    from partclipseg.vocabulary import Vocabulary as Words
 
-COCO_FILE = "annotations.coco.json"
-"""One file for all photos, as COCO has it."""
-
-MAX_NAME = 255 - len(".labelme.json")
-"""Most bytes of a result's name without its suffix: file systems take 255 in all."""
+_LONGEST_NAME = 255
+"""Bytes of a file's name on most file systems."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +53,7 @@ class Predict:
     """Folder for the results. Those of an earlier run are replaced, if nobody has changed them since."""
     overwrite: bool = False
     """Replace also files in that folder that somebody else made or changed."""
-    format: Annotated[
-        tuple[Literal["overlay", "png", "json", "coco", "labelme"], ...],
-        tyro.conf.arg(metavar="KIND...", aliases=["--formats"]),
-    ] = ("overlay", "png", "json", "coco")
-    """One or more kinds of result.
-    overlay: the photo in colours with a legend.
-    png: image of class indices; background is 255 (65535 with more than 255 classes).
-    json: score, area and box of each part, in a .parts.json file.
-    coco: masks of all photos in annotations.coco.json.
-    labelme: outlines to edit."""
+    format: Annotated[tuple[str, ...], format_option(all_formats, "--formats")] = ("overlay", "png", "json", "coco")
     objects: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...", help_behavior_hint="")] = ()
     """Only if you know what is in every photo: these objects.
     Their parts then share all pixels, and there is no background."""
@@ -80,13 +72,12 @@ class Predict:
         from partclipseg.apps.written import OwnFiles
         from partclipseg.data.photo import describe_unread, find_photos, unread_pictures
         from partclipseg.files import locked, remove_temporary
-        from partclipseg.inference.result import check_formats
         from partclipseg.inference.segmenter import PartSegmenter
         from partclipseg.vocabulary import Vocabulary as Words
 
         console = Console(soft_wrap=True, highlight=False)
         # All that can be wrong with the call is looked at before the model is loaded.
-        formats = check_formats(self.format)
+        formats = chosen_formats(self.format, all_formats())
         check_min_score(self.min_score)
         vocabulary = None if self.vocabulary is None else Words.load(self.vocabulary)
         if not self.photos:
@@ -114,21 +105,21 @@ class Predict:
         segmenter: PartSegmenter,
         photos: Sequence[Path],
         vocabulary: Any,
-        formats: Sequence[Any],
+        formats: Mapping[str, Format],
         files: OwnFiles,
         console: Console,
     ) -> _Outcome:
-        """Write the results of all photos. What was done is kept in COCO's file too, however the run ends."""
+        """Write the results of all photos. Files about all photos hold what was done, however the run ends."""
         from rich.progress import track
 
-        from partclipseg.apps.written import KeptError
         from partclipseg.files import is_disk_full, refusal
         from partclipseg.inference.photos import ahead
-        from partclipseg.inference.result import FORMAT_SUFFIXES, PartResult
+        from partclipseg.inference.result import PartResult
         from partclipseg.vocabulary import split_words
 
         outcome = _Outcome()
         stems = output_stems(photos)
+        by_path = dict(zip(map(str, photos), stems, strict=True))
         named = zip(photos, stems, strict=True)
         if short := [stem for photo, stem in named if not Path(stem).name.startswith(photo.stem)]:
             console.print(
@@ -143,15 +134,11 @@ class Predict:
                 return str(result)
             try:
                 result = result.at_least(self.min_score)
-                for name in formats:
-                    if name != "coco":
-                        place = f"{stem}{FORMAT_SUFFIXES[name]}"
-                        try:
-                            files.write(place, result.content(name, (self.output / place).parent))
-                        except KeptError as error:
-                            outcome.kept.append(str(error))
-                if "coco" in formats:
-                    annotations.add(result.to_coco(image_id=number))
+                for name, kind in formats.items():
+                    if not kind.is_collected:
+                        place = f"{stem}{kind.suffix}"
+                        outcome.write(files, place, result.content(name, (self.output / place).parent))
+                collection.add(number, result)
             except OSError as error:
                 if is_disk_full(error):  # which the next photo would meet as well
                     raise PartCLIPSegError(refusal(error, self.output)) from error
@@ -172,7 +159,7 @@ class Predict:
         if console.is_terminal:
             stream = track(stream, "segmenting", total=len(photos), console=console, transient=True)
         # Files are written by threads, while the model works on the next photos.
-        with collected(files, outcome) as annotations, ThreadPoolExecutor() as pool:
+        with collected(files, formats, by_path, outcome) as collection, ThreadPoolExecutor() as pool:
             numbered = enumerate(zip(stream, stems, strict=True), start=1)
             work = (pool.submit(finish, number, result, stem) for number, ((_, result), stem) in numbered)
             for future in ahead(work, 2 * self.batch_size):
@@ -234,6 +221,15 @@ class _Outcome:
     """Files of somebody else that stand where results should be."""
     unread: str | None = None
 
+    def write(self, files: OwnFiles, name: str, content: bytes) -> None:
+        """Write a file, or note that somebody else's stands in its place."""
+        from partclipseg.apps.written import KeptError
+
+        try:
+            files.write(name, content)
+        except KeptError as error:
+            self.kept.append(str(error))
+
     def tell(self, count: int) -> None:
         """Say on the error stream what was not done for `count` photos."""
         from rich.console import Console
@@ -251,52 +247,63 @@ class _Outcome:
             errors.print(self.unread, markup=False)
 
 
-class _Annotations:
-    """COCO documents of single photos, kept on the disk as they come. Thread-safe."""
+class _Collection:
+    """The records of the photos, kept on the disk as they come, for files about all photos. Thread-safe."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, wanted: bool) -> None:
         from partclipseg.journal import Journal
 
         path.unlink(missing_ok=True)  # of a run that was killed
+        self.vocabulary: Words | None = None
+        """The words of the photos; None before the first of them."""
+        self._wanted = wanted
         self._journal = Journal(path)
         self._lock = Lock()
 
-    def add(self, document: dict[str, Any]) -> None:
-        with self._lock:
-            self._journal.append([document])
+    def add(self, number: int, result: PartResult) -> None:
+        """Keep the record of a photo, under its place among all photos."""
+        if self._wanted:
+            record = result.labelled.record
+            with self._lock:
+                self._journal.append([{"number": number, "record": record}])
+        self.vocabulary = result.vocabulary
 
-    def merged(self) -> dict[str, Any] | None:
-        """One document of all, by the photos' numbers, with annotation ids from 1 on; None of none."""
-        from partclipseg.inference.formats import merge_coco
-
-        documents = sorted(self._journal.read(damaged="skip"), key=lambda document: document["images"][0]["id"])
-        if not documents:
-            return None
-        merged = merge_coco(documents)
-        for number, annotation in enumerate(merged["annotations"], start=1):
-            annotation["id"] = number
-        return merged
+    def records(self) -> list[tuple[int, Record]]:
+        """The records by the photos' numbers."""
+        entries = self._journal.read(damaged="skip")
+        return sorted(((entry["number"], entry["record"]) for entry in entries), key=lambda entry: entry[0])
 
 
 @contextmanager
-def collected(files: OwnFiles, outcome: _Outcome) -> Iterator[_Annotations]:
-    """Collect annotations, and write `COCO_FILE` of those that came when the block ends, by an error too."""
-    from partclipseg.apps.written import FOLDER, KeptError
-    from partclipseg.journal import json_text
+def collected(
+    files: OwnFiles, formats: Mapping[str, Format], stems: Mapping[str, str], outcome: _Outcome
+) -> Iterator[_Collection]:
+    """Collect records, and write the files about all photos of those that came when the block ends, by an error too.
+
+    `stems` has the names of the photos' results by their paths.
+    """
+    from partclipseg.apps.written import FOLDER
+    from partclipseg.formats.format import DataSet
 
     path = files.folder / FOLDER / "annotations.jsonl"
-    annotations = _Annotations(path)
+    kinds = list(formats.values())
+    collection = _Collection(path, any(kind.is_collected for kind in kinds))
 
     def write() -> None:
-        if (merged := annotations.merged()) is not None:
-            try:
-                files.write(COCO_FILE, f"{json_text(merged)}\n".encode())
-            except KeptError as error:
-                outcome.kept.append(str(error))
+        if collection.vocabulary is not None:
+            data_set = DataSet(
+                collection.vocabulary, Path(), collection.records(), stems.__getitem__, lambda *_: iter(())
+            )
+            for kind in kinds:
+                for name, text in kind.shared(data_set.vocabulary) if kind.shared else ():
+                    outcome.write(files, name, text.encode())
+                for name, content in kind.collect(data_set) if kind.collect and kind.is_collected else ():
+                    if not isinstance(content, Path):  # links to the folder of the photos: here there may be several
+                        outcome.write(files, name, "".join(content).encode())
         path.unlink(missing_ok=True)
 
     try:
-        yield annotations
+        yield collection
     except BaseException:
         with suppress(OSError):  # a full disk has been said already
             write()
@@ -347,7 +354,7 @@ def output_stems(photos: Sequence[Path]) -> list[str]:
 
 def _short_name(name: str) -> str:
     encoded = os.fsencode(name)
-    if len(encoded) <= MAX_NAME:
+    if len(encoded) <= _LONGEST_NAME - max(len(kind.suffix) for kind in single_formats().values()):
         return name
     return f"{encoded[:60].decode(errors='ignore')}-{hashlib.sha256(encoded).hexdigest()[:12]}"
 

@@ -14,8 +14,8 @@ from partclipseg.data.sample import UNLABELLED
 from partclipseg.evaluation.report import PROTOCOL_TITLES, figure
 from partclipseg.evaluation.scores import ClassScores, Protocol, Scores
 from partclipseg.files import whole_file, write_text
-from partclipseg.inference.overlay import draw_overlay
-from partclipseg.inference.palette import part_colours
+from partclipseg.formats.drawing import draw_overlay
+from partclipseg.formats.palette import part_colours
 from partclipseg.vocabulary import Vocabulary
 
 _SEEN, _UNSEEN, _INK, _LINE = "#3b6fb6", "#e08a2b", "#20232a", "#e2e5ea"

@@ -535,7 +535,7 @@ def of_a_cpu() -> None:
         ("inference.segmenter.PartSegmenter._segment", of_python),
         ("inference.segmenter.PartSegmenter._segment", of_a_cpu),
         ("inference.segmenter.PartSegmenter._segment", of_a_gpu),
-        ("apps.serve.api.document", of_python),
+        ("inference.result.PartResult.documents", of_python),
     ],
 )
 def test_no_memory_is_503(make_engine, photo, monkeypatch, where, fail):

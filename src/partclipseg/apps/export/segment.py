@@ -152,7 +152,7 @@ def upsample(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def read_words(text: str) -> list[tuple[str, str]]:
     """Pairs (object, part) of words as `partclipseg predict` takes them: text such as "dog: ear, tail; bus: wheel", or
     a file. Raises `ValueError` with a sentence for what cannot be read."""
-    return [tuple(pair) for pair in Vocabulary.load(text).object_parts]
+    return [(pair.object, pair.part) for pair in Vocabulary.load(text).object_parts]
 
 
 def read_image(path: str | Path) -> Image.Image:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from partclipseg.apps.format_option import format_option
 from partclipseg.apps.options import (
     BatchSize,
     Dtype,
@@ -27,6 +28,7 @@ from partclipseg.apps.options import (
 )
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import locked, refusal, remove_temporary
+from partclipseg.formats.registry import data_set_formats
 from partclipseg.machine import usable_cores
 
 if TYPE_CHECKING:
@@ -62,17 +64,7 @@ class Label:
     """Folder for the results: a new one, or that of a run to go on with."""
     vocabulary: Vocabulary = None
     model: Model = None
-    formats: Annotated[
-        tuple[Literal["coco", "yolo", "labelme", "png", "jsonl", "label-studio"], ...],
-        tyro.conf.arg(metavar="KIND...", aliases=["--format"]),
-    ] = ("coco", "png")
-    """One or more kinds of result.
-    coco: masks of all photos in annotations.coco.json.
-    yolo: outlines for training YOLO, with data.yaml.
-    labelme: outlines to correct in labelme or X-AnyLabeling.
-    png: images of class indices; background is 255 (65535 with more than 255 classes).
-    jsonl: a line of masks and scores for each photo in labels.jsonl.
-    label-studio: outlines to correct in Label Studio."""
+    formats: Annotated[tuple[str, ...], format_option(data_set_formats, "--format")] = ("coco", "png")
     objects: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...", help_behavior_hint="")] = ()
     """Only if you know what is in every photo: these objects.
     Their parts then share all pixels, and there is no background."""

@@ -6,13 +6,10 @@ belongs to a person and is replaced only by ``--overwrite``.
 
 from __future__ import annotations
 
-import io
-import os
 import secrets
 from collections.abc import Collection, Iterable, Mapping
 from hashlib import blake2b
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 
@@ -21,8 +18,9 @@ from partclipseg.apps.label.photos import Photo
 from partclipseg.data.coco import paint
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import flush, whole_file
+from partclipseg.formats.registry import data_set_formats
 from partclipseg.inference.result import PartResult
-from partclipseg.journal import Journal, json_text
+from partclipseg.journal import Journal
 
 
 def digest(content: bytes) -> str:
@@ -44,21 +42,7 @@ def is_free(path: Path, known: Collection[str], overwrite: bool = False) -> bool
 
 def draft(job: BulkJob, name: BulkFormat, photo: Photo, result: PartResult) -> bytes:
     """The content of the photo's own file in the format `name`."""
-    path = job.own_files(photo)[name]
-    if name == "png":
-        buffer = io.BytesIO()
-        result.label_image().save(buffer, format="PNG")
-        return buffer.getvalue()
-    if name == "yolo":
-        return result.to_yolo().encode()
-    if name == "labelme":
-        document = result.to_labelme(os.path.relpath(job.folder / photo.path, path.parent))
-    else:
-        # Label Studio serves files below its document root: the folder that the photos' folder lies in, since the
-        # photos' folder itself is what has to be connected as a storage, and must not be the root.
-        place = quote(os.fsencode(f"{job.folder.resolve().name}/{photo.path}"))
-        document = result.to_label_studio(f"/data/local-files/?d={place}")
-    return (json_text(document) + "\n").encode()
+    return data_set_formats()[name].draft(result.labelled, job.place(name, photo))
 
 
 def write_draft(path: Path, content: bytes) -> None:
@@ -70,22 +54,7 @@ def write_draft(path: Path, content: bytes) -> None:
 
 def done_record(photo: Photo, result: PartResult) -> Record:
     """The manifest's line of a photo that is labelled, without its files."""
-    annotations = result.to_coco()["annotations"]
-    segments = [
-        {
-            "name": segment.name,
-            "object": segment.object,
-            "part": segment.part,
-            "index": segment.index,
-            "score": annotation["score"],
-            "area": segment.area,
-            "box": list(segment.box),
-            "rle": annotation["segmentation"],
-        }
-        for segment, annotation in zip(result.segments(), annotations, strict=True)
-    ]
-    height, width = result.size
-    return {"photo": photo.path, "status": "done", "width": width, "height": height, "segments": segments}
+    return {"photo": photo.path, "status": "done"} | (result.labelled.record | {"photo": photo.path})
 
 
 def label_map(record: Record) -> np.ndarray:

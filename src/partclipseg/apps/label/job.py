@@ -8,21 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from partclipseg.apps.label.photos import Photo
+from partclipseg.formats.format import Place
+from partclipseg.formats.registry import data_set_formats
 from partclipseg.vocabulary import Vocabulary
 
-BulkFormat = Literal["coco", "yolo", "labelme", "png", "jsonl", "label-studio"]
-BULK_FORMATS: tuple[BulkFormat, ...] = get_args(BulkFormat)
-
-OWN_FILES: dict[BulkFormat, tuple[str, str]] = {
-    "png": ("labels", ".png"),
-    "labelme": ("labelme", ".json"),
-    "yolo": ("yolo/labels", ".txt"),
-    "label-studio": ("label_studio", ".json"),
-}
-"""Formats with a file for each photo: its folder and suffix. The others are made of the manifest at the end."""
+BulkFormat = str
+"""Name of one of `data_set_formats`."""
 
 MANIFEST, OPTIONS, WRITTEN = "manifest.jsonl", "options.json", ".written"
 """The state of a run, in the output folder: lines of photos, options, and a folder of digests of other files."""
@@ -58,10 +52,14 @@ class BulkJob:
     def own_files(self, photo: Photo) -> dict[BulkFormat, Path]:
         """Path of the photo's own file in each format that has one."""
         return {
-            name: self.output / folder / f"{photo.stem}{suffix}"
-            for name, (folder, suffix) in OWN_FILES.items()
-            if name in self.formats
+            name: self.output / kind.folder / f"{photo.stem}{kind.extension}"
+            for name, kind in data_set_formats().items()
+            if kind.folder is not None and name in self.formats
         }
+
+    def place(self, name: BulkFormat, photo: Photo) -> Place:
+        """Where the photo's own file in the format `name` lies."""
+        return Place(self.own_files(photo)[name].parent, self.folder / photo.path, self.folder)
 
     def options(self, weights: str) -> dict[str, Any]:
         """All that the results depend on; `weights` is a fingerprint of the model's."""

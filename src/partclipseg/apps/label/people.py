@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from partclipseg.apps.label.corrections import CORRECTABLE, CorrectionError, one_task, read_correction
+from partclipseg.apps.label.corrections import CorrectionError, correctable, read_correction
 from partclipseg.apps.label.drafts import (
     Announcements,
     digest,
@@ -65,7 +65,7 @@ class _Look:
 
     photo: Photo
     changed: list[BulkFormat] = field(default_factory=list)
-    """A person's, in the order of `CORRECTABLE`."""
+    """A person's, in the order of `correctable`."""
     found: dict[BulkFormat, str] = field(default_factory=dict)
     """Digests of the files that are the run's own."""
     winner: BulkFormat | None = None
@@ -98,7 +98,7 @@ def _look(job: BulkJob, photo: Photo, manifest: Manifest) -> _Look:
     record = manifest.record(photo)
     done = record["status"] == "done"
     drafts: PartResult | None = None
-    for name in CORRECTABLE:
+    for name in correctable():
         if name not in files:
             continue
         try:
@@ -113,7 +113,7 @@ def _look(job: BulkJob, photo: Photo, manifest: Manifest) -> _Look:
             look.found[name] = found
             continue
         if done and name not in manifest.files(photo):  # of a version that recorded no digests, or a person's
-            drafts = drafts or recorded_result(job, record)
+            drafts = drafts if drafts is not None else recorded_result(job, record)
             if content == draft(job, name, photo, drafts):
                 look.found[name] = found
                 continue
@@ -134,7 +134,7 @@ def _look(job: BulkJob, photo: Photo, manifest: Manifest) -> _Look:
             break
     is_whole = all(name in look.found or name in look.changed for name in files)
     if look.result is None and (not is_whole or "corrected" in record):
-        look.result = drafts or recorded_result(job, record)
+        look.result = drafts if drafts is not None else recorded_result(job, record)
     return look
 
 
@@ -192,10 +192,14 @@ def _renew(job: BulkJob, looks: list[_Look], results: Results, announcements: An
         results.manifest.append(records)
 
 
-def task_text(job: BulkJob, photo: Photo, record: Record, results: Results) -> str:
-    """The Label Studio task of a done photo as JSON, by its own file if that is what counts, else by its record."""
-    path = job.own_files(photo)["label-studio"]
-    if record.get("corrected") == "label-studio" or path.relative_to(job.output).as_posix() not in results.kept_files:
-        with suppress(OSError, ValueError, RecursionError, CorrectionError):
-            return json_text(one_task(json.loads(path.read_bytes())))
-    return draft(job, "label-studio", photo, recorded_result(job, record)).decode().rstrip()
+def own_contents(job: BulkJob, photo: Photo, name: BulkFormat, record: Record, results: Results) -> Iterator[bytes]:
+    """Yield contents of the own file of a done photo: as it stands if that is what counts, then made by its record."""
+    path = job.own_files(photo)[name]
+    if record.get("corrected") == name or path.relative_to(job.output).as_posix() not in results.kept_files:
+        try:
+            content = path.read_bytes()
+        except OSError:
+            pass
+        else:
+            yield content
+    yield draft(job, name, photo, recorded_result(job, record))

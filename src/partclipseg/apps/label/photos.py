@@ -13,12 +13,10 @@ from typing import NamedTuple
 from partclipseg.data.photo import describe_unread, find_photos, unread_pictures
 from partclipseg.errors import UsageError
 from partclipseg.files import refusal
+from partclipseg.formats.registry import data_set_formats
 
 _LONGEST_NAME = 255
 """Bytes of a file's name on most file systems."""
-
-_LONGEST_SUFFIX = len(".json")
-"""Of the results."""
 
 
 class Photo(NamedTuple):
@@ -83,14 +81,19 @@ def find_stems(paths: Sequence[str]) -> dict[str, str]:
 
 def is_too_long(stem: str) -> bool:
     """Whether a file system may refuse the name of a result."""
-    return len(os.fsencode(Path(stem).name)) > _LONGEST_NAME - _LONGEST_SUFFIX
+    return len(os.fsencode(Path(stem).name)) > _longest_stem()
+
+
+def _longest_stem() -> int:
+    """Bytes that the suffixes of all formats leave for the name of a result."""
+    return _LONGEST_NAME - max(len(kind.extension) for kind in data_set_formats().values())
 
 
 def _shortened(path: str, stem: str, taken: set[str]) -> str:
     number = 0
     while True:
         ending = f"-{blake2b(f'{number} {path}'.encode(errors='surrogateescape'), digest_size=8).hexdigest()}"
-        kept = os.fsencode(Path(stem).name)[: _LONGEST_NAME - _LONGEST_SUFFIX - len(ending)].decode(errors="ignore")
+        kept = os.fsencode(Path(stem).name)[: _longest_stem() - len(ending)].decode(errors="ignore")
         short = str(Path(stem).with_name(kept + ending))
         if short.casefold() not in taken:
             taken.add(short.casefold())

@@ -17,8 +17,8 @@ from partclipseg.apps.label.job import BulkJob, Record
 from partclipseg.apps.label.labeller import remarks
 from partclipseg.apps.label.people import Results
 from partclipseg.data.photo import PhotoError, read_photo
-from partclipseg.inference.overlay import draw_overlay
-from partclipseg.inference.palette import part_colours
+from partclipseg.formats.drawing import draw_overlay
+from partclipseg.formats.palette import part_colours
 from partclipseg.vocabulary import Vocabulary
 
 SAMPLE = 24

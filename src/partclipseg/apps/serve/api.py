@@ -12,20 +12,23 @@ from typing import Any, TypeVar
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
-from pydantic import BaseModel, ConfigDict, Field
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, create_model
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from partclipseg import __version__
-from partclipseg.apps.bundle import document, result_files, zip_archive
 from partclipseg.apps.serve.access import drain
 from partclipseg.apps.serve.engine import Engine, NoMemoryError, Task, TooLargeError, renamed
 from partclipseg.apps.serve.metrics import CONTENT_TYPE, Counting
 from partclipseg.apps.serve.queue import QueueFullError
-from partclipseg.apps.serve.request import FORM_SCHEMA, Budget, Protocol, SegmentRequest, read_request, receive_body
+from partclipseg.apps.serve.request import Budget, Protocol, SegmentRequest, form_schema, read_request, receive_body
 from partclipseg.apps.serve.words import shortened
 from partclipseg.errors import PartCLIPSegError
+from partclipseg.formats.archive import zip_archive
+from partclipseg.formats.format import encoded
+from partclipseg.formats.registry import single_formats
 from partclipseg.inference.result import PartResult
 from partclipseg.machine import usable_cores
 
@@ -59,10 +62,17 @@ class SegmentAnswer(BaseModel):
     segments: list[SegmentInfo] | None = Field(None, description="json: the parts found")
     objects: list[SegmentInfo] | None = Field(None, description="json: the objects found")
     vocabulary: list[str] | None = Field(None, description="json: the classes, by index")
-    coco: dict[str, Any] | None = Field(None, description="COCO document; category id = class index + 1")
-    labelme: dict[str, Any] | None = Field(None, description="labelme document")
-    png: str | None = Field(None, description="base64 PNG of class indices; background 255 (65535 in 16 bit)")
-    overlay: str | None = Field(None, description="base64 PNG of the photo in colours, with a legend")
+
+
+def answer_model() -> type[SegmentAnswer]:
+    """`SegmentAnswer` with a field for each format but json, whose fields stand in the answer itself."""
+    fields: dict[str, Any] = {}
+    for name, kind in single_formats().items():
+        if name != "json":
+            form = {".json": dict[str, Any]}.get(kind.extension, str)
+            text = f"base64 PNG: {kind.help}" if kind.extension == ".png" else kind.help
+            fields[name.replace("-", "_")] = form | None, Field(None, alias=name, description=text)
+    return create_model("SegmentAnswer", __base__=SegmentAnswer, **fields)
 
 
 class ModelInfo(BaseModel):
@@ -170,7 +180,7 @@ def _add_segment(app: FastAPI, engine: Engine) -> None:
         found = await asyncio.wrap_future(engine.submit(task, photo))
         result = renamed(await in_thread(found.at_least, wanted.min_score), wanted.name)
         if "application/zip" in request.headers.get("accept", ""):
-            archive = await in_thread(lambda: zip_archive(result_files(result, wanted.formats)))
+            archive = await in_thread(lambda: zip_archive(result.files(wanted.formats)))
             return Response(archive, media_type="application/zip")
         head = {
             "model": model,
@@ -200,7 +210,7 @@ def _add_segment(app: FastAPI, engine: Engine) -> None:
     @app.post(
         "/v1/segment",
         summary="Find the parts of things in a photo",
-        response_model=SegmentAnswer,
+        response_model=answer_model(),
         responses={
             200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}},
             **{code: {"model": Problem, "description": text} for code, text in _PROBLEMS.items()},
@@ -223,13 +233,12 @@ def _add_segment(app: FastAPI, engine: Engine) -> None:
 
 def _content(result: PartResult, wanted: SegmentRequest) -> dict[str, Any]:
     content: dict[str, Any] = {"photo": result.name, "width": result.size[1], "height": result.size[0]}
-    for name in dict.fromkeys(wanted.formats):
-        made = document(result, name)
+    for name, made in result.documents(wanted.formats).items():
         if name == "json":
             assert isinstance(made, dict)
             content.update(made)
         else:
-            content[name] = base64.b64encode(made).decode() if isinstance(made, bytes) else made
+            content[name] = base64.b64encode(encoded(made)).decode() if isinstance(made, Image.Image) else made
     return content
 
 
@@ -286,7 +295,7 @@ def _request_body() -> dict[str, Any]:
     return {
         "required": True,
         "content": {
-            "multipart/form-data": {"schema": FORM_SCHEMA, "example": {"photo": "(file)", **example}},
+            "multipart/form-data": {"schema": form_schema(), "example": {"photo": "(file)", **example}},
             "application/json": {
                 "schema": schema,
                 "example": {

@@ -20,7 +20,6 @@ from fastapi import FastAPI
 from gradio.data_classes import ImageData
 from PIL import Image
 
-from partclipseg.apps.bundle import result_files, zip_archive
 from partclipseg.apps.serve.engine import Engine, Task, renamed
 from partclipseg.apps.serve.explain import Explained
 from partclipseg.apps.serve.page_gate import PageGate
@@ -28,6 +27,7 @@ from partclipseg.apps.serve.uploads import KEPT_SECONDS, Uploads
 from partclipseg.apps.serve.viewer import viewer_html, viewer_script
 from partclipseg.apps.serve.words import shortened
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.formats.archive import zip_archive
 from partclipseg.vocabulary import CATALOGS, Vocabulary
 
 SCENE_SIZE = 384
@@ -366,12 +366,12 @@ class _Finder:
 
 def _archive(found: Sequence[Explained]) -> bytes:
     if len(found) == 1:
-        return zip_archive(result_files(found[0].result))
+        return zip_archive(found[0].result.files())
     return zip_archive(
         {
             f"{side}/{name}": content
             for side, one in zip("ab", found, strict=True)
-            for name, content in result_files(one.result).items()
+            for name, content in one.result.files().items()
         }
     )
 

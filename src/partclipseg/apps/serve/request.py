@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from starlette.datastructures import Headers, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -18,7 +18,8 @@ from starlette.requests import Request
 
 from partclipseg.apps.serve.queue import QueueFullError
 from partclipseg.apps.serve.words import check_words, shortened
-from partclipseg.inference.result import Format
+from partclipseg.errors import UsageError
+from partclipseg.formats.registry import chosen_formats, single_formats
 
 Protocol = Literal["pred_all", "oracle_obj"]
 
@@ -30,6 +31,21 @@ def _listed(value: Any) -> Any:
 
 _PLAIN = bytes.maketrans(b"-_", b"+/")
 """Turns url-safe base64 into the plain one."""
+
+
+def _known_formats(names: list[str]) -> list[str]:
+    try:
+        return list(chosen_formats(names, single_formats()))
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+
+
+def _describe_formats(schema: dict[str, Any]) -> None:
+    """Add the formats to the field's schema, which is made when the API is."""
+    kinds = single_formats()
+    lines = "; ".join(f"{name}: {kind.help}" for name, kind in kinds.items())
+    schema["items"] = {"type": "string", "enum": list(kinds)}
+    schema["description"] = f"What to answer, in forms separated by commas. {lines}."
 
 
 class SegmentRequest(BaseModel):
@@ -67,12 +83,8 @@ class SegmentRequest(BaseModel):
     min_score: float = Field(
         0.0, ge=0, le=1, description="Parts whose score, 0 to 1, is lower than this become background."
     )
-    formats: Annotated[list[Format], BeforeValidator(_listed)] = Field(
-        ["json"],
-        min_length=1,
-        max_length=20,
-        description="What to answer: json (score, area and box of each part), coco (masks as RLE), labelme (outlines), "
-        "png (image of class indices), overlay (the photo in colours); in forms separated by commas.",
+    formats: Annotated[list[str], AfterValidator(_known_formats), BeforeValidator(_listed)] = Field(
+        ["json"], min_length=1, max_length=20, json_schema_extra=_describe_formats
     )
 
     @field_validator("photo", mode="before")
@@ -102,19 +114,21 @@ class SegmentRequest(BaseModel):
         return tuple(self.objects) if self.objects else None
 
 
-FORM_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "required": ["photo"],
-    "properties": {
-        "photo": {"type": "string", "format": "binary", "description": "The photo's file."},
-        **{
-            name: {"type": "string", "description": SegmentRequest.model_fields[name].description}
-            for name in SegmentRequest.model_fields
-            if name != "photo"
+def form_schema() -> dict[str, Any]:
+    """What the form takes, for OpenAPI: all fields but the file are text."""
+    fields = SegmentRequest.model_json_schema()["properties"]
+    return {
+        "type": "object",
+        "required": ["photo"],
+        "properties": {
+            "photo": {"type": "string", "format": "binary", "description": "The photo's file."},
+            **{
+                name: {"type": "string", "description": field["description"]}
+                for name, field in fields.items()
+                if name != "photo"
+            },
         },
-    },
-}
-"""What the form takes, for OpenAPI: all fields but the file are text."""
+    }
 
 
 class Budget:

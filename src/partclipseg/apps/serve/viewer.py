@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from partclipseg.apps.serve.explain import LONGEST_SIDE, Explained, HeatMap, nearest
-from partclipseg.inference.palette import object_colour, object_colours, part_colours
+from partclipseg.formats.palette import object_colour, object_colours, part_colours
 
 
 def viewer_script() -> str:

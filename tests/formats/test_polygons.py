@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 
-from partclipseg.inference.polygons import mask_polygons
+from partclipseg.formats.polygons import mask_polygons
 
 
 def filled(polygons: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:

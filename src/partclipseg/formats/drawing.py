@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from partclipseg.data.augment import resize_labels
-from partclipseg.inference.palette import Colour
+from partclipseg.formats.palette import Colour
 
 SIDE_RANGE = (640, 1600)
 """Pixels of the longer side of the drawn photo: smaller photos are enlarged to the first, so that the legend can

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from partclipseg.errors import UsageError
-from partclipseg.inference.palette import object_colours, part_colours
+from partclipseg.formats.palette import object_colours, part_colours
 from partclipseg.shapes.world import partshapes_world
 from partclipseg.vocabulary import CATALOGS, Vocabulary
 
@@ -51,7 +51,7 @@ def test_every_colour_can_be_seen_on_black_and_on_white(object_word, part_words)
 def test_colours_stay_from_run_to_run():
     """Python's own hash of strings is another one in every process."""
     code = (
-        "from partclipseg.inference.palette import part_colours; from partclipseg.vocabulary import Vocabulary;"
+        "from partclipseg.formats.palette import part_colours; from partclipseg.vocabulary import Vocabulary;"
         "print(part_colours(Vocabulary.load('dog: ear, tail')).tolist())"
     )
     for seed in ("1", "2"):

@@ -21,7 +21,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 CONTENT: dict[str, tuple[str, ...]] = {
     "Words": ("vocabulary.Vocabulary", "vocabulary.ObjectPart", "vocabulary.Catalog"),
     "Photos to parts": (
-        *("inference.segmenter.PartSegmenter", "inference.result.PartResult", "inference.result.Segment"),
+        *("inference.segmenter.PartSegmenter", "inference.result.PartResult", "formats.segment.Segment"),
         "data.photo.read_photo",
     ),
     "Models": (

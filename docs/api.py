@@ -30,8 +30,8 @@ CONTENT: dict[str, tuple[str, ...]] = {
         *("models.partclipseg.config.PartCLIPSegConfig", "models.partclipseg.foreign.load_reference_checkpoint"),
     ),
     "Scores": (
-        *("evaluation.run.evaluate", "evaluation.evaluator.Evaluator", "evaluation.scores.Scores", "evaluation.scores.SetScores"),
-        *("evaluation.scores.SmallPartScores", "evaluation.scores.ClassScores"),
+        *("evaluation.run.evaluate", "evaluation.evaluator.Evaluator", "evaluation.scores.Scores"),
+        *("evaluation.scores.SetScores", "evaluation.scores.SmallPartScores", "evaluation.scores.ClassScores"),
     ),
     "Training": (
         *("training.run.train", "training.loop.TrainingResult"),

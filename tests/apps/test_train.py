@@ -50,7 +50,7 @@ def test_own_photos_in_a_model_out(
     assert "step 2: held-out mIoU" in said
     assert f"model: {output}/model" in said.replace(" ", "").replace("model:", "model: ")
     assert json.loads((output / "model/vocabulary.json").read_text())
-    assert yaml.safe_load((output / "config.yaml").read_text())["recipe"]["loss"]["part_weight"] == 0.5
+    assert yaml.safe_load((output / "config.yaml").read_text())["recipe"]["settings"]["loss"]["part_weight"] == 0.5
 
     assert main([*options, "--learning-rate", "0.5"]) == 1
     assert "learning_rate: 0.0001 then, 0.5 now" in capsys.readouterr().err

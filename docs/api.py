@@ -21,7 +21,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 CONTENT: dict[str, tuple[str, ...]] = {
     "Words": ("vocabulary.Vocabulary", "vocabulary.ObjectPart", "vocabulary.Catalog"),
     "Photos to parts": (
-        *("inference.segmenter.PartSegmenter", "inference.result.PartResult", "formats.segment.Segment"),
+        *("inference.segmenter.PartSegmenter", "inference.result.PartResult", "inference.result.Segment"),
         "data.photo.read_photo",
     ),
     "Models": (
@@ -30,9 +30,8 @@ CONTENT: dict[str, tuple[str, ...]] = {
         *("models.partclipseg.config.PartCLIPSegConfig", "models.partclipseg.foreign.load_reference_checkpoint"),
     ),
     "Scores": (
-        *("evaluation.run.evaluate", "evaluation.evaluator.Evaluator"),
-        *("evaluation.scores.Scores", "evaluation.scores.SetScores"),
-        *("evaluation.scores.SmallPartScores", "evaluation.scores.ClassScores"),
+        *("evaluation.run.evaluate", "evaluation.evaluator.Evaluator", "evaluation.scores.Scores"),
+        *("evaluation.scores.SetScores", "evaluation.scores.SmallPartScores", "evaluation.scores.ClassScores"),
     ),
     "Training": (
         *("training.run.train", "training.loop.TrainingResult"),

@@ -27,11 +27,11 @@ def model(request: pytest.FixtureRequest, recipe: Recipe) -> Any:
     return model
 
 
-def full_decoding(model: Any, words: PromptTokens, dataset: Any) -> dict[str, list[torch.Tensor]]:
+def full_decoding(model: Any, words: PromptTokens, dataset: Any, mixed: bool) -> dict[str, list[torch.Tensor]]:
     """The label maps of every class decoded, photo by photo in one batch."""
     samples = [dataset[index] for index in range(len(dataset))]
     sizes = [sample.part_labels.shape for sample in samples]
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=mixed):
         output = model(model.prepare([sample.image for sample in samples]), words.encode(model))
         present = [objects_in(sample.object_labels) for sample in samples]
         maps: dict[str, list[LabelMaps]] = {
@@ -41,12 +41,13 @@ def full_decoding(model: Any, words: PromptTokens, dataset: Any) -> dict[str, li
     return {protocol: [found.label_map for found in of_protocol] for protocol, of_protocol in maps.items()}
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_scores_and_labels_are_those_of_full_decoding(
-    model: Any, recipe: Recipe, squares_dataset: Any, monkeypatch: pytest.MonkeyPatch
+    precision: str, model: Any, recipe: Recipe, squares_dataset: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenizer = load_tokenizer(recipe.start)
     words = PromptTokens.tokenise(model, tokenizer, squares_dataset.vocabulary)
-    expected = full_decoding(model.eval(), words, squares_dataset)
+    expected = full_decoding(model.eval(), words, squares_dataset, precision == "bfloat16")
     model.train()
     seen: dict[str, list[torch.Tensor]] = {"pred_all": [], "oracle_obj": []}
     update = Evaluator.update
@@ -57,7 +58,9 @@ def test_scores_and_labels_are_those_of_full_decoding(
 
     with monkeypatch.context() as patched:
         patched.setattr(Evaluator, "update", recorded)
-        scores = score_held_out(model, tokenizer, words, squares_dataset, batch_size=len(squares_dataset))
+        scores = score_held_out(
+            model, tokenizer, words, squares_dataset, batch_size=len(squares_dataset), precision=precision
+        )
     for protocol, maps in expected.items():
         for ours, theirs in zip(seen[protocol], maps, strict=True):
             assert torch.equal(ours, theirs), protocol

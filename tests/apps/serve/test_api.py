@@ -386,7 +386,7 @@ LOCAL = {"localhost:7860", "LOCALHOST", "127.0.0.1:7860", "127.0.0.1", "[::1]:78
 ELSEWHERE = {"evil.example:7860", "localhost.evil.example", "10.0.0.1", "[::2]:7860", "[::1", "127.0.0.1@evil.example"}
 
 
-@pytest.mark.parametrize("host", LOCAL | ELSEWHERE | {""})
+@pytest.mark.parametrize("host", sorted(LOCAL | ELSEWHERE | {""}))
 def test_a_local_server_answers_to_its_own_names_only(make_engine, photo, host):
     """A page elsewhere may let its own name point here, and would then be of the same origin."""
     client = TestClient(protect(create_api(make_engine()), local=True))

@@ -180,7 +180,9 @@ class Vocabulary:
             content: Any = json.loads(text, object_pairs_hook=_distinct_keys) if kind == "JSON" else _read_yaml(text)
         except UsageError:
             raise
-        except (ValueError, RecursionError) as error:
+        except RecursionError:
+            raise UsageError(f"the {kind} is nested too deeply: give a mapping from object to parts") from None
+        except ValueError as error:
             raise UsageError(f"not a valid {kind} file: {' '.join(str(error).split())}") from None
         if isinstance(content, Mapping):
             return cls.from_dict(content)

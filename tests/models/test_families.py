@@ -26,9 +26,7 @@ class TestPartCLIPSegWithTheReferenceLookup(FamilyTester):
 class TestCLIPSegBaseline(FamilyTester):
     @pytest.fixture
     def model(self, config):
-        values = config.to_dict()
-        del values["model_type"]
-        return CLIPSegBaseline(CLIPSegBaseline.config_class(**values)).eval()
+        return CLIPSegBaseline(CLIPSegBaseline.config_class.from_values(config.to_dict())).eval()
 
 
 def test_each_family_stands_under_its_own_name():

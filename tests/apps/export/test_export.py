@@ -309,7 +309,7 @@ def test_missing_packages_are_named(model_directory, tmp_path, monkeypatch, caps
 def test_wrong_graphs_are_not_kept(model_directory, tmp_path, monkeypatch):
     segmenter = PartSegmenter.from_pretrained(model_directory, device="cpu")
     monkeypatch.setattr("partclipseg.apps.export.graphs.trace", lambda model: {})
-    monkeypatch.setattr("partclipseg.apps.export.agreement", lambda segmenter, folder: 0.5)
+    monkeypatch.setattr("partclipseg.apps.export.command.agreement", lambda segmenter, folder: 0.5)
     with pytest.raises(PartCLIPSegError, match=r"only 50\.00%"):
         export_model(segmenter, tmp_path / "x")
     assert not list(tmp_path.iterdir())

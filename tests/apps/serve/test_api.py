@@ -205,15 +205,15 @@ def test_requests_of_one_vocabulary_share_batches(make_engine, photo, monkeypatc
     engine = make_engine()
     segmenter = engine.segmenters["random"]
     batches, running, go = [], threading.Event(), threading.Event()
-    original = type(segmenter)._segment
+    original = type(segmenter).label_maps
 
-    def slow(self, photos, *arguments):
-        batches.append(len(photos))
+    def slow(self, inputs, *arguments):
+        batches.append(len(inputs["pixel_values"]))
         running.set()
         assert go.wait(20)
-        return original(self, photos, *arguments)
+        return original(self, inputs, *arguments)
 
-    monkeypatch.setattr(type(segmenter), "_segment", slow)
+    monkeypatch.setattr(type(segmenter), "label_maps", slow)
     photos = [picture(30 + 7 * number, 40, number) for number in range(6)]
     answers: dict[int, dict] = {}
     with TestClient(create_api(engine)) as client:

@@ -106,7 +106,7 @@ class SegmentRequest(BaseModel):
         return value or None  # a form sends an empty field as ""
 
     def known_objects(self) -> tuple[str, ...] | None:
-        """Return the objects of Oracle-Obj, None for Pred-All; raises `HTTPException` 422 if the two fields disagree."""
+        """Return the objects of Oracle-Obj, None for Pred-All; raises `HTTPException` 422 if the fields disagree."""
         if self.protocol == "oracle_obj" and not self.objects:
             raise HTTPException(422, "protocol oracle_obj needs objects: name those in the photo")
         if self.protocol == "pred_all" and self.objects:

@@ -47,7 +47,7 @@ class Uploads:
             return False
 
     def clean(self) -> None:
-        """Remove files that are too old, and the oldest of too many; files that cannot be removed are tried again later."""
+        """Remove files that are too old, and the oldest of too many; failed removals are tried again later."""
         files = []
         for path in self.folder.rglob("*"):
             with suppress(OSError):

@@ -78,7 +78,7 @@ def _show_counts(console: Console, report: CheckReport) -> None:
 
 
 def _show_problems(console: Console, title: str, problems: tuple[Problem, ...], limit: int | None) -> None:
-    """Counts of each kind as a table, then the files; long paths wrap, they are never cut."""
+    """Print the number of problems of each kind as a table, then the files; long paths wrap and are never cut."""
     from rich.table import Table
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""The check of a data set's files that comes before a model is loaded, with its progress."""
+"""Check a data set's files, with a progress bar, before a model is loaded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def check_bar(console: Console) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar for a check of files; yields what to call with photos done and photos in all."""
+    """Show a progress bar for a check of files; yield a callback that takes photos done and photos in all."""
     with progress_bar(console) as progress:
         task = progress.add_task("checking files", total=None, note="")
 
@@ -24,7 +24,7 @@ def check_bar(console: Console) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def progress_bar(console: Console) -> Iterator[Any]:
-    """A progress bar on standard error, shown only if `console` is a terminal and not quiet."""
+    """Yield a progress bar on standard error, shown only if `console` is a terminal and not quiet."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -16,7 +16,7 @@ from partclipseg.errors import PartCLIPSegError, UsageError
 class Convert:
     """Turn a released PartCLIPSeg checkpoint into a directory that every command takes as --model.
 
-    Released checkpoints were trained with a wrong lookup of object words: what they make of a class depends on the
+    Released checkpoints were trained with a wrong lookup of object words: their result for a class depends on the
     whole list of words, so lists near their training catalogue are the safer ones (docs/reference.md, D1).
 
     Example: partclipseg convert partclipseg_voc.pth --output models/pascal --vocabulary pascal-part-116

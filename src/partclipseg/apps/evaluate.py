@@ -31,22 +31,22 @@ if TYPE_CHECKING:
     from partclipseg.inference.segmenter import PartSegmenter
 
 _SAVE_EVERY = 30.0
-"""Seconds between two writings of the state: what an interruption without warning costs."""
+"""Seconds between two saves of the state: at most this much work is lost in a crash."""
 
 _EXAMPLES = 6
-"""Best and worst photos shown, of each."""
+"""Number of best and of worst photos shown."""
 
 
 @dataclass(frozen=True)
 class _Subject:
-    """What is scored."""
+    """Data set to score."""
 
     dataset: PartDataset
     photos: list[PhotoRecords]
     remark: str = ""
-    """What keeps it from being the whole benchmark."""
+    """Reason why this is not the whole benchmark; empty if it is."""
     digest: Mapping[str, str] = field(default_factory=dict)
-    """What rendered scenes depend on; empty for files, whose digest is computed."""
+    """Digest of the settings of rendered scenes; empty for files, whose digest is computed."""
 
 
 @dataclass(frozen=True)
@@ -66,21 +66,21 @@ class Evaluate:
     """A model's directory or hub name; partshapes is the built-in model."""
     dataset: Annotated[str, dataset_option(metavar="NAME")]
     root: Annotated[Path | None, optional("DIR"), tyro.conf.arg(name="data")] = None
-    """The data set's folder; one that is rendered needs none."""
+    """The data set's folder; a rendered one needs none."""
     protocol: Literal["oracle_obj", "pred_all", "strict", "all"] = "all"
     """oracle_obj: the model is told which objects are in the photo.
     pred_all: it is told nothing; what it finds outside the labels is not counted.
     strict: it is told nothing, and a part found on the background is an error.
     all: these three, from one pass over the photos."""
     split: Literal["train", "test"] = "test"
-    """Which photos; published figures are of the test split."""
+    """Split to score; published figures are of the test split."""
     boundary: Literal["per_class", "reference", "none"] = "per_class"
     """Boundary IoU of each class (per_class), or computed as in the published evaluation (reference)."""
     output: Annotated[Path | None, optional("DIR")] = None
     """Folder for the report: scores.json, report.md, pictures of bars, a page of the best and worst photos.
     Left out: the scores are only printed."""
     limit: Annotated[int | None, optional("N")] = None
-    """Score only the first N photos. Left out: all of them; of a data set that is rendered, 1000."""
+    """Score only the first N photos. Left out: all of them; 1000 of a rendered data set."""
     vocabulary: Annotated[str | None, optional("WORDS")] = None
     """Other words than the data set's own: "seen", a file, or text such as "dog: ear, tail"."""
     zoom: Zoom = False
@@ -178,7 +178,7 @@ class Evaluate:
             if value is not None and value < least:
                 raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
 
-    # -- what is scored ---------------------------------------------------------------------------------------
+    # -- the data set to score -- -------------------------------------------------------------------------------------
 
     def _open_subject(self, processes: PartialState, console: Console) -> _Subject:
         from partclipseg.data.datasets.registry import dataset_spec
@@ -243,7 +243,7 @@ class Evaluate:
         return SavedScores(self.output, options, {**self._data_digests(subject), "class list": classes})
 
     def _data_digests(self, subject: _Subject) -> dict[str, str]:
-        """What the scores depend on of the photos and their annotations."""
+        """Compute digests of the photos and their annotations."""
         from partclipseg.data.fingerprint import fingerprint
         from partclipseg.data.source import FileDataset
         from partclipseg.evaluation.state import text_digest
@@ -284,7 +284,7 @@ class Evaluate:
             if saved is not None:
                 saved.save(evaluators, process)
 
-    # -- what is said about it --------------------------------------------------------------------------------
+    # -- output -- ------------------------------------------------------------------------------
 
     def _report(
         self,
@@ -305,7 +305,7 @@ class Evaluate:
             photos=len(subject.photos),
             remark=self._remark(subject),
         )
-        if self.output is not None:  # before anything is printed: the reader of our output may go away
+        if self.output is not None:  # before anything is printed: standard output may be closed
             self._write(self.output, report, segmenter, subject, evaluators, console)
             if saved is not None:
                 saved.remove()
@@ -317,7 +317,7 @@ class Evaluate:
             console.print(f"report: {self.output / 'report.md'}", markup=False)
 
     def _remark(self, subject: _Subject) -> str:
-        """Why the scores are not those of the benchmark, if they are not."""
+        """Return why the scores are not those of the benchmark; empty if they are."""
         reasons = [subject.remark] if subject.remark else []
         if self.limit is not None:
             reasons.append(f"only the first photos were scored (--limit {self.limit})")
@@ -343,7 +343,7 @@ class Evaluate:
         from partclipseg.files import remove_temporary, write_text
         from partclipseg.writing import writing
 
-        # Of several protocols the last is the strictest: it shows whole photos.
+        # The last protocol is the strictest: it shows whole photos.
         *_, evaluator = evaluators.values()
         best, worst = best_and_worst(evaluator, _EXAMPLES)
         groups = {

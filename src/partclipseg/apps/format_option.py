@@ -1,4 +1,4 @@
-"""The option of a command that names output formats: its choices and its help are made from the formats."""
+"""Command-line option that names output formats; its choices and its help are made from the formats."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def format_option(formats: Callable[[], Mapping[str, Format]], alias: str) -> Any:
-    """An option that takes one or more names of `formats`, which are looked up when a command line is read."""
+    """Return an option that takes names of `formats`, which are looked up when a command line is read."""
 
     def help_text() -> str:
         lines = [f"{name}: {kind.help}." for name, kind in formats().items()]
@@ -29,5 +29,5 @@ def format_option(formats: Callable[[], Mapping[str, Format]], alias: str) -> An
 
 
 def _plain(default: str) -> str:
-    """`('coco', 'png')`, as tyro prints a tuple where a constructor is given, as words."""
+    """Return a tuple's text as tyro prints it with a constructor, such as `('coco', 'png')`, as plain words."""
     return default.translate(str.maketrans("", "", "(),'"))

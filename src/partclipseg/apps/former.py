@@ -1,4 +1,4 @@
-"""Former names on the command line: each is taken for one release more, and standard error says the current one."""
+"""Former option names: each is accepted for one release more, and standard error says the current one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "export": {"--fp16": ("--dtype", "float16"), "--no-fp16": ("--dtype", "float32")},
     "train": {"--precision": ("--dtype",)},
 }
-"""Command: former option, and what stands in its place."""
+"""Former options of each command, and their current names."""
 
 OUTPUT_AFTER_MODEL = frozenset({"convert", "export"})
 """Commands whose directory to write used to stand after the model, without ``--output``. Each of their options takes
@@ -18,7 +18,7 @@ one value."""
 
 
 def with_current_names(command: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The arguments of a command with current names in place of former ones, and a sentence for each of these."""
+    """Replace former names in a command's arguments; return the new arguments and a sentence for each former name."""
     current: list[str] = []
     remarks: list[str] = []
     for argument in arguments:
@@ -41,7 +41,7 @@ def with_current_names(command: str, arguments: Sequence[str]) -> tuple[list[str
 
 
 def _positionals(arguments: Sequence[str]) -> Iterator[int]:
-    """Places of the arguments that are neither options nor their values, where every option takes one value."""
+    """Yield the indices of positional arguments, for a command whose options all take one value."""
     is_value = False
     for place, argument in enumerate(arguments):
         if is_value:

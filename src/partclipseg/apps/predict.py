@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from partclipseg.vocabulary import Vocabulary as Words
 
 _LONGEST_NAME = 255
-"""Bytes of a file's name on most file systems."""
+"""Maximum length of a file name in bytes on most file systems."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Predict:
         from partclipseg.vocabulary import Vocabulary as Words
 
         console = Console(soft_wrap=True, highlight=False)
-        # All that can be wrong with the call is looked at before the model is loaded.
+        # Check the options before the model is loaded.
         formats = chosen_formats(self.format, all_formats())
         check_min_score(self.min_score)
         vocabulary = None if self.vocabulary is None else Words.load(self.vocabulary)
@@ -87,7 +87,7 @@ class Predict:
         with locked(self.output):
             remove_temporary(self.output, recursive=False)
             files = OwnFiles(self.output, "predict", self.overwrite)
-            # Pictures of an earlier run, where the results lie beside the photos, are no photos to segment.
+            # Result pictures of an earlier run, in the same folder as the photos, are no photos to segment.
             photos = [photo for photo in photos if str(photo) in self.photos or not files.is_own(photo)]
             if not photos:
                 raise UsageError(f"nothing but results of an earlier run is in {', '.join(self.photos)}: name a photo")
@@ -109,7 +109,7 @@ class Predict:
         files: OwnFiles,
         console: Console,
     ) -> _Outcome:
-        """Write the results of all photos. Files about all photos hold what was done, however the run ends."""
+        """Write the results of all photos. Files about all photos are also written if the run ends early."""
         from rich.progress import track
 
         from partclipseg.files import is_disk_full, refusal
@@ -129,7 +129,7 @@ class Predict:
             )
 
         def finish(number: int, result: Any, stem: str) -> Any:
-            """Write the photo's own files; returns the result, or a sentence that says why there is none."""
+            """Write the photo's own files; return the result, or a sentence with the reason why there is none."""
             if not isinstance(result, PartResult):
                 return str(result)
             try:
@@ -140,10 +140,10 @@ class Predict:
                         outcome.write(files, place, result.content(name, (self.output / place).parent))
                 collection.add(number, result)
             except OSError as error:
-                if is_disk_full(error):  # which the next photo would meet as well
+                if is_disk_full(error):  # the next photo would fail likewise
                     raise PartCLIPSegError(refusal(error, self.output)) from error
                 return f"{result.name}: {refusal(error, self.output)}"
-            except Exception as error:  # whatever is wrong with one result is said, and the others are made
+            except Exception as error:  # report the failure, go on with the others
                 return f"{result.name}: {type(error).__name__}: {first_line(error)}"
             return result
 
@@ -177,10 +177,10 @@ class Predict:
 def segment_all(
     segment: Callable[[Sequence[Path]], Iterator[tuple[Path, Any]]], photos: Sequence[Path], batch_size: int
 ) -> Iterator[tuple[Path, Any]]:
-    """Yield each photo with its result, or with the error that says why there is none.
+    """Yield each photo with its result, or with the error that prevented it.
 
-    Where the model fails on a batch, as for want of memory, its photos are tried one by one, so that only those at
-    fault go without a result. `segment` is `PartSegmenter.segment_many` with all but the photos given.
+    If the model fails on a batch, for example for lack of memory, its photos are tried one by one, so that only the
+    photos at fault get no result. `segment` is `PartSegmenter.segment_many` with all arguments but the photos bound.
     """
     stream, done = segment(photos), 0
     while True:
@@ -192,7 +192,7 @@ def segment_all(
         except PartCLIPSegError:  # wrong words: the same for all photos
             raise
         except Exception:
-            alone = photos[done : done + 2 * batch_size]  # the batch at fault, and the one before, still on its way
+            alone = photos[done : done + 2 * batch_size]  # the batch at fault and the pending one before it
         for photo in alone:
             yield photo, _segment_alone(segment, photo)
         done += len(alone)
@@ -213,16 +213,16 @@ def _segment_alone(segment: Callable[[Sequence[Path]], Iterator[tuple[Path, Any]
 
 @dataclass
 class _Outcome:
-    """What is to be said at the end."""
+    """Failures to report at the end."""
 
     failed: list[str] = field(default_factory=list)
-    """What was wrong with the photos that have no results."""
+    """Reasons for the photos that have no results."""
     kept: list[str] = field(default_factory=list)
-    """Files of somebody else that stand where results should be."""
+    """Files of somebody else that are in the place of results."""
     unread: str | None = None
 
     def write(self, files: OwnFiles, name: str, content: bytes) -> None:
-        """Write a file, or note that somebody else's stands in its place."""
+        """Write a file, or note that a file of somebody else is in its place."""
         from partclipseg.apps.written import KeptError
 
         try:
@@ -231,7 +231,7 @@ class _Outcome:
             self.kept.append(str(error))
 
     def tell(self, count: int) -> None:
-        """Say on the error stream what was not done for `count` photos."""
+        """Report the failures among `count` photos on standard error."""
         from rich.console import Console
 
         from partclipseg.apps.written import kept_sentence
@@ -248,20 +248,20 @@ class _Outcome:
 
 
 class _Collection:
-    """The records of the photos, kept on the disk as they come, for files about all photos. Thread-safe."""
+    """Records of the photos, spooled to disk, for the files about all photos. Thread-safe."""
 
     def __init__(self, path: Path, wanted: bool) -> None:
         from partclipseg.journal import Journal
 
-        path.unlink(missing_ok=True)  # of a run that was killed
+        path.unlink(missing_ok=True)  # left by a killed run
         self.vocabulary: Words | None = None
-        """The words of the photos; None before the first of them."""
+        """Vocabulary of the photos; None before the first one."""
         self._wanted = wanted
         self._journal = Journal(path)
         self._lock = Lock()
 
     def add(self, number: int, result: PartResult) -> None:
-        """Keep the record of a photo, under its place among all photos."""
+        """Keep the record of a photo, under its index among all photos."""
         if self._wanted:
             record = result.labelled.record
             with self._lock:
@@ -269,7 +269,7 @@ class _Collection:
         self.vocabulary = result.vocabulary
 
     def records(self) -> list[tuple[int, Record]]:
-        """The records by the photos' numbers."""
+        """Return the records with the indices of their photos."""
         entries = self._journal.read(damaged="skip")
         return sorted(((entry["number"], entry["record"]) for entry in entries), key=lambda entry: entry[0])
 
@@ -278,9 +278,9 @@ class _Collection:
 def collected(
     files: OwnFiles, formats: Mapping[str, Format], stems: Mapping[str, str], outcome: _Outcome
 ) -> Iterator[_Collection]:
-    """Collect records, and write the files about all photos of those that came when the block ends, by an error too.
+    """Collect records; write the files about all photos when the block ends, also after an error.
 
-    `stems` has the names of the photos' results by their paths.
+    `stems` maps the path of each photo to the name of its results.
     """
     from partclipseg.apps.written import FOLDER
     from partclipseg.formats.format import DataSet
@@ -298,21 +298,21 @@ def collected(
                 for name, text in kind.shared(data_set.vocabulary) if kind.shared else ():
                     outcome.write(files, name, text.encode())
                 for name, content in kind.collect(data_set) if kind.collect and kind.is_collected else ():
-                    if not isinstance(content, Path):  # links to the folder of the photos: here there may be several
+                    if not isinstance(content, Path):  # not a link to the photos: they may be in several folders
                         outcome.write(files, name, "".join(content).encode())
         path.unlink(missing_ok=True)
 
     try:
         yield collection
     except BaseException:
-        with suppress(OSError):  # a full disk has been said already
+        with suppress(OSError):  # a full disk was reported already
             write()
         raise
     write()
 
 
 def make_folder(path: Path) -> None:
-    """Make the folder for the results; raises `PartCLIPSegError` where that is not possible."""
+    """Make the folder for the results; raises `PartCLIPSegError` if it cannot be made."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -322,24 +322,24 @@ def make_folder(path: Path) -> None:
 
 
 def describe(segmenter: PartSegmenter, name: str | None) -> str:
-    """One line: which model, where it runs, and in what number type."""
+    """Describe the model, its device and its number type in one line."""
     dtype = str(segmenter.model.dtype).removeprefix("torch.")
     return f"model: {model_title(segmenter, name)}; {segmenter.device}, {dtype}"
 
 
 def model_title(segmenter: PartSegmenter, name: str | None) -> str:
-    """The model's name and class, or what there is to know about the built-in one."""
+    """Return the model's name and class, or a description of the built-in model."""
     if name is None:
         return "the built-in model, which knows rendered scenes only, not photos"
     return f"{name} ({type(segmenter.model).__name__})"
 
 
 def output_stems(photos: Sequence[Path]) -> list[str]:
-    """A name for the results of each photo, no two alike: its stem if that is enough for all of them.
+    """Return a unique name for the results of each photo: its stem if the stems are unique.
 
-    Otherwise the photos' folders are mirrored below the output folder, and where even that leaves two alike
-    (``a.jpg`` and ``a.png``) the suffixes stay. Capitals do not count, since some file systems ignore them. A name too
-    long for its results is cut and gets a digest of the whole.
+    Otherwise the photos' folders are mirrored below the output folder, and photos whose names are still equal
+    (``a.jpg`` and ``a.png``) keep their suffixes. Capitals do not count, since some file systems ignore them. A name
+    too long for its results is shortened and gets a digest of the whole.
     """
     stems = [photo.stem for photo in photos]
     if not _all_differ(stems):

@@ -1,4 +1,4 @@
-"""``partclipseg prepare``: a benchmark's raw source, as downloaded, into the layout that training and scoring read."""
+"""``partclipseg prepare``: convert a benchmark's raw source into the layout that training and scoring read."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepare:
-    """Bring a benchmark's raw source into its layout. The source is never changed.
+    """Convert a benchmark's raw source into its layout. The source is never changed.
 
-    A run that was stopped goes on where it was when the same command is given again.
+    A run that was stopped continues when the same command is given again.
 
     Examples:
       partclipseg prepare pascal-part-116 --source Annotations_Part.tar.gz VOC2010 --output data/PascalPart116
@@ -37,17 +37,17 @@ class Prepare:
         ),
     ]
     output: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """Folder to make the layout in; new, or that of a run to go on with."""
+    """Folder for the layout: a new one, or that of a run to continue."""
     val_list: Annotated[Path | None, optional("FILE")] = None
     """pascal-part-116: text file with the ids of the validation photos, one a line.
     Left out: VOC's ImageSets/Segmentation/val.txt in the source."""
     photos: Literal["copy", "link"] = "copy"
     """Copy the photos, or give them a second name in the output (hard link: no space, same disk only)."""
     workers: Annotated[int | None, optional("N")] = None
-    """Processes to work in. Left out: one for each processor."""
+    """Number of processes. Left out: one for each processor."""
 
     def run(self) -> int:
-        """Returns 1 where a photo could not be prepared."""
+        """Run the command; returns 1 if a photo could not be prepared."""
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -74,7 +74,7 @@ class Prepare:
         from partclipseg.data.prepare.source import open_sources
 
         preparation = dataset_spec(self.dataset).preparation
-        assert preparation is not None  # one of the choices
+        assert preparation is not None  # the option allows only data sets with a recipe
         if self.val_list is not None and "val_list" not in preparation.options:
             raise UsageError(f"{self.dataset} has its splits in the source: leave out --val-list")
         folders = open_sources(self.source, self.output)

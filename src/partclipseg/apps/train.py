@@ -1,4 +1,4 @@
-"""``partclipseg train``: a recipe, data and a folder in; a model out."""
+"""``partclipseg train``: train a model by a recipe, on data, into a folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from partclipseg.training.loop import TrainingResult
 
 STOPPED = 143
-"""Exit code after SIGTERM, 128 + 15: the run was saved and is not finished; the same command continues it."""
+"""Exit code after SIGTERM, 128 + 15: the run is saved but not finished; the same command continues it."""
 
 AnyRecipe = tyro.extras.subcommand_type_from_defaults(
     {**{name: make() for name, make in RECIPES.items()}, "partshapes-backbone": BackboneRecipe()},
@@ -49,7 +49,7 @@ class Train:
     """
 
     recipe: Annotated[AnyRecipe, tyro.conf.arg(name="")]  # pyright: ignore[reportInvalidTypeForm]
-    """What to train; `partclipseg train RECIPE --help` lists its settings, each of which can be changed."""
+    """Recipe to train by; `partclipseg train RECIPE --help` lists its settings, each of which can be changed."""
     output: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Folder for the model, the log and the checkpoints.
     One that holds a stopped run of the same recipe continues it."""
@@ -60,7 +60,7 @@ class Train:
     """Train on these words only: a file, or text such as "dog: ear, tail".
     Left out: a benchmark's seen classes, or all classes of your own data."""
     workers: Annotated[int | None, optional("N")] = None
-    """Processes that read photos. Left out: one less than there are cores, at most 8."""
+    """Number of processes that read photos. Left out: one less than there are cores, at most 8."""
     tensorboard: bool = False
     """Write TensorBoard curves too, into the output folder."""
     verify: bool = False
@@ -94,7 +94,7 @@ class Train:
         return 0 if result.finished else STOPPED
 
     def _train_backbone(self, recipe: BackboneRecipe) -> bool:
-        """Whether the backbone is finished; if not, the run was told to stop."""
+        """Train the backbone; return whether it is finished. False: the run was told to stop."""
         from partclipseg.training.backbone import train_backbone
 
         display = _Display(recipe, self.output)
@@ -105,7 +105,7 @@ class Train:
 
 @contextmanager
 def _saying_how_to_continue(console: Console) -> Iterator[None]:
-    """Say on Ctrl-C what becomes of the run; unlike SIGTERM, it does not wait for the step at hand."""
+    """Tell on Ctrl-C how to continue the run; unlike SIGTERM, Ctrl-C does not wait for the current step."""
     try:
         yield
     except KeyboardInterrupt:
@@ -114,7 +114,7 @@ def _saying_how_to_continue(console: Console) -> Iterator[None]:
 
 
 class _Display(Observer):
-    """A progress bar with the losses on a terminal; elsewhere only what was resolved, scores and the end."""
+    """Progress bar with the losses on a terminal; otherwise only settings, scores and the end are printed."""
 
     def __init__(self, recipe: Recipe | BackboneRecipe, output: Path) -> None:
         self.console = Console(stderr=True)

@@ -27,11 +27,11 @@ class Augmentation:
     swap_left_right: bool = True
     """Exchange the words left and right (*left mirror*, *right mirror*) in the labels of a flipped photo."""
     crop_edge: tuple[float, float] | None = (0.6, 1.0)
-    """Least and greatest share of each edge that a random crop keeps. None turns the crop off."""
+    """Range of the share of each edge that a random crop keeps. None turns the crop off."""
     crop_keeps: float = 0.5
     """Share of its pixels that at least one labelled part must keep in a crop."""
     crop_attempts: int = 10
-    """Number of crops that are drawn before the photo is left whole."""
+    """Number of crops tried before the photo is left whole."""
     shortest_edge: tuple[int, int] | None = None
     """Least and greatest length, in pixels, of the shortest edge after scaling. None turns the scaling off."""
     max_size: int = 1333
@@ -68,10 +68,10 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Mirror:
-    """Index that replaces each index of a vocabulary when the photo is flipped.
+    """Table with the index that replaces each index of a vocabulary when the photo is flipped.
 
-    A *left X* whose *right X* is not in the vocabulary becomes `UNLABELLED` (an object: `OUTSIDE`): what the
-    flipped photo shows has no word.
+    A *left X* whose *right X* is not in the vocabulary becomes `UNLABELLED` (an object: `OUTSIDE`): the vocabulary
+    has no word for it after the flip.
     """
 
     classes: np.ndarray
@@ -102,8 +102,8 @@ def augment(
 ) -> PartSample:
     """Return a changed copy of `sample` with the same key.
 
-    `mirror` (`Mirror.of(vocabulary)`) exchanges left and right words on a flip. `size` is the (height, width) to end
-    with, whatever the aspect ratio; None leaves what crop and scale give.
+    `mirror` (`Mirror.of(vocabulary)`) exchanges left and right words on a flip. `size` is the (height, width) of the
+    result, whatever the aspect ratio; None keeps the size after crop and scale.
     """
     image, parts = sample.image, sample.part_labels
     # Every change of the geometry keeps rows and columns apart: the labels are looked up once, at the end.
@@ -155,7 +155,7 @@ def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _nearest(old: int, new: int) -> np.ndarray:
-    """Return int64 `[new]`: which of `old` pixels lies under the centre of each new one."""
+    """Return int64 `[new]`: index of the one of `old` pixels under the centre of each new pixel."""
     return (2 * np.arange(new) + 1) * old // (2 * new)
 
 
@@ -180,7 +180,7 @@ def _random_span(edge: int, share: float, generator: np.random.Generator) -> sli
 
 def _areas(parts: np.ndarray, size: int = 0) -> np.ndarray:
     """Count the pixels of each labelled class."""
-    # One further bin for UNLABELLED, which is -1: faster than taking the labelled pixels out.
+    # One further bin for UNLABELLED, which is -1: faster than selecting the labelled pixels.
     return np.bincount(parts.ravel() + 1, minlength=size + 1)[1:]
 
 

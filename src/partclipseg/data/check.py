@@ -46,7 +46,7 @@ class SplitCounts:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """Counts of a data set, and what is wrong with it."""
+    """Counts of a data set, and its problems."""
 
     dataset: str
     root: Path
@@ -54,7 +54,7 @@ class CheckReport:
     problems: tuple[Problem, ...]
     """Defects that have to be mended before training or evaluating."""
     notes: tuple[Problem, ...]
-    """Remarks about what is ignored and does no harm: stray ``._*`` files, a split that is not there."""
+    """Remarks about harmless findings: stray ``._*`` files, a missing split."""
 
     @property
     def ok(self) -> bool:
@@ -62,7 +62,7 @@ class CheckReport:
         return not self.problems
 
     def summary(self, limit: int = 20) -> str:
-        """Say what is wrong: how often each kind occurs, then the first `limit` problems, one a line."""
+        """Describe the problems: how often each kind occurs, then the first `limit` problems, one a line."""
         kinds = Counter(problem.kind for problem in self.problems)
         counts = ", ".join(f"{kind}: {count}" for kind, count in kinds.items())
         lines = [f"{self.dataset} in {self.root} has problems ({counts})"]
@@ -150,17 +150,17 @@ def check_together(
             raise_if_broken(check_dataset(name, root, split, on_progress=on_progress, **own))
         except PartCLIPSegError as found:
             error = found
-    broken = gather_object([error is not None])  # the others wait here, whatever is wrong
+    broken = gather_object([error is not None])  # the other processes wait here in any case
     if error is not None:
         raise error
     if any(broken):
-        raise SystemExit(1)  # the main process says why
+        raise SystemExit(1)  # the main process prints the reason
 
 
 def _open(
     spec: DatasetSpec, root: Path, split: Split | None, own: OwnOptions
 ) -> tuple[list[Source], list[Problem], list[Problem]]:
-    """Return the sources to check, what kept others from being opened, and what is missing."""
+    """Return the sources to check, the errors of those that could not be opened, and what is missing."""
     wanted: tuple[Split, ...] = SPLITS if split is None else (split,)
     if split == "test":
         wanted = spec.test_splits
@@ -193,7 +193,7 @@ def _open(
 
 
 def _class_problems(source: Source) -> list[Problem]:
-    """Return what keeps the classes from being a vocabulary."""
+    """Return the problems that keep the classes from being a vocabulary."""
     try:
         if source.object_parts or not source.defects:
             Vocabulary(source.object_parts)
@@ -203,7 +203,7 @@ def _class_problems(source: Source) -> list[Problem]:
 
 
 def _check_photo(source: Source, photo: SourcePhoto) -> tuple[list[Problem], np.ndarray]:
-    """Return what is wrong with a photo and its labels, and the classes labelled in it."""
+    """Return the problems of a photo and its labels, and the classes labelled in it."""
     none = np.zeros(0, dtype=np.int64)
     if not is_file(photo.path):
         return [missing_photo(photo)], none
@@ -227,7 +227,7 @@ def _photo_size(photo: SourcePhoto) -> tuple[int, int]:
                 image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
                 image.load()
                 return (width, height) if turned else (height, width)
-    except Exception:  # whatever it is, reading the photo the ordinary way says it in the ordinary words
+    except Exception:  # reading the photo normally reports the error
         pass
     return read_source_photo(photo).shape[:2]
 

@@ -1,7 +1,7 @@
 """COCO annotation files: their structure, and masks as polygons and as run lengths.
 
 Format: https://cocodataset.org/#format-data. Masks are decoded and encoded by pycocotools, which trusts its input;
-everything that it would read past its memory for, or silently take for something else, is refused before.
+input that would make it read beyond its memory, or be misread, is refused beforehand.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Category:
 
 @dataclass(frozen=True)
 class CocoFile:
-    """Content of a file. Entries that make no sense are reported in `defects`."""
+    """Content of a file. Malformed entries are reported in `defects`."""
 
     photos: tuple[CocoPhoto, ...]
     categories: tuple[Category, ...]
@@ -126,7 +126,7 @@ def _load(path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
 
 
 class _Entries:
-    """Reader of the lists of one file. Entries that make no sense are put in `defects`."""
+    """Reader of the lists of one file. Malformed entries are reported in `defects`."""
 
     def __init__(self, path: Path, content: dict[str, Any]) -> None:
         self.path = path
@@ -201,7 +201,7 @@ class _Entries:
             yield photo, annotation
 
     def _entries(self, key: str, needed: tuple[str, ...], ids: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield the entries that have what they need; ids that are none are reported, and given all the same."""
+        """Yield the entries that have the needed keys; values that are no ids are reported, but still yielded."""
         for place, entry in enumerate(self._content[key]):
             if not isinstance(entry, dict):
                 problem = f"entry {place} of {key!r} has no {' or '.join(needed)}: it is {quoted(entry)}, not an object"
@@ -309,7 +309,7 @@ class BrokenMaskError(PartCLIPSegError):
 
 
 def _run_lengths(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
-    """Return compressed run lengths for pycocotools, once it is sure that they fill `size`."""
+    """Return compressed run lengths for pycocotools, after checking that they fill `size`."""
     height, width = size
     if isinstance(segmentation, list):
         polygons = [_polygon(polygon, size) for polygon in segmentation]
@@ -343,7 +343,7 @@ def _polygon(polygon: Any, size: tuple[int, int]) -> list[float]:
     for value in polygon:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise PartCLIPSegError(f"a polygon has the coordinate {quoted(value)}, which is not a number")
-        # Memory grows with the length of the outline, so a wild coordinate must not get through. NaN fails too.
+        # Memory grows with the length of the outline, so a coordinate far outside is refused. NaN fails too.
         if not -limit <= value <= limit:
             raise PartCLIPSegError(f"a polygon has the coordinate {quoted(value)}, far outside the photo")
     return polygon

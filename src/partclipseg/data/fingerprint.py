@@ -1,4 +1,4 @@
-"""Compute digests of a data set, which tell saved work whether it was made from the same data."""
+"""Compute digests of a data set, to find out whether saved work was made from the same data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from partclipseg.data.source import FileDataset, SampleRecord, Source, SourcePho
 from partclipseg.machine import usable_cores
 
 _PLACES = frozenset({"root", "split", "photos", "folders", "defects"})
-"""Fields of a source that say where the files lie, not what they hold."""
+"""Fields of a source that locate its files; they do not affect the content."""
 
 
 def fingerprint(dataset: object, records: Iterable[SampleRecord] | None = None, verify: bool = False) -> dict[str, str]:
@@ -28,7 +28,7 @@ def fingerprint(dataset: object, records: Iterable[SampleRecord] | None = None, 
 
     Args:
         dataset: a `FileDataset`; anything else has no files, and gives an empty dictionary.
-        records: those of its records whose photos and label pictures count; all of them by default.
+        records: the records whose photos and label pictures count; all of them by default.
         verify: read the photos.
 
     Raises:
@@ -86,7 +86,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return [str(value.dtype), list(value.shape), hashlib.sha256(value.tobytes()).hexdigest()]
     if isinstance(value, Path):
-        return ""  # where a file lies
+        return ""  # the location of a file does not count
     if isinstance(value, set | frozenset):
         return sorted(map(repr, value))
     return repr(value)
@@ -95,7 +95,7 @@ def _plain(value: Any) -> Any:
 def _labels_digest(found: tuple[Source, SourcePhoto]) -> bytes:
     source, photo = found
     digests = [f"{photo.key}\n"]
-    for folder in source.folders[1:]:  # those of the label pictures
+    for folder in source.folders[1:]:  # the folders of the label pictures
         path = folder / f"{photo.key}.png"
         digests.append(_content_digest(path) if path.is_file() else "none")
     return "\n".join(digests).encode("utf-8", "surrogatepass")

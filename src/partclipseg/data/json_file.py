@@ -98,7 +98,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def _other_file(content: bytes) -> str | None:
-    """Say what stands in place of the file."""
+    """Describe what the file contains instead of text."""
     start = content[:512].lstrip(b"\xef\xbb\xbf \t\r\n")
     if not start and len(content) <= 512:
         return "is empty: replace it"

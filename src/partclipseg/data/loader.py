@@ -211,7 +211,7 @@ class _TrainingRecords(Dataset):
         try:
             sample = self._dataset[draw.index]
         except PartCLIPSegError as error:
-            # Raised in a worker, it would reach the user as a page of traceback.
+            # An error raised in a worker would reach the user as a page of traceback.
             return error
         sample = augment(sample, sample_generator(*draw), self._augmentation, self._mirror, self._size)
         photo = torch.from_numpy(np.ascontiguousarray(sample.image.transpose(2, 0, 1)))  # [3, S, S]

@@ -1,4 +1,4 @@
-"""Defects of a data set's files, in the same words for reading and for checking."""
+"""Problems of a data set's files, shared by readers and checks."""
 
 from __future__ import annotations
 

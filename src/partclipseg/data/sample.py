@@ -17,7 +17,7 @@ OUTSIDE = -2
 class PartSample:
     """A photo and its two label maps, in the indices of the vocabulary in use.
 
-    Whatever a file says (255, 65535, polygons, category ids) is translated when it is read.
+    All label values of files (255, 65535, polygons, category ids) are translated when they are read.
     """
 
     image: np.ndarray
@@ -31,6 +31,6 @@ class PartSample:
 
 
 def objects_in(object_labels: np.ndarray) -> list[int]:
-    """Return the objects in a map of object labels, integer `[H, W]`, ascending; Oracle-Obj is given them."""
+    """Return the objects in object labels, integer `[H, W]`, ascending; a model under Oracle-Obj is told these."""
     counts = np.bincount(object_labels[object_labels >= 0])
     return np.flatnonzero(counts).tolist()

@@ -1,7 +1,7 @@
 """Read samples from files: a source reads one split in the labels of its files, a data set translates them.
 
-`Source` is what each file format implements: photos, and two label maps for a photo in the format's own class
-list. `FileDataset` is the same for all of them: records, the vocabulary in use, and what a record leaves out.
+A file format implements `Source`: photos, and two label maps for a photo in the format's own class list.
+`FileDataset` is shared by all formats: records, the vocabulary in use, and the labels that a record keeps.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Source(ABC):
 
     root: Path
     split: str
-    """Name that the files give it, such as ``val``."""
+    """Name of the split in the files, such as ``val``."""
     object_parts: tuple[ObjectPart, ...]
     """Class list, in the order of the part labels."""
     objects: tuple[str, ...]
@@ -75,7 +75,7 @@ class Source(ABC):
 
     @property
     def label_file(self) -> Path:
-        """File to name if the labels as a whole are wrong: the annotation file, or the root."""
+        """Return the file to name if all labels are wrong: the annotation file, or the root."""
         return self.root
 
     @abstractmethod
@@ -91,20 +91,20 @@ class Source(ABC):
         raise NotImplementedError(f"{type(self).__name__} has no instances")
 
     def folder_problems(self) -> Iterator[Problem]:
-        """Yield what is wrong between the files: photos without labels, lists that disagree."""
+        """Yield problems between the files: photos without labels, lists that disagree."""
         known = {photo.key for photo in self.photos}
         for key, path in files_by_stem(self.folders[0], PHOTO_SUFFIXES).items() if self.folders else ():
             if key not in known:
                 yield Problem("missing label", path, "the photo has no labels: restore them or remove the photo")
 
     def label_problems(self, photo: SourcePhoto, labels: SourceLabels) -> Iterator[Problem]:
-        """Yield what is wrong with label maps that could be read."""
+        """Yield problems of label maps that could be read."""
         yield from labels.problems
         if not len(labels.part_classes) and not len(labels.object_classes):
             yield Problem("empty", photo.path, "nothing is labelled in this photo: remove it, or restore its labels")
 
     def notes(self) -> Iterator[Problem]:
-        """Yield remarks about what does no harm."""
+        """Yield harmless findings."""
         for folder in self.folders:
             for path in stray_files(folder):
                 yield Problem("stray file", path, "is a leftover of macOS and ignored")
@@ -118,7 +118,7 @@ class Source(ABC):
 
 @dataclass(frozen=True)
 class SampleRecord:
-    """Description of one sample: a photo, and which of its objects count."""
+    """Description of one sample: a photo, and the objects of it that count."""
 
     key: str
     source: Source = field(repr=False)
@@ -132,7 +132,7 @@ class SampleRecord:
 class FileDataset:
     """Records of a data set on disk, as `PartSample` in the indices of the vocabulary in use.
 
-    What the vocabulary lacks keeps no part label, and its object's pixels become `OUTSIDE`. A pixel with a part
+    A class that is not in the vocabulary gets no part label, and its object's pixels become `OUTSIDE`. A pixel with a part
     label always has the label of that part's object, whatever the object map says (in PASCAL-Part's overlaps the
     two maps differ in a few pixels).
 
@@ -182,7 +182,7 @@ class FileDataset:
         labels = source.read_labels(photo, image.shape[:2])
         part_table, object_table = self._tables[source.split]
         parts, objects = labels.parts, labels.objects
-        # UNLABELLED is -1 and finds the last entry of a table, which is UNLABELLED again.
+        # UNLABELLED is -1 and reads the last entry of a table, which is UNLABELLED too.
         objects = np.where(parts == UNLABELLED, objects, np.take(source.object_of, parts))
         all_parts, all_objects = np.take(part_table, parts), np.take(object_table, objects)
         samples = []

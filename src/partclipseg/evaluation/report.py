@@ -1,4 +1,4 @@
-"""Scores as tables: plain rows for the terminal, Markdown and JSON, with published figures beside ours."""
+"""Tables of scores: plain rows for the terminal, Markdown and JSON, beside published figures."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ class Published(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """What one evaluation found, and what it was made with."""
+    """Scores of one evaluation, and its settings."""
 
     model: str
     dataset: str
     settings: dict[str, Any]
-    """Resolved options, for the reader who wants to repeat it."""
+    """Resolved options, needed to repeat the evaluation."""
     scores: tuple[Scores, ...]
     photos: int
     remark: str = ""
-    """What keeps these figures from being comparable, such as a limit on the photos; empty if nothing does."""
+    """Reason why these figures are not comparable, such as a limit on the photos; empty if they are."""
 
     def tables(self) -> list[Table]:
-        """The scores of every protocol, each followed by the published figures where there are any."""
+        """Return the scores of every protocol, each followed by the published figures where there are any."""
         tables = []
         for scores in self.scores:
             tables.append(score_table(scores))
@@ -62,7 +62,7 @@ class Report:
         return tables
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return {
             "model": self.model,
             "dataset": self.dataset,
@@ -74,7 +74,7 @@ class Report:
         }
 
     def to_markdown(self, bars: dict[Protocol, str] | None = None, photos_page: str | None = None) -> str:
-        """The report as a Markdown page; `bars` are paths of pictures, `photos_page` that of the page of photos."""
+        """Return the report as Markdown; `bars` are paths of pictures, `photos_page` that of the page of photos."""
         lines = [f"# {_escaped(self.model)} on {self.dataset}", "", f"{self.photos} photos. All scores in percent."]
         if self.remark:
             lines += ["", f"> {_escaped(self.remark)}"]
@@ -94,14 +94,14 @@ class Report:
 
 
 def published(dataset: str, protocol: Protocol) -> tuple[Published, ...]:
-    """The published figures of a benchmark, in ascending harmonic mean; empty for other data and for `strict`."""
+    """Return the published figures of a benchmark, by harmonic mean; empty for other data and for `strict`."""
     content = json.loads(files("partclipseg").joinpath("evaluation", "published.json").read_text("utf-8"))
     rows = [Published(method, **figures) for method, figures in content.get(dataset, {}).get(protocol, {}).items()]
     return tuple(sorted(rows, key=lambda row: row.harmonic or 0.0))
 
 
 def score_table(scores: Scores) -> Table:
-    """Every score of one protocol, by set of classes."""
+    """Return every score of one protocol, by set of classes."""
     sets: dict[str, SetScores] = {"all": scores.all}
     if not all(item.seen for item in scores.classes):
         sets |= {"seen": scores.seen, "unseen": scores.unseen, "harmonic": scores.harmonic}
@@ -128,7 +128,7 @@ def score_table(scores: Scores) -> Table:
 
 
 def published_table(model: str, scores: Scores, rows: tuple[Published, ...]) -> Table:
-    """Our mIoU under the published ones; figures that were not checked against their paper are marked."""
+    """Return our mIoU below the published ones; figures not checked against their paper are marked."""
     texts = [
         (f"{row.method}{'' if row.confirmed else ' †'}", *map(figure, (row.seen, row.unseen, row.harmonic)))
         for row in rows
@@ -140,7 +140,7 @@ def published_table(model: str, scores: Scores, rows: tuple[Published, ...]) -> 
 
 
 def class_table(scores: Scores) -> Table:
-    """One row for each class that has labels, in the order of the vocabulary."""
+    """Return a row for each labelled class, in the order of the vocabulary."""
     with_boundary = scores.boundary is not None
     with_sets = not all(item.seen for item in scores.classes)
     rows = [
@@ -163,7 +163,7 @@ def class_table(scores: Scores) -> Table:
 
 
 def figure(value: float | None) -> str:
-    """A percentage with two decimals, as papers print it; a dash where it is not defined."""
+    """Format a percentage with two decimals, as papers do; a dash where it is not defined."""
     return "–" if value is None or math.isnan(value) else f"{value:.2f}"
 
 

@@ -1,9 +1,9 @@
-"""Scoring: one pass over the photos of a data set, each through the model once, whatever the protocols.
+"""Score a model on a data set in one pass: each photo goes through the model once, for all protocols.
 
     scores = evaluate(segmenter, open_dataset("pascal-part-116", "data/PascalPart116"), ["pred_all"])
     scores["pred_all"].harmonic.iou
 
-`evaluate` is the whole of it. `score_photos` is its loop, for callers that save, stop or show what is done so far.
+`evaluate` does all of it. `score_photos` is its loop, for callers that save, stop or show the present scores.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ Evaluators = Mapping[Protocol, Evaluator]
 
 
 class PhotoRecords(NamedTuple):
-    """A photo of a data set, with the places and the keys of its records."""
+    """A photo of a data set, with the indices and keys of its records."""
 
     key: str
     indices: tuple[int, ...]
     record_keys: tuple[str, ...]
 
     def keys(self, protocol: Protocol) -> tuple[str, ...]:
-        """The keys that an evaluator of `protocol` counts the photo under: see `predict`."""
+        """Return the keys under which an evaluator of `protocol` counts the photo: see `predict`."""
         return (self.key,) if protocol == "strict" else self.record_keys
 
 
@@ -55,7 +55,7 @@ class RecordLabels(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class LabelledPhoto:
-    """A photo, resized as the model takes it or of its own size, and its records."""
+    """A photo, at its own size or resized for the model, and its records."""
 
     key: str
     image: np.ndarray
@@ -63,13 +63,13 @@ class LabelledPhoto:
     records: tuple[RecordLabels, ...]
 
     def whole(self) -> RecordLabels:
-        """The labels of all records in one: what is labelled in any of them, and `OUTSIDE` only if it is in all."""
+        """Return the labels of all records in one: labelled if any record is, `OUTSIDE` only if all records are."""
         parts = np.maximum.reduce([record.part_labels for record in self.records])
         return RecordLabels(self.key, parts, np.maximum.reduce([record.object_labels for record in self.records]))
 
 
 class Prediction(NamedTuple):
-    """What one protocol compares."""
+    """Prediction and labels that one protocol compares."""
 
     protocol: Protocol
     label_map: torch.Tensor
@@ -97,7 +97,7 @@ def evaluate(
         scores = partclipseg.evaluate(segmenter, partclipseg.open_dataset("coco", "data/cars"), ["pred_all"])
         scores["pred_all"].all.iou
 
-    The data set's vocabulary is asked for, whatever the words of the segmenter. Photos are scored at their own size.
+    The model is asked for the data set's vocabulary, not the segmenter's own. Photos are scored at their own size.
 
     Args:
         segmenter: the model with its tokenizer.
@@ -141,7 +141,7 @@ def make_evaluators(
     seen: Iterable[int | str] | None = None,
     boundary: BoundaryKind | None = "per_class",
 ) -> dict[Protocol, Evaluator]:
-    """An evaluator for each protocol; arguments and errors as in `evaluate`."""
+    """Create an evaluator for each protocol; arguments and errors as in `evaluate`."""
     names: list[Protocol] = [protocols] if isinstance(protocols, str) else list(protocols)  # pyright: ignore
     if not names:
         raise UsageError(f"no protocol is named: choose from {', '.join(PROTOCOLS)}")
@@ -158,9 +158,9 @@ def score_photos(
     batch_size: int = 8,
     workers: int = 0,
 ) -> Iterator[int]:
-    """Count photos of a data set in the evaluators; yields the number of photos of a batch when it has been counted.
+    """Count photos of a data set in the evaluators; yield the number of photos of each batch after counting it.
 
-    The caller may stop between batches, or save what the evaluators hold. Arguments and errors as in `evaluate`.
+    The caller may stop between batches, or save the evaluators. Arguments and errors as in `evaluate`.
     """
     shape = None if zoom else segmenter.model.image_shape
     for batch in read_batches(dataset, photos, shape, batch_size, workers):
@@ -169,7 +169,7 @@ def score_photos(
 
 
 def group_records(dataset: PartDataset) -> list[PhotoRecords]:
-    """The photos of a data set, in its order; the records of each follow each other.
+    """Return the photos of a data set, in its order; records of one photo must be adjacent.
 
     A data set that is not on disk has a photo for each record, named by ``dataset.keys()`` or else by its index.
     """
@@ -191,7 +191,7 @@ def predict(
     protocols: Iterable[Protocol],
     zoom: bool = False,
 ) -> Iterator[Prediction]:
-    """Every prediction of a batch of photos, from pruned decoding, once for all protocols without given objects.
+    """Yield every prediction of a batch of photos, from pruned decoding, once for all protocols without given objects.
 
     `oracle_obj` and `pred_all` yield one prediction for each record. `strict` yields one for each photo, with the
     labels of all its records: background that belongs to several records must not count several times. With `zoom`
@@ -249,7 +249,7 @@ def read_batches(
 ) -> Iterator[list[LabelledPhoto]]:
     """Read photos in worker processes, in order, and resize them to `image_shape`, height and width.
 
-    With None they keep their size, as a second look needs them.
+    With None they keep their size, which zoom needs.
     Raises `UsageError` for a batch size below 1, and `PartCLIPSegError` in the reader's words for a file that
     cannot be read.
     """
@@ -262,7 +262,7 @@ def read_batches(
         num_workers=workers,
         collate_fn=list,
         worker_init_fn=_leave_interrupts,
-        generator=torch.Generator(),  # the global one, from which the loader would draw, is left as it is
+        generator=torch.Generator(),  # else the loader draws from the global generator
     )
     for batch in loader:
         for item in batch:
@@ -287,7 +287,7 @@ class _Reader(Dataset):
         try:
             samples = _samples(self._dataset, photo.indices)
         except PartCLIPSegError as error:
-            # Raised in a worker, it would reach the user as a page of traceback.
+            # An error raised in a worker would reach the user as a page of traceback.
             return error
         records = tuple(
             RecordLabels(key, sample.part_labels, sample.object_labels)
@@ -298,10 +298,10 @@ class _Reader(Dataset):
 
 
 def _samples(dataset: PartDataset, indices: Sequence[int]) -> list[PartSample]:
-    """The records of one photo, from one reading of its file."""
+    """Return the records of one photo, reading its file once."""
     return dataset.samples(indices) if isinstance(dataset, FileDataset) else [dataset[index] for index in indices]
 
 
 def _leave_interrupts(_: int) -> None:
-    """Ctrl-C reaches a worker too: the main process saves what was scored and ends the workers."""
+    """Ignore Ctrl-C in a worker: the main process saves the scores and ends the workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""From confusion counts to scores: what each protocol counts, and which classes a mean is taken over."""
+"""Compute scores from confusion counts: the pixels that each protocol counts, and the classes that a mean includes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROTOCOLS: tuple[Protocol, ...] = ("oracle_obj", "pred_all", "strict")
 
 @dataclass(frozen=True)
 class SetScores:
-    """Scores of a set of classes, in percent; NaN where nothing defines them."""
+    """Scores of a set of classes, in percent; NaN where undefined."""
 
     iou: float
     """Mean over classes of intersection over union: mIoU."""
@@ -49,7 +49,7 @@ class SmallPartScores:
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Scores of one class, in percent; NaN where nothing defines them."""
+    """Scores of one class, in percent; NaN where undefined."""
 
     name: str
     seen: bool
@@ -62,7 +62,7 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class Scores:
-    """What an `Evaluator` computes, in percent; NaN where nothing defines a score."""
+    """Result of an `Evaluator`, in percent; NaN where a score is undefined."""
 
     protocol: Protocol
     boundary: BoundaryKind | None
@@ -76,10 +76,10 @@ class Scores:
     """Mean of the classes' IoU, weighted by their labelled pixels: fwIoU."""
     small_parts: SmallPartScores
     classes: tuple[ClassScores, ...]
-    """In the order of the vocabulary."""
+    """Scores of each class, in the order of the vocabulary."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; None in place of NaN."""
+        """Return plain values for JSON; None in place of NaN."""
         return _without_nan(asdict(self))
 
 
@@ -91,16 +91,16 @@ class ClassCounts(NamedTuple):
     predicted: np.ndarray
 
     def iou(self) -> np.ndarray:
-        """float64 `[n]`, percent; NaN for a class that is neither labelled nor predicted."""
+        """Return the IoU in percent, float64 `[n]`; NaN for a class that is neither labelled nor predicted."""
         return percent(self.correct, self.labelled + self.predicted - self.correct)
 
     def recall(self) -> np.ndarray:
-        """float64 `[n]`, percent; NaN for a class that is not labelled."""
+        """Return the recall in percent, float64 `[n]`; NaN for a class that is not labelled."""
         return percent(self.correct, self.labelled)
 
 
 def region_counts(matrix: np.ndarray, protocol: Protocol) -> ClassCounts:
-    """What a protocol counts of a confusion matrix.
+    """Count the pixels of a confusion matrix as a protocol does.
 
     Args:
         matrix: int64 `[K + 1, K + 1]`, row = prediction, column = label, index K = background. Ignored pixels
@@ -120,7 +120,7 @@ def region_counts(matrix: np.ndarray, protocol: Protocol) -> ClassCounts:
 
 
 def boundary_counts(matrix: np.ndarray, protocol: Protocol, kind: BoundaryKind) -> ClassCounts:
-    """What counts of a confusion matrix of boundary maps, int64 `[K + 1, K + 1]`.
+    """Count the pixels of a confusion matrix of boundary maps, int64 `[K + 1, K + 1]`.
 
     `per_class` scores the K classes against everything; `reference` follows the published evaluation, which
     counts everything in `pred_all`, the background as a class of its own too.
@@ -141,7 +141,7 @@ def compute_scores(
     seen: frozenset[int],
     small_part_area: float,
 ) -> Scores:
-    """All scores of the records in `regions` (of whole parts) and `boundaries` (of their boundary maps)."""
+    """Compute all scores of the records in `regions` (of whole parts) and `boundaries` (of their boundary maps)."""
     counts = region_counts(regions.total, protocol)
     is_seen = np.isin(np.arange(len(counts.labelled)), list(seen))
     iou, recall, has_labels = counts.iou(), counts.recall(), counts.labelled > 0
@@ -197,7 +197,7 @@ def compute_scores(
 
 
 def percent(part: np.ndarray | np.integer, whole: np.ndarray | np.integer) -> np.ndarray:
-    """100 × `part` / `whole` as float64; NaN where `whole` is 0."""
+    """Return 100 × `part` / `whole` as float64; NaN where `whole` is 0."""
     whole = np.asarray(whole)
     return 100.0 * np.divide(part, whole, out=np.full(whole.shape, math.nan), where=whole > 0)
 

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from partclipseg.vocabulary import Vocabulary
 
 AGREEMENT = 0.999
-"""Least share of pixels on which float32 ONNX must give PyTorch's label; the others are ties to the last digits."""
+"""Least share of pixels on which float32 ONNX must give PyTorch's label; the rest are ties in the last digits."""
 
 CHECKED_WORDS = "dog: head, ear, tail; bus: wheel, window; bird: head, beak, wing"
-"""What the check asks for where the model has no words of its own."""
+"""Words for the check of a model without words of its own."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def export_model(segmenter: PartSegmenter, directory: Path, *, fp16: bool = Fals
 
     Args:
         fp16: compute in 16-bit floats.
-        source: what the model card names as the origin.
+        source: origin of the model, for the model card.
 
     Returns the share of pixels at which ONNX gives PyTorch's label, see `agreement`. Raises `PartCLIPSegError`,
     and writes nothing, if that is less than `AGREEMENT` in float32, or if 16-bit floats overflow.
@@ -99,7 +99,7 @@ def export_model(segmenter: PartSegmenter, directory: Path, *, fp16: bool = Fals
 
 
 def agreement(segmenter: PartSegmenter, folder: Path) -> float:
-    """Share of pixels at which the graphs in `folder`, run by onnxruntime, give the label of the PyTorch model.
+    """Return the share of pixels at which the graphs in `folder`, run by onnxruntime, give PyTorch's label.
 
     Three rendered scenes at the model's own size, and one at another size and aspect ratio. Batch, number of words
     and sizes differ from those of the trace. Raises `PartCLIPSegError` if a logit is not finite.
@@ -134,7 +134,7 @@ def agreement(segmenter: PartSegmenter, folder: Path) -> float:
 
 
 def _checked_words(segmenter: PartSegmenter, scenes: Sequence[Any]) -> Vocabulary:
-    """At most nine classes, fewer than the trace has: those that the model finds most of, so that maps have labels."""
+    """Return at most nine classes, fewer than in the trace: those that cover most pixels, so that maps have labels."""
     import numpy as np
 
     from partclipseg.vocabulary import Vocabulary
@@ -147,9 +147,9 @@ def _checked_words(segmenter: PartSegmenter, scenes: Sequence[Any]) -> Vocabular
 
 
 def _script() -> str:
-    """``segment.py``: `onnx_segment` with the readers of photos and words in place of their imports.
+    """Return ``segment.py``: `onnx_segment` with the readers of photos and words in place of their imports.
 
-    So it needs no PartCLIPSeg, and reads both as PartCLIPSeg does.
+    The script then needs no PartCLIPSeg, and reads photos and words as PartCLIPSeg does.
     """
     from partclipseg import vocabulary
     from partclipseg.apps.export import segment as onnx_segment
@@ -163,7 +163,7 @@ def _script() -> str:
     words = _replace(words, "from partclipseg.errors import UsageError", _ERROR)
     words = _replace(words, "from partclipseg.files import is_file, write_text", _FILES)
     catalogs = 'CATALOGS = ("pascal-part-116", "ade20k-part-234", "part-imagenet")'
-    words = _replace(words, catalogs, "CATALOGS = ()")  # whose class lists are not copied
+    words = _replace(words, catalogs, "CATALOGS = ()")  # the class lists are not copied
     photos = f"# -- reading photos -----\n\n{photos}\n"
     words = f"\n# -- reading words -----\n\n{words}\n\n\n# -- segmenting -----\n"
     script = _replace(script, "from partclipseg.data.pixels import read_photo", photos)
@@ -191,7 +191,7 @@ def write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 '''
-"""What the reader of words uses of `partclipseg.files`."""
+"""The functions of `partclipseg.files` that the reader of words uses."""
 
 
 def _replace(text: str, line: str, replacement: str) -> str:
@@ -215,7 +215,7 @@ def _dtype(fp16: bool) -> str:
 
 
 def _describe(segmenter: PartSegmenter, fp16: bool) -> dict[str, Any]:
-    """What the script must know: ``config.json``."""
+    """Return the content of ``config.json``, which the script reads."""
     config, tokenizer = segmenter.model.config, segmenter.tokenizer
     return {
         "kind": config.model_type,

@@ -1,4 +1,4 @@
-"""What is made of the results once every photo has its line: one file for all photos in each format."""
+"""Files for all photos, one in each format, written when every photo has its line in the manifest."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from partclipseg.journal import Journal
 
 
 class Collections:
-    """Files for all photos, in the output folder. One that a person changed is kept, and the new one lies beside it.
+    """Files for all photos, in the output folder. One that a person changed is kept, and the new one gets another name.
 
-    Digests of what is written are on the disk before it is, as those of the photos' own files are.
+    Digests are written to disk before the files themselves, as for the photos' own files.
     """
 
     def __init__(self, output: Path, overwrite: bool) -> None:
-        """With `overwrite` files of people are replaced. Raises `PartCLIPSegError` if the digests are damaged."""
+        """Read the digests. Raises `PartCLIPSegError` if they are damaged. `overwrite` replaces files of people."""
         self.output = output
         self.overwrite = overwrite
         self.kept: list[tuple[str, str | None]] = []
-        """Files that a person made or changed, and the new file beside each, if there is anything new."""
+        """Files that a person made or changed, each with the new file written for it, or None if nothing is new."""
         self.failed: list[tuple[str, str]] = []
-        """Files that could not be written, and why."""
+        """Files that could not be written, each with the reason."""
         self._journal = Journal(
             output / WRITTEN / "collections.jsonl",
             "delete it; files for all photos whose content would change are then kept, as those of a person",
@@ -67,14 +67,14 @@ class Collections:
             file.writelines(texts)
 
     def link(self, name: str, folder: Path) -> None:
-        """Make a link to a folder, unless there is one; where links are not allowed, nothing is made."""
+        """Make a link to a folder, unless it exists; do nothing where links are not allowed."""
         path = self.output / name
         if not path.is_symlink():
             with suppress(OSError):
                 path.symlink_to(folder.resolve(), target_is_directory=True)
 
     def finish(self) -> None:
-        """Keep the last digest of each file alone."""
+        """Keep only the last digest of each file."""
         self._journal.rewrite({"file": name, "digest": digests[-1]} for name, digests in self._known.items())
 
     def _place(self, name: str, temporary: Path) -> None:
@@ -89,7 +89,7 @@ class Collections:
                 break
             if self.overwrite or present == written or present in known:
                 break
-            if known and written == known[-1]:  # the person had just this, and changed it
+            if known and written == known[-1]:  # the person changed a file with just this content
                 self.kept.append((name, None))
                 return
         if target != name:
@@ -104,7 +104,7 @@ class Collections:
 
 
 def _candidates(name: str) -> Iterator[str]:
-    """``a.json``, ``a.new.json``, ``a.new-2.json`` and so on."""
+    """Yield ``a.json``, ``a.new.json``, ``a.new-2.json`` and so on."""
     path = Path(name)
     yield name
     yield path.with_name(f"{path.stem}.new{path.suffix}").as_posix()
@@ -140,7 +140,7 @@ def write_collections(job: BulkJob, photos: list[Photo], results: Results, colle
 
 
 class _Done:
-    """The labelled photos; a photo's number is its line in the manifest, so that failed photos leave a gap."""
+    """Labelled photos, numbered by their lines in the manifest: failed photos leave gaps."""
 
     def __init__(self, results: Results) -> None:
         self._results = results

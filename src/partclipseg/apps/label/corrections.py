@@ -15,7 +15,7 @@ __all__ = ["CorrectionError", "correctable", "read_correction"]
 
 
 def correctable() -> list[BulkFormat]:
-    """The formats that are read back; of several corrected files of a photo the first one's counts."""
+    """Return the formats that are read back; of several corrected files of a photo the first format's counts."""
     kinds = [kind for kind in data_set_formats().values() if kind.read is not None]
     return [kind.name for kind in sorted(kinds, key=lambda kind: kind.precedence)]
 

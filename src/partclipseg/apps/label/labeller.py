@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Remarks(logging.Filter):
-    """Keeps what the photo reader says of photos, such as that one is nearly black, in place of logging it."""
+    """Logging filter that collects the photo reader's warnings by photo and keeps them out of the log."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,13 +40,13 @@ class Remarks(logging.Filter):
         return False
 
     def take(self, path: Path) -> str | None:
-        """What was said of a photo, once."""
+        """Return and forget the warning about a photo."""
         return self._said.pop(printable(str(path)), None)
 
 
 @contextmanager
 def remarks() -> Iterator[Remarks]:
-    """Collect what the photo reader says until the block ends."""
+    """Collect the photo reader's warnings until the block ends."""
     logger, collected = logging.getLogger(pixels.__name__), Remarks()
     logger.addFilter(collected)
     try:
@@ -56,7 +56,7 @@ def remarks() -> Iterator[Remarks]:
 
 
 class _Drafts(NamedTuple):
-    """The files of one photo before they are written."""
+    """Files of one photo before they are written."""
 
     photo: Photo
     record: Record
@@ -64,10 +64,10 @@ class _Drafts(NamedTuple):
 
 
 class Labeller:
-    """Turns batches of photos into files and records."""
+    """Labels batches of photos and writes their files."""
 
     def __init__(self, job: BulkJob, segmenter: PartSegmenter, threads: int = 1) -> None:
-        """Files are written by so many `threads`."""
+        """Use `threads` threads to write files."""
         self.job = job
         self.segmenter = segmenter
         self._threads = threads
@@ -75,30 +75,30 @@ class Labeller:
 
     @classmethod
     def load(cls, job: BulkJob, device: str | None, threads: int) -> Labeller:
-        """In a process of its own, with so many CPU threads, since others share the cores."""
+        """Load the model in a worker process with `threads` CPU threads, since the workers share the cores."""
         import torch
 
         from partclipseg.inference.segmenter import PartSegmenter
 
         torch.set_num_threads(threads)
-        # The process that started this one has said it already. Python prints what has no handler at all.
+        # The main process has already printed the warnings. Without a handler Python would print them again.
         logging.getLogger("partclipseg").propagate = False
         for name in ("partclipseg", None):
             logging.getLogger(name).addHandler(logging.NullHandler())
         return cls(job, PartSegmenter.from_pretrained(job.model, device, job.dtype), threads)
 
     def __call__(self, batch: Sequence[Photo]) -> list[Record]:
-        """Write the photos' own files; returns their records. All is on the disk then.
+        """Label a batch, write the photos' own files, and return the records, all flushed to disk.
 
-        Files that belong to a person are left as they are. Raises `OSError` only where the next photo would fail
-        likewise: the disk is full or read-only, or the journal of digests cannot be written.
+        Files that belong to a person are left as they are. Raises `OSError` only for errors that would also affect the
+        next photo: a full or read-only disk, or a journal that cannot be written.
         """
         paths = [self.job.folder / photo.path for photo in batch]
         with remarks() as said:
             try:
                 results = self._segment(paths)
             except Exception:
-                results = [self._segment_alone(path) for path in paths]  # to find out whose fault it is
+                results = [self._segment_alone(path) for path in paths]  # to find the photo that causes the error
         warned = [said.take(path) for path in paths]
         with ThreadPoolExecutor(self._threads) as pool:
             drafts = list(pool.map(self._draft, batch, results, warned))
@@ -140,7 +140,7 @@ class Labeller:
         return _Drafts(photo, failed(photo, str(self.job.folder / photo.path), result), {})
 
     def _write(self, drafts: _Drafts) -> Record:
-        """Write the files that are not a person's; the record holds the digests of those that were written."""
+        """Write the files that do not belong to a person; the record holds their digests."""
         photo, record, contents = drafts
         paths = self.job.own_files(photo)
         digests = {name: digest(content) for name, content in contents.items()}
@@ -158,12 +158,12 @@ class Labeller:
         for path in paths.values():
             with suppress(OSError):
                 if is_free(path, known):
-                    path.unlink(missing_ok=True)  # of an earlier run, when the photo could still be read
+                    path.unlink(missing_ok=True)  # left by an earlier run that could read the photo
         return record
 
 
 def failed(photo: Photo, path: str, error: Exception) -> Record:
-    """The record of a photo that could not be labelled."""
+    """Return the record of a photo that could not be labelled."""
     if isinstance(error, OSError):
         reason = refusal(error, path)
     else:
@@ -173,6 +173,6 @@ def failed(photo: Photo, path: str, error: Exception) -> Record:
 
 
 def killed(job: BulkJob, photo: Photo) -> Record:
-    """The record of a photo that ended its worker."""
+    """Return the record of a photo that ended its worker process."""
     error = RuntimeError("the process died on this photo, perhaps for want of memory")
     return failed(photo, str(job.folder / photo.path), error)

@@ -1,4 +1,4 @@
-"""``manifest.jsonl``: what has become of each photo, from which a run goes on."""
+"""``manifest.jsonl``: the state of each photo, used to continue a run."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _REMEDY = "delete that line, or the whole file; its photos are labelled again, a
 
 
 class Manifest:
-    """The lines of all photos: appended to as batches are done, put into the photos' order at the end.
+    """Manifest with a line for each photo: appended to after each batch, sorted by photo at the end.
 
-    It holds everything that is known of a photo; of several lines for one photo the last counts.
+    It holds everything known about a photo; of several lines for one photo the last counts.
     """
 
     def __init__(self, path: Path, classes: int) -> None:
-        """Read what is there, of a vocabulary of so many `classes`.
+        """Read an existing manifest, for a vocabulary of `classes` classes.
 
         Raises `PartCLIPSegError` naming the line and the remedy if the file is damaged.
         """
@@ -51,28 +51,28 @@ class Manifest:
         return photo.path in self._done
 
     def files(self, photo: Photo) -> dict[str, str]:
-        """The digest of each file of the photo, by its format, as it was written last."""
+        """Return the last digest of each file of the photo, by format."""
         return self._files.get(photo.path, {})
 
     def known(self, photo: Photo) -> set[str]:
-        """Digests of all that this run or an earlier one wrote for the photo."""
+        """Return digests of all files that this run or an earlier one wrote for the photo."""
         return self._known.get(photo.path, set())
 
     def append(self, records: Iterable[Record]) -> None:
-        """Add the photos of a batch; they are on the disk when this returns."""
+        """Append the records of a batch and flush them to disk."""
         records = list(records)
         self._journal.append(records)
         for record in records:
             self._take(record)
 
     def finish(self, photos: Iterable[Photo]) -> None:
-        """Write the file anew: a line for each of `photos`, in their order."""
+        """Rewrite the file: a line for each of `photos`, in their order."""
         self._lines = {photo.path: self._lines[photo.path] for photo in photos}
         self._journal.rewrite(self)
         Announcements.clear(self._journal.path.parent)
 
     def record(self, photo: Photo) -> Record:
-        """The line of one photo."""
+        """Return the record of one photo."""
         return json.loads(self._lines[photo.path])
 
     def __iter__(self) -> Iterator[Record]:
@@ -80,9 +80,9 @@ class Manifest:
 
 
 def open_batches(job: BulkJob, photos: Sequence[Photo], manifest: Manifest) -> list[list[Photo]]:
-    """The batches with a photo that is not done, or whose files are not all there. Failed photos are tried again.
+    """Return the batches with a photo that is not done or lacks a file. Failed photos are tried again.
 
-    With `job.overwrite` also those with a file that belongs to a person.
+    With `job.overwrite`, batches with a file that belongs to a person are returned too.
     """
     batches = [list(photos[i : i + job.batch_size]) for i in range(0, len(photos), job.batch_size)]
 
@@ -105,7 +105,7 @@ def open_batches(job: BulkJob, photos: Sequence[Photo], manifest: Manifest) -> l
 
 
 def deleted_files(job: BulkJob, photos: Iterable[Photo], manifest: Manifest) -> list[Path]:
-    """Files that were written and are gone; they are made again."""
+    """Return the files that were written and have been deleted; they are made again."""
     return [
         path
         for photo in photos

@@ -1,4 +1,4 @@
-"""Finding the photos of a folder, and a name for the results of each."""
+"""Find the photos of a folder, and name the results of each."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from partclipseg.files import refusal
 from partclipseg.formats.registry import data_set_formats
 
 _LONGEST_NAME = 255
-"""Bytes of a file's name on most file systems."""
+"""Maximum length of a file name in bytes on most file systems."""
 
 
 class Photo(NamedTuple):
     """One photo of the folder."""
 
     path: str
-    """Relative to the folder, with forward slashes: its name in every file."""
+    """Path relative to the folder, with forward slashes; it names the photo in every file."""
     stem: str
-    """What its own files are called, without their suffix."""
+    """Name of its own files, without suffix."""
     known: tuple[str, ...] = ()
-    """Digests of the files that were written for it before: files with other content belong to a person."""
+    """Digests of the files written for it before: files with other content belong to a person."""
 
 
 class FoundPhotos(NamedTuple):
-    """The photos of a folder and the folders inside it."""
+    """Photos of a folder and its subfolders."""
 
     photos: list[Photo]
-    """Sorted by path."""
+    """Photos, sorted by path."""
     unreadable: list[str]
     """A sentence for each folder that cannot be read; its photos are left out."""
     unread: str | None = None
-    """A sentence that counts and names the pictures of kinds that nothing here reads; None without any."""
+    """Sentence that counts and names the pictures of unsupported kinds; None without any."""
 
 
 def find_all(folder: Path, output: Path) -> FoundPhotos:
@@ -66,7 +66,7 @@ def find_stems(paths: Sequence[str]) -> dict[str, str]:
     cut, and a digest of the path makes it unique.
     """
     stems = {path: str(Path(path).with_suffix("")) for path in paths}
-    while True:  # a.jpg that keeps its suffix may in turn be what a.jpg.jpg is without
+    while True:  # a kept suffix may clash again: a.jpg and a.jpg.jpg without its own
         counts = Counter(stem.casefold() for stem in stems.values())
         shared = [path for path, stem in stems.items() if stem != path and counts[stem.casefold()] > 1]
         if not shared:
@@ -85,7 +85,7 @@ def is_too_long(stem: str) -> bool:
 
 
 def _longest_stem() -> int:
-    """Bytes that the suffixes of all formats leave for the name of a result."""
+    """Return the number of bytes that the suffixes of all formats leave for the name of a result."""
     return _LONGEST_NAME - max(len(kind.extension) for kind in data_set_formats().values())
 
 
@@ -102,9 +102,9 @@ def _shortened(path: str, stem: str, taken: set[str]) -> str:
 
 
 def _walk(folder: Path, output: Path) -> tuple[list[Path], list[str], list[Path]]:
-    """All photos below `folder`, through links too, but neither in `output` (resolved) nor back up.
+    """Return all photos below `folder`, following links, without `output` (resolved) and without cycles.
 
-    The second list names the folders that cannot be read, the third has the pictures of unread kinds.
+    The second list names the folders that cannot be read, the third the pictures of unsupported kinds.
     """
     photos: list[Path] = []
     others: list[Path] = []
@@ -113,7 +113,7 @@ def _walk(folder: Path, output: Path) -> tuple[list[Path], list[str], list[Path]
         here = Path(place)
         targets = {}
         for name in folders:
-            with suppress(OSError, RuntimeError):  # gone since, or links in a circle
+            with suppress(OSError, RuntimeError):  # deleted meanwhile, or a cycle of links
                 targets[name] = (here / name).resolve()
         folders[:] = sorted(
             name
@@ -123,7 +123,7 @@ def _walk(folder: Path, output: Path) -> tuple[list[Path], list[str], list[Path]
         try:
             others += unread_pictures([here])
             photos += find_photos([here])
-        except UsageError:  # no photos just here
+        except UsageError:  # no photos directly in this folder
             continue
         except OSError as error:
             unreadable.append(refusal(error, here))

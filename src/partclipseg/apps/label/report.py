@@ -1,4 +1,4 @@
-"""The report page of a labelled folder: figures, a sample of the photos, classes, failures; one HTML file."""
+"""Report page of a labelled folder: figures, a sample of the photos, classes, failures; one HTML file."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from partclipseg.formats.palette import part_colours
 from partclipseg.vocabulary import Vocabulary
 
 SAMPLE = 24
-"""Photos shown, spread evenly over those that are done."""
+"""Number of photos shown, spread evenly over the labelled ones."""
 
 KEPT_SHOWN = 1000
-"""Files of people that are named."""
+"""Maximum number of people's files that are named."""
 
 THUMBNAIL = 360
-"""Longer side of a shown photo, in pixels."""
+"""Longer side of a thumbnail, in pixels."""
 
 
 @dataclass
 class Tally:
-    """What the lines of a manifest add up to."""
+    """Totals over the lines of a manifest."""
 
     classes: int
     done: list[Record] = field(default_factory=list)
-    """Photo and number of segments; the rest is left out, to save memory."""
+    """Photo and number of segments of each labelled photo; the rest is dropped to save memory."""
     failed: list[tuple[str, str]] = field(default_factory=list)
-    """Photo and reason."""
+    """Photo and reason of each failure."""
     warned: list[tuple[str, str]] = field(default_factory=list)
-    """Photo and what its reader said of it, such as that it is nearly black."""
+    """Photo and the photo reader's warning, such as that it is nearly black."""
 
     def __post_init__(self) -> None:
         self.photos = np.zeros(self.classes, dtype=np.int64)
@@ -68,16 +68,16 @@ class Tally:
 def write_report(
     job: BulkJob, results: Results, collections: Collections, model: str, unread: str | None = None
 ) -> Tally:
-    """Write ``report.html``; it holds no times, so that the same results give the same page. Returns the figures.
+    """Write ``report.html`` and return the figures. It holds no times: the same results give the same page.
 
-    `unread` is a sentence on pictures that were left out.
+    `unread` is a sentence about skipped pictures.
     """
     tally = Tally(len(job.vocabulary))
     for record in results:
         tally.add(record)
     shown = {tally.done[i]["photo"] for i in _spread(len(tally.done), SAMPLE)}
     colours = part_colours(job.vocabulary)
-    with remarks():  # the records have them
+    with remarks():  # the records already hold the warnings
         cards = [_card(job, record, colours) for record in results if record["photo"] in shown]
     collections.text("report.html", _page(job, model, tally, cards, colours, _people(results), unread))
     return tally
@@ -133,7 +133,7 @@ def _reasons(photos: Sequence[tuple[str, str]]) -> str:
 
 
 def _people(results: Results) -> str:
-    """Which files of people are kept, and what became of each; empty if there are none."""
+    """Return a section on people's files: which were kept and used; empty without any."""
     reasons = dict(results.unreadable)
     files = dict.fromkeys([*results.kept_files, *reasons])
     if not files:
@@ -178,7 +178,7 @@ def _card(job: BulkJob, record: Record, colours: np.ndarray) -> str:
     try:
         photo = read_photo(job.folder / record["photo"], job.max_pixels)
     except (PhotoError, OSError):
-        photo = None  # it has gone since
+        photo = None  # deleted meanwhile
     if photo is not None and photo.shape[:2] != labels.shape:
         photo = None
     buffer = io.BytesIO()

@@ -48,7 +48,7 @@ class SegmentInfo(BaseModel):
 
 
 class SegmentAnswer(BaseModel):
-    """What was found; each further field only if its format was asked for."""
+    """Segments found; each further field is present only if its format was requested."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -65,7 +65,7 @@ class SegmentAnswer(BaseModel):
 
 
 def answer_model() -> type[SegmentAnswer]:
-    """`SegmentAnswer` with a field for each format but json, whose fields stand in the answer itself."""
+    """Return `SegmentAnswer` with a field for each format but json, whose fields are in the answer itself."""
     fields: dict[str, Any] = {}
     for name, kind in single_formats().items():
         if name != "json":
@@ -76,7 +76,7 @@ def answer_model() -> type[SegmentAnswer]:
 
 
 class ModelInfo(BaseModel):
-    """A model that this server has loaded."""
+    """A loaded model."""
 
     name: str
     kind: str = Field(examples=["PartCLIPSegModel"])
@@ -87,7 +87,7 @@ class ModelInfo(BaseModel):
 
 
 class ModelList(BaseModel):
-    """The models; the first is the default."""
+    """List of the models; the first is the default."""
 
     models: list[ModelInfo]
 
@@ -112,7 +112,7 @@ _PROBLEMS = {
 
 
 def create_api(engine: Engine) -> FastAPI:
-    """The application, without the page and its guards (`access.protect`)."""
+    """Create the application, without the page and the access checks (`access.protect`)."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -124,7 +124,7 @@ def create_api(engine: Engine) -> FastAPI:
         version=__version__,
         description="Open-vocabulary part segmentation: one photo in, your own words, a label for every part out.",
         lifespan=lifespan,
-        # FastAPI's own pages of documentation load their scripts from another machine.
+        # FastAPI's own documentation pages load scripts from another server.
         docs_url=None,
         redoc_url=None,
     )
@@ -139,9 +139,9 @@ def create_api(engine: Engine) -> FastAPI:
 
 
 class OwnMethods:
-    """Answers HEAD where a path takes GET, and 405 to the methods that it does not take.
+    """Answers HEAD for paths that take GET, and 405 for methods that a path does not take.
 
-    Without it the page, which is mounted at ``/`` and so takes every path, would answer 404 to both.
+    Otherwise the page, which is mounted at ``/`` and matches every path, would answer 404 to both.
     """
 
     def __init__(self, app: ASGIApp, methods: Mapping[str, Set[str]]) -> None:
@@ -162,9 +162,9 @@ class OwnMethods:
 
 
 def _add_segment(app: FastAPI, engine: Engine) -> None:
-    # Decoding and encoding use this many threads beside the model's own.
+    # Threads for decoding and encoding, beside the model's own thread.
     threads = CapacityLimiter(usable_cores())
-    # Requests that wait or are answered: what they hold in memory must not grow with those who ask.
+    # Limit on requests that wait or are answered: their memory must not grow with the number of clients.
     at_once = asyncio.Semaphore(2 * engine.limits.queue)
     budget = Budget(engine.limits.max_held)
 
@@ -199,7 +199,7 @@ def _add_segment(app: FastAPI, engine: Engine) -> None:
             raise
         with budget.share() as share:
             body = await receive_body(request, engine.limits.max_bytes, engine.limits.max_classes, share)
-            # Only now: clients that send slowly must not keep the others out.
+            # Take the slot only now: clients that send slowly must not keep the others out.
             if at_once.locked():
                 number = 2 * engine.limits.queue
                 raise QueueFullError(f"the server is busy ({number} requests at once): try again in a few seconds")
@@ -218,7 +218,7 @@ def _add_segment(app: FastAPI, engine: Engine) -> None:
         openapi_extra={"requestBody": _request_body()},
     )
     async def segment(request: Request) -> Response:
-        """Photo and words as a form, or as JSON with the photo in base64.
+        """Take photo and words as a form, or as JSON with the photo in base64.
 
         With `Accept: application/zip` the answer is a ZIP of the files that `partclipseg predict` would write.
         """
@@ -228,7 +228,7 @@ def _add_segment(app: FastAPI, engine: Engine) -> None:
         except TimeoutError:
             raise HTTPException(504, f"not done within {engine.limits.timeout:g} seconds: try again later") from None
         except ClientDisconnect:
-            return Response(status_code=499)  # nobody is there to read it; for the counters only
+            return Response(status_code=499)  # the client is gone; only the counters see this
 
 
 def _content(result: PartResult, wanted: SegmentRequest) -> dict[str, Any]:
@@ -280,9 +280,9 @@ def _add_errors(app: FastAPI) -> None:
     app.add_exception_handler(QueueFullError, problem(503, {"Retry-After": "2"}))
     app.add_exception_handler(PartCLIPSegError, problem(422))
     app.add_exception_handler(NoMemoryError, problem(503))
-    # While the answer is made.
+    # Reached when the answer itself fails.
     app.add_exception_handler(MemoryError, lambda request, _: problem(503)(request, NoMemoryError()))
-    # The error itself goes on to the server, which logs it.
+    # The error is raised on to the server, which logs it.
     app.add_exception_handler(Exception, lambda *_: JSONResponse({"detail": _FAULT}, 500))
 
 
@@ -309,4 +309,4 @@ def _request_body() -> dict[str, Any]:
 
 
 _ONE_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGPombYAAAN0AcMpmPZ/AAAAAElFTkSuQmCC"
-"""A PNG of one pixel, so that the example can be tried as it stands."""
+"""PNG of one pixel, so that the example request works as it is."""

@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 def dataset_spec(name: str) -> DatasetSpec:
-    """Import what is known of a data set. Raises `UsageError` for a name that is not in `DATASETS`."""
+    """Import the `DatasetSpec` of a name. Raises `UsageError` for a name that is not in `DATASETS`."""
     if name not in DATASETS:
         raise UsageError(f"unknown data set {name!r}: choose one of {', '.join(DATASETS)}")
     return load(DATASETS[name])
@@ -105,7 +105,7 @@ def open_source(spec: DatasetSpec, root: Path, split: Split, own: OwnOptions) ->
 
 
 def _splits_to_open(spec: DatasetSpec, root: Path, split: Split) -> Sequence[Split]:
-    """Return the splits that the records draw on and whose files are there; warn of those that are missing."""
+    """Return the splits that the records come from and whose files are there; warn of missing ones."""
     wanted: Sequence[Split] = spec.test_splits if split == "test" else ("train",)
     if not spec.layout:
         return wanted

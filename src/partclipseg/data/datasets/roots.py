@@ -33,7 +33,7 @@ def has_any_of_split(root: Path, spec: DatasetSpec, split: Split) -> bool:
 
 
 def require_split(root: Path, spec: DatasetSpec, split: Split, others: Iterable[DatasetSpec] = ()) -> None:
-    """Do nothing if the split is there; else raise an error that says what is missing and what was probably meant.
+    """Raise an error that says what is missing and what was probably meant, unless the split is there.
 
     Args:
         root: the folder that was named.
@@ -72,7 +72,7 @@ def require_split(root: Path, spec: DatasetSpec, split: Split, others: Iterable[
 
 
 def _missing(root: Path, spec: DatasetSpec, split: Split) -> str:
-    """Return what the split lacks, each path with the name that stands in its place."""
+    """Return the missing paths of the split, each with the similar name found instead."""
     missing = [needed for needed in spec.layout[split] if not (root / needed).exists()]
     sentences = []
     for needed in missing:
@@ -82,7 +82,7 @@ def _missing(root: Path, spec: DatasetSpec, split: Split) -> str:
 
 
 def _stand_in(root: Path, needed: str) -> str | None:
-    """Find what lies in the place of a needed path: other capitals, another usual name, a misspelling."""
+    """Find a similar name in place of a needed path: other capitals, another usual name, a misspelling."""
     folder, found = root, []
     for word in Path(needed).parts:
         if not folder.is_dir():

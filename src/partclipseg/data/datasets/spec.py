@@ -1,4 +1,4 @@
-"""`DatasetSpec`: everything that the project knows of one data set.
+"""`DatasetSpec`: the description of one data set.
 
 A new data set is a file with a value ``DATASET = DatasetSpec(…)`` and a line in `registry.DATASETS`.
 """
@@ -24,27 +24,27 @@ class OwnOptions(TypedDict, total=False):
     """Options for photos that you annotated yourself."""
 
     object: str | None
-    """The object that all classes are parts of."""
+    """Object that all classes are parts of."""
     mapping: str | Path | Mapping[str, Any] | None
-    """What each class stands for: see `classes.read_mapping`."""
+    """Meaning of each class: see `classes.read_mapping`."""
     annotations: str | Path | None
     """``coco``: the annotation file, where it has no usual name."""
     images: str | Path | None
-    """``coco``: the folder of the photos, where they lie neither beside the file nor below the root."""
+    """``coco``: the folder of the photos, if they are neither beside the file nor below the root."""
     classes: str | Path | None
     """``index-png``: the class list, where it is not ``classes.txt``, ``.yaml`` or ``.json`` in the root."""
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """How `partclipseg prepare` makes the layout of a data set from its raw source."""
+    """Description of how `partclipseg prepare` makes the layout of a data set from its raw source."""
 
     recipe: str
     """Import path ``module:class`` of a `prepare.runner.Recipe`, which takes ``folders`` and ``mode``."""
     source: str
-    """What to download, in words, for help texts."""
+    """Files to download, in words, for help texts."""
     options: tuple[str, ...] = ()
-    """Fields of the command that the recipe takes besides."""
+    """Further fields of the command that the recipe takes."""
 
     def load(self) -> Any:
         """Import the class."""
@@ -64,15 +64,15 @@ class RenderedScenes(Protocol):
 
     @property
     def digest(self) -> Mapping[str, str]:
-        """What the scenes depend on, to compare with those of saved work."""
+        """Return the settings that the scenes depend on, to compare with those of saved work."""
         ...
 
     def keys(self) -> tuple[str, ...]:
-        """The key of each scene."""
+        """Return the key of each scene."""
         ...
 
     def arrays(self) -> tuple[Any, Any, Any]:
-        """Photos uint8 `[N, S, S, 3]`, part labels and object labels int32 `[N, S, S]`, of scenes rendered ahead."""
+        """Return photos uint8 `[N, S, S, 3]`, part and object labels int32 `[N, S, S]`, of scenes rendered ahead."""
         ...
 
     def __len__(self) -> int: ...
@@ -82,7 +82,7 @@ class RenderedScenes(Protocol):
 
 @dataclass(frozen=True)
 class Rendering:
-    """How the scenes of a data set without files are made."""
+    """Description of how the scenes of a data set without files are rendered."""
 
     scenes: str
     """Import path ``module:class`` of a class of `RenderedScenes`.
@@ -110,23 +110,23 @@ class DatasetSpec:
     name: str
     """Name on the command line; the key in `registry.DATASETS`."""
     summary: str
-    """What it is, in a few words for help texts, such as "a benchmark"."""
+    """Short description for help texts, such as "a benchmark"."""
 
     open_split: Callable[[Path, Split, OwnOptions], Source] | None = None
     """Open the files of one split below a root. Raises `DataError`, or `UsageError` for a root that is unclear."""
     rendering: Rendering | None = None
 
     layout: Mapping[Split, tuple[str, ...]] = field(default_factory=dict)
-    """Paths that must be there for each split, relative to the root; empty where the opener looks for files itself."""
+    """Paths that each split needs, relative to the root; empty where the opener looks for files itself."""
     folders: Mapping[Split, str] = field(default_factory=dict)
-    """The names that the files give to our splits; our own by default."""
+    """Names of our splits in the files; equal to ours by default."""
     raw: tuple[str, ...] = ()
     """Glob patterns that tell the raw source, which is often mistaken for the layout."""
 
     records: Callable[[Sequence[Source], Vocabulary, Split], list[SampleRecord]] = one_a_photo
     """Records of the opened sources, restricted to objects of the vocabulary if that is the protocol."""
     test_splits: tuple[Split, ...] = ("test",)
-    """Splits whose files the test records draw on."""
+    """Splits whose files the test records come from."""
     catalog: str | None = None
     """`Catalog` with the published class list; None if the files hold the class list."""
     options: frozenset[str] = frozenset()
@@ -134,12 +134,12 @@ class DatasetSpec:
     trains: bool = True
     """Whether `train` may use it."""
     preparation: Preparation | None = None
-    """How to make its layout; None if there is nothing to prepare."""
+    """Preparation of its layout; None if there is nothing to prepare."""
     remark: Callable[[FileDataset], str] = field(default=lambda dataset: "")
-    """Why the scores of what was opened are not those of the data set as published; empty if they are."""
+    """Reason why the scores are not those of the published data set; empty if they are."""
 
     def folder(self, split: Split) -> str:
-        """Name that the files give to a split."""
+        """Return the name of a split in the files."""
         return self.folders.get(split, split)
 
 

@@ -3,7 +3,7 @@
 Zhou et al., *Semantic Understanding of Scenes through the ADE20K Dataset*, IJCV 2019; merged classes: Wei et al.,
 *OV-PARTS*, NeurIPS 2023.
 
-What the published archive's recipe leaves open, and what is done here:
+The published archive's recipe is incomplete; its gaps are filled as follows:
 
 - Names: an ADE20K name lists synonyms, the first of which counts. `_SAME_OBJECT` and `_SAME_PART` hold the
   raw names that were merged into another word.

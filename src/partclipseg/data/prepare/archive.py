@@ -18,7 +18,7 @@ SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 MAX_FILES = 3_000_000
 MAX_BYTES = 200 * 2**30
-"""Default limits of `unpack`: several times the largest benchmark (ADE20K has 27,574 photos and a file an object)."""
+"""Default limits of `unpack`: several times the largest benchmark (ADE20K: 27,574 photos, a file for each object)."""
 
 
 def is_archive(path: Path) -> bool:
@@ -27,9 +27,9 @@ def is_archive(path: Path) -> bool:
 
 
 def unpack(archive: Path, target: Path, *, max_files: int = MAX_FILES, max_bytes: int = MAX_BYTES) -> None:
-    """Unpack a ``.zip`` or ``.tar.*`` into the new folder `target`, which is there when all of it is, or not at all.
+    """Unpack a ``.zip`` or ``.tar.*`` into the new folder `target`, completely or not at all.
 
-    A target that is already there is left as it is: it is complete. Companion files of macOS are skipped. Bytes are
+    A target that is already there is complete and left unchanged. Companion files of macOS are skipped. Bytes are
     counted as they are written, whatever the archive states.
 
     Raises:
@@ -92,7 +92,7 @@ def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
             if content is None:
                 raise _refused(archive, member.name, "it is a link or a device")
             yield member.name, content
-        # tarfile takes a file that breaks off between two members for a whole one.
+        # tarfile accepts a file that is cut off between two members.
         tarred.fileobj.seek(tarred.offset)  # type: ignore[union-attr]
         if tarred.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # type: ignore[union-attr]
             raise tarfile.ReadError("it breaks off")

@@ -2,10 +2,10 @@
 
 He et al., *PartImageNet*, ECCV 2022; choice of objects: Choi et al., NeurIPS 2024.
 
-The published script works by deleting from the source. Here the source stays as it is, and the chosen photos are
-copied or linked. Which photos belong to which object is told by the synset in the file name, so that ImageNet's list
-of synset names is not needed. ``train`` has the photos of the seen objects, ``val`` those of all 40; the source's
-``test`` split is not used.
+The published script works by deleting from the source. Here the source stays unchanged, and the chosen photos are
+copied or linked. The synset in its file name gives the object of a photo, so that ImageNet's list of synset names is
+not needed. ``train`` has the photos of the seen objects, ``val`` those of all 40; the source's ``test`` split is not
+used.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Chen et al., *Detect What You Can*, CVPR 2014; merged classes: Wei et al., *OV-PARTS*, NeurIPS 2023.
 
-What the published archive's recipe leaves open, and what is done here:
+The published archive's recipe is incomplete; its gaps are filled as follows:
 
 - Overlaps: objects are drawn in the file's order, each with its large parts first and its small parts on top.
 - Split: ``val`` are the photos of an id list (``--val-list``, or VOC's ``ImageSets/Segmentation/val.txt`` in the

@@ -83,7 +83,7 @@ class Recipe(Protocol):
 
 @dataclass(frozen=True)
 class Summary:
-    """Counts of what a run did and of what the output now holds."""
+    """Counts of a run and of its output."""
 
     photos: Counter[str]
     """Number of photos in the layout, by split."""
@@ -138,7 +138,7 @@ def prepare(
     )
 
 
-# -- what jobs write with -----------------------------------------------------------------------------------------
+# -- helpers for jobs -- ---------------------------------------------------------------------------------------
 
 
 def place_photo(source: Path, target: Path, mode: PhotoMode) -> None:
@@ -238,8 +238,8 @@ def _results(jobs: Sequence[Job], output: Path, workers: int) -> Iterator[tuple[
 
 @contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    # Fresh processes: a fork would copy the threads' locks of a progress display in whatever state they are.
-    # Ctrl-C reaches every process of the terminal; the first one alone should answer.
+    # Fresh processes: a fork would copy the threads' locks of a progress display in an undefined state.
+    # Ctrl-C reaches every process of the terminal; only the main process should handle it.
     pool = ProcessPoolExecutor(
         workers, mp_context=get_context("spawn"), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
     )

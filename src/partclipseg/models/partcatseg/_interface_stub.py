@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import ModelOutput
@@ -12,11 +13,30 @@ from transformers.utils.generic import ModelOutput
 from partclipseg.vocabulary import Vocabulary
 
 
-class PartModel(PreTrainedModel):
-    """Base class of the methods."""
+@dataclass(frozen=True)
+class MaskLossConfig:
+    """Weights of the loss terms, as in `losses.config`."""
+
+    background_weight: float = 0.05
+    outside: Literal["ignore", "background"] = "ignore"
 
 
 @dataclass(frozen=True)
+class MethodSettings:
+    """Settings of a training run that every family has."""
+
+    family: ClassVar[str] = ""
+    loss: MaskLossConfig = field(default_factory=MaskLossConfig)
+
+
+class PartModel(PreTrainedModel):
+    """Base class of the methods."""
+
+    settings_class: ClassVar[type[MethodSettings]] = MethodSettings
+    has_attention: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, eq=False)
 class Words:
     """A vocabulary as a model takes it."""
 
@@ -27,6 +47,17 @@ class Words:
     """int64 `[N_c]`."""
     class_to_object: Tensor
     """int64 `[N_c]`."""
+
+    @classmethod
+    def of(cls, vocabulary: Vocabulary, embeddings: Tensor) -> Words:
+        """The words of a vocabulary with their embeddings `[K, D]`."""
+        device = embeddings.device
+        return cls(
+            vocabulary,
+            embeddings,
+            torch.from_numpy(vocabulary.class_to_part).to(device),
+            torch.from_numpy(vocabulary.class_to_object).to(device),
+        )
 
 
 @dataclass
@@ -52,16 +83,3 @@ class LabelMaps(NamedTuple):
     """int64 `[H, W]`: index of the object, background -1; always the object of `label_map`."""
     scores: Tensor
     """float32 `[H, W]`: probability of the class (or of background) that won."""
-
-
-class LossCounts(NamedTuple):
-    """Denominators of the loss means; float32 scalars, the same fields as `partclipseg.losses.counts.LossCounts`."""
-
-    labelled: Tensor
-    on_object: Tensor
-    background: Tensor
-    counted: Tensor
-    separated: Tensor
-    enhanced: Tensor
-    listed: Tensor
-    photos: Tensor

@@ -11,7 +11,6 @@ import torch
 
 from partclipseg.models.partcatseg.config import CATSegConfig, PartCATSegConfig
 from partclipseg.models.partcatseg.foreign import load_released
-from partclipseg.models.partcatseg.model import CATSegModel, PartCATSegModel
 from partclipseg.vocabulary import Vocabulary
 
 CASES = {"case_a": PartCATSegConfig, "catseg_a": CATSegConfig}

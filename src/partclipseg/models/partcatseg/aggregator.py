@@ -68,9 +68,7 @@ class CostAggregator(nn.Module):
         """Project the guidance tower's features `[B, A, g, g]`, `[B, A', 2g, 2g]`, `[B, A'', 4g, 4g]`."""
         grid, twice, four_times = features
         near, far = self.decoder_guidance_projections
-        return AppearanceGuidance(
-            F.relu(self.guidance_projection(grid)), F.relu(near(twice)), F.relu(far(four_times))
-        )
+        return AppearanceGuidance(F.relu(self.guidance_projection(grid)), F.relu(near(twice)), F.relu(far(four_times)))
 
     def text_guidance(self, texts: Tensor) -> Tensor:
         """Unit vectors of the prompts `[T, P, D]` → `[T, Q]`."""
@@ -84,7 +82,7 @@ class CostAggregator(nn.Module):
         embeddings, similarities = [], []
         for some in chunks(len(texts), CLASSES_AT_ONCE):
             # 1. Cost: cosine of every patch with every prompt.
-            cost = torch.einsum("bdyx,tpd->btpyx", photo, texts[some])  # [B, t, P, g, g]
+            cost = torch.einsum("bdyx,tpd->btpyx", photo, F.normalize(texts[some], dim=-1))  # [B, t, P, g, g]
             # 2. Embedding: each class's own image of P channels.
             embeddings.append(embed(self.cost_embedding, cost))  # [B, t, g, g, C]
             similarities.append(cost.mean(2))  # [B, t, g, g]
@@ -150,7 +148,7 @@ class PartCostAggregator(CostAggregator):
             from_object = F.linear(words[:, objects], object_weight)  # [B, n, g, g, D]
             features = F.normalize(from_part[:, part_of] + from_object[:, object_of], dim=-1)  # [B, t, g, g, D]
             # 2. Cost: each class's own features against its own prompts alone.
-            cost = torch.einsum("btyxd,tpd->btpyx", features, texts[some])  # [B, t, P, g, g]
+            cost = torch.einsum("btyxd,tpd->btpyx", features, F.normalize(texts[some], dim=-1))  # [B, t, P, g, g]
             # 3. Embedding.
             embeddings.append(embed(self.pair_cost_embedding, cost))  # [B, t, g, g, C]
             similarities.append(cost.mean(2))  # [B, t, g, g]

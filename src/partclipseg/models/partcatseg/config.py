@@ -30,7 +30,7 @@ class CATSegConfig(PreTrainedConfig):
     """
 
     model_type = "catseg"
-    sub_configs: ClassVar = {"clip_config": CLIPConfig, "guidance_config": AutoConfig}
+    sub_configs: ClassVar = {"clip_config": CLIPConfig, "guidance_config": AutoConfig}  # pyright: ignore
 
     clip_config: Any = None
     """Configuration of CLIP's two towers, `transformers.CLIPConfig`."""
@@ -202,7 +202,8 @@ def _clip_config(value: Any) -> CLIPConfig:
     if isinstance(value, CLIPConfig):
         return value
     # CLIP ViT-B/16; transformers' own default is ViT-B/32.
-    return CLIPConfig(**({"vision_config": {"patch_size": 16}} if value is None else _plain(value)))
+    values: dict[str, Any] = {"vision_config": {"patch_size": 16}} if value is None else _plain(value)
+    return CLIPConfig(**values)
 
 
 def _guidance_config(value: Any, default: str) -> PreTrainedConfig:

@@ -137,7 +137,7 @@ def source(name: str) -> Source:
 
 
 def load_released(path: str | Path, config: CATSegConfig | None = None) -> CATSegModel:
-    """The model of a released file (``{"model": {name: tensor}, …}``), float32 on the CPU; it has the file's background.
+    """The model of a released file (``{"model": {name: tensor}, …}``), float32 on the CPU, with the file's background.
 
     Args:
         path: a `.pth` file of PartCATSeg, or of CAT-Seg as part-catseg, OV-PARTS or CAT-Seg itself wrote it. Only
@@ -148,12 +148,13 @@ def load_released(path: str | Path, config: CATSegConfig | None = None) -> CATSe
     """
     tensors = read_tensors(path)
     cls = family_of(tensors, str(path))
-    model = cls(released_config(tensors, str(path)) if config is None else config)
-    if type(model.config) is not cls.config_class:
+    expected: Any = cls.config_class
+    if config is not None and type(config) is not expected:
         raise PartCLIPSegError(
-            f"{path} holds a model of type {cls.config_class.model_type!r}, and the configuration is of type "
-            f"{model.config.model_type!r}: give the one that fits, or none"
+            f"{path} holds a model of type {expected.model_type!r}, and the configuration is of type "
+            f"{config.model_type!r}: give the one that fits, or none"
         )
+    model = cls(config or released_config(tensors, str(path)))
     fit = fill(model, tensors)
     if cls is CATSegModel and fit.missing == ["non_object_embedding"]:
         logger.warning("%s has no background: the model has an untrained one", path)
@@ -227,6 +228,12 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str = "") -> F
         target.copy_(tensor)
     unknown = [name for name in tensors if name not in used and not UNUSED.fullmatch(name)]
     return Fit(missing, sorted(unknown), misshaped)
+
+
+def renamed(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of `read_tensors` under our names, as far as `model` has them."""
+    places = {name: source(name) for name in model.state_dict()}
+    return {name: place.of(tensors[place.name]) for name, place in places.items() if place.name in tensors}
 
 
 def fill_dinov2(model: CATSegModel, tensors: Mapping[str, Tensor], origin: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -132,9 +131,7 @@ class CATSegModel(PartModel):
 
     # -- the method -------------------------------------------------------------------------------------------
 
-    def forward(
-        self, inputs: Mapping[str, Tensor], words: Words, attention_pairs: Tensor | None = None
-    ) -> PartOutput:
+    def forward(self, inputs: Mapping[str, Tensor], words: Words, attention_pairs: Tensor | None = None) -> PartOutput:
         """Logits `[B, N_c + 1, 4g, 4g]` of every object-part, background last.
 
         Args:
@@ -189,7 +186,7 @@ class CATSegModel(PartModel):
         """The model that training starts from, in float32 on the CPU; see `start.start_model`."""
         from partclipseg.models.partcatseg.start import start_model
 
-        return start_model(cls, Path(name), settings)
+        return start_model(cls, name, settings)
 
     def trained_parameters(self, settings: Any = None) -> list[nn.Parameter]:
         """Freeze CLIP and what has no gradient, train the rest as published, and return it in the model's order."""

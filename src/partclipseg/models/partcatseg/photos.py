@@ -37,8 +37,7 @@ def model_inputs(
     else:
         resized = [resize_photo(photo, first_size(photo.shape[:2], config)) for photo in photos]
         pixels = [
-            torch.from_numpy(np.array(photo)).to(device).permute(2, 0, 1)[None].to(work)
-            for photo in resized
+            torch.from_numpy(np.array(photo)).to(device).permute(2, 0, 1)[None].to(work) for photo in resized
         ]  # [1, 3, H, W] each
         sizes = [photo.shape[:2] for photo in resized]
     towers = (

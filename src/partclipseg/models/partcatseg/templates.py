@@ -82,4 +82,4 @@ TEMPLATES = (
     "a photo of a small {}.",
     "a tattoo of the {}.",
 )
-"""A template's index is an input channel of the convolutions over the cost volume, so the order is part of the model."""
+"""A template's index is an input channel of the convolutions over the cost volume: the order belongs to the model."""

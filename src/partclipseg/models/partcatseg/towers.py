@@ -57,6 +57,8 @@ def text_features(clip: CLIPModel, input_ids: Tensor, attention_mask: Tensor | N
 class Guidance(nn.Module):
     """Base class: photo features at 1, 2 and 4 times the feature grid."""
 
+    tower: Any
+
     def layers(self) -> list[nn.Module]:
         """The layers that repeat."""
         raise NotImplementedError
@@ -96,7 +98,7 @@ class DINOGuidance(Guidance):
 
     def patch_features(self, pixels: Tensor) -> Tensor:
         """`pixels [B, 3, H, W]` → the patch tokens after the last norm, `[B, A, H / 14, W / 14]`."""
-        tower: Any = self.tower
+        tower = self.tower
         rows, columns = (edge // tower.config.patch_size for edge in pixels.shape[-2:])
         patches = tower.embeddings.patch_embeddings(pixels)  # [B, rows·columns, A]
         tokens = torch.cat([tower.embeddings.cls_token.expand(len(patches), -1, -1), patches], dim=1)
@@ -148,7 +150,7 @@ class ResNetGuidance(Guidance):
         return [block for stage in self.tower.encoder.stages for block in stage.layers]
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        tower: Any = self.tower
+        tower = self.tower
         hidden = tower.embedder(pixels)  # [B, 64, 4g, 4g]
         res2, res3, res4 = (hidden := stage(hidden) for stage in tower.encoder.stages)
         return res4, res3, res2

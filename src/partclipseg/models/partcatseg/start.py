@@ -1,0 +1,162 @@
+"""The model that training starts from: released weights, CLIP's own, or a directory of ours."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import CLIPModel, Dinov2Model, PreTrainedConfig, ResNetModel
+
+from partclipseg.errors import PartCLIPSegError
+from partclipseg.models.partcatseg.config import CATSegConfig
+from partclipseg.models.partcatseg.foreign import (
+    family_of,
+    fill_dinov2,
+    load_released,
+    read_tensors,
+    released_config,
+    renamed,
+)
+from partclipseg.models.partcatseg.model import CATSegModel, PartCATSegModel
+from partclipseg.models.partcatseg.settings import CATSegSettings
+
+logger = logging.getLogger(__name__)
+
+_TOWERS: dict[str, Any] = {"dinov2": Dinov2Model, "resnet": ResNetModel}
+
+
+def start_model(cls: type[CATSegModel], name: str, settings: CATSegSettings) -> CATSegModel:
+    """A model of class `cls` to train, in float32 on the CPU.
+
+    Args:
+        cls: `PartCATSegModel` or `CATSegModel`.
+        name: a `.pth` file as released (for PartCATSeg usually CAT-Seg's `model_final_base.pth`), or a directory or
+            hub name of CLIP or of a model of ours. Of another family, what fits by name and shape is copied.
+        settings: the guidance weights to load, and the repairs.
+
+    New layers come from torch's global generator. Raises `PartCLIPSegError` where the start or its guidance weights
+    cannot be had.
+    """
+    model, new = _started(cls, name, settings)
+    if settings.guidance:
+        _load_guidance(model, settings.guidance)
+    elif any(key.startswith("guidance.") for key in new):
+        kind = model.config.guidance_config.model_type
+        example = "facebook/dinov2-small" if kind == "dinov2" else "microsoft/resnet-101"
+        raise PartCLIPSegError(
+            f"{name} has no weights for the guidance tower ({kind}): name some in the setting guidance, "
+            f"such as {example}"
+        )
+    # As released, a new second stage keeps the random values that the first one had before it was loaded.
+    second_is_new = "aggregator.pair_cost_embedding.weight" in new
+    if isinstance(model, PartCATSegModel) and second_is_new and model.config.repaired("copies"):
+        model.aggregator.copy_to_pairs()
+    return model.eval()
+
+
+def _started(cls: type[CATSegModel], name: str, settings: CATSegSettings) -> tuple[CATSegModel, list[str]]:
+    """The model, and the names of its tensors that the start does not have."""
+    changes: dict[str, Any] = {"reference": settings.reference, "repairs": settings.repairs}
+    config_class: Any = cls.config_class
+    if Path(name).is_file():
+        tensors = read_tensors(name)
+        if family_of(tensors, name) is cls:
+            return load_released(name, released_config(tensors, name, **changes)), []
+        model = cls(config_class(guidance_config=_guidance_config(settings), **changes))
+        return model, _copy(model, renamed(model, tensors), name)
+    kind = _model_type(name)
+    if kind == config_class.model_type:
+        chosen = changes if settings.reference or settings.repairs is not None else {}
+        return cls.from_pretrained(name, dtype=torch.float32, **chosen), []
+    if kind == "clip":
+        clip: Any = CLIPModel.from_pretrained(name, dtype=torch.float32)
+        model = cls(config_class(clip_config=clip.config, guidance_config=_guidance_config(settings), **changes))
+        return model, _copy(model, {f"clip.{key}": tensor for key, tensor in clip.state_dict().items()}, name)
+    if kind == CATSegConfig.model_type:
+        source: Any = CATSegModel.from_pretrained(name, dtype=torch.float32)
+        guidance = _guidance_config(settings) or _kept(source.config.guidance_config)
+        model = cls(config_class(**{**_sizes(source.config), "guidance_config": guidance, **changes}))
+        return model, _copy(model, source.state_dict(), name)
+    raise PartCLIPSegError(
+        f"{name} holds a model of type {kind!r}, from which {config_class.model_type!r} cannot start: give CLIP, "
+        "CAT-Seg, or a released .pth file"
+    )
+
+
+@torch.no_grad()
+def _copy(model: CATSegModel, tensors: Mapping[str, Tensor], origin: str) -> list[str]:
+    """Copy what fits by name and shape; the names that stay new."""
+    new = []
+    for name, target in model.state_dict().items():
+        if name in tensors and tensors[name].shape == target.shape:
+            target.copy_(tensors[name])
+        else:
+            new.append(name)
+    logger.info("%s starts %d of %d tensors", origin, len(model.state_dict()) - len(new), len(model.state_dict()))
+    if len(new) == len(model.state_dict()):
+        raise PartCLIPSegError(f"{origin} fits no tensor of the model: are its sizes the released ones?")
+    return new
+
+
+def _sizes(config: CATSegConfig) -> dict[str, Any]:
+    """The fields that both families share and that a start passes on."""
+    own = ("model_type", "architectures", "transformers_version", "dtype", "guidance_config", "guidance_image_size")
+    return {key: value for key, value in config.to_dict().items() if key not in (*own, "reference", "repairs")}
+
+
+def _kept(config: Any) -> Any:
+    """The guidance tower of CAT-Seg, where PartCATSeg can take it: DINOv2, not a ResNet."""
+    return config if config.model_type == "dinov2" else None
+
+
+def _guidance_config(settings: CATSegSettings) -> Any:
+    """The configuration of the guidance weights' directory; None, which is the released one, where there is none."""
+    if not settings.guidance or Path(settings.guidance).is_file():
+        return None
+    values = _config_dict(settings.guidance)
+    kind = values.get("model_type")
+    if kind not in _TOWERS:
+        raise PartCLIPSegError(f"{settings.guidance} holds a model of type {kind!r}: give a DINOv2 or a ResNet")
+    if kind == "resnet":  # the guidance ends at res4
+        return {**values, "depths": values["depths"][:3], "hidden_sizes": values["hidden_sizes"][:3]}
+    return {**values, "use_mask_token": False}
+
+
+@torch.no_grad()
+def _load_guidance(model: CATSegModel, name: str) -> None:
+    if Path(name).is_file():
+        fill_dinov2(model, read_tensors(name), name)
+        return
+    kind = _model_type(name)
+    expected = model.config.guidance_config.model_type
+    if kind != expected:
+        raise PartCLIPSegError(f"{name} holds a model of type {kind!r}, and the guidance tower is a {expected}")
+    tensors = _TOWERS[expected].from_pretrained(name, dtype=torch.float32).state_dict()
+    problems = []
+    for key, target in model.guidance.tower.state_dict().items():
+        if key in tensors and tensors[key].shape == target.shape:
+            target.copy_(tensors[key])
+        else:
+            problems.append(key)
+    if problems:
+        raise PartCLIPSegError(
+            f"{name} does not fit the guidance tower ({len(problems)} tensors):\n  " + "\n  ".join(problems)
+        )
+
+
+def _model_type(name: str) -> str | None:
+    return _config_dict(name).get("model_type")
+
+
+def _config_dict(name: str) -> dict[str, Any]:
+    try:
+        return PreTrainedConfig.get_config_dict(name)[0]
+    except (OSError, ValueError) as error:
+        raise PartCLIPSegError(
+            f"there is no file or directory {name!r} with a model, and the hub cannot be reached for one of that name: "
+            "give a released .pth file, or a directory of CLIP or of a model of ours"
+        ) from error

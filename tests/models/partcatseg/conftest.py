@@ -1,4 +1,4 @@
-"""Fixtures: a small PartCATSeg and CAT-Seg, and the golden cases of the reference."""
+"""Fixtures: the golden cases of the reference, and both families."""
 
 from __future__ import annotations
 
@@ -139,3 +139,9 @@ def golden(request: pytest.FixtureRequest, shared: Path) -> Golden:
 @pytest.fixture
 def part_golden(shared: Path) -> Golden:
     return Golden(shared / "reference" / "golden" / "partcatseg" / "case_a")
+
+
+@pytest.fixture(params=[PartCATSegConfig, CATSegConfig], ids=["partcatseg", "catseg"])
+def family(request: pytest.FixtureRequest):
+    """The configuration class of each family."""
+    return request.param

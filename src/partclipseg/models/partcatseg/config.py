@@ -118,7 +118,7 @@ class CATSegConfig(PreTrainedConfig):
         """Whether the defect `name` of `REPAIRS` is repaired."""
         if name not in REPAIRS:
             raise KeyError(name)
-        return name in (self.repairs or ())
+        return not self.reference and name in (self.repairs or ())
 
     def _check(self) -> None:
         patch, grid = int(self.clip_config.vision_config.patch_size), self.grid

@@ -29,7 +29,9 @@ logger = logging.getLogger(__name__)
 _TOWERS: dict[str, Any] = {"dinov2": Dinov2Model, "resnet": ResNetModel}
 
 
-def start_model(cls: type[CATSegModel], name: str, settings: CATSegSettings) -> CATSegModel:
+def start_model(
+    cls: type[CATSegModel], name: str, settings: CATSegSettings, config: CATSegConfig | None = None
+) -> CATSegModel:
     """A model of class `cls` to train, in float32 on the CPU.
 
     Args:
@@ -37,11 +39,12 @@ def start_model(cls: type[CATSegModel], name: str, settings: CATSegSettings) -> 
         name: a `.pth` file as released (for PartCATSeg usually CAT-Seg's `model_final_base.pth`), or a directory or
             hub name of CLIP or of a model of ours. Of another family, what fits by name and shape is copied.
         settings: the guidance weights to load, and the repairs.
+        config: sizes of a model that starts from a `.pth` file or from CLIP; None stands for the released ones.
 
     New layers come from torch's global generator. Raises `PartCLIPSegError` where the start or its guidance weights
     cannot be had.
     """
-    model, new = _started(cls, name, settings)
+    model, new = _started(cls, name, settings, config)
     if settings.guidance:
         _load_guidance(model, settings.guidance)
     elif any(key.startswith("guidance.") for key in new):
@@ -58,28 +61,39 @@ def start_model(cls: type[CATSegModel], name: str, settings: CATSegSettings) -> 
     return model.eval()
 
 
-def _started(cls: type[CATSegModel], name: str, settings: CATSegSettings) -> tuple[CATSegModel, list[str]]:
+def _started(
+    cls: type[CATSegModel], name: str, settings: CATSegSettings, config: CATSegConfig | None
+) -> tuple[CATSegModel, list[str]]:
     """The model, and the names of its tensors that the start does not have."""
-    changes: dict[str, Any] = {"reference": settings.reference, "repairs": settings.repairs}
     config_class: Any = cls.config_class
+    sizes = {} if config is None else _sizes(config)
+    changes: dict[str, Any] = {"reference": settings.reference, "repairs": settings.repairs}
+    if guidance := _guidance_config(settings):
+        changes["guidance_config"] = guidance
     if Path(name).is_file():
         tensors = read_tensors(name)
         if family_of(tensors, name) is cls:
-            return load_released(name, released_config(tensors, name, **changes)), []
-        model = cls(config_class(guidance_config=_guidance_config(settings), **changes))
+            own = released_config(tensors, name, **changes) if config is None else config_class(**{**sizes, **changes})
+            return load_released(name, own), []
+        model = cls(config_class(**{**sizes, **changes}))
         return model, _copy(model, renamed(model, tensors), name)
     kind = _model_type(name)
     if kind == config_class.model_type:
-        chosen = changes if settings.reference or settings.repairs is not None else {}
-        return cls.from_pretrained(name, dtype=torch.float32, **chosen), []
+        if not settings.reference and settings.repairs is None:
+            return cls.from_pretrained(name, dtype=torch.float32), []
+        # Given to from_pretrained, changes would be set after the configuration is checked.
+        own = config_class(**{**_sizes(config_class.from_pretrained(name)), **changes})
+        return cls.from_pretrained(name, config=own, dtype=torch.float32), []
     if kind == "clip":
         clip: Any = CLIPModel.from_pretrained(name, dtype=torch.float32)
-        model = cls(config_class(clip_config=clip.config, guidance_config=_guidance_config(settings), **changes))
+        model = cls(config_class(**{**sizes, **changes, "clip_config": clip.config}))
         return model, _copy(model, {f"clip.{key}": tensor for key, tensor in clip.state_dict().items()}, name)
     if kind == CATSegConfig.model_type:
         source: Any = CATSegModel.from_pretrained(name, dtype=torch.float32)
-        guidance = _guidance_config(settings) or _kept(source.config.guidance_config)
-        model = cls(config_class(**{**_sizes(source.config), "guidance_config": guidance, **changes}))
+        sizes = {**_sizes(source.config), "guidance_image_size": None}
+        if source.config.guidance_config.model_type != "dinov2":  # PartCATSeg cannot take a ResNet
+            sizes["guidance_config"] = None
+        model = cls(config_class(**{**sizes, **changes}))
         return model, _copy(model, source.state_dict(), name)
     raise PartCLIPSegError(
         f"{name} holds a model of type {kind!r}, from which {config_class.model_type!r} cannot start: give CLIP, "
@@ -103,14 +117,9 @@ def _copy(model: CATSegModel, tensors: Mapping[str, Tensor], origin: str) -> lis
 
 
 def _sizes(config: CATSegConfig) -> dict[str, Any]:
-    """The fields that both families share and that a start passes on."""
-    own = ("model_type", "architectures", "transformers_version", "dtype", "guidance_config", "guidance_image_size")
-    return {key: value for key, value in config.to_dict().items() if key not in (*own, "reference", "repairs")}
-
-
-def _kept(config: Any) -> Any:
-    """The guidance tower of CAT-Seg, where PartCATSeg can take it: DINOv2, not a ResNet."""
-    return config if config.model_type == "dinov2" else None
+    """The fields that a start passes on: all but its repairs."""
+    own = ("model_type", "architectures", "transformers_version", "dtype", "reference", "repairs")
+    return {key: value for key, value in config.to_dict().items() if key not in own}
 
 
 def _guidance_config(settings: CATSegSettings) -> Any:

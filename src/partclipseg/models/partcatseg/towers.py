@@ -6,13 +6,12 @@ g feature grid.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import CLIPModel, Dinov2Config, Dinov2Model, ResNetConfig, ResNetModel
+from transformers import CLIPModel, Dinov2Model, ResNetConfig, ResNetModel
 
 from partclipseg.models.partcatseg.config import CATSegConfig
 
@@ -72,29 +71,27 @@ class Guidance(nn.Module):
         """The guidance tower that the configuration names."""
         if isinstance(config.guidance_config, ResNetConfig):
             return ResNetGuidance(config.guidance_config)
-        sizes = [config.grid, 2 * config.grid, 4 * config.grid]
-        return DINOGuidance(config.guidance_config, sizes, displaced=not config.repaired("positions"))
+        return DINOGuidance(config)
 
 
 class DINOGuidance(Guidance):
     """DINOv2's patch features, resized to the three grids."""
 
-    def __init__(self, config: Dinov2Config, sizes: Sequence[int], displaced: bool) -> None:
-        """`sizes` are the edges of the three grids; `displaced`: resize the positions as released."""
+    def __init__(self, config: CATSegConfig) -> None:
         super().__init__()
-        self.tower = Dinov2Model(config)
-        self.sizes = tuple(sizes)
-        self.displaced = displaced
+        self.config = config
+        self.tower = Dinov2Model(config.guidance_config)
 
     def layers(self) -> list[nn.Module]:
         return list(self.tower.encoder.layer)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         features = self.patch_features(pixels)
-        fine, finer, finest = (
-            F.interpolate(features, (size, size), mode="bilinear", align_corners=False) for size in self.sizes
+        coarse, middle, fine = (
+            F.interpolate(features, (edge, edge), mode="bilinear", align_corners=False)
+            for edge in (self.config.grid, 2 * self.config.grid, 4 * self.config.grid)
         )
-        return fine, finer, finest
+        return coarse, middle, fine
 
     def patch_features(self, pixels: Tensor) -> Tensor:
         """`pixels [B, 3, H, W]` → the patch tokens after the last norm, `[B, A, H / 14, W / 14]`."""
@@ -114,7 +111,7 @@ class DINOGuidance(Guidance):
             return embeddings
         square = embeddings[:, 1:].transpose(1, 2).unflatten(2, (side, side))  # [1, A, s, s]
         square = square.to(torch.promote_types(square.dtype, torch.float32))
-        if self.displaced:
+        if not self.config.repaired("positions"):
             # 0.1 guards the released code against rounding; torch samples at the inverse of the factor given.
             factors = ((rows + 0.1) / side, (columns + 0.1) / side)
             patches = F.interpolate(square, scale_factor=factors, mode="bicubic", align_corners=False)

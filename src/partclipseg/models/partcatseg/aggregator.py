@@ -14,13 +14,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+from transformers import initialization as init
 
 from partclipseg.models.partcatseg.config import CATSegConfig
 
 CLASSES_AT_ONCE = 64
-"""Classes that pass the convolutions, spatial attention and the decoder together when no gradient is needed."""
+"""Pairs of photo and class that pass the convolutions, spatial attention and the decoder together, unless gradients
+are recorded, which keep everything anyway."""
 SCORES_AT_ONCE = 1 << 25
-"""Scores of class attention that are held at once when no gradient is needed."""
+"""Scores of class attention that are held at once, with the same exception."""
 
 
 class AppearanceGuidance(NamedTuple):
@@ -51,6 +54,8 @@ class CostAggregator(nn.Module):
 
     def __init__(self, config: CATSegConfig) -> None:
         super().__init__()
+        self.recompute = False
+        """Keep only the inputs of layers and decoders in training and compute the rest again in the backward pass."""
         hidden, (coarse, middle, fine) = config.hidden_dim, config.guidance_dims
         near, far = config.decoder_guidance_dims
         self.cost_embedding = nn.Conv2d(len(config.templates), hidden, 7, padding=3)
@@ -80,7 +85,7 @@ class CostAggregator(nn.Module):
         `photo [B, D, g, g]` and `texts [T, P, D]` are unit vectors.
         """
         embeddings, similarities = [], []
-        for some in chunks(len(texts), CLASSES_AT_ONCE):
+        for some in chunks(len(texts), CLASSES_AT_ONCE // len(photo)):
             # 1. Cost: cosine of every patch with every prompt.
             cost = torch.einsum("bdyx,tpd->btpyx", photo, F.normalize(texts[some], dim=-1))  # [B, t, P, g, g]
             # 2. Embedding: each class's own image of P channels.
@@ -94,19 +99,28 @@ class CostAggregator(nn.Module):
         """Pass `embedding [B, T, g, g, C]` through aggregation layers; the same shape."""
         text = self.text_guidance(texts)
         for layer in layers:
-            embedding = layer(embedding, guidance.grid, text)
+            embedding = self._call(layer, embedding, guidance.grid, text)
         return embedding
+
+    def _call(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(function, *inputs, use_reentrant=False)  # pyright: ignore
+        return function(*inputs)
 
     def decode(self, embedding: Tensor, guidance: AppearanceGuidance) -> Tensor:
         """`embedding [B, T, g, g, C]` → logits `[B, T, 4g, 4g]`, each class alone."""
-        logits = []
-        for some in chunks(embedding.shape[1], CLASSES_AT_ONCE):
-            part = embedding[:, some]
-            x = part.flatten(0, 1).permute(0, 3, 1, 2)  # [B·t, C, g, g]
-            x = self.decoder1(x, guidance.decoder1)  # [B·t, 64, 2g, 2g]
-            x = self.decoder2(x, guidance.decoder2)  # [B·t, 32, 4g, 4g]
-            logits.append(self.head(x).unflatten(0, part.shape[:2]).squeeze(2))  # [B, t, 4g, 4g]
+        batch, classes = embedding.shape[:2]
+        logits = [
+            self._call(self._decode, embedding[:, some], guidance.decoder1, guidance.decoder2)
+            for some in chunks(classes, CLASSES_AT_ONCE // batch, always=self.recompute)
+        ]
         return torch.cat(logits, 1)
+
+    def _decode(self, embedding: Tensor, near: Tensor, far: Tensor) -> Tensor:
+        x = embedding.flatten(0, 1).permute(0, 3, 1, 2)  # [B·t, C, g, g]
+        x = self.decoder1(x, near)  # [B·t, 64, 2g, 2g]
+        x = self.decoder2(x, far)  # [B·t, 32, 4g, 4g]
+        return self.head(x).unflatten(0, embedding.shape[:2]).squeeze(2)  # [B, t, 4g, 4g]
 
 
 class PartCostAggregator(CostAggregator):
@@ -124,8 +138,9 @@ class PartCostAggregator(CostAggregator):
     @torch.no_grad()
     def copy_to_pairs(self) -> None:
         """Start the second stage as a copy of the first."""
-        self.pair_cost_embedding.load_state_dict(self.cost_embedding.state_dict())
-        self.pair_layers.load_state_dict(self.layers.state_dict())
+        for target, origin in ((self.pair_cost_embedding, self.cost_embedding), (self.pair_layers, self.layers)):
+            for copy, original in zip(target.parameters(), origin.parameters(), strict=True):
+                init.copy_(copy, original)  # leaves alone what from_pretrained has loaded
 
     def aggregate_pairs(
         self, words: Tensor, part_rows: Tensor, object_rows: Tensor, texts: Tensor, guidance: AppearanceGuidance
@@ -141,7 +156,7 @@ class PartCostAggregator(CostAggregator):
         # 1. Features: the projection of [part ; object] is a sum of two, each computed once for a word.
         part_weight, object_weight = self.pair_projection.weight.flatten(1).chunk(2, 1)  # [D, C] each
         embeddings, similarities = [], []
-        for some in chunks(len(texts), CLASSES_AT_ONCE):
+        for some in chunks(len(texts), CLASSES_AT_ONCE // len(words)):
             parts, part_of = part_rows[some].unique(return_inverse=True)
             objects, object_of = object_rows[some].unique(return_inverse=True)
             from_part = F.linear(words[:, parts], part_weight, self.pair_projection.bias)  # [B, n, g, g, D]
@@ -175,7 +190,8 @@ class AggregationLayer(nn.Module):
     def forward(self, x: Tensor, guidance: Tensor, text: Tensor) -> Tensor:
         """`x [B, T, g, g, C]`, guidance of the photos `[B, G, g, g]` and of the texts `[T, Q]`; the shape of `x`."""
         photo = self.guidance_norm(guidance.permute(0, 2, 3, 1))  # [B, g, g, G]
-        x = torch.cat([self.spatial(x[:, some], photo) for some in chunks(x.shape[1], CLASSES_AT_ONCE)], 1)
+        batch, classes = x.shape[:2]
+        x = torch.cat([self.spatial(x[:, some], photo) for some in chunks(classes, CLASSES_AT_ONCE // batch)], 1)
         return x + self.classes(x, text)
 
     def spatial(self, x: Tensor, photo: Tensor) -> Tensor:
@@ -255,7 +271,7 @@ class ClassBlock(nn.Module):
         pooled = F.avg_pool2d(x.flatten(0, 1).permute(0, 3, 1, 2), self.pooling)  # [B·T, C, g', g']
         edge = grid // self.pooling
         places = pooled.view(batch, classes, width, edge * edge).permute(0, 3, 1, 2).flatten(0, 1)  # [B·g'·g', T, C]
-        at_once = max(1, SCORES_AT_ONCE // (self.heads * classes * max(classes, width)))
+        at_once = SCORES_AT_ONCE // (self.heads * classes * max(classes, width))
         places = torch.cat([self.mix(places[some], text) for some in chunks(len(places), at_once)])
         pooled = places.unflatten(0, (batch, -1)).permute(0, 2, 3, 1).reshape(-1, width, edge, edge)  # [B·T, C, g', g']
         spread = F.interpolate(pooled, (grid, grid), mode="bilinear", align_corners=True)  # [B·T, C, g, g]
@@ -320,8 +336,8 @@ def guided(layer: nn.Linear, x: Tensor, guidance: Tensor) -> Tensor:
     return F.linear(x, own) + F.linear(guidance, guided_by, layer.bias)
 
 
-def chunks(count: int, at_once: int) -> Iterator[slice]:
-    """Slices of `count` items; a single one where gradients are recorded, which keep everything anyway."""
-    step = count if torch.is_grad_enabled() else at_once
-    for start in range(0, count, max(1, step)):
+def chunks(count: int, at_once: int, always: bool = False) -> Iterator[slice]:
+    """Slices of `count` items, at least one each; a single slice while gradients are recorded, unless `always`."""
+    step = count if torch.is_grad_enabled() and not always else max(1, at_once)
+    for start in range(0, count, step):
         yield slice(start, start + step)

@@ -214,6 +214,10 @@ class CATSegModel(PartModel):
             if (params := [p for p in trained if (p in tower) == slow and (p in norms) == plain])
         ]
 
+    def recompute(self, enabled: bool) -> None:
+        """Keep less of the aggregation in training and compute it again in the backward pass."""
+        self.aggregator.recompute = enabled
+
     def build_loss(self, settings: Any = None, compiled: bool = False) -> Any:
         """The published loss; see `CATSegLoss`."""
         from partclipseg.models.partcatseg.loss import CATSegLoss

@@ -94,6 +94,21 @@ def test_a_missing_background_of_partcatseg_is_an_error(tmp_path):
         load_released(path, model.config)
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs", "third"),
+    [
+        ("attention.attention.query.bias", "attn.qkv.bias", 0),
+        ("attention.attention.value.weight", "attn.qkv.weight", 2),
+        ("attention.k_proj.weight", "attn.qkv.weight", 1),
+        ("attention.output.dense.bias", "attn.proj.bias", None),
+        ("attention.o_proj.bias", "attn.proj.bias", None),
+    ],
+)
+def test_names_of_dinov2_in_every_version_of_transformers(ours, theirs, third):
+    found = source(f"guidance.tower.encoder.layer.3.{ours}")
+    assert found == (f"backbone.dinov2.blocks.3.{theirs}", third, False)
+
+
 def test_unused_tensors_are_skipped(tmp_path):
     model = build(small_config())
     tensors = released(model)

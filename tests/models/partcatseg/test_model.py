@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tests.models.partcatseg.small import VOCABULARY, build, random_photos, random_words, small_config
 from torch.nn import functional as F
 
@@ -74,6 +75,41 @@ def test_chunks_change_nothing(model, monkeypatch):
         torch.testing.assert_close(model(inputs, words).object_part_logits, whole, atol=2e-5, rtol=0)
     for found, before in zip(model.label_maps(inputs, words, SIZES), expected, strict=True):
         torch.testing.assert_close(found.scores, before.scores, atol=1e-5, rtol=0)
+
+
+def test_of_equal_classes_the_first_wins(model, monkeypatch):
+    monkeypatch.setattr(aggregator, "CLASSES_AT_ONCE", 2)
+    monkeypatch.setattr(maps, "CLASSES_AT_ONCE", 2)
+    torch.nn.init.zeros_(model.aggregator.head.weight)
+    words, inputs = random_words(model), model.prepare(random_photos((40, 90)))
+    assert (model.label_maps(inputs, words, [(40, 90)])[0].label_map == 0).all()
+    (found,) = model.label_maps(inputs, words, [(40, 90)], [[1]])
+    assert (found.label_map == VOCABULARY.class_to_object.tolist().index(1)).all()
+
+
+def test_a_directory_without_background_keeps_its_second_stage(tmp_path):
+    """What is missing is made anew, and nothing else."""
+    model = build(small_config())
+    model.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["background"]
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    again = type(model).from_pretrained(tmp_path)
+    kept = {name: tensor for name, tensor in model.state_dict().items() if name != "background"}
+    assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in kept.items())
+    assert again.background.norm() > 0
+
+
+def test_recomputing_changes_no_gradient(family, monkeypatch):
+    gradients = []
+    for recompute in (False, True):
+        model = build(small_config(family))
+        model.recompute(recompute)
+        monkeypatch.setattr(aggregator, "CLASSES_AT_ONCE", 4 if recompute else 64)
+        _, trained = step(model, *labels())
+        gradients.append([parameter.grad for parameter in trained])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-3)  # sums over the chunks of the decoder
 
 
 def test_directory_round_trip(model, tmp_path):

@@ -52,7 +52,11 @@ _RENAMED = (  # ours, theirs; every rule is applied, in order
     (r"^(clip_model\..*)\.mlp\.fc1\.", r"\1.mlp.c_fc."),
     (r"^(clip_model\..*)\.mlp\.fc2\.", r"\1.mlp.c_proj."),
     (r"^clip\.logit_scale$", "clip_model.logit_scale"),
-    # DINOv2
+    # DINOv2; its attention has other names in earlier versions of transformers
+    (r"^(guidance\..*)\.attention\.attention\.query\.", r"\1.attention.q_proj."),
+    (r"^(guidance\..*)\.attention\.attention\.key\.", r"\1.attention.k_proj."),
+    (r"^(guidance\..*)\.attention\.attention\.value\.", r"\1.attention.v_proj."),
+    (r"^(guidance\..*)\.attention\.output\.dense\.", r"\1.attention.o_proj."),
     (r"^guidance\.tower\.embeddings\.cls_token$", _DINO + "cls_token"),
     (r"^guidance\.tower\.embeddings\.position_embeddings$", _DINO + "pos_embed"),
     (r"^guidance\.tower\.embeddings\.patch_embeddings\.projection\.", _DINO + "patch_embed.proj."),
@@ -129,11 +133,11 @@ class Fit(NamedTuple):
 
 def source(name: str) -> Source:
     """Where our tensor `name` stands in a released file."""
-    letter = re.search(r"\.([qkv])_proj\.", name)
+    letter = re.search(r"\.([qkv])_proj\.|\.attention\.attention\.([qkv])\w*\.", name)
     transposed = name in ("clip.visual_projection.weight", "clip.text_projection.weight")
     for ours, theirs in _RENAMED:
         name = re.sub(ours, theirs, name)
-    return Source(name, "qkv".index(letter[1]) if letter else None, transposed)
+    return Source(name, "qkv".index(letter[1] or letter[2]) if letter else None, transposed)
 
 
 def load_released(path: str | Path, config: CATSegConfig | None = None) -> CATSegModel:

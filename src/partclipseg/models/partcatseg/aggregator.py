@@ -47,7 +47,7 @@ class Volume(NamedTuple):
 
 
 class CostAggregator(nn.Module):
-    """One cost volume: CAT-Seg, and the first stage of PartCATSeg."""
+    """Aggregates one cost volume: CAT-Seg, and the first stage of PartCATSeg."""
 
     attention = "linear"
     """Form of class attention, see `ClassAttention`."""
@@ -76,7 +76,7 @@ class CostAggregator(nn.Module):
         return AppearanceGuidance(F.relu(self.guidance_projection(grid)), F.relu(near(twice)), F.relu(far(four_times)))
 
     def text_guidance(self, texts: Tensor) -> Tensor:
-        """Unit vectors of the prompts `[T, P, D]` → `[T, Q]`."""
+        """Project unit vectors of the prompts `[T, P, D]` to `[T, Q]`."""
         return F.relu(self.text_projection(F.normalize(texts.mean(1), dim=-1)))
 
     def aggregate(self, photo: Tensor, texts: Tensor, guidance: AppearanceGuidance) -> Volume:
@@ -108,7 +108,7 @@ class CostAggregator(nn.Module):
         return function(*inputs)
 
     def decode(self, embedding: Tensor, guidance: AppearanceGuidance) -> Tensor:
-        """`embedding [B, T, g, g, C]` → logits `[B, T, 4g, 4g]`, each class alone."""
+        """Decode each class alone: `embedding [B, T, g, g, C]` → logits `[B, T, 4g, 4g]`."""
         batch, classes = embedding.shape[:2]
         logits = [
             self._call(self._decode, embedding[:, some], guidance.decoder1, guidance.decoder2)
@@ -124,7 +124,7 @@ class CostAggregator(nn.Module):
 
 
 class PartCostAggregator(CostAggregator):
-    """Two cost volumes: parts and objects, then the object-parts composed of them."""
+    """Aggregates two cost volumes: parts and objects, then the object-parts composed of them."""
 
     attention = "query"
 
@@ -173,7 +173,7 @@ class PartCostAggregator(CostAggregator):
 
 
 class AggregationLayer(nn.Module):
-    """Spatial attention within each class, then attention between the classes at each pooled place."""
+    """Mixes the places of each class, then the classes at each pooled place."""
 
     def __init__(self, config: CATSegConfig, attention: str) -> None:
         super().__init__()
@@ -188,19 +188,19 @@ class AggregationLayer(nn.Module):
         )
 
     def forward(self, x: Tensor, guidance: Tensor, text: Tensor) -> Tensor:
-        """`x [B, T, g, g, C]`, guidance of the photos `[B, G, g, g]` and of the texts `[T, Q]`; the shape of `x`."""
+        """Map `x [B, T, g, g, C]`, with guidance of photos `[B, G, g, g]` and texts `[T, Q]`, to its own shape."""
         photo = self.guidance_norm(guidance.permute(0, 2, 3, 1))  # [B, g, g, G]
         batch, classes = x.shape[:2]
         x = torch.cat([self.spatial(x[:, some], photo) for some in chunks(classes, CLASSES_AT_ONCE // batch)], 1)
         return x + self.classes(x, text)
 
     def spatial(self, x: Tensor, photo: Tensor) -> Tensor:
-        """`x [B, T, g, g, C]` → the same shape; `photo [B, g, g, G]` is normalised."""
+        """Mix the places of `x [B, T, g, g, C]`, which keeps its shape; `photo [B, g, g, G]` is normalised."""
         return self.block2(self.block1(x, photo), photo)
 
 
 class WindowBlock(nn.Module):
-    """Attention within windows of a class's grid; the photo guides queries and keys."""
+    """Attends within windows of a class's grid; the photo guides queries and keys."""
 
     def __init__(self, width: int, guidance: int, heads: int, window: int, shift: int) -> None:
         super().__init__()
@@ -214,7 +214,7 @@ class WindowBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(self, x: Tensor, photo: Tensor) -> Tensor:
-        """`x [B, T, g, g, C]`, `photo [B, g, g, G]` → the shape of `x`."""
+        """Map `x [B, T, g, g, C]`, with `photo [B, g, g, G]`, to its own shape."""
         a, photo = self.norm1(x), photo.unsqueeze(1)  # [B, 1, g, g, G]
         q, k, v = guided(self.query, a, photo), guided(self.key, a, photo), self.value(a)
         x = x + self.project(self.attend(q, k, v))
@@ -233,13 +233,13 @@ class WindowBlock(nn.Module):
         return mixed.roll((self.shift, self.shift), dims=(2, 3)) if self.shift else mixed
 
     def split(self, x: Tensor) -> Tensor:
-        """`[B, T, g, g, C]` → windows and heads `[B·T, windows·heads, w·w, d]`."""
+        """Split `[B, T, g, g, C]` into windows and heads `[B·T, windows·heads, w·w, d]`."""
         x = x.flatten(0, 1).unflatten(-1, (self.heads, -1))  # [B·T, g, g, heads, d]
         x = x.unflatten(2, (-1, self.window)).unflatten(1, (-1, self.window))  # [B·T, n, w, n, w, heads, d]
         return x.permute(0, 1, 3, 5, 2, 4, 6).flatten(4, 5).flatten(1, 3)
 
     def mask(self, grid: int, like: Tensor) -> Tensor | None:
-        """-100 between places that only the shift brought into one window: `[windows·heads, w·w, w·w]`."""
+        """Return -100 between places that only the shift brought into one window: `[windows·heads, w·w, w·w]`."""
         if not self.shift:
             return None
         place = torch.arange(grid, device=like.device)
@@ -251,7 +251,7 @@ class WindowBlock(nn.Module):
 
 
 class ClassBlock(nn.Module):
-    """Attention between the classes at each place of a pooled grid; the texts guide queries and keys."""
+    """Attends between the classes at each place of a pooled grid; the texts guide queries and keys."""
 
     def __init__(self, width: int, guidance: int, heads: int, pooling: int, attention: str) -> None:
         """`attention` is "query", whose softmax runs over the queries, or "linear"."""
@@ -266,7 +266,7 @@ class ClassBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.ReLU(), nn.Linear(4 * width, width))
 
     def forward(self, x: Tensor, text: Tensor) -> Tensor:
-        """`x [B, T, g, g, C]`, `text [T, Q]` → the shape of `x`; it contains the pooled `x` itself."""
+        """Map `x [B, T, g, g, C]`, with `text [T, Q]`, to its own shape; the result contains the pooled `x`."""
         batch, classes, grid, _, width = x.shape
         pooled = F.avg_pool2d(x.flatten(0, 1).permute(0, 3, 1, 2), self.pooling)  # [B·T, C, g', g']
         edge = grid // self.pooling
@@ -278,7 +278,7 @@ class ClassBlock(nn.Module):
         return spread.permute(0, 2, 3, 1).view(batch, classes, grid, grid, width)
 
     def mix(self, x: Tensor, text: Tensor) -> Tensor:
-        """`x [n, T, C]` → the same shape."""
+        """Mix the classes of `x [n, T, C]`, which keeps its shape."""
         a = self.norm1(x)
         q, k, v = guided(self.query, a, text), guided(self.key, a, text), self.value(a)  # [n, T, C]
         q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))  # [n, heads, T, d]
@@ -287,13 +287,13 @@ class ClassBlock(nn.Module):
 
 
 def query_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Each key shares itself out among the queries, then each query averages its shares: `[n, heads, T, d]`."""
+    """Attend with the softmax over the queries, then each query's weights divided by their sum: `[n, heads, T, d]`."""
     shares = (q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5).softmax(-2) + 1e-8  # [n, heads, T queries, T keys]
     return shares / shares.sum(-1, keepdim=True) @ v
 
 
 def linear_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention with the kernel (elu + 1)(elu + 1) in place of the softmax: `[n, heads, T, d]`."""
+    """Attend with the kernel (elu + 1)(elu + 1) in place of the softmax: `[n, heads, T, d]`."""
     q, k = F.elu(q) + 1, F.elu(k) + 1
     classes = v.shape[-2]
     values = k.transpose(-2, -1) @ (v / classes)  # [n, heads, d, d]; divided to keep half precision in range
@@ -304,7 +304,7 @@ ATTENTIONS = {"query": query_attention, "linear": linear_attention}
 
 
 class UpBlock(nn.Module):
-    """Twice the resolution, joined by guidance, then two convolutions."""
+    """Doubles the resolution, joins guidance, then convolves twice."""
 
     def __init__(self, width: int, guidance: int, out: int) -> None:
         super().__init__()
@@ -315,7 +315,7 @@ class UpBlock(nn.Module):
         self.norm2 = nn.GroupNorm(out // 16, out)
 
     def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
-        """`x [B·T, C, e, e]`, `guidance [B, E, 2e, 2e]` → `[B·T, C', 2e, 2e]`."""
+        """Map `x [B·T, C, e, e]` and `guidance [B, E, 2e, 2e]` to `[B·T, C', 2e, 2e]`."""
         x = self.up(x)  # [B·T, C - E, 2e, 2e]
         # The convolution of [x ; guidance] is a sum of two, of which the second is computed once for a photo.
         own, guided_by = self.conv1.weight.split([x.shape[1], guidance.shape[1]], 1)
@@ -326,18 +326,18 @@ class UpBlock(nn.Module):
 
 
 def embed(convolution: nn.Conv2d, cost: Tensor) -> Tensor:
-    """Cost `[B, T, P, g, g]` → embedding `[B, T, g, g, C]`."""
+    """Embed a cost `[B, T, P, g, g]` as `[B, T, g, g, C]`."""
     return convolution(cost.flatten(0, 1)).permute(0, 2, 3, 1).unflatten(0, cost.shape[:2])
 
 
 def guided(layer: nn.Linear, x: Tensor, guidance: Tensor) -> Tensor:
-    """`layer` of [x ; guidance] where `guidance` is shared along some dimensions of `x`: a sum of two products."""
+    """Apply `layer` to [x ; guidance] as a sum of two products, since `guidance` is shared along dimensions of `x`."""
     own, guided_by = layer.weight.split([x.shape[-1], guidance.shape[-1]], 1)
     return F.linear(x, own) + F.linear(guidance, guided_by, layer.bias)
 
 
 def chunks(count: int, at_once: int, always: bool = False) -> Iterator[slice]:
-    """Slices of `count` items, at least one each; a single slice while gradients are recorded, unless `always`."""
+    """Yield slices of `count` items, at least one each; a single one while gradients are recorded, unless `always`."""
     step = count if torch.is_grad_enabled() and not always else max(1, at_once)
     for start in range(0, count, step):
         yield slice(start, start + step)

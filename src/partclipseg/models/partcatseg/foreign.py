@@ -113,7 +113,7 @@ class Source(NamedTuple):
     transposed: bool
 
     def of(self, tensor: Tensor) -> Tensor:
-        """The part of the foreign tensor that is ours."""
+        """Return the part of the foreign tensor that is ours."""
         if self.third is not None and len(tensor) % 3 == 0:
             tensor = tensor.chunk(3)[self.third]
         return tensor.T if self.transposed else tensor
@@ -127,12 +127,12 @@ class Fit(NamedTuple):
     misshaped: list[str]
 
     def problems(self) -> list[str]:
-        """One line for each tensor that does not fit."""
+        """List one line for each tensor that does not fit."""
         return [f"missing: {name}" for name in self.missing] + self.misshaped + [f"unknown: {n}" for n in self.unknown]
 
 
 def source(name: str) -> Source:
-    """Where our tensor `name` stands in a released file."""
+    """Say where our tensor `name` stands in a released file."""
     letter = re.search(r"\.([qkv])_proj\.|\.attention\.attention\.([qkv])\w*\.", name)
     transposed = name in ("clip.visual_projection.weight", "clip.text_projection.weight")
     for ours, theirs in _RENAMED:
@@ -141,7 +141,7 @@ def source(name: str) -> Source:
 
 
 def load_released(path: str | Path, config: CATSegConfig | None = None) -> CATSegModel:
-    """The model of a released file (``{"model": {name: tensor}, …}``), float32 on the CPU, with the file's background.
+    """Load a released file (``{"model": {name: tensor}, …}``), in float32 on the CPU, with the file's background.
 
     Args:
         path: a `.pth` file of PartCATSeg, or of CAT-Seg as part-catseg, OV-PARTS or CAT-Seg itself wrote it. Only
@@ -172,14 +172,14 @@ def load_released(path: str | Path, config: CATSegConfig | None = None) -> CATSe
 
 
 def family_of(tensors: Mapping[str, Tensor], origin: str) -> type[CATSegModel]:
-    """The class of the model that the tensors of `read_tensors` are of; raises `PartCLIPSegError` if of neither."""
+    """Return the class of the model that the tensors of `read_tensors` are of; raises `PartCLIPSegError` if of none."""
     if not any(name.startswith("transformer.") for name in tensors):
         raise PartCLIPSegError(f"{origin} is no checkpoint of CAT-Seg or PartCATSeg: it has no cost aggregation")
     return PartCATSegModel if any(name.startswith("transformer.conv_proj_feat.") for name in tensors) else CATSegModel
 
 
 def released_config(tensors: Mapping[str, Tensor], origin: str, **changes: Any) -> CATSegConfig:
-    """The configuration of the released sizes for these tensors; in reference mode unless `changes` say otherwise."""
+    """Return the configuration of the released sizes; in reference mode unless `changes` say otherwise."""
     if family_of(tensors, origin) is PartCATSegModel:
         return PartCATSegConfig(**{"reference": True, **changes})
     guidance = "dinov2" if any(name.startswith(_DINO) for name in tensors) else "resnet"
@@ -187,7 +187,7 @@ def released_config(tensors: Mapping[str, Tensor], origin: str, **changes: Any) 
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a `.pth` file by name, without `module.` and `sem_seg_head.predictor.` in front.
+    """Read the tensors of a `.pth` file by name, without `module.` and `sem_seg_head.predictor.` in front.
 
     Raises `PartCLIPSegError` for a file that is missing, unreadable, or holds more than tensors.
     """
@@ -235,7 +235,7 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str = "") -> F
 
 
 def renamed(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of `read_tensors` under our names, as far as `model` has them."""
+    """Return the tensors of `read_tensors` under our names, as far as `model` has them."""
     places = {name: source(name) for name in model.state_dict()}
     return {name: place.of(tensors[place.name]) for name, place in places.items() if place.name in tensors}
 

@@ -19,7 +19,7 @@ from partclipseg.models.partcatseg.config import CATSegConfig
 
 
 class CATSegLoss:
-    """Cross-entropy of every object-part and background over all pixels (Cho et al., CVPR 2024).
+    """Averages the cross-entropy of every object-part and background over all pixels (Cho et al., CVPR 2024).
 
     Logits are resized to the label maps. Background is every pixel without an object-part label. Pixels of objects
     outside the vocabulary are left out, if that is repaired and the settings agree. Nothing here waits for the device.
@@ -73,12 +73,12 @@ class CATSegLoss:
         tokens: int = 0,
         attention_pairs: Tensor | None = None,
     ) -> LossCounts:
-        """Denominators of the means over these labels; the size of the logits plays no part here."""
+        """Count the denominators of the means over these labels; the size of the logits plays no part here."""
         return _Pixels.of(part_labels, object_labels, self.ignores_outside).counts()
 
 
 class PartCATSegLoss(CATSegLoss):
-    """The loss of PartCATSeg (Choi et al., CVPR 2025).
+    """Sums the terms of PartCATSeg (Choi et al., CVPR 2025).
 
     total = object_part + part + object + divergence
     """
@@ -144,16 +144,16 @@ class _Pixels(NamedTuple):
 
 
 def resized(logits: Tensor, labels: Tensor) -> Tensor:
-    """`[B, N, h, w]` to the size of the label maps `[B, H, W]`, bilinear."""
+    """Resize `[B, N, h, w]` to the size of the label maps `[B, H, W]`, bilinear."""
     if logits.shape[-2:] == labels.shape[-2:]:
         return logits
     return F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def distributions(objects: Tensor, classes: Tensor, class_to_object: Tensor) -> tuple[Tensor, Tensor]:
-    """What a place shows, by the objects and by their parts: both float `[B, N_o + 1, g·g]`, background last.
+    """Compute the distributions over objects by their own words and by their parts, `[B, N_o + 1, g·g]` each.
 
-    Takes the similarities `[B, N_o + 1, g, g]` and `[B, N_c + 1, g, g]`.
+    `objects [B, N_o + 1, g, g]` and `classes [B, N_c + 1, g, g]` are similarities, background last.
     """
     at_least = torch.promote_types(objects.dtype, torch.float32)
     whole = objects.to(at_least).flatten(2).softmax(1) + 1e-10
@@ -163,7 +163,7 @@ def distributions(objects: Tensor, classes: Tensor, class_to_object: Tensor) -> 
 
 
 def divergence(p: Tensor, q: Tensor) -> Tensor:
-    """Jensen-Shannon divergence over dimension 1, averaged over places: `[B, N, g·g]` twice → `[B]`."""
+    """Compute the Jensen-Shannon divergence over dimension 1, averaged over places: `[B, N, g·g]` twice → `[B]`."""
     p, q = p + 1e-10, q + 1e-10
     middle = ((p + q) / 2).log()
     return ((p * (p.log() - middle) + q * (q.log() - middle)).sum(1) / 2).mean(-1)

@@ -28,7 +28,7 @@ def decoded_maps(
     present_objects: Sequence[Sequence[int]] | None,
     with_background: bool,
 ) -> list[LabelMaps]:
-    """The label maps of B photos; arguments as in `CATSegModel.label_maps`.
+    """Label B photos; arguments as in `CATSegModel.label_maps`.
 
     Classes meet in the aggregation, but are decoded each alone: those that cannot win are left out.
     """
@@ -59,7 +59,7 @@ def decoded_maps(
 
 
 def resized_probabilities(logits: Tensor, size: tuple[int, int], seen: Sequence[int] | None = None) -> Tensor:
-    """Sigmoid of logits `[K, h, w]`, then resized to float32 `[K, H, W]`.
+    """Take the sigmoid of logits `[K, h, w]`, then resize it to float32 `[K, H, W]`.
 
     As released, a photo that was `seen` at less than h x w pixels is taken for the first pixels of the map.
     """
@@ -70,7 +70,7 @@ def resized_probabilities(logits: Tensor, size: tuple[int, int], seen: Sequence[
 
 
 def admitted(words: Words, present: Sequence[int], by_name: bool) -> list[int]:
-    """The classes of the objects `present`; `by_name`: as released, all whose name contains an object's word."""
+    """List the classes of the objects `present`; `by_name`: as released, all whose name contains an object's word."""
     vocabulary = words.vocabulary
     names = [vocabulary.objects[index] for index in present]
     return [

@@ -85,14 +85,14 @@ class CATSegModel(PartModel):
     # -- words ------------------------------------------------------------------------------------------------
 
     def prompts(self, vocabulary: Vocabulary) -> list[str]:
-        """Every word in every template, word by word: `N_c · P` strings, such as *a photo of a dog's ear.*"""
+        """Put every object-part into every template: `N_c · P` strings, such as *a photo of a dog's ear.*"""
         return self._templated([pair.name for pair in vocabulary.object_parts])
 
     def _templated(self, words: Sequence[str]) -> list[str]:
         return [template.replace("{}", word) for word in words for template in self.config.templates]
 
     def encode_text(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor:
-        """Unit vectors `[K, D]` of `K` prompts, int64 ids and mask `[K, L]`. Raises `TypeError` without ids."""
+        """Compute unit vectors `[K, D]` of `K` prompts, int64 ids and mask `[K, L]`. Raises `TypeError` without ids."""
         if input_ids is None:
             raise TypeError("give input_ids and attention_mask")
         return text_features(self.clip, input_ids, attention_mask)
@@ -103,7 +103,7 @@ class CATSegModel(PartModel):
         return self.config.clip_config.text_config.max_position_embeddings
 
     def texts(self, words: Words) -> tuple[Tensor, Tensor]:
-        """Unit vectors of the prompts by word, `[words, P, D]`, and of the background, `[1, P, D]`."""
+        """Return the prompts' vectors by word, `[words, P, D]`, and the background's unit vector, `[1, P, D]`."""
         texts = words.embeddings.to(self.dtype).unflatten(0, (-1, len(self.config.templates)))
         background = self.background if self.config.repaired("background") else self.background.detach()
         return texts, F.normalize(background, dim=-1).unsqueeze(1).expand(-1, texts.shape[1], -1)
@@ -121,18 +121,18 @@ class CATSegModel(PartModel):
         return (int(self.config.clip_config.vision_config.patch_size) // 2) ** 2
 
     def prepare(self, photos: Sequence[np.ndarray] | Tensor) -> dict[str, Tensor]:
-        """The inputs of photos on the model's device; see `photos.model_inputs`."""
+        """Make the inputs of photos on the model's device; see `photos.model_inputs`."""
         return model_inputs(self.config, photos, self.device, self.dtype)
 
     def features(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, AppearanceGuidance]:
-        """CLIP's unit vectors of every patch, `[B, D, g, g]`, and the projected guidance of the photos."""
+        """Compute CLIP's unit vectors of every patch, `[B, D, g, g]`, and the projected guidance of the photos."""
         photo = F.normalize(dense_features(self.clip, inputs["pixel_values"]), dim=1)
         return photo, self.aggregator.guidance(self.guidance(inputs["guidance_pixels"]))
 
     # -- the method -------------------------------------------------------------------------------------------
 
     def forward(self, inputs: Mapping[str, Tensor], words: Words, attention_pairs: Tensor | None = None) -> PartOutput:
-        """Logits `[B, N_c + 1, 4g, 4g]` of every object-part, background last.
+        """Compute logits `[B, N_c + 1, 4g, 4g]` of every object-part, background last.
 
         Args:
             inputs: what `prepare` made of the photos.
@@ -144,7 +144,7 @@ class CATSegModel(PartModel):
         return PartOutput(object_part_logits=self.aggregator.decode(volume.embedding, guidance))
 
     def class_volume(self, inputs: Mapping[str, Tensor], words: Words) -> tuple[Volume, AppearanceGuidance]:
-        """The aggregated volume of the object-parts and background, and the guidance that decodes it."""
+        """Aggregate the volume of the object-parts and background; return it with the guidance that decodes it."""
         photo, guidance = self.features(inputs)
         return self.aggregator.aggregate(photo, torch.cat(self.texts(words)), guidance), guidance
 
@@ -156,7 +156,7 @@ class CATSegModel(PartModel):
         present_objects: Sequence[Sequence[int]] | None = None,
         with_background: bool = False,
     ) -> list[LabelMaps]:
-        """The label maps of B photos: the greatest probability after resizing; only what may win is decoded.
+        """Label B photos by the greatest probability after resizing; only classes that may win are decoded.
 
         Args:
             inputs: what `prepare` made of the photos.
@@ -175,7 +175,7 @@ class CATSegModel(PartModel):
         return self.config.logits_edge, self.config.logits_edge
 
     def repeated_layers(self) -> list[nn.Module]:
-        """The layers that repeat, for compilation one by one."""
+        """List the layers that repeat, for compilation one by one."""
         blocks = [block for block in self.aggregator.modules() if isinstance(block, AggregationLayer | UpBlock)]
         return [*list(self.clip.vision_model.encoder.layers)[:-1], *self.guidance.layers(), *blocks]
 
@@ -183,7 +183,7 @@ class CATSegModel(PartModel):
 
     @classmethod
     def from_start(cls, name: str, settings: Any) -> Any:
-        """The model that training starts from, in float32 on the CPU; see `start.start_model`."""
+        """Build the model that training starts from, in float32 on the CPU; see `start.start_model`."""
         from partclipseg.models.partcatseg.start import start_model
 
         return start_model(cls, name, settings)
@@ -198,7 +198,7 @@ class CATSegModel(PartModel):
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
-        """The trained parameters for AdamW as published: guidance at a hundredth, norms without decay."""
+        """Group the trained parameters for AdamW as published: guidance at a hundredth, norms without decay."""
         norms = {
             parameter
             for module in self.modules()
@@ -219,7 +219,7 @@ class CATSegModel(PartModel):
         self.aggregator.recompute = enabled
 
     def build_loss(self, settings: Any = None, compiled: bool = False) -> Any:
-        """The published loss; see `CATSegLoss`."""
+        """Build the published loss; see `CATSegLoss`."""
         from partclipseg.models.partcatseg.loss import CATSegLoss
 
         return CATSegLoss(self.config, settings and settings.loss, compiled)
@@ -240,14 +240,14 @@ class PartCATSegModel(CATSegModel):
     aggregator: PartCostAggregator
 
     def prompts(self, vocabulary: Vocabulary) -> list[str]:
-        """Every word in every template: parts, objects, object-parts; `(N_p + N_o + N_c) · P` strings."""
+        """Put every part, object and object-part into every template: `(N_p + N_o + N_c) · P` strings."""
         names = [pair.name for pair in vocabulary.object_parts]
         return self._templated([*vocabulary.parts, *vocabulary.objects, *names])
 
     def forward(
         self, inputs: Mapping[str, Tensor], words: Words, attention_pairs: Tensor | None = None
     ) -> PartCATSegOutput:
-        """Logits of every part, object and object-part, background last; arguments as in `CATSegModel.forward`."""
+        """Compute logits of every part, object and object-part; arguments as in `CATSegModel.forward`."""
         _refuse(attention_pairs)
         num_parts = len(words.vocabulary.parts)
         first, second, guidance = self.volumes(inputs, words)
@@ -261,7 +261,7 @@ class PartCATSegModel(CATSegModel):
         )
 
     def volumes(self, inputs: Mapping[str, Tensor], words: Words) -> tuple[Volume, Volume, AppearanceGuidance]:
-        """The volume of parts, objects and background; that of object-parts and background; the guidance."""
+        """Aggregate the volume of parts, objects and background, then that of object-parts and background."""
         # 1. Texts: [N_p + N_o + 1, P, D] and [N_c + 1, P, D]; one background closes both.
         num_parts, num_objects = len(words.vocabulary.parts), len(words.vocabulary.objects)
         texts, background = self.texts(words)
@@ -286,7 +286,7 @@ class PartCATSegModel(CATSegModel):
         return second, guidance
 
     def build_loss(self, settings: Any = None, compiled: bool = False) -> Any:
-        """The published loss; see `PartCATSegLoss`."""
+        """Build the published loss; see `PartCATSegLoss`."""
         from partclipseg.models.partcatseg.loss import PartCATSegLoss
 
         return PartCATSegLoss(self.config, settings and settings.loss, compiled)

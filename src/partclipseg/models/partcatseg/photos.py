@@ -16,7 +16,7 @@ from partclipseg.models.partcatseg.config import CATSegConfig
 def model_inputs(
     config: CATSegConfig, photos: Sequence[np.ndarray] | Tensor, device: torch.device, dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    """The inputs of photos, on `device`.
+    """Make the inputs of photos, on `device`.
 
     Args:
         config: of the model.
@@ -52,7 +52,7 @@ def model_inputs(
 
 
 def first_size(size: tuple[int, ...], config: CATSegConfig) -> tuple[int, int]:
-    """Height and width after the first resizing: `shortest_edge`, or less where `longest_edge` would be passed."""
+    """Return height and width after the first resizing, to `shortest_edge` or, where that is less, `longest_edge`."""
     height, width = size
     if config.shortest_edge is None:
         return height, width
@@ -65,7 +65,7 @@ def first_size(size: tuple[int, ...], config: CATSegConfig) -> tuple[int, int]:
 
 
 def _input(photos: Tensor, mean: Sequence[float], std: Sequence[float], edge: int, config: CATSegConfig) -> Tensor:
-    """`[B, 3, H, W]` in 0..255 → `[B, 3, edge, edge]`, normalised."""
+    """Normalise `[B, 3, H, W]` in 0..255 and resize it to `[B, 3, edge, edge]`."""
     center, spread = (torch.tensor(v, dtype=torch.float32).to(photos).view(3, 1, 1) for v in (mean, std))
     pixels = (photos - center) / spread
     if not config.repaired("padding"):

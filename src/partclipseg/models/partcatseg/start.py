@@ -32,7 +32,7 @@ _TOWERS: dict[str, Any] = {"dinov2": Dinov2Model, "resnet": ResNetModel}
 def start_model(
     cls: type[CATSegModel], name: str, settings: CATSegSettings, config: CATSegConfig | None = None
 ) -> CATSegModel:
-    """A model of class `cls` to train, in float32 on the CPU.
+    """Build a model of class `cls` to train, in float32 on the CPU.
 
     Args:
         cls: `PartCATSegModel` or `CATSegModel`.
@@ -64,7 +64,7 @@ def start_model(
 def _started(
     cls: type[CATSegModel], name: str, settings: CATSegSettings, config: CATSegConfig | None
 ) -> tuple[CATSegModel, list[str]]:
-    """The model, and the names of its tensors that the start does not have."""
+    """Return the model, and the names of its tensors that the start does not have."""
     config_class: Any = cls.config_class
     sizes = {} if config is None else _sizes(config)
     changes: dict[str, Any] = {"reference": settings.reference, "repairs": settings.repairs}
@@ -103,7 +103,7 @@ def _started(
 
 @torch.no_grad()
 def _copy(model: CATSegModel, tensors: Mapping[str, Tensor], origin: str) -> list[str]:
-    """Copy what fits by name and shape; the names that stay new."""
+    """Copy what fits by name and shape; return the names that stay new."""
     new = []
     for name, target in model.state_dict().items():
         if name in tensors and tensors[name].shape == target.shape:
@@ -117,13 +117,13 @@ def _copy(model: CATSegModel, tensors: Mapping[str, Tensor], origin: str) -> lis
 
 
 def _sizes(config: CATSegConfig) -> dict[str, Any]:
-    """The fields that a start passes on: all but its repairs."""
+    """Return the fields that a start passes on: all but its repairs."""
     own = ("model_type", "architectures", "transformers_version", "dtype", "reference", "repairs")
     return {key: value for key, value in config.to_dict().items() if key not in own}
 
 
 def _guidance_config(settings: CATSegSettings) -> Any:
-    """The configuration of the guidance weights' directory; None, which is the released one, where there is none."""
+    """Read the configuration beside the guidance weights; None, which is the released one, where there is none."""
     if not settings.guidance or Path(settings.guidance).is_file():
         return None
     values = _config_dict(settings.guidance)

@@ -20,7 +20,7 @@ PROMPTS_AT_ONCE = 256
 
 
 def dense_features(clip: CLIPModel, pixels: Tensor) -> Tensor:
-    """Features of every patch in CLIP's joint space: `pixels [B, 3, H, W]` → `[B, D, g, g]`, not normalised.
+    """Compute features of every patch in CLIP's joint space: `pixels [B, 3, H, W]` → `[B, D, g, g]`, not normalised.
 
     The last block of the tower replaces attention by the value of each token itself.
     """
@@ -38,7 +38,7 @@ def dense_features(clip: CLIPModel, pixels: Tensor) -> Tensor:
 
 
 def text_features(clip: CLIPModel, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-    """Unit vectors `[K, D]` of `K` prompts, int64 ids and mask `[K, L]`; at most `PROMPTS_AT_ONCE` pass together.
+    """Compute unit vectors `[K, D]` of `K` prompts, int64 ids and mask `[K, L]`, `PROMPTS_AT_ONCE` at a time.
 
     Padding that no prompt of a chunk uses is cut off, unless the mask lies on a GPU, which would have to be waited
     for. The mask is not handed on: causal attention never looks behind the end token, where padding would be.
@@ -54,28 +54,28 @@ def text_features(clip: CLIPModel, input_ids: Tensor, attention_mask: Tensor | N
 
 
 class Guidance(nn.Module):
-    """Base class: photo features at 1, 2 and 4 times the feature grid."""
+    """Base class of the towers that compute photo features at 1, 2 and 4 times the feature grid."""
 
     tower: Any
 
     def layers(self) -> list[nn.Module]:
-        """The layers that repeat."""
+        """Return the layers that repeat."""
         raise NotImplementedError
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`pixels [B, 3, H, W]` → `[B, A, g, g]`, `[B, A', 2g, 2g]`, `[B, A'', 4g, 4g]`."""
+        """Map `pixels [B, 3, H, W]` to `[B, A, g, g]`, `[B, A', 2g, 2g]`, `[B, A'', 4g, 4g]`."""
         raise NotImplementedError
 
     @staticmethod
     def build(config: CATSegConfig) -> Guidance:
-        """The guidance tower that the configuration names."""
+        """Build the guidance tower that the configuration names."""
         if isinstance(config.guidance_config, ResNetConfig):
             return ResNetGuidance(config.guidance_config)
         return DINOGuidance(config)
 
 
 class DINOGuidance(Guidance):
-    """DINOv2's patch features, resized to the three grids."""
+    """Resizes DINOv2's patch features to the three grids."""
 
     def __init__(self, config: CATSegConfig) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class DINOGuidance(Guidance):
         return coarse, middle, fine
 
     def patch_features(self, pixels: Tensor) -> Tensor:
-        """`pixels [B, 3, H, W]` → the patch tokens after the last norm, `[B, A, H / 14, W / 14]`."""
+        """Map `pixels [B, 3, H, W]` to the patch tokens after the last norm, `[B, A, H / 14, W / 14]`."""
         tower = self.tower
         rows, columns = (edge // tower.config.patch_size for edge in pixels.shape[-2:])
         patches = tower.embeddings.patch_embeddings(pixels)  # [B, rows·columns, A]
@@ -104,7 +104,7 @@ class DINOGuidance(Guidance):
         return tokens[:, 1:].transpose(1, 2).unflatten(2, (rows, columns))  # [B, A, rows, columns]
 
     def positions(self, rows: int, columns: int) -> Tensor:
-        """Position embeddings `[1, 1 + rows·columns, A]` of the class token and the patches, bicubic in float32."""
+        """Resize the position embeddings to `[1, 1 + rows·columns, A]`, class token first; bicubic in float32."""
         embeddings: Tensor = self.tower.embeddings.position_embeddings  # [1, 1 + s·s, A]
         side = int((embeddings.shape[1] - 1) ** 0.5)
         if (rows, columns) == (side, side):
@@ -121,7 +121,7 @@ class DINOGuidance(Guidance):
 
 
 class ResNetGuidance(Guidance):
-    """The last three stages of a ResNet up to res4; its batch norms keep their statistics, scales and shifts."""
+    """Computes res4, res3 and res2 of a ResNet; its batch norms keep their statistics, scales and shifts."""
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class ResNetGuidance(Guidance):
         self.freeze_norms()
 
     def norms(self) -> list[nn.BatchNorm2d]:
-        """The batch norms, which are never trained."""
+        """List the batch norms, which are never trained."""
         return [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
 
     def freeze_norms(self) -> None:

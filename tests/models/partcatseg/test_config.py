@@ -44,7 +44,7 @@ def test_files_keep_the_repairs(tmp_path, repairs):
         ({"templates": []}, "templates is empty"),
         ({"image_std": [1.0, 0.0, 1.0]}, "deviations above 0"),
         ({"guidance_mean": [1.0]}, "give three numbers"),
-        ({"repairs": ["padding", "speed"]}, "unknown repair 'speed': choose from background, copies"),
+        ({"repairs": ["padding", "speed"]}, "partcatseg has no repair 'speed': choose from background, copies"),
         ({"reference": True, "repairs": ["padding"]}, "leave out one of reference and repairs"),
         ({"guidance_image_size": 60}, "multiple of DINOv2's patch of 14"),
         ({"guidance_config": {"model_type": "resnet"}}, "PartCATSeg takes its guidance from DINOv2"),
@@ -61,6 +61,12 @@ def test_bad_values(changes, message):
 def test_bad_resnet(changes):
     with pytest.raises(PartCLIPSegError, match="three stages and an input of 64 pixels"):
         small_config(CATSegConfig, **changes)
+
+
+def test_catseg_has_fewer_repairs():
+    assert small_config(CATSegConfig).repairs == ["background", "oracle", "padding", "positions", "outside"]
+    with pytest.raises(PartCLIPSegError, match="catseg has no repair 'divergence'"):
+        small_config(CATSegConfig, repairs=["divergence"])
 
 
 def test_unknown_repair_is_no_question():

@@ -83,13 +83,15 @@ class CATSegConfig(PreTrainedConfig):
         if self.guidance_image_size is None:
             self.guidance_image_size = 448 if self.guidance_config.model_type == "dinov2" else self.image_size
         if self.repairs is None:
-            self.repairs = () if self.reference else tuple(REPAIRS)
+            self.repairs = () if self.reference else self.applicable
         for name in ("repairs", "templates", "decoder_dims", "decoder_guidance_dims"):
             setattr(self, name, list(getattr(self, name)))  # as they come back from a file
         super().__post_init__(**kwargs)
         self._check()
 
     default_guidance: ClassVar[str] = "resnet"
+    applicable: ClassVar[tuple[str, ...]] = ("background", "oracle", "padding", "positions", "outside")
+    """Names from `REPAIRS` of the defects that the method has; "positions" concerns DINOv2 only."""
 
     @property
     def grid(self) -> int:
@@ -152,8 +154,10 @@ class CATSegConfig(PreTrainedConfig):
             values = getattr(self, name)
             if len(values) != 3 or (name.endswith("std") and min(values) <= 0):
                 raise PartCLIPSegError(f"{name} is {tuple(values)}: give three numbers, deviations above 0")
-        if unknown := [name for name in self.repairs or () if name not in REPAIRS]:
-            raise PartCLIPSegError(f"unknown repair {unknown[0]!r}: choose from {', '.join(REPAIRS)}")
+        if unknown := [name for name in self.repairs or () if name not in self.applicable]:
+            raise PartCLIPSegError(
+                f"{self.model_type} has no repair {unknown[0]!r}: choose from {', '.join(self.applicable)}"
+            )
         if self.reference and self.repairs:
             raise PartCLIPSegError("reference means without repairs: leave out one of reference and repairs")
 
@@ -191,6 +195,7 @@ class PartCATSegConfig(CATSegConfig):
 
     model_type = "partcatseg"
     default_guidance: ClassVar[str] = "dinov2"
+    applicable: ClassVar[tuple[str, ...]] = tuple(REPAIRS)
 
     def _check_guidance(self) -> None:
         if self.guidance_config.model_type != "dinov2":

@@ -24,6 +24,8 @@ __all__ = [
 FAMILIES = {
     "partclipseg": "partclipseg.models.partclipseg.model:PartCLIPSegModel",
     "clipseg-baseline": "partclipseg.models.clipseg.model:CLIPSegBaseline",
+    "partcatseg": "partclipseg.models.partcatseg.model:PartCATSegModel",
+    "catseg": "partclipseg.models.partcatseg.model:CATSegModel",
 }
 """`model_type` of the configuration: where the family's class is."""
 

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from partclipseg.data.sample import OUTSIDE
 from partclipseg.losses import masks
-from partclipseg.losses.masks import LossCounts
 from partclipseg.losses.config import MaskLossConfig
+from partclipseg.losses.masks import LossCounts
 from partclipseg.models.partcatseg.config import CATSegConfig
 
 

@@ -18,7 +18,7 @@ from transformers import CLIPModel
 from transformers import initialization as init
 
 from partclipseg.maps.label_maps import LabelMaps
-from partclipseg.models.interface import PartModel, PartOutput, Words
+from partclipseg.models.interface import PartModel, PartOutput, Words, register
 from partclipseg.models.partcatseg.aggregator import (
     AggregationLayer,
     AppearanceGuidance,
@@ -44,6 +44,7 @@ class PartCATSegOutput(PartOutput):
     """`[B, N_c + 1, g, g]`: the same of the composed object-parts."""
 
 
+@register
 class CATSegModel(PartModel):
     """Aggregates one volume of similarities of patches and object-parts (Cho et al., CVPR 2024).
 
@@ -226,6 +227,7 @@ class CATSegModel(PartModel):
         return CATSegLoss(self.config, settings and settings.loss, compiled)
 
 
+@register
 class PartCATSegModel(CATSegModel):
     """Aggregates a volume of parts and objects, and a second one of the object-parts composed of them.
 

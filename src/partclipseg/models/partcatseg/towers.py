@@ -41,12 +41,13 @@ def text_features(clip: CLIPModel, input_ids: Tensor, attention_mask: Tensor | N
     """Compute unit vectors `[K, D]` of `K` prompts, int64 ids and mask `[K, L]`, `PROMPTS_AT_ONCE` at a time.
 
     Padding that no prompt of a chunk uses is cut off, unless the mask lies on a GPU, which would have to be waited
-    for. The mask is not handed on: causal attention never looks behind the end token, where padding would be.
+    for, or the pass is compiled. The mask is not handed on: causal attention never looks behind the end token, where padding would be.
     """
     chunks = []
+    cuts = attention_mask is not None and attention_mask.device.type == "cpu" and not torch.compiler.is_compiling()
     for start in range(0, len(input_ids), PROMPTS_AT_ONCE):
         ids = input_ids[start : start + PROMPTS_AT_ONCE]
-        if attention_mask is not None and attention_mask.device.type == "cpu":
+        if cuts and attention_mask is not None:
             ids = ids[:, : int(attention_mask[start : start + PROMPTS_AT_ONCE].sum(1).max())]
         text: Any = clip.text_model(input_ids=ids)
         chunks.append(F.normalize(clip.text_projection(text.pooler_output), dim=-1))  # [k, D]

@@ -552,7 +552,7 @@ def test_convert_checks_the_tokenizer_before_the_weights(
     values = config.to_dict()
     values["text_config"]["vocab_size"] += size
     (tmp_path / "config.json").write_text(json.dumps(values))
-    released.write_bytes(b"no weights at all")
+    resave(drop("reduces"))(released)
     words = ["--vocabulary", "dog: ear", "--config", str(tmp_path / "config.json")]
     assert main(["convert", str(released), str(tmp_path / "out"), *words, "--tokenizer", str(tokenizer_directory)]) == 1
     assert "has 600 tokens and the checkpoint" in " ".join(capsys.readouterr().err.split())

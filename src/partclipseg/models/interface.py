@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 Inputs = Mapping[str, Tensor]
 """What `PartModel.prepare` makes of photos and `PartModel.forward` takes, by name; the first dimension is B."""
 
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+
 Model = TypeVar("Model", bound="type[PartModel]")
 
 
@@ -222,6 +224,20 @@ class PartModel(PreTrainedModel):
         """Freeze all parameters but those that training changes, and return these in the model's order; here all."""
         self.requires_grad_(True)
         return list(self.parameters())
+
+    def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
+        """The trained parameters in groups with their `weight_decay`, and an `lr` where it is another than the
+        `learning_rate` of the run; here matrices are decayed, while norms, embeddings and free vectors are not.
+
+        Biases of linear layers are decayed, as PartCLIPSeg publishes it.
+        """
+        decayed: list[nn.Parameter] = []
+        free: list[nn.Parameter] = []
+        for module in self.modules():
+            # A module with submodules has no matrix of its own; what it holds is a learned vector.
+            exempt = isinstance(module, (*_NORMS, nn.Embedding)) or next(module.children(), None) is not None
+            (free if exempt else decayed).extend(p for p in module.parameters(recurse=False) if p.requires_grad)
+        return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
 
     def build_loss(self, settings: MethodSettings, compiled: bool = False) -> Any:
         """The training loss, see `losses.classes.ClassLoss`, which is the default and fits every family."""

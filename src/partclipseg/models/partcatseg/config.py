@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 from transformers import AutoConfig, CLIPConfig, Dinov2Config, PreTrainedConfig, ResNetConfig
 
 from partclipseg.errors import PartCLIPSegError
+from partclipseg.models.partcatseg.ranges import checked_values
 from partclipseg.models.partcatseg.templates import TEMPLATES
+from partclipseg.models.reading import library_errors
 
 REPAIRS = {
     "background": "train the background vector, which stays random as released (D1)",
@@ -92,6 +94,27 @@ class CATSegConfig(PreTrainedConfig):
     default_guidance: ClassVar[str] = "resnet"
     applicable: ClassVar[tuple[str, ...]] = ("background", "oracle", "padding", "positions", "outside")
     """Names from `REPAIRS` of the defects that the method has; "positions" concerns DINOv2 only."""
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Self:
+        """From a configuration file's content; entries that no model of ours reads are left out.
+
+        Raises `PartCLIPSegError` that says of each value out of its range what it must be.
+        """
+        known = checked_values(values, cls.default_guidance)
+        # Transformers has errors of its own, such as for a whole number in place of a fraction.
+        with library_errors("the configuration cannot be used"):
+            return cls(**known)
+
+    @property
+    def text_config(self) -> Any:
+        """Configuration of the text tower."""
+        return self.clip_config.text_config
+
+    @property
+    def vision_config(self) -> Any:
+        """Configuration of CLIP's photo tower."""
+        return self.clip_config.vision_config
 
     @property
     def grid(self) -> int:
@@ -177,13 +200,23 @@ class CATSegConfig(PreTrainedConfig):
     def _check_guidance(self) -> None:
         guidance, size = self.guidance_config, int(self.guidance_image_size or 0)
         if guidance.model_type == "dinov2":
+            if guidance.hidden_size % guidance.num_attention_heads:
+                raise PartCLIPSegError(
+                    f"guidance_config.hidden_size {guidance.hidden_size} must be a multiple of num_attention_heads "
+                    f"{guidance.num_attention_heads}"
+                )
+            if guidance.image_size < guidance.patch_size:
+                raise PartCLIPSegError(
+                    f"guidance_config.image_size {guidance.image_size} must be at least patch_size "
+                    f"{guidance.patch_size}"
+                )
             if size % int(guidance.patch_size):
                 raise PartCLIPSegError(
                     f"guidance_image_size {size} must be a multiple of DINOv2's patch of {guidance.patch_size} pixels"
                 )
         elif guidance.model_type != "resnet":
             raise PartCLIPSegError(f"guidance_config is of type {guidance.model_type!r}: give dinov2 or resnet")
-        elif len(guidance.hidden_sizes) != 3 or size != 16 * self.grid:
+        elif len(guidance.hidden_sizes) != 3 or len(guidance.depths) != 3 or size != 16 * self.grid:
             raise PartCLIPSegError(
                 f"a ResNet for guidance needs three stages and an input of {16 * self.grid} pixels, so that its last "
                 f"stage has the feature grid of {self.grid}; it has {len(guidance.hidden_sizes)} and {size}"

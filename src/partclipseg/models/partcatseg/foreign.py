@@ -6,9 +6,8 @@ The only place that knows how other code names its tensors.
 from __future__ import annotations
 
 import logging
-import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +17,13 @@ from torch import Tensor, nn
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.models.partcatseg.config import CATSegConfig, PartCATSegConfig
 from partclipseg.models.partcatseg.model import CATSegModel, PartCATSegModel
+from partclipseg.models.reading import check_complete, check_finite, check_size
+from partclipseg.models.reading import read_tensors as read_table
 
 logger = logging.getLogger(__name__)
+
+REMARK = "reference mode, as released; `predict` takes the words that you give, 80 prompts for each"
+"""What a person should know of a model from a released file."""
 
 UNUSED = re.compile(r".*attn_mask|transformer\.layers_object\..*|.*mask_token|.*logit_scale")
 """Tensors of released files without effect: constants, a branch that is never called, tokens and scales of others."""
@@ -118,17 +122,24 @@ class Source(NamedTuple):
             tensor = tensor.chunk(3)[self.third]
         return tensor.T if self.transposed else tensor
 
+    def shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of the foreign tensor for a tensor of ours of shape `ours`."""
+        if self.third is not None:
+            return (3 * ours[0], *ours[1:])
+        return ours[::-1] if self.transposed else ours
+
 
 class Fit(NamedTuple):
     """What became of a released file's tensors."""
 
     missing: list[str]
     unknown: list[str]
-    misshaped: list[str]
+    misshapen: list[tuple[str, tuple[int, ...], tuple[int, ...]]]
+    """Name, shape in the file, shape that the model needs."""
 
-    def problems(self) -> list[str]:
-        """List one line for each tensor that does not fit."""
-        return [f"missing: {name}" for name in self.missing] + self.misshaped + [f"unknown: {n}" for n in self.unknown]
+    def check(self, origin: str) -> None:
+        """Raise `PartCLIPSegError` that counts the tensors that do not fit and names the first, if there are any."""
+        check_complete(origin, self.missing, self.unknown, self.misshapen)
 
 
 def source(name: str) -> Source:
@@ -148,7 +159,7 @@ def load_released(path: str | Path, config: CATSegConfig | None = None) -> CATSe
             tensors are read from it: a pickle that wants to run code is refused.
         config: of the right family; None stands for the released sizes, in reference mode.
 
-    Raises `PartCLIPSegError` listing every missing, unknown and mis-shaped tensor.
+    Raises `PartCLIPSegError` that counts the missing, unknown, mis-shaped or non-finite tensors and names the first.
     """
     tensors = read_tensors(path)
     cls = family_of(tensors, str(path))
@@ -158,17 +169,29 @@ def load_released(path: str | Path, config: CATSegConfig | None = None) -> CATSe
             f"{path} holds a model of type {expected.model_type!r}, and the configuration is of type "
             f"{config.model_type!r}: give the one that fits, or none"
         )
-    model = cls(config or released_config(tensors, str(path)))
+    config = config or released_config(tensors, str(path))
+    check_size(lambda: cls(config), sum(tensor.numel() for tensor in tensors.values()), str(path))
+    model = cls(config)
     fit = fill(model, tensors)
     if cls is CATSegModel and fit.missing == ["non_object_embedding"]:
         logger.warning("%s has no background: the model has an untrained one", path)
         fit = fit._replace(missing=[])
-    if problems := fit.problems():
-        raise PartCLIPSegError(
-            f"{path} does not fit the model ({len(problems)} tensors); is the configuration the right one?\n  "
-            + "\n  ".join(problems)
-        )
+    fit.check(str(path))
+    check_finite(model, str(path))
     return model.eval()
+
+
+def knows(names: Collection[str]) -> bool:
+    """Whether these are names of tensors in a file of PartCATSeg or CAT-Seg."""
+    return any(_bare(name).startswith("transformer.") for name in names)
+
+
+def config_for(values: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], origin: str) -> CATSegConfig:
+    """The configuration for a file's tensors: the released one, or in reference mode the given `values`."""
+    tensors = {_bare(name): tensor for name, tensor in tensors.items()}
+    if values is None:
+        return released_config(tensors, origin)
+    return family_of(tensors, origin).config_class.from_values({"reference": True, **values})
 
 
 def family_of(tensors: Mapping[str, Tensor], origin: str) -> type[CATSegModel]:
@@ -191,21 +214,11 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
     Raises `PartCLIPSegError` for a file that is missing, unreadable, or holds more than tensors.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise PartCLIPSegError(f"there is no file {path}") from None
-    except pickle.UnpicklingError as error:
-        raise PartCLIPSegError(
-            f"{path} is refused: it holds more than tensors, and reading it could run code. Ask its author for a "
-            "file that has only weights"
-        ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise PartCLIPSegError(f"{path} is not a readable PyTorch checkpoint: {error}") from error
-    tensors = content.get("model", content) if isinstance(content, dict) else None
-    if not isinstance(tensors, dict) or not tensors or not all(isinstance(t, Tensor) for t in tensors.values()):
-        raise PartCLIPSegError(f"{path} has no table of tensors under 'model': give a released checkpoint")
-    return {name.removeprefix("module.").removeprefix("sem_seg_head.predictor."): t for name, t in tensors.items()}
+    return {_bare(name): tensor for name, tensor in read_table(path).items()}
+
+
+def _bare(name: str) -> str:
+    return name.removeprefix("module.").removeprefix("sem_seg_head.predictor.")
 
 
 @torch.no_grad()
@@ -214,7 +227,7 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str = "") -> F
 
     `prefix`: only the tensors of ours whose name begins so.
     """
-    missing, misshaped, used = [], [], set()
+    missing, misshapen, used = [], [], set()
     for name, target in model.state_dict().items():
         if not name.startswith(prefix):
             continue
@@ -226,12 +239,11 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str = "") -> F
             continue
         tensor = place.of(tensors[place.name])
         if tensor.shape != target.shape:
-            found, expected = tuple(tensors[place.name].shape), tuple(target.shape)
-            misshaped.append(f"{place.name} has shape {found}, which does not give {expected} for {name}")
+            misshapen.append((place.name, tuple(tensors[place.name].shape), place.shape(tuple(target.shape))))
             continue
         target.copy_(tensor)
     unknown = [name for name in tensors if name not in used and not UNUSED.fullmatch(name)]
-    return Fit(missing, sorted(unknown), misshaped)
+    return Fit(missing, sorted(unknown), misshapen)
 
 
 def renamed(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -243,11 +255,7 @@ def renamed(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
 def fill_dinov2(model: CATSegModel, tensors: Mapping[str, Tensor], origin: str) -> None:
     """Copy the tensors of facebookresearch/dinov2's own file into the guidance tower.
 
-    Raises `PartCLIPSegError` listing every tensor that does not fit.
+    Raises `PartCLIPSegError` that names the tensors that do not fit.
     """
     named = {_DINO + name.removeprefix(_DINO): tensor for name, tensor in tensors.items()}
-    if problems := fill(model, named, "guidance.").problems():
-        raise PartCLIPSegError(
-            f"{origin} does not fit the guidance tower ({len(problems)} tensors); is it the right DINOv2?\n  "
-            + "\n  ".join(problems)
-        )
+    fill(model, named, "guidance.").check(f"the guidance of {origin}")

@@ -99,11 +99,6 @@ class CATSegModel(PartModel):
             raise TypeError("give input_ids and attention_mask")
         return text_features(self.clip, input_ids, attention_mask)
 
-    @property
-    def longest_prompt(self) -> int:
-        """Number of tokens that a prompt may have."""
-        return self.config.clip_config.text_config.max_position_embeddings
-
     def texts(self, words: Words) -> tuple[Tensor, Tensor]:
         """Return the prompts' vectors by word, `[words, P, D]`, and the background's unit vector, `[1, P, D]`."""
         texts = words.embeddings.to(self.dtype).unflatten(0, (-1, len(self.config.templates)))
@@ -111,16 +106,6 @@ class CATSegModel(PartModel):
         return texts, F.normalize(background, dim=-1).unsqueeze(1).expand(-1, texts.shape[1], -1)
 
     # -- photos -----------------------------------------------------------------------------------------------
-
-    @property
-    def image_shape(self) -> tuple[int, int]:
-        """Height and width of training photos, in pixels."""
-        return self.config.image_shape
-
-    @property
-    def least_area(self) -> int:
-        """Pixels of CLIP's input below which an object is noise: a quarter of a patch."""
-        return (int(self.config.clip_config.vision_config.patch_size) // 2) ** 2
 
     def prepare(self, photos: Sequence[np.ndarray] | Tensor) -> dict[str, Tensor]:
         """Make the inputs of photos on the model's device; see `photos.model_inputs`."""
@@ -180,6 +165,13 @@ class CATSegModel(PartModel):
         """List the layers that repeat, for compilation one by one."""
         blocks = [block for block in self.aggregator.modules() if isinstance(block, AggregationLayer | UpBlock)]
         return [*list(self.clip.vision_model.encoder.layers)[:-1], *self.guidance.layers(), *blocks]
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load as in transformers. Raises `PartCLIPSegError` for what is not there, incomplete or damaged."""
+        from partclipseg.models.partcatseg.directory import load_pretrained
+
+        return load_pretrained(cls, pretrained_model_name_or_path, super().from_pretrained, *args, **kwargs)
 
     # -- training ---------------------------------------------------------------------------------------------
 

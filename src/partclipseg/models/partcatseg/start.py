@@ -13,6 +13,7 @@ from transformers import CLIPModel, Dinov2Model, PreTrainedConfig, ResNetModel
 
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.models.partcatseg.config import CATSegConfig
+from partclipseg.models.partcatseg.directory import saved_config
 from partclipseg.models.partcatseg.foreign import (
     family_of,
     fill_dinov2,
@@ -23,6 +24,7 @@ from partclipseg.models.partcatseg.foreign import (
 )
 from partclipseg.models.partcatseg.model import CATSegModel, PartCATSegModel
 from partclipseg.models.partcatseg.settings import CATSegSettings
+from partclipseg.models.reading import check_complete, check_finite
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +84,7 @@ def _started(
         if not settings.reference and settings.repairs is None:
             return cls.from_pretrained(name, dtype=torch.float32), []
         # Given to from_pretrained, changes would be set after the configuration is checked.
-        own = config_class(**{**_sizes(config_class.from_pretrained(name)), **changes})
+        own = config_class(**{**_sizes(saved_config(config_class, name)), **changes})
         return cls.from_pretrained(name, config=own, dtype=torch.float32), []
     if kind == "clip":
         clip: Any = CLIPModel.from_pretrained(name, dtype=torch.float32)
@@ -145,16 +147,16 @@ def _load_guidance(model: CATSegModel, name: str) -> None:
     if kind != expected:
         raise PartCLIPSegError(f"{name} holds a model of type {kind!r}, and the guidance tower is a {expected}")
     tensors = _TOWERS[expected].from_pretrained(name, dtype=torch.float32).state_dict()
-    problems = []
+    missing, misshapen = [], []
     for key, target in model.guidance.tower.state_dict().items():
-        if key in tensors and tensors[key].shape == target.shape:
-            target.copy_(tensors[key])
+        if key not in tensors:
+            missing.append(key)
+        elif tensors[key].shape != target.shape:
+            misshapen.append((key, tuple(tensors[key].shape), tuple(target.shape)))
         else:
-            problems.append(key)
-    if problems:
-        raise PartCLIPSegError(
-            f"{name} does not fit the guidance tower ({len(problems)} tensors):\n  " + "\n  ".join(problems)
-        )
+            target.copy_(tensors[key])
+    check_complete(f"the guidance of {name}", missing, [], misshapen)
+    check_finite(model.guidance, name)
 
 
 def _model_type(name: str) -> str | None:

@@ -41,7 +41,8 @@ def text_features(clip: CLIPModel, input_ids: Tensor, attention_mask: Tensor | N
     """Compute unit vectors `[K, D]` of `K` prompts, int64 ids and mask `[K, L]`, `PROMPTS_AT_ONCE` at a time.
 
     Padding that no prompt of a chunk uses is cut off, unless the mask lies on a GPU, which would have to be waited
-    for, or the pass is compiled. The mask is not handed on: causal attention never looks behind the end token, where padding would be.
+    for, or the pass is compiled. The mask is not handed on: causal attention never looks behind the end token, where
+    padding would be.
     """
     chunks = []
     cuts = attention_mask is not None and attention_mask.device.type == "cpu" and not torch.compiler.is_compiling()

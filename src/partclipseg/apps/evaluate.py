@@ -78,6 +78,9 @@ class Evaluate:
     pred_all: it is told nothing; what it finds outside the labels is not counted.
     strict: it is told nothing, and a part found on the background is an error.
     all: these three, from one pass over the photos."""
+    rule: Literal["partclipseg", "partcatseg", "ov-parts"] = "partclipseg"
+    """Classes that mIoU is averaged over: those with labels (partclipseg), those with an IoU above 0 (partcatseg), or
+    those with labels, divided by the number of those labelled or predicted (ov-parts). The report shows all three."""
     split: Literal["train", "test"] = "test"
     """Which photos; published figures are of the test split."""
     boundary: Literal["per_class", "reference", "none"] = "per_class"
@@ -232,7 +235,8 @@ class Evaluate:
 
         boundary = None if self.boundary == "none" else self.boundary
         protocols = PROTOCOLS if self.protocol == "all" else (self.protocol,)
-        return {name: Evaluator(subject.dataset.vocabulary, subject.seen, name, boundary) for name in protocols}
+        words, seen = subject.dataset.vocabulary, subject.seen
+        return {name: Evaluator(words, seen, name, boundary, rule=self.rule) for name in protocols}
 
     def _saved_scores(self, subject: _Subject) -> SavedScores | None:
         from partclipseg.evaluation.state import SavedScores, model_digest, text_digest

@@ -287,7 +287,7 @@ class Evaluate:
 
         first = next(iter(evaluators.values()))
         last_saved = time.monotonic()
-        shape = None if self.zoom else segmenter.model.image_shape
+        shape = None if self.zoom else segmenter.model.ahead_shape
         batches = read_batches(dataset, photos, shape, self.batch_size, self.workers)
         try:
             with progress_bar(console) as progress:

@@ -125,6 +125,12 @@ class PartModel(PreTrainedModel):
         return self.config.image_shape
 
     @property
+    def ahead_shape(self) -> tuple[int, int] | None:
+        """Height and width to which those who read photos may resize them ahead of `prepare`; None where `prepare`
+        needs them at their own size."""
+        return self.image_shape
+
+    @property
     def least_area(self) -> int:
         """Pixels of the model's input that an object must take to be looked at again: below a quarter of a patch
         it is noise."""
@@ -172,14 +178,28 @@ class PartModel(PreTrainedModel):
         present_objects: Sequence[Sequence[int]] | None = None,
         with_background: bool = False,
     ) -> list[LabelMaps]:
-        """The label maps of B photos. Here every class is decoded; an override must give the same maps.
+        """The label maps of B photos. Here every class is decoded; an override must give the maps of `maps_of`.
 
         Args:
             sizes: (H, W) of each photo.
             present_objects: object indices of each photo for Oracle-Obj; None for Pred-All.
             with_background: let background compete with the `present_objects`: Pred-All among these objects alone.
         """
-        output = self(inputs, words)
+        return self.maps_of(self(inputs, words), inputs, words, sizes, present_objects, with_background)
+
+    def maps_of(
+        self,
+        output: PartOutput,
+        inputs: Inputs,
+        words: Words,
+        sizes: Sequence[tuple[int, int]],
+        present_objects: Sequence[Sequence[int]] | None = None,
+        with_background: bool = False,
+    ) -> list[LabelMaps]:
+        """The label maps of photos whose `output` is at hand; the method's rule from logits to labels.
+
+        Here objects decide first, where the output has them, then classes. Other arguments as in `label_maps`.
+        """
         owners = words.class_to_object
         if present_objects is None or with_background:
             return pred_all(output, sizes, owners, present_objects)

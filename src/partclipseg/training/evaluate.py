@@ -10,7 +10,6 @@ from partclipseg.data.loader import PartDataset
 from partclipseg.data.sample import objects_in
 from partclipseg.evaluation.evaluator import Evaluator
 from partclipseg.evaluation.scores import Protocol
-from partclipseg.maps.label_maps import oracle_obj, pred_all
 from partclipseg.training.words import PromptTokens
 
 
@@ -48,12 +47,13 @@ def score_held_out(
     for start in range(0, len(indices), batch_size):
         samples = [dataset[index] for index in indices[start : start + batch_size]]
         with autocast:
-            output = model(model.prepare([sample.image for sample in samples]), encoded)
+            inputs = model.prepare([sample.image for sample in samples])
+            output = model(inputs, encoded)
         sizes = [sample.part_labels.shape for sample in samples]
         present = [objects_in(sample.object_labels) for sample in samples]
         predictions = {
-            "pred_all": pred_all(output, sizes, words.class_to_object),
-            "oracle_obj": oracle_obj(output, sizes, words.class_to_object, present),
+            "pred_all": model.maps_of(output, inputs, encoded, sizes),
+            "oracle_obj": model.maps_of(output, inputs, encoded, sizes, present),
         }
         for protocol, evaluator in evaluators.items():
             for sample, prediction in zip(samples, predictions[protocol], strict=True):

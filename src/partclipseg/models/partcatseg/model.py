@@ -107,6 +107,11 @@ class CATSegModel(PartModel):
 
     # -- photos -----------------------------------------------------------------------------------------------
 
+    @property
+    def ahead_shape(self) -> None:
+        """Photos come to `prepare` at their own size: it resizes them twice."""
+        return None
+
     def prepare(self, photos: Sequence[np.ndarray] | Tensor) -> dict[str, Tensor]:
         """Make the inputs of photos on the model's device; see `photos.model_inputs`."""
         return model_inputs(self.config, photos, self.device, self.dtype)
@@ -155,6 +160,22 @@ class CATSegModel(PartModel):
         from partclipseg.models.partcatseg.maps import decoded_maps
 
         return decoded_maps(self, inputs, words, sizes, present_objects, with_background)
+
+    def maps_of(
+        self,
+        output: PartOutput,
+        inputs: Mapping[str, Tensor],
+        words: Words,
+        sizes: Sequence[tuple[int, int]],
+        present_objects: Sequence[Sequence[int]] | None = None,
+        with_background: bool = False,
+    ) -> list[LabelMaps]:
+        """Label B photos as `label_maps` does, from an output at hand."""
+        from partclipseg.models.partcatseg.maps import chosen_maps
+
+        logits: Any = output.object_part_logits
+        arguments = self.config, inputs, words, sizes, present_objects, with_background
+        return chosen_maps(*arguments, lambda index, classes: logits[index, classes])
 
     @torch.no_grad()
     def logits_size(self, inputs: Mapping[str, Tensor], words: Words) -> tuple[int, int]:

@@ -95,7 +95,7 @@ def test_markdown_tables_are_well_formed() -> None:
     assert "(photos.html)" in text
     widths = [line.replace(r"\|", "").count("|") for line in lines if line.startswith("|")]
     heads = [line.count("|") for line in lines if line.startswith("| :--")]
-    assert len(heads) == 5  # two of scores, one of published figures, two of classes
+    assert len(heads) == 6  # two of scores, one of rules, one of published figures, two of classes
     assert set(widths) == set(heads)
 
 

@@ -72,6 +72,9 @@ class Evaluate:
     pred_all: it is told nothing; what it finds outside the labels is not counted.
     strict: it is told nothing, and a part found on the background is an error.
     all: these three, from one pass over the photos."""
+    rule: Literal["partclipseg", "partcatseg", "ov-parts"] = "partclipseg"
+    """Classes that mIoU is averaged over: those with labels (partclipseg), those with an IoU above 0 (partcatseg), or
+    those with labels, divided by the number of those labelled or predicted (ov-parts). The report shows all three."""
     split: Literal["train", "test"] = "test"
     """Split to score; published figures are of the test split."""
     boundary: Literal["per_class", "reference", "none"] = "per_class"
@@ -220,6 +223,7 @@ class Evaluate:
         return make_evaluators(
             subject.dataset,
             PROTOCOLS if self.protocol == "all" else self.protocol,
+            rule=self.rule,
             boundary=None if self.boundary == "none" else self.boundary,
         )
 

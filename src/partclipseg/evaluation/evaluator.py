@@ -26,7 +26,7 @@ from partclipseg.data.sample import UNLABELLED
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.evaluation.boundary import BoundaryKind, boundary_maps
 from partclipseg.evaluation.confusion import ConfusionMatrix, count_pixels
-from partclipseg.evaluation.scores import PROTOCOLS, Protocol, Scores, compute_scores, region_counts
+from partclipseg.evaluation.scores import PROTOCOLS, RULES, Protocol, Rule, Scores, compute_scores, region_counts
 from partclipseg.vocabulary import Vocabulary
 
 IndexMap = np.ndarray | torch.Tensor
@@ -44,9 +44,10 @@ class Evaluator:
         protocol: `oracle_obj`, `pred_all` or `strict`.
         boundary: `per_class`, `reference` or None (no Boundary IoU); see `boundary_maps`.
         small_part_area: a part is small below this share of the photo; see `SmallPartScores`.
+        rule: the classes that the mIoU of a set is averaged over, see `scores.mean_iou`; `strict` has the first only.
 
     Raises:
-        UsageError: an unknown protocol, boundary or seen class, or too many classes: 32,766, and 255 for the
+        UsageError: an unknown protocol, boundary, rule or seen class, or too many classes: 32,766, and 255 for the
             reference boundary, whose maps have 8 bits.
     """
 
@@ -57,12 +58,15 @@ class Evaluator:
         protocol: Protocol = "pred_all",
         boundary: BoundaryKind | None = "per_class",
         small_part_area: float = 0.005,
+        rule: Rule = "partclipseg",
     ) -> None:
         self.vocabulary = Vocabulary.load(vocabulary)
         if protocol not in PROTOCOLS:
             raise UsageError(f"unknown protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
         if boundary is not None and boundary not in get_args(BoundaryKind):
             raise UsageError(f"unknown boundary {boundary!r}: choose one of {', '.join(get_args(BoundaryKind))}")
+        if rule not in RULES:
+            raise UsageError(f"unknown rule {rule!r}: choose one of {', '.join(RULES)}")
         if len(self.vocabulary) > _MAX_CLASSES:
             raise UsageError(f"{len(self.vocabulary)} classes are too many to score: use at most {_MAX_CLASSES}")
         if boundary == "reference" and len(self.vocabulary) > 255:
@@ -73,6 +77,7 @@ class Evaluator:
         self.protocol: Protocol = protocol
         self.boundary: BoundaryKind | None = boundary
         self.small_part_area = small_part_area
+        self.rule: Rule = rule
         self.regions = ConfusionMatrix(len(self.vocabulary) + 1)
         self.boundaries = ConfusionMatrix(len(self.vocabulary) + 1)
 
@@ -144,6 +149,7 @@ class Evaluator:
             names=self.vocabulary.names,
             seen=self.seen,
             small_part_area=self.small_part_area,
+            rule=self.rule,
         )
 
     def running_iou(self) -> float:

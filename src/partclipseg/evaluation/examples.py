@@ -41,7 +41,8 @@ def make_examples(
     owners = {key: photo for photo in photos for key in photo.keys(evaluator.protocol)}
     examples: dict[str, PhotoExample] = {}
     owning = list(dict.fromkeys(owners[key] for key in keys))
-    sizes = () if zoom else (segmenter.model.image_shape,)
+    ahead = segmenter.model.ahead_shape
+    sizes = () if zoom or ahead is None else (ahead,)
     for (photo,) in read_batches(dataset, owning, None, batch_size=1, workers=0):
         image = photo.image
         resized = replace(photo, image=resize_photo(image, *sizes))

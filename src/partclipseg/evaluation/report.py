@@ -8,13 +8,20 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-from partclipseg.evaluation.scores import Protocol, Scores, SetScores
+from partclipseg.evaluation.scores import Protocol, Rule, Scores, SetScores
 
 PROTOCOL_TITLES: dict[Protocol, str] = {
     "oracle_obj": "Oracle-Obj: the objects in the photo are known",
     "pred_all": "Pred-All: nothing is known, labelled pixels count",
     "strict": "Strict: nothing is known, the whole photo counts",
 }
+
+RULE_TITLES: dict[Rule, str] = {
+    "partclipseg": "partclipseg: classes with labels",
+    "partcatseg": "partcatseg: classes with an IoU above 0",
+    "ov-parts": "ov-parts: classes with labels, over those labelled or predicted",
+}
+"""Rules of averaging, and the classes that each averages over."""
 
 _ROWS = (("mIoU", "iou"), ("Boundary IoU", "boundary_iou"), ("Recall", "recall"), ("Pixel accuracy", "pixel_accuracy"))
 
@@ -37,6 +44,8 @@ class Published(NamedTuple):
     harmonic: float | None
     confirmed: bool
     """Whether the figure was checked against the paper."""
+    rule: Rule | None = None
+    """The rule of averaging of the evaluator that gave it; None where that is not known."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,8 @@ class Report:
         tables = []
         for scores in self.scores:
             tables.append(score_table(scores))
+            if scores.rules:
+                tables.append(rule_table(scores))
             if rows := published(self.dataset, scores.protocol):
                 tables.append(published_table(self.model, scores, rows))
         return tables
@@ -127,16 +138,46 @@ def score_table(scores: Scores) -> Table:
     return Table(PROTOCOL_TITLES[scores.protocol], ("", *sets), tuple(rows), note)
 
 
+def rule_table(scores: Scores) -> Table:
+    """mIoU of one protocol by every rule of averaging, the chosen one marked."""
+    sets = ("all",) if all(item.seen for item in scores.classes) else ("all", "seen", "unseen", "harmonic")
+    rows = tuple(
+        (
+            f"{RULE_TITLES[one.rule]}{' (chosen)' if one.rule == scores.rule else ''}",
+            *(figure(getattr(one, name)) for name in sets),
+        )
+        for one in scores.rules
+    )
+    note = (
+        "The rules differ in the classes that a mean is taken over: one that leaves out the classes of which nothing "
+        "was found gives the higher figure, so compare figures of one rule only."
+    )
+    title = f"mIoU by the rule of averaging, {PROTOCOL_TITLES[scores.protocol].split(':')[0]}"
+    if scores.protocol == "oracle_obj":
+        note += " The two nearest-neighbour resizings of OV-PARTS' evaluator are not repeated."
+    return Table(title, ("", *sets), rows, note)
+
+
 def published_table(model: str, scores: Scores, rows: tuple[Published, ...]) -> Table:
     """Return our mIoU below the published ones; figures not checked against their paper are marked."""
     texts = [
-        (f"{row.method}{'' if row.confirmed else ' †'}", *map(figure, (row.seen, row.unseen, row.harmonic)))
+        (
+            f"{row.method}{'' if row.confirmed else ' †'}{_other_rule(row, scores)}",
+            *map(figure, (row.seen, row.unseen, row.harmonic)),
+        )
         for row in rows
     ]
     texts.append((f"this: {model}", *(figure(s.iou) for s in (scores.seen, scores.unseen, scores.harmonic))))
-    note = "" if all(row.confirmed for row in rows) else "† not checked against the paper."
+    notes = [] if all(row.confirmed for row in rows) else ["† not checked against the paper."]
+    if any(_other_rule(row, scores) for row in rows):
+        notes.append("‡ averaged by another rule, or by one that is not known: not comparable with ours.")
+    note = " ".join(notes)
     title = f"mIoU beside published figures, {PROTOCOL_TITLES[scores.protocol].split(':')[0]}"
     return Table(title, ("", "seen", "unseen", "harmonic"), tuple(texts), note)
+
+
+def _other_rule(row: Published, scores: Scores) -> str:
+    return "" if row.rule == scores.rule else " ‡"
 
 
 def class_table(scores: Scores) -> Table:

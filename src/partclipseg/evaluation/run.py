@@ -25,7 +25,7 @@ from partclipseg.data.source import FileDataset
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.evaluation.boundary import BoundaryKind
 from partclipseg.evaluation.evaluator import Evaluator
-from partclipseg.evaluation.scores import PROTOCOLS, Protocol, Scores
+from partclipseg.evaluation.scores import PROTOCOLS, Protocol, Rule, Scores
 from partclipseg.evaluation.state import merge_processes
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.vocabulary import Vocabulary
@@ -140,13 +140,14 @@ def make_evaluators(
     protocols: Iterable[Protocol] | Protocol = PROTOCOLS,
     seen: Iterable[int | str] | None = None,
     boundary: BoundaryKind | None = "per_class",
+    rule: Rule = "partclipseg",
 ) -> dict[Protocol, Evaluator]:
     """Create an evaluator for each protocol; arguments and errors as in `evaluate`."""
     names: list[Protocol] = [protocols] if isinstance(protocols, str) else list(protocols)  # pyright: ignore
     if not names:
         raise UsageError(f"no protocol is named: choose from {', '.join(PROTOCOLS)}")
     seen = getattr(dataset, "seen", None) if seen is None else list(seen)
-    return {name: Evaluator(dataset.vocabulary, seen, name, boundary) for name in names}
+    return {name: Evaluator(dataset.vocabulary, seen, name, boundary, rule=rule) for name in names}
 
 
 def score_photos(
@@ -162,7 +163,7 @@ def score_photos(
 
     The caller may stop between batches, or save the evaluators. Arguments and errors as in `evaluate`.
     """
-    shape = None if zoom else segmenter.model.image_shape
+    shape = None if zoom else segmenter.model.ahead_shape
     for batch in read_batches(dataset, photos, shape, batch_size, workers):
         score(segmenter, dataset.vocabulary, batch, evaluators, zoom)
         yield len(batch)

@@ -38,13 +38,13 @@ class LoadedPhoto:
     pixels: np.ndarray
     """uint8 `[H, W, 3]`, as it was read."""
     resized: np.ndarray
-    """uint8 `[h, w, 3]`, of the size of the model's input."""
+    """uint8 `[h, w, 3]`, of the size that the model takes photos at: of its input, or as it was read."""
 
     @classmethod
-    def read(cls, source: Any, image_shape: tuple[int, int], max_pixels: int) -> LoadedPhoto:
-        """Read whatever `read_photo` takes, and resize it. Raises `PhotoError`."""
+    def read(cls, source: Any, image_shape: tuple[int, int] | None, max_pixels: int) -> LoadedPhoto:
+        """Read whatever `read_photo` takes, and resize it; None leaves it as it is. Raises `PhotoError`."""
         photo = read_photo(source, max_pixels)
-        return cls(_name(source), photo, resize_photo(photo, image_shape))
+        return cls(_name(source), photo, photo if image_shape is None else resize_photo(photo, image_shape))
 
 
 Segment = Callable[[Sequence[LoadedPhoto]], Sequence[Callable[[], Result]]]

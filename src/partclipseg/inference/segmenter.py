@@ -242,7 +242,7 @@ class PartSegmenter:
         return stream(paths, partial(self._read, max_pixels), segment, batch_size)
 
     def _read(self, max_pixels: int, source: Any) -> LoadedPhoto:
-        return LoadedPhoto.read(source, self.model.image_shape, max_pixels)
+        return LoadedPhoto.read(source, self.model.ahead_shape, max_pixels)
 
     def _words_and_objects(
         self, words: Any, objects: Iterable[str] | None

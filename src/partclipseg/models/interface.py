@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 Inputs = Mapping[str, Tensor]
 """What `PartModel.prepare` makes of photos and `PartModel.forward` takes, by name; the first dimension is B."""
 
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+
 Model = TypeVar("Model", bound="type[PartModel]")
 
 
@@ -123,6 +125,12 @@ class PartModel(PreTrainedModel):
         return self.config.image_shape
 
     @property
+    def ahead_shape(self) -> tuple[int, int] | None:
+        """Height and width to which those who read photos may resize them ahead of `prepare`; None where `prepare`
+        needs them at their own size."""
+        return self.image_shape
+
+    @property
     def least_area(self) -> int:
         """Pixels of the model's input that an object must take to be looked at again: below a quarter of a patch
         it is noise."""
@@ -170,14 +178,28 @@ class PartModel(PreTrainedModel):
         present_objects: Sequence[Sequence[int]] | None = None,
         with_background: bool = False,
     ) -> list[LabelMaps]:
-        """The label maps of B photos. Here every class is decoded; an override must give the same maps.
+        """The label maps of B photos. Here every class is decoded; an override must give the maps of `maps_of`.
 
         Args:
             sizes: (H, W) of each photo.
             present_objects: object indices of each photo for Oracle-Obj; None for Pred-All.
             with_background: let background compete with the `present_objects`: Pred-All among these objects alone.
         """
-        output = self(inputs, words)
+        return self.maps_of(self(inputs, words), inputs, words, sizes, present_objects, with_background)
+
+    def maps_of(
+        self,
+        output: PartOutput,
+        inputs: Inputs,
+        words: Words,
+        sizes: Sequence[tuple[int, int]],
+        present_objects: Sequence[Sequence[int]] | None = None,
+        with_background: bool = False,
+    ) -> list[LabelMaps]:
+        """The label maps of photos whose `output` is at hand; the method's rule from logits to labels.
+
+        Here objects decide first, where the output has them, then classes. Other arguments as in `label_maps`.
+        """
         owners = words.class_to_object
         if present_objects is None or with_background:
             return pred_all(output, sizes, owners, present_objects)
@@ -222,6 +244,20 @@ class PartModel(PreTrainedModel):
         """Freeze all parameters but those that training changes, and return these in the model's order; here all."""
         self.requires_grad_(True)
         return list(self.parameters())
+
+    def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
+        """The trained parameters in groups with their `weight_decay`, and an `lr` where it is another than the
+        `learning_rate` of the run; here matrices are decayed, while norms, embeddings and free vectors are not.
+
+        Biases of linear layers are decayed, as PartCLIPSeg publishes it.
+        """
+        decayed: list[nn.Parameter] = []
+        free: list[nn.Parameter] = []
+        for module in self.modules():
+            # A module with submodules has no matrix of its own; what it holds is a learned vector.
+            exempt = isinstance(module, (*_NORMS, nn.Embedding)) or next(module.children(), None) is not None
+            (free if exempt else decayed).extend(p for p in module.parameters(recurse=False) if p.requires_grad)
+        return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
 
     def build_loss(self, settings: MethodSettings, compiled: bool = False) -> Any:
         """The training loss, see `losses.classes.ClassLoss`, which is the default and fits every family."""

@@ -27,6 +27,9 @@ _LAYOUTS = (
 )
 """Names of the weights in the order in which transformers looks for them."""
 
+_COUNTERS = ("position_ids", "num_batches_tracked")
+"""Ends of the names of whole numbers that stand in files and change no prediction."""
+
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 
 _MAX_JSON_BYTES = 64 * 2**20
@@ -94,7 +97,7 @@ def count_stored_numbers(directory: Path) -> int:
     Raises `PartCLIPSegError` for a missing, cut or damaged file and for tensors that are not floating point.
     """
     tensors = {name: entry for path in _weight_files(directory) for name, entry in _stored(path).items()}
-    kept = {name: entry for name, entry in tensors.items() if not name.endswith("position_ids")}
+    kept = {name: entry for name, entry in tensors.items() if not name.endswith(_COUNTERS)}
     if wrong := [f"{name} ({kind})" for name, (_, kind) in kept.items() if kind not in _FLOATS]:
         raise PartCLIPSegError(
             f"{directory} has {_listed(wrong, 'tensor')} of a number type other than float16, bfloat16, float32 and "
@@ -203,12 +206,12 @@ def read_tensors(path: str | Path, device: str = "cpu") -> dict[str, Tensor]:
         or not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items())
     ):
         raise PartCLIPSegError(
-            f"{path} is no PartCLIPSeg checkpoint: it has no table of tensors under 'model'; give the released file"
+            f"{path} is no released checkpoint: it has no table of tensors under 'model'; give the released file"
         )
     if wrong := [
         f"{name} ({tensor.dtype}, {tensor.layout})".replace("torch.", "")
         for name, tensor in tensors.items()
-        if not name.endswith("position_ids") and not (_kind(tensor) in _FLOATS and tensor.layout is torch.strided)
+        if not name.endswith(_COUNTERS) and not (_kind(tensor) in _FLOATS and tensor.layout is torch.strided)
     ]:
         raise PartCLIPSegError(
             f"{path} has {_listed(wrong, 'tensor')} that are not dense floating point: give weights that are not "

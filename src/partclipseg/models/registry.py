@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from importlib import import_module
 from importlib.resources import files
@@ -14,18 +15,27 @@ from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.models.directory import load_tokenizer, load_vocabulary, read_config
 from partclipseg.models.interface import PartModel
 from partclipseg.models.names import quoted
+from partclipseg.models.reading import read_tensors
 
 __all__ = [
-    "BUILT_IN", "CLIPSEG", "FAMILIES", "built_in_model", "family", "find_device", "find_dtype", "is_built_in",
-    "load_model",
-    "load_tokenizer", "load_vocabulary", "read_config",
+    "BUILT_IN", "CLIPSEG", "FAMILIES", "FOREIGN", "built_in_model", "family", "find_device", "find_dtype",
+    "find_foreign", "is_built_in", "load_model", "load_tokenizer", "load_vocabulary", "read_config",
 ]  # fmt: skip
 
 FAMILIES = {
     "partclipseg": "partclipseg.models.partclipseg.model:PartCLIPSegModel",
     "clipseg-baseline": "partclipseg.models.clipseg.model:CLIPSegBaseline",
+    "partcatseg": "partclipseg.models.partcatseg.model:PartCATSegModel",
+    "catseg": "partclipseg.models.partcatseg.model:CATSegModel",
 }
 """`model_type` of the configuration: where the family's class is."""
+
+FOREIGN = {
+    "PartCLIPSeg": "partclipseg.models.partclipseg.foreign",
+    "PartCATSeg, CAT-Seg or OV-PARTS": "partclipseg.models.partcatseg.foreign",
+}
+"""Methods with released files: the module that knows such a file by the names of its tensors (`knows`), its
+configuration (`config_for`), its weights (`load_released`) and what is to be said of it (`REMARK`)."""
 
 CLIPSEG = "clipseg"
 """`model_type` of transformers' CLIPSeg, which other models start from."""
@@ -57,6 +67,21 @@ def load_model(name: str | Path, **kwargs: Any) -> Any:
             "convert` or `train` wrote, or a CLIPSeg model"
         )
     return family(kind).from_pretrained(name, **kwargs)
+
+
+def find_foreign(path: str | Path, values: Mapping[str, Any] | None = None) -> tuple[Any, Any]:
+    """The module of `FOREIGN` that knows a released file, and the file's configuration.
+
+    `values` are those of a model of another size than the released ones. Raises `PartCLIPSegError` for a file that is
+    unreadable or known to no family.
+    """
+    tensors = read_tensors(path, "meta")
+    for module in map(import_module, FOREIGN.values()):
+        if module.knows(tensors):
+            return module, module.config_for(values, tensors, str(path))
+    raise PartCLIPSegError(
+        f"{path} is no released file of a method that is known here: give one of {', '.join(FOREIGN)}"
+    )
 
 
 def is_built_in(name_or_path: str | Path) -> bool:

@@ -197,10 +197,11 @@ class _Run:
 
     def _train_step(self) -> None:
         recipe = self.recipe
-        learning_rate = recipe.learning_rate * optim.polynomial_decay(
-            self.step, recipe.steps, recipe.decay_power, recipe.warmup_steps
-        )
-        optim.set_learning_rate(self.optimizer, learning_rate)
+        if recipe.schedule == "cosine":
+            factor = optim.cosine_decay(self.step, recipe.steps, recipe.warmup_steps)
+        else:
+            factor = optim.polynomial_decay(self.step, recipe.steps, recipe.decay_power, recipe.warmup_steps)
+        optim.set_learning_rate(self.optimizer, recipe.learning_rate * factor)
         torch.manual_seed(step_seed(recipe.seed, self.step, self.processes.process_index))
         micro_batches = [self._inputs(next(self.stream)) for _ in range(recipe.gradient_accumulation)]
         counts = self._counts(micro_batches)
@@ -297,7 +298,7 @@ class _Run:
             steps=recipe.steps,
             gradient_norm=means.pop("gradient_norm"),
             losses=means,
-            learning_rate=self.optimizer.param_groups[0]["lr"],
+            learning_rate=max(group["lr"] for group in self.optimizer.param_groups),
             photos_per_second=steps * recipe.batch_size / seconds,
             seconds_left=(recipe.steps - self.step) * seconds / steps,
         )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.segmenter import PartSegmenter
-from partclipseg.maps.label_maps import LabelMaps, oracle_obj, pred_all
+from partclipseg.maps.label_maps import LabelMaps
 from partclipseg.maps.upsample import upsample
 from partclipseg.vocabulary import Vocabulary
 
@@ -72,13 +72,11 @@ def explain(
     """
     with_attention = segmenter.model.has_attention and len(vocabulary) <= MAX_ATTENTION
     pairs = torch.tensor([[0, index] for index in range(len(vocabulary))], device=segmenter.device)
-    output = segmenter.outputs([photo], vocabulary, pairs if with_attention else None)
+    inputs, words = segmenter.prepare([photo]), segmenter.words(vocabulary)
+    output = segmenter.model(inputs, words, attention_pairs=pairs if with_attention else None)
     sizes = [(photo.shape[0], photo.shape[1])]
     present = None if objects is None else [[vocabulary.object_index(word) for word in objects]]
-    if present is None:
-        [maps] = pred_all(output, sizes, vocabulary.class_to_object)
-    else:
-        [maps] = oracle_obj(output, sizes, vocabulary.class_to_object, present)
+    [maps] = segmenter.model.maps_of(output, inputs, words, sizes, present)
     if zoom:
         [maps] = segmenter.look_again([photo], [maps], vocabulary, present)
     labels, object_labels, scores = (tensor.cpu().numpy() for tensor in maps)

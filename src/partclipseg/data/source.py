@@ -132,8 +132,8 @@ class SampleRecord:
 class FileDataset:
     """Records of a data set on disk, as `PartSample` in the indices of the vocabulary in use.
 
-    A class that is not in the vocabulary gets no part label, and its object's pixels become `OUTSIDE`. A pixel with a part
-    label always has the label of that part's object, whatever the object map says (in PASCAL-Part's overlaps the
+    A class that is not in the vocabulary gets no part label, and its object's pixels become `OUTSIDE`. A pixel with
+    a part label always has the label of that part's object, whatever the object map says (in PASCAL-Part's overlaps the
     two maps differ in a few pixels).
 
     A record of the test split that stands for one object, or one instance, keeps the labels of that one alone:

@@ -68,8 +68,8 @@ class ConfusionMatrix:
     def merge(self, other: ConfusionMatrix) -> None:
         """Add the records of `other` that are not counted here yet.
 
-        Raises `PartCLIPSegError`, before anything is changed, if the sizes differ or if both have a record with different
-        counts: then the two were not made by the same model on the same data.
+        Raises `PartCLIPSegError`, before anything is changed, if the sizes differ or if both have a record with
+        different counts: then the two were not made by the same model on the same data.
         """
         if other.size != self.size:
             raise PartCLIPSegError(f"cannot merge scores of {other.size - 1} classes into {self.size - 1} classes")

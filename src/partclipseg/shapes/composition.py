@@ -1,4 +1,4 @@
-"""What stands where in a scene: objects, poses, clutter; everything in unit coordinates.
+"""Composition of a scene: objects, poses, clutter; all in unit coordinates.
 
 A composition lists filled outlines in drawing order with the numbers that colour them. Nothing here depends on
 the picture's size, so one scene can be rendered at any.

@@ -14,7 +14,7 @@ _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trained parameters in two groups: decayed, and not (norms, embeddings, free vectors such as the background).
+    """Split the trained parameters in two groups: decayed, and not (norms, embeddings, the background vector).
 
     Biases of linear layers are decayed, as in the published recipe. Raises `PartCLIPSegError` if nothing is
     trained.
@@ -31,28 +31,28 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def _holds_children(module: nn.Module) -> bool:
-    """A module with submodules has no weight matrix of its own; what it holds is a learned vector."""
+    """Whether a module has submodules; its own parameters are then learned vectors, not a weight matrix."""
     return next(module.children(), None) is not None
 
 
 def build_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW over `parameter_groups`, in one fused kernel on a GPU."""
+    """Build AdamW over `parameter_groups`, in one fused kernel on a GPU."""
     groups = parameter_groups(model, weight_decay)
     on_gpu = groups[0]["params"][0].is_cuda
     return torch.optim.AdamW(groups, lr=learning_rate, fused=True if on_gpu else None)
 
 
 def polynomial_decay(step: int, steps: int, power: float = 0.9, warmup_steps: int = 0) -> float:
-    """Factor on the learning rate at `step` (from 0): ``(1 - step / steps) ** power``, after a linear rise.
+    """Return the learning rate factor at `step` (from 0): ``(1 - step / steps) ** power``, after a linear rise.
 
-    A function of the step alone, so that there is no scheduler whose state could be lost.
+    It depends on the step alone, so that there is no scheduler state to save.
     """
     warmup = (step + 1) / warmup_steps if step < warmup_steps else 1.0
     return warmup * (1 - step / steps) ** power
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """The same rate for every group, for the next step."""
+    """Set the learning rate of every group for the next step."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
 
@@ -77,7 +77,7 @@ def sum_gradients(parameters: Sequence[nn.Parameter], world_size: int) -> None:
 
 
 def trained(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters that are not frozen, in the model's order."""
+    """Return the parameters that are not frozen, in the model's order."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 

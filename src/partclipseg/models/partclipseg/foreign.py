@@ -1,4 +1,4 @@
-"""Released PartCLIPSeg files in."""
+"""Load released PartCLIPSeg files."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from partclipseg.models.reading import check_finite, check_size, read_tensors
 REFERENCE_PREFIX = "partclipseg_model."
 
 REFERENCE_UNUSED = re.compile(r".*\.position_ids|text_adapter\.fc\.[02]\.weight|tunable_linear\.weight")
-"""Tensors that stand in released files and have no effect there: buffers, and two layers that are never read."""
+"""Tensors of released files without any effect: buffers, and two layers that are never read."""
 
 
 def load_reference_checkpoint(
     path: str | Path, config: PartCLIPSegConfig | Mapping[str, Any] | None = None
 ) -> PartCLIPSegModel:
-    """A model from a released PartCLIPSeg file (``{"model": {name: tensor}, …}``), float32 on the CPU.
+    """Load a released PartCLIPSeg file (``{"model": {name: tensor}, …}``), float32 on the CPU.
 
     Args:
         path: the ``.pth`` file. Only tensors are read from it: a pickle that wants to run code is refused.

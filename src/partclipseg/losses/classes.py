@@ -48,7 +48,7 @@ class ClassLoss:
             part_labels: integer `[B, H, W]`, object-part index or `UNLABELLED`; any size.
             object_labels: integer `[B, H, W]`, object index, `UNLABELLED` (background) or `OUTSIDE`.
             class_to_part, class_to_object, attention_pairs: for losses that need them.
-            counts: denominators of the batch that this is a micro-batch of, the sum over its micro-batches; their losses
+            counts: denominators of the batch that this is a micro-batch of, summed over its micro-batches, whose losses
                 then add up to the batch's. None: this is the batch.
         """
         logits = class_logits(output)

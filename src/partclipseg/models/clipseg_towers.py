@@ -186,7 +186,7 @@ class CLIPSegTowers(PartModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers; a CLIPSeg checkpoint is accepted too, as the start of a model of this class.
+        """Load as in transformers; a CLIPSeg checkpoint is accepted too, as the start of a model of this class.
 
         Raises `PartCLIPSegError` where neither a directory nor the hub has the name.
         """

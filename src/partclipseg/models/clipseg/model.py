@@ -73,7 +73,7 @@ class CLIPSegBaseline(CLIPSegTowers):
         return contest.maps(photos.upload(owners))
 
     def trained_parameters(self, settings: CLIPSegSettings) -> list[nn.Parameter]:
-        """Freeze and return as `PartModel` does: trained is what the paper trains, and the background word if set."""
+        """Freeze all but what the paper trains, and the background word unless set to train; return the rest."""
         self.train_published_parameters(background=settings.train_background)
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 

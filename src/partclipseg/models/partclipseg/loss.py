@@ -58,7 +58,7 @@ class PartLoss(ClassLoss):
             object_labels: integer `[B, H, W]`, object index, `UNLABELLED` (background) or `OUTSIDE`.
             class_to_part, class_to_object: int64 `[N_c]`.
             attention_pairs: int64 `[P, 2]`, the result of `present_pairs(part_labels, N_c)` that the model was given.
-            counts: denominators of the batch that this is a micro-batch of, the sum over its micro-batches; their losses
+            counts: denominators of the batch that this is a micro-batch of, summed over its micro-batches, whose losses
                 then add up to the batch's. None: this is the batch.
 
         Returns a dict with the keys object_part, object, part, separation, enhancement, total.

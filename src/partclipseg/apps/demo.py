@@ -30,7 +30,7 @@ class Demo:
     overwrite: bool = False
     """Replace also files in that folder that somebody else made or changed."""
     scenes: Annotated[int, tyro.conf.arg(metavar="N")] = 8
-    """How many scenes to render."""
+    """Number of scenes to render."""
     device: Device = None
 
     def run(self) -> int:

@@ -107,7 +107,7 @@ class Evaluate:
         self._check_numbers()
         processes = join_processes(cpu=self.device == "cpu")
         console = Console(quiet=not processes.is_main_process, soft_wrap=True, highlight=False)
-        # What can be wrong is found before the model is loaded.
+        # Check the options and the data before the model is loaded.
         subject = self._open_subject(processes, console)
         if self.output is None or not processes.is_main_process:
             return self._evaluate(subject, processes, console)

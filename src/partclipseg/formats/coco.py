@@ -15,7 +15,7 @@ FILE = "annotations.coco.json"
 def coco_document(
     records: Iterable[tuple[int, Record]], vocabulary: Vocabulary, first_annotation_id: int = 1
 ) -> dict[str, Any]:
-    """One COCO document of photos, each with its image id; category id = class index + 1, since COCO counts from 1.
+    """Make a COCO document of photos, each with its image id; category id = class index + 1: COCO counts from 1.
 
     Annotations are numbered from `first_annotation_id` on. The header is what pycocotools and others expect.
     """
@@ -47,7 +47,7 @@ def coco_document(
 
 
 def coco_categories(vocabulary: Vocabulary) -> list[dict[str, Any]]:
-    """One category for each class, with its object as the supercategory."""
+    """Make a category for each class, with its object as the supercategory."""
     return [
         {"id": index + 1, "name": pair.name, "supercategory": pair.object}
         for index, pair in enumerate(vocabulary.object_parts)

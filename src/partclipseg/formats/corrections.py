@@ -20,15 +20,15 @@ Shape = tuple[int, list[float]]
 
 
 class CorrectionError(PartCLIPSegError):
-    """A person's file cannot be read back; the message says why, without the file's name."""
+    """Raised for a person's file that cannot be read back; the message gives the reason, not the file's name."""
 
 
 def read_outlines(
     shapes: Callable[[bytes, Vocabulary, Size], Iterable[Shape]],
 ) -> Callable[[Path, Vocabulary, Size], np.ndarray]:
-    """A function for `Format.read` that paints what `shapes` yields of a file's bytes, vocabulary and size.
+    """Return a function for `Format.read` that paints the shapes found in a file's bytes for a vocabulary and size.
 
-    Whatever error of a damaged file `shapes` meets becomes a `CorrectionError`.
+    Every error that `shapes` raises for a damaged file becomes a `CorrectionError`.
     """
 
     def read(path: Path, vocabulary: Vocabulary, size: Size) -> np.ndarray:
@@ -48,7 +48,7 @@ def read_outlines(
 
 
 def class_index(label: Any, vocabulary: Vocabulary) -> int:
-    """Index of a class by its name, whatever the capitals; raises `CorrectionError` for an unknown one."""
+    """Return the index of a class by name, ignoring case; raises `CorrectionError` for an unknown one."""
     plain = str(label).strip().casefold()
     for index, name in enumerate(vocabulary.names):
         if name.casefold() == plain:
@@ -57,16 +57,16 @@ def class_index(label: Any, vocabulary: Vocabulary) -> int:
 
 
 def check_size(found: tuple[Any, Any], size: Size) -> None:
-    """Raise `CorrectionError` where a file states another height and width than the photo's."""
+    """Raise `CorrectionError` if a file states another height or width than the photo's."""
     if found != (None, None) and found != size:
         raise CorrectionError(f"it is for a photo of {found[1]}x{found[0]} pixels, the photo has {size[1]}x{size[0]}")
 
 
 def box_corners(left: float, top: float, right: float, bottom: float) -> list[tuple[float, float]]:
-    """The four corners of a box."""
+    """Return the four corners of a box."""
     return [(left, top), (right, top), (right, bottom), (left, bottom)]
 
 
 def flat(points: Iterable[tuple[float, float]]) -> list[float]:
-    """x, y, x, y, … of points."""
+    """Return points as x, y, x, y, …"""
     return [value for point in points for value in point]

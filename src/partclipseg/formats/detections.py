@@ -1,4 +1,4 @@
-"""Segments as detections of the package supervision."""
+"""Convert segments to detections of the package supervision."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from partclipseg.formats.segment import Segment
 
 
 def supervision_detections(segments: Sequence[Segment]) -> Any:
-    """`supervision.Detections` with masks, one for each segment; `class_id` is the class index.
+    """Return `supervision.Detections` with masks, one for each segment; `class_id` is the class index.
 
     Names are in ``data["class_name"]``, where supervision's label annotators look. Raises `PartCLIPSegError` if
     the package supervision is not installed.

@@ -1,4 +1,4 @@
-"""The picture of a result: the photo under its coloured segments, and a legend that never covers it."""
+"""Draw a result: the photo under its coloured segments, and a legend beside or below it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from partclipseg.data.augment import resize_labels
 from partclipseg.formats.palette import Colour
 
 SIDE_RANGE = (640, 1600)
-"""Pixels of the longer side of the drawn photo: smaller photos are enlarged to the first, so that the legend can
-be read beside them, larger ones reduced to the second."""
+"""Least and greatest longer side of the drawn photo in pixels: smaller photos are enlarged, so that the legend is
+readable beside them, larger ones reduced."""
 
 _PAPER, _INK, _GREY, _LINE = (255, 255, 255), (32, 35, 40), (118, 124, 134), (226, 229, 234)
 
@@ -22,19 +22,19 @@ _FALLBACK_FONTS = (
     *("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc"),
     *("Arial Unicode.ttf", "arial.ttf"),
 )
-"""Looked for on the machine when a word has letters that Pillow's own font lacks."""
+"""Fonts to search on the machine if a word has letters that Pillow's own font lacks."""
 
 
 @dataclass(frozen=True)
 class LegendEntry:
-    """One line of the legend; without a colour it is the heading of those that follow."""
+    """One line of the legend; without a colour it is a heading."""
 
     text: str
     colour: Colour | None = None
     note: str = ""
-    """Set in grey at the right edge of the column."""
+    """Grey text at the right edge of the column."""
     opens_group: bool = False
-    """Leave some space above."""
+    """Whether to leave space above."""
 
 
 def draw_overlay(
@@ -51,9 +51,9 @@ def draw_overlay(
         photo: uint8 `[H, W, 3]`; None paints on light grey.
         label_map: int `[H, W]`, index into `colours`, background -1.
         colours: uint8 `[K, 3]`.
-        legend: its entries; None leaves the panel out.
-        opacity: of the segments' colour, 0 to 1.
-        long_side: of the drawn photo, in pixels; None keeps the photo's own within `SIDE_RANGE`.
+        legend: entries of the legend; None leaves the panel out.
+        opacity: opacity of the segments' colour, 0 to 1.
+        long_side: longer side of the drawn photo, in pixels; None keeps the photo's own within `SIDE_RANGE`.
     """
     height, width = label_map.shape
     target = long_side or int(np.clip(max(height, width), *SIDE_RANGE))
@@ -89,7 +89,7 @@ def _paint(photo: np.ndarray, labels: np.ndarray, colours: np.ndarray, opacity: 
 
 
 def _contours(labels: np.ndarray) -> np.ndarray:
-    """Opacity `[H, W]` of the contour lines: 1.5 to 2.5 pixels wide with the size, softened at their edges."""
+    """Return the opacity `[H, W]` of the contour lines: 1.5 to 2.5 pixels wide with the size, with soft edges."""
     edge = np.zeros(labels.shape, dtype=bool)
     across, down = labels[:, 1:] != labels[:, :-1], labels[1:] != labels[:-1]
     edge[:, 1:] |= across
@@ -102,7 +102,7 @@ def _contours(labels: np.ndarray) -> np.ndarray:
         np.asarray(lines.filter(blur), dtype=np.float32) / 255
         for blur in (ImageFilter.GaussianBlur(0.7), ImageFilter.BoxBlur(4))
     )
-    # Where specks crowd, as in the results of untrained models, contours alone would be left: they fade there.
+    # Contours fade where small specks are dense, as in results of untrained models; else only contours would show.
     return np.minimum(soft * 1.5, 1.0) * np.interp(density, [0.3, 0.6], [0.92, 0.1]).astype(np.float32)
 
 
@@ -138,7 +138,7 @@ def _with_legend(picture: Image.Image, legend: Sequence[LegendEntry]) -> Image.I
 
 
 class _Panel:
-    """Entries set in columns of equal width; a column is a list of their indices."""
+    """Legend entries in columns of equal width; a column is a list of their indices."""
 
     def __init__(self, entries: Sequence[LegendEntry], unit: int) -> None:
         self.entries = entries
@@ -150,7 +150,7 @@ class _Panel:
         words = max(_length(text, unit) for text in self.texts)
         notes = max(_length(entry.note, unit) for entry in entries)
         self.column_width = self.swatch + round(0.6 * unit) + words + (round(1.2 * unit) + notes if notes else 0)
-        # What is not torn apart: the lines under a heading, unless they are more than a column looks good with.
+        # Keep the lines under a heading in one column, unless they are too many for a column.
         self.blocks: list[list[int]] = []
         headed = False
         for index, entry in enumerate(entries):
@@ -161,14 +161,14 @@ class _Panel:
                 self.blocks.append([index])
 
     def split(self, count: int) -> list[list[int]]:
-        """At most `count` columns, in order, the longest of them as short as can be."""
+        """Return at most `count` columns, in order, with the longest as short as possible."""
         height = self.row
         while len(columns := self._filled(height)) > count:
             height += self.row // 2
         return columns
 
     def columns_within(self, height: int) -> list[list[int]]:
-        """As few columns as a panel of this height can hold, evenly filled; never shorter than four lines."""
+        """Return the fewest columns that fit a panel of this height, evenly filled; never shorter than four lines."""
         return self.split(len(self._filled(max(4 * self.row, height))))
 
     def _filled(self, height: int) -> list[list[int]]:
@@ -186,7 +186,7 @@ class _Panel:
         return max(self._tops(column)[-1] for column in columns) + self.row
 
     def _tops(self, column: list[int]) -> list[int]:
-        """Distance of each entry from the column's upper end."""
+        """Return the distance of each entry from the column's upper end."""
         tops, top = [], 0
         for line, index in enumerate(column):
             if line and self.entries[index].opens_group:
@@ -240,13 +240,13 @@ def _machine_fonts(size: int) -> tuple[ImageFont.FreeTypeFont, ...]:
     for name in _FALLBACK_FONTS:
         try:
             fonts.append(ImageFont.truetype(name, size))
-        except OSError:  # not on this machine
+        except OSError:  # the font is not installed
             continue
     return tuple(fonts)
 
 
 def _font(text: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font, or the first of the machine's that has every letter of `text`."""
+    """Return Pillow's own font, or the first installed one that has every letter of `text`."""
     own = _own_font(size)
     if text.isascii():
         return own

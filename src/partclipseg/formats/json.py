@@ -8,7 +8,7 @@ from partclipseg.formats.format import Format, LabelledPhoto, Place, segment_ent
 
 
 def document(photo: LabelledPhoto) -> dict[str, Any]:
-    """Photo, size, segments of both views, and class names by index."""
+    """Return photo, size, segments of both views, and class names by index."""
     return {
         "photo": photo.name,
         "width": photo.size[1],

@@ -29,7 +29,7 @@ from partclipseg.vocabulary import Vocabulary
 
 
 def label_studio_task(photo: LabelledPhoto, image_url: str, model_version: str = "partclipseg") -> dict[str, Any]:
-    """A task with one prediction, for `label_studio_interface`; coordinates in percent of the photo."""
+    """Return a task with one prediction, for `label_studio_interface`; coordinates in percent of the photo."""
     height, width = photo.size
     scale = np.array([width, height]) / 100
     regions = [
@@ -50,7 +50,7 @@ def label_studio_task(photo: LabelledPhoto, image_url: str, model_version: str =
 
 
 def label_studio_interface(vocabulary: Vocabulary) -> str:
-    """The labelling interface (XML) of a project for these classes, in their colours."""
+    """Return the labelling interface (XML) of a project for these classes, in their colours."""
     labels = "".join(
         f'    <Label value={quoteattr(name)} background="#{bytes(colour).hex()}"/>\n'
         for name, colour in zip(vocabulary.names, part_colours(vocabulary), strict=True)
@@ -64,8 +64,8 @@ def label_studio_interface(vocabulary: Vocabulary) -> str:
 def _make(photo: LabelledPhoto, place: Place) -> dict[str, Any]:
     if place.root is None or place.photo is None:
         return label_studio_task(photo, photo.name)
-    # Label Studio serves files below its document root: the folder that the photos' folder lies in, since the photos'
-    # folder itself is what has to be connected as a storage, and must not be the root.
+    # Label Studio serves files below its document root. That must be the parent of the photos' folder, since the
+    # photos' folder itself is connected as a storage and must not be the root.
     inside = place.photo.relative_to(place.root).as_posix()
     address = quote(os.fsencode(f"{place.root.resolve().name}/{inside}"))
     return label_studio_task(photo, f"/data/local-files/?d={address}")
@@ -91,7 +91,7 @@ def _tasks(data_set: DataSet) -> Iterator[str]:
 
 
 def _one_task(document: Any) -> dict[str, Any]:
-    """The task of a document that is one, or a list of one, as Label Studio's export writes."""
+    """Return the task of a document: a single task, or a list of one, as Label Studio exports it."""
     task = document[0] if isinstance(document, list) and len(document) == 1 else document
     if not isinstance(task, dict):
         raise CorrectionError("it is not one task of Label Studio")

@@ -23,10 +23,10 @@ from partclipseg.vocabulary import Vocabulary
 
 
 def labelme_document(photo: LabelledPhoto, image_path: str) -> dict[str, Any]:
-    """What labelme and X-AnyLabeling open; `image_path` leads to the photo, from the document's folder.
+    """Return a document for labelme and X-AnyLabeling; `image_path` is the photo's path from the document's folder.
 
     The polygons of one segment share a ``group_id``, its class index plus 1. X-AnyLabeling shows the ``score``; labelme
-    has none, and keeps the field.
+    ignores the field but keeps it.
     """
     shapes = [
         {

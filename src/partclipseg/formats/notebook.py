@@ -1,4 +1,4 @@
-"""A result as HTML, for notebooks."""
+"""Show a result as HTML, for notebooks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from partclipseg.formats.segment import Segment
 
 
 def notebook_html(overlay: bytes, segments: Iterable[Segment], colours: np.ndarray, size: tuple[int, int]) -> str:
-    """A fragment of HTML: the overlay (PNG) beside a table of segments with colour, score and share of the photo."""
+    """Return HTML: the overlay (PNG) beside a table of segments with colour, score and share of the photo."""
     rows = "".join(
         f'<tr><td><span style="display:inline-block;width:.8em;height:.8em;border-radius:2px;'
         f'background:#{bytes(colours[segment.index]).hex()}"></span></td>'

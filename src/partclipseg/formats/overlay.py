@@ -1,4 +1,4 @@
-"""Overlays: the photo in colours, with a legend of what was found."""
+"""Draw overlays: the photo under coloured segments, with a legend."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from partclipseg.formats.format import Format, LabelledPhoto, Place, View
 from partclipseg.formats.segment import Segment
 
 LEGEND_LIMIT = 48
-"""Classes that a legend names; the smallest of the others could not be seen in the picture either."""
+"""Maximum number of classes in a legend; the smallest of the others would hardly be visible."""
 
 
 def overlay(
@@ -22,14 +22,14 @@ def overlay(
     legend: bool = True,
     long_side: int | None = None,
 ) -> Image.Image:
-    """The photo under its segments, with a legend panel beside or below it; see `draw_overlay`."""
+    """Draw the photo under its segments, with a legend panel beside or below it; see `draw_overlay`."""
     labels, segments, colours = photo.view(view)
     entries = legend_entries(segments, colours, view) if legend else None
     return draw_overlay(photo.pixels, labels, colours, entries, opacity, long_side)
 
 
 def legend_entries(segments: Sequence[Segment], colours: np.ndarray, view: View) -> list[LegendEntry]:
-    """The lines of the legend: objects by size, and the parts of each by size, with their scores.
+    """Return the lines of the legend: objects by size, and the parts of each by size, with their scores.
 
     Beyond `LEGEND_LIMIT` the smallest are only counted. `colours` is uint8 `[K, 3]`, by index of the segments.
     """
@@ -49,7 +49,7 @@ def legend_entries(segments: Sequence[Segment], colours: np.ndarray, view: View)
         if len(members) > 1:
             entries.append(LegendEntry(word, opens_group=True))
             entries += [LegendEntry(str(s.part), shown[s.index], f"{s.score:.2f}") for s in members]
-    # Objects of which one part is seen come last and need no heading.
+    # Objects with a single visible part come last and need no heading.
     alone = [s for s in named if len(groups[s.object]) == 1]
     entries += [LegendEntry(s.name, shown[s.index], f"{s.score:.2f}", s is alone[0]) for s in alone]
     return entries + more

@@ -1,4 +1,4 @@
-"""Images of class indices, as the benchmarks have their label files."""
+"""Images of class indices, in the form of the benchmarks' label files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from partclipseg.vocabulary import Vocabulary
 
 
 def index_image(label_map: np.ndarray, colours: np.ndarray) -> Image.Image:
-    """Label map `[H, W]` as an image of indices, background as the greatest value that a pixel can have.
+    """Return a label map `[H, W]` as an image of indices; background is the greatest value of a pixel.
 
     With up to 255 classes: 8-bit palette image (mode P), background 255, each class in its colour (uint8 `[K, 3]`) in
     viewers and background black. With more: 16-bit grey (I;16), background 65535. These are the values of the label
@@ -33,7 +33,7 @@ def index_image(label_map: np.ndarray, colours: np.ndarray) -> Image.Image:
 
 
 def label_image(photo: LabelledPhoto, view: View = "parts") -> Image.Image:
-    """The index image of a view."""
+    """Return the index image of a view."""
     labels, _, colours = photo.view(view)
     return index_image(labels, colours)
 

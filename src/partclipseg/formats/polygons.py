@@ -1,4 +1,4 @@
-"""A mask as polygons along its pixel edges, for tools that edit outlines."""
+"""Convert a mask to polygons along its pixel edges, for tools that edit outlines."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ Vertex = tuple[int, int]
 
 
 def mask_polygons(mask: np.ndarray, tolerance: float = 1.0) -> list[np.ndarray]:
-    """One closed polygon float `[n, 2]` (x, y; first vertex not repeated) for each 4-connected piece of `mask`.
+    """Return a closed polygon float `[n, 2]` (x, y; first vertex not repeated) for each 4-connected piece of `mask`.
 
-    Holes are cut in through a seam of no width, so that each polygon has exactly the pixels of its piece under
-    the even-odd and the non-zero rule alike. Coordinates are pixel corners: (0, 0) is the photo's outer corner.
+    Holes are joined to the outline by a seam of no width, so that each polygon covers exactly the pixels of its piece
+    under both the even-odd and the non-zero rule. Coordinates are pixel corners: (0, 0) is the photo's outer corner.
 
     Args:
         mask: bool `[H, W]`.
@@ -25,7 +25,7 @@ def mask_polygons(mask: np.ndarray, tolerance: float = 1.0) -> list[np.ndarray]:
     for ring in _rings(mask):
         (outer if _signed_area(ring) > 0 else holes).append(ring)
     owner = {vertex: index for index, ring in enumerate(outer) for vertex in ring}
-    # From left to right: what lies left of a hole, at its leftmost corner, is then already part of a polygon.
+    # From left to right: the pixels left of a hole, at its leftmost corner, are then already part of a polygon.
     for hole in sorted(holes, key=min):
         _cut_in(hole, outer, owner)
     polygons = (_simplify(np.array(ring, dtype=np.float64), tolerance) for ring in outer)
@@ -33,7 +33,7 @@ def mask_polygons(mask: np.ndarray, tolerance: float = 1.0) -> list[np.ndarray]:
 
 
 def _rings(mask: np.ndarray) -> list[list[Vertex]]:
-    """Closed walks over pixel corners with the mask on the right hand: outer borders clockwise on the screen."""
+    """Return closed walks over pixel corners with the mask on the right: outer borders clockwise on the screen."""
     padded = np.pad(np.asarray(mask, dtype=bool), 1)
     inside = padded[1:-1, 1:-1]
     following: dict[Vertex, list[Vertex]] = {}
@@ -64,7 +64,7 @@ def _next_vertex(following: dict[Vertex, list[Vertex]], before: Vertex | None, v
         return following.pop(vertex)[0]
     if before is None:
         return choices.pop()
-    # Two pixels touch at this corner only: turn right, to stay on the one that the walk came along.
+    # Two pixels touch only at this corner: turn right, to stay on the current one.
     dx, dy = vertex[0] - before[0], vertex[1] - before[1]
     right = (vertex[0] - dy, vertex[1] + dx)
     choices.remove(right)
@@ -89,10 +89,10 @@ def _cut_in(hole: list[Vertex], outer: list[list[Vertex]], owner: dict[Vertex, i
 
 
 def _simplify(ring: np.ndarray, tolerance: float) -> np.ndarray:
-    """Douglas-Peucker on the closed `ring` `[n, 2]`, split at its first vertex and the one farthest from it.
+    """Simplify the closed `ring` `[n, 2]` by Douglas-Peucker, split at its first vertex and the one farthest from it.
 
-    Vertices that the ring visits twice stay as well: the ends of seams are such, and a seam of which one side alone
-    is moved would open into a slit.
+    Vertices that the ring visits twice are kept: they are the ends of seams, and a seam with only one side moved would
+    open into a slit.
     """
     middle = int(np.argmax(np.sum((ring - ring[0]) ** 2, axis=1)))
     _, which, count = np.unique(ring, axis=0, return_inverse=True, return_counts=True)

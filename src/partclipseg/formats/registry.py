@@ -1,4 +1,4 @@
-"""The output formats by name, and how they are found."""
+"""The output formats by name."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ FORMATS = {
     "yolo": "partclipseg.formats.yolo:FORMAT",
     "label-studio": "partclipseg.formats.label_studio:FORMAT",
 }
-"""Name: where the format's `Format` is. Files are written, and choices listed, in this order."""
+"""Import path of the `Format` of each name. Files are written, and choices listed, in this order."""
 
 
 def all_formats() -> dict[str, Format]:
-    """Every format by name."""
+    """Return every format by name."""
     found = {}
     for name, path in FORMATS.items():
         module, _, attribute = path.partition(":")
@@ -34,17 +34,17 @@ def all_formats() -> dict[str, Format]:
 
 
 def single_formats() -> dict[str, Format]:
-    """The formats that have a file for a photo alone."""
+    """Return the formats that have a file for a single photo."""
     return {name: kind for name, kind in all_formats().items() if kind.is_single}
 
 
 def data_set_formats() -> dict[str, Format]:
-    """The formats that have files in a labelled data set."""
+    """Return the formats that have files in a labelled data set."""
     return {name: kind for name, kind in all_formats().items() if kind.is_for_data_sets}
 
 
 def chosen_formats(names: Iterable[str], known: Mapping[str, Format]) -> dict[str, Format]:
-    """The formats of these names without repeats, in their order.
+    """Return the formats of these names without repeats, in their order.
 
     Raises `UsageError` for a name that is not `known`, or for none at all.
     """

@@ -1,4 +1,4 @@
-"""The segments of label maps: all pixels of one class, or of one object, in one photo."""
+"""Segments of label maps: all pixels of one class, or of one object, in one photo."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Segment:
 
     object: str
     part: str | None
-    """None for a whole object."""
+    """Part word; None for a whole object."""
     index: int
     """Index of the class in `Vocabulary.object_parts`, or of the object in `Vocabulary.objects`."""
     score: float
@@ -30,12 +30,12 @@ class Segment:
 
     @property
     def name(self) -> str:
-        """``dog's ear``, or ``dog`` for a whole object."""
+        """Return ``dog's ear``, or ``dog`` for a whole object."""
         return self.object if self.part is None else f"{self.object}'s {self.part}"
 
     @property
     def mask(self) -> np.ndarray:
-        """bool `[H, W]`: the segment's pixels. Raises `ValueError` for a segment that was made without a label map."""
+        """Return the segment's pixels, bool `[H, W]`. Raises `ValueError` for a segment without a label map."""
         if self.label_map is None:
             raise ValueError(f"the segment {self.name} was made without a label map, so it has no mask")
         return self.label_map == self.index

@@ -12,7 +12,7 @@ from partclipseg.vocabulary import Vocabulary
 
 
 def yolo_lines(photo: LabelledPhoto) -> str:
-    """A line for each polygon: class index, then x and y of its corners as shares of width and height."""
+    """Return a line for each polygon: class index, then x and y of its corners as shares of width and height."""
     scale = np.array([photo.size[1], photo.size[0]])
     return "".join(
         f"{segment.index} {' '.join(f'{value:.6f}' for value in (polygon / scale).ravel())}\n"
@@ -28,7 +28,7 @@ def _make(photo: LabelledPhoto, place: Place) -> str:
 def _collect(data_set: DataSet) -> Iterator[tuple[str, Content]]:
     import yaml
 
-    # A list and not the folder: Ultralytics follows the link of a folder, and would look for labels where it leads.
+    # A list instead of the folder: Ultralytics follows a link to a folder, and searches for labels at its target.
     paths = (record["photo"] for _, record in data_set.records)
     yield "yolo/train.txt", (f"./images/{path}\n" for path in paths if _is_found(path, data_set.stem(path)))
     document = {"train": "train.txt", "val": "train.txt", "names": dict(enumerate(data_set.vocabulary.names))}

@@ -1,4 +1,4 @@
-"""What segmenting one photo gives, and everything that can be made of it."""
+"""The result of segmenting one photo: segments, masks, pictures and files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["PartResult", "Segment", "SegmentKeyError", "View"]
 
 
 class SegmentKeyError(UsageError, KeyError):
-    """A result has no segment of the name that was asked for; the message names those that it has."""
+    """Raised if a result has no segment of the requested name; the message lists those that it has."""
 
     __str__ = Exception.__str__  # KeyError would show the message in quotes
 
@@ -79,10 +79,10 @@ class PartResult:
         photo: np.ndarray | None = None,
         name: str = "photo",
     ) -> PartResult:
-        """From integer maps and the probability of the winning class at each pixel, float `[H, W]`; all are copied."""
+        """Make a result from integer maps and the winner's probability per pixel, float `[H, W]`; all are copied."""
         labels, objects = (np.array(some, dtype=np.int32, order="C") for some in (label_map, object_map))
         bins = np.add(labels.ravel(), 1, dtype=np.intp)  # background first
-        # NumPy and not PyTorch: results are made in threads, each of which would call PyTorch's own threads to help.
+        # NumPy instead of PyTorch: results are made in threads, and each would use PyTorch's own threads as well.
         areas, sums = (np.bincount(bins, w, len(vocabulary) + 1)[1:] for w in (None, np.ravel(score_map)))
         scores = (sums / np.maximum(areas, 1)).astype(np.float32)
         return cls(labels, objects, scores, vocabulary, photo, name)
@@ -93,7 +93,7 @@ class PartResult:
         return self.label_map.shape[0], self.label_map.shape[1]
 
     def at_least(self, score: float) -> PartResult:
-        """Without the parts whose score is below `score`, 0 to 1: their pixels become background, in both maps."""
+        """Return a result without parts whose score is below `score`, 0 to 1: they become background in both maps."""
         low = self.scores < score
         gone = (self.label_map >= 0) & low[self.label_map]
         if not gone.any():
@@ -101,10 +101,10 @@ class PartResult:
         labels, objects = (np.where(gone, np.int32(-1), some) for some in (self.label_map, self.object_map))
         return replace(self, label_map=labels, object_map=objects, scores=np.where(low, np.float32(0), self.scores))
 
-    # -- what is in the photo ---------------------------------------------------------------------------------
+    # -- segments -- -------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        """Number of object-parts that were found."""
+        """Return the number of object-parts that were found."""
         return len(self.labelled.segments)
 
     def __iter__(self) -> Iterator[Segment]:
@@ -112,16 +112,16 @@ class PartResult:
         return iter(self.labelled.segments)
 
     def __contains__(self, key: object) -> bool:
-        """Whether ``"dog's ear"``, or anything of a ``"dog"``, was found; or whether a `Segment` is one of these."""
+        """Whether ``"dog's ear"``, or any part of a ``"dog"``, was found; or whether a `Segment` is one of these."""
         if isinstance(key, str):
             return self._named(key) is not None
         return key in self.labelled.segments
 
     def __getitem__(self, key: str | int) -> Segment:
-        """The segment of ``"dog's ear"`` or of the whole ``"dog"``, or the one at a place among the object-parts.
+        """Return the segment of ``"dog's ear"``, of the whole ``"dog"``, or by index among the object-parts.
 
-        Capitals do not count. Raises `SegmentKeyError`, a `KeyError`, naming what was found where the name was not,
-        and `IndexError` beyond the segments.
+        Case does not matter. Raises `SegmentKeyError`, a `KeyError`, that lists the segments found, and `IndexError`
+        beyond them.
         """
         segments = self.labelled.segments
         if not isinstance(key, str):
@@ -142,13 +142,13 @@ class PartResult:
         return next((segment for segment in segments if segment.name.casefold() == plain), None)
 
     def segments(self, view: View = "parts") -> list[Segment]:
-        """The classes (or objects) that have pixels, in label order."""
+        """Return the classes (or objects) that have pixels, in label order."""
         return list(self.labelled.segments if view == "parts" else self.labelled.objects)
 
     def mask(self, name: str) -> np.ndarray:
-        """bool `[H, W]`: the pixels of ``"dog's ear"``, or of all of ``"dog"``.
+        """Return the pixels of ``"dog's ear"``, or of the whole ``"dog"``, bool `[H, W]`.
 
-        Raises `UsageError` for a name that the vocabulary does not have.
+        Raises `UsageError` for a name that is not in the vocabulary.
         """
         if name in self.vocabulary.names:
             return self.label_map == self.vocabulary.names.index(name)
@@ -156,7 +156,7 @@ class PartResult:
 
     @cached_property
     def labelled(self) -> LabelledPhoto:
-        """The arrays and segments that the output formats are made from."""
+        """Return the arrays and segments that the output formats are made from."""
         return LabelledPhoto(self.name, self.vocabulary, self.label_map, self.object_map, self.scores, self.photo)
 
     # -- pictures ---------------------------------------------------------------------------------------------
@@ -164,25 +164,25 @@ class PartResult:
     def overlay(
         self, view: View = "parts", opacity: float = 0.6, legend: bool = True, long_side: int | None = None
     ) -> Image.Image:
-        """The photo under its segments, with a legend panel beside or below it.
+        """Draw the photo under its segments, with a legend panel beside or below it.
 
-        The colour of a class depends on its name and on the other parts of its object, from which it can be told
-        apart. In the legend, objects come by size, and so do the parts of each, with the score at the right; beyond
-        48 classes the smallest are only counted. `long_side` of the drawn photo is in pixels; by default the photo's
-        own, within 640 to 1600.
+        The colour of a class depends on its name and on the other parts of its object, so that they are distinct. The
+        legend lists objects by size, and the parts of each by size, with the score at the right; beyond 48 classes
+        the smallest are only counted. `long_side` of the drawn photo is in pixels; by default the photo's own, within
+        640 to 1600.
         """
         return overlay(self.labelled, view, opacity, legend, long_side)
 
     def label_image(self, view: View = "parts") -> Image.Image:
-        """The label map as an image of class indices; background is 255 (8 bit, with palette) or 65535 (16 bit)."""
+        """Return the label map as an image of class indices; background is 255 (8 bit, palette) or 65535 (16 bit)."""
         return label_image(self.labelled, view)
 
     def _repr_png_(self) -> bytes:
-        """Notebooks that take no HTML show the overlay."""
+        """Return the overlay as PNG, for notebooks that show no HTML."""
         return encoded(self.overlay())
 
     def _repr_html_(self) -> str:
-        """Notebooks show the overlay beside a table of the parts, those with most pixels first."""
+        """Return the overlay beside a table of the parts by size, for notebooks."""
         picture = encoded(self.overlay(legend=False))
         return notebook_html(picture, self, part_colours(self.vocabulary), self.size)
 
@@ -193,35 +193,35 @@ class PartResult:
     # -- formats ----------------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the masks, as JSON has it: photo, size, segments of both views, class names by index."""
+        """Return a dictionary for JSON, without masks: photo, size, segments of both views, class names by index."""
         return json_document(self.labelled)
 
     def to_coco(self, image_id: int = 1, first_annotation_id: int = 1) -> dict[str, Any]:
-        """A COCO document of this photo, its parts as RLE masks with scores; category id = class index + 1."""
+        """Return a COCO document of this photo, its parts as RLE masks with scores; category id = class index + 1."""
         return coco_document([(image_id, self.labelled.record)], self.vocabulary, first_annotation_id)
 
     def to_labelme(self, image_path: str | None = None) -> dict[str, Any]:
-        """A labelme document with a polygon for each piece of each part.
+        """Return a labelme document with a polygon for each piece of each part.
 
-        `image_path` is where labelme finds the photo, from the document's folder; by default the photo's name,
-        as if the two lay side by side.
+        `image_path` is the photo's path from the document's folder; by default the photo's name, for a document beside
+        the photo.
         """
         return labelme_document(self.labelled, image_path or Path(self.name).name)
 
     def to_yolo(self) -> str:
-        """The text of a YOLO segmentation label file: a line for each piece of each part, class index first."""
+        """Return the text of a YOLO segmentation label file: a line per piece of each part, class index first."""
         return yolo_lines(self.labelled)
 
     def to_label_studio(self, image_url: str | None = None, model_version: str = "partclipseg") -> dict[str, Any]:
-        """A Label Studio task with the parts as predicted polygons, as its JSON import takes it (in a list).
+        """Return a Label Studio task with the parts as predicted polygons, as its JSON import takes it (in a list).
 
-        `image_url` is where Label Studio finds the photo; by default its name. The project needs the labelling
+        `image_url` is the photo's address for Label Studio; by default its name. The project needs the labelling
         interface of `formats.label_studio.label_studio_interface`.
         """
         return label_studio_task(self.labelled, image_url or self.name, model_version)
 
     def to_supervision(self) -> Any:
-        """`supervision.Detections` with masks, scores and class indices; names in ``data["class_name"]``.
+        """Return `supervision.Detections` with masks, scores and class indices; names in ``data["class_name"]``.
 
         Raises `PartCLIPSegError` if the package supervision is not installed.
         """
@@ -233,7 +233,7 @@ class PartResult:
         stem: str | None = None,
         formats: Iterable[str] = ("overlay", "png", "json", "coco"),
     ) -> list[Path]:
-        """Write ``directory/stem`` + the suffix of each format; returns the paths.
+        """Write ``directory/stem`` + the suffix of each format; return the paths.
 
         The folder is made if need be; `stem` is the photo's own by default. Each file appears whole or not at
         all. Formats are those of `registry.FORMATS` that have a file for a single photo. Raises `UsageError` for
@@ -250,7 +250,7 @@ class PartResult:
         return written
 
     def content(self, name: str, folder: Path = Path()) -> bytes:
-        """The bytes of a file in this format; `folder` is where it will lie, since some files lead to the photo.
+        """Return the bytes of a file in this format; `folder` is its destination, since some files refer to the photo.
 
         Raises `UsageError` as `save` does.
         """
@@ -258,7 +258,7 @@ class PartResult:
         return kind.content(self.labelled, self._place(folder))
 
     def documents(self, formats: Iterable[str]) -> dict[str, Document]:
-        """Format to the content of its file: a dictionary for JSON, text, or a picture.
+        """Return the content of each format's file: a dictionary for JSON, text, or a picture.
 
         Raises `UsageError` as `save` does.
         """
@@ -266,7 +266,7 @@ class PartResult:
         return {name: kind.document(self.labelled, self._place(Path())) for name, kind in chosen.items()}
 
     def files(self, formats: Iterable[str] | None = None) -> dict[str, bytes]:
-        """File name to content of these formats, or of all that have a file for a single photo, as `save` names them.
+        """Return file names and contents of these formats, by default all for a single photo, named as by `save`.
 
         Raises `UsageError` as `save` does.
         """

@@ -14,7 +14,7 @@ from partclipseg.models.clipseg_ranges import TOWERS, Rule, check_values, known_
 
 
 class CLIPSegTowersConfig(CLIPSegConfig):
-    """`transformers.CLIPSegConfig` (towers, `extract_layers`, `reduce_dim`, …) and what every family here adds.
+    """`transformers.CLIPSegConfig` (towers, `extract_layers`, `reduce_dim`, …) with the fields that all families add.
 
     Raises `PartCLIPSegError` for values that no model can be built from.
     """
@@ -22,7 +22,7 @@ class CLIPSegTowersConfig(CLIPSegConfig):
     vision_config: Any = None
     text_config: Any = None
     projection_dim: int = 512
-    """As in `CLIPSegConfig`; dictionaries become the towers' configurations."""
+    """Width of the embeddings, as in `CLIPSegConfig`; dictionaries become the towers' configurations."""
     image_size: int | list[int] | tuple[int, int] = 352
     """Height and width that photos are resized to, in pixels; one number for a square. 352 as published."""
     visual_adapter_ratio: float = 0.2
@@ -33,7 +33,7 @@ class CLIPSegTowersConfig(CLIPSegConfig):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        make = cls.__init__  # the one that transformers has just generated
+        make = cls.__init__  # transformers has just generated it
 
         @wraps(make)
         def init(self: Any, *args: Any, **values: Any) -> None:
@@ -72,17 +72,17 @@ class CLIPSegTowersConfig(CLIPSegConfig):
 
     @classmethod
     def ranges(cls) -> Mapping[str, Rule]:
-        """The values that each field may have."""
+        """Return the range of each field."""
         return TOWERS
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Self:
-        """From a configuration file's content; entries that no model of ours reads are left out.
+        """Make a configuration from a file's content; unknown entries are ignored.
 
         Raises `PartCLIPSegError` that says of each value out of its range what it must be.
         """
         known = known_values(values, cls.ranges())
-        check_values(known, cls.ranges())  # here, since transformers says less of wrong types
+        check_values(known, cls.ranges())  # transformers' own messages on wrong types say less
         return cls(**known)
 
     @property

@@ -1,4 +1,4 @@
-"""Reading a model's files: complete, undamaged and sane, or a `PartCLIPSegError` with one sentence and the remedy.
+"""Read a model's files: complete, undamaged and finite, or a `PartCLIPSegError` with one sentence and the remedy.
 
 Nothing here knows a model's class: the functions take paths, tensors and a module.
 """
@@ -25,7 +25,7 @@ _LAYOUTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-"""Names of the weights in the order in which transformers looks for them."""
+"""Names of weight files in the order in which transformers looks for them."""
 
 _COUNTERS = ("position_ids", "num_batches_tracked")
 """Ends of the names of whole numbers that stand in files and change no prediction."""
@@ -35,7 +35,7 @@ _FLOATS = {"F64", "F32", "F16", "BF16"}
 _MAX_JSON_BYTES = 64 * 2**20
 
 _LISTED = 10
-"""Number of tensors that a message names."""
+"""Maximum number of tensors that a message names."""
 
 _REMEDY = "copy or download it again"
 
@@ -75,7 +75,7 @@ def check_file(path: Path) -> None:
 
 
 def read_json_table(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; raises `PartCLIPSegError` for anything else."""
+    """Return the object in a JSON file; raises `PartCLIPSegError` for anything else."""
     check_file(path)
     size = path.stat().st_size
     if size > _MAX_JSON_BYTES:
@@ -92,7 +92,7 @@ def read_json_table(path: Path) -> dict[str, Any]:
 
 
 def count_stored_numbers(directory: Path) -> int:
-    """How many numbers the weights in `directory` hold, read off the files' headers.
+    """Count the numbers of the weights in `directory`, from the files' headers.
 
     Raises `PartCLIPSegError` for a missing, cut or damaged file and for tensors that are not floating point.
     """
@@ -107,7 +107,7 @@ def count_stored_numbers(directory: Path) -> int:
 
 
 def check_size(build: Callable[[], nn.Module], stored: int, origin: str) -> None:
-    """Refuse a configuration that asks for many more numbers than the weights hold, before memory is taken for it.
+    """Refuse a configuration that needs many more numbers than the weights hold, before memory is allocated.
 
     `build` makes the model; it is called with PyTorch's meta device, which takes no memory for tensors.
     """
@@ -123,7 +123,7 @@ def check_size(build: Callable[[], nn.Module], stored: int, origin: str) -> None
 def load_complete(
     load: Callable[..., Any], build: Callable[[], nn.Module], name: str | Path, *args: Any, **kwargs: Any
 ) -> Any:
-    """A model by transformers' `load(name, …)`, every tensor of it from the files and finite.
+    """Load a model by transformers' `load(name, …)`; every tensor must come from the files and be finite.
 
     Args:
         load: a `from_pretrained`.
@@ -182,7 +182,7 @@ def check_finite(model: nn.Module, origin: str) -> None:
 
 
 def read_tensors(path: str | Path, device: str = "cpu") -> dict[str, Tensor]:
-    """The table of tensors in a PyTorch file, ``{name: tensor}`` or ``{"model": {name: tensor}, …}``.
+    """Read the table of tensors in a PyTorch file, ``{name: tensor}`` or ``{"model": {name: tensor}, …}``.
 
     With ``device="meta"`` shapes and types only. A pickle that wants to run code is refused. Raises
     `PartCLIPSegError`.
@@ -239,7 +239,7 @@ def _weight_files(directory: Path) -> list[Path]:
 
 
 def _stored(path: Path) -> dict[str, tuple[int, str]]:
-    """Count of numbers and number type of each tensor in a file, without reading the tensors."""
+    """Return count of numbers and number type of each tensor in a file, without reading the tensors."""
     if path.suffix != ".safetensors":
         return {name: (tensor.numel(), _kind(tensor)) for name, tensor in read_tensors(path, "meta").items()}
     check_file(path)
@@ -271,7 +271,7 @@ def _is_finite(tensor: Tensor) -> bool:
 
 
 def _listed(names: Sequence[str], noun: str) -> str:
-    """``2 tensors (a, b)``, with the first ten names."""
+    """Return ``2 tensors (a, b)``, with the first ten names."""
     shown = ", ".join(name[:120] for name in names[:_LISTED])
     more = f", and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return f"{len(names)} {noun}{'s' * (len(names) != 1)} ({shown}{more})"

@@ -1,4 +1,4 @@
-"""The families of models by name, and how a model is found and loaded."""
+"""Families of models by name; functions that find and load a model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FAMILIES = {
     "partcatseg": "partclipseg.models.partcatseg.model:PartCATSegModel",
     "catseg": "partclipseg.models.partcatseg.model:CATSegModel",
 }
-"""`model_type` of the configuration: where the family's class is."""
+"""Import path of the family's class for each `model_type` of a configuration."""
 
 FOREIGN = {
     "PartCLIPSeg": "partclipseg.models.partclipseg.foreign",
@@ -41,11 +41,11 @@ CLIPSEG = "clipseg"
 """`model_type` of transformers' CLIPSeg, which other models start from."""
 
 BUILT_IN = "partshapes"
-"""Name of the built-in model, where no directory has it; it knows PartShapes, the rendered benchmark, only."""
+"""Name of the built-in model, unless a directory has it; it knows only PartShapes, the rendered benchmark."""
 
 
 def family(name: str) -> type[PartModel]:
-    """The class of a family. Raises `PartCLIPSegError` for a name that is none."""
+    """Return the class of a family. Raises `PartCLIPSegError` for an unknown name."""
     if name not in FAMILIES:
         raise PartCLIPSegError(f"there is no family of models {name!r}: the families are {', '.join(FAMILIES)}")
     module, _, attribute = FAMILIES[name].partition(":")
@@ -90,7 +90,7 @@ def is_built_in(name_or_path: str | Path) -> bool:
 
 
 def built_in_model() -> str:
-    """Directory of the built-in model; raises `PartCLIPSegError` where this installation has none."""
+    """Return the directory of the built-in model; raises `PartCLIPSegError` if this installation has none."""
     directory = Path(str(files("partclipseg"))) / "assets" / BUILT_IN
     if not (directory / "config.json").is_file():
         raise PartCLIPSegError("this installation has no built-in model: name a model's directory with --model")
@@ -98,7 +98,7 @@ def built_in_model() -> str:
 
 
 def find_device(device: str | torch.device | None) -> torch.device:
-    """The device to run on; None takes CUDA where there is one. Raises `UsageError` for one that is not there."""
+    """Return the device to run on; None takes CUDA if available. Raises `UsageError` for an absent device."""
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -110,7 +110,7 @@ def find_device(device: str | torch.device | None) -> torch.device:
 
 
 def find_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    """The number type of a name; for None bfloat16 if `device` is a GPU that has it, else float32.
+    """Return the number type of a name; for None bfloat16 if `device` is a GPU that has it, else float32.
 
     Raises `UsageError` for names other than float32, bfloat16 and float16.
     """

@@ -1,4 +1,4 @@
-"""Scenes rendered ahead by several processes, in memory or in a folder that is used again.
+"""Render scenes ahead in several processes, into memory or a reusable folder.
 
 Every worker is an interpreter of its own that runs this module: nothing is inherited from the calling process,
 which may hold CUDA, threads or a main module that cannot be imported twice.
@@ -57,7 +57,7 @@ class SceneArrays:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Scene:
-        """The scene as `render_scene` gives it; raises `IndexError` past the end."""
+        """Return the scene as `render_scene` does; raises `IndexError` past the end."""
         if not 0 <= index < len(self):
             raise IndexError(f"scene {index} of {len(self)}")
         return Scene(

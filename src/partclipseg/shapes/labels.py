@@ -1,4 +1,4 @@
-"""From the world's labels to those of the vocabulary in use."""
+"""Translate the world's labels to those of the vocabulary in use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from partclipseg.errors import UsageError
 from partclipseg.vocabulary import Vocabulary
 
 Words = Literal["all", "seen"]
-"""Every object-part of the world, or those of its seen objects."""
+"""Choice of object-parts: all of the world, or those of its seen objects."""
 
 
 class LabelTable:

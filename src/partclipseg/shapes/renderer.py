@@ -72,7 +72,7 @@ def render_portrait(word: str, size: int = 128, seed: int = 0) -> Scene:
 
 
 def _cast(world: World, split: Split, chance: Chance) -> list[ShapeObject]:
-    """Which objects a scene shows."""
+    """Choose the objects of a scene."""
     draw = chance()
     count = 1 + (draw > 0.35) + (draw > 0.66) + (draw > 0.86)
     if split in ("base", "test"):

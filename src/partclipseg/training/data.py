@@ -1,4 +1,4 @@
-"""What a run is trained on and what it is scored on, both from the training split."""
+"""Training records and held-out records of a run, both from the training split."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class TrainingData:
     """Training records and held-out ones, of the same vocabulary."""
 
     train: PartDataset | Scenes
-    """Records that are read as they are needed, or scenes that lie in memory."""
+    """Records that are read when needed, or scenes in memory."""
     held_out: PartDataset
     digest: Mapping[str, str] = field(default_factory=dict)
-    """What the records were read from, as `fingerprint` gives it; empty for data without files."""
+    """Digest of the records' files, as `fingerprint` computes it; empty for data without files."""
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -58,7 +58,7 @@ def open_training_data(
     verify: bool = False,
     **own: Unpack[OwnOptions],
 ) -> TrainingData:
-    """The training split of the recipe's data set on disk, some of it held out; the test split is never opened.
+    """Open the training split of the recipe's data set and hold some of it out; the test split is never opened.
 
     `vocabulary` and `own` as in `open_dataset`, `verify` as in `fingerprint`. Raises `UsageError` for a wrong root or
     option and `PartCLIPSegError` for unreadable files.
@@ -108,7 +108,7 @@ class Subset:
 
 @dataclass(frozen=True)
 class ReversedColours:
-    """Photos with blue first: what the reference trains on."""
+    """Photos with reversed colour channels (BGR), as the reference trains on."""
 
     dataset: PartDataset
 

@@ -1,4 +1,4 @@
-"""Scores on the held-out share of the training data, while training."""
+"""Score the held-out share of the training data during training."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def score_held_out(
 
 
 class _InTraining(PartSegmenter):
-    """A model in training: the words have the tokens of the run, and the model computes in its number type."""
+    """Segmenter of a model in training, with the run's tokens and the model's number type."""
 
     def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, words: PromptTokens, precision: str) -> None:
         super().__init__(model, tokenizer, words.vocabulary)

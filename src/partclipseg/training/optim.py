@@ -30,9 +30,9 @@ def build_optimizer(model: Any, learning_rate: float, weight_decay: float) -> to
 
 
 def polynomial_decay(step: int, steps: int, power: float = 0.9, warmup_steps: int = 0) -> float:
-    """Factor on the learning rate at `step` (from 0): ``(1 - step / steps) ** power``, after a linear rise.
+    """Return the learning rate factor at `step` (from 0): ``(1 - step / steps) ** power``, after a linear rise.
 
-    A function of the step alone, so that there is no scheduler whose state could be lost.
+    It depends on the step alone, so that there is no scheduler state to save.
     """
     warmup = (step + 1) / warmup_steps if step < warmup_steps else 1.0
     return warmup * (1 - step / steps) ** power
@@ -45,7 +45,7 @@ def cosine_decay(step: int, steps: int, warmup_steps: int = 0) -> float:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """The rate of the next step; a group with a share of its own takes that part of it."""
+    """Set the learning rate of the next step; a group with a share of its own takes that part of it."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group.get("share", 1.0)
 
@@ -70,7 +70,7 @@ def sum_gradients(parameters: Sequence[nn.Parameter], world_size: int) -> None:
 
 
 def trained(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters that are not frozen, in the model's order."""
+    """Return the parameters that are not frozen, in the model's order."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 

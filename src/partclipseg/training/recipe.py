@@ -162,12 +162,12 @@ class Recipe:
         return self.settings.family
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain nested values, for YAML and for comparing two runs."""
+        """Return plain nested values, for YAML and for comparing two runs."""
         return {"method": self.method, **asdict(self)}
 
 
 def with_current_names(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run of an older release, as `Recipe.to_dict` gave them, in today's names."""
+    """Rename the settings of a run of an older release, as `Recipe.to_dict` gave them, to the current names."""
     current = {"schedule": "polynomial", **values}
     if current.get("precision") == "bf16":
         current["precision"] = "bfloat16"
@@ -320,11 +320,11 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         partshapes, partshapes_reference, partshapes_clipseg,
     )
 }  # fmt: skip
-"""Name on the command line: the function that makes the recipe."""
+"""Function that makes the recipe, by its name on the command line."""
 
 
 def as_reference(recipe: Recipe) -> Recipe:
-    """The same run as the released implementation does it, in every point in which the intended method differs."""
+    """Return the recipe with every difference of the released implementation."""
     return replace(
         recipe,
         settings=PartCLIPSegSettings(
@@ -340,7 +340,7 @@ def as_reference(recipe: Recipe) -> Recipe:
 
 
 def as_baseline(recipe: Recipe) -> Recipe:
-    """The same run of the baseline; its background vector stays at its random start, as published."""
+    """Return the recipe for the baseline; its background vector stays at its random start, as published."""
     return replace(recipe, settings=CLIPSegSettings(), retention=Retention())
 
 
@@ -369,7 +369,7 @@ def as_partcatseg(recipe: Recipe, reference: bool = False) -> Recipe:
 
 
 def with_settings(recipe: Recipe, **changes: Any) -> Recipe:
-    """The same run with other settings of its method."""
+    """Return the recipe with other settings of its method."""
     return replace(recipe, settings=replace(recipe.settings, **changes))
 
 
@@ -426,7 +426,7 @@ class BackboneRecipe:
         )
 
     def learning_rate_factor(self, step: int) -> float:
-        """Factor on the learning rate at `step`, from 0."""
+        """Return the learning rate factor at `step`, from 0."""
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
         return 0.5 * (1 + math.cos(math.pi * (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)))

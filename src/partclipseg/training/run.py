@@ -1,4 +1,4 @@
-"""A whole training: the recipe by name, its data checked and opened, PartShapes' own backbone trained where needed.
+"""Train by a recipe's name: check and open the data, train PartShapes' own backbone if needed, then run the loop.
 
     partclipseg.train("own-data", "data/cars", output="runs/cars", object="car")
 
@@ -62,7 +62,7 @@ def train(
         accept_changed_data: continue although photos, annotations or the start model have changed.
         on_check: called with photos checked and photos in all, on the main process.
         on_backbone: called with step and losses while PartShapes' backbone is trained.
-        **own: what must be said of own photos; see `OwnOptions`.
+        **own: options for own photos; see `OwnOptions`.
 
     Returns:
         How the run ended, with the directory of the model. It is not finished if SIGTERM stopped it; the same call
@@ -103,7 +103,7 @@ def train(
 
 
 def find_recipe(recipe: Recipe | str) -> Recipe:
-    """The recipe of a name, or the recipe itself. Raises `UsageError` for a name that is none, and for other values."""
+    """Return the recipe of a name, or the recipe itself. Raises `UsageError` for unknown names and other values."""
     if isinstance(recipe, Recipe):
         return recipe
     if not isinstance(recipe, str) or recipe not in RECIPES:

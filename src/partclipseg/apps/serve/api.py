@@ -280,9 +280,9 @@ def _add_errors(app: FastAPI) -> None:
     app.add_exception_handler(QueueFullError, problem(503, {"Retry-After": "2"}))
     app.add_exception_handler(PartCLIPSegError, problem(422))
     app.add_exception_handler(NoMemoryError, problem(503))
-    # Reached when the answer itself fails.
+    # MemoryError while the answer is written, outside of the engine.
     app.add_exception_handler(MemoryError, lambda request, _: problem(503)(request, NoMemoryError()))
-    # The error is raised on to the server, which logs it.
+    # Starlette raises the error again after this answer, so that the server logs it.
     app.add_exception_handler(Exception, lambda *_: JSONResponse({"detail": _FAULT}, 500))
 
 

@@ -181,7 +181,7 @@ class IndexPngSource(Source):
         meanings = meanings_of(names.values(), file, object, mapping)
         pairs, objects = class_list(meanings)
         indices = class_indices(meanings, pairs, objects)
-        # What tools write where nothing is labelled; a class of that number takes its place below.
+        # Tools write these values for unlabelled pixels; a class of that number replaces it below.
         unlabelled = {255: UNLABELLED, 65535: UNLABELLED}
         defects: list[Problem] = []
         photos = files_by_stem(images, PHOTO_SUFFIXES, defects)

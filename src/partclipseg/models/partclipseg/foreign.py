@@ -1,4 +1,4 @@
-"""Released PartCLIPSeg files in."""
+"""Load released PartCLIPSeg files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from partclipseg.models.reading import check_finite, check_size, read_tensors
 REFERENCE_PREFIX = "partclipseg_model."
 
 REFERENCE_UNUSED = re.compile(r".*\.position_ids|text_adapter\.fc\.[02]\.weight|tunable_linear\.weight")
-"""Tensors that stand in released files and have no effect there: buffers, and two layers that are never read."""
+"""Tensors of released files without any effect: buffers, and two layers that are never read."""
 
 REMARK = "reference mode: a class depends on the whole list of words, so keep near the training catalogue's"
 """What a person should know of a model from a released file."""
@@ -36,7 +36,7 @@ def config_for(values: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], 
 def load_reference_checkpoint(
     path: str | Path, config: PartCLIPSegConfig | Mapping[str, Any] | None = None
 ) -> PartCLIPSegModel:
-    """A model from a released PartCLIPSeg file (``{"model": {name: tensor}, …}``), float32 on the CPU.
+    """Load a released PartCLIPSeg file (``{"model": {name: tensor}, …}``), float32 on the CPU.
 
     Args:
         path: the ``.pth`` file. Only tensors are read from it: a pickle that wants to run code is refused.

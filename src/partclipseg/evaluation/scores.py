@@ -16,7 +16,7 @@ Protocol = Literal["oracle_obj", "pred_all", "strict"]
 PROTOCOLS: tuple[Protocol, ...] = ("oracle_obj", "pred_all", "strict")
 
 Rule = Literal["partclipseg", "partcatseg", "ov-parts"]
-"""Which classes the mIoU of a set is averaged over; see `mean_iou`."""
+"""Rule that selects the classes over which the mIoU of a set is averaged; see `mean_iou`."""
 
 RULES: tuple[Rule, ...] = ("partclipseg", "partcatseg", "ov-parts")
 

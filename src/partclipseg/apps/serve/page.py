@@ -165,7 +165,7 @@ def create_page(engine: Engine, examples: Sequence[Example]) -> gr.Blocks:
                     placeholder="Drop a photo here\n- or -\nclick to choose one",
                     elem_id="photo",
                 )
-                # As a path, because gradio would open the file: read_photo knows more formats, limits and messages.
+                # The photo stays a path: read_photo knows more formats, limits and messages than gradio.
                 photo.preprocess = _path
                 gr.HTML("<div class='caption'>Or try a rendered scene</div>", visible=bool(examples))
                 gallery = gr.Gallery(

@@ -47,7 +47,7 @@ class CATSegConfig(PreTrainedConfig):
     longest_edge: int = 768
     """Largest edge after this first resizing, in pixels; it wins over `shortest_edge`."""
     size_divisibility: int = 32
-    """As released, photos are padded to a multiple of this many pixels; unused where "padding" is repaired."""
+    """Multiple of pixels that photos are padded to, as released; unused where "padding" is repaired."""
     image_mean: list[float] | tuple[float, ...] = (122.7709383, 116.7460125, 104.09373615)
     image_std: list[float] | tuple[float, ...] = (68.5005327, 66.6321579, 70.3231630)
     """Normalisation of CLIP's input: RGB channels from 0 to 255."""

@@ -23,7 +23,7 @@ from partclipseg.models.reading import read_tensors as read_table
 logger = logging.getLogger(__name__)
 
 REMARK = "reference mode, as released; `predict` takes the words that you give, 80 prompts for each"
-"""What a person should know of a model from a released file."""
+"""Remark for people about a model from a released file."""
 
 UNUSED = re.compile(r".*attn_mask|transformer\.layers_object\..*|.*mask_token|.*logit_scale")
 """Tensors of released files without effect: constants, a branch that is never called, tokens and scales of others."""
@@ -108,12 +108,12 @@ _RENAMED = (  # ours, theirs; every rule is applied, in order
 
 
 class Source(NamedTuple):
-    """Where a tensor of ours stands in a released file."""
+    """Place of one of our tensors in a released file."""
 
     name: str
     """Without `sem_seg_head.predictor.`."""
     third: int | None
-    """Which third of the rows, where queries, keys and values are stacked."""
+    """Index of the third of the rows, for tensors that stack queries, keys and values."""
     transposed: bool
 
     def of(self, tensor: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ class Source(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """What became of a released file's tensors."""
+    """Result of loading the tensors of a released file."""
 
     missing: list[str]
     unknown: list[str]

@@ -20,7 +20,7 @@ REFERENCE_UNUSED = re.compile(r".*\.position_ids|text_adapter\.fc\.[02]\.weight|
 """Tensors of released files without any effect: buffers, and two layers that are never read."""
 
 REMARK = "reference mode: a class depends on the whole list of words, so keep near the training catalogue's"
-"""What a person should know of a model from a released file."""
+"""Remark for people about a model from a released file."""
 
 
 def knows(names: Collection[str]) -> bool:

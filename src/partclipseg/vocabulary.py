@@ -30,7 +30,7 @@ import numpy as np
 from partclipseg.errors import UsageError
 from partclipseg.files import is_file, write_text
 
-Split = Literal["seen", "all"]
+CatalogSplit = Literal["seen", "all"]
 
 CATALOGS = ("pascal-part-116", "ade20k-part-234", "part-imagenet")
 
@@ -191,7 +191,7 @@ class Vocabulary:
         raise UsageError("expected a mapping from object to parts, or a list of names")
 
     @classmethod
-    def from_catalog(cls, name: str, split: Split = "all") -> Vocabulary:
+    def from_catalog(cls, name: str, split: CatalogSplit = "all") -> Vocabulary:
         """Load the class list of a benchmark, `CATALOGS`; ``split="seen"`` keeps the object-parts to train on."""
         catalog = Catalog.load(name)
         if split == "all":

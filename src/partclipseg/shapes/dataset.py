@@ -11,9 +11,9 @@ import numpy as np
 from partclipseg.data.sample import PartSample
 from partclipseg.errors import UsageError
 from partclipseg.shapes.cache import SceneArrays, render_split
-from partclipseg.shapes.labels import LabelTable, Words, choose_vocabulary
+from partclipseg.shapes.labels import LabelTable, WordSet, choose_vocabulary
 from partclipseg.shapes.renderer import render_scene
-from partclipseg.shapes.scene import Scene, Split
+from partclipseg.shapes.scene import Scene, SceneSplit
 from partclipseg.shapes.world import WORLD_VERSION, partshapes_world
 
 
@@ -22,10 +22,10 @@ class PartShapesDataset:
 
     def __init__(
         self,
-        split: Split,
+        split: SceneSplit,
         length: int,
         size: int = 128,
-        vocabulary: Words = "all",
+        vocabulary: WordSet = "all",
         scenes: SceneArrays | None = None,
     ) -> None:
         """
@@ -48,7 +48,7 @@ class PartShapesDataset:
                 f"not {length} of {split!r} at {size}: render those"
             )
         world = partshapes_world()
-        self.split: Split = split
+        self.split: SceneSplit = split
         self.size = size
         self.vocabulary = choose_vocabulary(vocabulary, world.vocabulary, world.seen_vocabulary)
         self._length = length
@@ -57,7 +57,7 @@ class PartShapesDataset:
 
     @classmethod
     def ahead(
-        cls, split: Split, length: int, size: int, vocabulary: Words = "all", directory: str | Path | None = None
+        cls, split: SceneSplit, length: int, size: int, vocabulary: WordSet = "all", directory: str | Path | None = None
     ) -> PartShapesDataset:
         """Render all scenes now. `directory` keeps them for the next run: see `render_split`."""
         return cls(split, length, size, vocabulary, render_split(split, length, size, directory))

@@ -11,7 +11,7 @@ from partclipseg.data.sample import OUTSIDE, UNLABELLED
 from partclipseg.errors import UsageError
 from partclipseg.vocabulary import Vocabulary
 
-Words = Literal["all", "seen"]
+WordSet = Literal["all", "seen"]
 """Choice of object-parts: all of the world, or those of its seen objects."""
 
 

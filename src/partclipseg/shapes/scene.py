@@ -7,8 +7,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-Split = Literal["base", "train", "val", "test"]
-SPLITS: tuple[Split, ...] = get_args(Split)
+SceneSplit = Literal["base", "train", "val", "test"]
+SPLITS: tuple[SceneSplit, ...] = get_args(SceneSplit)
 SIZES = ("small", "", "large")
 """Size words; what lies between has none."""
 POSITIONS = ("left", "right", "top", "bottom", "middle")

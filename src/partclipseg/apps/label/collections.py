@@ -7,9 +7,9 @@ from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 
-from partclipseg.apps.label.job import WRITTEN, BulkJob, Record
+from partclipseg.apps.label.job import WRITTEN, BulkJob, ManifestRecord
 from partclipseg.apps.label.people import Results, own_contents
-from partclipseg.apps.label.photos import Photo
+from partclipseg.apps.label.photos import LabelPhoto
 from partclipseg.files import flush, is_disk_full, refusal, temporary_path
 from partclipseg.formats.format import DataSet
 from partclipseg.formats.registry import data_set_formats
@@ -122,7 +122,7 @@ def _file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_collections(job: BulkJob, photos: list[Photo], results: Results, collections: Collections) -> None:
+def write_collections(job: BulkJob, photos: list[LabelPhoto], results: Results, collections: Collections) -> None:
     """Write the files of all formats; the same results give the same bytes."""
     with collections.write("vocabulary.json") as temporary:
         job.vocabulary.save(temporary)
@@ -145,13 +145,13 @@ class _Done:
     def __init__(self, results: Results) -> None:
         self._results = results
 
-    def __iter__(self) -> Iterator[tuple[int, Record]]:
+    def __iter__(self) -> Iterator[tuple[int, ManifestRecord]]:
         for number, record in enumerate(self._results, start=1):
             if record.pop("status") == "done":
                 yield number, record
 
 
-def _data_set(job: BulkJob, photos: list[Photo], results: Results) -> DataSet:
+def _data_set(job: BulkJob, photos: list[LabelPhoto], results: Results) -> DataSet:
     by_path = {photo.path: photo for photo in photos}
     return DataSet(
         vocabulary=job.vocabulary,

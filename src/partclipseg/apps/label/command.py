@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from partclipseg.apps.label.collections import Collections
-    from partclipseg.apps.label.job import Batch, BulkJob, Record
+    from partclipseg.apps.label.job import BulkJob, ManifestRecord, PhotoBatch
     from partclipseg.apps.label.people import Results
     from partclipseg.apps.label.photos import FoundPhotos
     from partclipseg.apps.label.report import Tally
@@ -216,8 +216,8 @@ class Label:
 
     @contextmanager
     def _engine(
-        self, job: BulkJob, segmenter: PartSegmenter, batches: list[Batch], devices: Sequence[str]
-    ) -> Iterator[tuple[Iterator[list[Record]], str]]:
+        self, job: BulkJob, segmenter: PartSegmenter, batches: list[PhotoBatch], devices: Sequence[str]
+    ) -> Iterator[tuple[Iterator[list[ManifestRecord]], str]]:
         """Yield the records of the batches as they come, and a description of the workers."""
         from partclipseg.apps.label.labeller import Labeller
         from partclipseg.apps.label.ray import ray_cluster, run_ray
@@ -338,7 +338,7 @@ def _stoppable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _watched(stream: Iterator[list[Record]], total: int, console: Console) -> Iterator[list[Record]]:
+def _watched(stream: Iterator[list[ManifestRecord]], total: int, console: Console) -> Iterator[list[ManifestRecord]]:
     """Yield the batches of `stream`, with a progress bar in a terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

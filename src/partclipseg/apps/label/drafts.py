@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from partclipseg.apps.label.job import WRITTEN, BulkFormat, BulkJob, Record
-from partclipseg.apps.label.photos import Photo
+from partclipseg.apps.label.job import WRITTEN, BulkFormat, BulkJob, ManifestRecord
+from partclipseg.apps.label.photos import LabelPhoto
 from partclipseg.data.coco import paint
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import flush, whole_file
@@ -40,7 +40,7 @@ def is_free(path: Path, known: Collection[str], overwrite: bool = False) -> bool
     return overwrite or digest(content) in known
 
 
-def draft(job: BulkJob, name: BulkFormat, photo: Photo, result: PartResult) -> bytes:
+def draft(job: BulkJob, name: BulkFormat, photo: LabelPhoto, result: PartResult) -> bytes:
     """Return the content of the photo's own file in the format `name`."""
     return data_set_formats()[name].draft(result.labelled, job.place(name, photo))
 
@@ -52,12 +52,12 @@ def write_draft(path: Path, content: bytes) -> None:
         flush(temporary)
 
 
-def done_record(photo: Photo, result: PartResult) -> Record:
+def done_record(photo: LabelPhoto, result: PartResult) -> ManifestRecord:
     """Return the manifest's record of a labelled photo, without its files."""
     return {"photo": photo.path, "status": "done"} | (result.labelled.record | {"photo": photo.path})
 
 
-def label_map(record: Record) -> np.ndarray:
+def label_map(record: ManifestRecord) -> np.ndarray:
     """Decode a done record as int32 `[H, W]`: class index, background -1. Raises `PartCLIPSegError` if damaged."""
     segments = record["segments"]
     try:
@@ -69,7 +69,7 @@ def label_map(record: Record) -> np.ndarray:
         ) from None
 
 
-def recorded_result(job: BulkJob, record: Record) -> PartResult:
+def recorded_result(job: BulkJob, record: ManifestRecord) -> PartResult:
     """Return the result that a done record was made from; its drafts are identical to the byte."""
     scores = np.zeros(len(job.vocabulary), np.float32)
     for segment in record["segments"]:
@@ -92,7 +92,7 @@ class Announcements:
     def __init__(self, output: Path) -> None:
         self._journal = Journal(output / WRITTEN / f"drafts-{secrets.token_hex(8)}.jsonl")
 
-    def add(self, entries: Iterable[tuple[Photo, Mapping[BulkFormat, str]]]) -> None:
+    def add(self, entries: Iterable[tuple[LabelPhoto, Mapping[BulkFormat, str]]]) -> None:
         """Record the digests of the files of each photo."""
         if lines := [{"photo": photo.path, "files": dict(files)} for photo, files in entries if files]:
             self._journal.path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from partclipseg.apps.label.photos import Photo
+from partclipseg.apps.label.photos import LabelPhoto
 from partclipseg.formats.format import Place
 from partclipseg.formats.registry import data_set_formats
 from partclipseg.vocabulary import Vocabulary
@@ -21,9 +21,9 @@ BulkFormat = str
 MANIFEST, OPTIONS, WRITTEN = "manifest.jsonl", "options.json", ".written"
 """State of a run in the output folder: manifest, options, and a folder with the digests of other files."""
 
-Batch = list[Photo]
+PhotoBatch = list[LabelPhoto]
 
-Record = dict[str, Any]
+ManifestRecord = dict[str, Any]
 """A line of the manifest: photo, status, and either error or width, height, segments with RLE masks, and files.
 
 `files` has the digest of each file of the photo as it was written; `corrected` names the format of a person's file
@@ -49,7 +49,7 @@ class BulkJob:
     overwrite: bool = False
     """Replace files that a person made or changed."""
 
-    def own_files(self, photo: Photo) -> dict[BulkFormat, Path]:
+    def own_files(self, photo: LabelPhoto) -> dict[BulkFormat, Path]:
         """Return the path of the photo's own file in each format that has one."""
         return {
             name: self.output / kind.folder / f"{photo.stem}{kind.extension}"
@@ -57,7 +57,7 @@ class BulkJob:
             if kind.folder is not None and name in self.formats
         }
 
-    def place(self, name: BulkFormat, photo: Photo) -> Place:
+    def place(self, name: BulkFormat, photo: LabelPhoto) -> Place:
         """Return the place of the photo's own file in the format `name`."""
         return Place(self.own_files(photo)[name].parent, self.folder / photo.path, self.folder)
 

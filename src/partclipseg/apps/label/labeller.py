@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from PIL import Image
 
 from partclipseg.apps.label.drafts import Announcements, digest, done_record, draft, is_free, write_draft
-from partclipseg.apps.label.job import BulkFormat, BulkJob, Record
-from partclipseg.apps.label.photos import Photo
+from partclipseg.apps.label.job import BulkFormat, BulkJob, ManifestRecord
+from partclipseg.apps.label.photos import LabelPhoto
 from partclipseg.data import pixels
 from partclipseg.data.photo import PhotoError
 from partclipseg.data.pixels import printable
@@ -58,8 +58,8 @@ def remarks() -> Iterator[Remarks]:
 class _Drafts(NamedTuple):
     """Files of one photo before they are written."""
 
-    photo: Photo
-    record: Record
+    photo: LabelPhoto
+    record: ManifestRecord
     contents: Mapping[BulkFormat, bytes]
 
 
@@ -87,7 +87,7 @@ class Labeller:
             logging.getLogger(name).addHandler(logging.NullHandler())
         return cls(job, PartSegmenter.from_pretrained(job.model, device, job.dtype), threads)
 
-    def __call__(self, batch: Sequence[Photo]) -> list[Record]:
+    def __call__(self, batch: Sequence[LabelPhoto]) -> list[ManifestRecord]:
         """Label a batch, write the photos' own files, and return the records, all flushed to disk.
 
         Files that belong to a person are left as they are. Raises `OSError` only for errors that would also affect the
@@ -126,7 +126,7 @@ class Labeller:
         except Exception as error:
             return error
 
-    def _draft(self, photo: Photo, result: PartResult | Exception, warning: str | None) -> _Drafts:
+    def _draft(self, photo: LabelPhoto, result: PartResult | Exception, warning: str | None) -> _Drafts:
         if isinstance(result, PartResult):
             try:
                 result = result.at_least(self.job.min_score)
@@ -139,7 +139,7 @@ class Labeller:
                 result = error
         return _Drafts(photo, failed(photo, str(self.job.folder / photo.path), result), {})
 
-    def _write(self, drafts: _Drafts) -> Record:
+    def _write(self, drafts: _Drafts) -> ManifestRecord:
         """Write the files that do not belong to a person; the record holds their digests."""
         photo, record, contents = drafts
         paths = self.job.own_files(photo)
@@ -162,7 +162,7 @@ class Labeller:
         return record
 
 
-def failed(photo: Photo, path: str, error: Exception) -> Record:
+def failed(photo: LabelPhoto, path: str, error: Exception) -> ManifestRecord:
     """Return the record of a photo that could not be labelled."""
     if isinstance(error, OSError):
         reason = refusal(error, path)
@@ -172,7 +172,7 @@ def failed(photo: Photo, path: str, error: Exception) -> Record:
     return {"photo": photo.path, "status": "failed", "error": reason}
 
 
-def killed(job: BulkJob, photo: Photo) -> Record:
+def killed(job: BulkJob, photo: LabelPhoto) -> ManifestRecord:
     """Return the record of a photo that ended its worker process."""
     error = RuntimeError("the process died on this photo, perhaps for want of memory")
     return failed(photo, str(job.folder / photo.path), error)

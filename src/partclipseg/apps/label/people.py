@@ -21,9 +21,9 @@ from partclipseg.apps.label.drafts import (
     result_of_map,
     write_draft,
 )
-from partclipseg.apps.label.job import BulkFormat, BulkJob, Record
+from partclipseg.apps.label.job import BulkFormat, BulkJob, ManifestRecord
 from partclipseg.apps.label.manifest import Manifest
-from partclipseg.apps.label.photos import Photo
+from partclipseg.apps.label.photos import LabelPhoto
 from partclipseg.files import flush, is_disk_full, refusal
 from partclipseg.inference.result import PartResult
 from partclipseg.journal import json_text
@@ -46,7 +46,7 @@ class Results:
     failed: list[tuple[str, str]] = field(default_factory=list)
     """Files that could not be rewritten, and the reason."""
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[ManifestRecord]:
         """Yield records in the manifest's order; ``corrected`` names the format of a corrected one."""
         for record in self.manifest:
             record.pop("files", None)
@@ -54,7 +54,7 @@ class Results:
             corrected = self.taken.get(record["photo"])
             yield json.loads(corrected) if corrected else record
 
-    def is_done(self, photo: Photo) -> bool:
+    def is_done(self, photo: LabelPhoto) -> bool:
         """Whether the photo is labelled."""
         return self.manifest.is_done(photo)
 
@@ -63,7 +63,7 @@ class Results:
 class _Look:
     """State of the files of one photo."""
 
-    photo: Photo
+    photo: LabelPhoto
     changed: list[BulkFormat] = field(default_factory=list)
     """Formats of files that a person changed, in the order of `correctable`."""
     found: dict[BulkFormat, str] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class _Look:
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
 
 
-def take_in(job: BulkJob, photos: Iterable[Photo], manifest: Manifest, threads: int) -> Results:
+def take_in(job: BulkJob, photos: Iterable[LabelPhoto], manifest: Manifest, threads: int) -> Results:
     """Find the files that belong to people, and rewrite the photo's other files to match them.
 
     The manifest keeps the model's own result, so that deleting a correction restores it. Raises `OSError` only for a
@@ -92,7 +92,7 @@ def take_in(job: BulkJob, photos: Iterable[Photo], manifest: Manifest, threads: 
     return results
 
 
-def _look(job: BulkJob, photo: Photo, manifest: Manifest) -> _Look:
+def _look(job: BulkJob, photo: LabelPhoto, manifest: Manifest) -> _Look:
     look = _Look(photo)
     files = job.own_files(photo)
     record = manifest.record(photo)
@@ -192,7 +192,9 @@ def _renew(job: BulkJob, looks: list[_Look], results: Results, announcements: An
         results.manifest.append(records)
 
 
-def own_contents(job: BulkJob, photo: Photo, name: BulkFormat, record: Record, results: Results) -> Iterator[bytes]:
+def own_contents(
+    job: BulkJob, photo: LabelPhoto, name: BulkFormat, record: ManifestRecord, results: Results
+) -> Iterator[bytes]:
     """Yield candidate contents of a done photo's own file: from the current result, then from the record."""
     path = job.own_files(photo)[name]
     if record.get("corrected") == name or path.relative_to(job.output).as_posix() not in results.kept_files:

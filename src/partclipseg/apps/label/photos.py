@@ -19,7 +19,7 @@ _LONGEST_NAME = 255
 """Maximum length of a file name in bytes on most file systems."""
 
 
-class Photo(NamedTuple):
+class LabelPhoto(NamedTuple):
     """One photo of the folder."""
 
     path: str
@@ -33,7 +33,7 @@ class Photo(NamedTuple):
 class FoundPhotos(NamedTuple):
     """Photos of a folder and its subfolders."""
 
-    photos: list[Photo]
+    photos: list[LabelPhoto]
     """Photos, sorted by path."""
     unreadable: list[str]
     """A sentence for each folder that cannot be read; its photos are left out."""
@@ -56,7 +56,7 @@ def find_all(folder: Path, output: Path) -> FoundPhotos:
     if not paths:
         besides = [*unreadable, *([unread] if unread else [])]
         raise UsageError(f"{folder}: no photos in this folder or those inside it" + "".join(f"; {b}" for b in besides))
-    return FoundPhotos([Photo(path, stem) for path, stem in find_stems(paths).items()], unreadable, unread)
+    return FoundPhotos([LabelPhoto(path, stem) for path, stem in find_stems(paths).items()], unreadable, unread)
 
 
 def find_stems(paths: Sequence[str]) -> dict[str, str]:

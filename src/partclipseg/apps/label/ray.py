@@ -16,9 +16,9 @@ from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from partclipseg.apps.label.job import Batch, BulkJob, Record
+from partclipseg.apps.label.job import BulkJob, ManifestRecord, PhotoBatch
 from partclipseg.apps.label.labeller import Labeller, killed
-from partclipseg.apps.label.photos import Photo
+from partclipseg.apps.label.photos import LabelPhoto
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.machine import how_to_install
 
@@ -92,7 +92,7 @@ def ray_cluster(workers: int | None, cores: int, use_gpus: bool) -> Iterator[Ray
             signal.signal(signal.SIGTERM, on_sigterm)
 
 
-def run_ray(job: BulkJob, batches: Sequence[Batch], cluster: RayCluster) -> Iterator[list[Record]]:
+def run_ray(job: BulkJob, batches: Sequence[PhotoBatch], cluster: RayCluster) -> Iterator[list[ManifestRecord]]:
     """Label in actors of the joined cluster; yield the records of each batch when it is done.
 
     All machines must see folder, output and model under the same paths. If an actor dies, at most one photo is lost.
@@ -107,8 +107,8 @@ def run_ray(job: BulkJob, batches: Sequence[Batch], cluster: RayCluster) -> Iter
 
 
 def _pass(
-    job: BulkJob, batches: Sequence[Batch], cluster: RayCluster, in_flight: int
-) -> Generator[list[Record], None, list[Batch]]:
+    job: BulkJob, batches: Sequence[PhotoBatch], cluster: RayCluster, in_flight: int
+) -> Generator[list[ManifestRecord], None, list[PhotoBatch]]:
     """Label each batch once, with `in_flight` batches queued per actor; return the batches lost with an actor."""
     if not batches:
         return []
@@ -151,7 +151,7 @@ class _RayLabeller:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return the batch's records; an error not caused by a photo, such as a full disk, is returned as a value."""
         try:
-            answer = self.labeller([Photo(*photo) for photo in json.loads(row["batch"])])
+            answer = self.labeller([LabelPhoto(*photo) for photo in json.loads(row["batch"])])
         except Exception as error:
             answer = error
         return {"number": row["number"], "answer": pickle.dumps(answer)}

@@ -13,7 +13,7 @@ import numpy as np
 
 from partclipseg.apps.label.collections import Collections
 from partclipseg.apps.label.drafts import label_map
-from partclipseg.apps.label.job import BulkJob, Record
+from partclipseg.apps.label.job import BulkJob, ManifestRecord
 from partclipseg.apps.label.labeller import remarks
 from partclipseg.apps.label.people import Results
 from partclipseg.data.photo import PhotoError, read_photo
@@ -36,7 +36,7 @@ class Tally:
     """Totals over the lines of a manifest."""
 
     classes: int
-    done: list[Record] = field(default_factory=list)
+    done: list[ManifestRecord] = field(default_factory=list)
     """Photo and number of segments of each labelled photo; the rest is dropped to save memory."""
     failed: list[tuple[str, str]] = field(default_factory=list)
     """Photo and reason of each failure."""
@@ -49,7 +49,7 @@ class Tally:
         self.score_sums = np.zeros(self.classes)
         self.all_pixels = 0
 
-    def add(self, record: Record) -> None:
+    def add(self, record: ManifestRecord) -> None:
         """Count one line."""
         if record["status"] == "failed":
             self.failed.append((record["photo"], record["error"]))
@@ -173,7 +173,7 @@ def _classes(vocabulary: Vocabulary, tally: Tally, colours: np.ndarray) -> str:
     return table + missing
 
 
-def _card(job: BulkJob, record: Record, colours: np.ndarray) -> str:
+def _card(job: BulkJob, record: ManifestRecord, colours: np.ndarray) -> str:
     labels = label_map(record)
     try:
         photo = read_photo(job.folder / record["photo"], job.max_pixels)

@@ -10,14 +10,14 @@ from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 
-from partclipseg.apps.label.job import Batch, BulkJob, Record
+from partclipseg.apps.label.job import BulkJob, ManifestRecord, PhotoBatch
 from partclipseg.apps.label.labeller import Labeller, killed
 from partclipseg.errors import PartCLIPSegError
 
 
 def run_processes(
-    job: BulkJob, batches: Sequence[Batch], devices: Sequence[str], workers: int, threads: int
-) -> Iterator[list[Record]]:
+    job: BulkJob, batches: Sequence[PhotoBatch], devices: Sequence[str], workers: int, threads: int
+) -> Iterator[list[ManifestRecord]]:
     """Label in local processes, the i-th on device i modulo their number; yield the records of each batch when done.
 
     If a process dies, at most one photo is lost.
@@ -53,7 +53,7 @@ class _Worker:
     def __init__(self, job: BulkJob, device: str, threads: int) -> None:
         context = get_context("spawn")  # CUDA does not survive a fork
         self.device = device
-        self.batch: Batch = []
+        self.batch: PhotoBatch = []
         self.started = False
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, job, device, threads), daemon=True)
@@ -61,14 +61,14 @@ class _Worker:
             self.process.start()
         theirs.close()
 
-    def send(self, batch: Batch) -> None:
+    def send(self, batch: PhotoBatch) -> None:
         if not self.started:
             self._expect_start()
         self.batch = batch
         with suppress(BrokenPipeError):  # the process has died: `receive` raises
             self.connection.send(batch)
 
-    def receive(self) -> list[Record]:
+    def receive(self) -> list[ManifestRecord]:
         """Return the records of a batch. Raises `EOFError` if the process has died."""
         try:
             answer = self.connection.recv()

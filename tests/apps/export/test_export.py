@@ -96,8 +96,8 @@ def test_every_size_is_free(exported, segmenter, batch, size, words):
         for name, value in {"batch": batch, "classes": len(pairs), "rows": rows, "columns": columns}.items()
     )
     images = [Image.fromarray(render_scene("test", index, 64).image) for index in range(batch)]
-    pixels = onnx.pixel_values(images, size)
-    found = onnx.decode(onnx.encode_photos(pixels), pairs)
+    pixels = onnx.photo_inputs(images, size)["pixel_values"]
+    found = onnx.decode(onnx.encode_photos({"pixel_values": pixels}), pairs)
 
     with torch.inference_mode():
         expected = segmenter.model(

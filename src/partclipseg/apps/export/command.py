@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,6 +17,7 @@ from partclipseg.machine import how_to_install
 
 if TYPE_CHECKING:
     from partclipseg.inference.segmenter import PartSegmenter
+    from partclipseg.models.onnx import OnnxGraph
     from partclipseg.vocabulary import Vocabulary
 
 AGREEMENT = 0.999
@@ -78,14 +79,15 @@ def export_model(segmenter: PartSegmenter, directory: Path, *, fp16: bool = Fals
 
     model = copy.deepcopy(segmenter.model).half() if fp16 else segmenter.model
     with naming(directory), whole_directory(directory) as folder:
-        for name, program in trace(model).items():
+        graphs = model.onnx_graphs()
+        for name, program in trace(graphs).items():
             program.save(folder / f"{name}.onnx", external_data=False)
         segmenter.tokenizer.save_pretrained(folder)
         if not (folder / "tokenizer.json").is_file():
             raise PartCLIPSegError(f"the tokenizer of {source} has no tokenizer.json: save it in its fast form first")
         if segmenter.vocabulary is not None:
             segmenter.vocabulary.save(folder / "vocabulary.json")
-        config = _describe(segmenter, fp16)
+        config = _describe(segmenter, graphs, fp16)
         (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
         (folder / "segment.py").write_text(_script(), encoding="utf-8")
         equal = agreement(segmenter, folder)
@@ -101,35 +103,38 @@ def export_model(segmenter: PartSegmenter, directory: Path, *, fp16: bool = Fals
 def agreement(segmenter: PartSegmenter, folder: Path) -> float:
     """Return the share of pixels at which the graphs in `folder`, run by onnxruntime, give PyTorch's label.
 
-    Three rendered scenes at the model's own size, and one at another size and aspect ratio. Batch, number of words
-    and sizes differ from those of the trace. Raises `PartCLIPSegError` if a logit is not finite.
+    Three rendered scenes at the model's own size, and one at another size and aspect ratio if the model takes it.
+    Batch, number of words and sizes differ from those of the trace. Raises `PartCLIPSegError` if a value is not finite.
     """
     import numpy as np
     import torch
     from PIL import Image
 
     from partclipseg.apps.export.segment import Segmenter
-    from partclipseg.maps.label_maps import pred_all
-    from partclipseg.models.interface import PartOutput
     from partclipseg.shapes.renderer import render_scene
 
-    onnx = Segmenter(folder)
-    height, width = segmenter.model.image_shape
-    patch = segmenter.model.config.vision_config.patch_size
-    scenes = [Image.fromarray(render_scene("val", index, 128).image) for index in range(4)]
+    onnx, model = Segmenter(folder), segmenter.model
+    height, width = model.image_shape
+    scenes = [Image.fromarray(render_scene("val", index, 128).image).resize((144, 128)) for index in range(4)]
     vocabulary = _checked_words(segmenter, scenes)
+    checked = [(scenes[:3], (height, width))]
+    if (patch := onnx.config["patch_size"]) is not None:
+        checked.append((scenes[3:], (height + 2 * patch, max(patch, width - patch))))
     equal: list[np.ndarray] = []
-    for images, size in ((scenes[:3], (height, width)), (scenes[3:], (height + 2 * patch, max(patch, width - patch)))):
-        pixels = onnx.pixel_values(images, size)
-        logits = onnx.decode(onnx.encode_photos(pixels), vocabulary.object_parts)
-        if not all(np.isfinite(values).all() for values in logits.values()):
+    for images, size in checked:
+        inputs, sizes = onnx.photo_inputs(images, size), [(image.height, image.width) for image in images]
+        outputs = onnx.decode(onnx.encode_photos(inputs), vocabulary.object_parts)
+        if not all(np.isfinite(values).all() for values in outputs.values()):
             raise PartCLIPSegError("the exported model overflows 16-bit floats: export it with --dtype float32")
+        if onnx.config["photos"] is None:
+            prepared = {name: torch.from_numpy(values) for name, values in inputs.items()}
+        else:
+            prepared = model.prepare([np.asarray(image) for image in images])
+        words = segmenter.words(vocabulary)
         with torch.inference_mode():
-            expected = segmenter.model({"pixel_values": torch.from_numpy(pixels)}, segmenter.words(vocabulary))
-        found = PartOutput(**{name: torch.from_numpy(values) for name, values in logits.items()})
-        sizes = [(256, 256)] * len(images)
-        theirs, ours = (pred_all(output, sizes, vocabulary.class_to_object) for output in (expected, found))
-        equal += [(a.label_map == b.label_map).numpy() for a, b in zip(theirs, ours, strict=True)]
+            expected = model.maps_of(model(prepared, words), prepared, words, sizes)
+        found = onnx.label_maps(outputs, vocabulary.object_parts, sizes)
+        equal += [theirs.label_map.numpy() == ours for theirs, ours in zip(expected, found, strict=True)]
     return float(np.mean(equal))
 
 
@@ -214,17 +219,20 @@ def _dtype(fp16: bool) -> str:
     return "float16" if fp16 else "float32"
 
 
-def _describe(segmenter: PartSegmenter, fp16: bool) -> dict[str, Any]:
+def _describe(segmenter: PartSegmenter, graphs: dict[str, OnnxGraph], fp16: bool) -> dict[str, Any]:
     """Return the content of ``config.json``, which the script reads."""
     config, tokenizer = segmenter.model.config, segmenter.tokenizer
+    photos = graphs["photo_encoder"].photos
     return {
         "kind": config.model_type,
         "dtype": _dtype(fp16),
         "image_size": list(segmenter.model.image_shape),
         "image_mean": list(config.image_mean),
         "image_std": list(config.image_std),
-        "patch_size": config.vision_config.patch_size,
-        "max_tokens": config.text_config.max_position_embeddings,
+        "patch_size": None if photos else config.vision_config.patch_size,
+        "photos": asdict(photos) if photos else None,
+        "prompts": {name: list(templates) for name, templates in graphs["decoder"].prompts.items()},
+        "max_tokens": segmenter.model.longest_prompt,
         "pad_token_id": tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
     }
 
@@ -235,7 +243,6 @@ def _describe(segmenter: PartSegmenter, fp16: bool) -> dict[str, Any]:
 def _card(config: dict[str, Any], folder: Path, source: str, equal: float) -> str:
     from partclipseg.models.registry import built_in_model, is_built_in
 
-    height, width = config["image_size"]
     name = Path(source).name or "model"
     own_card = Path(built_in_model() if is_built_in(source) else source) / "README.md"
     about = own_card.read_text(encoding="utf-8").strip() if own_card.is_file() else ""
@@ -249,10 +256,7 @@ def _card(config: dict[str, Any], folder: Path, source: str, equal: float) -> st
         'python segment.py photo.jpg --vocabulary "dog: ear, tail; bus: wheel"\n```\n',
         "## Files\n\n" + _table(("file", "what"), _files(folder)),
         "## Graphs\n\n" + _interface(folder),
-        f"Photos are resized to {height} x {width} (bilinear with antialiasing, aspect ratio not kept), divided by "
-        f"255 and normalised with the mean and deviation in `config.json`. Other sizes work in multiples of "
-        f"{config['patch_size']} pixels. Logits are upsampled bilinearly to the photo's size; the best object of a "
-        "pixel decides which classes compete there. Background is the last channel.\n",
+        _preparation(config),
         "## Checked\n",
         f"Run by onnxruntime {version('onnxruntime')} on rendered scenes, at a batch, number of words and photo size "
         f"that the graphs were not traced with: {equal:.3%} of the pixels have the label that the float32 PyTorch "
@@ -269,11 +273,33 @@ def _card(config: dict[str, Any], folder: Path, source: str, equal: float) -> st
     return "\n".join(parts)
 
 
+def _preparation(config: dict[str, Any]) -> str:
+    photos = config["photos"]
+    if photos is None:
+        height, width = config["image_size"]
+        return (
+            f"Photos are resized to {height} x {width} (bilinear with antialiasing, aspect ratio not kept), divided by "
+            f"255 and normalised with the mean and deviation in `config.json`. Other sizes work in multiples of "
+            f"{config['patch_size']} pixels. Logits are upsampled bilinearly to the photo's size; the best object of a "
+            "pixel decides which classes compete there. Background is the last channel.\n"
+        )
+    edges = photos["first_edges"]
+    first = "" if edges is None else f"resized to a shortest edge of {edges[0]} pixels (at most {edges[1]}), "
+    padded = "" if photos["divisor"] == 1 else f", padded to multiples of {photos['divisor']}"
+    sizes = " and ".join(f"{' x '.join(map(str, value['size']))} (`{key}`)" for key, value in photos["inputs"].items())
+    return (
+        f"Photos are {first}normalised in 0..255 with the mean and deviation in `config.json`{padded}, then resized to "
+        f"{sizes}, bilinear without antialiasing; other sizes are not taken. A word's embeddings stand together, one "
+        "for each prompt of `config.json`. Probabilities are resized bilinearly to the photo's size, and the greatest "
+        "wins. Background is the last channel.\n"
+    )
+
+
 def _files(folder: Path) -> list[tuple[str, str]]:
     what = {
         "photo_encoder.onnx": "photo to activations; once a photo",
         "text_encoder.onnx": "words to embeddings; once a vocabulary",
-        "decoder.onnx": "activations and embeddings to logits",
+        "decoder.onnx": "activations and embeddings to a map of each class",
         "tokenizer.json": "for the `tokenizers` package",
         "tokenizer_config.json": "for transformers; the script does without it",
         "vocabulary.json": "the words that the model came with",

@@ -11,13 +11,12 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
-from partclipseg.models.interface import PartModel
 from partclipseg.models.onnx import OnnxGraph
 
 
-def trace(model: PartModel) -> dict[str, torch.onnx.ONNXProgram]:
-    """Export each graph of a model on the CPU; raises `PartCLIPSegError` for a family that has no export."""
-    return {name: _export(graph) for name, graph in model.onnx_graphs().items()}
+def trace(graphs: dict[str, OnnxGraph]) -> dict[str, torch.onnx.ONNXProgram]:
+    """Export each of a model's graphs, see `PartModel.onnx_graphs`, on the CPU."""
+    return {name: _export(graph) for name, graph in graphs.items()}
 
 
 def _export(graph: OnnxGraph) -> torch.onnx.ONNXProgram:

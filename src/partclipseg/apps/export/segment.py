@@ -43,28 +43,75 @@ class Segmenter:
 
     def __call__(self, image: Image.Image, words: Sequence[tuple[str, str]]) -> np.ndarray:
         """Return the label map int32 `[H, W]` of an RGB image: index into the pairs `words`; background -1."""
-        outputs = self.decode(self.encode_photos(self.pixel_values([image])), words)
-        return label_map(
-            outputs["object_part_logits"][0],
-            outputs["object_logits"][0] if "object_logits" in outputs else None,
-            index(words)[2],
-            (image.height, image.width),
-        )
+        outputs = self.decode(self.encode_photos(self.photo_inputs([image])), words)
+        return self.label_maps(outputs, words, [(image.height, image.width)])[0]
 
-    def pixel_values(self, images: Sequence[Image.Image], size: Sequence[int] | None = None) -> np.ndarray:
-        """Return RGB images as the photo encoder takes them, float32 `[B, 3, h, w]`.
+    def label_maps(
+        self, outputs: dict[str, Any], words: Sequence[tuple[str, str]], sizes: Sequence[tuple[int, int]]
+    ) -> list[np.ndarray]:
+        """Return the label map of each photo, int32 of its (height, width) in `sizes`, from the decoder's outputs."""
+        owners = index(words)[2]
+        if "object_part_logits" in outputs:
+            objects = outputs.get("object_logits", [None] * len(sizes))
+            logits = outputs["object_part_logits"]
+            return [
+                label_map(values, of_objects, owners, size)
+                for values, of_objects, size in zip(logits, objects, sizes, strict=True)
+            ]
+        probabilities = outputs["object_part_probabilities"]
+        # A model that pads photos takes the map for one of the resized photo, from its first pixel.
+        seen = [self._first_size(size) if self._padded() else probabilities.shape[2:] for size in sizes]
+        return [
+            label_map(values[:, :height, :width], None, owners, size)
+            for values, (height, width), size in zip(probabilities, seen, sizes, strict=True)
+        ]
 
-        `size` is h and w, multiples of the patch size; by default the size that the model was trained with.
+    def photo_inputs(self, images: Sequence[Image.Image], size: Sequence[int] | None = None) -> dict[str, np.ndarray]:
+        """Return RGB images as the photo encoder takes them, by name: float32 `[B, 3, h, w]`.
+
+        `size` is h and w, multiples of the patch size, for models that take any; by default the trained one.
         """
+        photos = self.config["photos"]
+        if photos is not None:
+            sizes = [self._first_size((image.height, image.width)) for image in images]
+            images = [
+                image.resize((width, height), Image.Resampling.BILINEAR)
+                for image, (height, width) in zip(images, sizes, strict=True)
+            ]
+            return {
+                name: np.stack([self._resized(image, **values) for image in images])
+                for name, values in photos["inputs"].items()
+            }
         height, width = size or self.config["image_size"]
         resized = [image.resize((width, height), Image.Resampling.BILINEAR) for image in images]
         values = np.stack([np.asarray(image, dtype=np.float32) for image in resized]) / 255
         values = (values - np.float32(self.config["image_mean"])) / np.float32(self.config["image_std"])
-        return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+        return {"pixel_values": np.ascontiguousarray(values.transpose(0, 3, 1, 2))}
 
-    def encode_photos(self, pixel_values: np.ndarray) -> dict[str, Any]:
-        """Return class tokens `[L, B, V]` and patch tokens `[L, B, g, g', V]`; needed once per photo."""
-        return self._run(self.photo_encoder, {"pixel_values": pixel_values})
+    def _resized(self, image: Image.Image, size: Sequence[int], mean: Any, std: Any) -> np.ndarray:
+        """Normalise, pad and resize an image to float32 `[3, h, w]`."""
+        values = (np.asarray(image, dtype=np.float32) - np.float32(mean)) / np.float32(std)
+        bottom, right = (-length % self.config["photos"]["divisor"] for length in values.shape[:2])
+        values = np.pad(values, ((0, bottom), (0, right), (0, 0)))
+        return np.stack([upsample(channel, (size[0], size[1])) for channel in values.transpose(2, 0, 1)])
+
+    def _first_size(self, size: Sequence[int]) -> tuple[int, int]:
+        """Return height and width after the first resizing of a photo of `size`, height and width."""
+        edges = self.config["photos"]["first_edges"]
+        if edges is None:
+            return size[0], size[1]
+        scale = edges[0] / min(size)
+        height, width = size[0] * scale, size[1] * scale
+        if (longest := max(height, width)) > edges[1]:
+            height, width = height * (edges[1] / longest), width * (edges[1] / longest)
+        return max(1, int(height + 0.5)), max(1, int(width + 0.5))
+
+    def _padded(self) -> bool:
+        return self.config["photos"]["divisor"] > 1
+
+    def encode_photos(self, inputs: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Return the photo encoder's outputs for `photo_inputs`; needed once per photo."""
+        return self._run(self.photo_encoder, inputs)
 
     def encode_text(self, prompts: Sequence[str]) -> np.ndarray:
         """Return embeddings `[K, D]`; needed once per vocabulary."""
@@ -79,13 +126,22 @@ class Segmenter:
         return self._run(self.text_encoder, inputs)["text_embeddings"]
 
     def decode(self, photos: dict[str, Any], words: Sequence[tuple[str, str]]) -> dict[str, Any]:
-        """Return logits for pairs (object, part), by name: `[B, channels, h, w]`, background last."""
+        """Return maps of pairs (object, part), by name: `[B, channels, h, w]`, background last."""
         objects, parts, class_to_object, class_to_part = index(words)
-        if self.config["kind"] != "partclipseg":
-            return self._run(self.decoder, photos | {"text_embeddings": self.encode_text([" ".join(w) for w in words])})
-        embeddings = {"part_embeddings": self.encode_text(parts), "object_embeddings": self.encode_text(objects)}
-        pairs = {"class_to_part": class_to_part, "class_to_object": class_to_object}
-        return self._run(self.decoder, photos | embeddings | pairs)
+        inputs = photos | {"class_to_part": class_to_part, "class_to_object": class_to_object}
+        for name, templates in self.config["prompts"].items():
+            fields = [field for field in ("{object}", "{part}") if field in templates[0]]
+            lists = {"{object}": [(word, "") for word in objects], "{part}": [("", word) for word in parts]}
+            filled = words if len(fields) == 2 else lists[fields[0]]
+            inputs[name] = self.encode_text(
+                [
+                    text.replace("{object}", thing).replace("{part}", part)
+                    for thing, part in filled
+                    for text in templates
+                ]
+            )
+        taken = {value.name for value in self.decoder.get_inputs()}
+        return self._run(self.decoder, {name: value for name, value in inputs.items() if name in taken})
 
     @staticmethod
     def _run(session: onnxruntime.InferenceSession, inputs: dict[str, Any]) -> dict[str, Any]:

@@ -81,5 +81,6 @@ class CLIPSegBaseline(CLIPSegTowers):
         """Return photo encoder, text encoder and decoder."""
         example, sizes = encoded_example(self)
         words = torch.rand(TRACED["words"], self.config.projection_dim)
-        decoder = OnnxGraph(Decoder(self), (*example, words), (*sizes, {0: Dim("words")}))
+        prompts = {"text_embeddings": ("{object} {part}",)}
+        decoder = OnnxGraph(Decoder(self), (*example, words), (*sizes, {0: Dim("words")}), prompts=prompts)
         return clipseg_graphs(self, decoder)

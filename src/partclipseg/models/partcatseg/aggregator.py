@@ -85,7 +85,7 @@ class CostAggregator(nn.Module):
         `photo [B, D, g, g]` and `texts [T, P, D]` are unit vectors.
         """
         embeddings, similarities = [], []
-        for some in chunks(len(texts), CLASSES_AT_ONCE // len(photo)):
+        for some in chunks(texts.shape[0], CLASSES_AT_ONCE // photo.shape[0]):
             # 1. Cost: cosine of every patch with every prompt.
             cost = torch.einsum("bdyx,tpd->btpyx", photo, F.normalize(texts[some], dim=-1))  # [B, t, P, g, g]
             # 2. Embedding: each class's own image of P channels.
@@ -156,9 +156,8 @@ class PartCostAggregator(CostAggregator):
         # 1. Features: the projection of [part ; object] is a sum of two, each computed once for a word.
         part_weight, object_weight = self.pair_projection.weight.flatten(1).chunk(2, 1)  # [D, C] each
         embeddings, similarities = [], []
-        for some in chunks(len(texts), CLASSES_AT_ONCE // len(words)):
-            parts, part_of = part_rows[some].unique(return_inverse=True)
-            objects, object_of = object_rows[some].unique(return_inverse=True)
+        for some in chunks(texts.shape[0], CLASSES_AT_ONCE // words.shape[0]):
+            (parts, part_of), (objects, object_of) = once(part_rows[some]), once(object_rows[some])
             from_part = F.linear(words[:, parts], part_weight, self.pair_projection.bias)  # [B, n, g, g, D]
             from_object = F.linear(words[:, objects], object_weight)  # [B, n, g, g, D]
             features = F.normalize(from_part[:, part_of] + from_object[:, object_of], dim=-1)  # [B, t, g, g, D]
@@ -271,8 +270,8 @@ class ClassBlock(nn.Module):
         pooled = F.avg_pool2d(x.flatten(0, 1).permute(0, 3, 1, 2), self.pooling)  # [B·T, C, g', g']
         edge = grid // self.pooling
         places = pooled.view(batch, classes, width, edge * edge).permute(0, 3, 1, 2).flatten(0, 1)  # [B·g'·g', T, C]
-        at_once = SCORES_AT_ONCE // (self.heads * classes * max(classes, width))
-        places = torch.cat([self.mix(places[some], text) for some in chunks(len(places), at_once)])
+        at_once = SCORES_AT_ONCE // (self.heads * classes * (classes + width))
+        places = torch.cat([self.mix(places[some], text) for some in chunks(places.shape[0], at_once)])
         pooled = places.unflatten(0, (batch, -1)).permute(0, 2, 3, 1).reshape(-1, width, edge, edge)  # [B·T, C, g', g']
         spread = F.interpolate(pooled, (grid, grid), mode="bilinear", align_corners=True)  # [B·T, C, g, g]
         return spread.permute(0, 2, 3, 1).view(batch, classes, grid, grid, width)
@@ -319,7 +318,7 @@ class UpBlock(nn.Module):
         x = self.up(x)  # [B·T, C - E, 2e, 2e]
         # The convolution of [x ; guidance] is a sum of two, of which the second is computed once for a photo.
         own, guided_by = self.conv1.weight.split([x.shape[1], guidance.shape[1]], 1)
-        x = F.conv2d(x, own, padding=1).unflatten(0, (len(guidance), -1))  # [B, T, C', 2e, 2e]
+        x = F.conv2d(x, own, padding=1).unflatten(0, (guidance.shape[0], -1))  # [B, T, C', 2e, 2e]
         x = (x + F.conv2d(guidance, guided_by, padding=1).unsqueeze(1)).flatten(0, 1)
         x = F.relu(self.norm1(x))
         return F.relu(self.norm2(self.conv2(x)))
@@ -336,8 +335,24 @@ def guided(layer: nn.Linear, x: Tensor, guidance: Tensor) -> Tensor:
     return F.linear(x, own) + F.linear(guidance, guided_by, layer.bias)
 
 
+def once(rows: Tensor) -> tuple[Tensor, Tensor | slice]:
+    """Return each of the `rows`, int64 `[T]`, once, and where each stands among them.
+
+    In an exported graph, whose sizes must not depend on values, all rows stay.
+    """
+    if torch.compiler.is_exporting():
+        return rows, slice(None)
+    return rows.unique(return_inverse=True)
+
+
 def chunks(count: int, at_once: int, always: bool = False) -> Iterator[slice]:
-    """Yield slices of `count` items, at least one each; a single one while gradients are recorded, unless `always`."""
+    """Yield slices of `count` items, at least one each; a single one while gradients are recorded, unless `always`.
+
+    An exported graph, whose counts are symbols, has a single one too.
+    """
+    if torch.compiler.is_exporting():
+        yield slice(None)
+        return
     step = count if torch.is_grad_enabled() and not always else max(1, at_once)
     for start in range(0, count, step):
         yield slice(start, start + step)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -32,6 +32,9 @@ from partclipseg.models.partcatseg.photos import model_inputs
 from partclipseg.models.partcatseg.settings import CATSegSettings, PartCATSegSettings
 from partclipseg.models.partcatseg.towers import Guidance, ResNetGuidance, dense_features, text_features
 from partclipseg.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from partclipseg.models.onnx import OnnxGraph
 
 
 @dataclass
@@ -187,6 +190,12 @@ class CATSegModel(PartModel):
         blocks = [block for block in self.aggregator.modules() if isinstance(block, AggregationLayer | UpBlock)]
         return [*list(self.clip.vision_model.encoder.layers)[:-1], *self.guidance.layers(), *blocks]
 
+    def onnx_graphs(self) -> dict[str, OnnxGraph]:
+        """Return photo encoder, text encoder and decoder."""
+        from partclipseg.models.partcatseg.onnx import cost_graphs
+
+        return cost_graphs(self)
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load as in transformers. Raises `PartCLIPSegError` for what is not there, incomplete or damaged."""
@@ -291,11 +300,20 @@ class PartCATSegModel(CATSegModel):
         first = self.aggregator.aggregate(photo, word_texts, guidance)
 
         # 4. Second stage: every object-part composed of its part and its object; background of itself.
-        last = words.class_to_part.new_full((1,), num_parts + num_objects)
-        part_rows = torch.cat([words.class_to_part, last])
-        object_rows = torch.cat([words.class_to_object + num_parts, last])
+        part_rows, object_rows = self.pair_rows(words.class_to_part, words.class_to_object, num_parts, num_objects)
         second = self.aggregator.aggregate_pairs(first.embedding, part_rows, object_rows, class_texts, guidance)
         return first, second, guidance
+
+    @staticmethod
+    def pair_rows(
+        class_to_part: Tensor, class_to_object: Tensor, num_parts: int, num_objects: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return the rows of the first volume that each class and the background are made of, int64 `[N_c + 1]` each.
+
+        `class_to_part` and `class_to_object` are int64 `[N_c]`.
+        """
+        last = torch.full_like(class_to_part[:1], num_parts + num_objects)
+        return torch.cat([class_to_part, last]), torch.cat([class_to_object + num_parts, last])
 
     def class_volume(self, inputs: Mapping[str, Tensor], words: Words) -> tuple[Volume, AppearanceGuidance]:
         _, second, guidance = self.volumes(inputs, words)

@@ -50,9 +50,14 @@ def text_features(clip: CLIPModel, input_ids: Tensor, attention_mask: Tensor | N
         ids = input_ids[start : start + PROMPTS_AT_ONCE]
         if cuts and attention_mask is not None:
             ids = ids[:, : int(attention_mask[start : start + PROMPTS_AT_ONCE].sum(1).max())]
-        text: Any = clip.text_model(input_ids=ids)
-        chunks.append(F.normalize(clip.text_projection(text.pooler_output), dim=-1))  # [k, D]
+        chunks.append(text_vectors(clip, ids))
     return torch.cat(chunks)
+
+
+def text_vectors(clip: CLIPModel, input_ids: Tensor) -> Tensor:
+    """Compute unit vectors `[K, D]` of `K` prompts, int64 `[K, L]`, in one pass."""
+    text: Any = clip.text_model(input_ids=input_ids)
+    return F.normalize(clip.text_projection(text.pooler_output), dim=-1)
 
 
 class Guidance(nn.Module):
@@ -100,7 +105,7 @@ class DINOGuidance(Guidance):
         tower = self.tower
         rows, columns = (edge // tower.config.patch_size for edge in pixels.shape[-2:])
         patches = tower.embeddings.patch_embeddings(pixels)  # [B, rows·columns, A]
-        tokens = torch.cat([tower.embeddings.cls_token.expand(len(patches), -1, -1), patches], dim=1)
+        tokens = torch.cat([tower.embeddings.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1)
         tokens = tokens + self.positions(rows, columns)
         tokens = tower.layernorm(tower.encoder(tokens).last_hidden_state)  # [B, 1 + rows·columns, A]
         return tokens[:, 1:].transpose(1, 2).unflatten(2, (rows, columns))  # [B, A, rows, columns]

@@ -46,5 +46,6 @@ def part_graphs(model: PartCLIPSegModel) -> dict[str, OnnxGraph]:
         PartDecoder(model),
         (*example, *words, classes % TRACED["parts"], classes % TRACED["objects"]),
         (*sizes, *({0: Dim(name)} for name in ("parts", "objects")), *({0: Dim("classes")},) * 2),
+        prompts={"part_embeddings": ("{part}",), "object_embeddings": ("{object}",)},
     )
     return clipseg_graphs(model, decoder)

@@ -1,0 +1,74 @@
+"""Exported PartCATSeg and CAT-Seg against PyTorch, through the script that ships with the graphs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+
+from tests.models.partcatseg.small import build, small_config
+
+from partclipseg.apps.cli import main
+from partclipseg.apps.export import segment as onnx_segment
+from partclipseg.apps.export.command import AGREEMENT
+from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.models.partcatseg.config import CATSegConfig, PartCATSegConfig
+from partclipseg.models.registry import load_tokenizer
+from partclipseg.shapes.renderer import render_scene
+from partclipseg.vocabulary import Vocabulary
+
+WORDS = "dog: ear, tail, leg; bus: wheel, window; bird: wing, leg"
+
+
+@pytest.fixture(scope="session", params=["PartCATSeg", "PartCATSeg as released", "CAT-Seg"])
+def exported(
+    request, tokenizer_directory: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[PartSegmenter, Path]:
+    config_class: Any = CATSegConfig if request.param == "CAT-Seg" else PartCATSegConfig
+    config = small_config(config_class, reference=request.param.endswith("released"))
+    folder = tmp_path_factory.mktemp("export")
+    build(config).save_pretrained(folder / "model")
+    load_tokenizer(tokenizer_directory).save_pretrained(folder / "model")
+    assert main(["export", str(folder / "model"), "--output", str(folder / "onnx")]) == 0
+    return PartSegmenter.from_pretrained(folder / "model", device="cpu"), folder / "onnx"
+
+
+@pytest.mark.parametrize("size", [(96, 128), (150, 61), (64, 300)], ids=str)
+def test_label_maps_are_equal(exported, size):
+    segmenter, folder = exported
+    photo = Image.fromarray(render_scene("test", 3, 160).image).resize(size)
+    onnx, vocabulary = onnx_segment.Segmenter(folder), Vocabulary.from_text(WORDS)
+    found = onnx(photo, onnx_segment.read_words(WORDS))
+    model, words = segmenter.model, segmenter.words(vocabulary)
+    (expected,) = model.label_maps(model.prepare([np.asarray(photo)]), words, [size[::-1]])
+    assert len(np.unique(found)) >= 3, "a map of one label would agree by chance"
+    # float32 sums in another order decide ties differently, and nothing else.
+    assert (found == expected.label_map.numpy()).mean() >= AGREEMENT
+
+
+@pytest.mark.parametrize(("batch", "words"), [(1, "dog: ear"), (3, WORDS)])
+def test_photos_and_words_come_in_any_number(exported, batch, words):
+    segmenter, folder = exported
+    onnx, vocabulary = onnx_segment.Segmenter(folder), Vocabulary.from_text(words)
+    images = [Image.fromarray(render_scene("test", index, 96).image) for index in range(batch)]
+    found = onnx.decode(onnx.encode_photos(onnx.photo_inputs(images)), vocabulary.object_parts)
+    prepared = segmenter.model.prepare([np.asarray(image) for image in images])
+    with torch.inference_mode():
+        expected = segmenter.model(prepared, segmenter.words(vocabulary)).object_part_logits.sigmoid()
+    assert found["object_part_probabilities"].shape == expected.shape
+    # Logits of order 1 after some hundred float32 sums in another order.
+    np.testing.assert_allclose(found["object_part_probabilities"], expected.numpy(), atol=5e-5)
+
+
+def test_the_card_tells_how_photos_are_prepared(exported):
+    card = (exported[1] / "README.md").read_text()
+    assert "resized to a shortest edge of 70 pixels (at most 100)" in card
+    assert "64 x 64 (`pixel_values`)" in card
+    assert ("padded to multiples" in card) == (not exported[0].model.config.repaired("padding"))

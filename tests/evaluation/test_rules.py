@@ -6,11 +6,13 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from partclipseg import Evaluator
-from partclipseg.errors import UsageError
+from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.evaluation.ov_parts import resize_there_and_back
 from partclipseg.evaluation.report import rule_table, score_table
-from partclipseg.evaluation.scores import RULES
+from partclipseg.evaluation.scores import RULES, Protocol, Rule
 
 WORDS = ["a's x", "a's y", "b's x", "b's y", "b's z"]
 LABELS = np.repeat([0, 1, 2, 3], 10)[None]
@@ -87,3 +89,44 @@ def test_the_report_shows_the_chosen_rule_beside_the_others():
 def test_an_unknown_rule_is_refused():
     with pytest.raises(UsageError, match="unknown rule 'mean': choose one of partclipseg, partcatseg, ov-parts"):
         Evaluator(WORDS, rule="mean")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("size", "moved"),
+    [
+        *(((800, 800), False), ((400, 1000), True), ((37, 53), True), ((1600, 900), True)),
+        *(((1, 1), False), ((3, 4000), True)),
+    ],
+)
+def test_labels_of_ov_parts_are_those_of_two_interpolations(size, moved):
+    labels = torch.from_numpy(np.random.default_rng(0).integers(-1, 7, size)).short()
+    height, width = size
+    scale = min(800 / min(size), 1333 / max(size))
+    resized = (int(height * scale + 0.5), int(width * scale + 0.5))
+    there = torch.nn.functional.interpolate(labels[None, None].float(), resized, mode="nearest")
+    expected = torch.nn.functional.interpolate(there, size, mode="nearest")[0, 0].short()
+    found = resize_there_and_back(labels)
+    assert torch.equal(found, expected)
+    assert torch.equal(found, labels) != moved
+
+
+def test_the_rule_of_ov_parts_resizes_the_labels_of_oracle_obj_only():
+    labels = np.random.default_rng(1).integers(0, 2, (1600, 900))
+    found = {}
+    cases: list[tuple[Rule, Protocol]] = [
+        ("partclipseg", "oracle_obj"), ("ov-parts", "oracle_obj"), ("ov-parts", "pred_all")
+    ]  # fmt: skip
+    for rule, protocol in cases:
+        evaluator = Evaluator(["dog's ear", "dog's tail"], protocol=protocol, boundary=None, rule=rule)
+        evaluator.update(labels, labels)
+        found[rule, protocol] = evaluator.compute().all.iou
+    assert found["partclipseg", "oracle_obj"] == found["ov-parts", "pred_all"] == 100
+    assert found["ov-parts", "oracle_obj"] < 100  # 1,600 rows become 1,422, so that some are lost
+
+
+def test_counts_of_resized_labels_are_not_mixed_with_others():
+    plain = Evaluator(["dog's ear"], protocol="oracle_obj", boundary=None)
+    resized = Evaluator(["dog's ear"], protocol="oracle_obj", boundary=None, rule="ov-parts")
+    for one, other in ((plain, resized), (resized, plain)):
+        with pytest.raises(PartCLIPSegError, match=r"other options \(labels\)"):
+            one.load_state_dict(other.state_dict())

@@ -26,6 +26,7 @@ from partclipseg.data.sample import UNLABELLED
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.evaluation.boundary import BoundaryKind, boundary_maps
 from partclipseg.evaluation.confusion import ConfusionMatrix, count_pixels
+from partclipseg.evaluation.ov_parts import resize_there_and_back
 from partclipseg.evaluation.scores import PROTOCOLS, RULES, Protocol, Rule, Scores, compute_scores, region_counts
 from partclipseg.vocabulary import Vocabulary
 
@@ -45,6 +46,7 @@ class Evaluator:
         boundary: `per_class`, `reference` or None (no Boundary IoU); see `boundary_maps`.
         small_part_area: a part is small below this share of the photo; see `SmallPartScores`.
         rule: the classes that the mIoU of a set is averaged over, see `scores.mean_iou`; `strict` has the first only.
+            With `ov-parts` the labels of `oracle_obj` are resized as that evaluator does, before they are counted.
 
     Raises:
         UsageError: an unknown protocol, boundary, rule or seen class, or too many classes: 32,766, and 255 for the
@@ -115,6 +117,8 @@ class Evaluator:
             return False
         predicted = self._index_map(prediction, "prediction")
         labelled = self._index_map(labels, "labels", like=predicted)
+        if self._resizes_labels:
+            labelled = resize_there_and_back(labelled)
         ignored = labelled == UNLABELLED
         if self.protocol == "strict":
             if object_labels is None:
@@ -189,11 +193,16 @@ class Evaluator:
             "protocol": self.protocol,
             "boundary": self.boundary,
             "small_part_area": self.small_part_area,
+            **({"labels": "ov-parts"} if self._resizes_labels else {}),
         }
+
+    @property
+    def _resizes_labels(self) -> bool:
+        return self.protocol == "oracle_obj" and self.rule == "ov-parts"
 
     def _check_options(self, options: Mapping[str, Any], what: str) -> None:
         own = self._options()
-        if different := [name for name in own if options.get(name) != own[name]]:
+        if different := [name for name in {**own, **options} if options.get(name) != own.get(name)]:
             raise PartCLIPSegError(f"{what} were made with other options ({', '.join(different)})")
 
     def _index_map(self, values: IndexMap, what: str, like: torch.Tensor | None = None) -> torch.Tensor:

@@ -154,7 +154,12 @@ def rule_table(scores: Scores) -> Table:
     )
     title = f"mIoU by the rule of averaging, {PROTOCOL_TITLES[scores.protocol].split(':')[0]}"
     if scores.protocol == "oracle_obj":
-        note += " The two nearest-neighbour resizings of OV-PARTS' evaluator are not repeated."
+        chosen = scores.rule == "ov-parts"
+        note += (
+            " Labels were resized to a shortest edge of 800 pixels and back, as OV-PARTS' evaluator does."
+            if chosen
+            else " OV-PARTS' evaluator also resizes the labels; choose --rule ov-parts for that."
+        )
     return Table(title, ("", *sets), rows, note)
 
 

@@ -156,8 +156,8 @@ def mean_iou(counts: ClassCounts, members: np.ndarray, rule: Rule) -> float:
 
     - `partclipseg`: over the classes with labels.
     - `partcatseg`: over the classes with an IoU above 0, as the evaluators of PartCATSeg and HOPS do.
-    - `ov-parts`: the sum over the classes with labels, divided by the number of those labelled *or predicted*. The two
-      nearest-neighbour steps of that evaluator change maps before they are counted and are not repeated here.
+    - `ov-parts`: the sum over the classes with labels, divided by the number of those labelled *or predicted*. The
+      evaluator resizes the labels of Oracle-Obj before they are counted, see `ov_parts.resize_there_and_back`.
     """
     iou, labelled = counts.iou(), counts.labelled > 0
     if rule == "partcatseg":

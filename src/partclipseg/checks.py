@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
+from functools import cache
 from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -21,12 +22,17 @@ def check_fields(config: Any, name: str = "") -> None:
         config: the instance.
         name: what to call the configuration in the message, where a field's name alone does not say it.
     """
-    hints = get_type_hints(type(config))
+    hints = _hints(type(config))
     for field in fields(config):
         value, hint = getattr(config, field.name), hints[field.name]
         if not _fits(value, hint):
             place = f"{name}: {field.name}" if name else field.name
             raise UsageError(f"{place} is {value!r}; give {_expected(hint)}")
+
+
+@cache  # reading them takes longer than all checks of an instance
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def _fits(value: Any, hint: Any) -> bool:

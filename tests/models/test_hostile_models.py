@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 import resource
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,157 +11,37 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
+from tests.models.damage import (
+    CASES,
+    DEEP,
+    HTML,
+    LFS,
+    NO_VALUES,
+    NOT_A_TABLE,
+    Damage,
+    as_bin,
+    configure,
+    cut,
+    damaged,
+    directory_in_place,
+    drop,
+    grow_vocabulary,
+    lose_special_tokens,
+    poison,
+    remove,
+    retokenize,
+    sharded,
+    tensors,
+    write,
+)
 from transformers import CLIPSegConfig, CLIPSegForImageSegmentation
 
-from partclipseg.apps.cli import main
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.models.clipseg.model import CLIPSegBaseline
-from partclipseg.models.clipseg_weights import foreign_names
 from partclipseg.models.partclipseg.config import PartCLIPSegConfig
-from partclipseg.models.partclipseg.foreign import load_reference_checkpoint
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
-from partclipseg.models.registry import load_model, load_tokenizer
-
-Damage = Callable[[Path], Any]
-
-LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 605247071\n"
-HTML = b"<!DOCTYPE html>\n<html><body>404</body></html>"
-DEEP = "[" * 100_000 + "]" * 100_000
-
-NOT_A_TABLE = {
-    "absent bytes": (b"", "is empty"),
-    "web page": (HTML, "is a web page"),
-    "Git LFS pointer": (LFS, "git lfs pull"),
-    "not JSON": (b"{]", "not valid JSON"),
-    "cut": (b'{"model_type": "partc', "not valid JSON"),
-    "not UTF-8": (b"\xff\xfe{}", "not valid JSON"),
-    "zeros": (bytes(100), "not valid JSON"),
-    "list": (b"[1, 2]", "must hold a JSON object, not list"),
-    "null": (b"null", "must hold a JSON object, not NoneType"),
-    "text": (b'"partclipseg"', "must hold a JSON object, not str"),
-    "deep list": (DEEP.encode(), "nested too deeply"),
-    "deep table": (('{"a":' * 100_000 + "1" + "}" * 100_000).encode(), "nested too deeply"),
-    "digits": (b'{"reduce_dim": ' + b"9" * 5000 + b"}", "not valid JSON"),
-}
-"""What may stand in place of a JSON object -> content, words of the message."""
-
-NO_VALUES: list[Any] = [None, "12", [], {}, [1, 2], float("nan"), float("inf"), True, -1, 0, 10**9, 10**30, 1.5]
-
-
-def write(file: str, content: bytes) -> Damage:
-    return lambda folder: (folder / file).write_bytes(content)
-
-
-def configure(file: str = "config.json", **changes: Any) -> Damage:
-    """Change entries of a JSON file, ``tower__name`` within a tower; ... removes one."""
-
-    def damage(folder: Path) -> None:
-        table = json.loads((folder / file).read_text())
-        for key, value in changes.items():
-            *towers, name = key.split("__")
-            place = table
-            for tower in towers:
-                place = place[tower]
-            if value is ...:
-                del place[name]
-            else:
-                place[name] = value
-        (folder / file).write_text(json.dumps(table))
-
-    return damage
-
-
-def tensors(change: Callable[[dict[str, torch.Tensor]], Any], metadata: Any = {"format": "pt"}) -> Damage:  # noqa: B006
-    def damage(folder: Path) -> None:
-        content = load_file(folder / "model.safetensors")
-        change(content)
-        save_file({k: v.contiguous() for k, v in content.items()}, folder / "model.safetensors", metadata=metadata)
-
-    return damage
-
-
-def cut(file: str, keep: Callable[[int], int]) -> Damage:
-    def damage(folder: Path) -> None:
-        content = (folder / file).read_bytes()
-        (folder / file).write_bytes(content[: keep(len(content))])
-
-    return damage
-
-
-def as_bin(change: Callable[[dict[str, torch.Tensor]], Any]) -> Damage:
-    """Weights in pytorch_model.bin, as old files of CLIPSeg have them."""
-
-    def damage(folder: Path) -> None:
-        content = load_file(folder / "model.safetensors")
-        (folder / "model.safetensors").unlink()
-        torch.save(change(content) or content, folder / "pytorch_model.bin")
-
-    return damage
-
-
-def sharded(change: Callable[[dict[str, Any]], Any], kept: Callable[[str], bool] = lambda name: True) -> Damage:
-    """Weights in two files with an index, which `change` edits."""
-
-    def damage(folder: Path) -> None:
-        content = load_file(folder / "model.safetensors")
-        (folder / "model.safetensors").unlink()
-        parts = {name: f"model-0000{1 + (index % 2)}-of-00002.safetensors" for index, name in enumerate(content)}
-        for file in sorted(set(parts.values())):
-            members = {name: content[name] for name in content if parts[name] == file and kept(name)}
-            save_file(members, folder / file, metadata={"format": "pt"})
-        index = {"metadata": {"total_size": 1}, "weight_map": parts}
-        change(index)
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-
-    return damage
-
-
-def poison(value: float) -> Damage:
-    def change(content: dict[str, torch.Tensor]) -> None:
-        content["decoder.film.mul.weight"][0, 0] = value
-
-    return tensors(change)
-
-
-def drop(pattern: str) -> Callable[[dict[str, torch.Tensor]], None]:
-    def change(content: dict[str, torch.Tensor]) -> None:
-        for name in [name for name in content if pattern in name]:
-            del content[name]
-
-    return change
-
-
-def remove(*files: str) -> Damage:
-    return lambda folder: [(folder / file).unlink() for file in files]
-
-
-def directory_in_place(file: str) -> Damage:
-    def damage(folder: Path) -> None:
-        (folder / file).unlink()
-        (folder / file).mkdir()
-
-    return damage
-
-
-def retokenize(change: Callable[[dict[str, Any]], Any]) -> Damage:
-    def damage(folder: Path) -> None:
-        table = json.loads((folder / "tokenizer.json").read_text())
-        change(table)
-        (folder / "tokenizer.json").write_text(json.dumps(table))
-
-    return damage
-
-
-def grow_vocabulary(table: dict[str, Any]) -> None:
-    table["model"]["vocab"].update({f"more{index}": 600 + index for index in range(5)})
-
-
-def lose_special_tokens(table: dict[str, Any]) -> None:
-    table["added_tokens"] = []
-    table["model"]["vocab"]["lost"] = table["model"]["vocab"].pop("<|endoftext|>")
-
+from partclipseg.models.registry import load_model
 
 CONFIG: dict[str, tuple[Damage, str]] = {
     **{f"config: {name}": (write("config.json", content), words) for name, (content, words) in NOT_A_TABLE.items()},
@@ -404,77 +281,6 @@ def test_position_ids_of_old_files_are_no_fault(clipseg: Path):
     assert isinstance(load_model(clipseg), PartCLIPSegModel)
 
 
-# -- names -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "x" * 300,
-        "x" * 300 + "/" + "y" * 300,
-        "a\0b",
-        "owner/a\0b",
-        "a\nb/c\nd",
-        "dog: ear",
-        "",
-        " ",
-        "models/pascl",
-        "./x",
-        "../x",
-        "/nowhere/x",
-        "x/y/z",
-        "x/",
-        "owner/model/",
-        "models\\pascal",
-        "C:\\models\\pascal",
-        "~/models",
-        "pascl",
-        "mine/pascl",
-        "https://example.org/a/b",
-        7,
-        None,
-    ],
-)
-def test_mistyped_names_are_answered_without_the_hub(
-    name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
-    import partclipseg.models.names as names
-
-    monkeypatch.setattr(names, "cached_file", lambda *_, **__: pytest.fail("the hub was asked"))
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine" / "pascal").mkdir(parents=True)
-    for load in (load_model, load_tokenizer, PartCLIPSegModel.from_pretrained):
-        with pytest.raises(PartCLIPSegError, match="give a model's directory") as caught:
-            load(name)
-        assert len(str(caught.value)) < 500
-        assert ("did you mean mine/pascal?" in str(caught.value)) == (name == "mine/pascl")
-    assert "asking" not in caplog.text
-
-
-def _answer(status: int) -> Exception:
-    import httpx
-    from huggingface_hub.errors import RepositoryNotFoundError
-
-    response = httpx.Response(status, request=httpx.Request("GET", "https://example.org"))
-    return RepositoryNotFoundError("not found", response=response)
-
-
-@pytest.mark.parametrize(
-    ("failure", "words"),
-    [(_answer(404), "no model of that name exists"), (OSError("no route"), "cannot be reached")],
-)
-def test_a_hub_that_answers_is_not_called_unreachable(failure: Exception, words: str, monkeypatch: pytest.MonkeyPatch):
-    import transformers.utils.hub
-
-    def fail(*_: Any, **__: Any) -> None:
-        raise failure
-
-    monkeypatch.setattr(transformers.utils.hub, "hf_hub_download", fail)
-    for load in (load_model, load_tokenizer):
-        with pytest.raises(PartCLIPSegError, match=words):
-            load("nobody/nothing")
-
-
 def test_a_file_is_no_model(model: Path):
     for file, words in (
         ("model.safetensors", "is a file: give the model's directory"),
@@ -485,109 +291,7 @@ def test_a_file_is_no_model(model: Path):
             PartSegmenter.from_pretrained(model / file)
 
 
-# -- released files --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def released(config: PartCLIPSegConfig, tmp_path: Path) -> Path:
-    content: dict[str, torch.Tensor] = {}
-    for name, tensor in PartCLIPSegModel(config).state_dict().items():
-        names = foreign_names(name, config)
-        content.update(zip(names, tensor.chunk(len(names)) if len(names) > 1 else [tensor], strict=True))
-    torch.save({"model": content}, tmp_path / "released.pth")
-    return tmp_path / "released.pth"
-
-
-def resave(change: Callable[[dict[str, Any]], Any]) -> Damage:
-    def damage(path: Path) -> None:
-        content = torch.load(path, weights_only=True)["model"]
-        changed = change(content) or None
-        torch.save({"model": content} if changed is None else changed, path)
-
-    return damage
-
-
-def _as_directory(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-RELEASED: dict[str, tuple[Damage, str]] = {
-    "gone": (Path.unlink, "there is no file"),
-    "directory": (_as_directory, "is a directory"),
-    "empty": (lambda path: path.write_bytes(b""), "is empty"),
-    "web page": (lambda path: path.write_bytes(HTML), "is a web page"),
-    "Git LFS pointer": (lambda path: path.write_bytes(LFS), "git lfs pull"),
-    "text": (lambda path: path.write_bytes(b"hello"), "is refused|not a readable"),
-    "cut": (lambda path: path.write_bytes(path.read_bytes()[:-900]), "not a readable"),
-    "no table": (resave(lambda t: {"model": 5}), "no table of tensors under 'model'"),
-    "list": (resave(lambda t: [1]), "no table of tensors"),
-    "numbered": (resave(lambda t: {"model": {1: torch.zeros(1)}}), "no table of tensors"),
-    "NaN": (resave(lambda t: t["decoder.film_mul.weight"].fill_(float("nan")) is None), "NaN or infinity in 1 tensor"),
-    "sparse": (resave(lambda t: t.update(non_object_embedding=torch.zeros(1, 24).to_sparse())), "not dense"),
-    "whole numbers": (resave(lambda t: t.update(non_object_embedding=torch.zeros(1, 24).int())), "not dense"),
-    "missing": (resave(drop("reduces")), "missing: decoder.reduces.0.bias"),
-}
-
-
-@pytest.mark.parametrize("name", RELEASED)
-def test_a_damaged_released_file_is_refused(released: Path, config: PartCLIPSegConfig, name: str):
-    damage, words = RELEASED[name]
-    damage(released)
-    with pytest.raises(PartCLIPSegError, match=words) as caught:
-        load_reference_checkpoint(released, config)
-    assert str(released) in str(caught.value)
-
-
-def test_a_configuration_that_is_larger_than_the_released_file(released: Path, config: PartCLIPSegConfig):
-    vision = config.vision_config.to_dict() | {"num_hidden_layers": 200, "hidden_size": 16_384}
-    with pytest.raises(PartCLIPSegError, match="asks for"):
-        load_reference_checkpoint(released, config.to_dict() | {"vision_config": vision})
-
-
-@pytest.mark.parametrize("size", [-100, 100])
-def test_convert_checks_the_tokenizer_before_the_weights(
-    released: Path, config: PartCLIPSegConfig, tokenizer_directory: Path, size: int, tmp_path: Path, capsys: Any
-):
-    values = config.to_dict()
-    values["text_config"]["vocab_size"] += size
-    (tmp_path / "config.json").write_text(json.dumps(values))
-    resave(drop("reduces"))(released)
-    words = ["--vocabulary", "dog: ear", "--config", str(tmp_path / "config.json")]
-    options = ["--output", str(tmp_path / "out"), *words, "--tokenizer", str(tokenizer_directory)]
-    assert main(["convert", str(released), *options]) == 1
-    assert "has 600 tokens and the checkpoint" in " ".join(capsys.readouterr().err.split())
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("name", NOT_A_TABLE)
-def test_convert_refuses_a_configuration_that_is_no_table(released: Path, tmp_path: Path, name: str, capsys: Any):
-    content, words = NOT_A_TABLE[name]
-    (tmp_path / "config.json").write_bytes(content)
-    options = ["--vocabulary", "dog: ear", "--config", str(tmp_path / "config.json")]
-    assert main(["convert", str(released), "--output", str(tmp_path / "out"), *options]) == 1
-    assert words in " ".join(capsys.readouterr().err.split())
-
-
 # -- any bytes -------------------------------------------------------------------------------------------------------
-
-CASES = int(os.environ.get("PARTCLIPSEG_FUZZ_CASES", "25"))
-
-
-@st.composite
-def damaged(draw: st.DrawFn, content: bytes) -> bytes:
-    """`content` cut, or with some bytes changed, put in or taken out; early bytes, which are headers, more often."""
-    if draw(st.integers(0, 4)) == 0:
-        return content[: draw(st.integers(0, len(content)))]
-    changed = bytearray(content)
-    for _ in range(draw(st.integers(1, 8))):
-        place = draw(st.one_of(st.integers(0, min(4000, len(changed) - 1)), st.integers(0, len(changed) - 1)))
-        piece = draw(
-            st.one_of(st.binary(min_size=1, max_size=4), st.sampled_from([b"[", b"}", b'"', b"-", b"9", b"null"]))
-        )
-        length = draw(st.sampled_from([0, 1, len(piece)]))
-        changed[place : place + length] = piece
-    return bytes(changed)
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"])
@@ -606,17 +310,3 @@ def test_any_bytes_load_or_are_refused(model_directory: Path, tmp_path_factory: 
     finally:
         shutil.rmtree(folder)
     assert str(folder) in said
-
-
-@settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck))
-@given(data=st.data())
-def test_any_bytes_of_a_released_file(released: Path, config: PartCLIPSegConfig, data: st.DataObject):
-    path = released.with_name("damaged.pth")
-    path.write_bytes(data.draw(damaged(released.read_bytes())))
-    try:
-        load_reference_checkpoint(path, config)
-    except PartCLIPSegError as error:
-        said = str(error)
-    else:
-        said = str(path)
-    assert str(path) in said

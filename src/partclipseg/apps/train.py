@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import tyro
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from partclipseg.apps.options import Own, OwnData, optional
 from partclipseg.machine import usable_cores
-from partclipseg.training.observer import Observer
-from partclipseg.training.observer import Progress as Line
-from partclipseg.training.recipe import RECIPES, BackboneRecipe, Recipe
-
-if TYPE_CHECKING:
-    from partclipseg.training.evaluate import HeldOutScores
-    from partclipseg.training.loop import TrainingResult
+from partclipseg.training.recipe import RECIPES, BackboneRecipe
 
 STOPPED = 143
 """Exit code after SIGTERM, 128 + 15: the run is saved but not finished; the same command continues it."""
@@ -72,10 +62,11 @@ class Train:
     def run(self) -> int:
         if isinstance(self.recipe, BackboneRecipe):
             return 0 if self._train_backbone(self.recipe) else STOPPED
+        from partclipseg.apps.train_display import TrainingDisplay, saying_how_to_continue
         from partclipseg.training.run import train
 
-        display = _Display(self.recipe, self.output)
-        with display.progress, _saying_how_to_continue(display.console):
+        display = TrainingDisplay(self.recipe, self.output)
+        with display.progress, saying_how_to_continue(display.console):
             result = train(
                 self.recipe,
                 self.data,
@@ -95,71 +86,10 @@ class Train:
 
     def _train_backbone(self, recipe: BackboneRecipe) -> bool:
         """Train the backbone; return whether it is finished. False: the run was told to stop."""
+        from partclipseg.apps.train_display import TrainingDisplay
         from partclipseg.training.backbone import train_backbone
 
-        display = _Display(recipe, self.output)
+        display = TrainingDisplay(recipe, self.output)
         model = train_backbone(recipe, self.output, report=display.backbone)
         display.console.print(f"backbone: {model}" if model else "stopped and saved; the same command continues")
         return model is not None
-
-
-@contextmanager
-def _saying_how_to_continue(console: Console) -> Iterator[None]:
-    """Tell on Ctrl-C how to continue the run; unlike SIGTERM, Ctrl-C does not wait for the current step."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        console.print("interrupted: the same command continues from the last checkpoint, or from the start before one")
-        raise
-
-
-class _Display(Observer):
-    """Progress bar with the losses on a terminal; otherwise only settings, scores and the end are printed."""
-
-    def __init__(self, recipe: Recipe | BackboneRecipe, output: Path) -> None:
-        self.console = Console(stderr=True)
-        self.progress = Progress(
-            TextColumn("step"),
-            MofNCompleteColumn(),
-            BarColumn(),
-            TextColumn("{task.description}"),
-            TimeRemainingColumn(),
-            console=self.console,
-            transient=True,
-            disable=not self.console.is_terminal,
-        )
-        self.steps = recipe.steps
-        self.output = output
-        self.task: TaskID = self.progress.add_task("", total=self.steps, visible=False)
-
-    def checked(self, done: int, total: int) -> None:
-        self.progress.update(self.task, completed=done, total=total, description="files checked", visible=True)
-
-    def backbone(self, step: int, losses: Mapping[str, float]) -> None:
-        values = ", ".join(f"{name} {value:.3g}" for name, value in losses.items())
-        self.console.print(f"backbone, step {step}: {values}")
-
-    def started(self, summary: Mapping[str, Any]) -> None:
-        self.console.print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in summary.items()))
-        self.progress.reset(self.task, total=self.steps, description="", visible=True)
-
-    def progressed(self, progress: Line) -> None:
-        losses = " ".join(f"{name} {value:.3g}" for name, value in progress.losses.items())
-        text = f"{losses}, {progress.photos_per_second:.0f} photos/s"
-        self.progress.update(self.task, completed=progress.step, description=text)
-
-    def scored(self, step: int, scores: HeldOutScores, best: bool) -> None:
-        self.console.print(f"step {step}: {_words(scores)}{', the best so far' if best else ''}")
-
-    def finished(self, result: TrainingResult) -> None:
-        if not result.finished:
-            self.console.print(f"stopped after step {result.step} and saved; the same command continues")
-            return
-        scores = f" ({_words(result.scores)})" if result.scores else ""
-        self.console.print(f"model: {result.directory}{scores}")
-        if result.best_step is not None and result.best_step != result.step:
-            self.console.print(f"best on the held-out photos, of step {result.best_step}: {self.output / 'best'}")
-
-
-def _words(scores: HeldOutScores) -> str:
-    return f"held-out mIoU {scores.pred_all:.1f} (Pred-All), {scores.oracle_obj:.1f} (Oracle-Obj)"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from partclipseg.data.coco import BrokenMaskError, paint
-from partclipseg.errors import PartCLIPSegError
+from partclipseg.errors import PartCLIPSegError, first_line
 from partclipseg.vocabulary import Vocabulary
 
 Size = tuple[int, int]
@@ -38,13 +38,20 @@ def read_outlines(
         except CorrectionError:
             raise
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
-            raise CorrectionError(f"it is damaged ({type(error).__name__}: {error})") from None
+            raise CorrectionError(f"it is damaged ({_damage(error)}): mend it, or delete it for a new draft") from None
         try:
             return paint([index for index, _ in found], [[polygon] for _, polygon in found], size)
         except BrokenMaskError as error:
             raise CorrectionError(error.message) from None
 
     return read
+
+
+def _damage(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    # Of the others only ValueError speaks of the file: wrong JSON, wrong encoding, a word in place of a number.
+    return first_line(error)[:200] if isinstance(error, ValueError) else "its entries are not those of the format"
 
 
 def class_index(label: Any, vocabulary: Vocabulary) -> int:

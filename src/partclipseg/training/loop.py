@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,13 +23,11 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from partclipseg.data.fingerprint import changed_data
-from partclipseg.data.loader import Batch, PartDataset, StepSampler, build_loader
+from partclipseg.data.loader import PartDataset, StepSampler, build_loader
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.evaluation.state import model_digest
 from partclipseg.files import whole_directory
 from partclipseg.losses.finite import check_finite
-from partclipseg.losses.labels import present_pairs
-from partclipseg.losses.masks import LossCounts
 from partclipseg.models.cuda_graphs import StepGradients
 from partclipseg.models.directory import write_directory
 from partclipseg.models.registry import is_built_in, load_tokenizer
@@ -43,6 +41,7 @@ from partclipseg.training.new_words import learn_new_words
 from partclipseg.training.observer import Observer, Progress
 from partclipseg.training.recipe import HARMLESS, Recipe, with_current_names
 from partclipseg.training.start import build_model, compile_on, find_start, word_retention
+from partclipseg.training.step import StepLosses
 from partclipseg.training.streams import BatchStream, Scenes, SceneStream
 from partclipseg.training.words import PromptTokens
 from partclipseg.writing import claimed, writing
@@ -51,13 +50,6 @@ logger = logging.getLogger(__name__)
 
 _STATES = ("model", "optimizer", "stream", "log", "scores", "run")
 """Names of the states of a checkpoint."""
-
-PAIRS_PER_PHOTO = 24
-"""Maximum number of object-parts per photo, on average over the batch, for attention control on a GPU: a fixed bound
-lets the step be one graph."""
-
-PHOTOS = "photos."
-"""Prefix of the model's own inputs in the inputs of a step."""
 
 
 @dataclass(frozen=True)
@@ -139,13 +131,13 @@ class _Run:
         self.words = PromptTokens.tokenise(self.model, self.tokenizer, data.vocabulary, self.device)
         if recipe.compile:
             compile_on(self.device, self.model)
-        self.retention = word_retention(recipe, self.tokenizer, self.device) if recipe.retention.weight else None
-        self.loss = self.model.build_loss(recipe.settings, compiled=recipe.compile)
+        retention = word_retention(recipe, self.tokenizer, self.device) if recipe.retention.weight else None
+        loss = self.model.build_loss(recipe.settings, compiled=recipe.compile)
+        self.losses = StepLosses(recipe, self.model, self.words, loss, retention, self.processes)
         self.parameters = optim.trained(self.model)
-        self.gradients = StepGradients(self._losses, self.parameters)
+        self.gradients = StepGradients(self.losses, self.parameters)
         self.optimizer = optim.build_optimizer(self.model, recipe.learning_rate, recipe.weight_decay)
         self.stream = self._open_stream(workers)
-        self.logits_size: tuple[int, int] | None = None
         self.step = 0
         self.logged = 0
         """Step of the last line of the log."""
@@ -203,82 +195,14 @@ class _Run:
             factor = optim.polynomial_decay(self.step, recipe.steps, recipe.decay_power, recipe.warmup_steps)
         optim.set_learning_rate(self.optimizer, recipe.learning_rate * factor)
         torch.manual_seed(step_seed(recipe.seed, self.step, self.processes.process_index))
-        micro_batches = [self._inputs(next(self.stream)) for _ in range(recipe.gradient_accumulation)]
-        counts = self._counts(micro_batches)
+        micro_batches = [self.losses.inputs(next(self.stream), self.step) for _ in range(recipe.gradient_accumulation)]
+        counts = self.losses.counts(micro_batches)
         for number, inputs in enumerate(micro_batches):
             self._add(self.gradients(inputs if counts is None else {**inputs, "counts": counts}, add=number > 0))
         optim.sum_gradients(self.parameters, self.processes.num_processes)
         norm = optim.clip_gradients(self.parameters, recipe.max_gradient_norm)
         self.optimizer.step()
         self._add({"gradient_norm": norm / self.processes.num_processes})
-
-    def _inputs(self, batch: Batch) -> dict[str, Tensor]:
-        """Return all inputs of a step on the device; the model's own inputs begin with `PHOTOS`."""
-        inputs = {}
-        if self.loss.needs_attention:
-            # Labels of files are in main memory; on a GPU a bound avoids waiting for the device.
-            capacity = PAIRS_PER_PHOTO * len(batch.part_labels) if self.device.type == "cuda" else None
-            inputs["attention_pairs"] = present_pairs(batch.part_labels, len(self.words.vocabulary), capacity)
-        if self.retention is not None:
-            generator = torch.Generator().manual_seed(step_seed(self.recipe.seed, self.step))
-            inputs["retained"] = self.retention.draw(generator)
-        inputs = {name: value.to(self.device, non_blocking=True) for name, value in inputs.items()}
-        batch = batch.to(self.device)
-        return {
-            **{PHOTOS + name: value for name, value in self.model.prepare(batch.photos).items()},
-            "part_labels": batch.part_labels,
-            "object_labels": batch.object_labels,
-            **inputs,
-        }
-
-    def _counts(self, micro_batches: Sequence[Mapping[str, Tensor]]) -> Tensor | None:
-        """Sum the denominators of the means over all micro-batches and processes; None if there is one share only."""
-        if len(micro_batches) * self.processes.num_processes == 1:
-            return None
-        counts = torch.zeros(len(LossCounts._fields), device=self.device)
-        for inputs in micro_batches:
-            of_share = self.loss.counts(
-                inputs["part_labels"],
-                inputs["object_labels"],
-                self.words.class_to_object,
-                self._logits_size(inputs),
-                self.model.attention_tokens(_photos(inputs)),
-                inputs.get("attention_pairs"),
-            )
-            counts += torch.stack(of_share)
-        if self.processes.num_processes > 1:
-            torch.distributed.all_reduce(counts)
-        return counts
-
-    def _logits_size(self, inputs: Mapping[str, Tensor]) -> tuple[int, int]:
-        size = self.logits_size  # all photos of a run have one
-        if size is None:
-            with torch.no_grad():
-                self.logits_size = size = self.model.logits_size(_photos(inputs), self.words.encode(self.model))
-        return size
-
-    def _losses(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Compute this share's part of the step's terms and their `total`; reads nothing back from the device."""
-        pairs, photos = inputs.get("attention_pairs"), _photos(inputs)
-        counts = LossCounts(*inputs["counts"]) if "counts" in inputs else None
-        extra: dict[str, Tensor] = {}
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
-            words = self.words.encode(self.model)
-            output = self.model(photos, words, attention_pairs=pairs)
-            if self.retention is not None:
-                retained = self.retention(self.model, photos, inputs["retained"])
-                shares = self.recipe.gradient_accumulation * self.processes.num_processes
-                extra["retention"] = self.recipe.retention.weight * retained / shares  # shares are equally large
-        terms = self.loss(
-            output,
-            inputs["part_labels"],
-            inputs["object_labels"],
-            words.class_to_part,
-            words.class_to_object,
-            pairs,
-            counts,
-        )
-        return {**terms, **extra, "total": torch.stack([terms["total"], *extra.values()]).sum()}
 
     def _add(self, values: Mapping[str, Tensor]) -> None:
         for name, value in values.items():
@@ -456,8 +380,3 @@ class _Run:
         flag = torch.tensor(int(told.is_set()), device=self.device)
         torch.distributed.all_reduce(flag)
         return bool(flag)
-
-
-def _photos(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the model's own inputs of a step."""
-    return {name.removeprefix(PHOTOS): value for name, value in inputs.items() if name.startswith(PHOTOS)}

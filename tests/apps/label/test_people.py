@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -206,6 +207,27 @@ def test_a_file_that_cannot_be_read_back_is_kept_and_the_draft_counts(
     assert reason in said.err
     assert path.read_bytes() == content
     assert segments(output) == before
+
+
+@pytest.mark.parametrize(
+    ("replace", "reason"),
+    [
+        (lambda path: path.symlink_to("/nowhere/x.json"), "it is a link that leads nowhere"),
+        (os.mkfifo, "it is no regular file"),
+        (Path.mkdir, "a folder stands where a file should be"),
+    ],
+    ids=["dangling link", "pipe", "folder"],
+)
+def test_what_is_no_file_is_kept_and_named(
+    run: Callable[..., int], tmp_path: Path, replace: Callable[[Path], None], reason: str, capsys: Any
+) -> None:
+    path = tmp_path / "out" / OWN["labelme"]
+    path.unlink()
+    replace(path)
+    kind = path.lstat().st_mode
+    assert run() == 1
+    assert path.lstat().st_mode == kind
+    assert reason in capsys.readouterr().err
 
 
 def test_the_next_of_several_corrections_counts_where_the_first_is_damaged(

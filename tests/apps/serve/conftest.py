@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.apps.serve.api_requests import picture
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +40,28 @@ def make_engine(random_segmenter) -> Iterator[Callable]:
     yield make
     for engine in engines:
         engine.close()
+
+
+@pytest.fixture
+def photo() -> bytes:
+    """A photo of coarse random colours, as a PNG file."""
+    return picture()
+
+
+@pytest.fixture
+def engine(make_engine):
+    """An engine with small limits."""
+    return make_engine(max_bytes=100_000, max_pixels=1_000_000, max_classes=50)
+
+
+@pytest.fixture
+def client(engine):
+    """A client of the API of `engine`."""
+    from starlette.testclient import TestClient
+
+    from partclipseg.apps.serve.api import create_api
+
+    return TestClient(create_api(engine), raise_server_exceptions=False)
 
 
 @contextmanager

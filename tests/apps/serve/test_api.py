@@ -1,23 +1,19 @@
-"""The HTTP API of `partclipseg serve`, in the process of the test."""
+"""The HTTP API of `partclipseg serve`, in the process of the test: requests and their answers."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import io
 import json
 import struct
-import threading
 import zipfile
 import zlib
-from collections.abc import AsyncIterator
 
-import httpx
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from pycocotools import mask as mask_utils
+from tests.apps.serve.api_requests import URL, WORDS, picture, post
 
 from partclipseg.vocabulary import Vocabulary
 
@@ -25,41 +21,10 @@ pytest.importorskip("gradio")
 
 from starlette.testclient import TestClient
 
-from partclipseg.apps.serve.access import COOKIE, protect
+from partclipseg.apps.serve.access import protect
 from partclipseg.apps.serve.api import create_api
 from partclipseg.apps.serve.command import create_app
-from partclipseg.apps.serve.engine import Engine, Limits, model_names, renamed
-from partclipseg.inference.segmenter import PartSegmenter
-
-URL = "/v1/segment"
-WORDS = "dog: ear, head; bus: wheel"
-
-
-def picture(width: int = 60, height: int = 40, seed: int = 0, form: str = "PNG") -> bytes:
-    """A file of coarse random colours."""
-    coarse = np.random.default_rng(seed).integers(0, 255, (4, 4, 3), np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(buffer, form)
-    return buffer.getvalue()
-
-
-@pytest.fixture
-def photo() -> bytes:
-    return picture()
-
-
-@pytest.fixture
-def engine(make_engine) -> Engine:
-    return make_engine(max_bytes=100_000, max_pixels=1_000_000, max_classes=50)
-
-
-@pytest.fixture
-def client(engine):
-    return TestClient(create_api(engine), raise_server_exceptions=False)
-
-
-def post(client, photo: bytes, headers=None, **fields):
-    return client.post(URL, files={"photo": ("scene.png", photo)}, data=fields, headers=headers)
+from partclipseg.apps.serve.engine import Limits, model_names, renamed
 
 
 def huge_png(side: int) -> bytes:
@@ -200,48 +165,6 @@ def test_health_and_metrics(client, photo):
     assert "invented" not in figures
 
 
-def test_requests_of_one_vocabulary_share_batches(make_engine, photo, monkeypatch):
-    """While one batch runs, those that arrive become the next; results stay with their photos."""
-    engine = make_engine()
-    segmenter = engine.segmenters["random"]
-    batches, running, go = [], threading.Event(), threading.Event()
-    original = type(segmenter).label_maps
-
-    def slow(self, inputs, *arguments):
-        batches.append(len(inputs["pixel_values"]))
-        running.set()
-        assert go.wait(20)
-        return original(self, inputs, *arguments)
-
-    monkeypatch.setattr(type(segmenter), "label_maps", slow)
-    photos = [picture(30 + 7 * number, 40, number) for number in range(6)]
-    answers: dict[int, dict] = {}
-    with TestClient(create_api(engine)) as client:
-
-        def ask(number: int) -> None:
-            answers[number] = post(client, photos[number], vocabulary=WORDS).json()
-
-        threads = [threading.Thread(target=ask, args=[number]) for number in range(6)]
-        threads[0].start()
-        assert running.wait(20)
-        for thread in threads[1:]:
-            thread.start()
-        while len(engine._batcher) < 5:
-            pass
-        go.set()
-        for thread in threads:
-            thread.join()
-    assert batches == [1, 5]
-    go.set()
-    for number, content in answers.items():
-        alone = segmenter(photos[number], WORDS).to_dict()["segments"]
-        assert content["width"] == 30 + 7 * number
-        for one, other in zip(content["segments"], alone, strict=True):
-            # A batch may sum in another order than a single photo: the last digits of the mean score may differ.
-            assert {**one, "score": 0} == {**other, "score": 0}
-            assert one["score"] == pytest.approx(other["score"], abs=2e-4)
-
-
 # -- bad requests ---------------------------------------------------------------------------------------------
 
 BAD_FORMS = {
@@ -355,213 +278,6 @@ def test_bad_bodies(client, kind, body, code, words):
     assert words in answer.json()["detail"]
 
 
-def test_the_right_token_only(make_engine, photo):
-    client = TestClient(protect(create_api(make_engine()), "secret"), follow_redirects=False)
-    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "secret"}, {"Cookie": f"{COOKIE}=wrong"}):
-        for answer in (post(client, photo, headers), client.get("/v1/models", headers=headers)):
-            assert answer.status_code == 401
-            assert answer.headers["www-authenticate"] == "Bearer"
-            assert "Authorization: Bearer TOKEN" in answer.json()["detail"]
-    assert client.get("/healthz").status_code == 200
-    assert client.get("/v1/models", headers={"Authorization": "Bearer secret"}).status_code == 200
-    assert client.get("/?token=wrong", headers={"Accept": "text/html"}).text.startswith("<!doctype html>")
-    # A browser comes by the address that the server prints, and keeps a cookie.
-    welcome = client.get("/v1/models?token=secret&x=1")
-    assert (welcome.status_code, welcome.headers["location"]) == (303, "/v1/models?x=1")
-    assert "HttpOnly" in welcome.headers["set-cookie"]
-    assert client.get("/v1/models").status_code == 200  # the client keeps cookies, as browsers do
-
-
-def test_the_description_names_the_token_if_there_is_one(make_engine):
-    assert "security" not in TestClient(protect(create_api(make_engine()))).get("/openapi.json").text
-    client = TestClient(protect(create_api(make_engine()), "secret"), headers={"Authorization": "Bearer secret"})
-    description = client.get("/openapi.json").json()
-    [(name, scheme)] = description["components"]["securitySchemes"].items()
-    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
-    assert description["security"] == [{name: []}]
-    assert description["paths"]["/healthz"]["get"]["security"] == []  # open to all
-
-
-LOCAL = {"localhost:7860", "LOCALHOST", "127.0.0.1:7860", "127.0.0.1", "[::1]:7860", "127.0.0.2:80"}
-ELSEWHERE = {"evil.example:7860", "localhost.evil.example", "10.0.0.1", "[::2]:7860", "[::1", "127.0.0.1@evil.example"}
-
-
-@pytest.mark.parametrize("host", sorted(LOCAL | ELSEWHERE | {""}))
-def test_a_local_server_answers_to_its_own_names_only(make_engine, photo, host):
-    """A page elsewhere may let its own name point here, and would then be of the same origin."""
-    client = TestClient(protect(create_api(make_engine()), local=True))
-    for answer in (client.get("/v1/models", headers={"Host": host}), post(client, photo, {"Host": host})):
-        assert (answer.status_code == 403) == (host not in LOCAL)
-        assert host in LOCAL or "answers to localhost and 127.0.0.1 only" in answer.json()["detail"]
-
-
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost:3000", "http://[", None, "own"])
-def test_a_local_server_refuses_what_pages_elsewhere_send(make_engine, photo, origin):
-    client = TestClient(protect(create_api(make_engine()), local=True))
-    headers = {"Host": "localhost:7860"} | ({"Origin": origin} if origin else {})
-    if origin == "own":
-        headers["Origin"] = "http://localhost:7860"
-    answer = post(client, photo, headers, vocabulary=WORDS)
-    if origin in {None, "own"}:
-        assert answer.status_code == 200
-    else:
-        assert answer.status_code == 403
-        assert "another page" in answer.json()["detail"]
-    assert client.get("/healthz", headers=headers).status_code == 200
-
-
-@pytest.mark.parametrize("token", [None, "secret"])
-def test_others_may_be_called_by_any_name(make_engine, token):
-    """A server for the network, or one behind a proxy, which asks for its token."""
-    client = TestClient(protect(create_api(make_engine()), token, local=bool(token)))
-    headers = {"Host": "parts.example", "Origin": "https://parts.example", "Authorization": "Bearer secret"}
-    assert client.get("/v1/models", headers=headers).status_code == 200
-
-
-def block(engine: Engine, monkeypatch) -> threading.Event:
-    """Keep the model busy until the event is set."""
-    go, entered = threading.Event(), threading.Event()
-
-    segment = PartSegmenter.__call__
-
-    def slow(*arguments, **options):
-        entered.set()
-        assert go.wait(20)
-        return segment(*arguments, **options)
-
-    monkeypatch.setattr(PartSegmenter, "__call__", slow)
-    from partclipseg.apps.serve.engine import Task
-
-    engine.submit(Task("random", Vocabulary.from_text(WORDS), None), np.zeros((2, 2, 3), np.uint8))
-    assert entered.wait(10)
-    return go
-
-
-def test_a_full_queue_answers_503_at_once(make_engine, photo, monkeypatch):
-    engine = make_engine(queue=1, timeout=15)
-    go = block(engine, monkeypatch)
-    client = TestClient(create_api(engine))
-    waiting = threading.Thread(target=post, args=[client, photo], kwargs={"vocabulary": WORDS}, daemon=True)
-    waiting.start()
-    while len(engine._batcher) < 1:
-        pass
-    answer = post(client, photo, vocabulary=WORDS)
-    assert answer.status_code == 503
-    assert answer.headers["retry-after"] == "2"
-    assert "busy" in answer.json()["detail"]
-    assert answer.elapsed.total_seconds() < 1  # nothing is waited for; the request before it takes 15 s
-    go.set()
-
-
-def test_bodies_that_are_being_received_are_bounded_together(make_engine, photo):
-    """By their bytes: those who send slowly keep nobody out, those who send much are refused."""
-    body = httpx.Request("POST", "http://x", files={"photo": photo}, data={"vocabulary": WORDS})
-    content = body.read()
-    app = create_api(make_engine(queue=1, max_held=3 * len(content) - 3))
-    started, go = 0, asyncio.Event()
-
-    async def upload(first: int) -> AsyncIterator[bytes]:
-        nonlocal started
-        yield content[:first]
-        started += 1
-        await go.wait()
-        yield content[first:]
-
-    async def ask() -> None:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
-
-            async def send(content: bytes | AsyncIterator[bytes]) -> httpx.Response:
-                return await client.post(URL, content=content, headers=dict(body.headers))
-
-            async def begin(count: int, first: int) -> list[asyncio.Task]:
-                before = started
-                tasks = [asyncio.create_task(send(upload(first))) for _ in range(count)]
-                while started < before + count:
-                    await asyncio.sleep(0.01)
-                return tasks
-
-            slow = await begin(20, first=9)
-            assert (await asyncio.wait_for(send(content), 5)).status_code == 200
-            for task in slow:
-                task.cancel()
-            await asyncio.gather(*slow, return_exceptions=True)
-            large = await begin(2, first=len(content) - 1)
-            refused = await asyncio.wait_for(send(content), 5)
-            assert refused.status_code == 503
-            assert refused.headers["retry-after"] == "2"
-            assert "receives too many bytes at once: try again" in refused.json()["detail"]
-            go.set()
-            assert 200 in [(await task).status_code for task in large]  # the other may find the queue full
-            assert (await send(content)).status_code == 200  # what they held is given back
-
-    asyncio.run(ask())
-
-
-def test_photos_are_decoded_on_the_cores_of_this_process(engine, monkeypatch):
-    asked = []
-    monkeypatch.setattr("partclipseg.apps.serve.api.CapacityLimiter", asked.append)
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
-    monkeypatch.setattr("os.cpu_count", lambda: 64)
-    create_api(engine)
-    assert asked == [3]
-
-
-def test_a_slow_answer_is_504_and_leaves_the_queue(make_engine, photo, monkeypatch):
-    engine = make_engine(timeout=0.3)
-    go = block(engine, monkeypatch)
-    answer = post(TestClient(create_api(engine)), photo, vocabulary=WORDS)
-    assert answer.status_code == 504
-    assert "0.3 seconds" in answer.json()["detail"]
-    assert engine._batcher._waiting[0].future.cancelled()
-    go.set()
-
-
-def of_a_gpu() -> None:
-    raise torch.OutOfMemoryError("CUDA out of memory")
-
-
-def of_python() -> None:
-    raise MemoryError
-
-
-def of_a_cpu() -> None:
-    torch.empty(1 << 50)  # a petabyte: a RuntimeError, and whatever it says in this version of PyTorch
-
-
-@pytest.mark.parametrize(
-    ("where", "fail"),
-    [
-        ("apps.serve.engine.read_photo", of_python),
-        ("inference.segmenter.PartSegmenter._segment", of_python),
-        ("inference.segmenter.PartSegmenter._segment", of_a_cpu),
-        ("inference.segmenter.PartSegmenter._segment", of_a_gpu),
-        ("inference.result.PartResult.documents", of_python),
-    ],
-)
-def test_no_memory_is_503(make_engine, photo, monkeypatch, where, fail):
-    monkeypatch.setattr(f"partclipseg.{where}", lambda *arguments, **options: fail())
-    client = TestClient(create_api(make_engine()), raise_server_exceptions=False)
-    answer = post(client, photo, vocabulary=WORDS)
-    assert answer.status_code == 503
-    assert "no memory" in answer.json()["detail"]
-
-
-def test_a_fault_of_the_server_is_a_sentence_too(make_engine, photo, monkeypatch):
-    engine = make_engine()
-
-    def fail(*_, **__):
-        raise RuntimeError("a secret")
-
-    monkeypatch.setattr(PartSegmenter, "__call__", fail)
-    client = TestClient(create_api(engine), raise_server_exceptions=False)
-    answer = post(client, photo, vocabulary=WORDS)
-    assert answer.status_code == 500
-    assert answer.json() == {"detail": "a fault of this server, whose log says more: try another photo or other words"}
-    assert 'status="500"} 1.0' in client.get("/metrics").text
-    with pytest.raises(RuntimeError, match="a secret"):  # goes on to uvicorn, which logs it
-        post(TestClient(create_api(engine)), photo, vocabulary=WORDS)
-
-
 @pytest.mark.parametrize("whole", [False, True])
 def test_other_methods_are_405_and_head_is_answered(make_engine, whole):
     """Of the API alone, and of the whole application, whose page takes every path."""
@@ -583,15 +299,6 @@ def test_other_methods_are_405_and_head_is_answered(make_engine, whole):
         answer = client.head(path)
         assert (answer.status_code, answer.headers["content-type"]) == (200, client.get(path).headers["content-type"])
     assert 'path="/v1/segment",status="405"} 3.0' in client.get("/metrics").text
-
-
-def test_other_methods_ask_for_the_token_too(make_engine):
-    client = TestClient(protect(create_api(make_engine()), "secret"))
-    for method, path, code in (("GET", URL, 401), ("HEAD", "/v1/models", 401), ("HEAD", "/healthz", 200)):
-        assert client.request(method, path).status_code == code
-    local = TestClient(protect(create_api(make_engine()), local=True), headers={"Host": "evil.example"})
-    for method, path in (("GET", URL), ("HEAD", "/healthz")):
-        assert local.request(method, path).status_code == 403
 
 
 # -- the rest -------------------------------------------------------------------------------------------------

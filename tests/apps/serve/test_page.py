@@ -9,6 +9,7 @@ import json
 import re
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from starlette.testclient import TestClient
 from partclipseg.apps.serve.command import create_app
 from partclipseg.apps.serve.explain import MAX_ATTENTION, MAX_HEAT_SIDE, explain
 from partclipseg.apps.serve.page import _Finder, as_text, create_page, scene_examples
-from partclipseg.apps.serve.viewer import _layer, viewer_data, viewer_html
+from partclipseg.apps.serve.viewer import viewer_data, viewer_html
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.inference.zoom import Crop
 from partclipseg.shapes.renderer import render_scene
@@ -151,9 +152,13 @@ def test_the_viewer_has_every_class_of_every_pixel(random_segmenter, scene):
         assert atlas["entries"][index]["name"] == heat.name
 
 
-def test_more_classes_than_a_byte_can_count():
-    pixels = decoded(_layer(np.array([[299, 254, -1]]), [])["map"]).astype(int)
-    assert (pixels[..., 0] + 256 * pixels[..., 1]).tolist() == [[300, 255, 0]]
+def test_more_classes_than_a_byte_can_count(random_segmenter, scene):
+    explained = explain(random_segmenter, scene, Vocabulary.from_dict({"dog": [f"p{i}" for i in range(300)]}))
+    labels = np.full_like(explained.result.label_map, -1)
+    labels[0, :2] = 299, 254
+    explained = replace(explained, result=replace(explained.result, label_map=labels))
+    pixels = decoded(viewer_data(explained, "")["layers"]["object-parts"]["map"]).astype(int)
+    assert (pixels[0, :3, 0] + 256 * pixels[0, :3, 1]).tolist() == [300, 255, 0]
 
 
 def test_words_cannot_break_out_of_the_page(random_segmenter, scene):

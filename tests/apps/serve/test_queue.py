@@ -108,12 +108,20 @@ def test_an_error_reaches_every_caller_of_its_batch_and_the_thread_lives(make, g
     assert later.result(10) == "b2"
 
 
+def closed(batcher: Batcher) -> bool:
+    try:
+        batcher.check_room()
+    except QueueFullError as error:
+        return "stopping" in str(error)
+    return False
+
+
 def test_closing_finishes_what_waits_and_takes_nothing_more(make, gate):
     batcher = make()
     futures = [blocked(batcher, gate), batcher.submit("a", 1), batcher.submit("b", 2)]
     closing = threading.Thread(target=batcher.close)
     closing.start()
-    while not batcher._closed:
+    while not closed(batcher):
         time.sleep(0.001)
     with pytest.raises(QueueFullError, match="stopping"):
         batcher.submit("a", 3)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from tests.models.damage import NO_VALUES, Damage, configure, drop, tensors
 from tests.models.partcatseg.small import build, small_config
 from tests.models.partcatseg.test_foreign import HEAD, released, write
-from tests.models.test_hostile_models import NO_VALUES, Damage, configure, drop, tensors
 
 from partclipseg.apps.cli import main
 from partclipseg.errors import PartCLIPSegError

@@ -6,6 +6,7 @@ and is replaced only by ``--overwrite``.
 
 from __future__ import annotations
 
+import errno
 import secrets
 from collections.abc import Collection, Iterable, Mapping
 from hashlib import blake2b
@@ -34,10 +35,23 @@ def is_free(path: Path, known: Collection[str], overwrite: bool = False) -> bool
     Raises `OSError` if something other than a file is there, or a file that cannot be read.
     """
     try:
-        content = path.read_bytes()
+        content = read_own(path)
     except FileNotFoundError:
         return True
     return overwrite or digest(content) in known
+
+
+def read_own(path: Path) -> bytes:
+    """Read one of a photo's own files.
+
+    Raises `FileNotFoundError` if nothing is there, and another `OSError` for anything that is not a readable file. A
+    link that leads nowhere is such a thing: a person made it, and its target may be on a disk that is not mounted.
+    """
+    if path.is_symlink() and not path.exists():
+        raise OSError(errno.ENXIO, "it is a link that leads nowhere", str(path))
+    if path.exists() and not path.is_file() and not path.is_dir():  # opening a pipe would wait for a writer
+        raise OSError(errno.ENXIO, "it is no regular file", str(path))
+    return path.read_bytes()
 
 
 def draft(job: BulkJob, name: BulkFormat, photo: LabelPhoto, result: PartResult) -> bytes:

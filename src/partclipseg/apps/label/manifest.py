@@ -110,7 +110,7 @@ def deleted_files(job: BulkJob, photos: Iterable[LabelPhoto], manifest: Manifest
         path
         for photo in photos
         for name, path in job.own_files(photo).items()
-        if name in manifest.files(photo) and not path.exists()
+        if name in manifest.files(photo) and not path.exists() and not path.is_symlink()
     ]
 
 

@@ -17,6 +17,7 @@ from partclipseg.apps.label.drafts import (
     digest,
     done_record,
     draft,
+    read_own,
     recorded_result,
     result_of_map,
     write_draft,
@@ -102,7 +103,7 @@ def _look(job: BulkJob, photo: LabelPhoto, manifest: Manifest) -> _Look:
         if name not in files:
             continue
         try:
-            content = files[name].read_bytes()
+            content = read_own(files[name])
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -199,7 +200,7 @@ def own_contents(
     path = job.own_files(photo)[name]
     if record.get("corrected") == name or path.relative_to(job.output).as_posix() not in results.kept_files:
         try:
-            content = path.read_bytes()
+            content = read_own(path)
         except OSError:
             pass
         else:

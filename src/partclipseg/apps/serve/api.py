@@ -92,7 +92,7 @@ class ModelList(BaseModel):
     models: list[ModelInfo]
 
 
-class Problem(BaseModel):
+class ErrorAnswer(BaseModel):
     """Why there is no result, as a sentence."""
 
     detail: str
@@ -213,7 +213,7 @@ def _add_segment(app: FastAPI, engine: Engine) -> None:
         response_model=answer_model(),
         responses={
             200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}},
-            **{code: {"model": Problem, "description": text} for code, text in _PROBLEMS.items()},
+            **{code: {"model": ErrorAnswer, "description": text} for code, text in _PROBLEMS.items()},
         },
         openapi_extra={"requestBody": _request_body()},
     )

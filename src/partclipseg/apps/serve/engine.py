@@ -90,7 +90,7 @@ class Engine:
             max_weight=4 * self.limits.max_pixels,
             on_batch=self.metrics.batch_photos.observe,
         )
-        self.metrics.queue_length.set_function(lambda: len(self._batcher))
+        self.metrics.queue_length.set_function(lambda: self.waiting)
 
     @classmethod
     def load(cls, models: Sequence[str | None], device: str | None, dtype: str | None, limits: Limits) -> Engine:
@@ -165,6 +165,11 @@ class Engine:
         return [word for word, ids in zip(words, tokenizer(words)["input_ids"], strict=True) if unknown in ids]
 
     # -- queue -- --------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """Number of photos that wait for the model; those in the running batch do not count."""
+        return len(self._batcher)
 
     def check_room(self) -> None:
         """Raise `QueueFullError` if a photo would be refused now."""

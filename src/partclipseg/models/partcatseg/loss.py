@@ -5,14 +5,14 @@ Letters in shapes: B photos, N_p parts, N_o objects, N_c object-parts, H x W the
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from partclipseg.data.sample import OUTSIDE
 from partclipseg.losses import masks
+from partclipseg.losses.classes import Outside, Pixels
 from partclipseg.losses.config import MaskLossConfig
 from partclipseg.losses.masks import LossCounts
 from partclipseg.models.partcatseg.config import CATSegConfig
@@ -31,7 +31,7 @@ class CATSegLoss:
         """`compiled`: go through the logits by kernels of `torch.compile`, made at the first call."""
         self.settings = settings or MaskLossConfig()
         self.config = config
-        self.ignores_outside = config.repaired("outside") and self.settings.outside == "ignore"
+        self.outside: Outside = self.settings.outside if config.repaired("outside") else "background"
         self.passes = masks.compiled() if compiled else masks.by_photo()
 
     def __call__(
@@ -56,7 +56,7 @@ class CATSegLoss:
             counts: of the batch that this is a share of, the sum of its shares' `counts`; the losses of the shares
                 then add up to the batch's. None: this is the batch.
         """
-        pixels = _Pixels.of(part_labels, object_labels, self.ignores_outside)
+        pixels = Pixels.of(part_labels, object_labels, self.outside)
         over = pixels.counts() if counts is None else counts
         logits, weight = resized(output.object_part_logits, part_labels), self.settings.background_weight
         loss = masks.baseline_loss(
@@ -74,7 +74,7 @@ class CATSegLoss:
         attention_pairs: Tensor | None = None,
     ) -> LossCounts:
         """Count the denominators of the means over these labels; the size of the logits plays no part here."""
-        return _Pixels.of(part_labels, object_labels, self.ignores_outside).counts()
+        return Pixels.of(part_labels, object_labels, self.outside).counts()
 
 
 class PartCATSegLoss(CATSegLoss):
@@ -99,7 +99,7 @@ class PartCATSegLoss(CATSegLoss):
         """
         if class_to_part is None or class_to_object is None:
             raise TypeError("the loss of PartCATSeg needs class_to_part and class_to_object")
-        pixels = _Pixels.of(part_labels, object_labels, self.ignores_outside)
+        pixels = Pixels.of(part_labels, object_labels, self.outside)
         over = pixels.counts() if counts is None else counts
         classes, objects = part_labels.long(), object_labels.long()
         parts = class_to_part[classes.clamp(min=0)]
@@ -121,26 +121,6 @@ class PartCATSegLoss(CATSegLoss):
             whole, composed = distributions(output.object_similarity, output.object_part_similarity, class_to_object)
             terms["divergence"] = divergence(whole, composed).sum() / over.photos
         return {**terms, "total": torch.stack(list(terms.values())).sum()}
-
-
-class _Pixels(NamedTuple):
-    """Masks of the pixels that take part in the terms: bool `[B, H, W]` each."""
-
-    labelled: Tensor
-    on_object: Tensor
-    background: Tensor
-    counted: Tensor
-
-    @classmethod
-    def of(cls, classes: Tensor, objects: Tensor, ignores_outside: bool) -> _Pixels:
-        counted = objects != OUTSIDE if ignores_outside else torch.ones_like(objects, dtype=torch.bool)
-        on_object = objects >= 0
-        return cls((classes >= 0) & counted, on_object, ~on_object & counted, counted)
-
-    def counts(self) -> LossCounts:
-        labelled, on_object, background, counted = (pixels.sum(dtype=torch.float32) for pixels in self)
-        none = torch.zeros_like(labelled)
-        return LossCounts(labelled, on_object, background, counted, none, none, none, none + len(self.labelled))
 
 
 def resized(logits: Tensor, labels: Tensor) -> Tensor:

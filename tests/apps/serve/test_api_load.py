@@ -1,0 +1,209 @@
+"""The HTTP API under load: shared batches, full queues, slow answers, no memory, faults."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from tests.apps.serve.api_requests import URL, WORDS, picture, post
+
+from partclipseg.vocabulary import Vocabulary
+
+pytest.importorskip("gradio")
+
+from starlette.testclient import TestClient
+
+from partclipseg.apps.serve.api import create_api
+from partclipseg.apps.serve.engine import Engine
+from partclipseg.inference.segmenter import PartSegmenter
+
+
+def test_requests_of_one_vocabulary_share_batches(make_engine, photo, monkeypatch):
+    """While one batch runs, those that arrive become the next; results stay with their photos."""
+    engine = make_engine()
+    segmenter = engine.segmenters["random"]
+    batches, running, go = [], threading.Event(), threading.Event()
+    original = type(segmenter).label_maps
+
+    def slow(self, inputs, *arguments):
+        batches.append(len(inputs["pixel_values"]))
+        running.set()
+        assert go.wait(20)
+        return original(self, inputs, *arguments)
+
+    monkeypatch.setattr(type(segmenter), "label_maps", slow)
+    photos = [picture(30 + 7 * number, 40, number) for number in range(6)]
+    answers: dict[int, dict] = {}
+    with TestClient(create_api(engine)) as client:
+
+        def ask(number: int) -> None:
+            answers[number] = post(client, photos[number], vocabulary=WORDS).json()
+
+        threads = [threading.Thread(target=ask, args=[number]) for number in range(6)]
+        threads[0].start()
+        assert running.wait(20)
+        for thread in threads[1:]:
+            thread.start()
+        while engine.waiting < 5:
+            pass
+        go.set()
+        for thread in threads:
+            thread.join()
+    assert batches == [1, 5]
+    go.set()
+    for number, content in answers.items():
+        alone = segmenter(photos[number], WORDS).to_dict()["segments"]
+        assert content["width"] == 30 + 7 * number
+        for one, other in zip(content["segments"], alone, strict=True):
+            # A batch may sum in another order than a single photo: the last digits of the mean score may differ.
+            assert {**one, "score": 0} == {**other, "score": 0}
+            assert one["score"] == pytest.approx(other["score"], abs=2e-4)
+
+
+def block(engine: Engine, monkeypatch) -> threading.Event:
+    """Keep the model busy until the event is set."""
+    go, entered = threading.Event(), threading.Event()
+
+    segment = PartSegmenter.__call__
+
+    def slow(*arguments, **options):
+        entered.set()
+        assert go.wait(20)
+        return segment(*arguments, **options)
+
+    monkeypatch.setattr(PartSegmenter, "__call__", slow)
+    from partclipseg.apps.serve.engine import Task
+
+    engine.submit(Task("random", Vocabulary.from_text(WORDS), None), np.zeros((2, 2, 3), np.uint8))
+    assert entered.wait(10)
+    return go
+
+
+def test_a_full_queue_answers_503_at_once(make_engine, photo, monkeypatch):
+    engine = make_engine(queue=1, timeout=15)
+    go = block(engine, monkeypatch)
+    client = TestClient(create_api(engine))
+    waiting = threading.Thread(target=post, args=[client, photo], kwargs={"vocabulary": WORDS}, daemon=True)
+    waiting.start()
+    while engine.waiting < 1:
+        pass
+    answer = post(client, photo, vocabulary=WORDS)
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "2"
+    assert "busy" in answer.json()["detail"]
+    assert answer.elapsed.total_seconds() < 1  # nothing is waited for; the request before it takes 15 s
+    go.set()
+
+
+def test_bodies_that_are_being_received_are_bounded_together(make_engine, photo):
+    """By their bytes: those who send slowly keep nobody out, those who send much are refused."""
+    body = httpx.Request("POST", "http://x", files={"photo": photo}, data={"vocabulary": WORDS})
+    content = body.read()
+    app = create_api(make_engine(queue=1, max_held=3 * len(content) - 3))
+    started, go = 0, asyncio.Event()
+
+    async def upload(first: int) -> AsyncIterator[bytes]:
+        nonlocal started
+        yield content[:first]
+        started += 1
+        await go.wait()
+        yield content[first:]
+
+    async def ask() -> None:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+
+            async def send(content: bytes | AsyncIterator[bytes]) -> httpx.Response:
+                return await client.post(URL, content=content, headers=dict(body.headers))
+
+            async def begin(count: int, first: int) -> list[asyncio.Task]:
+                before = started
+                tasks = [asyncio.create_task(send(upload(first))) for _ in range(count)]
+                while started < before + count:
+                    await asyncio.sleep(0.01)
+                return tasks
+
+            slow = await begin(20, first=9)
+            assert (await asyncio.wait_for(send(content), 5)).status_code == 200
+            for task in slow:
+                task.cancel()
+            await asyncio.gather(*slow, return_exceptions=True)
+            large = await begin(2, first=len(content) - 1)
+            refused = await asyncio.wait_for(send(content), 5)
+            assert refused.status_code == 503
+            assert refused.headers["retry-after"] == "2"
+            assert "receives too many bytes at once: try again" in refused.json()["detail"]
+            go.set()
+            assert 200 in [(await task).status_code for task in large]  # the other may find the queue full
+            assert (await send(content)).status_code == 200  # what they held is given back
+
+    asyncio.run(ask())
+
+
+def test_photos_are_decoded_on_the_cores_of_this_process(engine, monkeypatch):
+    asked = []
+    monkeypatch.setattr("partclipseg.apps.serve.api.CapacityLimiter", asked.append)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    create_api(engine)
+    assert asked == [3]
+
+
+def test_a_slow_answer_is_504_and_leaves_the_queue(make_engine, photo, monkeypatch):
+    engine = make_engine(timeout=0.3, queue=1)
+    go = block(engine, monkeypatch)
+    answer = post(TestClient(create_api(engine)), photo, vocabulary=WORDS)
+    assert answer.status_code == 504
+    assert "0.3 seconds" in answer.json()["detail"]
+    engine.check_room()  # the queue of one photo is free again
+    go.set()
+
+
+def of_a_gpu() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def of_python() -> None:
+    raise MemoryError
+
+
+def of_a_cpu() -> None:
+    torch.empty(1 << 50)  # a petabyte: a RuntimeError, and whatever it says in this version of PyTorch
+
+
+@pytest.mark.parametrize(
+    ("where", "fail"),
+    [
+        ("apps.serve.engine.read_photo", of_python),
+        ("models.partclipseg.model.PartCLIPSegModel.label_maps", of_python),
+        ("models.partclipseg.model.PartCLIPSegModel.label_maps", of_a_cpu),
+        ("models.partclipseg.model.PartCLIPSegModel.label_maps", of_a_gpu),
+        ("inference.result.PartResult.documents", of_python),
+    ],
+)
+def test_no_memory_is_503(make_engine, photo, monkeypatch, where, fail):
+    monkeypatch.setattr(f"partclipseg.{where}", lambda *arguments, **options: fail())
+    client = TestClient(create_api(make_engine()), raise_server_exceptions=False)
+    answer = post(client, photo, vocabulary=WORDS)
+    assert answer.status_code == 503
+    assert "no memory" in answer.json()["detail"]
+
+
+def test_a_fault_of_the_server_is_a_sentence_too(make_engine, photo, monkeypatch):
+    engine = make_engine()
+
+    def fail(*_, **__):
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr(PartSegmenter, "__call__", fail)
+    client = TestClient(create_api(engine), raise_server_exceptions=False)
+    answer = post(client, photo, vocabulary=WORDS)
+    assert answer.status_code == 500
+    assert answer.json() == {"detail": "a fault of this server, whose log says more: try another photo or other words"}
+    assert 'status="500"} 1.0' in client.get("/metrics").text
+    with pytest.raises(RuntimeError, match="a secret"):  # goes on to uvicorn, which logs it
+        post(TestClient(create_api(engine)), photo, vocabulary=WORDS)

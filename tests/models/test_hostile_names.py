@@ -1,0 +1,80 @@
+"""Names of models that name none: each is answered by one sentence, most of them without the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from partclipseg.errors import PartCLIPSegError
+from partclipseg.models.partclipseg.model import PartCLIPSegModel
+from partclipseg.models.registry import load_model, load_tokenizer
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x" * 300,
+        "x" * 300 + "/" + "y" * 300,
+        "a\0b",
+        "owner/a\0b",
+        "a\nb/c\nd",
+        "dog: ear",
+        "",
+        " ",
+        "models/pascl",
+        "./x",
+        "../x",
+        "/nowhere/x",
+        "x/y/z",
+        "x/",
+        "owner/model/",
+        "models\\pascal",
+        "C:\\models\\pascal",
+        "~/models",
+        "pascl",
+        "mine/pascl",
+        "https://example.org/a/b",
+        7,
+        None,
+    ],
+)
+def test_mistyped_names_are_answered_without_the_hub(
+    name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    import partclipseg.models.names as names
+
+    monkeypatch.setattr(names, "cached_file", lambda *_, **__: pytest.fail("the hub was asked"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine" / "pascal").mkdir(parents=True)
+    for load in (load_model, load_tokenizer, PartCLIPSegModel.from_pretrained):
+        with pytest.raises(PartCLIPSegError, match="give a model's directory") as caught:
+            load(name)
+        assert len(str(caught.value)) < 500
+        assert ("did you mean mine/pascal?" in str(caught.value)) == (name == "mine/pascl")
+    assert "asking" not in caplog.text
+
+
+def _answer(status: int) -> Exception:
+    import httpx
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    response = httpx.Response(status, request=httpx.Request("GET", "https://example.org"))
+    return RepositoryNotFoundError("not found", response=response)
+
+
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [(_answer(404), "no model of that name exists"), (OSError("no route"), "cannot be reached")],
+)
+def test_a_hub_that_answers_is_not_called_unreachable(failure: Exception, words: str, monkeypatch: pytest.MonkeyPatch):
+    import transformers.utils.hub
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise failure
+
+    monkeypatch.setattr(transformers.utils.hub, "hf_hub_download", fail)
+    for load in (load_model, load_tokenizer):
+        with pytest.raises(PartCLIPSegError, match=words):
+            load("nobody/nothing")

@@ -92,6 +92,13 @@ class PartDecoder(ConditionDecoder):
                 init.copy_(copy, original)
 
     @torch.no_grad()
+    def reset_class_film(self) -> None:
+        """Start the classes' FiLM as the identity for every word: scale 1, shift 0."""
+        for layer, value in ((self.class_film.mul, 1.0), (self.class_film.add, 0.0)):
+            init.zeros_(layer.weight)
+            init.constant_(layer.bias, value)
+
+    @torch.no_grad()
     def average_merges(self) -> None:
         """Start both merges as the mean of their halves: an untrained class is its part and object averaged."""
         for merge in (self.merge_features, self.merge_words):

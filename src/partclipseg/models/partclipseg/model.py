@@ -118,11 +118,14 @@ class PartCLIPSegModel(CLIPSegTowers):
 
     @classmethod
     def from_start(cls, name: str, settings: PartCLIPSegSettings) -> PartCLIPSegModel:
-        """Load the start; a new model's merges begin as the settings say, a trained one keeps its own."""
+        """Load the start; a new model's classes begin as the settings say, those of a trained one stay."""
         model: PartCLIPSegModel = cls.from_pretrained(name, dtype=torch.float32)
         model.config.reference_object_lookup = settings.reference_object_lookup
-        if settings.merges == "random" and read_config(name).get("model_type") == "clipseg":
-            model.decoder.randomise_merges()
+        if read_config(name).get("model_type") == "clipseg":
+            if settings.merges == "random":
+                model.decoder.randomise_merges()
+            if settings.class_film == "identity":
+                model.decoder.reset_class_film()
         return model
 
     def trained_parameters(self, settings: PartCLIPSegSettings) -> list[nn.Parameter]:

@@ -217,6 +217,7 @@ def _dtype(fp16: bool) -> str:
 def _describe(segmenter: PartSegmenter, fp16: bool) -> dict[str, Any]:
     """Return the content of ``config.json``, which the script reads."""
     config, tokenizer = segmenter.model.config, segmenter.tokenizer
+    reference = getattr(config, "reference_object_lookup", False)
     return {
         "kind": config.model_type,
         "dtype": _dtype(fp16),
@@ -226,6 +227,7 @@ def _describe(segmenter: PartSegmenter, fp16: bool) -> dict[str, Any]:
         "patch_size": config.vision_config.patch_size,
         "max_tokens": config.text_config.max_position_embeddings,
         "pad_token_id": tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
+        **({"object_words": config.object_words} if reference else {}),
     }
 
 

@@ -83,9 +83,15 @@ class Segmenter:
         objects, parts, class_to_object, class_to_part = index(words)
         if self.config["kind"] != "partclipseg":
             return self._run(self.decoder, photos | {"text_embeddings": self.encode_text([" ".join(w) for w in words])})
-        embeddings = {"part_embeddings": self.encode_text(parts), "object_embeddings": self.encode_text(objects)}
-        pairs = {"class_to_part": class_to_part, "class_to_object": class_to_object}
-        return self._run(self.decoder, photos | embeddings | pairs)
+        # A model in reference mode reads the object's word at the object's index: there it finds these.
+        read = object_words(objects, parts, self.config.get("object_words") or {})
+        embeddings = {
+            "part_embeddings": self.encode_text([*read, *parts]),
+            "object_embeddings": self.encode_text(objects),
+        }
+        pairs = {"class_to_part": class_to_part + len(read), "class_to_object": class_to_object}
+        outputs = self._run(self.decoder, photos | embeddings | pairs)
+        return outputs | {"part_logits": outputs["part_logits"][:, len(read) :]}
 
     @staticmethod
     def _run(session: onnxruntime.InferenceSession, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -99,6 +105,14 @@ def index(words: Sequence[tuple[str, str]]) -> tuple[list[str], list[str], np.nd
     class_to_object = np.array([objects.index(pair[0]) for pair in words], dtype=np.int64)
     class_to_part = np.array([parts.index(pair[1]) for pair in words], dtype=np.int64)
     return objects, parts, class_to_object, class_to_part
+
+
+def object_words(objects: Sequence[str], parts: Sequence[str], trained: dict[str, str]) -> list[str]:
+    """Return the word that stands for each object of a user's own list, as `models.partclipseg.lookup.own_words`."""
+    folded = [word.casefold() for word in objects]
+    if not trained or trained.keys() <= set(folded):
+        return []
+    return [trained.get(word, read) for word, read in zip(folded, [*parts, *objects], strict=False)]
 
 
 def label_map(

@@ -42,7 +42,7 @@ class PartDecoder(ConditionDecoder):
 
         Args:
             features: `[B, N, g·g', C]` from `condition_features`.
-            conditions: `[N, D]`.
+            conditions: `[N, D]`, perhaps followed by words that stand for objects.
             part_rows, object_rows: int64 `[K]`, the two conditions of each class.
             object_word_rows: int64 `[K]`, the condition whose word stands for the object; `object_rows` in the
                 intended method.

@@ -3,7 +3,8 @@
     python benchmarks/outlines.py --output outlines.json
 
 A rough map of classes stands for the labels: smooth fields that compete, with noise on top, so that the borders are
-ragged and have islands and holes. The plain walk is run for a few of the classes, in the same process. Processor time, one thread.
+ragged and have islands and holes. The plain walk is run for a few of the classes, in the same process. Times are
+those of the processor, in one thread.
 """
 
 from __future__ import annotations

@@ -70,7 +70,9 @@ def test_seams_do_not_open_under_the_tolerance():
 
 
 @settings(max_examples=60, deadline=None)
-@given(hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=8, max_side=24)), st.sampled_from([0.5, 1, 3]))
+@given(
+    hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=8, max_side=24)), st.sampled_from([0.5, 1, 3])
+)
 def test_simplified_vertices_are_corners_and_holes_keep_their_seams(mask, tolerance):
     """A seam runs there and back, so that its two sides cover nothing; every vertex is one of the exact outline."""
     exact = {tuple(vertex) for polygon in mask_polygons(mask, 0) for vertex in polygon}

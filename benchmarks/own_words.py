@@ -2,12 +2,13 @@
 
     python benchmarks/own_words.py "runs/evidence/runs/reference, seed 0/model" --output own-words.json
 
-Such a model has learned to read each object's word at a wrong index, so that it is the word of some part. Three lookups
+Such a model has learned to read each object's word at a wrong index, so that it is the word of some part. Four lookups
 are compared on PartShapes' test scenes, with the same photos, words and weights:
 
 - released: the wrong index in the vocabulary that is asked for;
 - own: the object's own word;
-- trained: the word that training read for objects that were trained, the object's own word for others.
+- trained: the word that training read for objects that were trained, the object's own word for others;
+- mixed: the word that training read for objects that were trained, the wrong index for others, which is the default.
 
 Each is scored on the full vocabulary, and on small ones drawn for every scene: some of its objects, filled up with
 random others to 1 to 5. Pixels of objects that a small vocabulary lacks do not count.
@@ -42,7 +43,7 @@ from partclipseg.vocabulary import Vocabulary
 WORLD = partshapes_world()
 TRAINED = WORLD.seen_vocabulary
 
-Lookup = Literal["released", "own", "trained"]
+Lookup = Literal["released", "own", "trained", "mixed"]
 LOOKUPS: tuple[Lookup, ...] = get_args(Lookup)
 PROTOCOLS: tuple[Protocol, ...] = ("pred_all", "oracle_obj")
 SIZES = (1, 2, 3, 4, 5)
@@ -156,12 +157,12 @@ def outputs(segmenter: PartSegmenter, photo: np.ndarray, vocabulary: Vocabulary)
     read = [TRAINED.parts[TRAINED.objects.index(word)] for word in known]
     table = torch.cat([conditions, segmenter.text_embeddings(read).to(model.dtype)]) if known else conditions
     row_of = {vocabulary.objects.index(word): len(conditions) + place for place, word in enumerate(known)}
+    classes, last = vocabulary.class_to_object.tolist(), len(conditions) - 1
     rows: dict[Lookup, Tensor] = {
         "released": torch.cat([words.class_to_object, part_rows[-1:]]),
         "own": object_rows,
-        "trained": object_rows.new_tensor(
-            [*(row_of.get(item, num_parts + item) for item in vocabulary.class_to_object.tolist()), len(conditions) - 1]
-        ),
+        "trained": object_rows.new_tensor([*(row_of.get(item, num_parts + item) for item in classes), last]),
+        "mixed": object_rows.new_tensor([*(row_of.get(item, item) for item in classes), last]),
     }
     return {
         lookup: PartOutput(

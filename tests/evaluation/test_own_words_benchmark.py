@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.models.partclipseg.lookup import trained_words
 from partclipseg.shapes.renderer import render_scene
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "own_words.py"
@@ -43,6 +44,14 @@ def test_each_lookup_is_the_models(own_words, segmenter):
     close = {"rtol": 1e-4, "atol": 1e-4}
     for lookup, released in (("released", True), ("own", False)):
         torch.testing.assert_close(found[lookup].object_part_logits, model_logits(segmenter, words, released), **close)
+    # The model's default for own words, once it knows its training list.
+    config = segmenter.model.config
+    config.object_words = trained_words(world.seen_vocabulary)
+    try:
+        assert len(words.objects) < len(world.seen_vocabulary.objects)
+        torch.testing.assert_close(found["mixed"].object_part_logits, model_logits(segmenter, words, True), **close)
+    finally:
+        config.object_words = None
     # Trained objects read what training read, whatever else is asked for; other objects read their own word.
     trained = own_words.outputs(segmenter, SCENE.image, world.seen_vocabulary)
     expected = model_logits(segmenter, world.seen_vocabulary, released=True)

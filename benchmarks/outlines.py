@@ -32,7 +32,8 @@ def main() -> None:
     parser.add_argument("--noise", type=float, default=0.01, help="amplitude of the noise beside fields of 1")
     parser.add_argument("--plain", type=int, default=3, help="classes that are also walked plainly")
     options = parser.parse_args()
-    labels = ragged_labels(*options.size, options.classes, options.noise)
+    height, width = options.size
+    labels = ragged_labels(height, width, options.classes, options.noise)
     rows = []
     for index in range(options.classes):
         mask = labels == index

@@ -93,6 +93,8 @@ VARIANTS: dict[str, Recipe] = {
     "intended": with_settings(replace(DEFAULT, retention=Retention()), loss=LossConfig()),
     "intended, attention off": replace(DEFAULT, retention=Retention()),
     "default": DEFAULT,
+    # The start of the classes' FiLM; the default begins with the identity.
+    "default, class FiLM from a copy": with_settings(DEFAULT, class_film="copy"),
     # Attention control on top of the default.
     "default + attention": with_settings(DEFAULT, loss=LossConfig()),
     "default + attention, a tenth": with_settings(

@@ -300,6 +300,11 @@ class Catalog:
             ignore_label=content["ignore_label_in_files"],
         )
 
+    @classmethod
+    def of(cls, vocabulary: Vocabulary) -> Catalog | None:
+        """Return the built-in catalogue with exactly these object-parts; None if there is none."""
+        return next((found for found in map(cls.load, CATALOGS) if found.vocabulary == vocabulary), None)
+
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """Return all object-parts, in label order."""

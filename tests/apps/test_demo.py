@@ -31,10 +31,11 @@ def test_demo(tmp_path, capsys):
     assert "rendered scenes only" in output
     shares = re.findall(r"(\d+)% of the pixels right, (\d+)% of those on objects", output)
     assert len(shares) == 4
-    for everywhere, on_objects in shares:
-        # The released weights reach 95 to 98 and 74 to 88 on these scenes. Background alone would give 83 to 88 and 0.
-        assert int(everywhere) > 90
-        assert int(on_objects) > 65
+    # The built-in model reaches 90 to 98 and 42 to 89 on these scenes. Background alone would give 83 to 88 and 0.
+    everywhere, on_objects = ([int(share[place]) for share in shares] for place in (0, 1))
+    assert min(everywhere) >= 88
+    assert min(on_objects) > 35
+    assert sum(on_objects) / 4 > 70
 
 
 def test_unseen_objects_are_marked(tmp_path, capsys, monkeypatch):

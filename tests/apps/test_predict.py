@@ -312,7 +312,8 @@ def test_output_never_ends_a_run(predict, album, tmp_path, monkeypatch, reads):
 def test_unread_kinds_are_named_at_the_end(predict, album, capsys):
     (album / "c.cr2").write_bytes(b"x")
     assert predict(album, "--format", "json") == 0
-    assert "1 picture of a kind that is not read here: c.cr2: convert .cr2 to JPEG or PNG" in capsys.readouterr().err
+    sentence = "1 picture of a kind that is not read here (1 .cr2): c.cr2: convert .cr2 to JPEG or PNG"
+    assert sentence in capsys.readouterr().err
 
 
 def test_known_objects_with_a_comma(predict, album, tmp_path):

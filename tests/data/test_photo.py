@@ -357,8 +357,9 @@ def test_text_that_no_path_can_be_is_no_photo(text):
         assert unread_pictures([pattern]) == []
 
 
-def test_heic_is_read_where_its_package_is(tmp_path, monkeypatch):
-    heif = pytest.importorskip("pillow_heif")
+def test_heic_is_read(tmp_path, monkeypatch):
+    import pillow_heif as heif
+
     path = tmp_path / "phone.HEIC"
     image = Image.new("RGB", (64, 48), (200, 30, 40))
     heif.from_pillow(image).save(path, quality=95)
@@ -387,10 +388,15 @@ def test_unread_pictures_are_counted_and_named(tmp_path):
         (tmp_path / name).write_bytes(b"x")
     sentence = describe_unread(unread_pictures([tmp_path, tmp_path / "a.jpg"]))
     assert sentence == (
-        "6 pictures of a kind that is not read here: b.CR2, c.psd, e0.nef, e1.nef, e2.nef and 1 more: "
+        "6 pictures of a kind that is not read here (4 .nef, 1 .cr2, 1 .psd): "
+        "b.CR2, c.psd, e0.nef, e1.nef, e2.nef and 1 more: "
         "convert .cr2, .psd, .nef to JPEG or PNG"
     )
-    assert 'pip install -e ".[heif]"' in describe_unread([tmp_path / "x.heic"])
+    assert "for .heic pip install pillow-heif" in describe_unread([tmp_path / "x.heic"])
+    assert describe_unread([tmp_path / "IMG_1.MOV", tmp_path / "b.psd"]) == (
+        "2 files of a kind that is not read here (1 .mov, 1 .psd): IMG_1.MOV, b.psd: convert .psd to JPEG or PNG; "
+        "save frames of .mov as JPEG or PNG"
+    )
     assert describe_unread([]) is None
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from partclipseg.formats.polygons import mask_polygons
@@ -66,3 +70,47 @@ def test_seams_do_not_open_under_the_tolerance():
     (polygon,) = mask_polygons(mask, 1.0)
     inside = filled([polygon], mask.shape) > 0
     assert inside[5:36, 5:41].all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=8, max_side=24)), st.sampled_from([0.5, 1, 3])
+)
+def test_simplified_vertices_are_corners_and_holes_keep_their_seams(mask, tolerance):
+    """A seam runs there and back, so that its two sides cover nothing; every vertex is one of the exact outline."""
+    exact = {tuple(vertex) for polygon in mask_polygons(mask, 0) for vertex in polygon}
+    for polygon in mask_polygons(mask, tolerance):
+        assert {tuple(vertex) for vertex in polygon} <= exact
+
+
+def test_many_holes_are_joined_in_little_time():
+    """A plain walk takes the square of the number of holes: these 10,000 would take it minutes."""
+    mask = np.ones((301, 301), dtype=bool)
+    mask[2:-2:3, 2:-2:3] = False
+    (polygon,) = mask_polygons(mask, 0)
+    x, y = polygon.T
+    area = abs(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1))) / 2
+    assert area == mask.sum()
+
+
+def test_two_holes_whose_seams_end_on_one_edge():
+    mask = np.ones((9, 6), dtype=bool)
+    mask[[2, 6, 4], [3, 3, 4]] = False
+    (polygon,) = mask_polygons(mask, 0)
+    assert np.array_equal(filled([polygon], mask.shape), mask.astype(int))
+
+
+def test_polygons_are_those_of_a_plain_walk():
+    """The benchmark's walk along every pixel edge; where pixels touch diagonally, it may cut an outline in two."""
+    path = Path(__file__).resolve().parents[2] / "benchmarks" / "outlines.py"
+    spec = importlib.util.spec_from_file_location("outlines", path)
+    assert spec is not None
+    assert spec.loader is not None
+    outlines = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(outlines)
+    labels = outlines.ragged_labels(90, 120, 3, 0.05)
+    for index in range(3):
+        ours, plain = mask_polygons(labels == index), outlines.plain_polygons(labels == index)
+        assert len(ours) == len(plain) >= 3
+        same = [len(a) == len(b) and bool((a == b).all()) for a, b in zip(ours, plain, strict=True)]
+        assert sum(same) >= len(same) - 2

@@ -12,9 +12,11 @@ from partclipseg.apps.cli import main
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.models.clipseg.model import CLIPSegBaseline
 from partclipseg.models.clipseg_weights import foreign_names, to_clipseg
+from partclipseg.models.interface import Words
 from partclipseg.models.partclipseg.config import PartCLIPSegConfig
 from partclipseg.models.partclipseg.foreign import load_reference_checkpoint
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
+from partclipseg.models.partclipseg.settings import PartCLIPSegSettings
 from partclipseg.models.registry import load_model, load_tokenizer
 from partclipseg.vocabulary import Vocabulary
 
@@ -230,9 +232,41 @@ def test_convert_command(released, config, tokenizer_directory, tmp_path, capsys
     arguments = [str(path), "--output", str(tmp_path / "out"), "--vocabulary", "dog: ear, tail", "--config"]
     arguments += [str(tmp_path / "config.json"), "--tokenizer", str(tokenizer_directory)]
     assert main(["convert", *arguments]) == 0
-    assert "a class depends on the whole list of words" in " ".join(capsys.readouterr().out.split())
+    assert "looked up as the released code does" in " ".join(capsys.readouterr().out.split())
     loaded = load_model(tmp_path / "out")
     assert torch.equal(loaded.background, model.background)
     assert Vocabulary.from_file(tmp_path / "out" / "vocabulary.json").names == ("dog's ear", "dog's tail")
     assert main(["convert", *arguments]) == 2  # what is there is not overwritten
     assert "exists already" in capsys.readouterr().err
+
+
+def test_an_untrained_class_film_is_a_copy_or_the_identity(clipseg_directory, tmp_path):
+    copied = PartCLIPSegModel.from_start(str(clipseg_directory), PartCLIPSegSettings(class_film="copy"))
+    film, class_film = copied.decoder.film, copied.decoder.class_film
+    assert all(torch.equal(a, b) for a, b in zip(film.parameters(), class_film.parameters(), strict=True))
+
+    plain = PartCLIPSegModel.from_start(str(clipseg_directory), PartCLIPSegSettings(class_film="identity"))
+    features, words = torch.randn(2, 3, 5, plain.config.reduce_dim), torch.randn(3, plain.config.projection_dim)
+    assert torch.equal(plain.decoder.class_film(features, words), features)
+    assert not torch.equal(copied.decoder.class_film(features, words), features)
+    rest = {name: tensor for name, tensor in plain.state_dict().items() if ".class_film." not in name}
+    new = ("background", "visual_adapter.")  # drawn at random
+    same = copied.state_dict()
+    assert all(torch.equal(tensor, same[name]) for name, tensor in rest.items() if not name.startswith(new))
+
+    # A model that has been trained keeps its own, whatever the settings say.
+    with torch.no_grad():
+        copied.decoder.class_film.add.bias.fill_(0.25)
+    copied.save_pretrained(tmp_path / "trained")
+    again = PartCLIPSegModel.from_start(str(tmp_path / "trained"), PartCLIPSegSettings(class_film="identity"))
+    assert torch.equal(again.decoder.class_film.add.bias, copied.decoder.class_film.add.bias)
+
+
+def test_from_the_identity_an_untrained_class_composes_the_maps_of_its_words(clipseg_directory):
+    """Both words alike: the class's logits are then that word's own."""
+    model = PartCLIPSegModel.from_start(str(clipseg_directory), PartCLIPSegSettings(class_film="identity"))
+    vocabulary = Vocabulary.from_dict({"dog": ["ear"]})
+    words = Words.of(vocabulary, torch.randn(1, model.config.projection_dim).expand(2, -1))
+    with torch.no_grad():
+        output = model.eval()({"pixel_values": torch.randn(1, 3, 64, 64)}, words)
+    torch.testing.assert_close(output.object_part_logits[:, :1], output.part_logits, rtol=1e-4, atol=1e-5)

@@ -16,7 +16,15 @@ from partclipseg.checks import check_fields
 from partclipseg.data.augment import Augmentation
 from partclipseg.errors import UsageError
 from partclipseg.losses.config import LossConfig
-from partclipseg.training.recipe import RECIPES, BackboneRecipe, Recipe, Retention, pascal, with_current_names
+from partclipseg.training.recipe import (
+    RECIPES,
+    BackboneRecipe,
+    Recipe,
+    Retention,
+    pascal,
+    with_current_names,
+    with_settings,
+)
 
 CONFIGURATIONS = {
     "recipe": pascal(),
@@ -119,6 +127,16 @@ def test_settings_of_an_older_run_are_read_in_current_names(name: str) -> None:
     recipe = RECIPES[name]()
     former = {**recipe.to_dict(), "precision": {"bfloat16": "bf16"}.get(recipe.precision, recipe.precision)}
     assert with_current_names(former) == recipe.to_dict()
+
+
+def test_runs_from_before_the_choice_began_with_a_copied_film() -> None:
+    for start in ("copy", "identity"):
+        recipe = with_settings(pascal(), class_film=start)
+        assert with_current_names(recipe.to_dict())["settings"]["class_film"] == start
+    settings = {name: value for name, value in recipe.to_dict()["settings"].items() if name != "class_film"}
+    assert with_current_names({**recipe.to_dict(), "settings": settings})["settings"]["class_film"] == "copy"
+    baseline = RECIPES["pascal-clipseg"]().to_dict()
+    assert with_current_names(baseline) == baseline
 
 
 def test_number_types_have_one_spelling_each() -> None:

@@ -61,6 +61,7 @@ def test_reference_recipes_take_every_departure_and_nothing_else(name: str) -> N
     }  # fmt: skip
     assert reference["retention"]["weight"] == 0
     assert theirs["loss"]["attention_control"] == "reference"
+    assert theirs["class_film"] == "copy"
     assert theirs["loss"]["outside"] == "background"
 
 

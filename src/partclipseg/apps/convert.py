@@ -17,8 +17,8 @@ class Convert:
     """Turn a released checkpoint into a directory that every command takes as --model.
 
     Known are PartCLIPSeg's files, and those of PartCATSeg, CAT-Seg and OV-PARTS' CAT-Seg (docs/partcatseg.md).
-    PartCLIPSeg's were trained with a wrong lookup of object words: their result for a class depends on the
-    whole list of words, so lists near their training catalogue are the safer ones (docs/reference.md, D1).
+    PartCLIPSeg's were trained with a wrong lookup of object words. Name the catalogue of their training, and your own
+    words are read as training read them, which costs nothing measurable (docs/reference.md, D1).
 
     Example: partclipseg convert partclipseg_voc.pth --output models/pascal --vocabulary pascal-part-116
     """
@@ -43,7 +43,7 @@ class Convert:
         from partclipseg.models.directory import write_directory
         from partclipseg.models.reading import read_json_table
         from partclipseg.models.registry import find_foreign
-        from partclipseg.vocabulary import Vocabulary
+        from partclipseg.vocabulary import Catalog, Vocabulary
 
         if self.output.exists():
             raise UsageError(f"{self.output} exists already: name another --output, or remove it first")
@@ -51,6 +51,8 @@ class Convert:
         foreign, config = find_foreign(self.checkpoint, None if self.config is None else read_json_table(self.config))
         tokenizer = self._load_tokenizer(config.text_config)  # before the weights, which take longer
         model = foreign.load_released(self.checkpoint, config)
+        if (catalog := Catalog.of(vocabulary)) is not None:  # released files were trained on its seen classes
+            model.trained_on(Vocabulary.from_catalog(catalog.name, "seen"))
         with whole_directory(self.output) as directory:
             write_directory(directory, model, tokenizer, vocabulary, str(self.output))
         Console(soft_wrap=True, highlight=False).print(

@@ -136,8 +136,11 @@ class Predict:
                 result = result.at_least(self.min_score)
                 for name, kind in formats.items():
                     if not kind.is_collected:
-                        place = f"{stem}{kind.suffix}"
-                        outcome.write(files, place, result.content(name, (self.output / place).parent))
+                        made = result.files([name], stem, (self.output / stem).parent)
+                        for file, content in made.items():
+                            outcome.write(files, file, content)
+                        if kind.make_many is not None:
+                            files.remove_others(f"{stem}{kind.suffix}", made)
                 collection.add(number, result)
             except OSError as error:
                 if is_disk_full(error):  # the next photo would fail likewise
@@ -299,7 +302,8 @@ def collected(
                     outcome.write(files, name, text.encode())
                 for name, content in kind.collect(data_set) if kind.collect and kind.is_collected else ():
                     if not isinstance(content, Path):  # not a link to the photos: they may be in several folders
-                        outcome.write(files, name, "".join(content).encode())
+                        encoded = content if isinstance(content, bytes) else "".join(content).encode()
+                        outcome.write(files, name, encoded)
         path.unlink(missing_ok=True)
 
     try:

@@ -7,7 +7,7 @@ them was made or changed by somebody else.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -65,6 +65,12 @@ class OwnFiles:
             temporary.write_bytes(content)
             # Record first: a file of a process that is killed in between is then recognised.
             self._remember(Path(name).as_posix(), hashlib.sha256(content).hexdigest())
+
+    def remove_others(self, folder: str, names: Container[str]) -> None:
+        """Remove the own files directly in a subfolder that are not among `names`, as left by an earlier run."""
+        for path in sorted((self.folder / folder).glob("*")):
+            if f"{folder}/{path.name}" not in names and self.is_own(path):
+                path.unlink()
 
     def _remember(self, name: str, digest: str) -> None:
         with self._lock:

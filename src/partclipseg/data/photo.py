@@ -20,7 +20,6 @@ from partclipseg.data.pixels import (
 )
 from partclipseg.errors import UsageError
 from partclipseg.files import is_directory
-from partclipseg.machine import how_to_install
 
 __all__ = [
     "MAX_PIXELS",
@@ -43,12 +42,15 @@ _OTHER_PICTURES = frozenset(
 )
 """Suffixes of pictures that no installation reads, in lower case."""
 
+_VIDEOS = frozenset(f".{suffix}" for suffix in ("3gp", "avi", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "webm", "wmv"))
+"""Suffixes of videos, which lie beside the photos of a phone, in lower case."""
+
 
 def find_photos(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """Find the photos named by files, folders and patterns (``*``, ``?``, ``[]``, ``**``), without repeats.
 
     A named file is taken whatever its suffix. A folder gives the photos directly inside it, sorted, by their
-    suffixes (those of HEIC only where pillow-heif is installed); a pattern likewise, over the files that match.
+    suffixes (those of HEIC where pillow-heif is, as usual, installed); a pattern likewise, over the files that match.
     Hidden files (``._*`` of archives made on macOS among them) are skipped.
 
     Raises:
@@ -63,9 +65,10 @@ def find_photos(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
 def unread_pictures(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """Find the pictures that `find_photos` leaves out of folders and patterns because their format is unsupported.
 
-    They are sorted, and found by suffix: HEIC without the package pillow-heif, raw camera files, PSD, SVG and others.
+    They are sorted, and found by suffix: raw camera files, PSD, SVG and others, videos, and HEIC without the package
+    pillow-heif.
     """
-    kinds = (HEIF_SUFFIXES | _OTHER_PICTURES) - photo_suffixes()
+    kinds = (HEIF_SUFFIXES | _OTHER_PICTURES | _VIDEOS) - photo_suffixes()
     found: dict[Path, None] = {}
     for given in paths:
         path = os.fspath(given)
@@ -77,19 +80,22 @@ def unread_pictures(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
 
 
 def describe_unread(pictures: Iterable[Path]) -> str | None:
-    """Write a sentence that counts and names pictures of unread kinds, with each remedy; None without any."""
+    """Write a sentence that counts pictures of unread kinds by suffix, with each remedy; None without any."""
     pictures = list(pictures)
     if not pictures:
         return None
     kinds = Counter(path.suffix.lower() for path in pictures)
     heif = [kind for kind in kinds if kind in HEIF_SUFFIXES]
-    other = [kind for kind in kinds if kind not in HEIF_SUFFIXES]
-    remedies = [f"for {', '.join(heif)} {how_to_install('heif')}"] if heif else []
+    videos = [kind for kind in kinds if kind in _VIDEOS]
+    other = [kind for kind in kinds if kind not in HEIF_SUFFIXES | _VIDEOS]
+    remedies = [f"for {', '.join(heif)} pip install pillow-heif"] if heif else []
     remedies += [f"convert {', '.join(other)} to JPEG or PNG"] if other else []
+    remedies += [f"save frames of {', '.join(videos)} as JPEG or PNG"] if videos else []
     names = ", ".join(printable(path.name) for path in pictures[:5])
     more = f" and {len(pictures) - 5} more" if len(pictures) > 5 else ""
-    count = f"{len(pictures)} picture{'s' if len(pictures) > 1 else ''}"
-    return f"{count} of a kind that is not read here: {names}{more}: {'; '.join(remedies)}"
+    count = f"{len(pictures)} {'file' if videos else 'picture'}{'s' if len(pictures) > 1 else ''}"
+    by_kind = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
+    return f"{count} of a kind that is not read here ({by_kind}): {names}{more}: {'; '.join(remedies)}"
 
 
 def _matches(path: str) -> list[Path]:

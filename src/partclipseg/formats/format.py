@@ -50,6 +50,8 @@ class LabelledPhoto:
     """float32 `[N_c]`: mean probability of each class over its pixels."""
     pixels: np.ndarray | None = None
     """uint8 `[H, W, 3]`, RGB, or None."""
+    probability: Callable[[int], np.ndarray] | None = None
+    """Function from a class's index to its probability at every pixel, float32 `[H, W]`; None where it is unknown."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -111,8 +113,8 @@ class DataSet:
     """Function of a format's name and a record: yields contents of the photo's own file, the current one first."""
 
 
-Content = Iterable[str] | Path
-"""Pieces of a text file, or the target of a link to a folder."""
+Content = Iterable[str] | bytes | Path
+"""Pieces of a text file, the bytes of a file, or the target of a link to a folder."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,11 @@ class Format:
     Its last part is the suffix in the format's own folder of a data set.
     """
     make: Callable[[LabelledPhoto, Place], Document] | None = None
-    """Make the content of a photo's own file; None for a format that has files about all photos only."""
+    """Make the content of a photo's own file; None for a format that has no such file."""
+    make_many: Callable[[LabelledPhoto], Iterator[tuple[str, Image.Image]]] | None = None
+    """Yield name and picture of each file in a photo's own folder, whose name ends in `suffix`; in place of `make`."""
+    on_request: bool = False
+    """Whether the format is left out where all are asked for: its files take much longer than the others."""
     indent: int | None = 1
     """Spaces of indentation of JSON in single files; data sets have none."""
     folder: str | None = None
@@ -152,8 +158,8 @@ class Format:
 
     @property
     def is_single(self) -> bool:
-        """Whether the format has a file for a single photo."""
-        return self.make is not None
+        """Whether the format has a file, or a folder, for a single photo."""
+        return self.make is not None or self.make_many is not None
 
     @property
     def is_for_data_sets(self) -> bool:
@@ -163,16 +169,26 @@ class Format:
     @property
     def is_collected(self) -> bool:
         """Whether a run writes one file about all photos instead of one for each."""
-        return self.collect is not None and self.folder is None
+        return self.collect is not None and self.folder is None and self.make_many is None
 
     def document(self, photo: LabelledPhoto, place: Place | None = None) -> Document:
-        """Return the content of the photo's own file."""
+        """Return the content of the photo's own file, or the pictures of its folder by file name."""
+        if self.make_many is not None:
+            return dict(self.make_many(photo))
         assert self.make is not None, f"{self.name} has no file for a single photo"
         return self.make(photo, place or Place())
 
     def content(self, photo: LabelledPhoto, place: Place | None = None) -> bytes:
         """Return the bytes of the photo's own file among files of other formats."""
         return encoded(self.document(photo, place), self.indent)
+
+    def files(self, photo: LabelledPhoto, stem: str, place: Place | None = None) -> Iterator[tuple[str, bytes]]:
+        """Yield name and bytes of each of the photo's own files; `stem` begins the names."""
+        if self.make_many is None:
+            yield stem + self.suffix, self.content(photo, place)
+            return
+        for name, picture in self.make_many(photo):
+            yield f"{stem}{self.suffix}/{name}", encoded(picture)
 
     def draft(self, photo: LabelledPhoto, place: Place) -> bytes:
         """Return the bytes of the photo's own file in a data set."""

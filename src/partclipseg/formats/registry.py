@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 FORMATS = {
     "overlay": "partclipseg.formats.overlay:FORMAT",
     "png": "partclipseg.formats.png:FORMAT",
+    "masks": "partclipseg.formats.masks:FORMAT",
+    "soft-masks": "partclipseg.formats.masks:SOFT",
     "json": "partclipseg.formats.json:FORMAT",
     "jsonl": "partclipseg.formats.jsonl:FORMAT",
+    "csv": "partclipseg.formats.areas:FORMAT",
     "coco": "partclipseg.formats.coco:FORMAT",
     "labelme": "partclipseg.formats.labelme:FORMAT",
     "yolo": "partclipseg.formats.yolo:FORMAT",

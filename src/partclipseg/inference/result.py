@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from partclipseg.errors import UsageError
+from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import is_file, whole_file
 from partclipseg.formats.coco import coco_document
 from partclipseg.formats.detections import supervision_detections
@@ -57,6 +57,8 @@ class PartResult:
     """uint8 `[H, W, 3]`, RGB, for drawing; without it overlays are painted on grey."""
     name: str = "photo"
     """The photo's path as it was given, or a name for it."""
+    probabilities: Callable[[int], np.ndarray] | None = field(default=None, repr=False)
+    """Function from a class's index to its probability at every pixel, for `probability`; None where it is unknown."""
 
     def __post_init__(self) -> None:
         if self.label_map.ndim != 2 or self.label_map.shape != self.object_map.shape:
@@ -78,6 +80,7 @@ class PartResult:
         vocabulary: Vocabulary,
         photo: np.ndarray | None = None,
         name: str = "photo",
+        probabilities: Callable[[int], np.ndarray] | None = None,
     ) -> PartResult:
         """Make a result from integer maps and the winner's probability per pixel, float `[H, W]`; all are copied."""
         labels, objects = (np.array(some, dtype=np.int32, order="C") for some in (label_map, object_map))
@@ -85,7 +88,7 @@ class PartResult:
         # NumPy instead of PyTorch: results are made in threads, and each would use PyTorch's own threads as well.
         areas, sums = (np.bincount(bins, w, len(vocabulary) + 1)[1:] for w in (None, np.ravel(score_map)))
         scores = (sums / np.maximum(areas, 1)).astype(np.float32)
-        return cls(labels, objects, scores, vocabulary, photo, name)
+        return cls(labels, objects, scores, vocabulary, photo, name, probabilities)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -154,10 +157,29 @@ class PartResult:
             return self.label_map == self.vocabulary.names.index(name)
         return self.object_map == self.vocabulary.object_index(name)
 
+    def probability(self, name: str) -> np.ndarray:
+        """Return the probability of ``"dog's ear"`` at every pixel, float32 `[H, W]`, 0 to 1.
+
+        It is the sigmoid of the class's own logit, enlarged to the photo's size, whatever class won the pixel and
+        whether its object was found there: probabilities of classes need not add up to 1. The first call runs the
+        model once more, with all classes; a second look (`zoom`) does not change the result.
+
+        Raises `UsageError` for a name that is no object-part of the vocabulary, `PartCLIPSegError` for a result that
+        was made without a model.
+        """
+        if self.probabilities is None:
+            raise PartCLIPSegError("this result was made without a model, so it has no probabilities")
+        plain = name.strip().casefold()
+        for index, known in enumerate(self.vocabulary.names):
+            if known.casefold() == plain:
+                return self.probabilities(index)
+        raise UsageError(f"{name!r} is not an object-part of the vocabulary ({', '.join(self.vocabulary.names)})")
+
     @cached_property
     def labelled(self) -> LabelledPhoto:
         """Return the arrays and segments that the output formats are made from."""
-        return LabelledPhoto(self.name, self.vocabulary, self.label_map, self.object_map, self.scores, self.photo)
+        arrays = self.label_map, self.object_map, self.scores, self.photo
+        return LabelledPhoto(self.name, self.vocabulary, *arrays, self.probabilities)
 
     # -- pictures ---------------------------------------------------------------------------------------------
 
@@ -233,7 +255,7 @@ class PartResult:
         stem: str | None = None,
         formats: Iterable[str] = ("overlay", "png", "json", "coco"),
     ) -> list[Path]:
-        """Write ``directory/stem`` + the suffix of each format; return the paths.
+        """Write ``directory/stem`` + the suffix of each format, a folder for masks; return the paths of the files.
 
         The folder is made if need be; `stem` is the photo's own by default. Each file appears whole or not at
         all. Formats are those of `registry.FORMATS` that have a file for a single photo. Raises `UsageError` for
@@ -242,38 +264,45 @@ class PartResult:
         chosen = chosen_formats(formats, single_formats())
         base = Path(directory) / (Path(self.name).stem if stem is None else stem)
         written = []
-        for name, kind in chosen.items():
-            path = base.with_name(base.name + kind.suffix)
-            with whole_file(path) as temporary:
-                temporary.write_bytes(self.content(name, path.parent))
-            written.append(path)
+        for kind in chosen.values():
+            for name, content in kind.files(self.labelled, base.name, self._place(base.parent)):
+                path = base.parent / name
+                with whole_file(path) as temporary:
+                    temporary.write_bytes(content)
+                written.append(path)
         return written
 
     def content(self, name: str, folder: Path = Path()) -> bytes:
         """Return the bytes of a file in this format; `folder` is its destination, since some files refer to the photo.
 
-        Raises `UsageError` as `save` does.
+        Raises `UsageError` as `save` does, and for masks, which are several files: see `files`.
         """
         kind = chosen_formats([name], single_formats())[name]
+        if kind.make_many is not None:
+            raise UsageError(f"{name} are several files: take them by files(['{name}']) or save")
         return kind.content(self.labelled, self._place(folder))
 
     def documents(self, formats: Iterable[str]) -> dict[str, Document]:
-        """Return the content of each format's file: a dictionary for JSON, text, or a picture.
+        """Return the content of each format's file: a dictionary for JSON, text, a picture, or pictures by file name.
 
         Raises `UsageError` as `save` does.
         """
         chosen = chosen_formats(formats, single_formats())
         return {name: kind.document(self.labelled, self._place(Path())) for name, kind in chosen.items()}
 
-    def files(self, formats: Iterable[str] | None = None) -> dict[str, bytes]:
-        """Return file names and contents of these formats, by default all for a single photo, named as by `save`.
+    def files(
+        self, formats: Iterable[str] | None = None, stem: str | None = None, folder: Path = Path()
+    ) -> dict[str, bytes]:
+        """Return file names and contents of these formats, named as by `save`; masks have a folder in their names.
 
-        Raises `UsageError` as `save` does.
+        By default they are all formats for a single photo but soft masks; `stem` is the photo's own. Some files refer
+        to the photo from `folder`, their destination. Raises `UsageError` as `save` does.
         """
         known = single_formats()
-        chosen = chosen_formats(known if formats is None else formats, known)
-        stem = Path(self.name).stem
-        return {stem + kind.suffix: kind.content(self.labelled, self._place(Path())) for kind in chosen.values()}
+        usual = (name for name, kind in known.items() if not kind.on_request)
+        chosen = chosen_formats(usual if formats is None else formats, known)
+        stem, place = Path(self.name).stem if stem is None else stem, self._place(folder)
+        return {name: content for kind in chosen.values() for name, content in kind.files(self.labelled, stem, place)}
 
     def _place(self, folder: Path) -> Place:
         return Place(folder, Path(self.name) if is_file(self.name) else None)

@@ -17,6 +17,7 @@ from partclipseg.data.photo import MAX_PIXELS, PhotoError
 from partclipseg.errors import UsageError
 from partclipseg.files import whole_directory
 from partclipseg.inference.photos import LoadedPhoto, stream, to_host
+from partclipseg.inference.probability import Probabilities
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.zoom import look_again
 from partclipseg.maps.label_maps import LabelMaps
@@ -268,9 +269,14 @@ class PartSegmenter:
         )
         if zoom:
             maps = self.look_again([photo.pixels for photo in photos], maps, vocabulary, present_objects)
+        words = self.words(vocabulary)
         arrays = to_host([(m.label_map.int(), m.object_map.int(), m.scores) for m in maps])
         return [
-            partial(PartResult.from_maps, labels, objects, scores, vocabulary, photo.pixels, photo.name)
+            partial(
+                PartResult.from_maps,
+                *(labels, objects, scores, vocabulary, photo.pixels, photo.name),
+                probabilities=Probabilities(self.model, photo.resized, words, photo.pixels.shape[:2]),
+            )
             for (labels, objects, scores), photo in zip(arrays, photos, strict=True)
         ]
 

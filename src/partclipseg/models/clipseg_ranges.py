@@ -53,6 +53,13 @@ YES_OR_NO = Rule("true or false", lambda value: isinstance(value, bool))
 _ACTIVATION = Rule(
     "the name of an activation, such as quick_gelu", lambda value: isinstance(value, str) and value in ACT2FN
 )
+WORDS_BY_WORD = Rule(
+    "null or a table from word to word",
+    lambda value: (
+        value is None
+        or (isinstance(value, Mapping) and all(isinstance(word, str) for pair in value.items() for word in pair))
+    ),
+)
 _TABLE = Rule("a table", lambda value: isinstance(value, Mapping))
 _WIDTH = _whole(1, 65_536)
 _LAYERS = _whole(1, 256)

@@ -245,6 +245,9 @@ class PartModel(PreTrainedModel):
         self.requires_grad_(True)
         return list(self.parameters())
 
+    def trained_on(self, vocabulary: Vocabulary) -> None:
+        """Note in the configuration which words the model is or was trained on; most families need no such note."""
+
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
         """The trained parameters in groups with their `weight_decay`, and an `lr` where it is another than the
         `learning_rate` of the run; here matrices are decayed, while norms, embeddings and free vectors are not.

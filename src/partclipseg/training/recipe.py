@@ -172,12 +172,15 @@ def with_current_names(values: Mapping[str, Any]) -> dict[str, Any]:
     if current.get("precision") == "bf16":
         current["precision"] = "bfloat16"
     if "settings" in current:
+        if current.get("method") == "partclipseg":  # before one could choose, the class FiLM began as a copy
+            current["settings"] = {"class_film": "copy", **current["settings"]}
         return current
     names = {"partclipseg": PartCLIPSegSettings, "clipseg": CLIPSegSettings}
     settings = names[current.pop("model", "partclipseg")]()
     old = {name: current.pop(name) for name in ("merges", "reference_object_lookup", "train_background", "loss")}
     kept = asdict(settings)
     kept["loss"] = {name: old["loss"][name] for name in kept["loss"]}
+    kept |= {"class_film": "copy"} if "class_film" in kept else {}
     kept |= {name: value for name, value in old.items() if name in kept and name != "loss"}
     return {"method": settings.family, **current, "settings": kept}
 
@@ -329,6 +332,7 @@ def as_reference(recipe: Recipe) -> Recipe:
         recipe,
         settings=PartCLIPSegSettings(
             merges="random",
+            class_film="copy",
             reference_object_lookup=True,
             train_background=False,
             loss=LossConfig(attention_control="reference", outside="background"),

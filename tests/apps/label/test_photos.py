@@ -79,7 +79,8 @@ def test_pictures_of_unread_kinds_are_named_at_the_end(model, tmp_path, capsys):
     (photos / "empty/c.dng").write_bytes(b"x")
     assert main(arguments(photos, output, model)) == 0
     sentence = (
-        "3 pictures of a kind that is not read here: a.CR2, c.dng, b.psd: convert .cr2, .dng, .psd to JPEG or PNG"
+        "3 pictures of a kind that is not read here (1 .cr2, 1 .dng, 1 .psd): "
+        "a.CR2, c.dng, b.psd: convert .cr2, .dng, .psd to JPEG or PNG"
     )
     assert sentence in capsys.readouterr().err
     assert f"<h2>Left out</h2><p>{sentence}</p>" in (output / "report.html").read_text()

@@ -223,6 +223,7 @@ def _describe(segmenter: PartSegmenter, graphs: dict[str, OnnxGraph], fp16: bool
     """Return the content of ``config.json``, which the script reads."""
     config, tokenizer = segmenter.model.config, segmenter.tokenizer
     photos = graphs["photo_encoder"].photos
+    reference = getattr(config, "reference_object_lookup", False)
     return {
         "kind": config.model_type,
         "dtype": _dtype(fp16),
@@ -234,6 +235,7 @@ def _describe(segmenter: PartSegmenter, graphs: dict[str, OnnxGraph], fp16: bool
         "prompts": {name: list(templates) for name, templates in graphs["decoder"].prompts.items()},
         "max_tokens": segmenter.model.longest_prompt,
         "pad_token_id": tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
+        **({"object_words": config.object_words} if reference else {}),
     }
 
 

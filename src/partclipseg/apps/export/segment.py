@@ -128,10 +128,15 @@ class Segmenter:
     def decode(self, photos: dict[str, Any], words: Sequence[tuple[str, str]]) -> dict[str, Any]:
         """Return maps of pairs (object, part), by name: `[B, channels, h, w]`, background last."""
         objects, parts, class_to_object, class_to_part = index(words)
-        inputs = photos | {"class_to_part": class_to_part, "class_to_object": class_to_object}
+        # A model in reference mode reads the object's word at the object's index: there it finds these.
+        read = object_words(objects, parts, self.config["object_words"] or {}) if "object_words" in self.config else []
+        inputs = photos | {"class_to_part": class_to_part + len(read), "class_to_object": class_to_object}
         for name, templates in self.config["prompts"].items():
             fields = [field for field in ("{object}", "{part}") if field in templates[0]]
-            lists = {"{object}": [(word, "") for word in objects], "{part}": [("", word) for word in parts]}
+            lists = {
+                "{object}": [(word, "") for word in objects],
+                "{part}": [("", word) for word in [*read, *parts]],
+            }
             filled = words if len(fields) == 2 else lists[fields[0]]
             inputs[name] = self.encode_text(
                 [
@@ -141,7 +146,8 @@ class Segmenter:
                 ]
             )
         taken = {value.name for value in self.decoder.get_inputs()}
-        return self._run(self.decoder, {name: value for name, value in inputs.items() if name in taken})
+        outputs = self._run(self.decoder, {name: value for name, value in inputs.items() if name in taken})
+        return outputs | {name: values[:, len(read) :] for name, values in outputs.items() if name == "part_logits"}
 
     @staticmethod
     def _run(session: onnxruntime.InferenceSession, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -155,6 +161,14 @@ def index(words: Sequence[tuple[str, str]]) -> tuple[list[str], list[str], np.nd
     class_to_object = np.array([objects.index(pair[0]) for pair in words], dtype=np.int64)
     class_to_part = np.array([parts.index(pair[1]) for pair in words], dtype=np.int64)
     return objects, parts, class_to_object, class_to_part
+
+
+def object_words(objects: Sequence[str], parts: Sequence[str], trained: dict[str, str]) -> list[str]:
+    """Return the word that stands for each object of a user's own list, as `models.partclipseg.lookup.own_words`."""
+    folded = [word.casefold() for word in objects]
+    if not trained or trained.keys() <= set(folded):
+        return []
+    return [trained.get(word, read) for word, read in zip(folded, [*parts, *objects], strict=False)]
 
 
 def label_map(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -65,6 +65,18 @@ class Collections:
         """Write pieces of UTF-8 text to the file `name`, one by one."""
         with self.write(name) as temporary, temporary.open("w", encoding="utf-8") as file:
             file.writelines(texts)
+
+    def bytes(self, name: str, content: bytes) -> None:
+        """Write the file `name`."""
+        with self.write(name) as temporary:
+            temporary.write_bytes(content)
+
+    def remove_others(self, folder: str, names: Container[str]) -> None:
+        """Remove the own files below a subfolder that are not among `names`, as left by an earlier run."""
+        for name in [name for name in self._known if name.startswith(f"{folder}/") and name not in names]:
+            with suppress(OSError):
+                if _file_digest(self.output / name) in self._known[name]:
+                    (self.output / name).unlink()
 
     def link(self, name: str, folder: Path) -> None:
         """Make a link to a folder, unless it exists; do nothing where links are not allowed."""
@@ -132,11 +144,17 @@ def write_collections(job: BulkJob, photos: list[LabelPhoto], results: Results, 
             continue
         for file, text in kind.shared(job.vocabulary) if kind.shared else ():
             collections.text(file, text)
+        written: set[str] = set()
         for file, content in kind.collect(data_set) if kind.collect else ():
+            written.add(file)
             if isinstance(content, Path):
                 collections.link(file, content)
+            elif isinstance(content, bytes):
+                collections.bytes(file, content)
             else:
                 collections.pieces(file, content)
+        if kind.make_many is not None:
+            collections.remove_others(name, written)
 
 
 class _Done:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Set
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Set
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -27,7 +27,7 @@ from partclipseg.apps.serve.request import Budget, Protocol, SegmentRequest, for
 from partclipseg.apps.serve.words import shortened
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.formats.archive import zip_archive
-from partclipseg.formats.format import encoded
+from partclipseg.formats.format import Document, encoded
 from partclipseg.formats.registry import single_formats
 from partclipseg.inference.result import PartResult
 from partclipseg.machine import usable_cores
@@ -69,8 +69,10 @@ def answer_model() -> type[SegmentAnswer]:
     fields: dict[str, Any] = {}
     for name, kind in single_formats().items():
         if name != "json":
-            form = {".json": dict[str, Any]}.get(kind.extension, str)
+            form: Any = {".json": dict[str, Any]}.get(kind.extension, str)
             text = f"base64 PNG: {kind.help}" if kind.extension == ".png" else kind.help
+            if kind.make_many is not None:
+                form, text = dict[str, str], f"base64 PNGs by file name: {kind.help}"
             fields[name.replace("-", "_")] = form | None, Field(None, alias=name, description=text)
     return create_model("SegmentAnswer", __base__=SegmentAnswer, **fields)
 
@@ -187,7 +189,7 @@ def _add_segment(app: FastAPI, engine: Engine) -> None:
             "protocol": "oracle_obj" if objects else "pred_all",
             "unknown_words": await in_thread(engine.unknown_words, model, vocabulary),
         }
-        content = await in_thread(_content, result, wanted)
+        content = await in_thread(content_of, result, wanted.formats)
         return JSONResponse({**head, **content, "seconds": round(time.perf_counter() - start, 4)})
 
     async def answer_if_room(request: Request) -> Response:
@@ -231,15 +233,25 @@ def _add_segment(app: FastAPI, engine: Engine) -> None:
             return Response(status_code=499)  # the client is gone; only the counters see this
 
 
-def _content(result: PartResult, wanted: SegmentRequest) -> dict[str, Any]:
+def content_of(result: PartResult, formats: Iterable[str]) -> dict[str, Any]:
+    """Return a photo's part of an answer: the fields of json, and the others by the name of their format."""
     content: dict[str, Any] = {"photo": result.name, "width": result.size[1], "height": result.size[0]}
-    for name, made in result.documents(wanted.formats).items():
+    for name, made in result.documents(formats).items():
         if name == "json":
             assert isinstance(made, dict)
             content.update(made)
         else:
-            content[name] = base64.b64encode(encoded(made)).decode() if isinstance(made, Image.Image) else made
+            content[name] = _in_json(made)
     return content
+
+
+def _in_json(document: Document) -> Any:
+    """Return a document with its pictures as base64 PNG."""
+    if isinstance(document, Image.Image):
+        return base64.b64encode(encoded(document)).decode()
+    if isinstance(document, dict):
+        return {name: _in_json(made) if isinstance(made, Image.Image) else made for name, made in document.items()}
+    return document
 
 
 def _add_information(app: FastAPI, engine: Engine) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.models.clipseg_config import CLIPSegTowersConfig
-from partclipseg.models.clipseg_ranges import TOWERS, YES_OR_NO, Rule
+from partclipseg.models.clipseg_ranges import TOWERS, WORDS_BY_WORD, YES_OR_NO, Rule
 
 RELEASED = {
     "extract_layers": [3, 6, 9],
@@ -26,11 +26,14 @@ class PartCLIPSegConfig(CLIPSegTowersConfig):
     reference_object_lookup: bool = False
     """Read a class's object word at the object's index *without* the offset of the part words, as the released
     code does and its checkpoints were trained with. False, the intended method, takes the object's own word."""
+    object_words: dict[str, str] | None = None
+    """Word that the reference's lookup read in training, by the trained object in lower case. It stands for the object
+    in lists of words that lack a trained object; other lists are read as the released code reads them."""
 
     @classmethod
     def ranges(cls) -> Mapping[str, Rule]:
         """Return the range of each field."""
-        return {**TOWERS, "reference_object_lookup": YES_OR_NO}
+        return {**TOWERS, "reference_object_lookup": YES_OR_NO, "object_words": WORDS_BY_WORD}
 
     @classmethod
     def from_reference(cls, values: Mapping[str, Any] | None = None) -> PartCLIPSegConfig:

@@ -42,7 +42,7 @@ class PartDecoder(ConditionDecoder):
 
         Args:
             features: `[B, N, g·g', C]` from `condition_features`.
-            conditions: `[N, D]`.
+            conditions: `[N, D]`, perhaps followed by words that stand for objects.
             part_rows, object_rows: int64 `[K]`, the two conditions of each class.
             object_word_rows: int64 `[K]`, the condition whose word stands for the object; `object_rows` in the
                 intended method.
@@ -90,6 +90,13 @@ class PartDecoder(ConditionDecoder):
         for target, source in ((self.class_film, self.film), (self.class_upsample, self.upsample)):
             for copy, original in zip(target.parameters(), source.parameters(), strict=True):
                 init.copy_(copy, original)
+
+    @torch.no_grad()
+    def reset_class_film(self) -> None:
+        """Start the classes' FiLM as the identity for every word: scale 1, shift 0."""
+        for layer, value in ((self.class_film.mul, 1.0), (self.class_film.add, 0.0)):
+            init.zeros_(layer.weight)
+            init.constant_(layer.bias, value)
 
     @torch.no_grad()
     def average_merges(self) -> None:

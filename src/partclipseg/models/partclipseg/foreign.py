@@ -19,7 +19,7 @@ REFERENCE_PREFIX = "partclipseg_model."
 REFERENCE_UNUSED = re.compile(r".*\.position_ids|text_adapter\.fc\.[02]\.weight|tunable_linear\.weight")
 """Tensors of released files without any effect: buffers, and two layers that are never read."""
 
-REMARK = "reference mode: a class depends on the whole list of words, so keep near the training catalogue's"
+REMARK = "reference mode: the object words are looked up as the released code does (docs/reference.md, D1)"
 """Remark for people about a model from a released file."""
 
 

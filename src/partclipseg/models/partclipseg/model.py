@@ -14,6 +14,7 @@ from partclipseg.models.directory import read_config
 from partclipseg.models.interface import Inputs, PartOutput, Words, register
 from partclipseg.models.partclipseg.config import PartCLIPSegConfig
 from partclipseg.models.partclipseg.decoder import PartDecoder
+from partclipseg.models.partclipseg.lookup import own_words, trained_words
 from partclipseg.models.partclipseg.loss import PartLoss
 from partclipseg.models.partclipseg.settings import PartCLIPSegSettings
 from partclipseg.vocabulary import Vocabulary
@@ -42,14 +43,19 @@ class PartCLIPSegModel(CLIPSegTowers):
         self.post_init()
 
     def prompts(self, vocabulary: Vocabulary) -> list[str]:
-        """Return the bare words, parts first, then objects: `N_p + N_o` strings."""
-        return [*vocabulary.parts, *vocabulary.objects]
+        """Return the bare words, parts first, then objects: `N_p + N_o` strings.
+
+        In reference mode the words that stand for the objects of a user's own list follow, `N_o` more.
+        """
+        trained = self.config.object_words if self.config.reference_object_lookup else None
+        return [*vocabulary.parts, *vocabulary.objects, *own_words(vocabulary, trained)]
 
     def forward(self, inputs: Inputs, words: Words, attention_pairs: Tensor | None = None) -> PartOutput:
         """Compute logits of every part, object and object-part; arguments as in `PartModel.forward`."""
         # 1. Words: [N, D], background last.
-        conditions = torch.cat([words.embeddings.to(self.dtype), self.background])
-        num_parts = len(words.vocabulary.parts)
+        num_parts, num_words = len(words.vocabulary.parts), len(words.vocabulary.parts) + len(words.vocabulary.objects)
+        conditions = torch.cat([words.embeddings[:num_words].to(self.dtype), self.background])
+        class_words = with_object_words(conditions, words)
 
         # 2. Photo: three activations [B, T, V].
         pixel_values = inputs["pixel_values"]
@@ -58,7 +64,7 @@ class PartCLIPSegModel(CLIPSegTowers):
 
         # 3. One decoder pass for each condition: features [B, N, g·g', C].
         part_rows, object_rows, object_word_rows = self.class_rows(
-            words.class_to_part, words.class_to_object, num_parts, len(conditions)
+            words.class_to_part, words.class_to_object, num_parts, len(conditions), len(class_words) > len(conditions)
         )
         attention_rows = None
         if attention_pairs is not None:
@@ -72,7 +78,7 @@ class PartCLIPSegModel(CLIPSegTowers):
 
         # 5. Logits of the object-parts: [B, N_c + 1, h, w].
         class_logits = self.decoder.class_logits(
-            features, conditions, part_rows, object_rows, object_word_rows, grid
+            features, class_words, part_rows, object_rows, object_word_rows, grid
         )
 
         # 6. Attention of the asked pairs: mean of the part's and the object's.
@@ -86,17 +92,25 @@ class PartCLIPSegModel(CLIPSegTowers):
         )
 
     def class_rows(
-        self, class_to_part: Tensor, class_to_object: Tensor, num_parts: int, num_conditions: int
+        self,
+        class_to_part: Tensor,
+        class_to_object: Tensor,
+        num_parts: int,
+        num_conditions: int,
+        with_object_words: bool = False,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the conditions of every class, three times int64 `[N_c + 1]`, background last.
 
-        They are the part, the object, and the one whose word stands for the object; background pairs with itself.
+        They are the part, the object, and the one whose word stands for the object; background pairs with itself. The
+        last ones are rows behind the conditions if these are followed by a word for each object.
         """
         background = class_to_part.new_full((1,), num_conditions - 1)
         part_rows = torch.cat([class_to_part, background])
         object_rows = torch.cat([class_to_object + num_parts, background])
         if not self.config.reference_object_lookup:
             return part_rows, object_rows, object_rows
+        if with_object_words:
+            return part_rows, object_rows, torch.cat([class_to_object + num_conditions, background])
         # The offset of the part words is missing: reference defect D1.
         return part_rows, object_rows, torch.cat([class_to_object, background])
 
@@ -118,12 +132,19 @@ class PartCLIPSegModel(CLIPSegTowers):
 
     @classmethod
     def from_start(cls, name: str, settings: PartCLIPSegSettings) -> PartCLIPSegModel:
-        """Load the start; a new model's merges begin as the settings say, a trained one keeps its own."""
+        """Load the start; a new model's classes begin as the settings say, those of a trained one stay."""
         model: PartCLIPSegModel = cls.from_pretrained(name, dtype=torch.float32)
         model.config.reference_object_lookup = settings.reference_object_lookup
-        if settings.merges == "random" and read_config(name).get("model_type") == "clipseg":
-            model.decoder.randomise_merges()
+        if read_config(name).get("model_type") == "clipseg":
+            if settings.merges == "random":
+                model.decoder.randomise_merges()
+            if settings.class_film == "identity":
+                model.decoder.reset_class_film()
         return model
+
+    def trained_on(self, vocabulary: Vocabulary) -> None:
+        """Note the words that the reference's lookup reads for the trained objects; nothing in the intended method."""
+        self.config.object_words = trained_words(vocabulary) if self.config.reference_object_lookup else None
 
     def trained_parameters(self, settings: PartCLIPSegSettings) -> list[nn.Parameter]:
         """Freeze all but what the paper trains, and the background word unless set to train; return the rest."""
@@ -141,6 +162,14 @@ class PartCLIPSegModel(CLIPSegTowers):
         from partclipseg.models.partclipseg.onnx import part_graphs
 
         return part_graphs(self)
+
+
+def with_object_words(conditions: Tensor, words: Words) -> Tensor:
+    """Append to the conditions `[N, D]` the words that stand for objects, if there are any: `[N + N_o, D]`."""
+    num_words = len(words.vocabulary.parts) + len(words.vocabulary.objects)
+    if len(words.embeddings) == num_words:
+        return conditions
+    return torch.cat([conditions, words.embeddings[num_words:].to(conditions.dtype)])
 
 
 def _condition_rows(

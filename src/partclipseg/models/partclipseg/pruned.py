@@ -22,7 +22,7 @@ from partclipseg.maps.label_maps import Contest, LabelMaps
 from partclipseg.models.clipseg_rows import DecodedPhotos, Known, decode_rows, named_rows, slices
 from partclipseg.models.cuda_graphs import Graphs
 from partclipseg.models.interface import Words
-from partclipseg.models.partclipseg.model import PartCLIPSegModel
+from partclipseg.models.partclipseg.model import PartCLIPSegModel, with_object_words
 from partclipseg.vocabulary import Vocabulary
 
 
@@ -49,17 +49,19 @@ def pruned_maps(
     named = None if present_objects is None else named_rows(present_objects, num_objects + 1)  # [B, N_o + 1]
     with nullcontext() if graphs is None else graphs.lock:
         first = num_parts if named is None else None
-        photos = DecodedPhotos(model, pixel_values, words.embeddings, sizes, graphs, first)
+        embeddings = words.embeddings[: num_parts + num_objects]
+        photos = DecodedPhotos(model, pixel_values, embeddings, sizes, graphs, first)
+        class_words = with_object_words(photos.conditions, words)
 
         # 1. Which objects can have pixels: those that win some, background among them, or those named.
         known, wins, contest = _winning_objects(photos, num_parts, num_objects, named, with_background)
 
         # 2. Their classes, and the features and words that these are made of.
-        needed = _needed(photos, model, vocabulary, wins, known)
+        needed = _needed(photos, model, vocabulary, wins, known, len(class_words) > len(photos.conditions))
 
         # 3. Logits of the classes; the best at every pixel is kept as they come.
         if needed is not None:
-            _decode_needed(photos, model, needed, known, contest)
+            _decode_needed(photos, model, needed, known, contest, class_words)
         return contest.maps(photos.upload(vocabulary.class_to_object))
 
 
@@ -85,7 +87,12 @@ class _Needed(NamedTuple):
 
 
 def _needed(
-    photos: DecodedPhotos, model: PartCLIPSegModel, vocabulary: Vocabulary, wins: np.ndarray, known: Known
+    photos: DecodedPhotos,
+    model: PartCLIPSegModel,
+    vocabulary: Vocabulary,
+    wins: np.ndarray,
+    known: Known,
+    object_words: bool,
 ) -> _Needed | None:
     """List the classes of the objects with pixels, and the rows that they are made of; None if there are none."""
     # Rows (photo, class), in order of the photos; background belongs to itself.
@@ -94,7 +101,7 @@ def _needed(
     if len(classes) == 0:
         return None
     to_part, to_object = torch.from_numpy(vocabulary.class_to_part), torch.from_numpy(vocabulary.class_to_object)
-    rows = model.class_rows(to_part, to_object, len(vocabulary.parts), len(photos.conditions))
+    rows = model.class_rows(to_part, to_object, len(vocabulary.parts), len(photos.conditions), object_words)
     part_rows, object_rows, object_word_rows = (x.numpy()[classes] for x in rows)  # [K] each
 
     # Rows (photo, condition) that they are made of, each once: decoded now, or known.
@@ -116,14 +123,19 @@ def _needed(
 
 
 def _decode_needed(
-    photos: DecodedPhotos, model: PartCLIPSegModel, needed: _Needed, known: Known, contest: Contest
+    photos: DecodedPhotos,
+    model: PartCLIPSegModel,
+    needed: _Needed,
+    known: Known,
+    contest: Contest,
+    class_words: Tensor,
 ) -> None:
     """Decode the needed classes, and let each compete at the pixels of its photo."""
     count, graphs = len(needed.photos), needed.graphs
     lengths = tuple(len(rows) for rows in needed.rows)
     device = photos.upload(np.concatenate(needed.rows))
     compute = partial(_class_logits, model, photos.grid, photos.rows_at_once, lengths)
-    inputs = device, known[1], photos.conditions, *photos.reduced
+    inputs = device, known[1], class_words, *photos.reduced
     pieces = graphs(lambda *x: list(compute(*x)), ("classes", lengths), *inputs) if graphs else compute(*inputs)
     *_, labels, owner = device.split(lengths)
     for some, logits in zip(slices(count, photos.rows_at_once), pieces, strict=True):  # [k, h, w]
@@ -159,7 +171,10 @@ def _class_logits(
     conditions: Tensor,
     *reduced: Tensor,
 ) -> Iterator[Tensor]:
-    """Yield logits `[k, h, w]` of classes, `_Rows` of `lengths` in turn; `known [M, g·g', C]` are features."""
+    """Yield logits `[k, h, w]` of classes, `_Rows` of `lengths` in turn; `known [M, g·g', C]` are features.
+
+    Words that stand for objects may follow the `conditions`.
+    """
     decoder, row = model.decoder, _Rows(*rows.split(lengths))
     features = [
         decode_rows(decoder, reduced, row.fresh_photos[some], conditions[row.fresh_conditions[some]])

@@ -17,6 +17,9 @@ class PartCLIPSegSettings(MethodSettings):
 
     merges: Literal["mean", "random"] = "mean"
     """Initialisation of the two layers that merge part and object: their mean, or random as in the reference."""
+    class_film: Literal["copy", "identity"] = "identity"
+    """Initialisation of the layer that modulates a class by its word: the identity (scale 1, shift 0), with which an
+    untrained model composes CLIPSeg's maps, or a copy of CLIPSeg's as published, which modulates a second time."""
     reference_object_lookup: bool = False
     """Read object words at the reference's wrong index (its released checkpoints were trained so)."""
     train_background: bool = True

@@ -1,0 +1,58 @@
+"""A table of the parts as CSV: area and shares of each, for spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterator
+
+from partclipseg.formats.format import Content, DataSet, Format, LabelledPhoto, Place, Record
+
+FILE = "areas.csv"
+
+COLUMNS = (
+    *("photo", "object", "part", "area", "share_of_photo", "share_of_object", "score"),
+    *("x", "y", "width", "height"),
+)
+"""Columns; areas and boxes are in pixels, shares and scores from 0 to 1. An object's area is that of its parts."""
+
+
+def area_lines(record: Record) -> Iterator[str]:
+    """Yield a line of CSV for each part of a photo."""
+    photo = record["width"] * record["height"]
+    objects = Counter[str]()
+    for segment in record["segments"]:
+        objects[segment["object"]] += segment["area"]
+    for segment in record["segments"]:
+        area, word = segment["area"], segment["object"]
+        shares = f"{area / photo:.6f}", f"{area / objects[word]:.6f}"
+        yield _line((record["photo"], word, segment["part"], area, *shares, segment["score"], *segment["box"]))
+
+
+def _line(values: tuple[object, ...]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(values)
+    return buffer.getvalue()
+
+
+def _make(photo: LabelledPhoto, place: Place) -> str:
+    return _line(COLUMNS) + "".join(area_lines(photo.record))
+
+
+def _collect(data_set: DataSet) -> Iterator[tuple[str, Content]]:
+    def lines() -> Iterator[str]:
+        yield _line(COLUMNS)
+        for _, record in data_set.records:
+            yield from area_lines(record)
+
+    yield FILE, lines()
+
+
+FORMAT = Format(
+    name="csv",
+    help=f"a table of areas, shares, scores and boxes of the parts; all photos of a run are in {FILE}",
+    suffix=".areas.csv",
+    make=_make,
+    collect=_collect,
+)

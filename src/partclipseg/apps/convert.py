@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
 from partclipseg.apps.options import optional
-from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.errors import UsageError
 
 
 @dataclass(frozen=True)
 class Convert:
-    """Turn a released PartCLIPSeg checkpoint into a directory that every command takes as --model.
+    """Turn a released checkpoint into a directory that every command takes as --model.
 
-    Released checkpoints were trained with a wrong lookup of object words: what they make of a class depends on the
-    whole list of words, so lists near their training catalogue are the safer ones (docs/reference.md, D1).
+    Files of PartCLIPSeg and of OV-PARTS' fine-tuned CLIPSeg are told apart by the names of their tensors.
+    `partclipseg models` lists those that can be had by name, without this command.
 
-    Example: partclipseg convert partclipseg_voc.pth models/pascal --vocabulary pascal-part-116
+    Released PartCLIPSeg checkpoints were trained with a wrong lookup of object words: what they make of a class depends
+    on the whole list of words, so lists near their training catalogue are the safer ones (docs/reference.md, D1).
+
+    Example: partclipseg convert partclipseg_voc_oracle.pth models/pascal --vocabulary pascal-part-116
     """
 
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE.pth")]
@@ -31,44 +34,31 @@ class Convert:
     A catalogue (pascal-part-116, ade20k-part-234, part-imagenet), a file, or text such as "dog: ear, tail"."""
     config: Annotated[Path | None, optional("FILE.json")] = None
     """The reference's configuration as JSON, for models of another size than the released ones."""
-    tokenizer: Annotated[str, tyro.conf.arg(metavar="DIR|NAME")] = "openai/clip-vit-base-patch16"
-    """Directory or hub name of the CLIP tokenizer to put beside the weights."""
+    tokenizer: Annotated[str | None, optional("DIR|NAME")] = None
+    """Directory or hub name of the CLIP tokenizer to put beside the weights.
+    Left out: CLIP's own, which is fetched from the hub once."""
 
     def run(self) -> int:
         from rich.console import Console
 
-        from partclipseg.files import whole_directory
-        from partclipseg.models.partclipseg.config import PartCLIPSegConfig
-        from partclipseg.models.partclipseg.foreign import load_reference_checkpoint
-        from partclipseg.models.reading import check_file, read_json_table
+        from partclipseg.models.convert import convert_file
+        from partclipseg.models.reading import read_json_table
         from partclipseg.vocabulary import Vocabulary
 
         if self.output.exists():
             raise UsageError(f"{self.output} exists already: name another directory, or remove it first")
         vocabulary = Vocabulary.load(self.vocabulary)
-        config = PartCLIPSegConfig.from_reference(None if self.config is None else read_json_table(self.config))
-        check_file(self.checkpoint)
-        tokenizer = self._load_tokenizer(config.text_config)  # before the weights, which take longer
-        model = load_reference_checkpoint(self.checkpoint, config)
-        with whole_directory(self.output) as directory:
-            model.save_pretrained(directory)
-            tokenizer.save_pretrained(directory)
-            vocabulary.save(directory / "vocabulary.json")
-        Console().print(
-            f"{self.output}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, reference mode, "
-            f"{len(vocabulary)} object-parts\n"
-            "reference mode: a class depends on the whole list of words, so keep near the training catalogue's"
+        config = None if self.config is None else read_json_table(self.config)
+        model = convert_file(self.checkpoint, self.output, vocabulary, config, self.tokenizer)
+        console = Console(soft_wrap=True, highlight=False)
+        mode = ", reference mode" if getattr(model.config, "reference_object_lookup", False) else ""
+        console.print(
+            f"{self.output}: {type(model).__name__}, {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M "
+            f"parameters{mode}, {len(vocabulary)} object-parts",
+            markup=False,
         )
-        return 0
-
-    def _load_tokenizer(self, text_config: Any) -> Any:
-        from partclipseg.models.directory import check_tokenizer, load_tokenizer
-
-        tokenizer = load_tokenizer(self.tokenizer)
-        if len(tokenizer) != text_config.vocab_size:
-            raise PartCLIPSegError(
-                f"the tokenizer {self.tokenizer!r} has {len(tokenizer)} tokens and the checkpoint "
-                f"{text_config.vocab_size}: give the tokenizer that the checkpoint was trained with as --tokenizer"
+        if mode:
+            console.print(
+                "reference mode: a class depends on the whole list of words, so keep near the training catalogue's"
             )
-        check_tokenizer(tokenizer, text_config, self.tokenizer)
-        return tokenizer
+        return 0

@@ -11,6 +11,14 @@ from transformers import CLIPSegConfig
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.models.clipseg_ranges import TOWERS, Rule, check_values, known_values
 
+RELEASED = {
+    "extract_layers": [3, 6, 9],
+    "reduce_dim": 64,
+    "use_complex_transposed_convolution": True,
+    "vision_config": {"patch_size": 16},
+}
+"""What the released checkpoints (CLIP ViT-B/16, complex up-sampling head) differ in from CLIPSeg's defaults."""
+
 
 class CLIPSegTowersConfig(CLIPSegConfig):
     """`transformers.CLIPSegConfig` (towers, `extract_layers`, `reduce_dim`, …) and what every family here adds.
@@ -73,6 +81,17 @@ class CLIPSegTowersConfig(CLIPSegConfig):
             return cls(**known)
         except StrictDataclassError as error:  # such as a width that the default number of heads does not divide
             raise PartCLIPSegError(f"the configuration cannot be used: {' '.join(str(error).split())}") from error
+
+    @classmethod
+    def from_reference(cls, values: Mapping[str, Any] | None = None) -> Self:
+        """From the configuration dictionary that the reference builds its model with; its defaults if None.
+
+        Raises `PartCLIPSegError` if the dictionary lacks the two towers.
+        """
+        values = RELEASED if values is None else values
+        if "vision_config" not in values:
+            raise PartCLIPSegError("a reference configuration needs vision_config (and usually text_config)")
+        return cls.from_values(values)
 
     @property
     def image_shape(self) -> tuple[int, int]:

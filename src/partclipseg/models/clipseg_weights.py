@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -18,7 +19,8 @@ from partclipseg.models.clipseg_config import CLIPSegTowersConfig
 from partclipseg.models.clipseg_ranges import CLIPSEG, known_values
 from partclipseg.models.directory import read_config
 from partclipseg.models.names import quoted
-from partclipseg.models.reading import check_complete, load_complete
+from partclipseg.models.reading import check_complete, check_finite, check_size, load_complete, read_tensors
+from partclipseg.models.recognise import recognise
 
 if TYPE_CHECKING:
     from partclipseg.models.clipseg_towers import CLIPSegTowers
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound="CLIPSegTowers")
 
 _HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only")
+
+_UNUSED = re.compile(r".*\.position_ids|text_adapter\.fc\.[02]\.weight|tunable_linear\.weight")
+"""Tensors that stand in released files and have no effect there: buffers, and two layers that are never read."""
 
 _RENAMED = (  # ours, theirs; the first that matches applies
     (r"^background$", "non_object_embedding"),
@@ -117,6 +122,27 @@ def load_pretrained(cls: type[Model], name: Any, load: Callable[..., Any], *args
         **hub_options,
     )
     return start_from_clipseg(cls, source, **changes)
+
+
+def load_reference(cls: type[Model], path: str | Path, config: CLIPSegTowersConfig, kind: str, prefix: str) -> Model:
+    """A model of class `cls` from a released file (``{"model": {prefix + name: tensor}, …}``), float32 on the CPU.
+
+    Args:
+        path: only tensors are read from it: a pickle that wants to run code is refused.
+        kind: the method of the file, as `recognise` calls it.
+        prefix: what the names of the file's tensors begin with; files without it are read too.
+
+    Raises `PartCLIPSegError` for the file of another method, and a list of missing, unknown and mis-shaped tensors.
+    """
+    path, read = Path(path), read_tensors(path)
+    if (found := recognise(read)) not in (None, kind):
+        raise PartCLIPSegError(f"{path} is a checkpoint of {found}, not of {kind}: give a file of {kind}")
+    tensors = {name.removeprefix(prefix): tensor for name, tensor in read.items()}
+    check_size(lambda: cls(config), sum(tensor.numel() for tensor in tensors.values()), str(path))
+    model = cls(config)
+    fill(model, {name: tensor for name, tensor in tensors.items() if not _UNUSED.fullmatch(name)}, str(path))
+    check_finite(model, str(path))
+    return model.eval()
 
 
 def wrong_kind(name: Any, kind: Any, expected: str) -> PartCLIPSegError:

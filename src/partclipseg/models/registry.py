@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
@@ -14,11 +15,13 @@ from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.models.directory import load_tokenizer, load_vocabulary, read_config
 from partclipseg.models.interface import PartModel
 from partclipseg.models.names import quoted
+from partclipseg.models.reading import read_tensors
+from partclipseg.models.recognise import CLIPSEG as CLIPSEG_FILE
+from partclipseg.models.recognise import PARTCLIPSEG, recognise
 
 __all__ = [
-    "BUILT_IN", "CLIPSEG", "FAMILIES", "built_in_model", "family", "find_device", "find_dtype", "is_built_in",
-    "load_model",
-    "load_tokenizer", "load_vocabulary", "read_config",
+    "BUILT_IN", "CLIPSEG", "FAMILIES", "FILES", "built_in_model", "family", "family_of_file", "find_device",
+    "find_dtype", "is_built_in", "load_file", "load_model", "load_tokenizer", "load_vocabulary", "read_config",
 ]  # fmt: skip
 
 FAMILIES = {
@@ -26,6 +29,9 @@ FAMILIES = {
     "clipseg-baseline": "partclipseg.models.clipseg.model:CLIPSegBaseline",
 }
 """`model_type` of the configuration: where the family's class is."""
+
+FILES = {PARTCLIPSEG: "partclipseg", CLIPSEG_FILE: "clipseg-baseline"}
+"""Method of a released file: the family that reads it, by `load_reference_checkpoint` in its module ``foreign``."""
 
 CLIPSEG = "clipseg"
 """`model_type` of transformers' CLIPSeg, which other models start from."""
@@ -57,6 +63,34 @@ def load_model(name: str | Path, **kwargs: Any) -> Any:
             "convert` or `train` wrote, or a CLIPSeg model"
         )
     return family(kind).from_pretrained(name, **kwargs)
+
+
+def family_of_file(path: str | Path) -> str:
+    """The family that reads a released file, by the names of the file's tensors.
+
+    A file that tells nothing is taken for one of PartCLIPSeg, whose loader says what is wrong with it. Raises
+    `PartCLIPSegError` for the file of a method that is not here.
+    """
+    kind = None
+    with suppress(PartCLIPSegError):
+        kind = recognise(read_tensors(path, "meta"))
+    kind = kind or PARTCLIPSEG
+    if kind not in FILES:
+        raise PartCLIPSegError(
+            f"{path} is a checkpoint of {kind}, a method that this version does not have: give a file of "
+            f"{' or '.join(FILES)}"
+        )
+    return FILES[kind]
+
+
+def load_file(path: str | Path, config: Mapping[str, Any] | None = None) -> Any:
+    """The model in a released file of any method that is here, float32 on the CPU.
+
+    `config` is the reference's own dictionary; None stands for the released sizes. Raises `PartCLIPSegError` for a
+    file that is damaged, of another method, or does not fit.
+    """
+    module = FAMILIES[family_of_file(path)].partition(":")[0].rpartition(".")[0]
+    return import_module(f"{module}.foreign").load_reference_checkpoint(path, config)
 
 
 def is_built_in(name_or_path: str | Path) -> bool:

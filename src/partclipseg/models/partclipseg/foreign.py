@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from partclipseg.models.clipseg_weights import fill
+from partclipseg.models.clipseg_weights import load_reference
 from partclipseg.models.partclipseg.config import PartCLIPSegConfig
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
-from partclipseg.models.reading import check_finite, check_size, read_tensors
+from partclipseg.models.recognise import PARTCLIPSEG
 
 REFERENCE_PREFIX = "partclipseg_model."
-
-REFERENCE_UNUSED = re.compile(r".*\.position_ids|text_adapter\.fc\.[02]\.weight|tunable_linear\.weight")
-"""Tensors that stand in released files and have no effect there: buffers, and two layers that are never read."""
 
 
 def load_reference_checkpoint(
@@ -30,13 +26,6 @@ def load_reference_checkpoint(
     The result is in reference mode unless `config` is ours and says otherwise. Raises `PartCLIPSegError` listing
     every missing, unknown and mis-shaped tensor.
     """
-    path = Path(path)
     if not isinstance(config, PartCLIPSegConfig):
         config = PartCLIPSegConfig.from_reference(config)
-    tensors = {name.removeprefix(REFERENCE_PREFIX): tensor for name, tensor in read_tensors(path).items()}
-    check_size(lambda: PartCLIPSegModel(config), sum(tensor.numel() for tensor in tensors.values()), str(path))
-    model = PartCLIPSegModel(config)
-    unused = {name for name in tensors if REFERENCE_UNUSED.fullmatch(name)}
-    fill(model, {name: tensors[name] for name in tensors.keys() - unused}, str(path))
-    check_finite(model, str(path))
-    return model.eval()
+    return load_reference(PartCLIPSegModel, path, config, PARTCLIPSEG, REFERENCE_PREFIX)

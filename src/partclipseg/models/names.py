@@ -22,6 +22,7 @@ from transformers.utils.hub import cached_file
 
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import is_directory, is_file
+from partclipseg.models.released import catalogue
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +31,8 @@ _FOLDERS = frozenset({"models", "datasets", "spaces", "docs", "runs"})
 """First parts that mean a folder: four are paths of the hub's own site, and runs is where training writes."""
 
 _REMEDY = (
-    "give a model's directory, as `partclipseg convert` or `train` writes it, or download the model where there is "
-    "network"
+    "give a model's directory, as `partclipseg convert` or `train` writes it, a name that `partclipseg models` lists, "
+    "or download the model where there is network"
 )
 
 _QUOTE = reprlib.Repr()
@@ -113,13 +114,14 @@ def hub_error(name: Any, file: str, error: BaseException) -> PartCLIPSegError:
 
 
 def _nearest(text: str) -> str:
-    """``; did you mean …?`` with the most similar directory beside the one that is missing, if there is one."""
+    """``; did you mean …?`` with the most similar name of a model or directory beside the one that is missing."""
     parent, _, name = text.rstrip("/").rpartition("/")
     if not name or "\0" in text or len(text) > 1000:
         return ""
+    known = [] if parent else [*catalogue()]
     try:
         folders = [entry.name for entry in os.scandir(parent or ".") if entry.is_dir()]
     except OSError:
-        return ""
-    close = difflib.get_close_matches(name, folders, 1)
+        folders = []
+    close = difflib.get_close_matches(name, [*known, *folders], 1)
     return f"; did you mean {os.path.join(parent, close[0])}?" if close else ""  # noqa: PTH118

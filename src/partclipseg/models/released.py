@@ -140,7 +140,7 @@ def find_release(name: str) -> Release:
     if name not in known:
         close = difflib.get_close_matches(name, known, 1)
         raise UsageError(
-            f"no model is known by the name {name!r}{f'; did you mean {close[0]}?' if close else ''}: "
+            f"no model is known by the name {name!r}{f', did you mean {close[0]}' if close else ''}? "
             "`partclipseg models` lists all names"
         )
     return known[name]

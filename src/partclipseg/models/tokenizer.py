@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+
+from huggingface_hub import try_to_load_from_cache
+
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import is_file, whole_directory
-from partclipseg.models.directory import load_tokenizer
+from partclipseg.models.download import TOKENIZER_FILES, HubError, hub_file, reach_hub
 from partclipseg.models.released import home
 from partclipseg.writing import writing
 
@@ -13,23 +17,23 @@ CLIP_TOKENIZER = "openai/clip-vit-base-patch16"
 
 
 def clip_tokenizer() -> str:
-    """Directory of CLIP's tokenizer, or its name on the hub where it cannot be kept.
-
-    Raises `PartCLIPSegError` where it is not here and the hub does not give it.
-    """
+    """Directory of CLIP's tokenizer. Raises `PartCLIPSegError` where it is not here and the hub does not give it."""
     folder = home() / "tokenizer"
     if any(is_file(folder / name) for name in ("tokenizer.json", "vocab.json")):
         return str(folder)
     try:
-        tokenizer = load_tokenizer(CLIP_TOKENIZER)
-    except PartCLIPSegError as error:
+        if not isinstance(try_to_load_from_cache(CLIP_TOKENIZER, "tokenizer.json"), str):
+            reach_hub()
+        found = [path for name in TOKENIZER_FILES if (path := hub_file(CLIP_TOKENIZER, name)) is not None]
+    except HubError as error:
         raise PartCLIPSegError(
-            f"CLIP's tokenizer is not here, and {error}; or put tokenizer.json and tokenizer_config.json from "
-            f"https://huggingface.co/{CLIP_TOKENIZER} into {folder} by hand"
+            f"CLIP's tokenizer is not here, and {error}: put tokenizer.json and tokenizer_config.json from "
+            f"https://huggingface.co/{CLIP_TOKENIZER} into {folder} by hand, and give the same command again"
         ) from error
     try:
         with writing(folder), whole_directory(folder) as directory:
-            tokenizer.save_pretrained(directory)
-    except PartCLIPSegError:  # a folder that cannot be written to: the hub's own cache has the files too
-        return CLIP_TOKENIZER
+            for path in found:
+                shutil.copyfile(path, directory / path.name)
+    except PartCLIPSegError:  # a folder that cannot be written to: the hub's own cache has the files
+        return str(found[0].parent)
     return str(folder)

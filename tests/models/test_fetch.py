@@ -1,0 +1,428 @@
+"""Models by name, against a server on this machine: fetched once, checked, and every failure with its sentence."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+from collections import namedtuple
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.conftest import small_config
+from tests.models.hosts import (
+    DRIVE_ID,
+    Hosts,
+    fetch_and_die,
+    own_catalogue,
+    redirect,
+    released_file,
+    serving,
+    tokenizer_on_hub,
+)
+
+from partclipseg.apps.cli import main
+from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.models import download
+from partclipseg.models.fetch import add, fetch, find_model, remove
+from partclipseg.models.released import catalogue, find_release, home
+
+NAME = "partclipseg-pascal"
+
+
+@pytest.fixture(scope="session")
+def content() -> bytes:
+    return released_file(small_config())
+
+
+@pytest.fixture
+def cache(tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, in which the catalogue says that the released file is small."""
+    monkeypatch.setenv("PARTCLIPSEG_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.chdir(tmp_path)
+    for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    own_catalogue(tmp_path / "home", content, small_config())
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def hosts(cache: Path, content: bytes, tokenizer_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
+    with serving() as server:
+        server.drive[DRIVE_ID] = content
+        server.hub |= tokenizer_on_hub(tokenizer_directory)
+        redirect(monkeypatch, server.address)
+        yield server
+
+
+def listed(folder: Path) -> dict[str, bytes]:
+    """The files that the model consists of; the day of the fetch is left out."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def leftovers(cache: Path) -> list[str]:
+    """Files in the cache that belong to no model."""
+    return sorted(path.name for path in (cache / "files").iterdir() if path.suffix != ".lock")
+
+
+def test_predict_from_an_empty_cache(hosts: Hosts, cache: Path, content: bytes, capsys: Any, caplog: Any):
+    Image.fromarray(np.zeros((40, 48, 3), np.uint8)).save("photo.jpg")
+    call = ["predict", "photo.jpg", "--vocabulary", "dog: ear, tail; bus: wheel", "--model", NAME]
+    assert main(call) == 0
+    size = f"about {len(content) / 1e6:,.3g} MB"
+    fetching = [record.getMessage() for record in caplog.records if record.getMessage().startswith("fetching")]
+    assert fetching == [f"fetching {NAME}, {size}, from https://drive.google.com/file/d/{DRIVE_ID}/view, to {cache}"]
+    assert hashlib.sha256(content).hexdigest() in caplog.text
+    assert list(Path("parts").glob("photo*"))
+    assert leftovers(cache) == []  # the original is deleted
+    asked = len(hosts.asked)
+    assert main([*call, "--overwrite"]) == 0
+    assert len(hosts.asked) == asked, "nothing is fetched a second time"
+    capsys.readouterr()
+    assert main(["models"]) == 0
+    table = capsys.readouterr().out
+    assert [line.split()[-1] for line in table.splitlines() if line.strip().startswith(f"{NAME} ")] == ["yes"]
+    assert str(cache) in table
+
+
+def test_the_catalogue_says_what_is_known(cache: Path, capsys: Any):
+    (cache / "models.json").unlink()
+    names = {
+        *("partshapes", "clipseg", NAME, "partclipseg-ade20k", "clipseg-pascal", "clipseg-ade20k"),
+        *("clipseg-pascal-16shot", "clipseg-ade20k-16shot", "clipseg-ade20k-cross"),
+        *("partcatseg-pascal", "partcatseg-ade20k", "partcatseg-part-imagenet"),
+    }
+    assert catalogue().keys() == names
+    assert main(["models"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in names)
+    assert "no licence file" in said
+    row = next(line for line in said.splitlines() if line.startswith("clipseg-pascal "))
+    assert row.split() == ["clipseg-pascal", "clipseg-baseline", "Pascal-Part-116", "unknown", "no"]
+
+
+def test_keep_remove_and_the_checksum(hosts: Hosts, cache: Path, content: bytes, capsys: Any):
+    assert main(["models", "--fetch", NAME, "--keep-original"]) == 0
+    digest = hashlib.sha256(content).hexdigest()
+    assert digest in capsys.readouterr().out
+    release = find_release(NAME)
+    assert release.original.read_bytes() == content
+    assert json.loads((release.directory / "origin.json").read_text())["sha256"] == digest
+    assert main(["models", "--remove", NAME]) == 0
+    assert not release.directory.exists()
+    assert not release.original.exists()
+    # Another file under the same id is not taken without a word.
+    hosts.drive[DRIVE_ID] = released_file(small_config(), seed=1)
+    with pytest.raises(PartCLIPSegError, match=f"another one than at the first fetch .*then {digest}.*accept-changed"):
+        fetch(NAME)
+    assert leftovers(cache) == []
+    assert main(["models", "--fetch", NAME, "--accept-changed"]) == 0
+
+
+def test_a_file_fetched_by_hand(hosts: Hosts, cache: Path, content: bytes, tmp_path: Path):
+    path = tmp_path / "by hand.pth"
+    path.write_bytes(content)
+    assert main(["models", "--add", NAME, str(path)]) == 0
+    assert path.read_bytes() == content
+    assert find_model(NAME) == find_release(NAME).directory
+    assert not any("/uc" in request for request, _ in hosts.asked)
+    with pytest.raises(UsageError, match=f"here already: give `partclipseg models --remove {NAME}`"):
+        add(NAME, path)
+
+
+def damaged(content: bytes) -> bytes:
+    return content[: len(content) // 2] + bytes(len(content) - len(content) // 2)
+
+
+def another() -> bytes:
+    return released_file(small_config(reduce_dim=12))
+
+
+TROUBLES: dict[str, tuple[Callable[[Hosts], None], str]] = {
+    "quota": (
+        lambda hosts: setattr(hosts, "trouble", "quota"),
+        r"does not give the file .*\(Too many users have viewed .*\): try again in a day, or fetch the file by hand "
+        rf"from https://drive.google.com/file/d/{DRIVE_ID}/view, then give `partclipseg models --add {NAME} FILE.pth`",
+    ),
+    "confirmation page for ever": (
+        lambda hosts: setattr(hosts, "trouble", "confirmation"),
+        "gives a page in place of the file",
+    ),
+    "page under the file's name": (
+        lambda hosts: setattr(hosts, "trouble", "page"),
+        "is not kept: .* is a web page in place",
+    ),
+    "busy": (lambda hosts: setattr(hosts, "trouble", "busy"), "answers 503 .*try again later"),
+    "deleted": (lambda hosts: hosts.drive.clear(), "has no file .*moved or deleted.*kaist-cvml/part-clipseg"),
+    "too long": (lambda hosts: hosts.drive.update({DRIVE_ID: bytes(10**6)}), "has 1 MB, and the file of .* has about"),
+    "too short": (lambda hosts: hosts.drive.update({DRIVE_ID: b"short"}), "is another file, or cut off"),
+    "stops": (
+        lambda hosts: setattr(hosts, "trouble", "stops"),
+        "the download of .* broke off at 0 MB: give the same command again",
+    ),
+    "damaged": (
+        lambda hosts: hosts.drive.update({DRIVE_ID: damaged(hosts.drive[DRIVE_ID])}),
+        "that was fetched for .* is not kept: .*(damaged|not a readable)",
+    ),
+    "another checkpoint": (
+        lambda hosts: hosts.drive.update({DRIVE_ID: another()}),
+        "that was fetched for .* is not kept: .* does not fit the model",
+    ),
+    "no tokenizer on the hub": (lambda hosts: hosts.hub.clear(), "CLIP's tokenizer is not here, and .* by hand"),
+}
+
+
+@pytest.mark.parametrize("name", TROUBLES)
+def test_what_goes_wrong_is_said_and_mended(
+    name: str, hosts: Hosts, cache: Path, content: bytes, tokenizer_directory: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(download, "PATIENCE", 0.3 if name.startswith("confirmation") else 20)
+    prepare, message = TROUBLES[name]
+    prepare(hosts)
+    with pytest.raises(PartCLIPSegError, match=message) as caught:
+        fetch(NAME)
+    assert "\n" not in str(caught.value)
+    assert not find_release(NAME).directory.exists(), "nothing wrong is kept"
+    # Once the host is well again, the same call ends well.
+    hosts.trouble, hosts.drive[DRIVE_ID] = None, content
+    hosts.hub |= tokenizer_on_hub(tokenizer_directory)
+    assert fetch(NAME) == find_release(NAME).directory
+    assert leftovers(cache) == []
+
+
+def test_a_broken_download_goes_on_where_it_broke(hosts: Hosts, cache: Path, content: bytes):
+    hosts.trouble = "breaks"  # half of the rest each time
+
+    def mend() -> None:
+        while len([True for _, span in hosts.asked if span]) < 3:
+            threading.Event().wait(0.01)
+        hosts.trouble = None
+
+    threading.Thread(target=mend, daemon=True).start()
+    fetch(NAME)
+    spans = [int(span.removeprefix("bytes=").removesuffix("-")) for _, span in hosts.asked if span]
+    assert spans == sorted(spans)
+    assert spans[0] > len(content) // 3
+
+
+def test_no_network(cache: Path, tokenizer_directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
+    shutil.copytree(tokenizer_directory, cache / "tokenizer")
+    redirect(monkeypatch, "http://127.0.0.1:9")
+    with pytest.raises(PartCLIPSegError) as caught:
+        fetch(NAME)
+    assert str(caught.value) == (
+        f"{NAME} is not here, and Google Drive cannot be reached: fetch the file by hand from "
+        f"https://drive.google.com/file/d/{DRIVE_ID}/view, then give `partclipseg models --add {NAME} FILE.pth`"
+    )
+    with pytest.raises(PartCLIPSegError, match=r"hub cannot be reached: fetch config.json, .* --model"):
+        fetch("clipseg")
+    assert main(["predict", str(cache / "models.json"), "--model", NAME]) != 0
+
+
+@pytest.mark.parametrize("name", [NAME, "clipseg"])
+def test_a_proxy_that_does_not_answer_is_named(
+    name: str, cache: Path, tokenizer_directory: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shutil.copytree(tokenizer_directory, cache / "tokenizer")
+    monkeypatch.setenv("HTTPS_PROXY", "http://someone:secret@127.0.0.1:9")
+    with pytest.raises(PartCLIPSegError, match="the proxy that HTTPS_PROXY names does not let through") as caught:
+        fetch(name)
+    assert "secret" not in str(caught.value)
+
+
+def test_offline_mode_fetches_nothing(hosts: Hosts, cache: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for name in (NAME, "clipseg"):
+        with pytest.raises(PartCLIPSegError, match="HF_HUB_OFFLINE says that nothing may be fetched: unset it, or"):
+            fetch(name)
+    assert hosts.asked == []
+
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def test_a_full_disk(hosts: Hosts, cache: Path, content: bytes, monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 10**9, 1000))
+        with pytest.raises(
+            PartCLIPSegError, match=r"needs .* MB in .*0 MB are free: make room, or let PARTCLIPSEG_HOME"
+        ):
+            fetch(NAME)
+    assert not any("/uc" in request for request, _ in hosts.asked), "said before the download"
+    with monkeypatch.context() as full:  # filled by another program meanwhile
+
+        def no_room(*_: Any, **__: Any) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        full.setattr("gdown.download", no_room)
+        with pytest.raises(PartCLIPSegError, match=r"No space left on device.*make room"):
+            fetch(NAME)
+    with monkeypatch.context() as full:
+        full.setattr("transformers.PreTrainedModel.save_pretrained", no_room)
+        with pytest.raises(PartCLIPSegError, match=r"No space left on device.*make room"):
+            fetch(NAME)
+    assert leftovers(cache) == [f"{NAME}.pth"], "what was fetched is not fetched again"
+    hosts.drive.clear()
+    fetch(NAME)
+
+
+def test_a_cache_that_cannot_be_written_to(
+    hosts: Hosts, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+):
+    here = fetch(NAME)
+    with monkeypatch.context() as read_only:
+
+        def refuse(path: Any, *_: Any, **__: Any) -> None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+        read_only.setattr(Path, "mkdir", refuse)
+        read_only.setattr(Path, "unlink", refuse)
+        assert fetch(NAME) == here  # what is here is used
+    monkeypatch.setenv("PARTCLIPSEG_HOME", "/dev/null/cache")
+    with pytest.raises(PartCLIPSegError, match=r"/dev/null/cache.* PARTCLIPSEG_HOME names another folder"):
+        fetch(NAME)
+
+
+def test_two_processes_at_once(hosts: Hosts, cache: Path, caplog: Any):
+    hosts.limit = 1000
+    found: list[Path] = []
+    both = [threading.Thread(target=lambda: found.append(fetch(NAME))) for _ in range(2)]
+    both[0].start()
+    assert hosts.reached.wait(20)
+    both[1].start()
+    while "another process is fetching" not in caplog.text and both[1].is_alive():
+        threading.Event().wait(0.01)
+    hosts.going_on.set()
+    for thread in both:
+        thread.join(30)
+    assert found == [find_release(NAME).directory] * 2
+    assert len([True for request, _ in hosts.asked if request.startswith("/uc")]) == 1
+
+
+def test_clipseg_comes_from_the_hub(
+    hosts: Hosts, cache: Path, tokenizer_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from partclipseg.models.clipseg_weights import to_clipseg
+    from partclipseg.models.partclipseg.model import PartCLIPSegModel
+
+    to_clipseg(PartCLIPSegModel(small_config(image_size=352))).save_pretrained(tmp_path / "plain")
+    files = [*(tmp_path / "plain").iterdir(), *tokenizer_directory.iterdir()]
+    hub = {f"CIDAS/clipseg-rd64-refined/{path.name}": path.read_bytes() for path in files}
+    with pytest.raises(
+        PartCLIPSegError,
+        match=r"no model CIDAS/clipseg-rd64-refined exists .*: fetch config.json",
+    ):
+        fetch("clipseg")
+    hosts.hub |= hub
+    with pytest.raises(PartCLIPSegError, match=r"is another file, or cut off; fetch config.json"):
+        fetch("clipseg")
+    entry = {"method": "clipseg", "data": "PhraseCut", "source": "clipseg", "hub": "CIDAS/clipseg-rd64-refined"}
+    (cache / "models.json").write_text(json.dumps({"models": {"clipseg": entry}}))
+    directory = fetch("clipseg")
+    assert {"config.json", "model.safetensors", "origin.json"} <= {path.name for path in directory.iterdir()}
+    assert not (directory / ".cache").exists()
+    asked = len(hosts.asked)
+    assert fetch("clipseg") == directory
+    assert len(hosts.asked) == asked
+    remove("clipseg")
+    hosts.hub["CIDAS/clipseg-rd64-refined/model.safetensors"] = b"x" * 100
+    with pytest.raises(PartCLIPSegError, match="what was fetched for clipseg is not kept"):
+        fetch("clipseg")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: fetch("partclipsg-pascal"), "did you mean partclipseg-pascal"),
+        (lambda: fetch("partcatseg-pascal"), "needs the method partcatseg, which this version does not have"),
+        (lambda: remove("partshapes"), "cannot be removed"),
+        (lambda: remove("clipseg"), "is not here: there is nothing to remove"),
+        (lambda: add("clipseg", Path("a.pth")), "clipseg is no single file: fetch config.json"),
+        (lambda: add("partshapes", Path("a.pth")), "it is built in"),
+        (lambda: add(NAME, Path("nothing.pth")), "there is no file nothing.pth"),
+    ],
+)
+def test_wrong_calls(call: Callable[[], Any], message: str, cache: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("partclipseg.models.fetch.FAMILIES", {"partclipseg": "", "clipseg-baseline": ""})
+    with pytest.raises(PartCLIPSegError, match=message):
+        call()
+
+
+def test_a_folder_of_that_name_comes_first(cache: Path, model_directory: Path):
+    shutil.copytree(model_directory, NAME)
+    assert find_model(NAME) == NAME
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "cannot be read as JSON"),
+        ("[]", "has no table 'models'"),
+        ('{"models": {"mine": 7}}', "'mine' has no table"),
+        ('{"models": {"mine": {"drive": "1", "colour": "red"}}}', "unknown fields colour"),
+        ('{"models": {"../mine": {"drive": "1"}}}', "cannot be a folder's name"),
+        ('{"models": {"mine": {}}}', "needs either 'drive' or 'hub'"),
+    ],
+)
+def test_a_damaged_own_catalogue(content: str, message: str, cache: Path):
+    (cache / "models.json").write_text(content)
+    with pytest.raises(PartCLIPSegError, match=message):
+        catalogue()
+
+
+def test_the_cache_has_a_usual_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.delenv("PARTCLIPSEG_HOME", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("sys.platform", "linux")
+    assert home() == tmp_path / "partclipseg"
+    monkeypatch.setenv("PARTCLIPSEG_HOME", "~/models")
+    assert home() == Path("~/models").expanduser()
+
+
+# -- killed half-way -------------------------------------------------------------------------------------------
+
+POINTS = {
+    "before the first byte": None,
+    "in the middle of the file": None,
+    "before the check": "partclipseg.models.fetch.load_file",
+    "while the model is written": "transformers.PreTrainedModel.save_pretrained",
+    "before the original is deleted": "partclipseg.models.fetch.write_text",
+}
+"""Where a process is killed; the function at whose call it kills itself, if it does that."""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that start quickly")
+def test_killed_and_started_again_it_ends_the_same(hosts: Hosts, cache: Path, content: bytes, caplog: Any):
+    caplog.set_level(logging.CRITICAL)
+    expected = listed(fetch(NAME))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["partclipseg.models.fetch", "partclipseg.models.partclipseg.foreign"])
+    for where, point in POINTS.items():
+        remove(NAME)
+        hosts.limit = {"before the first byte": 0, "in the middle of the file": len(content) // 2}.get(where)
+        hosts.reached.clear()
+        process = context.Process(target=fetch_and_die, args=(NAME, str(cache), hosts.address, point))
+        process.start()
+        if point is None:
+            assert hosts.reached.wait(60), where
+            threading.Event().wait(0.1)
+            process.kill()
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL, where
+        hosts.limit = None
+        assert listed(fetch(NAME)) == expected, where
+        assert leftovers(cache) == [], where
+        assert not list(cache.rglob("*.tmp*")), where

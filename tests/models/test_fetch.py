@@ -35,6 +35,7 @@ from partclipseg.apps.cli import main
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.models import download
 from partclipseg.models.fetch import add, fetch, find_model, remove
+from partclipseg.models.registry import load_model
 from partclipseg.models.released import catalogue, find_release, home
 
 NAME = "partclipseg-pascal"
@@ -364,6 +365,42 @@ def test_wrong_calls(call: Callable[[], Any], message: str, cache: Path, monkeyp
 def test_a_folder_of_that_name_comes_first(cache: Path, model_directory: Path):
     shutil.copytree(model_directory, NAME)
     assert find_model(NAME) == NAME
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (["pridict"], "there is no command 'pridict', did you mean predict? The commands are: demo, models, predict"),
+        (["models", "--log-level", "loud"], "--log-level must be one of debug, info, warning, error, not 'loud'"),
+        (["models", "--keep-original"], "--keep-original goes with --fetch NAME"),
+        (["models", "--accept-changed"], "--accept-changed goes with --fetch NAME or --add NAME FILE.pth"),
+        (["models", "--fetch", "a", "--remove", "a"], "--fetch, --add and --remove are three calls: give one of them"),
+        (
+            ["models", "--remove", "partclipsegpascal"],
+            "did you mean partclipseg-pascal? `partclipseg models` lists all",
+        ),
+    ],
+)
+def test_wrong_usage(call: list[str], message: str, cache: Path, capsys: Any):
+    assert main(call) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_mistyped_model_is_told_the_nearest_name(cache: Path):
+    with pytest.raises(PartCLIPSegError, match=r"no directory 'partclipseg-pascl'; did you mean partclipseg-pascal\?"):
+        load_model("partclipseg-pascl")
+
+
+def test_the_log_level(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    logger = logging.getLogger("partclipseg")
+    before = logger.level
+    try:
+        assert main(["--log-level=error", "models"]) == 0
+        assert logger.level == logging.ERROR
+        assert main(["models", "--log-level", "debug"]) == 0
+        assert logger.level == logging.DEBUG
+    finally:
+        logger.setLevel(before)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,6 @@ EXCEPTIONS: dict[tuple[str, str], str] = {}
 
 KNOW_A_FAMILY = {
     "partclipseg": "its public names",
-    "partclipseg.apps.convert": "it reads the released files of PartCLIPSeg",
     "partclipseg.training.backbone": "PartShapes' own backbone is a CLIPSeg",
     "partclipseg.training.recipe": "a recipe holds the settings of its family",
     "partclipseg.training.start": "word retention keeps the maps of a plain CLIPSeg",

@@ -104,7 +104,7 @@ def test_the_catalogue_says_what_is_known(cache: Path, capsys: Any):
     names = {
         *("partshapes", "clipseg", NAME, "partclipseg-ade20k", "clipseg-pascal", "clipseg-ade20k"),
         *("clipseg-pascal-16shot", "clipseg-ade20k-16shot", "clipseg-ade20k-cross"),
-        *("partcatseg-pascal", "partcatseg-ade20k", "partcatseg-part-imagenet"),
+        *("partcatseg-pascal", "partcatseg-ade20k", "partcatseg-partimagenet", "catseg-pascal", "catseg-ade20k"),
     }
     assert catalogue().keys() == names
     assert main(["models"]) == 0
@@ -434,7 +434,7 @@ def test_the_cache_has_a_usual_place(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 POINTS = {
     "before the first byte": None,
     "in the middle of the file": None,
-    "before the check": "partclipseg.models.fetch.load_file",
+    "before the check": "partclipseg.models.fetch.find_foreign",
     "while the model is written": "transformers.PreTrainedModel.save_pretrained",
     "before the original is deleted": "partclipseg.models.fetch.write_text",
 }

@@ -16,27 +16,29 @@ from partclipseg.errors import UsageError
 class Convert:
     """Turn a released checkpoint into a directory that every command takes as --model.
 
-    Files of PartCLIPSeg and of OV-PARTS' fine-tuned CLIPSeg are told apart by the names of their tensors.
-    `partclipseg models` lists those that can be had by name, without this command.
+    Known are PartCLIPSeg's files, OV-PARTS' fine-tuned CLIPSeg and CAT-Seg, PartCATSeg's and CAT-Seg's
+    (docs/weights.md); they are told apart by the names of their tensors. `partclipseg models` lists those that can be
+    had by name, without this command.
 
-    Released PartCLIPSeg checkpoints were trained with a wrong lookup of object words: what they make of a class depends
-    on the whole list of words, so lists near their training catalogue are the safer ones (docs/reference.md, D1).
+    PartCLIPSeg's were trained with a wrong lookup of object words: their result for a class depends on the
+    whole list of words, so lists near their training catalogue are the safer ones (docs/reference.md, D1).
 
-    Example: partclipseg convert partclipseg_voc_oracle.pth models/pascal --vocabulary pascal-part-116
+    Example: partclipseg convert partclipseg_voc_oracle.pth --output models/pascal --vocabulary pascal-part-116
     """
 
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE.pth")]
     """The released .pth file. Only tensors are read from it."""
-    output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    output: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """The directory to write; it must not exist yet."""
     vocabulary: Annotated[str, tyro.conf.arg(metavar="WORDS")]
     """Words that the model is meant for; `predict` uses them when it is given none.
     A catalogue (pascal-part-116, ade20k-part-234, part-imagenet), a file, or text such as "dog: ear, tail"."""
     config: Annotated[Path | None, optional("FILE.json")] = None
-    """The reference's configuration as JSON, for models of another size than the released ones."""
+    """Configuration as JSON, for models of another size than the released ones: that of the released code for
+    PartCLIPSeg and CLIPSeg, the entries of a config.json for the others."""
     tokenizer: Annotated[str | None, optional("DIR|NAME")] = None
     """Directory or hub name of the CLIP tokenizer to put beside the weights.
-    Left out: CLIP's own, which is fetched from the hub once."""
+    Left out: CLIP's own, which is fetched from the hub once and kept."""
 
     def run(self) -> int:
         from rich.console import Console
@@ -46,19 +48,13 @@ class Convert:
         from partclipseg.vocabulary import Vocabulary
 
         if self.output.exists():
-            raise UsageError(f"{self.output} exists already: name another directory, or remove it first")
+            raise UsageError(f"{self.output} exists already: name another --output, or remove it first")
         vocabulary = Vocabulary.load(self.vocabulary)
         config = None if self.config is None else read_json_table(self.config)
-        model = convert_file(self.checkpoint, self.output, vocabulary, config, self.tokenizer)
-        console = Console(soft_wrap=True, highlight=False)
-        mode = ", reference mode" if getattr(model.config, "reference_object_lookup", False) else ""
-        console.print(
-            f"{self.output}: {type(model).__name__}, {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M "
-            f"parameters{mode}, {len(vocabulary)} object-parts",
+        model, remark = convert_file(self.checkpoint, self.output, vocabulary, config, self.tokenizer)
+        Console(soft_wrap=True, highlight=False).print(
+            f"{self.output}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, "
+            f"{type(model).__name__}, {len(vocabulary)} object-parts\n{remark}",
             markup=False,
         )
-        if mode:
-            console.print(
-                "reference mode: a class depends on the whole list of words, so keep near the training catalogue's"
-            )
         return 0

@@ -1,4 +1,4 @@
-"""Tensors of CLIPSeg in and out: names, a model's start from a CLIPSeg checkpoint, and a CLIPSeg of a model.
+"""Convert tensors from and to CLIPSeg: names, a start from a CLIPSeg checkpoint, and a CLIPSeg from a model.
 
 The only place that knows how CLIPSeg and the released PartCLIPSeg files name their tensors.
 """
@@ -6,7 +6,7 @@ The only place that knows how CLIPSeg and the released PartCLIPSeg files name th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,7 +20,6 @@ from partclipseg.models.clipseg_ranges import CLIPSEG, known_values
 from partclipseg.models.directory import read_config
 from partclipseg.models.names import quoted
 from partclipseg.models.reading import check_complete, check_finite, check_size, load_complete, read_tensors
-from partclipseg.models.recognise import recognise
 
 if TYPE_CHECKING:
     from partclipseg.models.clipseg_towers import CLIPSegTowers
@@ -30,7 +29,7 @@ Model = TypeVar("Model", bound="CLIPSegTowers")
 _HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only")
 
 _UNUSED = re.compile(r".*\.position_ids|text_adapter\.fc\.[02]\.weight|tunable_linear\.weight")
-"""Tensors that stand in released files and have no effect there: buffers, and two layers that are never read."""
+"""Tensors of released files without any effect: buffers, and two layers that are never read."""
 
 _RENAMED = (  # ours, theirs; the first that matches applies
     (r"^background$", "non_object_embedding"),
@@ -52,7 +51,7 @@ _RENAMED = (  # ours, theirs; the first that matches applies
 
 
 def foreign_names(name: str, config: CLIPSegTowersConfig) -> tuple[str, ...]:
-    """What CLIPSeg and the reference call our tensor `name`: one name, or three that are stacked (q, k, v)."""
+    """Return the names of our tensor `name` in CLIPSeg and the reference: one, or three that are stacked (q, k, v)."""
     for ours, theirs in _RENAMED:
         renamed, matches = re.subn(ours, theirs, name)
         if matches:
@@ -64,7 +63,7 @@ def foreign_names(name: str, config: CLIPSegTowersConfig) -> tuple[str, ...]:
 
 
 def start_from_clipseg(cls: type[Model], source: CLIPSegForImageSegmentation, **config_changes: Any) -> Model:
-    """A model of class `cls` that starts as `source`: towers and decoder copied, the rest newly initialised.
+    """Make a model of class `cls` that starts as `source`: towers and decoder copied, the rest newly initialised.
 
     `config_changes` override fields of the configuration.
     """
@@ -107,6 +106,7 @@ def load_pretrained(cls: type[Model], name: Any, load: Callable[..., Any], *args
         config = kwargs.pop("config", None) or expected.from_values({**values, **changes})
     except PartCLIPSegError as error:
         raise PartCLIPSegError(f"{name}: {error}; give the config.json that belongs to the weights") from None
+    config.architectures = [cls.__name__]  # as files of ours have it
     if kind == expected.model_type:
         with_info = kwargs.pop("output_loading_info", False)
         model = load_complete(load, lambda: cls(config), name, *args, config=config, **hub_options, **kwargs)
@@ -124,19 +124,26 @@ def load_pretrained(cls: type[Model], name: Any, load: Callable[..., Any], *args
     return start_from_clipseg(cls, source, **changes)
 
 
-def load_reference(cls: type[Model], path: str | Path, config: CLIPSegTowersConfig, kind: str, prefix: str) -> Model:
-    """A model of class `cls` from a released file (``{"model": {prefix + name: tensor}, …}``), float32 on the CPU.
+def named_by(prefix: str, names: Collection[str]) -> bool:
+    """Whether a released file's tensors are called as a CLIPSeg's, with `prefix` in front or nothing."""
+    return any(name.removeprefix(prefix).startswith(("clip.", "decoder.")) for name in names)
+
+
+def load_reference(cls: type[Model], path: str | Path, config: CLIPSegTowersConfig, prefix: str) -> Model:
+    """Load a model of class `cls` from a released file (``{"model": {prefix + name: tensor}, …}``), float32 on the CPU.
 
     Args:
         path: only tensors are read from it: a pickle that wants to run code is refused.
-        kind: the method of the file, as `recognise` calls it.
-        prefix: what the names of the file's tensors begin with; files without it are read too.
+        prefix: the beginning of the names of the method's tensors; files without it are read too.
 
-    Raises `PartCLIPSegError` for the file of another method, and a list of missing, unknown and mis-shaped tensors.
+    Raises `PartCLIPSegError` for the file of another method, and lists missing, unknown and mis-shaped tensors.
     """
     path, read = Path(path), read_tensors(path)
-    if (found := recognise(read)) not in (None, kind):
-        raise PartCLIPSegError(f"{path} is a checkpoint of {found}, not of {kind}: give a file of {kind}")
+    if not named_by(prefix, read):
+        raise PartCLIPSegError(
+            f"{path} is no checkpoint of {prefix.removesuffix('_model.')}: no tensor's name begins with {prefix}; "
+            "`partclipseg convert` tells by itself whose file it is"
+        )
     tensors = {name.removeprefix(prefix): tensor for name, tensor in read.items()}
     check_size(lambda: cls(config), sum(tensor.numel() for tensor in tensors.values()), str(path))
     model = cls(config)
@@ -146,7 +153,7 @@ def load_reference(cls: type[Model], path: str | Path, config: CLIPSegTowersConf
 
 
 def wrong_kind(name: Any, kind: Any, expected: str) -> PartCLIPSegError:
-    """The error to raise for a model of another type than `expected`."""
+    """Return the error for a model of another type than `expected`."""
     what = f"a model of type {quoted(kind)}" if isinstance(kind, str) else "a config.json without a model_type"
     return PartCLIPSegError(
         f"{name} holds {what}, not {quoted(expected)}: give a directory of that type, as `partclipseg convert` or "

@@ -1,4 +1,4 @@
-"""A released checkpoint file becomes a model's directory, with tokenizer and words, written whole or not at all."""
+"""Make a model's directory of a released checkpoint file: weights, tokenizer and words, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any
 
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import whole_directory
-from partclipseg.models.directory import check_tokenizer, load_tokenizer
-from partclipseg.models.reading import check_file
-from partclipseg.models.registry import family, family_of_file, load_file
+from partclipseg.models.directory import check_tokenizer, load_tokenizer, write_directory
+from partclipseg.models.registry import find_foreign
 from partclipseg.models.tokenizer import clip_tokenizer
 from partclipseg.vocabulary import Vocabulary
 from partclipseg.writing import writing
@@ -22,26 +21,25 @@ def convert_file(
     vocabulary: Vocabulary | None,
     config: Mapping[str, Any] | None = None,
     tokenizer: str | Path | None = None,
-) -> Any:
-    """Write the model in a released file as a directory, and return it.
+) -> tuple[Any, str]:
+    """Write the model in a released file as a directory; return the model, and a remark on it for people.
 
     Args:
-        path: the ``.pth`` file.
+        path: the ``.pth`` file, of any method of `registry.FOREIGN`.
         output: the directory to write; one that stands there is replaced.
         vocabulary: words for calls that give none.
-        config: the reference's own configuration; None stands for the released sizes.
+        config: values of a model of another size than the released ones.
         tokenizer: directory or hub name; None is CLIP's own.
 
     Raises `PartCLIPSegError` for a file that does not fit, a tokenizer of another size, or a folder that cannot be
     written to.
     """
-    check_file(path)
-    expected: Any = family(family_of_file(path)).config_class
-    text_config = expected.from_reference(config).text_config
-    words = fitting_tokenizer(clip_tokenizer() if tokenizer is None else tokenizer, text_config)
-    model = load_file(path, config)
+    foreign, settings = find_foreign(path, config)
+    # Before the weights, which take longer.
+    words = fitting_tokenizer(clip_tokenizer() if tokenizer is None else tokenizer, settings.text_config)
+    model = foreign.load_released(path, settings)
     write_model(model, words, output, vocabulary)
-    return model
+    return model, foreign.REMARK
 
 
 def write_model(
@@ -49,16 +47,13 @@ def write_model(
 ) -> None:
     """Write a model as a directory, whole or not at all; `notes` are more files, text by name."""
     with writing(output), whole_directory(output) as directory:
-        model.save_pretrained(directory)
-        tokenizer.save_pretrained(directory)
-        if vocabulary is not None:
-            vocabulary.save(directory / "vocabulary.json")
+        write_directory(directory, model, tokenizer, vocabulary, output.name if notes else str(output))
         for name, text in (notes or {}).items():
             (directory / name).write_text(text, encoding="utf-8")
 
 
 def fitting_tokenizer(name: str | Path, text_config: Any) -> Any:
-    """Load a tokenizer of the text tower's size; this takes less time than the weights, so it comes first."""
+    """Load a tokenizer of exactly the text tower's size; raises `PartCLIPSegError` for another."""
     tokenizer = load_tokenizer(name)
     if len(tokenizer) != text_config.vocab_size:
         raise PartCLIPSegError(

@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -24,9 +23,8 @@ from partclipseg.models.registry import (
     CLIPSEG,
     FAMILIES,
     built_in_model,
-    family,
+    find_foreign,
     is_built_in,
-    load_file,
     load_model,
     read_config,
 )
@@ -151,12 +149,13 @@ def _convert(release: Release, path: Path, accept_changed: bool, discard: bool =
     digest = _sha256(path)
     try:
         _compare(release, digest, accept_changed)
-        model = load_file(path, release.config)
-        expected: Any = family(release.method)
-        if not isinstance(model, expected):
+        foreign, settings = find_foreign(path, release.config)
+        if settings.model_type != release.method:
             raise PartCLIPSegError(
-                f"{path} holds a {type(model).__name__}, and {release.name} is a {expected.__name__}"
+                f"{path} holds a model of type {settings.model_type!r}, and {release.name} is of type "
+                f"{release.method!r}: give the file that {release.page} offers"
             )
+        model = foreign.load_released(path, settings)
     except PartCLIPSegError as error:
         if discard:
             path.unlink(missing_ok=True)

@@ -1,9 +1,10 @@
-"""The families of models by name, and how a model is found and loaded."""
+"""Families of models by name; functions that find and load a model."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
@@ -16,32 +17,43 @@ from partclipseg.models.directory import load_tokenizer, load_vocabulary, read_c
 from partclipseg.models.interface import PartModel
 from partclipseg.models.names import quoted
 from partclipseg.models.reading import read_tensors
-from partclipseg.models.recognise import CLIPSEG as CLIPSEG_FILE
-from partclipseg.models.recognise import PARTCLIPSEG, recognise
 
 __all__ = [
-    "BUILT_IN", "CLIPSEG", "FAMILIES", "FILES", "built_in_model", "family", "family_of_file", "find_device",
-    "find_dtype", "is_built_in", "load_file", "load_model", "load_tokenizer", "load_vocabulary", "read_config",
+    "BUILT_IN", "CLIPSEG", "FAMILIES", "FOREIGN", "REFUSED", "built_in_model", "family", "find_device", "find_dtype",
+    "find_foreign", "is_built_in", "load_file", "load_model", "load_tokenizer", "load_vocabulary", "read_config",
 ]  # fmt: skip
 
 FAMILIES = {
     "partclipseg": "partclipseg.models.partclipseg.model:PartCLIPSegModel",
     "clipseg-baseline": "partclipseg.models.clipseg.model:CLIPSegBaseline",
+    "partcatseg": "partclipseg.models.partcatseg.model:PartCATSegModel",
+    "catseg": "partclipseg.models.partcatseg.model:CATSegModel",
 }
-"""`model_type` of the configuration: where the family's class is."""
+"""Import path of the family's class for each `model_type` of a configuration."""
 
-FILES = {PARTCLIPSEG: "partclipseg", CLIPSEG_FILE: "clipseg-baseline"}
-"""Method of a released file: the family that reads it, by `load_reference_checkpoint` in its module ``foreign``."""
+FOREIGN = {
+    "PartCLIPSeg": "partclipseg.models.partclipseg.foreign",
+    "OV-PARTS' CLIPSeg": "partclipseg.models.clipseg.foreign",
+    "PartCATSeg, CAT-Seg or OV-PARTS' CAT-Seg": "partclipseg.models.partcatseg.foreign",
+}
+"""Methods with released files: the module that knows such a file by the names of its tensors (`knows`), its
+configuration (`config_for`), its weights (`load_released`) and what is to be said of it (`REMARK`)."""
+
+REFUSED = {
+    "ZSSeg+": r"clip_adapter\.|prompt_learner\.",
+    "MaskFormer": r"(module\.)?sem_seg_head\.(pixel_decoder|predictor\.query_embed)\.",
+}
+"""Methods without a family here that people have files of: the beginning of a name that only their tensors have."""
 
 CLIPSEG = "clipseg"
 """`model_type` of transformers' CLIPSeg, which other models start from."""
 
 BUILT_IN = "partshapes"
-"""Name of the built-in model, where no directory has it; it knows PartShapes, the rendered benchmark, only."""
+"""Name of the built-in model, unless a directory has it; it knows only PartShapes, the rendered benchmark."""
 
 
 def family(name: str) -> type[PartModel]:
-    """The class of a family. Raises `PartCLIPSegError` for a name that is none."""
+    """Return the class of a family. Raises `PartCLIPSegError` for an unknown name."""
     if name not in FAMILIES:
         raise PartCLIPSegError(f"there is no family of models {name!r}: the families are {', '.join(FAMILIES)}")
     module, _, attribute = FAMILIES[name].partition(":")
@@ -56,7 +68,7 @@ def load_model(name: str | Path, **kwargs: Any) -> Any:
     kind = read_config(name).get("model_type")
     if kind == CLIPSEG:
         return family("partclipseg").from_pretrained(name, **kwargs)
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         what = f"a model of type {quoted(kind)}" if isinstance(kind, str) else "a config.json without a model_type"
         raise PartCLIPSegError(
             f"{name} holds {what}, not one of {', '.join([*FAMILIES, CLIPSEG])}: give a directory that `partclipseg "
@@ -65,32 +77,33 @@ def load_model(name: str | Path, **kwargs: Any) -> Any:
     return family(kind).from_pretrained(name, **kwargs)
 
 
-def family_of_file(path: str | Path) -> str:
-    """The family that reads a released file, by the names of the file's tensors.
+def find_foreign(path: str | Path, values: Mapping[str, Any] | None = None) -> tuple[Any, Any]:
+    """The module of `FOREIGN` that knows a released file, and the file's configuration.
 
-    A file that tells nothing is taken for one of PartCLIPSeg, whose loader says what is wrong with it. Raises
-    `PartCLIPSegError` for the file of a method that is not here.
+    `values` are those of a model of another size than the released ones. Raises `PartCLIPSegError` for a file that is
+    unreadable, or of a method that is not here, which is named if it is one of `REFUSED`.
     """
-    kind = None
-    with suppress(PartCLIPSegError):
-        kind = recognise(read_tensors(path, "meta"))
-    kind = kind or PARTCLIPSEG
-    if kind not in FILES:
-        raise PartCLIPSegError(
-            f"{path} is a checkpoint of {kind}, a method that this version does not have: give a file of "
-            f"{' or '.join(FILES)}"
-        )
-    return FILES[kind]
+    tensors = read_tensors(path, "meta")
+    for method, start in REFUSED.items():
+        if any(re.match(start, name) for name in tensors):
+            raise PartCLIPSegError(
+                f"{path} is a checkpoint of {method}, a method that is not here: give one of {', '.join(FOREIGN)}"
+            )
+    for module in map(import_module, FOREIGN.values()):
+        if module.knows(tensors):
+            return module, module.config_for(values, tensors, str(path))
+    raise PartCLIPSegError(
+        f"{path} is no released file of a method that is known here: give one of {', '.join(FOREIGN)}"
+    )
 
 
-def load_file(path: str | Path, config: Mapping[str, Any] | None = None) -> Any:
-    """The model in a released file of any method that is here, float32 on the CPU.
+def load_file(path: str | Path, values: Mapping[str, Any] | None = None) -> Any:
+    """Load the model in a released file of any method of `FOREIGN`, float32 on the CPU; arguments of `find_foreign`.
 
-    `config` is the reference's own dictionary; None stands for the released sizes. Raises `PartCLIPSegError` for a
-    file that is damaged, of another method, or does not fit.
+    Raises `PartCLIPSegError` for a file that is damaged, of another method, or does not fit.
     """
-    module = FAMILIES[family_of_file(path)].partition(":")[0].rpartition(".")[0]
-    return import_module(f"{module}.foreign").load_reference_checkpoint(path, config)
+    module, config = find_foreign(path, values)
+    return module.load_released(path, config)
 
 
 def is_built_in(name_or_path: str | Path) -> bool:
@@ -99,7 +112,7 @@ def is_built_in(name_or_path: str | Path) -> bool:
 
 
 def built_in_model() -> str:
-    """Directory of the built-in model; raises `PartCLIPSegError` where this installation has none."""
+    """Return the directory of the built-in model; raises `PartCLIPSegError` if this installation has none."""
     directory = Path(str(files("partclipseg"))) / "assets" / BUILT_IN
     if not (directory / "config.json").is_file():
         raise PartCLIPSegError("this installation has no built-in model: name a model's directory with --model")
@@ -107,7 +120,7 @@ def built_in_model() -> str:
 
 
 def find_device(device: str | torch.device | None) -> torch.device:
-    """The device to run on; None takes CUDA where there is one. Raises `UsageError` for one that is not there."""
+    """Return the device to run on; None takes CUDA if available. Raises `UsageError` for an absent device."""
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -119,7 +132,7 @@ def find_device(device: str | torch.device | None) -> torch.device:
 
 
 def find_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    """The number type of a name; for None bfloat16 if `device` is a GPU that has it, else float32.
+    """Return the number type of a name; for None bfloat16 if `device` is a GPU that has it, else float32.
 
     Raises `UsageError` for names other than float32, bfloat16 and float16.
     """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,14 +18,13 @@ from partclipseg.apps.cli import main
 from partclipseg.data.sample import OUTSIDE, UNLABELLED
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.losses.config import MaskLossConfig
-from partclipseg.models.clipseg.foreign import REFERENCE_PREFIX, load_reference_checkpoint
+from partclipseg.models.clipseg.foreign import REFERENCE_PREFIX, load_released
 from partclipseg.models.clipseg.model import CLIPSegBaseline
 from partclipseg.models.clipseg.settings import CLIPSegSettings
 from partclipseg.models.clipseg_weights import foreign_names
 from partclipseg.models.interface import Words
 from partclipseg.models.partclipseg import foreign as partclipseg_files
-from partclipseg.models.recognise import recognise
-from partclipseg.models.registry import load_file, load_tokenizer
+from partclipseg.models.registry import find_foreign, load_file, load_tokenizer
 from partclipseg.vocabulary import Vocabulary
 
 
@@ -126,7 +127,7 @@ def test_convert_and_predict(ovparts: OVParts, shared: Path, tmp_path: Path, cap
     checkpoint = shared / "reference" / "golden" / "clipseg_baseline" / "dev" / "checkpoint.pth"
     model, tokenizer = str(tmp_path / "model"), str(ovparts.folder / "tokenizer")
     options = ["--vocabulary", "pascal-part-116", "--config", str(config), "--tokenizer", tokenizer]
-    assert main(["convert", str(checkpoint), model, *options]) == 0
+    assert main(["convert", str(checkpoint), "--output", model, *options]) == 0
     assert "reference mode" not in capsys.readouterr().out  # PartCLIPSeg's alone
     photo = ovparts.tensors[f"photo.{ovparts.meta['logits_of']}"].numpy()
     Image.fromarray(photo).save(tmp_path / "photo.png")
@@ -136,36 +137,64 @@ def test_convert_and_predict(ovparts: OVParts, shared: Path, tmp_path: Path, cap
 
 
 @pytest.mark.parametrize(
-    ("names", "kind"),
+    ("names", "family"),
     [
-        (["partclipseg_model.clip.logit_scale"], "PartCLIPSeg"),
-        (["clipseg_model.clip.logit_scale"], "CLIPSeg"),
-        (["sem_seg_head.predictor.mask_embed.layers.0.weight", "clip_adapter.fuse_weight"], "ZSSeg+"),
-        (["prompt_learner.prefix_prompt"], "ZSSeg+"),
-        (["backbone.res2.0.conv1.weight", "sem_seg_head.predictor.transformer.conv1.weight"], "CAT-Seg"),
-        (["backbone.dinov2.cls_token", "sem_seg_head.predictor.transformer.conv_proj_feat.weight"], "PartCATSeg"),
-        (["backbone.res2.0.conv1.weight", "sem_seg_head.pixel_decoder.mask_features.weight"], "MaskFormer"),
-        (["clip.logit_scale"], None),
+        (["partclipseg_model.clip.logit_scale"], "partclipseg"),
+        (["clipseg_model.clip.logit_scale"], "clipseg-baseline"),
+        (["clip.logit_scale", "decoder.reduces.0.bias"], "partclipseg"),
+        (["backbone.res2.0.conv1.weight", "sem_seg_head.predictor.transformer.conv1.weight"], "catseg"),
+        (["module.sem_seg_head.predictor.transformer.conv1.weight"], "catseg"),
+        (["backbone.dinov2.cls_token", "sem_seg_head.predictor.transformer.conv_proj_feat.weight"], "partcatseg"),
     ],
 )
-def test_files_are_told_by_their_tensors(names: list[str], kind: str | None, tmp_path: Path):
-    assert recognise(names) == kind
-    path = tmp_path / "file.pth"
-    torch.save({"model": {name: torch.zeros(1) for name in names}}, path)
-    message = "does not fit the model|the weights hold 1"
-    if kind not in (None, "CLIPSeg", "PartCLIPSeg"):
-        message = rf"is a checkpoint of {kind.replace('+', '[+]')}, a method that this version does not have: give"
+def test_files_are_told_by_their_tensors(names: list[str], family: str, tmp_path: Path):
+    _, config = find_foreign(write(tmp_path / "file.pth", names))
+    assert config.model_type == family
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ["sem_seg_head.predictor.transformer.conv1.weight", "clip_adapter.fuse_weight"],
+            r"file.pth is a checkpoint of ZSSeg\+, a method that is not here: give one of PartCLIPSeg, "
+            "OV-PARTS' CLIPSeg",
+        ),
+        (["prompt_learner.prefix_prompt"], r"is a checkpoint of ZSSeg\+"),
+        (
+            ["backbone.res2.0.conv1.weight", "sem_seg_head.pixel_decoder.mask_features.weight"],
+            "checkpoint of MaskFormer",
+        ),
+        (["module.sem_seg_head.predictor.query_embed.weight"], "checkpoint of MaskFormer"),
+        (["layer1.weight"], "is no released file of a method that is known here: give one of PartCLIPSeg"),
+    ],
+)
+def test_files_of_other_methods_are_refused_by_name(names: list[str], message: str, tmp_path: Path, capsys: Any):
+    path = write(tmp_path / "file.pth", names)
     with pytest.raises(PartCLIPSegError, match=message):
         load_file(path)
+    assert main(["convert", str(path), "--output", str(tmp_path / "out"), "--vocabulary", "dog: ear"]) == 1
+    assert re.search(message, " ".join(capsys.readouterr().err.split()))
 
 
-def test_the_wrong_loader_names_the_method(shared: Path, tmp_path: Path):
-    checkpoint = shared / "reference" / "golden" / "clipseg_baseline" / "dev" / "checkpoint.pth"
-    with pytest.raises(PartCLIPSegError, match="is a checkpoint of CLIPSeg, not of PartCLIPSeg"):
-        partclipseg_files.load_reference_checkpoint(checkpoint)
-    torch.save({"model": {"partclipseg_model.a": torch.zeros(1)}}, tmp_path / "a.pth")
-    with pytest.raises(PartCLIPSegError, match="is a checkpoint of PartCLIPSeg, not of CLIPSeg"):
-        load_reference_checkpoint(tmp_path / "a.pth")
+def test_every_name_of_zsseg_tells_its_method(shared: Path, tmp_path: Path):
+    names = json.loads((shared / "reference" / "names_zsseg_r50.json").read_text())
+    with pytest.raises(PartCLIPSegError, match=r"is a checkpoint of ZSSeg\+"):
+        find_foreign(write(tmp_path / "zsseg.pth", names))
+
+
+def write(path: Path, names: Iterable[str]) -> Path:
+    torch.save({"model": {name: torch.zeros(1) for name in names}}, path)
+    return path
+
+
+def test_the_wrong_loader_names_the_method(tmp_path: Path):
+    with pytest.raises(PartCLIPSegError, match=r"is no checkpoint of partclipseg: .*`partclipseg convert` tells"):
+        partclipseg_files.load_reference_checkpoint(write(tmp_path / "a.pth", ["clipseg_model.clip.a"]))
+    with pytest.raises(
+        PartCLIPSegError, match="is no checkpoint of clipseg: no tensor's name begins with clipseg_model"
+    ):
+        load_released(write(tmp_path / "b.pth", ["partclipseg_model.clip.a"]))
 
 
 def test_every_released_name_fits(shared: Path, tmp_path: Path):

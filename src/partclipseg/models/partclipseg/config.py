@@ -20,11 +20,14 @@ class PartCLIPSegConfig(CLIPSegTowersConfig):
 
     @classmethod
     def ranges(cls) -> Mapping[str, Rule]:
-        """The values that each field may have."""
+        """Return the range of each field."""
         return {**TOWERS, "reference_object_lookup": YES_OR_NO}
 
     @classmethod
     def from_reference(cls, values: Mapping[str, Any] | None = None) -> Self:
-        """As `CLIPSegTowersConfig.from_reference`; asks for the reference's object lookup, unless `values` say
-        otherwise, since its checkpoints were trained with it."""
+        """Make a configuration from the reference's dictionary; the released checkpoints' if None.
+
+        The result asks for the reference's object lookup, which its checkpoints were trained with, unless `values` say
+        otherwise. Raises `PartCLIPSegError` if the dictionary lacks the two towers.
+        """
         return super().from_reference({"reference_object_lookup": True, **(RELEASED if values is None else values)})

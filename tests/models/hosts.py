@@ -52,6 +52,8 @@ class Hosts(ThreadingHTTPServer):
         self.drive: dict[str, bytes] = {}
         self.hub: dict[str, bytes] = {}
         self.trouble: str | None = None
+        self.hub_says: tuple[int, str] | None = None
+        """Status and error code that the hub answers to every question for a file."""
         self.limit: int | None = None
         """Bytes of a file after which the connection waits for `going_on`."""
         self.reached = threading.Event()
@@ -82,6 +84,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if address.path == "/":
             self._answer(200, b"hub", {}, with_body)
+            return
+        if self.server.hub_says is not None:
+            status, code = self.server.hub_says
+            self._answer(status, b"", {"X-Error-Code": code} if code else {}, with_body)
             return
         match = re.fullmatch(r"/(.+)/resolve/[^/]+/(.+)", address.path)
         content = self.server.hub.get(f"{match[1]}/{match[2]}") if match else None

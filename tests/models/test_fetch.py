@@ -12,7 +12,7 @@ import shutil
 import signal
 import threading
 from collections import namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,8 @@ from tests.models.hosts import (
     DRIVE_ID,
     Hosts,
     fetch_and_die,
-    own_catalogue,
     redirect,
     released_file,
-    serving,
     tokenizer_on_hub,
 )
 
@@ -39,34 +37,6 @@ from partclipseg.models.registry import load_model
 from partclipseg.models.released import catalogue, find_release, home
 
 NAME = "partclipseg-pascal"
-
-
-@pytest.fixture(scope="session")
-def content() -> bytes:
-    return released_file(small_config())
-
-
-@pytest.fixture
-def cache(tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, in which the catalogue says that the released file is small."""
-    monkeypatch.setenv("PARTCLIPSEG_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.chdir(tmp_path)
-    for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    own_catalogue(tmp_path / "home", content, small_config())
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def hosts(cache: Path, content: bytes, tokenizer_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
-    with serving() as server:
-        server.drive[DRIVE_ID] = content
-        server.hub |= tokenizer_on_hub(tokenizer_directory)
-        redirect(monkeypatch, server.address)
-        yield server
 
 
 def listed(folder: Path) -> dict[str, bytes]:

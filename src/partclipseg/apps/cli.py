@@ -122,9 +122,10 @@ def _take_log_level(arguments: list[str]) -> tuple[str, list[str]]:
 
 def _run(command: str, arguments: list[str], level: str) -> int:
     # Third-party chatter (progress bars of weight loading, retries of downloads) would bury the one line that matters.
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # downloads show a bar of ours
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # operations that MPS lacks run on the CPU
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("partclipseg").setLevel(level.upper())
     import tyro

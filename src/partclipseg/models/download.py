@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import requests
-from huggingface_hub import constants, hf_hub_download, is_offline_mode
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-)
-from tqdm import tqdm
+from huggingface_hub import is_offline_mode
 
 from partclipseg.errors import PartCLIPSegError, first_line
 from partclipseg.files import refusal
+from partclipseg.models.hub import OPTIONAL_FILES, WEIGHTS, Bar, HubError, hub_file, proxy
 from partclipseg.models.released import HOME_VARIABLE, Release
 
 PATIENCE = 60.0
@@ -34,18 +25,6 @@ _TIMEOUTS = (10, 60)
 
 _TOLERANCE = 0.1
 """Share by which a file may be smaller or larger than the catalogue says."""
-
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json")
-"""Files that a tokenizer on the hub may have."""
-
-_BESIDE = (*TOKENIZER_FILES, "preprocessor_config.json", "vocabulary.json", "README.md")
-"""Files of a model on the hub that are fetched where they are there."""
-
-
-class HubError(PartCLIPSegError):
-    """The hub did not give a file; the message says why, and names no remedy."""
 
 
 def by_hand(release: Release) -> str:
@@ -125,7 +104,7 @@ def from_drive(release: Release, path: Path) -> None:
             raise PartCLIPSegError(_refused(release, first_line(error))) from error
         except requests.exceptions.ProxyError as error:
             raise PartCLIPSegError(
-                f"{release.name} is not here, and {_proxy()} does not let through: mend or unset the variable, or "
+                f"{release.name} is not here, and {proxy()} does not let through: mend or unset the variable, or "
                 f"{by_hand(release)}"
             ) from error
         except requests.exceptions.RequestException as error:
@@ -148,68 +127,23 @@ def from_hub(release: Release, folder: Path) -> Path:
     """Fetch the files of a model on the hub to `folder`, and return the path of its weights."""
     repository = str(release.hub)
     try:
-        reach_hub()
         if hub_file(repository, "config.json", folder) is None:
             raise HubError(f"{repository} on the Hugging Face hub has no config.json")
-        found = (hub_file(repository, name, folder) for name in _WEIGHTS)
+        found = (hub_file(repository, name, folder) for name in WEIGHTS)
         weights = next((path for path in found if path is not None), None)
         if weights is None:
-            raise HubError(f"{repository} on the Hugging Face hub has neither of {', '.join(_WEIGHTS)}")
+            raise HubError(f"{repository} on the Hugging Face hub has neither of {', '.join(WEIGHTS)}")
         check_length(release, weights.stat().st_size, "what the hub gave")
-        for name in _BESIDE:
+        for name in OPTIONAL_FILES:
             hub_file(repository, name, folder)
     except HubError as error:
         raise PartCLIPSegError(f"{release.name} is not here, and {error}: {by_hand(release)}") from error
     return weights
 
 
-def reach_hub() -> None:
-    """Raise `HubError` at once if the hub cannot be reached; its own library tries for half a minute."""
-    if is_offline_mode():
-        return
-    try:
-        requests.head(constants.ENDPOINT, timeout=_TIMEOUTS[0])
-    except requests.exceptions.ProxyError as error:
-        raise HubError(f"{_proxy()} does not let through") from error
-    except requests.exceptions.RequestException as error:
-        raise HubError("the Hugging Face hub cannot be reached") from error
-
-
-def hub_file(repository: str, file: str, folder: Path | None = None) -> Path | None:
-    """One file of a repository, fetched to `folder` or to the hub's own cache; None if the repository lacks it.
-
-    Raises `HubError` that says what went wrong.
-    """
-    try:
-        return Path(hf_hub_download(repository, file, local_dir=folder, tqdm_class=_Bar))
-    except LocalEntryNotFoundError as error:
-        said = "HF_HUB_OFFLINE says that nothing may be fetched" if is_offline_mode() else "the hub cannot be reached"
-        raise HubError(said) from error
-    except EntryNotFoundError:
-        return None
-    except GatedRepoError as error:
-        raise HubError(f"{repository} on the Hugging Face hub is open to some people only") from error
-    except RepositoryNotFoundError as error:
-        raise HubError(f"no model {repository} exists on the Hugging Face hub (or it is private)") from error
-    except OSError as error:
-        if isinstance(error.errno, int) and error.errno in errno.errorcode and not isinstance(error, ConnectionError):
-            raise PartCLIPSegError(refusal(error, folder or constants.HF_HUB_CACHE)) from error
-        raise HubError(f"the download of {file} broke off ({first_line(error)[:200]})") from error
-    except Exception as error:  # the hub's library passes on whatever its own libraries raise
-        raise HubError(f"the download of {file} broke off ({type(error).__name__})") from error
-
-
-class _Bar(tqdm):
-    """A progress bar that shows on terminals alone, whatever the hub's library was told."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.pop("name", None)
-        super().__init__(*args, **{**kwargs, "disable": None})
-
-
 @contextmanager
 def _bar(release: Release) -> Iterator[Callable[[int, int | None], None]]:
-    with _Bar(unit="B", unit_scale=True, desc=release.name) as bar:
+    with Bar(unit="B", unit_scale=True, desc=release.name) as bar:
 
         def show(done: int, total: int | None) -> None:
             bar.total = total
@@ -253,12 +187,6 @@ def _go_on_if_it_grew(release: Release, path: Path, before: int, error: Exceptio
 
 def _no_network(release: Release) -> str:
     return f"{release.name} is not here, and Google Drive cannot be reached: {by_hand(release)}"
-
-
-def _proxy() -> str:
-    """Name the proxy by its variable: the address may hold a password."""
-    named = [name for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy") if os.environ.get(name)]
-    return f"the proxy that {' and '.join(named) or 'the environment'} names"
 
 
 def _refused(release: Release, said: str) -> str:

@@ -18,6 +18,7 @@ from partclipseg.files import refusal, remove_temporary, write_text
 from partclipseg.models.convert import fitting_tokenizer, write_model
 from partclipseg.models.directory import load_tokenizer
 from partclipseg.models.download import by_hand, check_length, check_room, from_drive, from_hub, refuse_offline
+from partclipseg.models.names import find_snapshot
 from partclipseg.models.reading import check_file
 from partclipseg.models.registry import (
     CLIPSEG,
@@ -43,7 +44,7 @@ def find_model(name: str | Path | None) -> str | Path:
     """
     if name is None or is_built_in(name):
         return built_in_model()
-    return fetch(name) if isinstance(name, str) and is_released(name) else name
+    return fetch(str(name)) if is_released(name) else find_snapshot(name)
 
 
 def fetch(name: str, keep_original: bool = False, accept_changed: bool = False) -> Path:

@@ -17,6 +17,7 @@ from partclipseg.models.directory import load_tokenizer, load_vocabulary, read_c
 from partclipseg.models.interface import PartModel
 from partclipseg.models.names import quoted
 from partclipseg.models.reading import read_tensors
+from partclipseg.models.released import is_released
 
 __all__ = [
     "BUILT_IN", "CLIPSEG", "FAMILIES", "FOREIGN", "REFUSED", "built_in_model", "family", "find_device", "find_dtype",
@@ -61,10 +62,14 @@ def family(name: str) -> type[PartModel]:
 
 
 def load_model(name: str | Path, **kwargs: Any) -> Any:
-    """Load the model in a directory or on the hub, of whichever family it is.
+    """Load the model in a directory, on the hub, or of a name that `partclipseg models` lists, of whichever family.
 
     A plain CLIPSeg checkpoint becomes an untrained PartCLIPSeg. Keyword arguments go to `from_pretrained`.
     """
+    if is_released(name):
+        from partclipseg.models.fetch import fetch  # which imports this module
+
+        name = fetch(str(name))
     kind = read_config(name).get("model_type")
     if kind == CLIPSEG:
         return family("partclipseg").from_pretrained(name, **kwargs)
@@ -120,9 +125,13 @@ def built_in_model() -> str:
 
 
 def find_device(device: str | torch.device | None) -> torch.device:
-    """Return the device to run on; None takes CUDA if available. Raises `UsageError` for an absent device."""
+    """Return the device to run on; None takes CUDA, else Apple's MPS, else the CPU, whichever is there first.
+
+    Raises `UsageError` for an absent device.
+    """
     if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        available = (("cuda", torch.cuda), ("mps", torch.backends.mps))
+        return torch.device(next((name for name, backend in available if backend.is_available()), "cpu"))
     try:
         found = torch.device(device)
         torch.empty(0, device=found)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-
-from huggingface_hub import try_to_load_from_cache
+from collections.abc import Iterable
+from pathlib import Path
 
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import is_file, whole_directory
-from partclipseg.models.download import TOKENIZER_FILES, HubError, hub_file, reach_hub
+from partclipseg.models.hub import TOKENIZER_FILES, HubError, cached, hub_file
 from partclipseg.models.released import home
 from partclipseg.writing import writing
 
@@ -21,10 +21,12 @@ def clip_tokenizer() -> str:
     folder = home() / "tokenizer"
     if any(is_file(folder / name) for name in ("tokenizer.json", "vocab.json")):
         return str(folder)
+    found = [path for name in TOKENIZER_FILES if (path := cached(CLIP_TOKENIZER, name)) is not None]
     try:
-        if not isinstance(try_to_load_from_cache(CLIP_TOKENIZER, "tokenizer.json"), str):
-            reach_hub()
-        found = [path for name in TOKENIZER_FILES if (path := hub_file(CLIP_TOKENIZER, name)) is not None]
+        if not _is_whole(found):
+            found = [path for name in TOKENIZER_FILES if (path := hub_file(CLIP_TOKENIZER, name)) is not None]
+        if not _is_whole(found):
+            raise HubError(f"{CLIP_TOKENIZER} on the Hugging Face hub has none")
     except HubError as error:
         raise PartCLIPSegError(
             f"CLIP's tokenizer is not here, and {error}: put tokenizer.json and tokenizer_config.json from "
@@ -37,3 +39,8 @@ def clip_tokenizer() -> str:
     except PartCLIPSegError:  # a folder that cannot be written to: the hub's own cache has the files
         return str(found[0].parent)
     return str(folder)
+
+
+def _is_whole(found: Iterable[Path]) -> bool:
+    names = {path.name for path in found}
+    return "tokenizer.json" in names or {"vocab.json", "merges.txt"} <= names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import logging
 import multiprocessing
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tests.conftest import small_config
 from tests.models.hosts import (
@@ -28,11 +30,16 @@ from tests.models.hosts import (
     released_file,
     tokenizer_on_hub,
 )
+from tests.models.partcatseg.small import build
+from tests.models.partcatseg.small import small_config as small_catseg
+from tests.models.partcatseg.test_foreign import released as catseg_tensors
 
+from partclipseg import PartSegmenter
 from partclipseg.apps.cli import main
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.models import download
 from partclipseg.models.fetch import add, fetch, find_model, remove
+from partclipseg.models.partcatseg.config import CATSegConfig, PartCATSegConfig
 from partclipseg.models.registry import load_model
 from partclipseg.models.released import catalogue, find_release, home
 
@@ -330,6 +337,35 @@ def test_wrong_calls(call: Callable[[], Any], message: str, cache: Path, monkeyp
     monkeypatch.setattr("partclipseg.models.fetch.FAMILIES", {"partclipseg": "", "clipseg-baseline": ""})
     with pytest.raises(PartCLIPSegError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "drive"),
+    [
+        ("partcatseg-pascal", PartCATSegConfig, "1JUJjJQLMKE96H5SLNs4EMm4jiU6fPgRb"),
+        ("catseg-ade20k", CATSegConfig, "1jvGQtftwRuzbFnphQXftosdL_YDwMWAx"),
+    ],
+)
+def test_files_of_other_families(name: str, family: type[CATSegConfig], drive: str, hosts: Hosts, cache: Path):
+    model = build(small_catseg(family, reference=True))
+    file = io.BytesIO()
+    torch.save({"model": catseg_tensors(model)}, file)
+    entry = {"method": family.model_type, "drive": drive, "vocabulary": "dog: ear", "config": model.config.to_dict()}
+    (cache / "models.json").write_text(json.dumps({"models": {name: entry}}))
+    hosts.drive[drive] = file.getvalue()
+    found = PartSegmenter.from_pretrained(name)
+    assert found.model.config.model_type == family.model_type
+    assert found.model.config.reference
+    assert found.vocabulary is not None
+    assert [pair.name for pair in found.vocabulary.object_parts] == ["dog's ear"]
+    assert torch.equal(found.model.background, model.background), "the file's own background vector"
+    # A file of another method under that name is not kept.
+    remove(name)
+    hosts.drive[drive] = released_file(small_config())
+    message = f"is not kept: .*'partclipseg', and {name} is of type '{family.model_type}'"
+    with pytest.raises(PartCLIPSegError, match=message):
+        fetch(name, accept_changed=True)
+    assert leftovers(cache) == []
 
 
 def test_a_folder_of_that_name_comes_first(cache: Path, model_directory: Path):

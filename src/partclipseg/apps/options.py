@@ -40,7 +40,9 @@ Model = Annotated[
         "model, which knows rendered scenes only, not photos.",
     ),
 ]
-Device = Annotated[str | None, optional("NAME", "cpu, cuda, cuda:1 and so on. Left out: CUDA where there is one.")]
+Device = Annotated[
+    str | None, optional("NAME", "cpu, cuda, cuda:1, mps and so on. Left out: CUDA, else Apple's MPS, else the CPU.")
+]
 Number = Literal["float32", "bfloat16", "float16"]
 Dtype = Annotated[
     Number | None,

@@ -150,12 +150,14 @@ def _convert(release: Release, path: Path, accept_changed: bool, discard: bool =
     digest = _sha256(path)
     try:
         _compare(release, digest, accept_changed)
-        foreign, settings = find_foreign(path, release.config)
+        foreign, settings = find_foreign(path)  # the entry's own values fit no other method
         if settings.model_type != release.method:
             raise PartCLIPSegError(
                 f"{path} holds a model of type {settings.model_type!r}, and {release.name} is of type "
                 f"{release.method!r}: give the file that {release.page} offers"
             )
+        if release.config is not None:
+            foreign, settings = find_foreign(path, release.config)
         model = foreign.load_released(path, settings)
     except PartCLIPSegError as error:
         if discard:

@@ -84,7 +84,7 @@ def same(model: torch.nn.Module, expected: dict[str, torch.Tensor]) -> None:
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
-def test_loading_shows_no_bar_and_leaves_the_bars_as_they_were(model_directory: Path):
+def test_loading_and_saving_show_no_bar_and_leave_the_bars_as_they_were(model_directory: Path, tmp_path: Path):
     from huggingface_hub.utils import are_progress_bars_disabled
     from transformers.utils import logging
 
@@ -93,7 +93,7 @@ def test_loading_shows_no_bar_and_leaves_the_bars_as_they_were(model_directory: 
     try:
         shown = io.StringIO()
         with redirect_stderr(shown):
-            PartCLIPSegModel.from_pretrained(model_directory)
+            PartSegmenter.from_pretrained(model_directory).save_pretrained(tmp_path / "again")
         assert shown.getvalue() == ""
         assert logging.is_progress_bar_enabled()
         assert not are_progress_bars_disabled()

@@ -136,7 +136,7 @@ def load_complete(
     """
     if is_directory(name):
         check_size(build, count_stored_numbers(Path(name)), str(name))
-    with library_errors(f"the model in {name} cannot be loaded: {_REMEDY}"), _without_loading_bar():
+    with library_errors(f"the model in {name} cannot be loaded: {_REMEDY}"), without_bars():
         model, info = load(name, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs)
     check_complete(
         str(name),
@@ -151,8 +151,8 @@ def load_complete(
 
 
 @contextmanager
-def _without_loading_bar() -> Iterator[None]:
-    """Hide transformers' progress bar of loading weights, which takes a moment; those of downloads are shown."""
+def without_bars() -> Iterator[None]:
+    """Hide transformers' progress bars of loading and writing weights; those of downloads are shown."""
     if not transformers_logging.is_progress_bar_enabled():
         yield
         return

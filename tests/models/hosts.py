@@ -216,3 +216,8 @@ def fetch_and_die(name: str, folder: str, address: str, point: str | None) -> No
     if point:
         patch.setattr(point, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
     fetch(name)
+
+
+def leftovers(cache: Path) -> list[str]:
+    """Files in the cache that belong to no model."""
+    return sorted(path.name for path in (cache / "files").iterdir() if path.suffix != ".lock")

@@ -7,10 +7,8 @@ import hashlib
 import io
 import json
 import logging
-import multiprocessing
 import os
 import shutil
-import signal
 import threading
 from collections import namedtuple
 from collections.abc import Callable
@@ -25,7 +23,7 @@ from tests.conftest import small_config
 from tests.models.hosts import (
     DRIVE_ID,
     Hosts,
-    fetch_and_die,
+    leftovers,
     redirect,
     released_file,
     tokenizer_on_hub,
@@ -44,16 +42,6 @@ from partclipseg.models.registry import load_model
 from partclipseg.models.released import catalogue, find_release, home
 
 NAME = "partclipseg-pascal"
-
-
-def listed(folder: Path) -> dict[str, bytes]:
-    """The files that the model consists of; the day of the fetch is left out."""
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def leftovers(cache: Path) -> list[str]:
-    """Files in the cache that belong to no model."""
-    return sorted(path.name for path in (cache / "files").iterdir() if path.suffix != ".lock")
 
 
 def test_predict_from_an_empty_cache(hosts: Hosts, cache: Path, content: bytes, capsys: Any, caplog: Any):
@@ -219,6 +207,22 @@ def test_a_proxy_that_does_not_answer_is_named(
     with pytest.raises(PartCLIPSegError, match="the proxy that HTTPS_PROXY names does not let through") as caught:
         fetch(name)
     assert "secret" not in str(caught.value)
+
+
+def test_without_the_hub_once_the_tokenizer_is_here(
+    hosts: Hosts, cache: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
+):
+    fetch(NAME)
+    redirect(monkeypatch, "http://127.0.0.1:9")
+    Path("file.pth").write_bytes(content)
+    config = {**small_config().to_dict(), "reference_object_lookup": True}
+    Path("config.json").write_text(json.dumps(config))
+    call = ["convert", "file.pth", "--output", "converted", "--vocabulary", "dog: ear", "--config", "config.json"]
+    assert main(call) == 0
+    assert {path.name for path in Path("converted").iterdir()} >= {"tokenizer.json", "model.safetensors"}
+    remove(NAME)
+    add(NAME, Path("file.pth"))
+    assert PartSegmenter.from_pretrained(NAME).vocabulary is not None
 
 
 def test_offline_mode_fetches_nothing(hosts: Hosts, cache: Path, monkeypatch: pytest.MonkeyPatch):
@@ -433,39 +437,3 @@ def test_the_cache_has_a_usual_place(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert home() == tmp_path / "partclipseg"
     monkeypatch.setenv("PARTCLIPSEG_HOME", "~/models")
     assert home() == Path("~/models").expanduser()
-
-
-# -- killed half-way -------------------------------------------------------------------------------------------
-
-POINTS = {
-    "before the first byte": None,
-    "in the middle of the file": None,
-    "before the check": "partclipseg.models.fetch.find_foreign",
-    "while the model is written": "transformers.PreTrainedModel.save_pretrained",
-    "before the original is deleted": "partclipseg.models.fetch.write_text",
-}
-"""Where a process is killed; the function at whose call it kills itself, if it does that."""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that start quickly")
-def test_killed_and_started_again_it_ends_the_same(hosts: Hosts, cache: Path, content: bytes, caplog: Any):
-    caplog.set_level(logging.CRITICAL)
-    expected = listed(fetch(NAME))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["partclipseg.models.fetch", "partclipseg.models.partclipseg.foreign"])
-    for where, point in POINTS.items():
-        remove(NAME)
-        hosts.limit = {"before the first byte": 0, "in the middle of the file": len(content) // 2}.get(where)
-        hosts.reached.clear()
-        process = context.Process(target=fetch_and_die, args=(NAME, str(cache), hosts.address, point))
-        process.start()
-        if point is None:
-            assert hosts.reached.wait(60), where
-            threading.Event().wait(0.1)
-            process.kill()
-        process.join(60)
-        assert process.exitcode == -signal.SIGKILL, where
-        hosts.limit = None
-        assert listed(fetch(NAME)) == expected, where
-        assert leftovers(cache) == [], where
-        assert not list(cache.rglob("*.tmp*")), where

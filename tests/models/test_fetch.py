@@ -147,7 +147,10 @@ TROUBLES: dict[str, tuple[Callable[[Hosts], None], str]] = {
         lambda hosts: hosts.drive.update({DRIVE_ID: another()}),
         "that was fetched for .* is not kept: .* does not fit the model",
     ),
-    "no tokenizer on the hub": (lambda hosts: hosts.hub.clear(), "CLIP's tokenizer is not here, and .* by hand"),
+    "no tokenizer on the hub": (
+        lambda hosts: hosts.hub.clear(),
+        "CLIP's tokenizer is not here, and .* by hand, .*, also fetch the file by hand from https://drive.google.com",
+    ),
 }
 
 

@@ -122,7 +122,10 @@ def checksum_of(release: Release) -> str | None:
 
 
 def _fetch_from_drive(release: Release, keep_original: bool, accept_changed: bool) -> None:
-    clip_tokenizer()  # a few files, before the large one
+    try:
+        clip_tokenizer()  # a few files, before the large one
+    except PartCLIPSegError as error:
+        raise PartCLIPSegError(f"{error}; where there is no network, also {by_hand(release)}") from error
     path = release.original
     if not path.is_file():
         path = release.download

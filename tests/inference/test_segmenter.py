@@ -265,9 +265,9 @@ def test_a_directory_without_a_tokenizer(model_directory, tmp_path):
 
 
 def test_the_built_in_model_has_a_name(model_directory, tmp_path, monkeypatch):
-    from partclipseg.inference import segmenter
+    from partclipseg.models import fetch
 
-    monkeypatch.setattr(segmenter, "built_in_model", lambda: str(model_directory))
+    monkeypatch.setattr(fetch, "built_in_model", lambda: str(model_directory))
     monkeypatch.chdir(tmp_path)
     expected = PartSegmenter.from_pretrained().model.background
     assert torch.equal(PartSegmenter.from_pretrained("partshapes").model.background, expected)

@@ -148,10 +148,10 @@ def test_words_of_a_model_on_the_hub_come_along(
 
     directory = segmenter.save_pretrained(tmp_path / "cache")
 
-    def cached(name: str, file: str, **_: Any) -> str | None:
-        return str(directory / file) if (directory / file).is_file() else None
+    def cached(name: str, file: str, **_: Any) -> Path | None:
+        return directory / file if (directory / file).is_file() else None
 
-    monkeypatch.setattr(names, "cached_file", cached)
+    monkeypatch.setattr(names, "hub_file", cached)
     assert load_vocabulary("lab/pets") == segmenter.vocabulary
     (directory / "vocabulary.json").unlink()
     assert load_vocabulary("lab/pets") is None

@@ -45,7 +45,7 @@ def test_mistyped_names_are_answered_without_the_hub(
 ):
     import partclipseg.models.names as names
 
-    monkeypatch.setattr(names, "cached_file", lambda *_, **__: pytest.fail("the hub was asked"))
+    monkeypatch.setattr(names, "hub_file", lambda *_, **__: pytest.fail("the hub was asked"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine" / "pascal").mkdir(parents=True)
     for load in (load_model, load_tokenizer, PartCLIPSegModel.from_pretrained):

@@ -12,11 +12,13 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
 COMMANDS = {
     "demo": ("demo", "Demo", "segment built-in scenes with the built-in model, offline"),
+    "models": ("models", "Models", "list the models that --model fetches by name"),
     "predict": ("predict", "Predict", "photos and words in, labelled parts out"),
     "label": ("label.command", "Label", "label a folder of thousands of photos"),
     "evaluate": ("evaluate", "Evaluate", "score a model on a benchmark or on your own data"),
@@ -28,6 +30,10 @@ COMMANDS = {
     "export": ("export.command", "Export", "write a model as ONNX, to run without PyTorch"),
 }
 """Command: module in `partclipseg.apps`, options class, one line of help."""
+
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+"""Least level of messages that ``--log-level`` takes."""
 
 
 class _LastingOutput:
@@ -85,19 +91,43 @@ def _main(arguments: list[str] | None) -> int:
 
         show(f"partclipseg {__version__}")
         return 0
+    level, arguments = _take_log_level(arguments)
+    if level not in LOG_LEVELS:
+        _say(f"--log-level must be one of {', '.join(LOG_LEVELS)}, not {level!r}")
+        return 2
+    if not arguments:
+        _print_overview()
+        return 2
     command, *options = arguments
     if command not in COMMANDS:
-        _say(f"there is no command {command!r}; the commands are: {', '.join(COMMANDS)}")
+        close = get_close_matches(command, COMMANDS, 1)
+        meant = f", did you mean {close[0]}? The" if close else "; the"
+        _say(f"there is no command {command!r}{meant} commands are: {', '.join(COMMANDS)}")
         return 2
-    return _run(command, options)
+    return _run(command, options, level)
 
 
-def _run(command: str, arguments: list[str]) -> int:
+def _take_log_level(arguments: list[str]) -> tuple[str, list[str]]:
+    """The level that ``--log-level`` names, which every command takes, and the other arguments."""
+    level, others = "warning", []
+    remaining = iter(arguments)
+    for argument in remaining:
+        name, equals, value = argument.partition("=")
+        if name in {"--log-level", "--log_level"}:
+            level = value if equals else next(remaining, "")
+        else:
+            others.append(argument)
+    return level.lower(), others
+
+
+def _run(command: str, arguments: list[str], level: str) -> int:
     # Third-party chatter (progress bars of weight loading, retries of downloads) would bury the one line that matters.
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # downloads show a bar of ours
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # operations that MPS lacks run on the CPU
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("partclipseg").setLevel(level.upper())
     import tyro
 
     from partclipseg.apps.former import with_current_names
@@ -136,13 +166,14 @@ def _print_overview() -> None:
 
     console = Console()
     console.print("[bold]partclipseg[/] finds the parts of things in photos, by your own words.\n")
-    predict = 'partclipseg predict photo.jpg --vocabulary "dog: ear, tail; bus: wheel" --model models/pascal'
+    predict = 'partclipseg predict photo.jpg --vocabulary "dog: ear, tail; bus: wheel" --model partclipseg-pascal'
     console.print(f"  partclipseg demo\n  {predict}\n", soft_wrap=True)
     table = Table.grid(padding=(0, 3))
     for command, (_, _, summary) in COMMANDS.items():
         table.add_row(f"  [bold]{command}[/]", summary)
     console.print(table)
     console.print("\nOptions of a command: partclipseg COMMAND --help")
+    console.print(f"Messages of every command: --log-level {'|'.join(LOG_LEVELS)}")
 
 
 def _say(message: str) -> None:

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
 from partclipseg.apps.options import optional
-from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.errors import UsageError
 
 
 @dataclass(frozen=True)
 class Convert:
     """Turn a released checkpoint into a directory that every command takes as --model.
 
-    Known are PartCLIPSeg's files, and those of PartCATSeg, CAT-Seg and OV-PARTS' CAT-Seg (docs/partcatseg.md).
+    Known are PartCLIPSeg's files, OV-PARTS' fine-tuned CLIPSeg and CAT-Seg, PartCATSeg's and CAT-Seg's
+    (docs/weights.md); they are told apart by the names of their tensors. `partclipseg models` lists those that can be
+    had by name, without this command.
+
     PartCLIPSeg's were trained with a wrong lookup of object words. Name the catalogue of their training, and your own
     words are read as training read them, which costs nothing measurable (docs/reference.md, D1).
 
-    Example: partclipseg convert partclipseg_voc.pth --output models/pascal --vocabulary pascal-part-116
+    Example: partclipseg convert partclipseg_voc_oracle.pth --output models/pascal --vocabulary pascal-part-116
     """
 
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE.pth")]
@@ -32,44 +35,26 @@ class Convert:
     A catalogue (pascal-part-116, ade20k-part-234, part-imagenet), a file, or text such as "dog: ear, tail"."""
     config: Annotated[Path | None, optional("FILE.json")] = None
     """Configuration as JSON, for models of another size than the released ones: that of the released code for
-    PartCLIPSeg, the entries of a config.json for the others."""
-    tokenizer: Annotated[str, tyro.conf.arg(metavar="DIR|NAME")] = "openai/clip-vit-base-patch16"
-    """Directory or hub name of the CLIP tokenizer to put beside the weights."""
+    PartCLIPSeg and CLIPSeg, the entries of a config.json for the others."""
+    tokenizer: Annotated[str | None, optional("DIR|NAME")] = None
+    """Directory or hub name of the CLIP tokenizer to put beside the weights.
+    Left out: CLIP's own, which is fetched from the hub once and kept."""
 
     def run(self) -> int:
         from rich.console import Console
 
-        from partclipseg.files import whole_directory
-        from partclipseg.models.directory import write_directory
+        from partclipseg.models.convert import convert_file
         from partclipseg.models.reading import read_json_table
-        from partclipseg.models.registry import find_foreign
-        from partclipseg.vocabulary import Catalog, Vocabulary
+        from partclipseg.vocabulary import Vocabulary
 
         if self.output.exists():
             raise UsageError(f"{self.output} exists already: name another --output, or remove it first")
         vocabulary = Vocabulary.load(self.vocabulary)
-        foreign, config = find_foreign(self.checkpoint, None if self.config is None else read_json_table(self.config))
-        tokenizer = self._load_tokenizer(config.text_config)  # before the weights, which take longer
-        model = foreign.load_released(self.checkpoint, config)
-        if (catalog := Catalog.of(vocabulary)) is not None:  # released files were trained on its seen classes
-            model.trained_on(Vocabulary.from_catalog(catalog.name, "seen"))
-        with whole_directory(self.output) as directory:
-            write_directory(directory, model, tokenizer, vocabulary, str(self.output))
+        config = None if self.config is None else read_json_table(self.config)
+        model, remark = convert_file(self.checkpoint, self.output, vocabulary, config, self.tokenizer)
         Console(soft_wrap=True, highlight=False).print(
             f"{self.output}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, "
-            f"{type(model).__name__}, {len(vocabulary)} object-parts\n{foreign.REMARK}",
+            f"{type(model).__name__}, {len(vocabulary)} object-parts\n{remark}",
             markup=False,
         )
         return 0
-
-    def _load_tokenizer(self, text_config: Any) -> Any:
-        from partclipseg.models.directory import check_tokenizer, load_tokenizer
-
-        tokenizer = load_tokenizer(self.tokenizer)
-        if len(tokenizer) != text_config.vocab_size:
-            raise PartCLIPSegError(
-                f"the tokenizer {self.tokenizer!r} has {len(tokenizer)} tokens and the checkpoint "
-                f"{text_config.vocab_size}: give the tokenizer that the checkpoint was trained with as --tokenizer"
-            )
-        check_tokenizer(tokenizer, text_config, self.tokenizer)
-        return tokenizer

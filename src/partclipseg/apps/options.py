@@ -36,10 +36,13 @@ Model = Annotated[
     str | None,
     optional(
         "DIR|NAME",
-        "A model's directory or hub name. Left out: the built-in model, which knows rendered scenes only, not photos.",
+        "A name that `partclipseg models` lists, a model's directory, or its name on the hub. Left out: the built-in "
+        "model, which knows rendered scenes only, not photos.",
     ),
 ]
-Device = Annotated[str | None, optional("NAME", "cpu, cuda, cuda:1 and so on. Left out: CUDA where there is one.")]
+Device = Annotated[
+    str | None, optional("NAME", "cpu, cuda, cuda:1, mps and so on. Left out: CUDA, else Apple's MPS, else the CPU.")
+]
 Number = Literal["float32", "bfloat16", "float16"]
 Dtype = Annotated[
     Number | None,

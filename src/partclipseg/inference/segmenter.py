@@ -22,10 +22,11 @@ from partclipseg.inference.result import PartResult
 from partclipseg.inference.zoom import look_again
 from partclipseg.maps.label_maps import LabelMaps
 from partclipseg.models.directory import write_directory
+from partclipseg.models.fetch import find_model
 from partclipseg.models.interface import Inputs, PartModel, PartOutput, Words
 from partclipseg.models.names import check_hub_name
 from partclipseg.models.reading import library_errors
-from partclipseg.models.registry import built_in_model, find_device, find_dtype, is_built_in
+from partclipseg.models.registry import find_device, find_dtype
 from partclipseg.vocabulary import Vocabulary
 from partclipseg.writing import writing
 
@@ -67,12 +68,13 @@ class PartSegmenter:
         dtype: str | torch.dtype | None = None,
         compile: bool = False,
     ) -> PartSegmenter:
-        """Load a model directory or hub name; None or `BUILT_IN` is the built-in model, which knows PartShapes only.
+        """Load a model; None or `BUILT_IN` is the built-in one, which knows PartShapes only.
 
         Args:
-            name_or_path: a directory as `partclipseg convert` and `train` write it, with the tokenizer's files
-                and perhaps a ``vocabulary.json``; a plain CLIPSeg checkpoint is taken as an untrained start.
-            device: device to run on; None takes CUDA if available, else the CPU.
+            name_or_path: a name that `partclipseg models` lists, which is fetched once and kept; a name on the hub; or
+                a directory as `partclipseg convert` and `train` write it, with the tokenizer's files and perhaps a
+                ``vocabulary.json``; a plain CLIPSeg checkpoint is taken as an untrained start.
+            device: device to run on; None takes CUDA or MPS if available, else the CPU.
             dtype: number type of weights and arithmetic, such as ``"float32"``; None is bfloat16 on GPUs that have it,
                 which is several times faster there, else float32.
             compile: fuse what lies within the model's layers by `torch.compile`: the first batches take some ten
@@ -88,7 +90,7 @@ class PartSegmenter:
 
         target = find_device(device)
         number_type = find_dtype(dtype, target)
-        source = built_in_model() if name_or_path is None or is_built_in(name_or_path) else name_or_path
+        source = find_model(name_or_path)
         model: Any = load_model(source, dtype=number_type)
         model.to(target)
         if compile:
@@ -245,9 +247,7 @@ class PartSegmenter:
     def _read(self, max_pixels: int, source: Any) -> LoadedPhoto:
         return LoadedPhoto.read(source, self.model.ahead_shape, max_pixels)
 
-    def _words_and_objects(
-        self, words: Any, objects: Iterable[str] | None
-    ) -> tuple[Vocabulary, list[int] | None]:
+    def _words_and_objects(self, words: Any, objects: Iterable[str] | None) -> tuple[Vocabulary, list[int] | None]:
         if words is not None:
             vocabulary = Vocabulary.load(words)
         elif self.vocabulary is not None:

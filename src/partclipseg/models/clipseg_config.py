@@ -12,6 +12,14 @@ from transformers import CLIPSegConfig
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.models.clipseg_ranges import TOWERS, Rule, check_values, known_values
 
+RELEASED = {
+    "extract_layers": [3, 6, 9],
+    "reduce_dim": 64,
+    "use_complex_transposed_convolution": True,
+    "vision_config": {"patch_size": 16},
+}
+"""What the released checkpoints (CLIP ViT-B/16, complex up-sampling head) differ in from CLIPSeg's defaults."""
+
 
 class CLIPSegTowersConfig(CLIPSegConfig):
     """`transformers.CLIPSegConfig` (towers, `extract_layers`, `reduce_dim`, …) with the fields that all families add.
@@ -84,6 +92,17 @@ class CLIPSegTowersConfig(CLIPSegConfig):
         known = known_values(values, cls.ranges())
         check_values(known, cls.ranges())  # transformers' own messages on wrong types say less
         return cls(**known)
+
+    @classmethod
+    def from_reference(cls, values: Mapping[str, Any] | None = None) -> Self:
+        """From the configuration dictionary that the reference builds its model with; its defaults if None.
+
+        Raises `PartCLIPSegError` if the dictionary lacks the two towers.
+        """
+        values = RELEASED if values is None else values
+        if "vision_config" not in values:
+            raise PartCLIPSegError("a reference configuration needs vision_config (and usually text_config)")
+        return cls.from_values(values)
 
     @property
     def image_shape(self) -> tuple[int, int]:

@@ -6,7 +6,8 @@ The only place that knows how CLIPSeg and the released PartCLIPSeg files name th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -18,7 +19,7 @@ from partclipseg.models.clipseg_config import CLIPSegTowersConfig
 from partclipseg.models.clipseg_ranges import CLIPSEG, known_values
 from partclipseg.models.directory import read_config
 from partclipseg.models.names import quoted
-from partclipseg.models.reading import check_complete, load_complete
+from partclipseg.models.reading import check_complete, check_finite, check_size, load_complete, read_tensors
 
 if TYPE_CHECKING:
     from partclipseg.models.clipseg_towers import CLIPSegTowers
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound="CLIPSegTowers")
 
 _HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only")
+
+_UNUSED = re.compile(r".*\.position_ids|text_adapter\.fc\.[02]\.weight|tunable_linear\.weight")
+"""Tensors of released files without any effect: buffers, and two layers that are never read."""
 
 _RENAMED = (  # ours, theirs; the first that matches applies
     (r"^background$", "non_object_embedding"),
@@ -118,6 +122,34 @@ def load_pretrained(cls: type[Model], name: Any, load: Callable[..., Any], *args
         **hub_options,
     )
     return start_from_clipseg(cls, source, **changes)
+
+
+def named_by(prefix: str, names: Collection[str]) -> bool:
+    """Whether a released file's tensors are called as a CLIPSeg's, with `prefix` in front or nothing."""
+    return any(name.removeprefix(prefix).startswith(("clip.", "decoder.")) for name in names)
+
+
+def load_reference(cls: type[Model], path: str | Path, config: CLIPSegTowersConfig, prefix: str) -> Model:
+    """Load a model of class `cls` from a released file (``{"model": {prefix + name: tensor}, …}``), float32 on the CPU.
+
+    Args:
+        path: only tensors are read from it: a pickle that wants to run code is refused.
+        prefix: the beginning of the names of the method's tensors; files without it are read too.
+
+    Raises `PartCLIPSegError` for the file of another method, and lists missing, unknown and mis-shaped tensors.
+    """
+    path, read = Path(path), read_tensors(path)
+    if not named_by(prefix, read):
+        raise PartCLIPSegError(
+            f"{path} is no checkpoint of {prefix.removesuffix('_model.')}: no tensor's name begins with {prefix}; "
+            "`partclipseg convert` tells by itself whose file it is"
+        )
+    tensors = {name.removeprefix(prefix): tensor for name, tensor in read.items()}
+    check_size(lambda: cls(config), sum(tensor.numel() for tensor in tensors.values()), str(path))
+    model = cls(config)
+    fill(model, {name: tensor for name, tensor in tensors.items() if not _UNUSED.fullmatch(name)}, str(path))
+    check_finite(model, str(path))
+    return model.eval()
 
 
 def wrong_kind(name: Any, kind: Any, expected: str) -> PartCLIPSegError:

@@ -11,7 +11,7 @@ from partclipseg.errors import PartCLIPSegError, first_line
 from partclipseg.files import is_directory, is_file
 from partclipseg.models.card import model_card
 from partclipseg.models.names import find_file, find_optional_file
-from partclipseg.models.reading import library_errors, read_json_table
+from partclipseg.models.reading import library_errors, read_json_table, without_bars
 from partclipseg.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -109,7 +109,8 @@ def write_directory(
     Weights and configuration, the tokenizer, ``vocabulary.json`` if there are words, and the model card, whose
     examples load the model by `name`.
     """
-    model.save_pretrained(folder)
+    with without_bars():
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     if vocabulary is not None:
         vocabulary.save(folder / VOCABULARY)

@@ -12,17 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import is_offline_mode
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from transformers.utils.hub import cached_file
 
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import is_directory, is_file
+from partclipseg.models.hub import OPTIONAL_FILES, WEIGHTS, HubError, cached, hub_file, reach_hub
+from partclipseg.models.reading import read_json_table
+from partclipseg.models.released import catalogue, is_released
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +26,8 @@ _FOLDERS = frozenset({"models", "datasets", "spaces", "docs", "runs"})
 """First path components that mean a folder: four are paths of the hub's own site; training writes to runs."""
 
 _REMEDY = (
-    "give a model's directory, as `partclipseg convert` or `train` writes it, or download the model where there is "
-    "network"
+    "give a model's directory, as `partclipseg convert` or `train` writes it, a name that `partclipseg models` lists, "
+    "or download the model where there is network"
 )
 
 _QUOTE = reprlib.Repr()
@@ -67,6 +62,11 @@ def is_local(name: Any) -> bool:
         raise PartCLIPSegError(f"{text} is a checkpoint file: make a directory of it by `partclipseg convert`")
     if is_file(text):
         raise PartCLIPSegError(f"{text} is a file: give the model's directory, which has config.json and the weights")
+    if is_released(text):
+        raise PartCLIPSegError(
+            f"{text} is a name that `partclipseg models` lists: load it by `load_model` or "
+            "`PartSegmenter.from_pretrained`, which fetch it"
+        )
     owner = text.partition("/")[0]
     if not _HUB_NAME.fullmatch(text) or owner in _FOLDERS or is_directory(owner):
         raise PartCLIPSegError(f"there is no directory {quoted(text)}{_nearest(text)}: {_REMEDY}")
@@ -80,13 +80,13 @@ def find_file(name: Any, file: str, **hub_options: Any) -> Path:
     """
     if is_local(name):
         return Path(name) / file
-    # Fail at once: without network, the hub client retries for half a minute.
     logger.warning("there is no directory %s; asking the Hugging Face hub for a model of that name", name)
     path = _fetch(name, file, hub_options)
-    if path is None and (hub_options.get("local_files_only") or is_offline_mode()):
-        raise hub_error(name, file, FileNotFoundError(file))
     if path is None:
-        raise PartCLIPSegError(f"the model {name} on the Hugging Face hub has no {file}: name another model")
+        raise PartCLIPSegError(
+            f"there is no directory {quoted(name)}, and the Hugging Face hub has no {file} of a model of that name: "
+            "check the spelling, or name another model"
+        )
     return path
 
 
@@ -97,52 +97,59 @@ def find_optional_file(name: Any, file: str) -> Path | None:
     return _fetch(name, file, {})
 
 
+def find_snapshot(name: Any) -> str | Path:
+    """Return the folder with a model's files: `name` itself, or the folder of the hub's cache, filled if need be.
+
+    What was fetched before is used where the hub cannot be reached. Raises `PartCLIPSegError` as `find_file` does.
+    """
+    if is_local(name):
+        return name
+    before = cached(name, "config.json")
+    if before is not None and is_offline_mode():
+        return before.parent
+    try:
+        reach_hub()
+    except HubError:
+        if before is not None:
+            logger.warning("the Hugging Face hub cannot be reached: using %s as it was fetched before", name)
+            return before.parent
+    config = find_file(name, "config.json")
+    for file in OPTIONAL_FILES:
+        _fetch(name, file, {})
+    if _fetch_weights(name) is None:
+        raise PartCLIPSegError(f"the model {name} on the Hugging Face hub has no weights: name another model")
+    return config.parent
+
+
+def _fetch_weights(name: str) -> Path | None:
+    """Fetch a model's weights, in one file or several; returns the file, or the table of the files."""
+    for file in WEIGHTS:
+        if (found := _fetch(name, file, {})) is not None:
+            return found
+        if (index := _fetch(name, f"{file}.index.json", {})) is not None:
+            for shard in sorted(set(map(str, read_json_table(index).get("weight_map", {}).values()))):
+                _fetch(name, shard, {})
+            return index
+    return None
+
+
 def _fetch(name: Any, file: str, hub_options: Mapping[str, Any]) -> Path | None:
     """Fetch a file of a model from the hub, or from its cache if offline; None if there is none."""
     try:
-        path = cached_file(name, file, _raise_exceptions_for_missing_entries=False, **hub_options)
-    except (OSError, ValueError) as error:
-        raise hub_error(name, file, error) from error
-    return None if path is None else Path(path)
-
-
-def hub_error(name: Any, file: str, error: BaseException) -> PartCLIPSegError:
-    """Return the error for a file that could not be fetched: the hub's answer, or that it cannot be reached."""
-    causes: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None and cause not in causes:
-        causes.append(cause)
-        cause = cause.__cause__ or cause.__context__
-
-    def is_any(kind: type[BaseException]) -> bool:
-        return any(isinstance(cause, kind) for cause in causes)
-
-    missing = f"there is no directory {quoted(name)}, and"
-    if is_any(GatedRepoError):
-        return PartCLIPSegError(
-            f"the model {name} on the Hugging Face hub is open to some people only: ask for access on its page and log "
-            "in by `hf auth login`"
-        )
-    if is_any(RepositoryNotFoundError):
-        return PartCLIPSegError(
-            f"{missing} no model of that name exists on the Hugging Face hub (or it is private): check the spelling, "
-            "log in by `hf auth login`, or give a model's directory"
-        )
-    if is_any(RevisionNotFoundError):
-        return PartCLIPSegError(f"the model {name} on the Hugging Face hub has no such revision: check `revision`")
-    if is_any(EntryNotFoundError) and not is_any(LocalEntryNotFoundError):
-        return PartCLIPSegError(f"the model {name} on the Hugging Face hub has no {file}: name another model")
-    return PartCLIPSegError(f"{missing} the hub cannot be reached for a model of that name: {_REMEDY}")
+        return hub_file(name, file, **hub_options)
+    except HubError as error:
+        raise PartCLIPSegError(f"there is no directory {quoted(name)}, and {error}: {_REMEDY}") from error
 
 
 def _nearest(text: str) -> str:
-    """Return ``; did you mean …?`` with the most similar directory beside the missing one, or an empty text."""
+    """Return ``; did you mean …?`` with the most similar name of a model or of a directory beside the missing one."""
     parent, _, name = text.rstrip("/").rpartition("/")
     if not name or "\0" in text or len(text) > 1000:
         return ""
+    known = [] if parent else [*catalogue()]
     try:
         folders = [entry.name for entry in os.scandir(parent or ".") if entry.is_dir()]
     except OSError:
-        return ""
-    close = difflib.get_close_matches(name, folders, 1)
+        folders = []
+    close = difflib.get_close_matches(name, [*known, *folders], 1)
     return f"; did you mean {os.path.join(parent, close[0])}?" if close else ""  # noqa: PTH118

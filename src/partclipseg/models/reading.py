@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from safetensors import safe_open
 from torch import Tensor, nn
+from transformers.utils import logging as transformers_logging
 
 from partclipseg.errors import PartCLIPSegError, first_line
 from partclipseg.files import is_directory, is_file
@@ -134,7 +136,7 @@ def load_complete(
     """
     if is_directory(name):
         check_size(build, count_stored_numbers(Path(name)), str(name))
-    with library_errors(f"the model in {name} cannot be loaded: {_REMEDY}"):
+    with library_errors(f"the model in {name} cannot be loaded: {_REMEDY}"), without_bars():
         model, info = load(name, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs)
     check_complete(
         str(name),
@@ -146,6 +148,24 @@ def load_complete(
         raise PartCLIPSegError(f"the model in {name} cannot be loaded: {str(next(iter(messages)))[:200]}; {_REMEDY}")
     check_finite(model, str(name))
     return model
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Hide transformers' progress bars of loading and writing weights; those of downloads are shown."""
+    if not transformers_logging.is_progress_bar_enabled():
+        yield
+        return
+    downloads = not are_progress_bars_disabled()
+    transformers_logging.disable_progress_bar()
+    if downloads:
+        enable_progress_bars()  # the line above turns them off too
+    try:
+        yield
+    finally:
+        transformers_logging.enable_progress_bar()
+        if not downloads:
+            disable_progress_bars()
 
 
 def check_complete(

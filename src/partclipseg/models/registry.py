@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import nullcontext
 from importlib import import_module
@@ -16,10 +17,11 @@ from partclipseg.models.directory import load_tokenizer, load_vocabulary, read_c
 from partclipseg.models.interface import PartModel
 from partclipseg.models.names import quoted
 from partclipseg.models.reading import read_tensors
+from partclipseg.models.released import is_released
 
 __all__ = [
-    "BUILT_IN", "CLIPSEG", "FAMILIES", "FOREIGN", "built_in_model", "family", "find_device", "find_dtype",
-    "find_foreign", "is_built_in", "load_model", "load_tokenizer", "load_vocabulary", "read_config",
+    "BUILT_IN", "CLIPSEG", "FAMILIES", "FOREIGN", "REFUSED", "built_in_model", "family", "find_device", "find_dtype",
+    "find_foreign", "is_built_in", "load_file", "load_model", "load_tokenizer", "load_vocabulary", "read_config",
 ]  # fmt: skip
 
 FAMILIES = {
@@ -32,10 +34,17 @@ FAMILIES = {
 
 FOREIGN = {
     "PartCLIPSeg": "partclipseg.models.partclipseg.foreign",
-    "PartCATSeg, CAT-Seg or OV-PARTS": "partclipseg.models.partcatseg.foreign",
+    "OV-PARTS' CLIPSeg": "partclipseg.models.clipseg.foreign",
+    "PartCATSeg, CAT-Seg or OV-PARTS' CAT-Seg": "partclipseg.models.partcatseg.foreign",
 }
 """Methods with released files: the module that knows such a file by the names of its tensors (`knows`), its
 configuration (`config_for`), its weights (`load_released`) and what is to be said of it (`REMARK`)."""
+
+REFUSED = {
+    "ZSSeg+": r"clip_adapter\.|prompt_learner\.",
+    "MaskFormer": r"(module\.)?sem_seg_head\.(pixel_decoder|predictor\.query_embed)\.",
+}
+"""Methods without a family here that people have files of: the beginning of a name that only their tensors have."""
 
 CLIPSEG = "clipseg"
 """`model_type` of transformers' CLIPSeg, which other models start from."""
@@ -53,10 +62,14 @@ def family(name: str) -> type[PartModel]:
 
 
 def load_model(name: str | Path, **kwargs: Any) -> Any:
-    """Load the model in a directory or on the hub, of whichever family it is.
+    """Load the model in a directory, on the hub, or of a name that `partclipseg models` lists, of whichever family.
 
     A plain CLIPSeg checkpoint becomes an untrained PartCLIPSeg. Keyword arguments go to `from_pretrained`.
     """
+    if is_released(name):
+        from partclipseg.models.fetch import fetch  # which imports this module
+
+        name = fetch(str(name))
     kind = read_config(name).get("model_type")
     if kind == CLIPSEG:
         return family("partclipseg").from_pretrained(name, **kwargs)
@@ -73,15 +86,29 @@ def find_foreign(path: str | Path, values: Mapping[str, Any] | None = None) -> t
     """The module of `FOREIGN` that knows a released file, and the file's configuration.
 
     `values` are those of a model of another size than the released ones. Raises `PartCLIPSegError` for a file that is
-    unreadable or known to no family.
+    unreadable, or of a method that is not here, which is named if it is one of `REFUSED`.
     """
     tensors = read_tensors(path, "meta")
+    for method, start in REFUSED.items():
+        if any(re.match(start, name) for name in tensors):
+            raise PartCLIPSegError(
+                f"{path} is a checkpoint of {method}, a method that is not here: give one of {', '.join(FOREIGN)}"
+            )
     for module in map(import_module, FOREIGN.values()):
         if module.knows(tensors):
             return module, module.config_for(values, tensors, str(path))
     raise PartCLIPSegError(
         f"{path} is no released file of a method that is known here: give one of {', '.join(FOREIGN)}"
     )
+
+
+def load_file(path: str | Path, values: Mapping[str, Any] | None = None) -> Any:
+    """Load the model in a released file of any method of `FOREIGN`, float32 on the CPU; arguments of `find_foreign`.
+
+    Raises `PartCLIPSegError` for a file that is damaged, of another method, or does not fit.
+    """
+    module, config = find_foreign(path, values)
+    return module.load_released(path, config)
 
 
 def is_built_in(name_or_path: str | Path) -> bool:
@@ -98,9 +125,13 @@ def built_in_model() -> str:
 
 
 def find_device(device: str | torch.device | None) -> torch.device:
-    """Return the device to run on; None takes CUDA if available. Raises `UsageError` for an absent device."""
+    """Return the device to run on; None takes CUDA, else Apple's MPS, else the CPU, whichever is there first.
+
+    Raises `UsageError` for an absent device.
+    """
     if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        available = (("cuda", torch.cuda), ("mps", torch.backends.mps))
+        return torch.device(next((name for name, backend in available if backend.is_available()), "cpu"))
     try:
         found = torch.device(device)
         torch.empty(0, device=found)

@@ -10,19 +10,20 @@ from transformers import PreTrainedTokenizerBase
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.models.clipseg.model import CLIPSegBaseline
 from partclipseg.models.compiled import compile_layers
+from partclipseg.models.fetch import find_model
 from partclipseg.models.interface import PartModel
-from partclipseg.models.registry import built_in_model, family, is_built_in, read_config
+from partclipseg.models.registry import family, read_config
 from partclipseg.training.recipe import Recipe
 from partclipseg.training.retention import WordRetention
 
 
 def find_start(recipe: Recipe) -> str:
-    """Return the directory or hub name of the recipe's start; "partshapes" is the built-in model.
+    """Return the directory or hub name of the recipe's start; a name that ``partclipseg models`` lists is fetched.
 
     Found anew in each run, so that a run can be continued in another installation. Raises `PartCLIPSegError` where
-    this installation has no built-in model.
+    the model cannot be had.
     """
-    return built_in_model() if is_built_in(recipe.start) else recipe.start
+    return str(find_model(recipe.start))
 
 
 def build_model(recipe: Recipe) -> Any:

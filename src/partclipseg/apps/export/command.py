@@ -243,10 +243,10 @@ def _describe(segmenter: PartSegmenter, graphs: dict[str, OnnxGraph], fp16: bool
 
 
 def _card(config: dict[str, Any], folder: Path, source: str, equal: float) -> str:
-    from partclipseg.models.registry import built_in_model, is_built_in
+    from partclipseg.models.fetch import find_model
 
     name = Path(source).name or "model"
-    own_card = Path(built_in_model() if is_built_in(source) else source) / "README.md"
+    own_card = Path(find_model(source)) / "README.md"
     about = own_card.read_text(encoding="utf-8").strip() if own_card.is_file() else ""
     parts = [
         f"---\nlibrary_name: onnx\npipeline_tag: image-segmentation\ntags: [onnx, {config['kind']}]\n---\n",

@@ -353,7 +353,9 @@ def _watched(stream: Iterator[list[ManifestRecord]], total: int, console: Consol
 def _all_devices() -> list[str]:
     import torch
 
-    return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
+    from partclipseg.models.registry import find_device
+
+    return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or [str(find_device(None))]
 
 
 def _default_workers(devices: Sequence[str]) -> int:

@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
-from partclipseg.errors import PartCLIPSegError
-from partclipseg.models.clipseg_config import CLIPSegTowersConfig
+from partclipseg.models.clipseg_config import RELEASED, CLIPSegTowersConfig
 from partclipseg.models.clipseg_ranges import TOWERS, WORDS_BY_WORD, YES_OR_NO, Rule
-
-RELEASED = {
-    "extract_layers": [3, 6, 9],
-    "reduce_dim": 64,
-    "use_complex_transposed_convolution": True,
-    "vision_config": {"patch_size": 16},
-}
-"""Values of the released checkpoints (CLIP ViT-B/16, complex up-sampling head) that differ from CLIPSeg's defaults."""
 
 
 class PartCLIPSegConfig(CLIPSegTowersConfig):
@@ -36,13 +27,10 @@ class PartCLIPSegConfig(CLIPSegTowersConfig):
         return {**TOWERS, "reference_object_lookup": YES_OR_NO, "object_words": WORDS_BY_WORD}
 
     @classmethod
-    def from_reference(cls, values: Mapping[str, Any] | None = None) -> PartCLIPSegConfig:
-        """Make a configuration from the reference's dictionary; its defaults if None.
+    def from_reference(cls, values: Mapping[str, Any] | None = None) -> Self:
+        """Make a configuration from the reference's dictionary; the released checkpoints' if None.
 
-        The result asks for the reference's object lookup, which its checkpoints were trained with. Raises
-        `PartCLIPSegError` if the dictionary lacks the two towers.
+        The result asks for the reference's object lookup, which its checkpoints were trained with, unless `values` say
+        otherwise. Raises `PartCLIPSegError` if the dictionary lacks the two towers.
         """
-        values = dict(RELEASED if values is None else values)
-        if "vision_config" not in values:
-            raise PartCLIPSegError("a reference configuration needs vision_config (and usually text_config)")
-        return cls.from_values({"reference_object_lookup": True, **values})
+        return super().from_reference({"reference_object_lookup": True, **(RELEASED if values is None else values)})

@@ -21,6 +21,7 @@ from partclipseg.apps.cli import main
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.models.clipseg.model import CLIPSegBaseline
+from partclipseg.models.clipseg.plain import PlainCLIPSeg
 from partclipseg.models.clipseg_weights import foreign_names
 from partclipseg.models.partclipseg.config import PartCLIPSegConfig
 from partclipseg.models.partclipseg.foreign import load_reference_checkpoint
@@ -380,7 +381,7 @@ def clipseg(config: PartCLIPSegConfig, tmp_path: Path) -> Path:
     return tmp_path / "clipseg"
 
 
-@pytest.mark.parametrize("cls", [PartCLIPSegModel, CLIPSegBaseline])
+@pytest.mark.parametrize("cls", [PartCLIPSegModel, CLIPSegBaseline, PlainCLIPSeg])
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -401,7 +402,8 @@ def test_a_damaged_clipseg_is_no_start(clipseg: Path, cls: Any, damage: Damage, 
 def test_position_ids_of_old_files_are_no_fault(clipseg: Path):
     ids = {"clip.text_model.embeddings.position_ids": torch.arange(24)[None]}
     tensors(lambda t: t.update(ids))(clipseg)
-    assert isinstance(load_model(clipseg), PartCLIPSegModel)
+    assert isinstance(PartCLIPSegModel.from_pretrained(clipseg), PartCLIPSegModel)
+    assert isinstance(load_model(clipseg), PlainCLIPSeg)
 
 
 # -- names -----------------------------------------------------------------------------------------------------------

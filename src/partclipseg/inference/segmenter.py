@@ -19,6 +19,7 @@ from partclipseg.inference.result import PartResult
 from partclipseg.inference.zoom import look_again
 from partclipseg.maps.label_maps import LabelMaps
 from partclipseg.models.interface import Inputs, PartModel, PartOutput, Words
+from partclipseg.models.prompting import Prompting
 from partclipseg.models.registry import built_in_model, find_device, find_dtype, is_built_in
 from partclipseg.vocabulary import Vocabulary
 
@@ -59,21 +60,23 @@ class PartSegmenter:
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         compile: bool = False,
+        prompting: Prompting | None = None,
     ) -> PartSegmenter:
         """Load a model directory or hub name; None or `BUILT_IN` is the built-in model, which knows PartShapes only.
 
         Args:
             name_or_path: a directory as `partclipseg convert` and `train` write it, with the tokenizer's files
-                and perhaps a ``vocabulary.json``; a plain CLIPSeg checkpoint is taken as an untrained start.
+                and perhaps a ``vocabulary.json``; or a plain CLIPSeg, which answers as it is, without training.
             device: where to run; None takes CUDA where there is one, else the CPU.
             dtype: of weights and arithmetic, such as ``"float32"``; None is bfloat16 on GPUs that have it, which is
                 several times faster there, else float32.
             compile: fuse what lies within the model's layers by `torch.compile`: the first batches take some ten
                 seconds longer; after them the model takes up to a fifth less for a batch on a GPU, and as long as
                 before for one photo. Pixels with nearly equal classes may change theirs.
+            prompting: prompts, threshold and object gate of a plain CLIPSeg; None are its defaults.
 
         Raises:
-            UsageError: unknown or absent device, unknown dtype.
+            UsageError: unknown or absent device, unknown dtype, `prompting` for a model of another type.
             PartCLIPSegError: no model of that name can be found or loaded, or it cannot be compiled here.
         """
         from partclipseg.models.compiled import compile_layers
@@ -83,6 +86,8 @@ class PartSegmenter:
         number_type = find_dtype(dtype, target)
         source = built_in_model() if name_or_path is None or is_built_in(name_or_path) else name_or_path
         model: Any = load_model(source, dtype=number_type)
+        if prompting is not None:
+            model.ask(prompting)
         model.to(target)
         if compile:
             compile_layers(model)

@@ -23,9 +23,10 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from partclipseg.data.augment import resize_photo
-from partclipseg.errors import PartCLIPSegError
+from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.losses.classes import ClassLoss
 from partclipseg.maps.label_maps import LabelMaps, oracle_obj, pred_all
+from partclipseg.models.prompting import Prompting
 from partclipseg.models.settings import MethodSettings
 from partclipseg.vocabulary import Vocabulary
 
@@ -36,6 +37,9 @@ Inputs = Mapping[str, Tensor]
 """What `PartModel.prepare` makes of photos and `PartModel.forward` takes, by name; the first dimension is B."""
 
 Model = TypeVar("Model", bound="type[PartModel]")
+
+MIN_PART_PROBABILITY = 0.5
+"""`PartModel.min_part_probability` of all families that do not say otherwise; measured, see docs/prediction.md."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +181,17 @@ class PartModel(PreTrainedModel):
             present_objects: object indices of each photo for Oracle-Obj; None for Pred-All.
             with_background: let background compete with the `present_objects`: Pred-All among these objects alone.
         """
-        output = self(inputs, words)
+        return self.maps_of(self(inputs, words), words, sizes, present_objects, with_background)
+
+    def maps_of(
+        self,
+        output: PartOutput,
+        words: Words,
+        sizes: Sequence[tuple[int, int]],
+        present_objects: Sequence[Sequence[int]] | None = None,
+        with_background: bool = False,
+    ) -> list[LabelMaps]:
+        """The label maps of an output of `forward`; arguments as in `label_maps`."""
         owners = words.class_to_object
         if present_objects is None or with_background:
             return pred_all(output, sizes, owners, present_objects)
@@ -189,6 +203,26 @@ class PartModel(PreTrainedModel):
         Raises `PartCLIPSegError` for a family without them, which can then keep no words in training.
         """
         raise PartCLIPSegError(f"{type(self).__name__} has no maps of single words: leave word retention out")
+
+    # -- what it says of itself -------------------------------------------------------------------------------
+
+    @property
+    def title(self) -> str:
+        """What the model is, in a line for people; the class's name unless the family has more to say."""
+        return type(self).__name__
+
+    @property
+    def min_part_probability(self) -> float:
+        """Probability that the part of a pixel must have, outside of the benchmark protocols; see
+        `inference.result.PartResult.from_maps`."""
+        return MIN_PART_PROBABILITY
+
+    def ask(self, prompting: Prompting) -> None:
+        """Ask the model in another way. Raises `UsageError` for a family whose prompts belong to its training."""
+        raise UsageError(
+            f"--prompt, --threshold and --no-object-gate are for a plain CLIPSeg, and this is {self.title}: leave them "
+            "out"
+        )
 
     # -- speed ------------------------------------------------------------------------------------------------
 

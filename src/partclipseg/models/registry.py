@@ -16,7 +16,7 @@ from partclipseg.models.interface import PartModel
 from partclipseg.models.names import quoted
 
 __all__ = [
-    "BUILT_IN", "CLIPSEG", "FAMILIES", "built_in_model", "family", "find_device", "find_dtype", "is_built_in",
+    "BUILT_IN", "FAMILIES", "built_in_model", "family", "find_device", "find_dtype", "is_built_in",
     "load_model",
     "load_tokenizer", "load_vocabulary", "read_config",
 ]  # fmt: skip
@@ -24,11 +24,9 @@ __all__ = [
 FAMILIES = {
     "partclipseg": "partclipseg.models.partclipseg.model:PartCLIPSegModel",
     "clipseg-baseline": "partclipseg.models.clipseg.model:CLIPSegBaseline",
+    "clipseg": "partclipseg.models.clipseg.plain:PlainCLIPSeg",
 }
 """`model_type` of the configuration: where the family's class is."""
-
-CLIPSEG = "clipseg"
-"""`model_type` of transformers' CLIPSeg, which other models start from."""
 
 BUILT_IN = "partshapes"
 """Name of the built-in model, where no directory has it; it knows PartShapes, the rendered benchmark, only."""
@@ -45,15 +43,14 @@ def family(name: str) -> type[PartModel]:
 def load_model(name: str | Path, **kwargs: Any) -> Any:
     """Load the model in a directory or on the hub, of whichever family it is.
 
-    A plain CLIPSeg checkpoint becomes an untrained PartCLIPSeg. Keyword arguments go to `from_pretrained`.
+    A plain CLIPSeg is CLIPSeg without training; `PartCLIPSegModel.from_pretrained` takes it as a start. Keyword
+    arguments go to `from_pretrained`.
     """
     kind = read_config(name).get("model_type")
-    if kind == CLIPSEG:
-        return family("partclipseg").from_pretrained(name, **kwargs)
     if kind not in FAMILIES:
         what = f"a model of type {quoted(kind)}" if isinstance(kind, str) else "a config.json without a model_type"
         raise PartCLIPSegError(
-            f"{name} holds {what}, not one of {', '.join([*FAMILIES, CLIPSEG])}: give a directory that `partclipseg "
+            f"{name} holds {what}, not one of {', '.join(FAMILIES)}: give a directory that `partclipseg "
             "convert` or `train` wrote, or a CLIPSeg model"
         )
     return family(kind).from_pretrained(name, **kwargs)

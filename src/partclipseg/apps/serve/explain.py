@@ -13,7 +13,7 @@ from torch import Tensor
 
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.segmenter import PartSegmenter
-from partclipseg.maps.label_maps import LabelMaps, oracle_obj, pred_all
+from partclipseg.maps.label_maps import LabelMaps
 from partclipseg.maps.upsample import upsample
 from partclipseg.vocabulary import Vocabulary
 
@@ -75,10 +75,7 @@ def explain(
     output = segmenter.outputs([photo], vocabulary, pairs if with_attention else None)
     sizes = [(photo.shape[0], photo.shape[1])]
     present = None if objects is None else [[vocabulary.object_index(word) for word in objects]]
-    if present is None:
-        [maps] = pred_all(output, sizes, vocabulary.class_to_object)
-    else:
-        [maps] = oracle_obj(output, sizes, vocabulary.class_to_object, present)
+    [maps] = segmenter.model.maps_of(output, segmenter.words(vocabulary), sizes, present)
     if zoom:
         [maps] = segmenter.look_again([photo], [maps], vocabulary, present)
     labels, object_labels, scores = (tensor.cpu().numpy() for tensor in maps)

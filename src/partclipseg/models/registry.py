@@ -47,7 +47,7 @@ def load_model(name: str | Path, **kwargs: Any) -> Any:
     arguments go to `from_pretrained`.
     """
     kind = read_config(name).get("model_type")
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         what = f"a model of type {quoted(kind)}" if isinstance(kind, str) else "a config.json without a model_type"
         raise PartCLIPSegError(
             f"{name} holds {what}, not one of {', '.join(FAMILIES)}: give a directory that `partclipseg "

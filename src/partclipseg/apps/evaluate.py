@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from partclipseg.apps.checking import check_files, progress_bar
-from partclipseg.apps.options import BatchSize, Device, Number, Own, OwnData, Zoom, optional
+from partclipseg.apps.options import Ask, Asking, BatchSize, Device, Number, Own, OwnData, Zoom, optional
 from partclipseg.errors import UsageError
 from partclipseg.machine import how_to_install
 
@@ -100,6 +100,7 @@ class Evaluate:
     verify: bool = False
     """Compare the photos with those of a stopped evaluation by their content, not by their size and time."""
     own: Own = field(default_factory=OwnData)
+    ask: Ask = field(default_factory=Asking)
 
     def run(self) -> int:
         from rich.console import Console
@@ -108,6 +109,7 @@ class Evaluate:
         from partclipseg.writing import claimed
 
         self._check_numbers()
+        self.ask.prompting()
         processes = join_processes(cpu=self.device == "cpu")
         console = Console(quiet=not processes.is_main_process, soft_wrap=True, highlight=False)
         # What can be wrong is found before the model is loaded.
@@ -142,9 +144,9 @@ class Evaluate:
             processes.wait_for_everyone()
         # 2. Every process takes its share of the others.
         device = processes.device if processes.num_processes > 1 else self.device
-        segmenter = PartSegmenter.from_pretrained(self.model, device, self.dtype)
+        segmenter = PartSegmenter.from_pretrained(self.model, device, self.dtype, prompting=self.ask.prompting())
         console.print(
-            f"model: {self.model} ({type(segmenter.model).__name__}), {self.dtype}, "
+            f"model: {self.model} ({segmenter.model.title}), {self.dtype}, "
             f"{processes.num_processes} x {segmenter.device.type}",
             markup=False,
         )
@@ -250,6 +252,7 @@ class Evaluate:
             "dtype": self.dtype,
             "limit": self.limit,
             "vocabulary": None if self.vocabulary is None else classes,
+            **({"prompting": str(prompting)} if (prompting := self.ask.prompting()) else {}),
         }
         return SavedScores(self.output, options, {**self._data_digests(subject), "class list": classes})
 

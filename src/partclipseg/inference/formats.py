@@ -65,13 +65,18 @@ def coco_categories(vocabulary: Vocabulary) -> list[dict[str, Any]]:
     ]
 
 
-def coco_annotations(entries: Iterable[Entry], image_id: int, first_id: int) -> list[dict[str, Any]]:
-    """One annotation for each segment, its mask as compressed RLE (pycocotools), with a score."""
+def coco_annotations(
+    entries: Iterable[Entry], image_id: int, first_id: int, first_category: int = 0
+) -> list[dict[str, Any]]:
+    """One annotation for each segment, its mask as compressed RLE (pycocotools), with a score.
+
+    The category is `first_category` + the segment's index + 1.
+    """
     return [
         {
             "id": first_id + number,
             "image_id": image_id,
-            "category_id": segment.index + 1,
+            "category_id": first_category + segment.index + 1,
             "segmentation": encode_mask(mask),
             "area": segment.area,
             "bbox": list(segment.box),
@@ -85,10 +90,12 @@ def coco_annotations(entries: Iterable[Entry], image_id: int, first_id: int) -> 
 def merge_coco(documents: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """One COCO document of many, over the same vocabulary, each with image and annotation ids of its own."""
     merged = coco_document([], [], [])
+    categories: dict[int, dict[str, Any]] = {}
     for document in documents:
         merged["images"] += document["images"]
         merged["annotations"] += document["annotations"]
-        merged["categories"] = document["categories"]
+        categories.update((category["id"], category) for category in document["categories"])
+    merged["categories"] = [categories[number] for number in sorted(categories)]
     return merged
 
 

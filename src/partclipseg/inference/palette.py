@@ -60,6 +60,11 @@ def object_colours(vocabulary: Vocabulary) -> np.ndarray:
     return np.array([object_colour(word) for word in vocabulary.objects], dtype=np.uint8)
 
 
+def pale_object_colours(vocabulary: Vocabulary) -> np.ndarray:
+    """uint8 `[N_o, 3]`: the objects' colours, two thirds of the way to white, for what belongs to none of its parts."""
+    return (170 + object_colours(vocabulary) // 3).astype(np.uint8)
+
+
 @lru_cache(maxsize=4096)
 def _colours_of_parts(object_word: str, parts: tuple[str, ...]) -> list[Colour]:
     """In the alphabet's order, so that no other matters, each part takes the first of its places that is free."""

@@ -18,7 +18,7 @@ from partclipseg.errors import UsageError
 from partclipseg.files import is_file, whole_file
 from partclipseg.inference import formats
 from partclipseg.inference.overlay import LegendEntry, draw_overlay
-from partclipseg.inference.palette import object_colours, part_colours
+from partclipseg.inference.palette import object_colours, pale_object_colours, part_colours
 from partclipseg.vocabulary import Vocabulary
 
 View = Literal["parts", "objects"]
@@ -69,7 +69,7 @@ class PartResult:
     label_map: np.ndarray
     """int32 `[H, W]`: index into `vocabulary.object_parts`, background -1."""
     object_map: np.ndarray
-    """int32 `[H, W]`: index into `vocabulary.objects`, background -1."""
+    """int32 `[H, W]`: index into `vocabulary.objects`, background -1; also where no part of the object is sure."""
     scores: np.ndarray
     """float32 `[N_c]`: mean probability of each class over its pixels, 0 where it has none."""
     vocabulary: Vocabulary
@@ -77,6 +77,8 @@ class PartResult:
     """uint8 `[H, W, 3]`, RGB, for drawing; without it overlays are painted on grey."""
     name: str = "photo"
     """The photo's path as it was given, or a name for it."""
+    object_scores: np.ndarray | None = None
+    """float32 `[N_o]`: mean probability of what won at the pixels of each object; None takes it from the parts."""
 
     def __post_init__(self) -> None:
         if self.label_map.ndim != 2 or self.label_map.shape != self.object_map.shape:
@@ -98,14 +100,24 @@ class PartResult:
         vocabulary: Vocabulary,
         photo: np.ndarray | None = None,
         name: str = "photo",
+        min_part_probability: float = 0.0,
     ) -> PartResult:
-        """From integer maps and the probability of the winning class at each pixel, float `[H, W]`; all are copied."""
+        """From integer maps and the probability of the winning class at each pixel, float `[H, W]`; all are copied.
+
+        A pixel whose part has less than `min_part_probability` becomes one of its object without a part: -1 in
+        `label_map`, the object still in `object_map`.
+        """
         labels, objects = (np.array(some, dtype=np.int32, order="C") for some in (label_map, object_map))
+        if min_part_probability > 0:
+            labels[np.less(score_map, min_part_probability)] = -1
+        count = len(vocabulary.objects) + 1
+        sizes, summed = (np.bincount(objects.ravel() + 1, w, count)[1:] for w in (None, np.ravel(score_map)))
+        object_scores = (summed / np.maximum(sizes, 1)).astype(np.float32)
         bins = np.add(labels.ravel(), 1, dtype=np.intp)  # background first
         # NumPy and not PyTorch: results are made in threads, each of which would call PyTorch's own threads to help.
         areas, sums = (np.bincount(bins, w, len(vocabulary) + 1)[1:] for w in (None, np.ravel(score_map)))
         scores = (sums / np.maximum(areas, 1)).astype(np.float32)
-        return cls(labels, objects, scores, vocabulary, photo, name)
+        return cls(labels, objects, scores, vocabulary, photo, name, object_scores)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -119,13 +131,33 @@ class PartResult:
         if not gone.any():
             return self
         labels, objects = (np.where(gone, np.int32(-1), some) for some in (self.label_map, self.object_map))
-        return replace(self, label_map=labels, object_map=objects, scores=np.where(low, np.float32(0), self.scores))
+        scores = np.where(low, np.float32(0), self.scores)
+        return replace(self, label_map=labels, object_map=objects, scores=scores, object_scores=self._without(low))
+
+    def _without(self, low: np.ndarray) -> np.ndarray | None:
+        """The objects' scores when the pixels of the classes `low`, bool `[N_c]`, are gone."""
+        if self.object_scores is None:
+            return None
+        owners, areas = self.vocabulary.class_to_object, self._areas("parts") * low
+        sizes, gone = self._areas("objects"), np.bincount(owners, areas, len(self.vocabulary.objects))
+        sums = self.object_scores * sizes - np.bincount(owners, areas * self.scores, len(self.vocabulary.objects))
+        return (np.maximum(sums, 0) / np.maximum(sizes - gone, 1)).astype(np.float32)
 
     # -- what is in the photo ---------------------------------------------------------------------------------
 
     def segments(self, view: View = "parts") -> list[Segment]:
         """The classes (or objects) that have pixels, in label order."""
         return [segment for segment, _ in self._entries(view)]
+
+    def without_part(self) -> list[Segment]:
+        """Of each object the pixels that belong to none of the parts asked for, with the object's score."""
+        return [segment for segment, _ in self._rest_entries()]
+
+    @cached_property
+    def painted_map(self) -> np.ndarray:
+        """int32 `[H, W]`: as `label_map`, but `N_c` + the object's index where an object has no part."""
+        rest = self.object_map + np.int32(len(self.vocabulary))
+        return np.where((self.label_map < 0) & (self.object_map >= 0), rest, self.label_map)
 
     def mask(self, name: str) -> np.ndarray:
         """bool `[H, W]`: the pixels of ``"dog's ear"``, or of all of ``"dog"``.
@@ -142,6 +174,13 @@ class PartResult:
                 mask = self._map(view) == index
                 yield self._segment(view, index, int(area), mask), mask
 
+    def _rest_entries(self) -> Iterator[formats.Entry]:
+        rest = np.where(self.label_map < 0, self.object_map, -1)
+        for index, area in enumerate(np.bincount(rest.ravel() + 1, minlength=len(self.vocabulary.objects) + 1)[1:]):
+            if area:
+                mask = rest == index
+                yield self._segment("objects", index, int(area), mask), mask
+
     def _segment(self, view: View, index: int, area: int, mask: np.ndarray) -> Segment:
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         box = (
@@ -153,6 +192,9 @@ class PartResult:
         if view == "parts":
             pair = self.vocabulary.object_parts[index]
             return Segment(pair.object, pair.part, index, float(self.scores[index]), area, box)
+        if self.object_scores is not None:
+            score = float(self.object_scores[index])
+            return Segment(self.vocabulary.objects[index], None, index, score, area, box)
         shares = self._areas("parts") * (self.vocabulary.class_to_object == index)
         score = float(shares @ self.scores / max(shares.sum(), 1))
         return Segment(self.vocabulary.objects[index], None, index, score, area, box)
@@ -173,12 +215,16 @@ class PartResult:
 
         The colour of a class depends on its name and on the other parts of its object, from which it can be told
         apart. In the legend, objects come by size, and so do the parts of each, with the score at the right; beyond
-        `LEGEND_LIMIT` the smallest are only counted. `long_side` of the drawn photo is in pixels; by default the
+        `LEGEND_LIMIT` the smallest are only counted. What belongs to no part of an object is pale, and the legend calls
+        it "bus (no part)". `long_side` of the drawn photo is in pixels; by default the
         photo's own, within 640 to 1600.
         """
         colours = self._colours(view)
         entries = self._legend(view, colours) if legend else None
-        return draw_overlay(self.photo, self._map(view), colours, entries, opacity, long_side)
+        if view == "objects":
+            return draw_overlay(self.photo, self.object_map, colours, entries, opacity, long_side)
+        painted = np.concatenate([colours, pale_object_colours(self.vocabulary)])
+        return draw_overlay(self.photo, self.painted_map, painted, entries, opacity, long_side)
 
     def label_image(self, view: View = "parts") -> Image.Image:
         """The label map as an image of class indices; background is 255 (8 bit, with palette) or 65535 (16 bit)."""
@@ -189,10 +235,15 @@ class PartResult:
 
     def _legend(self, view: View, colours: np.ndarray) -> list[LegendEntry]:
         found = sorted(self.segments(view), key=lambda segment: -segment.area)
-        if not found:
+        rest = sorted(self.without_part(), key=lambda segment: -segment.area) if view == "parts" else []
+        if not found and not rest:
             return [LegendEntry(f"no {view[:-1]} found")]
-        segments, rest = found[:LEGEND_LIMIT], len(found) - LEGEND_LIMIT
-        more = [LegendEntry(f"and {rest} smaller", opens_group=True)] if rest > 0 else []
+        segments, left = found[:LEGEND_LIMIT], len(found) - LEGEND_LIMIT
+        more = [LegendEntry(f"and {left} smaller", opens_group=True)] if left > 0 else []
+        pale = pale_object_colours(self.vocabulary)
+        for s in rest[:LEGEND_LIMIT]:
+            colour = tuple(pale[s.index].tolist())
+            more.append(LegendEntry(f"{s.object} (no part)", colour, f"{s.score:.2f}", s is rest[0]))
         shown = {segment.index: tuple(colours[segment.index].tolist()) for segment in segments}
         if view == "objects":
             return [LegendEntry(s.object, shown[s.index], f"{s.score:.2f}") for s in segments] + more
@@ -226,25 +277,35 @@ class PartResult:
     # -- formats ----------------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the masks, as JSON has it: photo, size, segments of both views, class names by index."""
+        """Everything but the masks, as JSON has it: photo, size, segments of both views, class names by index.
+
+        ``without_part`` has the pixels of each object that belong to none of the parts asked for.
+        """
         return {
             "photo": self.name,
             "width": self.size[1],
             "height": self.size[0],
             "segments": [_segment_dict(segment) for segment in self.segments("parts")],
             "objects": [_segment_dict(segment) for segment in self.segments("objects")],
+            "without_part": [_segment_dict(segment) for segment in self.without_part()],
             "vocabulary": list(self.vocabulary.names),
         }
 
     def to_coco(self, image_id: int = 1, first_annotation_id: int = 1) -> dict[str, Any]:
         """A COCO document of this photo, its parts as RLE masks with scores; category id = class index + 1.
 
+        Objects with pixels that belong to no part follow as categories of their own, ids `N_c` + object index + 1.
         `formats.merge_coco` joins those of many photos, given ids that differ.
         """
+        parts = formats.coco_annotations(self._entries("parts"), image_id, first_annotation_id)
+        count = len(self.vocabulary)
+        rest = formats.coco_annotations(self._rest_entries(), image_id, first_annotation_id + len(parts), count)
+        objects = [(a["category_id"], self.vocabulary.objects[a["category_id"] - count - 1]) for a in rest]
         return formats.coco_document(
             [{"id": image_id, "file_name": self.name, "width": self.size[1], "height": self.size[0]}],
-            formats.coco_annotations(self._entries("parts"), image_id, first_annotation_id),
-            formats.coco_categories(self.vocabulary),
+            parts + rest,
+            formats.coco_categories(self.vocabulary)
+            + [{"id": number, "name": word, "supercategory": word} for number, word in objects],
         )
 
     def to_labelme(self, image_path: str | None = None) -> dict[str, Any]:

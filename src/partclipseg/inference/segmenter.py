@@ -113,6 +113,7 @@ class PartSegmenter:
         *,
         objects: Iterable[str] | None = None,
         zoom: bool = False,
+        min_part_probability: float | None = None,
         batch_size: int = 8,
         max_pixels: int = MAX_PIXELS,
     ) -> list[PartResult]: ...
@@ -125,6 +126,7 @@ class PartSegmenter:
         *,
         objects: Iterable[str] | None = None,
         zoom: bool = False,
+        min_part_probability: float | None = None,
         batch_size: int = 8,
         max_pixels: int = MAX_PIXELS,
     ) -> PartResult: ...
@@ -136,6 +138,7 @@ class PartSegmenter:
         *,
         objects: Iterable[str] | None = None,
         zoom: bool = False,
+        min_part_probability: float | None = None,
         batch_size: int = 8,
         max_pixels: int = MAX_PIXELS,
     ) -> PartResult | list[PartResult]:
@@ -147,6 +150,8 @@ class PartSegmenter:
             objects: the objects that are known to be in the photos. Their parts then share every pixel and there
                 is no background (protocol Oracle-Obj); without it anything may be there (Pred-All).
             zoom: look a second time, at crops around small objects at full resolution; see `inference.zoom`.
+            min_part_probability: a pixel whose part has less, 0 to 1, is one of the object without a part, so that
+                parts nobody asked for are not given to one that was. None is 0; a plain CLIPSeg has its threshold.
             batch_size: photos that go through the model together.
             max_pixels: refuse larger photos.
 
@@ -155,15 +160,17 @@ class PartSegmenter:
             PhotoError: a photo that cannot be read; nothing is returned then. See `segment_many`.
         """
         if isinstance(photos, list | tuple):
-            options: dict[str, Any] = {"batch_size": batch_size, "max_pixels": max_pixels}
+            options: dict[str, Any] = {"min_part_probability": min_part_probability, "batch_size": batch_size}
+            options |= {"zoom": zoom, "max_pixels": max_pixels}
             results = []
-            for _, result in self.segment_many(photos, vocabulary, objects=objects, zoom=zoom, **options):
+            for _, result in self.segment_many(photos, vocabulary, objects=objects, **options):
                 if isinstance(result, PhotoError):
                     raise result
                 results.append(result)
             return results
         words, present = self._words_and_objects(vocabulary, objects)
-        [make_result] = self._segment(words, present, zoom, [self._read(max_pixels, photos)])
+        least = self.least_part_probability(min_part_probability, present is not None)
+        [make_result] = self._segment(words, present, zoom, least, [self._read(max_pixels, photos)])
         return make_result()
 
     def segment_many(
@@ -173,6 +180,7 @@ class PartSegmenter:
         *,
         objects: Iterable[str] | None = None,
         zoom: bool = False,
+        min_part_probability: float | None = None,
         batch_size: int = 8,
         max_pixels: int = MAX_PIXELS,
     ) -> Iterator[tuple[Any, PartResult | PhotoError]]:
@@ -182,8 +190,17 @@ class PartSegmenter:
         as for a call; wrong words or options raise `UsageError` at the call itself.
         """
         words, present = self._words_and_objects(vocabulary, objects)
-        segment = partial(self._segment, words, present, zoom)
+        least = self.least_part_probability(min_part_probability, present is not None)
+        segment = partial(self._segment, words, present, zoom, least)
         return stream(paths, partial(self._read, max_pixels), segment, batch_size)
+
+    def least_part_probability(self, asked: float | None, objects_known: bool) -> float:
+        """The least probability of a part: what was `asked`, or the default; raises `UsageError` outside of 0 to 1."""
+        if asked is None:
+            return 0.0 if objects_known else self.model.min_part_probability
+        if not 0 <= asked <= 1:
+            raise UsageError(f"the least probability of a part must be from 0 to 1, not {asked}")
+        return asked
 
     def _read(self, max_pixels: int, source: Any) -> LoadedPhoto:
         return LoadedPhoto.read(source, self.model.image_shape, max_pixels)
@@ -200,7 +217,12 @@ class PartSegmenter:
         return vocabulary, _object_indices(vocabulary, objects)
 
     def _segment(
-        self, vocabulary: Vocabulary, present: list[int] | None, zoom: bool, photos: Sequence[LoadedPhoto]
+        self,
+        vocabulary: Vocabulary,
+        present: list[int] | None,
+        zoom: bool,
+        least: float,
+        photos: Sequence[LoadedPhoto],
     ) -> list[Callable[[], PartResult]]:
         """Run the model on a batch of photos; the functions make the results of its maps, in any thread."""
         present_objects = None if present is None else [present] * len(photos)
@@ -214,7 +236,7 @@ class PartSegmenter:
             maps = self.look_again([photo.pixels for photo in photos], maps, vocabulary, present_objects)
         arrays = to_host([(m.label_map.int(), m.object_map.int(), m.scores) for m in maps])
         return [
-            partial(PartResult.from_maps, labels, objects, scores, vocabulary, photo.pixels, photo.name)
+            partial(PartResult.from_maps, labels, objects, scores, vocabulary, photo.pixels, photo.name, least)
             for (labels, objects, scores), photo in zip(arrays, photos, strict=True)
         ]
 

@@ -38,8 +38,8 @@ Inputs = Mapping[str, Tensor]
 
 Model = TypeVar("Model", bound="type[PartModel]")
 
-MIN_PART_PROBABILITY = 0.5
-"""`PartModel.min_part_probability` of all families that do not say otherwise; measured, see docs/prediction.md."""
+MIN_PART_PROBABILITY = 0.0
+"""`PartModel.min_part_probability` of all families that do not say otherwise: every pixel of an object has a part."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,7 +32,7 @@ class Prompting:
             rest = prompt.replace("{part}", "").replace("{object}", "")
             if "{part}" not in prompt or re.search("[{}]", rest):
                 raise UsageError(
-                    f'the prompt {prompt!r} must have {{part}}, may have {{object}}, and no other braces: write it as '
+                    f"the prompt {prompt!r} must have {{part}}, may have {{object}}, and no other braces: write it as "
                     f'"the {{part}} of the {{object}}"'
                 )
         if not 0 <= self.threshold <= 1:

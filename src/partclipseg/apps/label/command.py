@@ -8,19 +8,23 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from partclipseg.apps.options import (
+    Ask,
+    Asking,
     BatchSize,
     Dtype,
+    MinPartProbability,
     MinScore,
     Model,
     Vocabulary,
     Zoom,
+    check_min_part_probability,
     check_min_score,
     number,
     optional,
@@ -76,6 +80,7 @@ class Label:
     """Only if you know what is in every photo: these objects.
     Their parts then share all pixels, and there is no background."""
     min_score: MinScore = 0.0
+    min_part_probability: MinPartProbability = None
     zoom: Zoom = False
     engine: Literal["local", "ray"] = "local"
     """local: processes on this machine.
@@ -92,6 +97,7 @@ class Label:
 
     overwrite: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     """Replace files in the output folder that a person made or changed. Without it they are kept and count."""
+    ask: Ask = field(default_factory=Asking)
 
     def run(self) -> int:
         from partclipseg.apps.label.photos import find_all
@@ -121,6 +127,8 @@ class Label:
         if not self.formats:
             raise UsageError("no format is asked for: leave --formats out, or name one after it")
         check_min_score(self.min_score)
+        check_min_part_probability(self.min_part_probability)
+        self.ask.prompting()
         for name, value in (("--workers", self.workers), ("--batch-size", self.batch_size)):
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}")
@@ -164,7 +172,8 @@ class Label:
         # whatever is the default of the device that it goes on with.
         begun = stored_options(self.output / OPTIONS).get("dtype")
         dtype = find_dtype(self.dtype or begun, find_device(devices[0]))
-        segmenter = PartSegmenter.from_pretrained(self.model, devices[0] if alone else "cpu", dtype)
+        device, prompting = devices[0] if alone else "cpu", self.ask.prompting()
+        segmenter = PartSegmenter.from_pretrained(self.model, device, dtype, prompting=prompting)
         job = self._job(segmenter)
         manifest = Manifest(self.output / MANIFEST, len(job.vocabulary))
         collections = Collections(self.output, self.overwrite)
@@ -215,6 +224,8 @@ class Label:
             objects=self.objects,
             zoom=self.zoom,
             min_score=self.min_score,
+            min_part_probability=segmenter.least_part_probability(self.min_part_probability, bool(self.objects)),
+            prompting=self.ask.prompting(),
             dtype=str(segmenter.model.dtype).removeprefix("torch."),
             batch_size=self.batch_size,
             max_pixels=self.max_pixels,

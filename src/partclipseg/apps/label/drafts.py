@@ -82,7 +82,7 @@ def done_record(photo: Photo, result: PartResult) -> Record:
             "box": list(segment.box),
             "rle": annotation["segmentation"],
         }
-        for segment, annotation in zip(result.segments(), annotations, strict=True)
+        for segment, annotation in zip(result.segments(), annotations, strict=False)  # objects without a part follow
     ]
     height, width = result.size
     return {"photo": photo.path, "status": "done", "width": width, "height": height, "segments": segments}

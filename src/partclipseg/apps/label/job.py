@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from partclipseg.apps.label.photos import Photo
+from partclipseg.models.prompting import Prompting
 from partclipseg.vocabulary import Vocabulary
 
 BulkFormat = Literal["coco", "yolo", "labelme", "png", "jsonl", "label-studio"]
@@ -49,6 +50,9 @@ class BulkJob:
     objects: tuple[str, ...] = ()
     zoom: bool = False
     min_score: float = 0.0
+    min_part_probability: float = 0.0
+    prompting: Prompting | None = None
+    """How a plain CLIPSeg is asked."""
     dtype: str = "float32"
     batch_size: int = 8
     max_pixels: int = 80_000_000
@@ -73,6 +77,8 @@ class BulkJob:
             "objects": list(self.objects),
             "zoom": self.zoom,
             "min_score": self.min_score,
+            "min_part_probability": self.min_part_probability,
+            **({} if self.prompting is None else {"prompting": str(self.prompting)}),
             "formats": list(self.formats),
             "dtype": self.dtype,
             "batch_size": self.batch_size,

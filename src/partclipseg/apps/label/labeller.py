@@ -50,7 +50,7 @@ class Labeller:
 
         torch.set_num_threads(threads)
         logging.disable(logging.WARNING)  # the process that started this one has said it already
-        return cls(job, PartSegmenter.from_pretrained(job.model, device, job.dtype), threads)
+        return cls(job, PartSegmenter.from_pretrained(job.model, device, job.dtype, prompting=job.prompting), threads)
 
     def __call__(self, batch: Sequence[Photo]) -> list[Record]:
         """Write the photos' own files; returns their records. All is on the disk then.
@@ -77,6 +77,7 @@ class Labeller:
     def _segment(self, paths: Sequence[Path]) -> list[PartResult | Exception]:
         job = self.job
         options: dict[str, Any] = {"objects": job.objects or None, "zoom": job.zoom, "max_pixels": job.max_pixels}
+        options["min_part_probability"] = job.min_part_probability
         with warnings.catch_warnings():
             # Photos above the limit are reported by name; Pillow would warn about them a second time.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -58,6 +58,9 @@ class SegmentAnswer(BaseModel):
     seconds: float = Field(description="from the request to its answer")
     segments: list[SegmentInfo] | None = Field(None, description="json: the parts found")
     objects: list[SegmentInfo] | None = Field(None, description="json: the objects found")
+    without_part: list[SegmentInfo] | None = Field(
+        None, description="json: of each object the pixels that belong to none of the parts asked for"
+    )
     vocabulary: list[str] | None = Field(None, description="json: the classes, by index")
     coco: dict[str, Any] | None = Field(None, description="COCO document; category id = class index + 1")
     labelme: dict[str, Any] | None = Field(None, description="labelme document")
@@ -166,7 +169,7 @@ def _add_segment(app: FastAPI, engine: Engine) -> None:
         model = engine.model_name(wanted.model)
         vocabulary = await in_thread(engine.vocabulary, wanted.vocabulary, model)
         photo = await in_thread(engine.read_photo, wanted.photo)
-        task = Task(model, vocabulary, objects, wanted.zoom)
+        task = Task(model, vocabulary, objects, wanted.zoom, wanted.min_part_probability)
         found = await asyncio.wrap_future(engine.submit(task, photo))
         result = renamed(await in_thread(found.at_least, wanted.min_score), wanted.name)
         if "application/zip" in request.headers.get("accept", ""):

@@ -21,6 +21,7 @@ from partclipseg.data.photo import photo_formats, read_photo
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.models.prompting import Prompting
 from partclipseg.models.registry import is_built_in
 from partclipseg.vocabulary import Vocabulary
 
@@ -68,6 +69,8 @@ class Task(NamedTuple):
     """The objects known to be in the photo (protocol Oracle-Obj), or None (Pred-All)."""
     zoom: bool = False
     """Look a second time at small objects."""
+    min_part_probability: float | None = None
+    """Least probability of a part at a pixel; None is the model's own."""
     explained: bool = False
     """Give an `Explained` in place of a `PartResult`."""
 
@@ -93,9 +96,23 @@ class Engine:
         self.metrics.queue_length.set_function(lambda: len(self._batcher))
 
     @classmethod
-    def load(cls, models: Sequence[str | None], device: str | None, dtype: str | None, limits: Limits) -> Engine:
-        """Load models, each a directory or hub name, None the built-in one; raises as `from_pretrained` does."""
+    def load(
+        cls,
+        models: Sequence[str | None],
+        device: str | None,
+        dtype: str | None,
+        limits: Limits,
+        prompting: Prompting | None = None,
+    ) -> Engine:
+        """Load models, each a directory or hub name, None the built-in one; raises as `from_pretrained` does.
+
+        `prompting` is for the plain CLIPSeg among them; raises `UsageError` if there is none.
+        """
         segmenters = [PartSegmenter.from_pretrained(model, device, dtype) for model in models]
+        if prompting is not None:
+            plain = [segmenter.model for segmenter in segmenters if segmenter.model.config.model_type == "clipseg"]
+            for model in plain or [segmenters[0].model]:  # which says that it is none
+                model.ask(prompting)
         names = model_names(models)
         built_in = [name for name, model in zip(names, models, strict=True) if model is None or is_built_in(model)]
         return cls(dict(zip(names, segmenters, strict=True)), limits, built_in=next(iter(built_in), None))
@@ -189,9 +206,15 @@ class Engine:
             if task.explained:
                 from partclipseg.apps.serve.explain import explain
 
-                return [explain(segmenter, photo, task.vocabulary, task.objects, task.zoom) for photo in photos]
+                asked = task.vocabulary, task.objects, task.zoom, task.min_part_probability
+                return [explain(segmenter, photo, *asked) for photo in photos]
             return segmenter(
-                list(photos), task.vocabulary, objects=task.objects, zoom=task.zoom, batch_size=len(photos)
+                list(photos),
+                task.vocabulary,
+                objects=task.objects,
+                zoom=task.zoom,
+                min_part_probability=task.min_part_probability,
+                batch_size=len(photos),
             )
 
 

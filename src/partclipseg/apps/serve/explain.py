@@ -65,6 +65,7 @@ def explain(
     vocabulary: Vocabulary,
     objects: Iterable[str] | None = None,
     zoom: bool = False,
+    min_part_probability: float | None = None,
 ) -> Explained:
     """Segment one photo, uint8 `[H, W, 3]`, and keep what led to the result.
 
@@ -80,7 +81,14 @@ def explain(
         [maps] = segmenter.look_again([photo], [maps], vocabulary, present)
     labels, object_labels, scores = (tensor.cpu().numpy() for tensor in maps)
     return Explained(
-        PartResult.from_maps(labels, object_labels, scores, vocabulary, photo),
+        PartResult.from_maps(
+            labels,
+            object_labels,
+            scores,
+            vocabulary,
+            photo,
+            min_part_probability=segmenter.least_part_probability(min_part_probability, objects is not None),
+        ),
         *_part_map(output, maps, vocabulary),
         tuple(_probabilities(output, vocabulary)),
         tuple(_attention(output, vocabulary)) if with_attention else (),

@@ -67,6 +67,13 @@ class SegmentRequest(BaseModel):
     min_score: float = Field(
         0.0, ge=0, le=1, description="Parts whose score, 0 to 1, is lower than this become background."
     )
+    min_part_probability: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="A pixel whose best part has a lower probability, 0 to 1, belongs to the object without a part. "
+        "Left out: 0; a plain CLIPSeg has its threshold.",
+    )
     formats: Annotated[list[Format], BeforeValidator(_listed)] = Field(
         ["json"],
         min_length=1,

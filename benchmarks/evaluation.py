@@ -24,7 +24,7 @@ import torch
 
 from partclipseg.evaluation.boundary import BoundaryKind, boundary_width
 from partclipseg.evaluation.evaluator import Evaluator
-from partclipseg.maps.label_maps import pred_all
+from partclipseg.models.interface import Words
 from partclipseg.models.partclipseg.config import PartCLIPSegConfig
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.vocabulary import Vocabulary
@@ -87,22 +87,19 @@ def milliseconds(call: Callable[[], object], rounds: int) -> float:
 
 @torch.inference_mode()
 def model_milliseconds(device: str, dtype: torch.dtype, classes: int, rounds: int) -> float:
-    """Forward pass and label maps of Pred-All, a photo."""
+    """Label maps of Pred-All as `evaluate` computes them, a photo."""
     config = PartCLIPSegConfig.from_reference()
     with torch.device(device):
         model = PartCLIPSegModel(config).eval().type(dtype)
-    parts, objects = 42, 16  # Pascal-Part-116's numbers of words
+    # Pascal-Part-116 has 42 part words and 16 objects.
+    vocabulary = Vocabulary.from_names([(f"object {i % 16}", f"part {i % 42}") for i in range(classes)])
     photos = 8 if device.startswith("cuda") else 1
-    arguments = {
-        "pixel_values": torch.randn(photos, 3, *config.image_shape, device=device, dtype=dtype),
-        "text_embeddings": torch.randn(parts + objects, config.projection_dim, device=device, dtype=dtype),
-        "class_to_part": torch.arange(classes, device=device) % parts,
-        "class_to_object": torch.arange(classes, device=device) % objects,
-        "num_parts": parts,
-    }
+    inputs = {"pixel_values": torch.randn(photos, 3, *config.image_shape, device=device, dtype=dtype)}
+    prompts = len(model.prompts(vocabulary))
+    words = Words.of(vocabulary, torch.randn(prompts, config.projection_dim, device=device, dtype=dtype))
 
     def predict() -> None:
-        maps = pred_all(model(**arguments), [SIZES["375x500"]] * photos, arguments["class_to_object"])
+        maps = model.label_maps(inputs, words, [SIZES["375x500"]] * photos)
         maps[-1].label_map.cpu()  # waits for the device
 
     predict()

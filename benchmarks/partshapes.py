@@ -27,9 +27,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from partclipseg.evaluation.evaluator import Evaluator
-from partclipseg.evaluation.run import PhotoRecords, read_batches, score
-from partclipseg.evaluation.scores import PROTOCOLS, Protocol
+from partclipseg.evaluation.run import evaluate
+from partclipseg.evaluation.scores import PROTOCOLS
 from partclipseg.files import write_text
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.losses.config import LossConfig
@@ -206,18 +205,12 @@ def _backbone(seed: int, output: Path, options: argparse.Namespace, changes: dic
     return model
 
 
-@torch.inference_mode()
 def _scores(model: Path, output: Path, limit: int, size: int) -> dict:
     segmenter = PartSegmenter.from_pretrained(model)
     scenes = render_split("test", limit, size, output / "scenes")
     dataset = PartShapesDataset("test", limit, size, scenes=scenes)
-    evaluators: dict[Protocol, Evaluator] = {
-        protocol: Evaluator(dataset.vocabulary, WORLD.seen, protocol, "per_class") for protocol in PROTOCOLS
-    }
-    photos = [PhotoRecords(key, (index,), (key,)) for index, key in enumerate(f"test/{i}" for i in range(limit))]
-    for batch in read_batches(dataset, photos, segmenter.model.image_shape, 32, workers=0):
-        score(segmenter, dataset.vocabulary, batch, evaluators)
-    return {protocol: evaluator.compute().to_dict() for protocol, evaluator in evaluators.items()}
+    scores = evaluate(segmenter, dataset, batch_size=32)
+    return {protocol: found.to_dict() for protocol, found in scores.items()}
 
 
 def _line(result: dict) -> str:

@@ -25,21 +25,23 @@ CONTENT: dict[str, tuple[str, ...]] = {
         "data.photo.read_photo",
     ),
     "Models": (
-        *("model.partclipseg.PartCLIPSegModel", "model.partclipseg.PartOutput", "model.clipseg.CLIPSegBaseline"),
-        *("model.config.PartCLIPSegConfig", "model.weights.load_reference_checkpoint", "model.weights.load_model"),
+        *("models.registry.load_model", "models.partclipseg.model.PartCLIPSegModel", "models.interface.PartModel"),
+        *("models.interface.PartOutput", "models.interface.Words", "models.clipseg.model.CLIPSegBaseline"),
+        *("models.partclipseg.config.PartCLIPSegConfig", "models.partclipseg.foreign.load_reference_checkpoint"),
     ),
     "Scores": (
-        *("evaluation.protocol.Evaluator", "evaluation.scores.Scores", "evaluation.scores.SetScores"),
-        *("evaluation.scores.SmallPartScores", "evaluation.scores.ClassScores"),
+        *("evaluation.run.evaluate", "evaluation.evaluator.Evaluator", "evaluation.scores.Scores"),
+        *("evaluation.scores.SetScores", "evaluation.scores.SmallPartScores", "evaluation.scores.ClassScores"),
     ),
     "Training": (
+        *("training.run.train", "training.loop.TrainingResult"),
         *("training.recipe.Recipe", "training.recipe.RECIPES", "training.recipe.Retention"),
         *("training.data.open_training_data", "training.data.TrainingData"),
-        *("training.loop.train", "training.loop.TrainingResult"),
         *("training.observer.Observer", "training.observer.Progress"),
     ),
     "Losses": (
-        *("losses.config.LossConfig", "losses.loss.PartLoss", "losses.loss.ClassLoss", "losses.loss.check_finite"),
+        *("losses.config.LossConfig", "losses.classes.ClassLoss", "losses.finite.check_finite"),
+        "models.partclipseg.loss.PartLoss",
     ),
     "Data": (
         *("data.datasets.open_dataset", "data.sample.PartSample", "data.check.check_dataset"),

@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from partclipseg.apps.demo import SCENE_SIZE
 from partclipseg.data.photo import read_photo
 from partclipseg.files import whole_file
-from partclipseg.inference.palette import part_colours
+from partclipseg.formats.palette import part_colours
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.shapes.contact_sheet import contact_sheet

@@ -11,8 +11,8 @@ from scipy.ndimage import distance_transform_edt
 from partclipseg.data.sample import UNLABELLED
 from partclipseg.evaluation.evaluator import Evaluator
 from partclipseg.evaluation.scores import Protocol
-from partclipseg.inference.overlay import draw_overlay
-from partclipseg.inference.palette import part_colours
+from partclipseg.formats.drawing import draw_overlay
+from partclipseg.formats.palette import part_colours
 from partclipseg.shapes.renderer import render_portrait
 from partclipseg.shapes.world import partshapes_world
 from partclipseg.vocabulary import Vocabulary

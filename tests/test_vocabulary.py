@@ -149,7 +149,7 @@ def test_wrong_words_are_named(make, message):
         ("3", "expected a mapping"),
         ('{"dog": ["ear", "ear"]}', "words.json: .*twice"),
         ('{"dog": ["ear"], "dog": ["tail"]}', "words.json: 'dog' stands in it twice"),
-        ("[" * 100_000, "words.json: not a valid JSON"),
+        ("[" * 100_000, "words.json: the JSON is nested too deeply"),
     ],
 )
 def test_wrong_files_are_named(tmp_path, content, message):

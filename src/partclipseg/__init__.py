@@ -4,6 +4,9 @@
     segmenter = partclipseg.PartSegmenter.from_pretrained()
     result = segmenter("photo.jpg", {"dog": ["head", "ear"], "bus": ["wheel"]})
 
+    partclipseg.evaluate(segmenter, partclipseg.open_dataset("pascal-part-116", "data/PascalPart116"), ["pred_all"])
+    partclipseg.train("own-data", data="data/cars", output="runs/cars")
+
 Names below are imported when first used, so that ``import partclipseg`` stays light.
 """
 
@@ -13,8 +16,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from partclipseg.data.datasets import open_dataset
+    from partclipseg.data.photo import read_photo
     from partclipseg.errors import PartCLIPSegError, UsageError
     from partclipseg.evaluation.evaluator import Evaluator
+    from partclipseg.evaluation.run import evaluate
+    from partclipseg.formats.segment import Segment
     from partclipseg.inference.result import PartResult
     from partclipseg.inference.segmenter import PartSegmenter
     from partclipseg.models.clipseg.model import CLIPSegBaseline
@@ -22,6 +29,9 @@ if TYPE_CHECKING:
     from partclipseg.models.partclipseg.config import PartCLIPSegConfig
     from partclipseg.models.partclipseg.foreign import load_reference_checkpoint
     from partclipseg.models.partclipseg.model import PartCLIPSegModel
+    from partclipseg.models.registry import load_model
+    from partclipseg.training.recipe import Recipe
+    from partclipseg.training.run import train
     from partclipseg.vocabulary import ObjectPart, Vocabulary
 
 __version__ = "0.1.0"
@@ -36,9 +46,16 @@ _HOME = {
     "PartOutput": "models.interface",
     "PartResult": "inference.result",
     "PartSegmenter": "inference.segmenter",
+    "Recipe": "training.recipe",
+    "Segment": "formats.segment",
     "UsageError": "errors",
     "Vocabulary": "vocabulary",
+    "evaluate": "evaluation.run",
+    "load_model": "models.registry",
     "load_reference_checkpoint": "models.partclipseg.foreign",
+    "open_dataset": "data.datasets",
+    "read_photo": "data.photo",
+    "train": "training.run",
 }
 
 __all__ = [  # noqa: RUF022  (in the order of use, not of the alphabet)
@@ -46,12 +63,19 @@ __all__ = [  # noqa: RUF022  (in the order of use, not of the alphabet)
     "ObjectPart",
     "PartSegmenter",
     "PartResult",
+    "Segment",
+    "read_photo",
     "PartCLIPSegModel",
     "CLIPSegBaseline",
     "PartCLIPSegConfig",
     "PartOutput",
+    "load_model",
     "load_reference_checkpoint",
+    "open_dataset",
+    "evaluate",
     "Evaluator",
+    "train",
+    "Recipe",
     "PartCLIPSegError",
     "UsageError",
 ]

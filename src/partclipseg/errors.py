@@ -1,4 +1,4 @@
-"""The two kinds of error that a person can mend, whose messages name the remedy; and what to quote of others.
+"""The two kinds of error that a person can mend, whose messages name the remedy, and the first line of other errors.
 
 Programming mistakes stay ordinary Python errors and keep their traceback.
 """
@@ -13,5 +13,5 @@ class UsageError(PartCLIPSegError):
 
 
 def first_line(error: Exception) -> str:
-    """What an error of a library says, without the pages that may follow."""
+    """Return the first line of a library's error; the rest may be long."""
     return str(error).strip().partition("\n")[0]

@@ -1,7 +1,7 @@
-"""Files and folders that are written whole or not at all, and sentences for what the system refuses.
+"""Write files and folders whole or not at all, and describe refusals of the system.
 
-A file is written under a temporary name beside its place and renamed when it is complete. Temporary names follow one
-pattern, so that what a killed process left behind can be told from everybody else's files.
+A file is written under a temporary name beside its path and renamed when it is complete. Temporary names follow one
+pattern, so that files left by a killed process can be told from all others.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def whole_file(path: Path, durable: bool = False) -> Iterator[Path]:
         if durable:
             flush(path.parent)
     except OSError as error:
-        if error.filename == os.fspath(temporary):  # whose name says nothing to a reader of the message
+        if error.filename == os.fspath(temporary):  # the temporary name would not help the reader
             error.filename = os.fspath(path)
         raise
     finally:
@@ -65,8 +65,8 @@ def whole_file(path: Path, durable: bool = False) -> Iterator[Path]:
 def whole_directory(path: Path, durable: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; it takes `path`'s place when the block ends without an error.
 
-    A folder that stands at `path` is exchanged for the new one in a single step where the system can do that
-    (Linux), so that `path` is there at every moment.
+    A folder that exists at `path` is exchanged for the new one in a single step where the system supports it (Linux),
+    so that `path` exists at every moment.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(path)
@@ -91,13 +91,13 @@ def whole_directory(path: Path, durable: bool = False) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str, durable: bool = False) -> None:
-    """Write UTF-8 text as a `whole_file`."""
+    """Write UTF-8 text with `whole_file`."""
     with whole_file(path, durable) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def is_file(path: str | os.PathLike[str]) -> bool:
-    """Whether `path` is an existing file; False, and no error, for text that no path can be."""
+    """Whether `path` is an existing file; False, and no error, for text that cannot be a path."""
     try:
         return os.fspath(path) != "" and Path(path).is_file()
     except (OSError, ValueError, TypeError):
@@ -105,7 +105,7 @@ def is_file(path: str | os.PathLike[str]) -> bool:
 
 
 def is_directory(path: str | os.PathLike[str]) -> bool:
-    """Whether `path` is an existing directory; False, and no error, for text that no path can be."""
+    """Whether `path` is an existing directory; False, and no error, for text that cannot be a path."""
     try:
         return os.fspath(path) != "" and Path(path).is_dir()
     except (OSError, ValueError, TypeError):
@@ -113,13 +113,13 @@ def is_directory(path: str | os.PathLike[str]) -> bool:
 
 
 def temporary_path(path: Path) -> Path:
-    """A new name beside `path`, of the same suffix, that `remove_temporary` knows; short, however long `path`'s is."""
+    """Return a new name beside `path`, with its suffix, that `remove_temporary` recognises; it is always short."""
     suffix = path.suffix if len(path.suffix) <= 16 else ""
     return path.with_name(f".partclipseg-{os.getpid()}-{secrets.token_hex(4)}.tmp{suffix}")
 
 
 def remove_temporary(folder: Path, recursive: bool = True) -> None:
-    """Delete what processes that are gone left in `folder`: only files and folders that `temporary_path` named."""
+    """Delete the files that ended processes left in `folder`: only those that `temporary_path` named."""
     for path in list(folder.rglob("*.tmp*") if recursive else folder.glob("*.tmp*")):
         match = _TEMPORARY.fullmatch(path.name)
         if match and not _is_running(int(match[1])):
@@ -131,14 +131,14 @@ def _is_running(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except (OSError, OverflowError):  # another user's, or no number of a process
+    except (OSError, OverflowError):  # another user's process, or not a process id
         return True
     return True
 
 
 def flush(path: Path) -> None:
-    """Have the system write a file, or the entries of a folder, to the disk."""
-    if path.is_dir() and os.name == "nt":  # Windows opens no folders
+    """Flush a file, or the entries of a folder, to the disk."""
+    if path.is_dir() and os.name == "nt":  # Windows cannot open folders
         return
     descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
     try:
@@ -149,7 +149,7 @@ def flush(path: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other runs out of an existing folder; the lock ends with the process, however that ends.
+    """Lock an existing folder against other runs; the lock ends with the process, even if it is killed.
 
     Raises `PartCLIPSegError` if another run is writing there. Does nothing where the system has no such locks.
     """
@@ -172,7 +172,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def refusal(error: OSError, path: str | os.PathLike[str] | None = None) -> str:
-    """A sentence for what the system refused, with the path and the remedy.
+    """Describe an error of the system in a sentence with the path and the remedy.
 
     `path` is named where the error itself names none.
     """
@@ -186,12 +186,12 @@ def refusal(error: OSError, path: str | os.PathLike[str] | None = None) -> str:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether the disk or a quota is full, or the file system read-only: what the next file would meet as well."""
+    """Whether the disk or a quota is full, or the file system read-only: the next file would fail likewise."""
     return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 def _exchange(first: Path, second: Path) -> bool:
-    """Exchange two paths in one step; False where the system cannot do that."""
+    """Exchange two paths in one step; return False if the system does not support it."""
     if not sys.platform.startswith("linux"):
         return False
     try:

@@ -1,11 +1,11 @@
-"""An append-only file of JSON objects, one a line, from which an interrupted job resumes.
+"""Append-only file of JSON objects, one a line, from which an interrupted job resumes.
 
     journal = Journal(folder / "manifest.jsonl")
     done = journal.read()
     journal.append([{"photo": "a.jpg", "status": "done"}])
 
-What `append` was given is on the disk when it returns. A process that is killed while it appends leaves a torn last
-line, which `read` drops.
+Entries are flushed to disk when `append` returns. A process that is killed during `append` leaves a torn last line,
+which `read` drops.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Entry = dict[str, Any]
 
 
 class Journal:
-    """The entries of one file.
+    """Journal in one file.
 
     Args:
         path: the ``.jsonl`` file; made by the first `append`.
@@ -34,14 +34,14 @@ class Journal:
         self.remedy = remedy
 
     def read(self, damaged: Literal["refuse", "skip"] = "refuse") -> list[Entry]:
-        """The entries in their order; none where there is no file. A torn last line is cut off the file.
+        """Return the entries in their order; none if there is no file. A torn last line is cut off the file.
 
-        See `scan` for `damaged` and what is raised.
+        See `scan` for `damaged` and errors.
         """
         return list(self.scan(damaged))
 
     def scan(self, damaged: Literal["refuse", "skip"] = "refuse") -> Iterator[Entry]:
-        """Yield the entries of `read` one by one, so that a long file need not be held as objects.
+        """Yield the entries of `read` one by one, so that a long file need not be in memory.
 
         Raises `PartCLIPSegError` naming the file, the line and the remedy for a line that is no JSON object, unless
         `damaged` is "skip".
@@ -61,7 +61,7 @@ class Journal:
                 raise PartCLIPSegError(f"{self.path} is damaged at line {number}: {self.remedy}")
 
     def append(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Add entries; they are on the disk when this returns."""
+        """Append entries and flush them to disk."""
         created = not self.path.exists()
         with self.path.open("a", encoding="utf-8") as file:
             file.writelines(f"{json_text(entry)}\n" for entry in entries)
@@ -70,13 +70,13 @@ class Journal:
             flush(self.path.parent)
 
     def rewrite(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Replace the file by one with these entries, in one step."""
+        """Replace the file by one with these entries, atomically."""
         with whole_file(self.path, durable=True) as temporary, temporary.open("w", encoding="utf-8") as file:
             file.writelines(f"{json_text(entry)}\n" for entry in entries)
 
 
 def json_text(value: Any) -> str:
-    """JSON in readable letters; file names that are no valid Unicode are escaped."""
+    """Format a value as JSON in readable letters; file names that are not valid Unicode are escaped."""
     text = json.dumps(value, ensure_ascii=False)
     try:
         text.encode()

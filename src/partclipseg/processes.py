@@ -1,4 +1,5 @@
-"""What a run needs of its process: its fellows, random numbers that belong to a step, a wish to stop that can wait."""
+"""Helpers for the process of a run: joining the process group, a random seed per step, stopping after the current
+step on SIGTERM."""
 
 from __future__ import annotations
 
@@ -14,13 +15,13 @@ from accelerate import PartialState
 
 
 def join_processes(cpu: bool = False) -> PartialState:
-    """This process and those that torchrun started beside it; they part when Python ends, if not before.
+    """Join the process group of torchrun's processes. The process group is destroyed when Python exits.
 
-    `cpu`: to run on CPUs though there are accelerators.
+    `cpu`: run on CPUs even if there are accelerators.
 
-    A process that ends with their connection open may be aborted by PyTorch, after all its work is done.
+    PyTorch may abort a process that exits while the group is open, after all its work is done.
     """
-    # Without being told that this is a CPU run, accelerate takes torchrun's processes for strangers.
+    # Without `cpu=True`, accelerate ignores the processes that torchrun started.
     processes = PartialState(cpu=cpu or not torch.accelerator.is_available())
     if processes.num_processes > 1:
         atexit.register(processes.destroy_process_group)
@@ -29,9 +30,9 @@ def join_processes(cpu: bool = False) -> PartialState:
 
 @contextmanager
 def termination() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, in place of ending the process at once."""
+    """Yield an event that SIGTERM sets, instead of ending the process at once."""
     told = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may take signals
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
         yield told
         return
     previous = signal.signal(signal.SIGTERM, lambda *_: told.set())
@@ -42,5 +43,5 @@ def termination() -> Iterator[threading.Event]:
 
 
 def step_seed(*numbers: int) -> int:
-    """A seed for (run seed, step, …): a continued run draws what an uninterrupted one would."""
+    """Return a seed for (run seed, step, …): a continued run draws the same numbers as an uninterrupted one."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

@@ -1,4 +1,4 @@
-"""Words in, index arrays out: which object-parts a model is asked for.
+"""Vocabularies: the object-parts that a model is asked for, and their index arrays.
 
 An object-part is a pair such as *dog's ear*. A vocabulary holds the pairs in the caller's order, the sorted
 word lists of objects and generalized parts, and the arrays that point from each pair into those lists.
@@ -30,7 +30,7 @@ import numpy as np
 from partclipseg.errors import UsageError
 from partclipseg.files import is_file, write_text
 
-Split = Literal["seen", "all"]
+CatalogSplit = Literal["seen", "all"]
 
 CATALOGS = ("pascal-part-116", "ade20k-part-234", "part-imagenet")
 
@@ -50,7 +50,7 @@ _SPELLINGS = str.maketrans(
     }
 )
 _JOINERS = "\u200c\u200d"
-"""Invisible letters that Persian, Hindi and emoji need between two characters, and that ASCII has no use for."""
+"""Zero-width characters that Persian, Hindi and emoji need between two characters; ASCII never needs them."""
 
 
 class ObjectPart(NamedTuple):
@@ -61,7 +61,7 @@ class ObjectPart(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As people write it, ``dog's ear``."""
+        """Return the written form, ``dog's ear``."""
         return f"{self.object}'s {self.part}"
 
     @classmethod
@@ -117,7 +117,7 @@ class Vocabulary:
 
     @classmethod
     def from_dict(cls, words: Mapping[str, Iterable[str]]) -> Vocabulary:
-        """``{"dog": ["ear", "tail"]}``: object word to part words, each word an entry of its own."""
+        """Make a vocabulary from ``{"dog": ["ear", "tail"]}``: object word to part words, one word per entry."""
         pairs: list[ObjectPart] = []
         for object_word, part_words in words.items():
             if part_words is None or isinstance(part_words, str) or not isinstance(part_words, Iterable):
@@ -133,14 +133,14 @@ class Vocabulary:
 
     @classmethod
     def from_names(cls, names: Iterable[str | Sequence[str]]) -> Vocabulary:
-        """``["dog's ear", "bus's wheel"]``: one name, or one pair ``("dog", "ear")``, for each object-part."""
+        """Make a vocabulary from ``["dog's ear", "bus's wheel"]``: a name, or a pair ``("dog", "ear")``, per class."""
         if isinstance(names, str | bytes) or not isinstance(names, Iterable):
             raise UsageError(f'expected a list of names such as ["dog\'s ear"], not {_short(names)}')
         return cls(tuple(_pair(name) for name in names))
 
     @classmethod
     def from_text(cls, text: str) -> Vocabulary:
-        """``"dog: ear, tail; bus: wheel"``, or ``"dog's ear, dog's tail"``: the form of the command line and the page.
+        """Read ``"dog: ear, tail; bus: wheel"`` or ``"dog's ear, dog's tail"``, the form of the command line and page.
 
         Entries are separated by ``;`` or line ends; naming an object again adds to it.
         """
@@ -162,7 +162,7 @@ class Vocabulary:
         except OSError as error:
             reason = error.strerror or str(error)
             raise UsageError(f"cannot read the vocabulary file {path} ({reason}): check the path") from None
-        except ValueError as error:  # what no path can be, or no text
+        except ValueError as error:  # not a valid path, or not text
             raise UsageError(f"cannot read the vocabulary file {path} ({error}): save it as UTF-8 text") from None
         try:
             return cls._from_file_content(path, text)
@@ -180,7 +180,9 @@ class Vocabulary:
             content: Any = json.loads(text, object_pairs_hook=_distinct_keys) if kind == "JSON" else _read_yaml(text)
         except UsageError:
             raise
-        except (ValueError, RecursionError) as error:
+        except RecursionError:
+            raise UsageError(f"the {kind} is nested too deeply: give a mapping from object to parts") from None
+        except ValueError as error:
             raise UsageError(f"not a valid {kind} file: {' '.join(str(error).split())}") from None
         if isinstance(content, Mapping):
             return cls.from_dict(content)
@@ -189,8 +191,8 @@ class Vocabulary:
         raise UsageError("expected a mapping from object to parts, or a list of names")
 
     @classmethod
-    def from_catalog(cls, name: str, split: Split = "all") -> Vocabulary:
-        """The class list of a benchmark, `CATALOGS`; ``split="seen"`` keeps the object-parts to train on."""
+    def from_catalog(cls, name: str, split: CatalogSplit = "all") -> Vocabulary:
+        """Load the class list of a benchmark, `CATALOGS`; ``split="seen"`` keeps the object-parts to train on."""
         catalog = Catalog.load(name)
         if split == "all":
             return catalog.vocabulary
@@ -200,7 +202,7 @@ class Vocabulary:
 
     @classmethod
     def load(cls, words: Vocabulary | Mapping[str, Iterable[str]] | Iterable[str] | str | Path) -> Vocabulary:
-        """Whatever a user may hand in: a vocabulary, dictionary, list of names, catalogue name, file or text."""
+        """Make a vocabulary from a vocabulary, dictionary, list of names, catalogue name, file or text."""
         if isinstance(words, Vocabulary):
             return words
         if isinstance(words, Mapping):
@@ -238,19 +240,19 @@ class Vocabulary:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """``dog's ear`` for each object-part, in label order."""
+        """Name of each object-part, such as ``dog's ear``, in label order."""
         return tuple(pair.name for pair in self.object_parts)
 
     def __len__(self) -> int:
         return len(self.object_parts)
 
     def to_text(self) -> str:
-        """``dog: ear, tail; bus: wheel``; the inverse of `from_text`."""
+        """Return ``dog: ear, tail; bus: wheel``; the inverse of `from_text`."""
         groups = groupby(self.object_parts, key=lambda pair: pair.object)
         return "; ".join(f"{word}: {', '.join(pair.part for pair in pairs)}" for word, pairs in groups)
 
     def to_dict(self) -> dict[str, list[str]]:
-        """Object word to part words; the inverse of `from_dict` up to the order across objects."""
+        """Return object word to part words; the inverse of `from_dict` up to the order across objects."""
         words: dict[str, list[str]] = {}
         for object_word, part_word in self.object_parts:
             words.setdefault(object_word, []).append(part_word)
@@ -261,7 +263,7 @@ class Vocabulary:
         write_text(Path(path), json.dumps(self.object_parts, ensure_ascii=False) + "\n")
 
     def object_index(self, word: str) -> int:
-        """Index of an object word, whatever its capitals; raises `UsageError` naming the known ones."""
+        """Return the index of an object word, ignoring case; raises `UsageError` naming the known ones."""
         folded = plain_word(word).casefold() if isinstance(word, str) else None
         for index, known in enumerate(self.objects):
             if known.casefold() == folded:
@@ -300,29 +302,29 @@ class Catalog:
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """All object-parts, in label order."""
+        """Return all object-parts, in label order."""
         return Vocabulary(self.object_parts)
 
 
 def plain_word(word: str) -> str:
-    """A word as a vocabulary keeps it: single blanks, straight apostrophes, Unicode in NFC."""
+    """Return a word as a vocabulary stores it: single blanks, straight apostrophes, Unicode in NFC."""
     return " ".join(_plain(word).split())
 
 
 def split_words(texts: Iterable[str]) -> tuple[str, ...]:
-    """The words of texts such as ``dog, bus``, in their order: how ``--objects`` is written."""
+    """Split texts such as ``dog, bus``, the form of ``--objects``, into words, in their order."""
     words = (plain_word(word) for text in texts for word in re.split("[,;\n]", _plain(text)))
     return tuple(word for word in words if word)
 
 
 def _plain(text: str) -> str:
-    """NFC first: it makes a semicolon of the Greek question mark."""
+    """Normalise text; NFC comes first, since it turns the Greek question mark into a semicolon."""
     text = unicodedata.normalize("NFC", text).replace("\r\n", "\n").removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")
     return text.translate(_SPELLINGS).strip()
 
 
 def _parts_of_object(entry: str) -> Iterable[ObjectPart]:
-    """The pairs of ``dog: ear, tail``."""
+    """Yield the pairs of ``dog: ear, tail``."""
     object_word, _, part_words = entry.partition(":")
     object_word = object_word.strip()
     if "," in object_word:
@@ -342,7 +344,7 @@ def _parts_of_object(entry: str) -> Iterable[ObjectPart]:
 
 
 def _names(entry: str) -> Iterable[ObjectPart]:
-    """The pairs of ``dog's ear, dog's tail``."""
+    """Yield the pairs of ``dog's ear, dog's tail``."""
     owner = None
     for name in map(str.strip, entry.split(",")):
         if not name:
@@ -392,7 +394,7 @@ def _word(word: object, role: str, partner: object) -> str:
 
 
 def _hidden(before: str, character: str, after: str) -> str | None:
-    """The character if nobody can see it: controls, marks of direction, blanks of no width, half surrogates."""
+    """Return the character if it is invisible: controls, direction marks, zero-width blanks, half surrogates."""
     if character in _JOINERS:
         return character if before.isascii() or after.isascii() else None
     hidden = unicodedata.category(character) in {"Cc", "Cf", "Cs"} and character != "\t"
@@ -400,14 +402,14 @@ def _hidden(before: str, character: str, after: str) -> str | None:
 
 
 def _short(value: object) -> str:
-    """The value as an error quotes it: at most 80 characters, on one line, invisible characters escaped."""
+    """Quote a value for an error: at most 80 characters, on one line, invisible characters escaped."""
     text = value if isinstance(value, str) else repr(value)
     text = text if len(text) <= 80 else f"{text[:76]} ..."
     return repr(text) if isinstance(value, str) else text
 
 
 def _distinct_keys(items: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    """A mapping, in which JSON and YAML would keep the last of two entries of one name without a word."""
+    """Make a mapping; equal keys are errors, where JSON and YAML would silently keep the last one."""
     mapping: dict[Any, Any] = {}
     for key, value in items:
         if key in mapping:

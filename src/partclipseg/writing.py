@@ -1,4 +1,4 @@
-"""Folders that one run writes to, and one sentence for whatever a library raises when it cannot write a file.
+"""Claim output folders, and describe failed writes of any library in one sentence.
 
 PyTorch raises a RuntimeError on a full disk, safetensors a SafetensorError, tokenizers a plain Exception.
 """
@@ -17,7 +17,7 @@ from partclipseg.errors import PartCLIPSegError, first_line
 from partclipseg.files import locked, refusal, remove_temporary
 
 _ROOM = 1 << 20
-"""Free bytes below which a failed write is put down to a full disk, where the library does not say why it failed."""
+"""Free bytes below which a failed write is attributed to a full disk, if the library gives no reason."""
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Make a folder if need be, keep other runs out of it, and delete what killed runs left half written in it.
+    """Create a folder if needed, lock it against other runs, and delete partial files of killed runs.
 
     Raises `PartCLIPSegError` if another run is writing there, or the folder cannot be made.
     """
@@ -48,7 +48,7 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 def _system_error(error: Exception, path: Path) -> OSError:
-    """What the system refused, without the name of a temporary file."""
+    """Return the system's error, without the name of a temporary file."""
     if isinstance(error, OSError) and error.errno is not None:
         return OSError(error.errno, error.strerror)
     if isinstance(error.__context__, OSError) and error.__context__.errno is not None:

@@ -24,7 +24,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_sound_data(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check-data", "index-png", "--root", str(root), "--object", "dog"]) == 0
+    assert main(["check-data", "index-png", "--data", str(root), "--object", "dog"]) == 0
     printed = capsys.readouterr().out
     assert "All is well" in printed
     assert "1 of 1" in printed
@@ -33,7 +33,7 @@ def test_sound_data(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_problems_and_notes_are_listed_by_file(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (root / "images" / "a.jpg").unlink()
     (root / "labels" / "._a.png").write_text("Mac OS X")
-    assert main(["check-data", "index-png", "--root", str(root), "--object", "dog"]) == 1
+    assert main(["check-data", "index-png", "--data", str(root), "--object", "dog"]) == 1
     printed = capsys.readouterr().out
     assert f"missing photo: {root / 'images' / 'a.jpg'}: the photo is missing" in printed
     assert f"stray file: {root / 'labels' / '._a.png'}" in printed
@@ -43,7 +43,7 @@ def test_problems_and_notes_are_listed_by_file(root: Path, capsys: pytest.Captur
 def test_long_lists_are_cut_unless_asked_for(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for index in range(12):
         Image.fromarray(np.ones((4, 6), dtype=np.uint8)).save(root / "labels" / f"{index}.png")
-    arguments = ["check-data", "index-png", "--root", str(root), "--object", "dog"]
+    arguments = ["check-data", "index-png", "--data", str(root), "--object", "dog"]
     assert main(arguments) == 1
     printed = capsys.readouterr().out
     assert (printed.count("the photo is missing"), "and 2 more" in printed) == (10, True)
@@ -54,7 +54,7 @@ def test_long_lists_are_cut_unless_asked_for(root: Path, capsys: pytest.CaptureF
 def test_names_with_brackets_are_printed_as_they_are(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (root / "images" / "[red]x.jpg").write_text("")
     Image.fromarray(np.ones((4, 6), dtype=np.uint8)).save(root / "labels" / "[red]x.png")
-    assert main(["check-data", "index-png", "--root", str(root), "--object", "dog"]) == 1
+    assert main(["check-data", "index-png", "--data", str(root), "--object", "dog"]) == 1
     assert "[red]x.jpg" in capsys.readouterr().out
 
 
@@ -67,5 +67,5 @@ def test_names_with_brackets_are_printed_as_they_are(root: Path, capsys: pytest.
     ],
 )
 def test_wrong_usage(root: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
-    assert main(["check-data", *arguments, "--root", str(root)]) == 2
+    assert main(["check-data", *arguments, "--data", str(root)]) == 2
     assert message in capsys.readouterr().err

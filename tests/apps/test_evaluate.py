@@ -18,7 +18,7 @@ PHOTOS = 6
 
 @pytest.fixture
 def arguments(model_directory: Path, own_data: Path) -> list[str]:
-    options = ["--dataset", "index-png", "--root", str(own_data), "--device", "cpu", "--workers", "0"]
+    options = ["--dataset", "index-png", "--data", str(own_data), "--device", "cpu", "--workers", "0"]
     return ["evaluate", str(model_directory), *options, "--batch-size", "1"]
 
 
@@ -194,7 +194,7 @@ def test_broken_data_stop_it_in_the_words_of_check_data(
     Image.fromarray(np.zeros((5, 5), np.uint8)).save(own_data / "labels/p1.png")
     Image.fromarray(np.full((48, 56), 7, np.uint8)).save(own_data / "labels/p2.png")
     (own_data / "images/p3.png").unlink()
-    assert main(["check-data", "index-png", "--root", str(own_data)]) == 1
+    assert main(["check-data", "index-png", "--data", str(own_data)]) == 1
     checked = " ".join(capsys.readouterr().out.split())
     assert main(arguments) == 1
     captured = capsys.readouterr()
@@ -235,7 +235,7 @@ def test_without_matplotlib_the_rest_is_written(
         (["--device", "nowhere"], 2, "nowhere"),
         (["--protocol", "published"], 2, "published"),
         (["--dataset", "coco", "--classes", "c.txt"], 2, "--classes does not apply to coco"),
-        (["--dataset", "partshapes"], 2, "--root does not apply to partshapes"),
+        (["--dataset", "partshapes"], 2, "--data does not apply to partshapes"),
     ],
 )
 def test_wrong_options(
@@ -247,7 +247,7 @@ def test_wrong_options(
 
 def test_a_data_set_on_disk_needs_its_folder(capsys: pytest.CaptureFixture) -> None:
     assert main(["evaluate", "anything", "--dataset", "coco"]) == 2
-    assert "--root is missing: name the folder of coco" in capsys.readouterr().err
+    assert "--data is missing: name the folder of coco" in capsys.readouterr().err
 
 
 def test_partshapes_needs_no_files(model_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -266,7 +266,7 @@ def test_partshapes_needs_no_files(model_directory: Path, tmp_path: Path, capsys
 
 
 def test_a_directory_without_a_model_is_named(own_data: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main(["evaluate", str(own_data), "--dataset", "index-png", "--root", str(own_data), "--workers", "0"]) == 1
+    assert main(["evaluate", str(own_data), "--dataset", "index-png", "--data", str(own_data), "--workers", "0"]) == 1
     assert "no config.json" in capsys.readouterr().err
 
 
@@ -282,7 +282,7 @@ def test_a_directory_without_a_model_is_named(own_data: Path, capsys: pytest.Cap
 def test_real_data(
     dataset: str, folder: str, options: list[str], model_directory: Path, shared: Path, tmp_path: Path
 ) -> None:
-    command = ["evaluate", str(model_directory), "--dataset", dataset, "--root", str(shared / "data" / folder)]
+    command = ["evaluate", str(model_directory), "--dataset", dataset, "--data", str(shared / "data" / folder)]
     assert main([*command, *options, "--device", "cpu", "--workers", "0", "--output", str(tmp_path / "out")]) == 0
     assert all(item["records"] > 0 for item in scores_in(tmp_path / "out").values())
 

@@ -17,6 +17,7 @@ from pycocotools.coco import COCO
 
 from partclipseg.apps.cli import main
 from partclipseg.apps.predict import output_stems
+from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import locked
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.shapes.renderer import render_scene
@@ -212,8 +213,8 @@ def test_a_folder_in_a_results_place_fails_its_photo_alone(predict, album, tmp_p
     assert [Path(image["file_name"]).name for image in images] == ["b.jpg"]
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_annotations_of_an_interrupted_run_are_kept(predict, album, tmp_path, monkeypatch, error):
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (PartCLIPSegError("odd"), 1)])
+def test_annotations_of_an_interrupted_run_are_kept(predict, album, tmp_path, monkeypatch, error, code):
     segment_many = PartSegmenter.segment_many
 
     def interrupted(self, paths, *arguments, **options):
@@ -221,14 +222,39 @@ def test_annotations_of_an_interrupted_run_are_kept(predict, album, tmp_path, mo
         raise error
 
     monkeypatch.setattr(PartSegmenter, "segment_many", interrupted)
-    if error is KeyboardInterrupt:
-        assert predict(album) == 130
-    else:
-        with pytest.raises(RuntimeError):
-            predict(album)
+    assert predict(album) == code
     coco = COCO(tmp_path / "out" / "annotations.coco.json")
     assert [Path(image["file_name"]).name for image in coco.loadImgs(coco.getImgIds())] == ["a.png"]
     assert coco.getAnnIds()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+@pytest.mark.parametrize("bad", [{0}, {3}, {1, 4}, set(range(7))])
+@pytest.mark.parametrize("error", [RuntimeError("out of memory\nand pages more"), MemoryError("out of memory")])
+def test_photos_that_break_the_model_fail_alone(predict, tmp_path, monkeypatch, capsys, batch_size, bad, error):
+    (tmp_path / "album").mkdir()
+    for index in range(7):
+        Image.new("RGB", (20, 20), (255, 0, 0) if index in bad else (0, 10 * index, 99)).save(
+            tmp_path / f"album/{index}.png"
+        )
+    prepare = PartSegmenter.prepare
+
+    def failing(self, photos):
+        if any((photo == [255, 0, 0]).all() for photo in photos):
+            raise error
+        return prepare(self, photos)
+
+    monkeypatch.setattr(PartSegmenter, "prepare", failing)
+    assert predict(tmp_path / "album", "--format", "json", "--batch-size", str(batch_size)) == 1
+    assert files(tmp_path / "out") == [f"{index}.parts.json" for index in range(7) if index not in bad]
+    said = capsys.readouterr().err
+    for index in bad:
+        assert f"{index}.png: the model failed on it ({type(error).__name__}: out of memory)" in said
+
+
+def test_words_that_no_model_takes_are_said_once(predict, album, capsys):
+    assert predict(album, words="dog: " + " ".join(["very"] * 39)) == 2
+    assert "use a shorter word" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_said_in_a_sentence(predict, album, tmp_path, monkeypatch, capsys):
@@ -373,8 +399,8 @@ def test_without_a_model_the_built_in_one_finds_its_objects(tmp_path, capsys):
 
 
 def test_an_installation_without_its_model_says_so(album, tmp_path, capsys, monkeypatch):
-    from partclipseg.inference import segmenter
+    from partclipseg.models import registry
 
-    monkeypatch.setattr(segmenter, "BUILT_IN", "lost")
+    monkeypatch.setattr(registry, "BUILT_IN", "lost")
     assert main(["predict", str(album / "a.png"), "--vocabulary", WORDS, "--output", str(tmp_path / "out")]) == 1
     assert "no built-in model: name a model's directory with --model" in capsys.readouterr().err

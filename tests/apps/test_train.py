@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import yaml
 from PIL import Image
 
 from partclipseg.apps.cli import main
+from partclipseg.training.checkpoint import CheckpointStore
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ def own_photos(tmp_path: Path) -> Path:
 def arguments(start: Path, output: Path, *more: str) -> list[str]:
     return [
         "train", "own-data", "--start", str(start), "--image-size", "64", "--output", str(output),
-        "--steps", "2", "--batch-size", "2", "--held-out", "1", "--workers", "0", "--precision", "float32", *more,
+        "--steps", "2", "--batch-size", "2", "--held-out", "1", "--workers", "0", "--dtype", "float32", *more,
     ]  # fmt: skip
 
 
@@ -50,7 +53,7 @@ def test_own_photos_in_a_model_out(
     assert "step 2: held-out mIoU" in said
     assert f"model: {output}/model" in said.replace(" ", "").replace("model:", "model: ")
     assert json.loads((output / "model/vocabulary.json").read_text())
-    assert yaml.safe_load((output / "config.yaml").read_text())["recipe"]["loss"]["part_weight"] == 0.5
+    assert yaml.safe_load((output / "config.yaml").read_text())["recipe"]["settings"]["loss"]["part_weight"] == 0.5
 
     assert main([*options, "--learning-rate", "0.5"]) == 1
     assert "learning_rate: 0.0001 then, 0.5 now" in capsys.readouterr().err
@@ -119,11 +122,44 @@ def test_a_start_that_is_not_there(own_photos: Path, tmp_path: Path, capsys: pyt
     assert "config.json" in capsys.readouterr().err
 
 
+def test_a_tokenizer_of_another_model_is_refused(
+    model_directory: Path, own_photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = tmp_path / "start"
+    shutil.copytree(model_directory, start)
+    path = start / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    tokenizer["model"]["vocab"]["surplus</w>"] = 5_000
+    path.write_text(json.dumps(tokenizer))
+    options = arguments(start, tmp_path / "run", "--data", str(own_photos), "--dataset", "index-png")
+    assert main(options) == 1
+    assert "has 5,001 tokens and the text tower" in " ".join(capsys.readouterr().err.split())
+
+
+def test_ctrl_c_says_how_to_continue(
+    model_directory: Path, own_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    options = arguments(model_directory, tmp_path / "run", "--data", str(own_photos), "--dataset", "index-png")
+    options += ["--checkpoint-every", "1"]
+    save = CheckpointStore.save
+
+    def interrupted(self: CheckpointStore, *given: Any, **more: Any) -> None:
+        save(self, *given, **more)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointStore, "save", interrupted)
+        assert main(options) == 130
+    assert "the same command continues from the last checkpoint" in " ".join(capsys.readouterr().err.split())
+    assert main(options) == 0
+    assert (tmp_path / "run/model/model.safetensors").is_file()
+
+
 def test_partshapes_are_rendered_and_kept(model_directory: Path, tmp_path: Path, capsys) -> None:
     options = [
         "train", "partshapes", "--start", str(model_directory), "--output", str(tmp_path / "run"),
         "--data", str(tmp_path / "scenes"), "--scenes", "4", "--held-out", "2", "--image-size", "64",
-        "--steps", "1", "--batch-size", "2", "--precision", "float32",
+        "--steps", "1", "--batch-size", "2", "--dtype", "float32",
     ]  # fmt: skip
     assert main(options) == 1  # there is no CLIPSeg whose words could be kept
     assert "--retention.weight 0" in capsys.readouterr().err

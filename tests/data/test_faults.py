@@ -18,11 +18,11 @@ from partclipseg.apps.cli import main
 from partclipseg.data.check import check_dataset
 from partclipseg.data.classes import class_list, meanings_of
 from partclipseg.data.datasets import open_dataset
+from partclipseg.data.datasets.own import read_class_list
 from partclipseg.data.json_file import read_json
-from partclipseg.data.own import read_class_list
 from partclipseg.data.problem import DataError
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.inference.formats import coco_categories
+from partclipseg.formats.coco import coco_categories
 from partclipseg.vocabulary import Vocabulary
 
 EAR = ("ear", "dog")
@@ -381,7 +381,7 @@ def test_check_data_fails_on_boxes_alone(edited: Callable, capsys: pytest.Captur
         for annotation in content["annotations"]:
             annotation.update(segmentation=[], bbox=[0, 0, 3, 3])
 
-    assert main(["check-data", "coco", "--root", str(edited(change))]) == 1
+    assert main(["check-data", "coco", "--data", str(edited(change))]) == 1
     out = capsys.readouterr().out
     assert "Problems: 2" in out
     assert "All is well" not in out

@@ -17,8 +17,6 @@ from partclipseg.data.sample import PartSample
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.vocabulary import Vocabulary
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
 
 @dataclass
 class Noise:
@@ -48,13 +46,13 @@ class Noise:
 
 
 def stream(dataset=None, **options):
-    options = {"batch_size": 4, "seed": 3, "image_size": 16, "mean": MEAN, "std": STD, **options}
+    options = {"batch_size": 4, "seed": 3, "image_size": 16, **options}
     return build_loader(Noise() if dataset is None else dataset, **{"augmentation": Augmentation(), **options})
 
 
 def assert_same(first: Batch, second: Batch) -> None:
     assert first.keys == second.keys
-    for name in ("pixel_values", "part_labels", "object_labels"):
+    for name in ("photos", "part_labels", "object_labels"):
         torch.testing.assert_close(getattr(first, name), getattr(second, name), rtol=0, atol=0)
 
 
@@ -114,9 +112,7 @@ def test_a_stream_continues_at_every_position_in_every_process(delivered, world_
             assert after.state_dict() == state
             for expected, batch in zip(whole[delivered:], after, strict=False):
                 assert batch.keys == expected.keys[new_rank::new_world_size]
-                torch.testing.assert_close(
-                    batch.pixel_values, expected.pixel_values[new_rank::new_world_size], rtol=0, atol=0
-                )
+                torch.testing.assert_close(batch.photos, expected.photos[new_rank::new_world_size], rtol=0, atol=0)
 
 
 def test_the_state_counts_within_the_epoch():
@@ -172,8 +168,8 @@ def test_a_bad_photo_is_named_without_a_traceback(workers):
 
 def test_a_batch_without_augmentation_is_the_resized_record():
     batch = next(stream(augmentation=None, batch_size=7))
-    assert batch.pixel_values.shape == (7, 3, 16, 16)
-    assert batch.pixel_values.dtype == torch.float32
+    assert batch.photos.shape == (7, 3, 16, 16)
+    assert batch.photos.dtype == torch.uint8
     assert batch.part_labels.shape == batch.object_labels.shape == (7, 16, 16)
     assert batch.part_labels.dtype == batch.object_labels.dtype == torch.int64
     for i, key in enumerate(batch.keys):
@@ -184,16 +180,25 @@ def test_a_batch_without_augmentation_is_the_resized_record():
     assert not torch.equal(batch.part_labels, batch.object_labels)
 
 
-def test_pixel_values_are_normalised_by_channel():
+@pytest.mark.parametrize("augmentation", [None, Augmentation()])
+def test_photos_keep_their_range_and_colour_order(augmentation):
+    """The model normalises photos, so batches must not."""
+
     class Red(Noise):
         def __getitem__(self, index: int) -> PartSample:
             labels = np.zeros((8, 8), np.int32)
             return PartSample(np.full((8, 8, 3), (255, 51, 0), np.uint8), labels, labels, key="")
 
-    values = next(stream(Red(), augmentation=None, batch_size=1)).pixel_values[0, :, 0, 0]
-    expected = (torch.tensor([1.0, 0.2, 0.0]) - torch.tensor(MEAN)) / torch.tensor(STD)
-    # One float32 multiplication and addition instead of three operations: a few units in the last place.
-    torch.testing.assert_close(values, expected, rtol=1e-6, atol=1e-6)
+    photos = next(stream(Red(), augmentation=augmentation, batch_size=1)).photos
+    colour = photos[0, :, 0, 0].double()
+    assert (photos == photos[:, :, :1, :1]).all()
+    assert photos.dtype in (torch.uint8, torch.float32)
+    if photos.dtype == torch.float32:
+        assert photos.max() <= 1
+        colour = 255 * colour
+    if augmentation is None:
+        assert colour.tolist() == [255, 51, 0]
+    assert colour[0] > colour[1] >= colour[2]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from partclipseg.data.part_imagenet import PartImageNet
+from partclipseg.data.datasets.part_imagenet import PartImageNet
 from partclipseg.data.prepare.part_imagenet import PartImageNetRecipe
 from partclipseg.data.prepare.runner import prepare
 from partclipseg.errors import PartCLIPSegError

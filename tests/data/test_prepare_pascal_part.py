@@ -216,7 +216,7 @@ def test_the_22_real_photos_give_the_benchmarks_maps(tmp_path):
 
 @real
 def test_the_reader_reads_what_was_prepared(tmp_path):
-    from partclipseg.data.pascal_part import PascalPart
+    from partclipseg.data.datasets.pascal_part_116 import PascalPart
 
     (tmp_path / "val.txt").write_text("2008_000008\n")
     prepare(PascalPartRecipe([RAW], tmp_path / "val.txt"), tmp_path / "out")

@@ -113,6 +113,29 @@ def test_a_journal_that_breaks_off_costs_one_photo(tmp_path):
     assert not list(output.glob(".*"))
 
 
+@pytest.mark.parametrize(
+    "line", ['{"key": "a", "spl', "[1]", "7", '{"other": 1}', '{"key": "a", "split": "train", "new": 0}', ""]
+)
+def test_a_damaged_line_of_the_journal_costs_one_photo(tmp_path, line):
+    output = tmp_path / "out"
+    prepare(WriteRecipe(("a", "b")), output)
+    head, _, second = (output / JOURNAL).read_text().splitlines()
+    (output / JOURNAL).write_text("\n".join([head, line, second]) + "\n")
+    assert prepare(WriteRecipe(("a", "b")), output).taken_over == 1
+    assert log(output) == ["a", "b", "a"]
+    assert prepare(WriteRecipe(("a", "b")), output).taken_over == 2
+
+
+def test_a_folder_of_an_earlier_release_goes_on(tmp_path):
+    """Its journal escapes every letter that is not ASCII."""
+    output = tmp_path / "out"
+    first = prepare(WriteRecipe(("ä", "b")), output)
+    lines = [json.loads(line) for line in (output / JOURNAL).read_text(encoding="utf-8").splitlines()]
+    (output / JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="ascii")
+    second = prepare(WriteRecipe(("ä", "b")), output)
+    assert (second.photos, second.taken_over) == (first.photos, 2)
+
+
 def test_failures_are_named_and_tried_again(tmp_path):
     output = tmp_path / "out"
     summary = prepare(WriteRecipe(("a", "bad", "c")), output)

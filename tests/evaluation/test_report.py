@@ -13,7 +13,7 @@ from partclipseg import Evaluator, Vocabulary
 from partclipseg.evaluation.pictures import PhotoExample, draw_class_bars, draw_strip, write_photo_page
 from partclipseg.evaluation.report import Report, class_table, figure, published, published_table, score_table
 from partclipseg.evaluation.scores import Scores
-from partclipseg.inference.palette import part_colours
+from partclipseg.formats.palette import part_colours
 from partclipseg.vocabulary import CATALOGS
 
 VOCABULARY = Vocabulary.from_names(["cat's ear", "cat's leg", "dog's ear"])
@@ -95,7 +95,7 @@ def test_markdown_tables_are_well_formed() -> None:
     assert "(photos.html)" in text
     widths = [line.replace(r"\|", "").count("|") for line in lines if line.startswith("|")]
     heads = [line.count("|") for line in lines if line.startswith("| :--")]
-    assert len(heads) == 5  # two of scores, one of published figures, two of classes
+    assert len(heads) == 6  # two of scores, one of rules, one of published figures, two of classes
     assert set(widths) == set(heads)
 
 

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.inference import formats
-from partclipseg.inference.palette import part_colours
+from partclipseg.formats.label_studio import label_studio_interface
+from partclipseg.formats.palette import part_colours
 from partclipseg.inference.result import PartResult
 from partclipseg.vocabulary import Vocabulary
 
@@ -57,7 +57,7 @@ def test_label_studio(result):
 def test_label_studio_interface_escapes_names():
     import xml.etree.ElementTree as ElementTree
 
-    interface = ElementTree.fromstring(formats.label_studio_config(WORDS, part_colours(WORDS)))
+    interface = ElementTree.fromstring(label_studio_interface(WORDS))
     assert [label.get("value") for label in interface.iter("Label")] == list(WORDS.names)
     assert all(re.fullmatch("#[0-9a-f]{6}", label.get("background")) for label in interface.iter("Label"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -15,10 +16,11 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 
 from partclipseg.errors import UsageError
-from partclipseg.inference.formats import index_image, merge_coco
-from partclipseg.inference.overlay import LegendEntry, draw_overlay
-from partclipseg.inference.palette import object_colour, part_colours
-from partclipseg.inference.result import PartResult, Segment
+from partclipseg.formats.coco import coco_document
+from partclipseg.formats.drawing import LegendEntry, draw_overlay
+from partclipseg.formats.palette import object_colour, part_colours
+from partclipseg.formats.png import index_image
+from partclipseg.inference.result import PartResult, Segment, SegmentKeyError
 from partclipseg.vocabulary import Vocabulary
 
 WORDS = Vocabulary.from_dict({"dog": ["head", "ear"], "bus": ["wheel"]})
@@ -48,7 +50,7 @@ def test_segments(small):
         Segment("dog", "ear", 1, pytest.approx(0.4), 1, (2, 1, 1, 1)),
         Segment("bus", "wheel", 2, pytest.approx(0.25), 2, (0, 2, 4, 1)),
     ]
-    assert small.segments() == expected
+    assert small.segments() == list(small) == expected
     assert [segment.name for segment in expected] == ["dog's head", "dog's ear", "bus's wheel"]
 
 
@@ -106,6 +108,87 @@ def test_maps_that_do_not_belong_together_are_refused():
         PartResult(zeros, zeros, scores[:2], WORDS)
 
 
+# -- a value --------------------------------------------------------------------------------------------------
+
+NOTHING = np.full((3, 4), -1)
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("dog's ear", "dog's ear"),
+        (" Dog's EAR", "dog's ear"),
+        ("dog", "dog"),
+        ("bus", "bus"),
+        (0, "dog's head"),
+        (-1, "bus's wheel"),
+        (np.int64(1), "dog's ear"),
+        ("dog's tail", (KeyError, "\"dog's tail\" was not found in the photo; what was found: dog's head, dog's ear")),
+        ("", (UsageError, "'' was not found in the photo")),
+        ("cat", (SegmentKeyError, "'cat' was not found in the photo")),
+        (3, (IndexError, "there is no segment 3: the photo has 3")),
+        (-4, (IndexError, "there is no segment -4: the photo has 3")),
+        (1.0, (TypeError, "a segment has a name or a number, not float")),
+        (None, (TypeError, "a segment has a name or a number, not NoneType")),
+        (slice(2), (TypeError, "a segment has a name or a number, not slice")),
+    ],
+)
+def test_a_segment_by_name_or_number(small, key, expected):
+    if isinstance(expected, str):
+        segment = small[key]
+        assert segment.name == expected
+        assert segment in [*small, *small.segments("objects")]
+        assert np.array_equal(segment.mask, small.mask(expected))
+        assert segment.mask.dtype == bool
+    else:
+        kind, words = expected
+        with pytest.raises(kind, match=re.escape(words)) as caught:
+            small[key]
+        assert str(caught.value).startswith(words), "no quotes around the sentence"
+
+
+@pytest.mark.parametrize(
+    ("labels", "key", "expected"),
+    [
+        ([[0, -1]], "dog's head", True),
+        ([[0, -1]], "DOG'S HEAD", True),
+        ([[0, -1]], "dog", True),
+        ([[0, -1]], "dog's ear", False),
+        ([[0, -1]], "bus", False),
+        ([[0, -1]], "no word of the vocabulary", False),
+        ([[0, -1]], Segment("dog", "head", 0, 0.5, 1, (0, 0, 1, 1)), True),
+        ([[0, -1]], Segment("dog", "head", 0, 0.5, 2, (0, 0, 2, 1)), False),
+        ([[0, -1]], 0, False),
+        (NOTHING, "dog", False),
+    ],
+)
+def test_whether_something_was_found(labels, key, expected):
+    assert (key in result(labels)) == expected
+
+
+@pytest.mark.parametrize(("labels", "count"), [(NOTHING, 0), ([[0]], 1), ([[0, 1], [2, -1]], 3)])
+def test_length_and_truth(labels, count):
+    made = result(labels)
+    assert len(made) == len(list(made)) == count
+    assert bool(made) == (count > 0)
+    if not count:
+        with pytest.raises(KeyError, match="what was found: nothing"):
+            made["dog"]
+
+
+def test_masks_make_up_the_label_map(small):
+    again = np.full(small.size, -1)
+    for segment in small:
+        again[segment.mask] = segment.index
+        assert segment.mask.sum() == segment.area
+    assert np.array_equal(again, small.label_map)
+
+
+def test_a_segment_without_a_map_says_so():
+    with pytest.raises(ValueError, match="the segment dog's head was made without a label map"):
+        _ = Segment("dog", "head", 0, 0.5, 1, (0, 0, 1, 1)).mask
+
+
 # -- formats --------------------------------------------------------------------------------------------------
 
 label_maps = hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(-1, 2))
@@ -125,8 +208,8 @@ def test_coco_masks_decode_to_the_label_map(labels):
 
 
 def test_pycocotools_opens_the_merged_file(small, tmp_path, capsys):
-    documents = [small.to_coco(1, 1), result([[2, 2]], name="bus.jpg").to_coco(2, 4)]
-    (tmp_path / "all.json").write_text(json.dumps(merge_coco(documents)))
+    records = [small.labelled.record, result([[2, 2]], name="bus.jpg").labelled.record]
+    (tmp_path / "all.json").write_text(json.dumps(coco_document(enumerate(records, start=1), WORDS)))
     coco = COCO(tmp_path / "all.json")
     coco.info()
     assert "description: Object-parts" in capsys.readouterr().out
@@ -272,11 +355,11 @@ def test_any_word_can_stand_in_a_legend(word):
 
 
 def test_long_legends_end_in_a_count(monkeypatch):
-    from partclipseg.inference import result as module
+    from partclipseg.formats import overlay as module
 
     monkeypatch.setattr(module, "LEGEND_LIMIT", 2)
     labels = np.array([[0, 0, 0, 1, 1, 2]])
-    entries = result(labels)._legend("parts", part_colours(WORDS))
+    entries = module.legend_entries(result(labels).segments(), part_colours(WORDS), "parts")
     assert [entry.text for entry in entries] == ["dog", "head", "ear", "and 1 smaller"]
 
 

@@ -227,7 +227,7 @@ def test_a_tokenizer_loads_without_a_word(layout, model_directory, tokenizer_dir
 def test_convert_command(released, config, tokenizer_directory, tmp_path, capsys):
     path, model, _ = released
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
-    arguments = [str(path), str(tmp_path / "out"), "--vocabulary", "dog: ear, tail", "--config"]
+    arguments = [str(path), "--output", str(tmp_path / "out"), "--vocabulary", "dog: ear, tail", "--config"]
     arguments += [str(tmp_path / "config.json"), "--tokenizer", str(tokenizer_directory)]
     assert main(["convert", *arguments]) == 0
     assert "a class depends on the whole list of words" in " ".join(capsys.readouterr().out.split())

@@ -8,7 +8,7 @@ class TestMyFamily(FamilyTester):
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +78,25 @@ def is_tied(values: Tensor, first: Tensor, second: Tensor) -> Tensor:
     return (values.gather(0, first) - values.gather(0, second)).abs()[0] < TIE
 
 
-def assert_same_maps(actual: Sequence[LabelMaps], expected: Sequence[LabelMaps], output: Any, sizes: Any) -> None:
-    """Equal maps at every pixel, but where the `output` has two best classes."""
+def assert_same_maps(
+    actual: Sequence[LabelMaps],
+    expected: Sequence[LabelMaps],
+    output: Any,
+    sizes: Any,
+    values: Callable[[Tensor, tuple[int, int]], Tensor] = upsample,
+    gated: bool = True,
+) -> None:
+    """Equal maps at every pixel, but where the `output` has two best classes.
+
+    `values` are what classes are compared by, of logits and a size; `gated`: by the objects first, where there are
+    any.
+    """
     for index, (ours, theirs, size) in enumerate(zip(actual, expected, sizes, strict=True)):
         assert ours.label_map.shape == size
         differs = ours.label_map != theirs.label_map
-        tied = is_tied(upsample(output.object_part_logits[index], size), ours.label_map, theirs.label_map)
-        if output.object_logits is not None:
-            objects = upsample(output.object_logits[index], size)
+        tied = is_tied(values(output.object_part_logits[index], size), ours.label_map, theirs.label_map)
+        if gated and output.object_logits is not None:
+            objects = values(output.object_logits[index], size)
             other_object = ours.object_map != theirs.object_map
             tied = torch.where(other_object, is_tied(objects, ours.object_map, theirs.object_map), tied)
         assert not (differs & ~tied).any()
@@ -139,6 +150,15 @@ class FamilyTester:
                 return model(model.prepare(photos), random_words(model, vocabulary))
 
         return run
+
+    values = staticmethod(upsample)
+    """What a family compares its classes by, of logits `[K, h, w]` and a photo's size."""
+    gated = True
+    """Whether a family whose logits have objects lets only the classes of the best object win."""
+
+    def plain_maps(self, model, *arguments) -> list[LabelMaps]:
+        """The family's rule of labels with every class decoded, as `PartModel.label_maps` takes its arguments."""
+        return PartModel.label_maps(model, *arguments)
 
     # -- photos and words -------------------------------------------------------------------------------------
 
@@ -224,19 +244,22 @@ class FamilyTester:
         sizes=st.lists(st.tuples(st.integers(1, 70), st.integers(1, 70)), min_size=1, max_size=3),
         protocol=st.sampled_from(["pred_all", "oracle_obj", "with_background"]),
     )
-    def test_its_label_maps_are_the_default_ones(self, model, seed, counts, sizes, protocol):
+    def test_its_label_maps_are_the_plain_ones(self, model, seed, counts, sizes, protocol):
         generator, model = np.random.default_rng(seed), smoothed(copy.deepcopy(model))
         torch.manual_seed(seed)
         vocabulary = random_vocabulary(generator, *counts)
         inputs = model.prepare(noise(*sizes))
-        inputs = {name: value + 0.1 * torch.randn_like(value) for name, value in inputs.items()}
+        inputs = {
+            name: value + 0.1 * torch.randn_like(value) if value.is_floating_point() else value
+            for name, value in inputs.items()
+        }
         words, present = random_words(model, vocabulary, 3), None
         if protocol != "pred_all":  # no object at all among them
             present = [np.flatnonzero(generator.random(len(vocabulary.objects)) < 0.5).tolist() for _ in sizes]
         arguments = inputs, words, sizes, present, protocol == "with_background"
         with torch.inference_mode():
-            expected, output = PartModel.label_maps(model, *arguments), model(inputs, words)
-        assert_same_maps(model.label_maps(*arguments), expected, output, sizes)
+            expected, output = self.plain_maps(model, *arguments), model(inputs, words)
+        assert_same_maps(model.label_maps(*arguments), expected, output, sizes, self.values, self.gated)
         for maps, named in zip(expected, present or [], strict=False):
             assert set(maps.object_map.unique().tolist()) <= {*named, -1}
 
@@ -290,9 +313,10 @@ class FamilyTester:
         tokens = tokenizer(model.prompts(vocabulary), padding=True, return_tensors="pt")
         with torch.enable_grad():
             encoded = model.encode_text(tokens["input_ids"], tokens["attention_mask"])
-            gradients = torch.autograd.grad(encoded.square().sum(), list(model.parameters()), allow_unused=True)
+            parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+            gradients = torch.autograd.grad(encoded.square().sum(), parameters, allow_unused=True)
         with torch.no_grad():
-            for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+            for parameter, gradient in zip(parameters, gradients, strict=True):
                 if gradient is not None:
                     parameter.add_(torch.randn_like(parameter))
         after, fresh = segmenter(photos[0], vocabulary), PartSegmenter(model, tokenizer)(photos[0], vocabulary)

@@ -43,7 +43,8 @@ def test_new_words_can_be_told_apart_and_old_ones_stay(word_level: Path, caplog:
     model, tokenizer = PartCLIPSegModel.from_pretrained(word_level), load_tokenizer(word_level)
     old, new = ["cat", "head"], ["Front hood", "front tailgate", "hood"]
     before = embeddings(model, tokenizer, old)
-    assert torch.equal(*embeddings(model, tokenizer, ["hood", "tailgate"]))  # the trap
+    trap = embeddings(model, tokenizer, ["hood", "tailgate"])  # rows of one batch may differ by rounding
+    torch.testing.assert_close(trap[0], trap[1], rtol=0, atol=1e-5)
 
     with caplog.at_level(logging.WARNING):
         assert learn_new_words(model, tokenizer, [*old, *new]) == ["front", "hood", "tailgate"]

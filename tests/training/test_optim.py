@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.models.partcatseg.small import build, small_config
 from torch import nn
 
 from partclipseg.errors import PartCLIPSegError
@@ -11,11 +12,11 @@ from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.training import optim
 
 
-def names_by_decay(model: nn.Module) -> dict[float, set[str]]:
+def names_by_decay(model: PartCLIPSegModel) -> dict[float, set[str]]:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return {
         group["weight_decay"]: {names[id(parameter)] for parameter in group["params"]}
-        for group in optim.parameter_groups(model, 1e-4)
+        for group in model.parameter_groups(1e-4, 1e-4)
     }
 
 
@@ -63,6 +64,25 @@ def test_the_learning_rate_is_set_for_every_group(config) -> None:
     optimizer = optim.build_optimizer(model, 1e-4, 1e-4)
     optim.set_learning_rate(optimizer, 3e-5)
     assert [group["lr"] for group in optimizer.param_groups] == [3e-5, 3e-5]
+
+
+def test_a_group_keeps_its_share_of_the_learning_rate() -> None:
+    model = build(small_config())
+    model.trained_parameters()
+    optimizer = optim.build_optimizer(model, 2e-4, 1e-4)
+    for rate in (2e-4, 1e-4):
+        optim.set_learning_rate(optimizer, rate)
+        tower = {id(parameter) for parameter in model.guidance.parameters()}
+        for group in optimizer.param_groups:
+            slow = {id(parameter) in tower for parameter in group["params"]}
+            assert slow == {group["lr"] == pytest.approx(rate / 100)}  # one kind in each group
+
+
+@pytest.mark.parametrize(
+    ("step", "warmup", "expected"), [(0, 0, 1.0), (50, 0, 0.5), (25, 0, 0.8535533905932737), (0, 4, 0.25)]
+)
+def test_cosine_by_hand(step: int, warmup: int, expected: float) -> None:
+    assert optim.cosine_decay(step, 100, warmup) == pytest.approx(expected, rel=1e-12)
 
 
 def test_clipping_scales_all_gradients_together() -> None:

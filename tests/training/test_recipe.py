@@ -15,7 +15,20 @@ BENCHMARKS = ("pascal", "ade20k", "part-imagenet")
 
 def test_every_setting_has_its_recipe() -> None:
     expected = {f"{name}{kind}" for name in (*BENCHMARKS, "partshapes") for kind in ("", "-reference", "-clipseg")}
-    assert set(RECIPES) == {*expected, "own-data"}
+    expected |= {f"{name}-partcatseg{kind}" for name in BENCHMARKS for kind in ("", "-reference")}
+    assert set(RECIPES) == {*expected, "own-data", "own-data-partcatseg"}
+
+
+@pytest.mark.parametrize("kind", ["", "-reference"])
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_partcatseg_is_trained_as_published(name: str, kind: str) -> None:
+    recipe = RECIPES[f"{name}-partcatseg{kind}"]()
+    assert (recipe.method, recipe.steps, recipe.batch_size, recipe.seed) == ("partcatseg", 20_000, 4, 12345678)
+    assert (recipe.learning_rate, recipe.weight_decay, recipe.max_gradient_norm) == (2e-4, 1e-4, 0.01)
+    assert (recipe.schedule, recipe.warmup_steps, recipe.colour_order) == ("cosine", 0, "rgb")
+    assert (recipe.precision, recipe.settings.loss.outside) == (
+        ("float32", "background") if kind else ("bfloat16", "ignore")
+    )
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from partclipseg.apps.options import Own, OwnData, optional
+from partclipseg.data.datasets.choice import dataset_option, has_files
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,16 +26,12 @@ class CheckData:
     Exit code 0 when all is well, 1 when something has to be mended, 2 when the folder is not this data set's.
 
     Examples:
-      partclipseg check-data pascal-part-116 --root data/PascalPart116
-      partclipseg check-data coco --root data/car_parts --object car
+      partclipseg check-data pascal-part-116 --data data/PascalPart116
+      partclipseg check-data coco --data data/car_parts --object car
     """
 
-    dataset: Annotated[
-        Literal["pascal-part-116", "ade20k-part-234", "part-imagenet", "coco", "index-png"], tyro.conf.Positional
-    ]
-    """A benchmark, or your own photos:
-    with annotations as COCO JSON (coco), or with label pictures and a class list (index-png)."""
-    root: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    dataset: Annotated[str, tyro.conf.Positional, dataset_option(has_files)]
+    root: Annotated[Path, tyro.conf.arg(name="data", metavar="DIR")]
     """The data set's folder."""
     split: Annotated[Literal["train", "test"] | None, optional("{train,test}")] = None
     """Check only what this split needs. Left out: all that is there."""
@@ -81,7 +78,7 @@ def _show_counts(console: Console, report: CheckReport) -> None:
 
 
 def _show_problems(console: Console, title: str, problems: tuple[Problem, ...], limit: int | None) -> None:
-    """Counts of each kind as a table, then the files; long paths wrap, they are never cut."""
+    """Print the number of problems of each kind as a table, then the files; long paths wrap and are never cut."""
     from rich.table import Table
     from rich.text import Text
 

@@ -31,7 +31,7 @@ COMMANDS = {
 
 
 class _LastingOutput:
-    """A stream whose reader may go away, as ``| head`` does: the work goes on, and what is left to say is dropped."""
+    """Output stream that ignores a closed pipe, as after ``| head``: the work goes on, further output is dropped."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -61,7 +61,7 @@ class _LastingOutput:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns its exit code. `arguments` default to those of the process."""
+    """Run one command and return its exit code. `arguments` default to those of the process."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (stream and _LastingOutput(stream) for stream in before)
     try:
@@ -100,9 +100,13 @@ def _run(command: str, arguments: list[str]) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     import tyro
 
+    from partclipseg.apps.former import with_current_names
     from partclipseg.errors import PartCLIPSegError, UsageError
     from partclipseg.files import refusal
 
+    arguments, remarks = with_current_names(command, arguments)
+    for remark in remarks if os.environ.get("RANK", "0") == "0" else ():  # once, of torchrun's processes
+        _say(remark)
     module, name, _ = COMMANDS[command]
     options_class = getattr(import_module(f"partclipseg.apps.{module}"), name)
     try:

@@ -14,23 +14,25 @@ from partclipseg.errors import PartCLIPSegError, UsageError
 
 @dataclass(frozen=True)
 class Convert:
-    """Turn a released PartCLIPSeg checkpoint into a directory that every command takes as --model.
+    """Turn a released checkpoint into a directory that every command takes as --model.
 
-    Released checkpoints were trained with a wrong lookup of object words: what they make of a class depends on the
+    Known are PartCLIPSeg's files, and those of PartCATSeg, CAT-Seg and OV-PARTS' CAT-Seg (docs/partcatseg.md).
+    PartCLIPSeg's were trained with a wrong lookup of object words: their result for a class depends on the
     whole list of words, so lists near their training catalogue are the safer ones (docs/reference.md, D1).
 
-    Example: partclipseg convert partclipseg_voc.pth models/pascal --vocabulary pascal-part-116
+    Example: partclipseg convert partclipseg_voc.pth --output models/pascal --vocabulary pascal-part-116
     """
 
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE.pth")]
     """The released .pth file. Only tensors are read from it."""
-    output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    output: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """The directory to write; it must not exist yet."""
     vocabulary: Annotated[str, tyro.conf.arg(metavar="WORDS")]
     """Words that the model is meant for; `predict` uses them when it is given none.
     A catalogue (pascal-part-116, ade20k-part-234, part-imagenet), a file, or text such as "dog: ear, tail"."""
     config: Annotated[Path | None, optional("FILE.json")] = None
-    """The reference's configuration as JSON, for models of another size than the released ones."""
+    """Configuration as JSON, for models of another size than the released ones: that of the released code for
+    PartCLIPSeg, the entries of a config.json for the others."""
     tokenizer: Annotated[str, tyro.conf.arg(metavar="DIR|NAME")] = "openai/clip-vit-base-patch16"
     """Directory or hub name of the CLIP tokenizer to put beside the weights."""
 
@@ -38,26 +40,23 @@ class Convert:
         from rich.console import Console
 
         from partclipseg.files import whole_directory
-        from partclipseg.models.partclipseg.config import PartCLIPSegConfig
-        from partclipseg.models.partclipseg.foreign import load_reference_checkpoint
-        from partclipseg.models.reading import check_file, read_json_table
+        from partclipseg.models.directory import write_directory
+        from partclipseg.models.reading import read_json_table
+        from partclipseg.models.registry import find_foreign
         from partclipseg.vocabulary import Vocabulary
 
         if self.output.exists():
-            raise UsageError(f"{self.output} exists already: name another directory, or remove it first")
+            raise UsageError(f"{self.output} exists already: name another --output, or remove it first")
         vocabulary = Vocabulary.load(self.vocabulary)
-        config = PartCLIPSegConfig.from_reference(None if self.config is None else read_json_table(self.config))
-        check_file(self.checkpoint)
+        foreign, config = find_foreign(self.checkpoint, None if self.config is None else read_json_table(self.config))
         tokenizer = self._load_tokenizer(config.text_config)  # before the weights, which take longer
-        model = load_reference_checkpoint(self.checkpoint, config)
+        model = foreign.load_released(self.checkpoint, config)
         with whole_directory(self.output) as directory:
-            model.save_pretrained(directory)
-            tokenizer.save_pretrained(directory)
-            vocabulary.save(directory / "vocabulary.json")
-        Console().print(
-            f"{self.output}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, reference mode, "
-            f"{len(vocabulary)} object-parts\n"
-            "reference mode: a class depends on the whole list of words, so keep near the training catalogue's"
+            write_directory(directory, model, tokenizer, vocabulary, str(self.output))
+        Console(soft_wrap=True, highlight=False).print(
+            f"{self.output}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, "
+            f"{type(model).__name__}, {len(vocabulary)} object-parts\n{foreign.REMARK}",
+            markup=False,
         )
         return 0
 

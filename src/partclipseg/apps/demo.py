@@ -20,9 +20,9 @@ SCENE_SIZE = 384
 class Demo:
     """See what part segmentation does: rendered scenes in, overlays out. Needs no photo, no words and no network.
 
-    The scenes are PartShapes, the built-in benchmark, from its test split. Of objects marked as unseen the model was
-    taught the name and the whole, but no part: it knows the parts from other objects. Beside each prediction lie the
-    scene, to try other words on with `partclipseg predict`, and the truth.
+    The scenes are PartShapes, the built-in benchmark, from its test split. For objects marked as unseen the model was
+    taught the name and the whole, but no part: it knows the parts from other objects. Each prediction is written
+    together with the scene, to try other words on with `partclipseg predict`, and the ground truth.
     """
 
     output: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("partclipseg-demo")
@@ -30,7 +30,7 @@ class Demo:
     overwrite: bool = False
     """Replace also files in that folder that somebody else made or changed."""
     scenes: Annotated[int, tyro.conf.arg(metavar="N")] = 8
-    """How many scenes to render."""
+    """Number of scenes to render."""
     device: Device = None
 
     def run(self) -> int:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from partclipseg.apps.checking import check_files, progress_bar
+from partclipseg.apps.checking import check_bar, progress_bar
 from partclipseg.apps.options import Ask, Asking, BatchSize, Device, Number, Own, OwnData, Zoom, optional
+from partclipseg.data.datasets.choice import dataset_option
 from partclipseg.errors import UsageError
 from partclipseg.machine import how_to_install
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from accelerate import PartialState
     from rich.console import Console
 
+    from partclipseg.data.datasets.spec import Rendering
     from partclipseg.data.loader import PartDataset
     from partclipseg.evaluation.evaluator import Evaluator
     from partclipseg.evaluation.report import Report, Table
@@ -29,24 +31,22 @@ if TYPE_CHECKING:
     from partclipseg.inference.segmenter import PartSegmenter
 
 _SAVE_EVERY = 30.0
-"""Seconds between two writings of the state: what an interruption without warning costs."""
+"""Seconds between two saves of the state: at most this much work is lost in a crash."""
 
 _EXAMPLES = 6
-"""Best and worst photos shown, of each."""
-
-_SCENES = 1000
-"""Of PartShapes, whose splits have no end, as many are scored unless --limit says otherwise."""
+"""Number of best and of worst photos shown."""
 
 
 @dataclass(frozen=True)
 class _Subject:
-    """What is scored."""
+    """Data set to score."""
 
     dataset: PartDataset
-    seen: tuple[int, ...]
     photos: list[PhotoRecords]
     remark: str = ""
-    """What keeps it from being the whole benchmark."""
+    """Reason why this is not the whole benchmark; empty if it is."""
+    digest: Mapping[str, str] = field(default_factory=dict)
+    """Digest of the settings of rendered scenes; empty for files, whose digest is computed."""
 
 
 @dataclass(frozen=True)
@@ -56,37 +56,34 @@ class Evaluate:
     Started again with the same --output, an evaluation that was stopped continues.
 
     Examples:
-      partclipseg evaluate models/pascal --dataset pascal-part-116 --root data/PascalPart116 --output reports/pascal
-      partclipseg evaluate models/cars --dataset coco --root data/car_parts --object car
+      partclipseg evaluate models/pascal --dataset pascal-part-116 --data data/PascalPart116 --output reports/pascal
+      partclipseg evaluate models/cars --dataset coco --data data/car_parts --object car
       partclipseg evaluate partshapes --dataset partshapes
       torchrun --nproc-per-node 4 -m partclipseg.apps.cli evaluate ...   (one process for each GPU)
     """
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """A model's directory or hub name; partshapes is the built-in model."""
-    dataset: Annotated[
-        Literal["pascal-part-116", "ade20k-part-234", "part-imagenet", "partshapes", "coco", "index-png"],
-        tyro.conf.arg(metavar="NAME"),
-    ]
-    """pascal-part-116, ade20k-part-234 or part-imagenet: a benchmark.
-    partshapes: the built-in benchmark, whose scenes are rendered as they are needed.
-    coco, index-png: your own photos, with annotations as COCO JSON, or with label pictures and a class list."""
-    root: Annotated[Path | None, optional("DIR")] = None
-    """The data set's folder; only partshapes needs none."""
+    dataset: Annotated[str, dataset_option(metavar="NAME")]
+    root: Annotated[Path | None, optional("DIR"), tyro.conf.arg(name="data")] = None
+    """The data set's folder; a rendered one needs none."""
     protocol: Literal["oracle_obj", "pred_all", "strict", "all"] = "all"
     """oracle_obj: the model is told which objects are in the photo.
     pred_all: it is told nothing; what it finds outside the labels is not counted.
     strict: it is told nothing, and a part found on the background is an error.
     all: these three, from one pass over the photos."""
+    rule: Literal["partclipseg", "partcatseg", "ov-parts"] = "partclipseg"
+    """Classes that mIoU is averaged over: those with labels (partclipseg), those with an IoU above 0 (partcatseg), or
+    those with labels, divided by the number of those labelled or predicted (ov-parts). The report shows all three."""
     split: Literal["train", "test"] = "test"
-    """Which photos; published figures are of the test split."""
+    """Split to score; published figures are of the test split."""
     boundary: Literal["per_class", "reference", "none"] = "per_class"
     """Boundary IoU of each class (per_class), or computed as in the published evaluation (reference)."""
     output: Annotated[Path | None, optional("DIR")] = None
     """Folder for the report: scores.json, report.md, pictures of bars, a page of the best and worst photos.
     Left out: the scores are only printed."""
     limit: Annotated[int | None, optional("N")] = None
-    """Score only the first N photos. Left out: all of them; of partshapes, 1000."""
+    """Score only the first N photos. Left out: all of them; 1000 of a rendered data set."""
     vocabulary: Annotated[str | None, optional("WORDS")] = None
     """Other words than the data set's own: "seen", a file, or text such as "dog: ear, tail"."""
     zoom: Zoom = False
@@ -112,7 +109,7 @@ class Evaluate:
         self.ask.prompting()
         processes = join_processes(cpu=self.device == "cpu")
         console = Console(quiet=not processes.is_main_process, soft_wrap=True, highlight=False)
-        # What can be wrong is found before the model is loaded.
+        # Check the options and the data before the model is loaded.
         subject = self._open_subject(processes, console)
         if self.output is None or not processes.is_main_process:
             return self._evaluate(subject, processes, console)
@@ -120,10 +117,8 @@ class Evaluate:
             return self._evaluate(subject, processes, console)
 
     def _evaluate(self, subject: _Subject, processes: PartialState, console: Console) -> int:
-        from accelerate.utils import gather_object
-
         from partclipseg.evaluation.run import is_scored
-        from partclipseg.evaluation.state import merge_states, states_of
+        from partclipseg.evaluation.state import merge_processes
         from partclipseg.inference.segmenter import PartSegmenter
 
         evaluators = self._evaluators(subject)
@@ -156,13 +151,11 @@ class Evaluate:
         except KeyboardInterrupt:
             self._say_stopped(evaluators, subject, processes)
             return 130
-        # 3. The main process brings all counts together.
-        states = gather_object([states_of(evaluators)])
+        # 3. The main process saves and reports the counts of all.
+        merge_processes(evaluators, processes.num_processes)
         processes.destroy_process_group()
         if not processes.is_main_process:
             return 0
-        for other in states[1:]:
-            merge_states(evaluators, other)
         if saved is not None:
             saved.save_all(evaluators)
         self._report(segmenter, subject, evaluators, saved, console)
@@ -190,51 +183,51 @@ class Evaluate:
             if value is not None and value < least:
                 raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
 
-    # -- what is scored ---------------------------------------------------------------------------------------
+    # -- the data set to score -- -------------------------------------------------------------------------------------
 
     def _open_subject(self, processes: PartialState, console: Console) -> _Subject:
-        if self.dataset == "partshapes":
-            return self._open_scenes()
+        from partclipseg.data.datasets.registry import dataset_spec
+
+        if (rendering := dataset_spec(self.dataset).rendering) is not None:
+            return self._open_scenes(rendering)
         if self.root is None:
-            raise UsageError(f"--root is missing: name the folder of {self.dataset}")
+            raise UsageError(f"--data is missing: name the folder of {self.dataset}")
         return self._open_files(self.root, processes, console)
 
-    def _open_scenes(self) -> _Subject:
-        from partclipseg.evaluation.run import PhotoRecords
-        from partclipseg.shapes.dataset import PartShapesDataset
-        from partclipseg.shapes.world import partshapes_world
+    def _open_scenes(self, rendering: Rendering) -> _Subject:
+        from partclipseg.evaluation.run import group_records
 
-        if unused := ["root"] * (self.root is not None) + list(self.own.given()):
-            raise UsageError(f"--{unused[0]} does not apply to partshapes: leave it out")
+        if unused := ["data"] * (self.root is not None) + list(self.own.given()):
+            raise UsageError(f"--{unused[0]} does not apply to {self.dataset}: leave it out")
         words = self.vocabulary or "all"
         if words not in ("all", "seen"):
-            raise UsageError(f"partshapes has the words 'seen' and 'all', not {words!r}: leave --vocabulary out")
-        dataset = PartShapesDataset(self.split, self.limit or _SCENES, vocabulary=words)
-        seen_pairs = set(partshapes_world().seen_vocabulary.object_parts)
-        seen = tuple(index for index, pair in enumerate(dataset.vocabulary.object_parts) if pair in seen_pairs)
-        keys = [f"{self.split}/{index}" for index in range(len(dataset))]
-        return _Subject(dataset, seen, [PhotoRecords(key, (index,), (key,)) for index, key in enumerate(keys)])
+            raise UsageError(f"{self.dataset} has the words 'seen' and 'all', not {words!r}: leave --vocabulary out")
+        dataset = rendering.load()(self.split, self.limit or rendering.scored, vocabulary=words)
+        return _Subject(dataset, group_records(dataset), digest=dataset.digest)
 
     def _open_files(self, root: Path, processes: PartialState, console: Console) -> _Subject:
         """Check the files and open the data set."""
-        from partclipseg.data.datasets import open_dataset
+        from partclipseg.data.check import check_together
+        from partclipseg.data.datasets.registry import dataset_spec, open_dataset
         from partclipseg.evaluation.run import group_records
 
         own = self.own.given()
-        check_files(self.dataset, root, self.split, own, processes, console)
+        with check_bar(console) as show:
+            check_together(self.dataset, root, self.split, processes, show, **own)
         dataset = open_dataset(self.dataset, root, self.split, self.vocabulary, **own)
-        remark = ""
-        if self.dataset == "ade20k-part-234" and len({record.source.split for record in dataset.records}) == 1:
-            remark = "the test records draw on the training and the validation files, and one is missing"
-        return _Subject(dataset, dataset.seen, group_records(dataset)[: self.limit], remark)
+        remark = dataset_spec(self.dataset).remark(dataset)
+        return _Subject(dataset, group_records(dataset)[: self.limit], remark)
 
     def _evaluators(self, subject: _Subject) -> dict[Protocol, Evaluator]:
-        from partclipseg.evaluation.evaluator import Evaluator
+        from partclipseg.evaluation.run import make_evaluators
         from partclipseg.evaluation.scores import PROTOCOLS
 
-        boundary = None if self.boundary == "none" else self.boundary
-        protocols = PROTOCOLS if self.protocol == "all" else (self.protocol,)
-        return {name: Evaluator(subject.dataset.vocabulary, subject.seen, name, boundary) for name in protocols}
+        return make_evaluators(
+            subject.dataset,
+            PROTOCOLS if self.protocol == "all" else self.protocol,
+            rule=self.rule,
+            boundary=None if self.boundary == "none" else self.boundary,
+        )
 
     def _saved_scores(self, subject: _Subject) -> SavedScores | None:
         from partclipseg.evaluation.state import SavedScores, model_digest, text_digest
@@ -257,16 +250,14 @@ class Evaluate:
         return SavedScores(self.output, options, {**self._data_digests(subject), "class list": classes})
 
     def _data_digests(self, subject: _Subject) -> dict[str, str]:
-        """What the scores depend on of the photos and their annotations."""
+        """Compute digests of the photos and their annotations."""
         from partclipseg.data.fingerprint import fingerprint
         from partclipseg.data.source import FileDataset
         from partclipseg.evaluation.state import text_digest
 
         keys = {"records": text_digest([key for photo in subject.photos for key in photo.record_keys])}
         if not isinstance(subject.dataset, FileDataset):
-            from partclipseg.shapes.world import WORLD_VERSION
-
-            return {**keys, "scenes": str(WORLD_VERSION)}
+            return {**keys, **subject.digest}
         records = [subject.dataset.records[photo.indices[0]] for photo in subject.photos]
         return {**fingerprint(subject.dataset, records, self.verify), **keys}
 
@@ -282,19 +273,17 @@ class Evaluate:
         process: int,
         console: Console,
     ) -> None:
-        from partclipseg.evaluation.run import read_batches, score
+        from partclipseg.evaluation.run import score_photos
 
         first = next(iter(evaluators.values()))
         last_saved = time.monotonic()
-        shape = None if self.zoom else segmenter.model.image_shape
-        batches = read_batches(dataset, photos, shape, self.batch_size, self.workers)
+        batches = score_photos(segmenter, dataset, photos, evaluators, self.zoom, self.batch_size, self.workers)
         try:
             with progress_bar(console) as progress:
                 task = progress.add_task("scoring", total=len(photos), note="")
-                for batch in batches:
-                    score(segmenter, dataset.vocabulary, batch, evaluators, self.zoom)
+                for number in batches:
                     note = f"mIoU {first.running_iou():.2f} ({first.protocol})"
-                    progress.update(task, advance=len(batch), note=note)
+                    progress.update(task, advance=number, note=note)
                     if saved is not None and time.monotonic() - last_saved > _SAVE_EVERY:
                         saved.save(evaluators, process)
                         last_saved = time.monotonic()
@@ -302,7 +291,7 @@ class Evaluate:
             if saved is not None:
                 saved.save(evaluators, process)
 
-    # -- what is said about it --------------------------------------------------------------------------------
+    # -- output -- ------------------------------------------------------------------------------
 
     def _report(
         self,
@@ -323,7 +312,7 @@ class Evaluate:
             photos=len(subject.photos),
             remark=self._remark(subject),
         )
-        if self.output is not None:  # before anything is printed: the reader of our output may go away
+        if self.output is not None:  # before anything is printed: standard output may be closed
             self._write(self.output, report, segmenter, subject, evaluators, console)
             if saved is not None:
                 saved.remove()
@@ -335,7 +324,7 @@ class Evaluate:
             console.print(f"report: {self.output / 'report.md'}", markup=False)
 
     def _remark(self, subject: _Subject) -> str:
-        """Why the scores are not those of the benchmark, if they are not."""
+        """Return why the scores are not those of the benchmark; empty if they are."""
         reasons = [subject.remark] if subject.remark else []
         if self.limit is not None:
             reasons.append(f"only the first photos were scored (--limit {self.limit})")
@@ -361,7 +350,7 @@ class Evaluate:
         from partclipseg.files import remove_temporary, write_text
         from partclipseg.writing import writing
 
-        # Of several protocols the last is the strictest: it shows whole photos.
+        # The last protocol is the strictest: it shows whole photos.
         *_, evaluator = evaluators.values()
         best, worst = best_and_worst(evaluator, _EXAMPLES)
         groups = {

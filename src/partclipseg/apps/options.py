@@ -1,4 +1,4 @@
-"""Options that several commands have, in the same words."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def optional(metavar: str, text: str | None = None) -> Any:
-    """An option that may be left out: its text says what happens then, so no default is shown.
+    """Return an option that may be left out: its text says what happens then, so no default is shown.
 
     `text` replaces the field's docstring.
     """
@@ -23,7 +23,7 @@ def optional(metavar: str, text: str | None = None) -> Any:
 
 
 def number(text: str) -> Any:
-    """An option that takes a whole number."""
+    """Return an option that takes a whole number."""
     return tyro.conf.arg(metavar="N", help=text)
 
 
@@ -111,28 +111,28 @@ def check_min_part_probability(value: float | None) -> None:
 
 
 def check_min_score(value: float) -> None:
-    """Raise `UsageError` for what is no score."""
+    """Raise `UsageError` for a value that is not a score."""
     if not 0 <= value <= 1:
         raise UsageError(f"--min-score must be from 0 to 1, not {value}")
 
 
 @dataclass(frozen=True)
 class OwnData:
-    """Only for your own data, coco or index-png:"""
+    """Only for your own data:"""
 
     object: Annotated[str | None, optional("WORD")] = None
     """The object that all parts belong to, where the files do not say it, such as: car."""
     mapping: Annotated[Path | None, optional("FILE")] = None
-    """YAML or JSON that says what each class stands for: `left_ear: dog's ear`, or `dog: [ear, tail]`."""
+    """YAML or JSON file with the meaning of each class: `left_ear: dog's ear`, or `dog: [ear, tail]`."""
     annotations: Annotated[Path | None, optional("FILE.json")] = None
     """coco: the annotation file, where it has no usual name."""
     images: Annotated[Path | None, optional("DIR")] = None
-    """coco: the folder of the photos, where they lie neither beside the annotation file nor in the root."""
+    """coco: the folder of the photos, if they are neither beside the annotation file nor in --data."""
     classes: Annotated[Path | None, optional("FILE")] = None
-    """index-png: the class list, where it is not classes.txt, .yaml or .json in the root."""
+    """index-png: the class list, where it is not classes.txt, .yaml or .json in --data."""
 
     def given(self) -> dict[str, Any]:
-        """Those that were set."""
+        """Return the options that were set."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 

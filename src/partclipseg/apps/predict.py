@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from partclipseg.apps.format_option import format_option
 from partclipseg.apps.options import (
     Ask,
     Asking,
@@ -30,19 +32,19 @@ from partclipseg.apps.options import (
     check_min_score,
 )
 from partclipseg.errors import PartCLIPSegError, UsageError, first_line
+from partclipseg.formats.registry import all_formats, chosen_formats, single_formats
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from partclipseg.apps.written import OwnFiles
+    from partclipseg.formats.format import Format, Record
     from partclipseg.inference.result import PartResult
     from partclipseg.inference.segmenter import PartSegmenter
+    from partclipseg.vocabulary import Vocabulary as Words
 
-COCO_FILE = "annotations.coco.json"
-"""One file for all photos, as COCO has it."""
-
-MAX_NAME = 255 - len(".labelme.json")
-"""Most bytes of a result's name without its suffix: file systems take 255 in all."""
+_LONGEST_NAME = 255
+"""Maximum length of a file name in bytes on most file systems."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +66,7 @@ class Predict:
     """Folder for the results. Those of an earlier run are replaced, if nobody has changed them since."""
     overwrite: bool = False
     """Replace also files in that folder that somebody else made or changed."""
-    format: Annotated[
-        tuple[Literal["overlay", "png", "json", "coco", "labelme"], ...],
-        tyro.conf.arg(metavar="KIND...", aliases=["--formats"]),
-    ] = ("overlay", "png", "json", "coco")
-    """One or more kinds of result.
-    overlay: the photo in colours with a legend.
-    png: image of class indices; background is 255 (65535 with more than 255 classes).
-    json: score, area and box of each part, in a .parts.json file.
-    coco: masks of all photos in annotations.coco.json.
-    labelme: outlines to edit."""
+    format: Annotated[tuple[str, ...], format_option(all_formats, "--formats")] = ("overlay", "png", "json", "coco")
     objects: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...", help_behavior_hint="")] = ()
     """Only if you know what is in every photo: these objects.
     Their parts then share all pixels, and there is no background."""
@@ -94,13 +87,12 @@ class Predict:
         from partclipseg.apps.written import OwnFiles
         from partclipseg.data.photo import describe_unread, find_photos, unread_pictures
         from partclipseg.files import locked, remove_temporary
-        from partclipseg.inference.result import check_formats
         from partclipseg.inference.segmenter import PartSegmenter
         from partclipseg.vocabulary import Vocabulary as Words
 
         console = Console(soft_wrap=True, highlight=False)
-        # All that can be wrong with the call is looked at before the model is loaded.
-        formats = check_formats(self.format)
+        # Check the options before the model is loaded.
+        formats = chosen_formats(self.format, all_formats())
         check_min_score(self.min_score)
         check_min_part_probability(self.min_part_probability)
         prompting = self.ask.prompting()
@@ -112,7 +104,7 @@ class Predict:
         with locked(self.output):
             remove_temporary(self.output, recursive=False)
             files = OwnFiles(self.output, "predict", self.overwrite)
-            # Pictures of an earlier run, where the results lie beside the photos, are no photos to segment.
+            # Result pictures of an earlier run, in the same folder as the photos, are no photos to segment.
             photos = [photo for photo in photos if str(photo) in self.photos or not files.is_own(photo)]
             if not photos:
                 raise UsageError(f"nothing but results of an earlier run is in {', '.join(self.photos)}: name a photo")
@@ -130,21 +122,21 @@ class Predict:
         segmenter: PartSegmenter,
         photos: Sequence[Path],
         vocabulary: Any,
-        formats: Sequence[Any],
+        formats: Mapping[str, Format],
         files: OwnFiles,
         console: Console,
     ) -> _Outcome:
-        """Write the results of all photos. What was done is kept in COCO's file too, however the run ends."""
+        """Write the results of all photos. Files about all photos are also written if the run ends early."""
         from rich.progress import track
 
-        from partclipseg.apps.written import KeptError
         from partclipseg.files import is_disk_full, refusal
         from partclipseg.inference.photos import ahead
-        from partclipseg.inference.result import FORMAT_SUFFIXES, PartResult
+        from partclipseg.inference.result import PartResult
         from partclipseg.vocabulary import split_words
 
         outcome = _Outcome()
         stems = output_stems(photos)
+        by_path = dict(zip(map(str, photos), stems, strict=True))
         named = zip(photos, stems, strict=True)
         if short := [stem for photo, stem in named if not Path(stem).name.startswith(photo.stem)]:
             console.print(
@@ -154,41 +146,38 @@ class Predict:
             )
 
         def finish(number: int, result: Any, stem: str) -> Any:
-            """Write the photo's own files; returns the result, or a sentence that says why there is none."""
+            """Write the photo's own files; return the result, or a sentence with the reason why there is none."""
             if not isinstance(result, PartResult):
                 return str(result)
             try:
                 result = result.at_least(self.min_score)
-                for name in formats:
-                    if name != "coco":
-                        place = f"{stem}{FORMAT_SUFFIXES[name]}"
-                        try:
-                            files.write(place, result.content(name, (self.output / place).parent))
-                        except KeptError as error:
-                            outcome.kept.append(str(error))
-                if "coco" in formats:
-                    annotations.add(result.to_coco(image_id=number))
+                for name, kind in formats.items():
+                    if not kind.is_collected:
+                        place = f"{stem}{kind.suffix}"
+                        outcome.write(files, place, result.content(name, (self.output / place).parent))
+                collection.add(number, result)
             except OSError as error:
-                if is_disk_full(error):  # which the next photo would meet as well
+                if is_disk_full(error):  # the next photo would fail likewise
                     raise PartCLIPSegError(refusal(error, self.output)) from error
                 return f"{result.name}: {refusal(error, self.output)}"
-            except Exception as error:  # whatever is wrong with one result is said, and the others are made
+            except Exception as error:  # report the failure, go on with the others
                 return f"{result.name}: {type(error).__name__}: {first_line(error)}"
             return result
 
-        stream = segmenter.segment_many(
-            photos,
-            vocabulary,
+        segment = partial(
+            segmenter.segment_many,
+            vocabulary=vocabulary,
             objects=split_words(self.objects) or None,
             zoom=self.zoom,
             min_part_probability=self.min_part_probability,
             batch_size=self.batch_size,
             max_pixels=self.max_pixels,
         )
+        stream = segment_all(segment, photos, self.batch_size)
         if console.is_terminal:
             stream = track(stream, "segmenting", total=len(photos), console=console, transient=True)
         # Files are written by threads, while the model works on the next photos.
-        with collected(files, outcome) as annotations, ThreadPoolExecutor() as pool:
+        with collected(files, formats, by_path, outcome) as collection, ThreadPoolExecutor() as pool:
             numbered = enumerate(zip(stream, stems, strict=True), start=1)
             work = (pool.submit(finish, number, result, stem) for number, ((_, result), stem) in numbered)
             for future in ahead(work, 2 * self.batch_size):
@@ -203,18 +192,64 @@ class Predict:
         return outcome
 
 
+def segment_all(
+    segment: Callable[[Sequence[Path]], Iterator[tuple[Path, Any]]], photos: Sequence[Path], batch_size: int
+) -> Iterator[tuple[Path, Any]]:
+    """Yield each photo with its result, or with the error that prevented it.
+
+    If the model fails on a batch, for example for lack of memory, its photos are tried one by one, so that only the
+    photos at fault get no result. `segment` is `PartSegmenter.segment_many` with all arguments but the photos bound.
+    """
+    stream, done = segment(photos), 0
+    while True:
+        try:
+            for answer in stream:
+                yield answer
+                done += 1
+            return
+        except PartCLIPSegError:  # wrong words: the same for all photos
+            raise
+        except Exception:
+            alone = photos[done : done + 2 * batch_size]  # the batch at fault and the pending one before it
+        for photo in alone:
+            yield photo, _segment_alone(segment, photo)
+        done += len(alone)
+        stream = segment(photos[done:])
+
+
+def _segment_alone(segment: Callable[[Sequence[Path]], Iterator[tuple[Path, Any]]], photo: Path) -> Any:
+    from partclipseg.data.photo import PhotoError
+
+    try:
+        [(_, result)] = segment([photo])
+    except PartCLIPSegError:
+        raise
+    except Exception as error:
+        return PhotoError(f"{photo}: the model failed on it ({type(error).__name__}: {first_line(error)})")
+    return result
+
+
 @dataclass
 class _Outcome:
-    """What is to be said at the end."""
+    """Failures to report at the end."""
 
     failed: list[str] = field(default_factory=list)
-    """What was wrong with the photos that have no results."""
+    """Reasons for the photos that have no results."""
     kept: list[str] = field(default_factory=list)
-    """Files of somebody else that stand where results should be."""
+    """Files of somebody else that are in the place of results."""
     unread: str | None = None
 
+    def write(self, files: OwnFiles, name: str, content: bytes) -> None:
+        """Write a file, or note that a file of somebody else is in its place."""
+        from partclipseg.apps.written import KeptError
+
+        try:
+            files.write(name, content)
+        except KeptError as error:
+            self.kept.append(str(error))
+
     def tell(self, count: int) -> None:
-        """Say on the error stream what was not done for `count` photos."""
+        """Report the failures among `count` photos on standard error."""
         from rich.console import Console
 
         from partclipseg.apps.written import kept_sentence
@@ -230,61 +265,72 @@ class _Outcome:
             errors.print(self.unread, markup=False)
 
 
-class _Annotations:
-    """COCO documents of single photos, kept on the disk as they come. Thread-safe."""
+class _Collection:
+    """Records of the photos, spooled to disk, for the files about all photos. Thread-safe."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, wanted: bool) -> None:
         from partclipseg.journal import Journal
 
-        path.unlink(missing_ok=True)  # of a run that was killed
+        path.unlink(missing_ok=True)  # left by a killed run
+        self.vocabulary: Words | None = None
+        """Vocabulary of the photos; None before the first one."""
+        self._wanted = wanted
         self._journal = Journal(path)
         self._lock = Lock()
 
-    def add(self, document: dict[str, Any]) -> None:
-        with self._lock:
-            self._journal.append([document])
+    def add(self, number: int, result: PartResult) -> None:
+        """Keep the record of a photo, under its index among all photos."""
+        if self._wanted:
+            record = result.labelled.record
+            with self._lock:
+                self._journal.append([{"number": number, "record": record}])
+        self.vocabulary = result.vocabulary
 
-    def merged(self) -> dict[str, Any] | None:
-        """One document of all, by the photos' numbers, with annotation ids from 1 on; None of none."""
-        from partclipseg.inference.formats import merge_coco
-
-        documents = sorted(self._journal.read(damaged="skip"), key=lambda document: document["images"][0]["id"])
-        if not documents:
-            return None
-        merged = merge_coco(documents)
-        for number, annotation in enumerate(merged["annotations"], start=1):
-            annotation["id"] = number
-        return merged
+    def records(self) -> list[tuple[int, Record]]:
+        """Return the records with the indices of their photos."""
+        entries = self._journal.read(damaged="skip")
+        return sorted(((entry["number"], entry["record"]) for entry in entries), key=lambda entry: entry[0])
 
 
 @contextmanager
-def collected(files: OwnFiles, outcome: _Outcome) -> Iterator[_Annotations]:
-    """Collect annotations, and write `COCO_FILE` of those that came when the block ends, by an error too."""
-    from partclipseg.apps.written import FOLDER, KeptError
-    from partclipseg.journal import json_text
+def collected(
+    files: OwnFiles, formats: Mapping[str, Format], stems: Mapping[str, str], outcome: _Outcome
+) -> Iterator[_Collection]:
+    """Collect records; write the files about all photos when the block ends, also after an error.
+
+    `stems` maps the path of each photo to the name of its results.
+    """
+    from partclipseg.apps.written import FOLDER
+    from partclipseg.formats.format import DataSet
 
     path = files.folder / FOLDER / "annotations.jsonl"
-    annotations = _Annotations(path)
+    kinds = list(formats.values())
+    collection = _Collection(path, any(kind.is_collected for kind in kinds))
 
     def write() -> None:
-        if (merged := annotations.merged()) is not None:
-            try:
-                files.write(COCO_FILE, f"{json_text(merged)}\n".encode())
-            except KeptError as error:
-                outcome.kept.append(str(error))
+        if collection.vocabulary is not None:
+            data_set = DataSet(
+                collection.vocabulary, Path(), collection.records(), stems.__getitem__, lambda *_: iter(())
+            )
+            for kind in kinds:
+                for name, text in kind.shared(data_set.vocabulary) if kind.shared else ():
+                    outcome.write(files, name, text.encode())
+                for name, content in kind.collect(data_set) if kind.collect and kind.is_collected else ():
+                    if not isinstance(content, Path):  # not a link to the photos: they may be in several folders
+                        outcome.write(files, name, "".join(content).encode())
         path.unlink(missing_ok=True)
 
     try:
-        yield annotations
+        yield collection
     except BaseException:
-        with suppress(OSError):  # a full disk has been said already
+        with suppress(OSError):  # a full disk was reported already
             write()
         raise
     write()
 
 
 def make_folder(path: Path) -> None:
-    """Make the folder for the results; raises `PartCLIPSegError` where that is not possible."""
+    """Make the folder for the results; raises `PartCLIPSegError` if it cannot be made."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -294,24 +340,24 @@ def make_folder(path: Path) -> None:
 
 
 def describe(segmenter: PartSegmenter, name: str | None) -> str:
-    """One line: which model, where it runs, and in what number type."""
+    """Describe the model, its device and its number type in one line."""
     dtype = str(segmenter.model.dtype).removeprefix("torch.")
     return f"model: {model_title(segmenter, name)}; {segmenter.device}, {dtype}"
 
 
 def model_title(segmenter: PartSegmenter, name: str | None) -> str:
-    """The model's name and what it is, or what there is to know about the built-in one."""
+    """Return the model's name and what it is, or a description of the built-in model."""
     if name is None:
         return "the built-in model, which knows rendered scenes only, not photos"
     return f"{name} ({segmenter.model.title})"
 
 
 def output_stems(photos: Sequence[Path]) -> list[str]:
-    """A name for the results of each photo, no two alike: its stem if that is enough for all of them.
+    """Return a unique name for the results of each photo: its stem if the stems are unique.
 
-    Otherwise the photos' folders are mirrored below the output folder, and where even that leaves two alike
-    (``a.jpg`` and ``a.png``) the suffixes stay. Capitals do not count, since some file systems ignore them. A name too
-    long for its results is cut and gets a digest of the whole.
+    Otherwise the photos' folders are mirrored below the output folder, and photos whose names are still equal
+    (``a.jpg`` and ``a.png``) keep their suffixes. Capitals do not count, since some file systems ignore them. A name
+    too long for its results is shortened and gets a digest of the whole.
     """
     stems = [photo.stem for photo in photos]
     if not _all_differ(stems):
@@ -326,7 +372,7 @@ def output_stems(photos: Sequence[Path]) -> list[str]:
 
 def _short_name(name: str) -> str:
     encoded = os.fsencode(name)
-    if len(encoded) <= MAX_NAME:
+    if len(encoded) <= _LONGEST_NAME - max(len(kind.suffix) for kind in single_formats().values()):
         return name
     return f"{encoded[:60].decode(errors='ignore')}-{hashlib.sha256(encoded).hexdigest()[:12]}"
 

@@ -1,4 +1,4 @@
-"""``partclipseg prepare``: a benchmark's raw source, as downloaded, into the layout that training and scoring read."""
+"""``partclipseg prepare``: convert a benchmark's raw source into the layout that training and scoring read."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from partclipseg.apps.options import optional
+from partclipseg.data.datasets.choice import dataset_option, has_recipe, source_option
 from partclipseg.errors import UsageError
 from partclipseg.machine import usable_cores
 
@@ -18,34 +19,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepare:
-    """Bring a benchmark's raw source into its layout. The source is never changed.
+    """Convert a benchmark's raw source into its layout. The source is never changed.
 
-    A run that was stopped goes on where it was when the same command is given again.
+    A run that was stopped continues when the same command is given again.
 
     Examples:
       partclipseg prepare pascal-part-116 --source Annotations_Part.tar.gz VOC2010 --output data/PascalPart116
       partclipseg prepare ade20k-part-234 --source ADE20K_2021_17_01 --output data/ADE20KPart234
     """
 
-    dataset: Annotated[Literal["pascal-part-116", "ade20k-part-234", "part-imagenet"], tyro.conf.Positional]
-    """The benchmark to make."""
-    source: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH...")]
-    """Folders or archives (.zip, .tar.gz) as downloaded; archives are unpacked into OUTPUT.unpacked.
-    pascal-part-116: PASCAL-Part's Annotations_Part and VOC2010.
-    ade20k-part-234: ADE20K_2021_17_01.
-    part-imagenet: PartImageNet_Seg."""
+    dataset: Annotated[str, tyro.conf.Positional, dataset_option(has_recipe)]
+    source: Annotated[
+        tuple[Path, ...],
+        source_option(
+            tuple[Path, ...],
+            "Folders or archives (.zip, .tar.gz) as downloaded; archives are unpacked into OUTPUT.unpacked.",
+        ),
+    ]
     output: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """Folder to make the layout in; new, or that of a run to go on with."""
+    """Folder for the layout: a new one, or that of a run to continue."""
     val_list: Annotated[Path | None, optional("FILE")] = None
     """pascal-part-116: text file with the ids of the validation photos, one a line.
     Left out: VOC's ImageSets/Segmentation/val.txt in the source."""
     photos: Literal["copy", "link"] = "copy"
     """Copy the photos, or give them a second name in the output (hard link: no space, same disk only)."""
     workers: Annotated[int | None, optional("N")] = None
-    """Processes to work in. Left out: one for each processor."""
+    """Number of processes. Left out: one for each processor."""
 
     def run(self) -> int:
-        """Returns 1 where a photo could not be prepared."""
+        """Run the command; returns 1 if a photo could not be prepared."""
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -68,40 +70,36 @@ class Prepare:
         return 1 if summary.failures else 0
 
     def _recipe(self) -> Recipe:
+        from partclipseg.data.datasets.registry import dataset_spec
         from partclipseg.data.prepare.source import open_sources
 
-        if self.val_list is not None and self.dataset != "pascal-part-116":
+        preparation = dataset_spec(self.dataset).preparation
+        assert preparation is not None  # the option allows only data sets with a recipe
+        if self.val_list is not None and "val_list" not in preparation.options:
             raise UsageError(f"{self.dataset} has its splits in the source: leave out --val-list")
         folders = open_sources(self.source, self.output)
-        if self.dataset == "pascal-part-116":
-            from partclipseg.data.prepare.pascal_part import PascalPartRecipe
-
-            return PascalPartRecipe(folders, self.val_list, self.photos)
-        if self.dataset == "ade20k-part-234":
-            from partclipseg.data.prepare.ade20k_part import ADE20KPartRecipe
-
-            return ADE20KPartRecipe(folders, self.photos)
-        from partclipseg.data.prepare.part_imagenet import PartImageNetRecipe
-
-        return PartImageNetRecipe(folders, self.photos)
+        options = {name: getattr(self, name) for name in preparation.options}
+        return preparation.load()(folders=folders, mode=self.photos, **options)
 
 
 def _show(console, dataset: str, output: Path, summary: Summary) -> None:
     from rich.table import Table
 
+    from partclipseg.data.datasets.registry import dataset_spec
     from partclipseg.vocabulary import Catalog
 
-    catalog = Catalog.load(dataset)
-    words = {catalog.object_parts[label].part for label in summary.parts}
-    table = Table("", "here", "published", title=f"{dataset} in {output}")
-    for name, here, published in (
-        ("objects", len(summary.objects), len(catalog.objects)),
-        ("parts", len(words), len(catalog.vocabulary.parts)),
-        ("object-parts", len(summary.parts), len(catalog.object_parts)),
-    ):
-        table.add_row(name, str(here), str(published))
+    table = Table("", "here", title=f"{dataset} in {output}")
+    counts = [("objects", len(summary.objects)), ("object-parts", len(summary.parts))]
+    published: tuple[int, ...] = ()
+    if name := dataset_spec(dataset).catalog:
+        table.add_column("published")
+        catalog = Catalog.load(name)
+        counts.insert(1, ("parts", len({catalog.object_parts[label].part for label in summary.parts})))
+        published = (len(catalog.objects), len(catalog.vocabulary.parts), len(catalog.object_parts))
+    for place, (what, here) in enumerate(counts):
+        table.add_row(what, str(here), *map(str, published[place : place + 1]))
     for split, count in sorted(summary.photos.items()):
-        table.add_row(f"photos in {split}", f"{count:,}", "")
+        table.add_row(f"photos in {split}", f"{count:,}")
     console.print(table)
     for count, words_of_count in (
         (summary.taken_over, "photos were there from an earlier run"),

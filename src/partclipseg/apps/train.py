@@ -1,10 +1,11 @@
-"""``partclipseg train``: a recipe, data and a folder in; a model out."""
+"""``partclipseg train``: train a model by a recipe, on data, into a folder."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,9 +13,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from partclipseg.apps.checking import check_files
 from partclipseg.apps.options import Own, OwnData, optional
-from partclipseg.errors import UsageError
 from partclipseg.machine import usable_cores
 from partclipseg.training.observer import Observer
 from partclipseg.training.observer import Progress as Line
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from partclipseg.training.loop import TrainingResult
 
 STOPPED = 143
-"""Exit code after SIGTERM, 128 + 15: the run was saved and is not finished; the same command continues it."""
+"""Exit code after SIGTERM, 128 + 15: the run is saved but not finished; the same command continues it."""
 
 AnyRecipe = tyro.extras.subcommand_type_from_defaults(
     {**{name: make() for name, make in RECIPES.items()}, "partshapes-backbone": BackboneRecipe()},
@@ -50,7 +49,7 @@ class Train:
     """
 
     recipe: Annotated[AnyRecipe, tyro.conf.arg(name="")]  # pyright: ignore[reportInvalidTypeForm]
-    """What to train; `partclipseg train RECIPE --help` lists its settings, each of which can be changed."""
+    """Recipe to train by; `partclipseg train RECIPE --help` lists its settings, each of which can be changed."""
     output: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Folder for the model, the log and the checkpoints.
     One that holds a stopped run of the same recipe continues it."""
@@ -61,7 +60,7 @@ class Train:
     """Train on these words only: a file, or text such as "dog: ear, tail".
     Left out: a benchmark's seen classes, or all classes of your own data."""
     workers: Annotated[int | None, optional("N")] = None
-    """Processes that read photos. Left out: one less than there are cores, at most 8."""
+    """Number of processes that read photos. Left out: one less than there are cores, at most 8."""
     tensorboard: bool = False
     """Write TensorBoard curves too, into the output folder."""
     verify: bool = False
@@ -72,68 +71,52 @@ class Train:
 
     def run(self) -> int:
         if isinstance(self.recipe, BackboneRecipe):
-            return 0 if self._train_backbone(self.recipe, self.output) else STOPPED
-        from partclipseg.training.loop import train
+            return 0 if self._train_backbone(self.recipe) else STOPPED
+        from partclipseg.training.run import train
 
-        recipe: Recipe = self.recipe
-        if not recipe.start:
-            backbone: Path | None = self.output / "backbone" / "model"
-            if not backbone.is_dir():
-                backbone = self._train_backbone(BackboneRecipe(compile=recipe.compile), self.output / "backbone")
-            if backbone is None:
-                return STOPPED
-            recipe = replace(recipe, start=str(backbone))
-        display = _Display(recipe)
-        data = self._open_data(recipe, display.console)
-        with display.progress:
+        display = _Display(self.recipe, self.output)
+        with display.progress, _saying_how_to_continue(display.console):
             result = train(
-                recipe,
-                data,
+                self.recipe,
+                self.data,
                 self.output,
+                vocabulary=self.vocabulary,
                 workers=min(8, usable_cores() - 1) if self.workers is None else self.workers,
                 tensorboard=self.tensorboard,
-                notes={"data": str(self.data) if self.data else None},
                 observer=display,
+                verify=self.verify,
                 accept_changed_data=self.accept_changed_data,
+                on_check=display.checked,
+                on_backbone=display.backbone,
+                **self.own.given(),
             )
-        display.finished(result, self.output)
+        display.finished(result)
         return 0 if result.finished else STOPPED
 
-    def _train_backbone(self, recipe: BackboneRecipe, output: Path) -> Path | None:
-        """The finished backbone's directory; None if the run was told to stop."""
+    def _train_backbone(self, recipe: BackboneRecipe) -> bool:
+        """Train the backbone; return whether it is finished. False: the run was told to stop."""
         from partclipseg.training.backbone import train_backbone
 
-        console = Console(stderr=True)
+        display = _Display(recipe, self.output)
+        model = train_backbone(recipe, self.output, report=display.backbone)
+        display.console.print(f"backbone: {model}" if model else "stopped and saved; the same command continues")
+        return model is not None
 
-        def report(step: int, losses: Mapping[str, float]) -> None:
-            values = ", ".join(f"{name} {value:.3g}" for name, value in losses.items())
-            console.print(f"backbone, step {step} of {recipe.steps}: {values}")
 
-        if not (output / "model").is_dir():
-            console.print(f"training PartShapes' backbone into {output}: minutes on a GPU, days on a laptop's CPU")
-        model = train_backbone(recipe, output, report=report)
-        console.print(f"backbone: {model}" if model else "stopped and saved; the same command continues")
-        return model
-
-    def _open_data(self, recipe: Recipe, console: Console) -> Any:
-        """Check the files and open the data set, or render the scenes."""
-        from partclipseg.training.data import open_training_data, render_training_data
-
-        if recipe.dataset == "partshapes":
-            return render_training_data(recipe, self.data)
-        if self.data is None:
-            raise UsageError(f"--data is missing: name the folder of {recipe.dataset}")
-        from partclipseg.processes import join_processes
-
-        own = self.own.given()
-        check_files(recipe.dataset, self.data, "train", own, join_processes(), console)
-        return open_training_data(recipe, self.data, self.vocabulary, self.verify, **own)
+@contextmanager
+def _saying_how_to_continue(console: Console) -> Iterator[None]:
+    """Tell on Ctrl-C how to continue the run; unlike SIGTERM, Ctrl-C does not wait for the current step."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print("interrupted: the same command continues from the last checkpoint, or from the start before one")
+        raise
 
 
 class _Display(Observer):
-    """A progress bar with the losses on a terminal; elsewhere only what was resolved, scores and the end."""
+    """Progress bar with the losses on a terminal; otherwise only settings, scores and the end are printed."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe | BackboneRecipe, output: Path) -> None:
         self.console = Console(stderr=True)
         self.progress = Progress(
             TextColumn("step"),
@@ -145,15 +128,22 @@ class _Display(Observer):
             transient=True,
             disable=not self.console.is_terminal,
         )
-        self.recipe = recipe
-        self.task: TaskID | None = None
+        self.steps = recipe.steps
+        self.output = output
+        self.task: TaskID = self.progress.add_task("", total=self.steps, visible=False)
+
+    def checked(self, done: int, total: int) -> None:
+        self.progress.update(self.task, completed=done, total=total, description="files checked", visible=True)
+
+    def backbone(self, step: int, losses: Mapping[str, float]) -> None:
+        values = ", ".join(f"{name} {value:.3g}" for name, value in losses.items())
+        self.console.print(f"backbone, step {step}: {values}")
 
     def started(self, summary: Mapping[str, Any]) -> None:
         self.console.print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in summary.items()))
-        self.task = self.progress.add_task("", total=self.recipe.steps)
+        self.progress.reset(self.task, total=self.steps, description="", visible=True)
 
     def progressed(self, progress: Line) -> None:
-        assert self.task is not None
         losses = " ".join(f"{name} {value:.3g}" for name, value in progress.losses.items())
         text = f"{losses}, {progress.photos_per_second:.0f} photos/s"
         self.progress.update(self.task, completed=progress.step, description=text)
@@ -161,14 +151,14 @@ class _Display(Observer):
     def scored(self, step: int, scores: HeldOutScores, best: bool) -> None:
         self.console.print(f"step {step}: {_words(scores)}{', the best so far' if best else ''}")
 
-    def finished(self, result: TrainingResult, output: Path) -> None:
+    def finished(self, result: TrainingResult) -> None:
         if not result.finished:
             self.console.print(f"stopped after step {result.step} and saved; the same command continues")
             return
         scores = f" ({_words(result.scores)})" if result.scores else ""
         self.console.print(f"model: {result.directory}{scores}")
         if result.best_step is not None and result.best_step != result.step:
-            self.console.print(f"best on the held-out photos, of step {result.best_step}: {output / 'best'}")
+            self.console.print(f"best on the held-out photos, of step {result.best_step}: {self.output / 'best'}")
 
 
 def _words(scores: HeldOutScores) -> str:

@@ -1,7 +1,7 @@
-"""Files of a command that is run again and again: it replaces its own and keeps everybody else's.
+"""Output files of a repeated command: it replaces its own files and keeps all others.
 
-The digests of what was written stand in a small record in the output folder. A file whose content is not among them
-was made or changed by somebody else.
+A record in the output folder holds the digests of the files that were written. A file whose content is not among
+them was made or changed by somebody else.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from partclipseg.files import is_file, whole_file
 from partclipseg.journal import Journal
 
 FOLDER = ".partclipseg"
-"""Folder for the records, in the output folder."""
+"""Subfolder of the output folder for the records."""
 
 
 class KeptError(PartCLIPSegError):
-    """A file that somebody else made or changed stands where a result should be; it was kept."""
+    """Raised if a result would replace a file that somebody else made or changed; that file is kept."""
 
 
 class OwnFiles:
     """The files that one command wrote to a folder. Thread-safe.
 
     Args:
-        folder: the output folder; it and its record are made, which raises `OSError` where it cannot be written to.
+        folder: the output folder; it and its record are created. Raises `OSError` if it cannot be written to.
         command: name of the record.
         overwrite: replace all files, whoever made them.
     """
@@ -38,7 +38,7 @@ class OwnFiles:
         self._overwrite = overwrite
         (folder / FOLDER).mkdir(parents=True, exist_ok=True)
         self._record = Journal(folder / FOLDER / f"{command}.jsonl")
-        # Damaged lines are skipped: the worst is that a file of our own is kept.
+        # Damaged lines are skipped: at worst a file of our own is kept.
         entries = self._record.read(damaged="skip")
         self._known = {(entry.get("file"), entry.get("sha256")) for entry in entries}
         self._names = {name for name, _ in self._known}
@@ -46,7 +46,7 @@ class OwnFiles:
         self._lock = Lock()
 
     def is_own(self, path: Path) -> bool:
-        """Whether a file is as this command wrote it."""
+        """Whether the file's content is what this command wrote."""
         try:
             name = path.absolute().relative_to(self.folder.absolute()).as_posix()
             return name in self._names and (name, hashlib.sha256(path.read_bytes()).hexdigest()) in self._known
@@ -56,14 +56,14 @@ class OwnFiles:
     def write(self, name: str, content: bytes) -> None:
         """Write a file, whole or not at all; `name` is relative to the folder.
 
-        Raises `KeptError` where a file of somebody else stands, and `OSError` naming the file.
+        Raises `KeptError` if a file of somebody else is there, and `OSError` naming the file.
         """
         path = self.folder / name
         if not self._overwrite and is_file(path) and not self.is_own(path):
             raise KeptError(str(path))
         with naming(path), whole_file(path) as temporary:
             temporary.write_bytes(content)
-            # Recorded first: a process that is killed in between leaves a file that is known all the same.
+            # Record first: a file of a process that is killed in between is then recognised.
             self._remember(Path(name).as_posix(), hashlib.sha256(content).hexdigest())
 
     def _remember(self, name: str, digest: str) -> None:
@@ -75,7 +75,7 @@ class OwnFiles:
 
 
 def kept_sentence(paths: list[str]) -> str:
-    """Says which files were kept, and how to have the results all the same."""
+    """Return a sentence that lists the kept files and says how to get the results all the same."""
     names = ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
     return (
         f"kept as they are, since they were made or changed by somebody else: {names}; name another folder with "
@@ -85,7 +85,7 @@ def kept_sentence(paths: list[str]) -> str:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Have errors of the system name the file or folder itself and not its temporary name."""
+    """Make errors of the system name the final path instead of the temporary one."""
     try:
         yield
     except OSError as error:

@@ -1,1 +1,1 @@
-"""Files in, samples and batches out."""
+"""Read data sets from files as samples and batches."""

@@ -27,11 +27,11 @@ class Augmentation:
     swap_left_right: bool = True
     """Exchange the words left and right (*left mirror*, *right mirror*) in the labels of a flipped photo."""
     crop_edge: tuple[float, float] | None = (0.6, 1.0)
-    """Least and greatest share of each edge that a random crop keeps. None turns the crop off."""
+    """Range of the share of each edge that a random crop keeps. None turns the crop off."""
     crop_keeps: float = 0.5
     """Share of its pixels that at least one labelled part must keep in a crop."""
     crop_attempts: int = 10
-    """Number of crops that are drawn before the photo is left whole."""
+    """Number of crops tried before the photo is left whole."""
     shortest_edge: tuple[int, int] | None = None
     """Least and greatest length, in pixels, of the shortest edge after scaling. None turns the scaling off."""
     max_size: int = 1333
@@ -57,31 +57,31 @@ class Augmentation:
 
     @classmethod
     def none(cls) -> Augmentation:
-        """Nothing changes."""
+        """Return settings that change nothing."""
         return cls(flip=0, crop_edge=None, brightness=0, contrast=0, saturation=0)
 
     @classmethod
     def published(cls) -> Augmentation:
-        """The published recipe: horizontal flip, shortest edge 800, longest edge at most 1333."""
+        """Return the published settings: horizontal flip, shortest edge 800, longest edge at most 1333."""
         return cls(crop_edge=None, shortest_edge=(800, 800), brightness=0, contrast=0, saturation=0)
 
 
 @dataclass(frozen=True)
 class Mirror:
-    """What each index of a vocabulary becomes when the photo is flipped.
+    """Table with the index that replaces each index of a vocabulary when the photo is flipped.
 
-    A *left X* whose *right X* is not in the vocabulary becomes `UNLABELLED` (an object: `OUTSIDE`): what the
-    flipped photo shows has no word.
+    A *left X* whose *right X* is not in the vocabulary becomes `UNLABELLED` (an object: `OUTSIDE`): the vocabulary
+    has no word for it after the flip.
     """
 
     classes: np.ndarray
-    """int32 `[N_c]`."""
+    """New class of each class, int32 `[N_c]`."""
     objects: np.ndarray
-    """int32 `[N_o]`."""
+    """New object of each object, int32 `[N_o]`."""
 
     @classmethod
     def of(cls, vocabulary: Vocabulary) -> Mirror | None:
-        """None where no word of the vocabulary says left or right."""
+        """Make the table of a vocabulary; None if no word says left or right."""
         classes = _mirrored_indices(vocabulary.names, UNLABELLED)
         objects = _mirrored_indices(vocabulary.objects, OUTSIDE)
         unchanged = (classes == np.arange(len(classes))).all() and (objects == np.arange(len(objects))).all()
@@ -89,7 +89,7 @@ class Mirror:
 
 
 def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The generator of one sample: the same for the same three numbers, whichever worker asks."""
+    """Make the generator of one sample. The same three numbers give the same generator in every worker."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch, index)))
 
 
@@ -100,10 +100,10 @@ def augment(
     mirror: Mirror | None = None,
     size: tuple[int, int] | None = None,
 ) -> PartSample:
-    """A changed copy of `sample`; its key stays.
+    """Return a changed copy of `sample` with the same key.
 
-    `mirror` (`Mirror.of(vocabulary)`) exchanges left and right words on a flip. `size` is the (height, width) to end
-    with, whatever the aspect ratio; None leaves what crop and scale give.
+    `mirror` (`Mirror.of(vocabulary)`) exchanges left and right words on a flip. `size` is the (height, width) of the
+    result, whatever the aspect ratio; None keeps the size after crop and scale.
     """
     image, parts = sample.image, sample.part_labels
     # Every change of the geometry keeps rows and columns apart: the labels are looked up once, at the end.
@@ -130,14 +130,14 @@ def augment(
 
 
 def scaled_size(size: tuple[int, ...], shortest_edge: int, max_size: int) -> tuple[int, int]:
-    """`(height, width)` scaled to the shortest edge, or to `max_size` for the longest one if that is less."""
+    """Scale `(height, width)` to the shortest edge, or to `max_size` for the longest one if that is less."""
     scale = min(shortest_edge / min(size), max_size / max(size))
     height, width = (max(1, int(edge * scale + 0.5)) for edge in size)
     return height, width
 
 
 def resize_photo(image: np.ndarray, *sizes: tuple[int, int]) -> np.ndarray:
-    """uint8 `[H, W, 3]` to each (height, width) of `sizes` in turn, bilinear with antialiasing."""
+    """Resize a photo, uint8 `[H, W, 3]`, to each (height, width) of `sizes` in turn, bilinear with antialiasing."""
     if all(image.shape[:2] == size for size in sizes):
         return image
     picture = Image.fromarray(np.ascontiguousarray(image))
@@ -147,7 +147,7 @@ def resize_photo(image: np.ndarray, *sizes: tuple[int, int]) -> np.ndarray:
 
 
 def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """`[H, W]` to `size`: the label under the centre of each new pixel, as `resize_photo` places them."""
+    """Resize labels `[H, W]` to `size`: take the label under the centre of each new pixel of `resize_photo`."""
     if labels.shape == size:
         return labels
     rows, columns = (_nearest(old, new) for old, new in zip(labels.shape, size, strict=True))
@@ -155,7 +155,7 @@ def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _nearest(old: int, new: int) -> np.ndarray:
-    """int64 `[new]`: which of `old` pixels lies under the centre of each new one."""
+    """Return int64 `[new]`: index of the one of `old` pixels under the centre of each new pixel."""
     return (2 * np.arange(new) + 1) * old // (2 * new)
 
 
@@ -179,8 +179,8 @@ def _random_span(edge: int, share: float, generator: np.random.Generator) -> sli
 
 
 def _areas(parts: np.ndarray, size: int = 0) -> np.ndarray:
-    """Pixels of each labelled class."""
-    # One further bin for UNLABELLED, which is -1: faster than taking the labelled pixels out.
+    """Count the pixels of each labelled class."""
+    # One further bin for UNLABELLED, which is -1: faster than selecting the labelled pixels.
     return np.bincount(parts.ravel() + 1, minlength=size + 1)[1:]
 
 
@@ -209,7 +209,7 @@ def _mirrored_indices(names: Sequence[str], missing: int) -> np.ndarray:
 
 
 def _swap_words(name: str) -> str:
-    """*front_left door* to *front_right door*; *upright* and *leftover* stay."""
+    """Exchange left and right: *front_left door* becomes *front_right door*; *upright* and *leftover* stay."""
     return re.sub(
         r"(?<![^\W_])(left|right)(?![^\W_])",
         lambda found: "right" if found[0].casefold() == "left" else "left",

@@ -1,4 +1,4 @@
-"""Is a data set on disk whole? Every file is opened once; what is wrong is listed, file by file."""
+"""Check a data set on disk: open every file once, and list what is wrong, file by file."""
 
 from __future__ import annotations
 
@@ -8,59 +8,61 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 from PIL import Image
 
-from partclipseg.data import ade20k_part
-from partclipseg.data.datasets import OwnOptions, Split, check_options, open_source
-from partclipseg.data.layout import LAYOUTS, has_any_of_split, has_split, require_split
-from partclipseg.data.own import MissingSplitError
+from partclipseg.data.datasets.registry import dataset_specs, file_spec, open_source
+from partclipseg.data.datasets.roots import MissingSplitError, has_any_of_split, has_split, require_split
+from partclipseg.data.datasets.spec import SPLITS, DatasetSpec, OwnOptions, Split
 from partclipseg.data.paths import is_file
 from partclipseg.data.photo import MAX_PIXELS, photo_formats
 from partclipseg.data.problem import DataError, Problem
-from partclipseg.data.source import Photo, Source, missing_photo, read_source_photo
+from partclipseg.data.source import Source, SourcePhoto, missing_photo, read_source_photo
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.machine import usable_cores
 from partclipseg.vocabulary import Vocabulary
 
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """What one split holds."""
+    """Counts of one split."""
 
     split: str
-    """As the files call it."""
+    """Name that the files give it."""
     photos: int
-    """Photos that have labels."""
+    """Number of photos that have labels."""
     sound: int
-    """Those of them without a problem of their own."""
+    """Number of those photos without a problem of their own."""
     with_parts: int
-    """Those of them in which a part is labelled."""
+    """Number of those photos in which a part is labelled."""
     classes: tuple[int, ...]
-    """How many photos show each class of the class list."""
+    """Number of photos that show each class of the class list."""
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What is there, and what is wrong with it."""
+    """Counts of a data set, and its problems."""
 
     dataset: str
     root: Path
     splits: tuple[SplitCounts, ...]
     problems: tuple[Problem, ...]
-    """What has to be mended before training or evaluating."""
+    """Defects that have to be mended before training or evaluating."""
     notes: tuple[Problem, ...]
-    """What is ignored or left out and does no harm: stray ``._*`` files, a split that is not there."""
+    """Remarks about harmless findings: stray ``._*`` files, a missing split."""
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Return whether nothing is wrong."""
         return not self.problems
 
     def summary(self, limit: int = 20) -> str:
-        """What is wrong in words: how often each kind occurs, then the first `limit` problems, one a line."""
+        """Describe the problems: how often each kind occurs, then the first `limit` problems, one a line."""
         kinds = Counter(problem.kind for problem in self.problems)
         counts = ", ".join(f"{kind}: {count}" for kind, count in kinds.items())
         lines = [f"{self.dataset} in {self.root} has problems ({counts})"]
@@ -93,8 +95,8 @@ def check_dataset(
         UsageError: unknown names, or a root that is not this data set's; the message proposes the right one.
     """
     root = Path(root).expanduser()
-    check_options(name, split or "test", own)
-    sources, problems, notes = _open(name, root, split, own)
+    spec = file_spec(name, split or "test", own)
+    sources, problems, notes = _open(spec, root, split, own)
     total = sum(len(source.photos) for source in sources)
     counts = []
     done = 0
@@ -114,10 +116,10 @@ def check_dataset(
                     on_progress(done, total)
             counts.append(SplitCounts(source.split, len(source.photos), sound, with_parts, tuple(seen.tolist())))
             if not source.photos:
-                problem = f"the split {source.split} has no labelled photo: check --root"
+                problem = f"the split {source.split} has no labelled photo: check --data"
                 problems.append(Problem("missing photo", source.root, problem))
-            elif name not in LAYOUTS and not with_parts and not before and sound == len(source.photos):
-                problem = f"no part is labelled in any photo of the split {source.split}: label some, or check --root"
+            elif spec.catalog is None and not with_parts and not before and sound == len(source.photos):
+                problem = f"no part is labelled in any photo of the split {source.split}: label some, or check --data"
                 problems.append(Problem("empty", source.label_file, problem))
     return CheckReport(name, root, tuple(counts), tuple(dict.fromkeys(problems)), tuple(notes))
 
@@ -128,25 +130,52 @@ def raise_if_broken(report: CheckReport) -> None:
         raise PartCLIPSegError(report.summary())
 
 
+def check_together(
+    name: str,
+    root: str | Path,
+    split: Split,
+    processes: PartialState,
+    on_progress: Callable[[int, int], None] | None = None,
+    **own: Unpack[OwnOptions],
+) -> None:
+    """Check the files of a split in the main process of several, before they are read.
+
+    Raises what `check_dataset` and `raise_if_broken` do, and `SystemExit` in the other processes.
+    """
+    from accelerate.utils import gather_object
+
+    error = None
+    if processes.is_main_process:
+        try:
+            raise_if_broken(check_dataset(name, root, split, on_progress=on_progress, **own))
+        except PartCLIPSegError as found:
+            error = found
+    broken = gather_object([error is not None])  # the other processes wait here in any case
+    if error is not None:
+        raise error
+    if any(broken):
+        raise SystemExit(1)  # the main process prints the reason
+
+
 def _open(
-    name: str, root: Path, split: Split | None, own: OwnOptions
+    spec: DatasetSpec, root: Path, split: Split | None, own: OwnOptions
 ) -> tuple[list[Source], list[Problem], list[Problem]]:
-    """Sources to check, what kept others from being opened, and what is not there."""
-    wanted: tuple[Split, ...] = ("train", "test") if split is None else (split,)
-    if (name, split) == (ade20k_part.NAME, "test"):
-        wanted = ("test", "train")  # its test records draw on both
-    if name in LAYOUTS and not any(has_split(root, name, one) for one in wanted):
-        require_split(root, name, wanted[-1] if split is None else wanted[0])
-    sources: dict[tuple[Photo, ...], Source] = {}
+    """Return the sources to check, the errors of those that could not be opened, and what is missing."""
+    wanted: tuple[Split, ...] = SPLITS if split is None else (split,)
+    if split == "test":
+        wanted = spec.test_splits
+    if spec.layout and not any(has_split(root, spec, one) for one in wanted):
+        require_split(root, spec, "test" if split is None else split, dataset_specs())
+    sources: dict[tuple[SourcePhoto, ...], Source] = {}
     problems: list[Problem] = []
     notes: list[Problem] = []
     missing: list[UsageError] = []
     for one in wanted:
-        if name in LAYOUTS and not has_any_of_split(root, name, one):
+        if spec.layout and not has_any_of_split(root, spec, one):
             notes.append(Problem("missing split", root, f"the {one} split is not there"))
             continue
         try:
-            source = open_source(name, root, one, own)
+            source = open_source(spec, root, one, own)
             # One annotation file may serve as both splits.
             sources.setdefault(source.photos, source)
         except MissingSplitError as error:
@@ -164,7 +193,7 @@ def _open(
 
 
 def _class_problems(source: Source) -> list[Problem]:
-    """What keeps the classes from being a vocabulary."""
+    """Return the problems that keep the classes from being a vocabulary."""
     try:
         if source.object_parts or not source.defects:
             Vocabulary(source.object_parts)
@@ -173,8 +202,8 @@ def _class_problems(source: Source) -> list[Problem]:
     return []
 
 
-def _check_photo(source: Source, photo: Photo) -> tuple[list[Problem], np.ndarray]:
-    """What is wrong with a photo and its labels, and the classes labelled in it."""
+def _check_photo(source: Source, photo: SourcePhoto) -> tuple[list[Problem], np.ndarray]:
+    """Return the problems of a photo and its labels, and the classes labelled in it."""
     none = np.zeros(0, dtype=np.int64)
     if not is_file(photo.path):
         return [missing_photo(photo)], none
@@ -185,8 +214,8 @@ def _check_photo(source: Source, photo: Photo) -> tuple[list[Problem], np.ndarra
     return list(source.label_problems(photo, labels)), labels.part_classes
 
 
-def _photo_size(photo: Photo) -> tuple[int, int]:
-    """Height and width of a photo as `read_photo` turns it, once it has been decoded to the end."""
+def _photo_size(photo: SourcePhoto) -> tuple[int, int]:
+    """Decode a photo to the end, and return its height and width as `read_photo` turns it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -198,7 +227,7 @@ def _photo_size(photo: Photo) -> tuple[int, int]:
                 image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
                 image.load()
                 return (width, height) if turned else (height, width)
-    except Exception:  # whatever it is, reading the photo the ordinary way says it in the ordinary words
+    except Exception:  # reading the photo normally reports the error
         pass
     return read_source_photo(photo).shape[:2]
 

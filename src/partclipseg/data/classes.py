@@ -1,4 +1,4 @@
-"""Own class lists: from the names that an annotation tool wrote to object-parts.
+"""Turn the class names that an annotation tool wrote into object-parts.
 
 Tools know categories, and at best a group for each. Whose part a category is comes from its name (``dog's ear``),
 its group, a mapping, or the one object that all parts belong to.
@@ -21,11 +21,11 @@ BACKGROUND = frozenset({"background", "_background_", "__background__", "unlabel
 """Category names, in lower case, that stand for no label."""
 
 Meaning = ObjectPart | str | None
-"""What a category stands for: an object-part, a whole object, or nothing."""
+"""Meaning of a category: an object-part, a whole object, or nothing."""
 
 
 def read_mapping(mapping: Path | Mapping[str, Any]) -> dict[str, Meaning]:
-    """What each category name stands for, by its lower-case spelling.
+    """Read what each category name stands for, by its lower-case spelling.
 
     Two forms, in a YAML or JSON file or as a dictionary: from the category's name to ``dog's ear``, to a bare
     object word (the category marks whole objects) or to null (left out); or from an object to the list of the
@@ -67,7 +67,7 @@ def meanings_of(
     object: str | None = None,
     mapping: Path | Mapping[str, Any] | None = None,
 ) -> list[Meaning]:
-    """What each category stands for.
+    """Return what each category stands for.
 
     Args:
         categories: name and group ("supercategory") of each.
@@ -118,7 +118,7 @@ def meanings_of(
 
 
 def class_list(meanings: Iterable[Meaning]) -> tuple[tuple[ObjectPart, ...], tuple[str, ...]]:
-    """The distinct object-parts and objects, in the order in which they first occur.
+    """Return the distinct object-parts and objects, in the order in which they first occur.
 
     Words that differ only in capitals or in Unicode normalisation count as the same; the first spelling is kept.
     """
@@ -140,7 +140,7 @@ def class_list(meanings: Iterable[Meaning]) -> tuple[tuple[ObjectPart, ...], tup
 def class_indices(
     meanings: Iterable[Meaning], pairs: Iterable[ObjectPart], objects: Iterable[str]
 ) -> list[tuple[int, int]]:
-    """Part index and object index of each meaning in a `class_list`; `UNLABELLED` where it has none."""
+    """Return the part index and the object index of each meaning in a `class_list`; `UNLABELLED` where it has none."""
     words = {word.casefold(): index for index, word in enumerate(objects)}
     classes = {(pair.object.casefold(), pair.part.casefold()): index for index, pair in enumerate(pairs)}
 
@@ -156,7 +156,7 @@ def class_indices(
 
 
 def _split(name: str, owner: str | None) -> ObjectPart | None:
-    """The name at the ``'s`` that follows the object's word, which may itself have one: *potter's wheel's rim*.
+    """Split the name at the ``'s`` that follows the object's word, which may itself have one: *potter's wheel's rim*.
 
     None where the name does not start with the object `owner`.
     """
@@ -171,7 +171,7 @@ def _split(name: str, owner: str | None) -> ObjectPart | None:
 
 
 def _group(name: str, group: str | None) -> str:
-    """The supercategory where it says something: many tools write ``none`` or the name itself."""
+    """Return the supercategory if it says something: many tools write ``none`` or the name itself."""
     word = _words(group or "")
     return "" if word.casefold() in {"none", "root", *BACKGROUND, _words(name).casefold()} else word
 
@@ -181,12 +181,12 @@ def _words(name: str) -> str:
 
 
 def _folded(name: str) -> str:
-    """What the spellings of a word share."""
+    """Return the form that all spellings of a word share."""
     return _clean(name).casefold().replace("’", "'")
 
 
 def _clean(name: str) -> str:
-    """The spelling of a `Vocabulary`."""
+    """Return the word as a `Vocabulary` spells it."""
     return unicodedata.normalize("NFC", " ".join(name.split()))
 
 

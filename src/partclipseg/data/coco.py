@@ -1,7 +1,7 @@
 """COCO annotation files: their structure, and masks as polygons and as run lengths.
 
 Format: https://cocodataset.org/#format-data. Masks are decoded and encoded by pycocotools, which trusts its input;
-everything that it would read past its memory for, or silently take for something else, is refused before.
+input that would make it read beyond its memory, or be misread, is refused beforehand.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Annotation:
     """One mask of one photo."""
 
     number: Any
-    """The file's own ``id``, or its place in the list; for messages."""
+    """The file's own ``id``, or the place in the list, for messages."""
     category: int | str
     """Id of the category: see `values.entry_id`."""
     segmentation: Any
@@ -46,7 +46,7 @@ class CocoPhoto:
     number: int | str
     file_name: str | None
     path: str | None
-    """Not part of the format, but written by coco-annotator."""
+    """Path that coco-annotator writes; it is not part of the format."""
     size: tuple[int | None, int | None]
     """Height and width as the file states them; None where it does not."""
     annotations: tuple[Annotation, ...]
@@ -64,7 +64,7 @@ class Category:
 
 @dataclass(frozen=True)
 class CocoFile:
-    """A file's content, as far as it makes sense; the rest is in `defects`."""
+    """Content of a file. Malformed entries are reported in `defects`."""
 
     photos: tuple[CocoPhoto, ...]
     categories: tuple[Category, ...]
@@ -102,7 +102,7 @@ def read_coco(path: Path, categories: Iterable[int] | None = None) -> CocoFile:
 
 
 def repeated_photo(first: CocoPhoto, second: CocoPhoto, name: str, file: Path) -> Problem:
-    """Two entries of ``images`` are the same photo, of which only one would count."""
+    """Report two entries of ``images`` for the same photo, of which only one would count."""
     numbers = f"{quoted(first.number)} and {quoted(second.number)}"
     problem = f"the entries {numbers} of 'images' are the same photo {name}: put their annotations under one of them"
     return Problem("repeated", file, problem)
@@ -126,7 +126,7 @@ def _load(path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
 
 
 class _Entries:
-    """The lists of one file, entry by entry; what makes no sense is put in `defects`."""
+    """Reader of the lists of one file. Malformed entries are reported in `defects`."""
 
     def __init__(self, path: Path, content: dict[str, Any]) -> None:
         self.path = path
@@ -134,11 +134,11 @@ class _Entries:
         self._content = content
 
     def report(self, kind: Kind, message: str) -> None:
-        """Add to `defects`."""
+        """Add a defect."""
         self.defects.append(Problem(kind, self.path, message))
 
     def categories(self) -> Iterator[Category]:
-        """The sound entries of ``categories``, each id once."""
+        """Return the sound entries of ``categories``, each id once."""
         if not self._content["categories"]:
             self.report("class list", "lists no category, so there is no class to learn: export it with its categories")
         names: dict[int | str, str] = {}
@@ -164,7 +164,7 @@ class _Entries:
             yield Category(number, name, group)
 
     def photos(self) -> Iterator[CocoPhoto]:
-        """The sound entries of ``images``, each id once, still without annotations."""
+        """Return the sound entries of ``images``, each id once, still without annotations."""
         names: dict[int | str, str] = {}
         for place, entry in self._entries("images", ("id",), ("id",)):
             if (number := entry_id(entry["id"])) is None:
@@ -187,7 +187,7 @@ class _Entries:
             yield CocoPhoto(number, _text(name), _text(entry.get("path")), size, ())
 
     def annotations(self) -> Iterator[tuple[int | str, Annotation]]:
-        """The sound entries of ``annotations``, each with the id of its photo."""
+        """Return the sound entries of ``annotations``, each with the id of its photo."""
         needed, ids = ("image_id", "category_id", "segmentation"), ("image_id", "category_id")
         for place, entry in self._entries("annotations", needed, ids):
             photo, category = entry_id(entry["image_id"]), entry_id(entry["category_id"])
@@ -201,7 +201,7 @@ class _Entries:
             yield photo, annotation
 
     def _entries(self, key: str, needed: tuple[str, ...], ids: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Entries that have what they need; ids that are none are reported, and given all the same."""
+        """Yield the entries that have the needed keys; values that are no ids are reported, but still yielded."""
         for place, entry in enumerate(self._content[key]):
             if not isinstance(entry, dict):
                 problem = f"entry {place} of {key!r} has no {' or '.join(needed)}: it is {quoted(entry)}, not an object"
@@ -220,7 +220,7 @@ class _Entries:
             yield place, entry
 
     def _edge(self, entry: dict[str, Any], key: str, where: str) -> int | None:
-        """Height or width in pixels."""
+        """Read a height or width in pixels."""
         if key not in entry:
             return None
         edge = whole_number(entry[key])
@@ -236,7 +236,7 @@ def _text(value: Any) -> str | None:
 
 
 def decode_mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
-    """A ``segmentation`` entry as bool `[H, W]`.
+    """Decode a ``segmentation`` entry as bool `[H, W]`.
 
     Polygons are filled together; those with fewer than three corners cover nothing. Run lengths may be plain
     or compressed.
@@ -248,7 +248,7 @@ def decode_mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
 
 
 def encode_mask(mask: np.ndarray) -> dict[str, Any]:
-    """Bool `[H, W]` as compressed run lengths that JSON can hold; the inverse of `decode_mask`."""
+    """Encode bool `[H, W]` as compressed run lengths that JSON can hold; the inverse of `decode_mask`."""
     encoded = rle.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {"size": [int(edge) for edge in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
 
@@ -256,7 +256,7 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
 def paint(
     labels: Sequence[int], segmentations: Sequence[Any], size: tuple[int, int], empty: list[int] | None = None
 ) -> np.ndarray:
-    """Masks on one map, int32 `[H, W]`, `UNLABELLED` where none lies.
+    """Paint masks on one map, int32 `[H, W]`, `UNLABELLED` where none lies.
 
     Larger masks are painted first and smaller ones over them; of equal ones the later in the list wins. The places in
     the list of masks that cover no pixel are added to `empty`.
@@ -281,7 +281,7 @@ def paint(
 
 
 def why_empty(segmentation: Any, size: tuple[int, int]) -> str:
-    """Why a mask that could be decoded covers no pixel: a clause for messages, with the remedy."""
+    """Say why a mask that could be decoded covers no pixel, as a clause with the remedy."""
     if isinstance(segmentation, dict):
         return "its run lengths mark no pixel: outline the part again, or remove the annotation"
     corners = [np.reshape(polygon, (-1, 2)) for polygon in segmentation if polygon]
@@ -309,7 +309,7 @@ class BrokenMaskError(PartCLIPSegError):
 
 
 def _run_lengths(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
-    """Compressed run lengths, as pycocotools wants them, that are sure to fill `size`."""
+    """Return compressed run lengths for pycocotools, after checking that they fill `size`."""
     height, width = size
     if isinstance(segmentation, list):
         polygons = [_polygon(polygon, size) for polygon in segmentation]
@@ -343,14 +343,14 @@ def _polygon(polygon: Any, size: tuple[int, int]) -> list[float]:
     for value in polygon:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise PartCLIPSegError(f"a polygon has the coordinate {quoted(value)}, which is not a number")
-        # Memory grows with the length of the outline, so a wild coordinate must not get through. NaN fails too.
+        # Memory grows with the length of the outline, so a coordinate far outside is refused. NaN fails too.
         if not -limit <= value <= limit:
             raise PartCLIPSegError(f"a polygon has the coordinate {quoted(value)}, far outside the photo")
     return polygon
 
 
 def _total(compressed: bytes) -> int | None:
-    """Pixels that compressed run lengths cover; None where they are malformed.
+    """Count the pixels that compressed run lengths cover; None if they are malformed.
 
     Each count is written in groups of five bits, the lowest first, offset by 48; bit 6 says that more follow, and
     the last group's highest bit is the sign. From the third on a count is stored as the difference to the one

@@ -1,4 +1,4 @@
-"""A digest of what a data set holds, so that saved work can tell whether it was made from the same data."""
+"""Compute digests of a data set, to find out whether saved work was made from the same data."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from partclipseg.data.source import FileDataset, Photo, Record, Source
+from partclipseg.data.source import FileDataset, SampleRecord, Source, SourcePhoto
 from partclipseg.machine import usable_cores
 
 _PLACES = frozenset({"root", "split", "photos", "folders", "defects"})
-"""Fields of a source that say where the files lie, not what they hold."""
+"""Fields of a source that locate its files; they do not affect the content."""
 
 
-def fingerprint(dataset: object, records: Iterable[Record] | None = None, verify: bool = False) -> dict[str, str]:
-    """Digests of the annotations and of the photos of an opened data set.
+def fingerprint(dataset: object, records: Iterable[SampleRecord] | None = None, verify: bool = False) -> dict[str, str]:
+    """Compute digests of the annotations and of the photos of an opened data set.
 
     ``annotations`` covers the class list, everything read from annotation files, and the bytes of the label pictures.
     ``photos`` covers the size and the modification time of each photo, or its bytes with `verify`. Where the data set
@@ -28,7 +28,7 @@ def fingerprint(dataset: object, records: Iterable[Record] | None = None, verify
 
     Args:
         dataset: a `FileDataset`; anything else has no files, and gives an empty dictionary.
-        records: those of its records whose photos and label pictures count; all of them by default.
+        records: the records whose photos and label pictures count; all of them by default.
         verify: read the photos.
 
     Raises:
@@ -36,7 +36,7 @@ def fingerprint(dataset: object, records: Iterable[Record] | None = None, verify
     """
     if not isinstance(dataset, FileDataset):
         return {}
-    photos: dict[tuple[str, str], tuple[Source, Photo]] = {}
+    photos: dict[tuple[str, str], tuple[Source, SourcePhoto]] = {}
     for record in dataset.records if records is None else records:
         photos.setdefault((record.source.split, record.photo.key), (record.source, record.photo))
     sources = {source.split: source for source in (record.source for record in dataset.records)}
@@ -57,13 +57,13 @@ def fingerprint(dataset: object, records: Iterable[Record] | None = None, verify
 
 
 def changed_data(then: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """Which of two fingerprints' entries differ, in words such as "the annotations and the photos"; empty if none."""
+    """Say which entries of two fingerprints differ, such as "the annotations and the photos"; empty if none."""
     names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
     return " and ".join(f"the {name}" for name in names)
 
 
 def _content(source: Source) -> Iterable[bytes]:
-    """What a source has read from class lists and annotation files, in pieces."""
+    """Yield what a source has read from class lists and annotation files, in pieces."""
     for field in fields(source):
         if field.name not in _PLACES:
             yield f"\n{field.name}: ".encode()
@@ -80,22 +80,22 @@ def _text(value: Any) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """The JSON form of a value that JSON does not know."""
+    """Return the JSON form of a value that JSON does not know."""
     if is_dataclass(value):
         return [getattr(value, field.name) for field in fields(value)]
     if isinstance(value, np.ndarray):
         return [str(value.dtype), list(value.shape), hashlib.sha256(value.tobytes()).hexdigest()]
     if isinstance(value, Path):
-        return ""  # where a file lies
+        return ""  # the location of a file does not count
     if isinstance(value, set | frozenset):
         return sorted(map(repr, value))
     return repr(value)
 
 
-def _labels_digest(found: tuple[Source, Photo]) -> bytes:
+def _labels_digest(found: tuple[Source, SourcePhoto]) -> bytes:
     source, photo = found
     digests = [f"{photo.key}\n"]
-    for folder in source.folders[1:]:  # those of the label pictures
+    for folder in source.folders[1:]:  # the folders of the label pictures
         path = folder / f"{photo.key}.png"
         digests.append(_content_digest(path) if path.is_file() else "none")
     return "\n".join(digests).encode("utf-8", "surrogatepass")

@@ -1,4 +1,4 @@
-"""Read JSON and YAML files of unknown origin: whatever is wrong with one is said in a sentence."""
+"""Read JSON and YAML files of unknown origin; errors say in one sentence what is wrong."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "ZIP", b"BZh": "bzip2", b"\xfd7zX
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file in UTF-8, with or without byte order mark, or in UTF-16 or UTF-32.
+    """Read the content of a JSON file in UTF-8, with or without byte order mark, or in UTF-16 or UTF-32.
 
     Raises:
         PartCLIPSegError: no file, or no JSON; the message does not repeat the path.
@@ -34,7 +34,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_json_or_yaml(path: Path) -> Any:
-    """The content of a ``.json`` file, or of YAML in a file of any other suffix; a key given twice is refused.
+    """Read a ``.json`` file, or YAML in a file of any other suffix; a key given twice is refused.
 
     Raises:
         PartCLIPSegError: as `read_json`.
@@ -46,7 +46,7 @@ def read_json_or_yaml(path: Path) -> Any:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """The safe loader, which would keep the last of equal keys."""
+        """Safe loader that refuses equal keys; PyYAML's own keeps the last one."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
@@ -65,7 +65,7 @@ def read_json_or_yaml(path: Path) -> Any:
 
 
 def read_text(path: Path) -> str:
-    """UTF-8 text without its byte order mark.
+    """Read UTF-8 text without its byte order mark.
 
     Raises:
         PartCLIPSegError: no file, or no text; the message does not repeat the path.
@@ -81,7 +81,7 @@ def read_text(path: Path) -> str:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a file.
+    """Read the bytes of a file.
 
     Raises:
         PartCLIPSegError: it cannot be read; the message does not repeat the path.
@@ -98,7 +98,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def _other_file(content: bytes) -> str | None:
-    """What stands in place of the file."""
+    """Describe what the file contains instead of text."""
     start = content[:512].lstrip(b"\xef\xbb\xbf \t\r\n")
     if not start and len(content) <= 512:
         return "is empty: replace it"

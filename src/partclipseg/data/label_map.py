@@ -1,4 +1,4 @@
-"""Index PNGs: one label in each pixel."""
+"""Read index PNGs, which have one label in each pixel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MODES = {8: ("L", "P"), 16: ("I;16", "I;16B", "I;16L", "I")}
 
 
 def label_table(classes: Mapping[int, int]) -> np.ndarray:
-    """What `read_label_map` looks a file's values up in, int32 `[65536]`: from value to class or `UNLABELLED`."""
+    """Make the table of `read_label_map`, int32 `[65536]`: from a file's value to class or `UNLABELLED`."""
     table = np.full(1 << 16, _UNKNOWN, dtype=np.int32)
     table[list(classes.keys())] = list(classes.values())
     return table
@@ -50,14 +50,14 @@ def read_label_map(path: Path, table: np.ndarray, bits: int | None, size: tuple[
 
 
 def labels_in(labels: np.ndarray) -> np.ndarray:
-    """The classes of a label map, int64, ascending, without `UNLABELLED`; faster than sorting its pixels."""
+    """Return the classes in a label map, int64, ascending, without `UNLABELLED`."""
     present = np.zeros(int(labels.max(initial=UNLABELLED)) + 2, dtype=bool)
     present[labels.ravel()] = True  # UNLABELLED is -1 and marks the last entry
     return np.flatnonzero(present[:-1])
 
 
 def _ranges(values: np.ndarray) -> str:
-    """``0 to 115, 255``."""
+    """Write numbers as ranges, such as ``0 to 115, 255``."""
     runs = np.split(values, np.flatnonzero(np.diff(values) > 1) + 1)
     return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
@@ -66,7 +66,7 @@ _UNKNOWN = UNLABELLED - 100
 
 
 def _read(path: Path, bits: int | None, size: tuple[int, int]) -> np.ndarray:
-    """The file's own values, uint8, uint16 or int32 `[H, W]`."""
+    """Read the file's own values, uint8, uint16 or int32 `[H, W]`."""
     if not path.is_file():
         raise DataError(Problem("missing label", path, "the label map is missing: restore it or remove its photo"))
     try:

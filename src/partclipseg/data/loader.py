@@ -23,7 +23,7 @@ from partclipseg.vocabulary import Vocabulary
 
 
 class PartDataset(Protocol):
-    """What a data set must offer to be trained on."""
+    """Interface of a data set that can be trained on."""
 
     @property
     def vocabulary(self) -> Vocabulary: ...
@@ -46,12 +46,12 @@ class Batch:
     keys: tuple[str, ...]
 
     def to(self, device: torch.device | str) -> Batch:
-        """On another device; does not wait for the copy where the batch lies in pinned memory."""
+        """Copy to another device, without waiting for the copy if the batch lies in pinned memory."""
         tensors = (self.photos, self.part_labels, self.object_labels)
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors), keys=self.keys)
 
     def pin_memory(self) -> Batch:
-        """In page-locked memory; the name is the one that torch's `DataLoader` looks for."""
+        """Copy to page-locked memory; torch's `DataLoader` calls this method by its name."""
         tensors = (self.photos, self.part_labels, self.object_labels)
         return Batch(*(tensor.pin_memory() for tensor in tensors), keys=self.keys)
 
@@ -66,15 +66,15 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True)
 class StepSampler:
-    """The endless sequence of steps of one process, each a list of draws."""
+    """Endless sequence of the steps of one process, each a list of draws."""
 
     size: int
-    """Records in the data set."""
+    """Number of records in the data set."""
     batch_size: int
-    """Records of a step over all processes."""
+    """Number of records of a step, over all processes."""
     seed: int
     position: int = 0
-    """Records of the whole sequence that were taken before the first step."""
+    """Number of records of the whole sequence that were taken before the first step."""
     rank: int = 0
     world_size: int = 1
 
@@ -105,7 +105,7 @@ class StepSampler:
 
 
 class TrainingStream(Iterator[Batch]):
-    """Batches without end, with a state that belongs to the last batch that was handed out.
+    """Endless batches, with a state that belongs to the last batch that was returned.
 
     Batches that workers prepared ahead are not part of the state: after `load_state_dict` the next batch is the
     one that would have followed. Workers live as long as the stream; `close` ends them early.
@@ -132,7 +132,7 @@ class TrainingStream(Iterator[Batch]):
         return batch
 
     def state_dict(self) -> dict[str, int]:
-        """The same in every process: `seed`, `epoch`, `position` within it, and the data set's `size`."""
+        """Return the state, equal in every process: `seed`, `epoch`, `position` within it, the data set's `size`."""
         epoch, position = divmod(self._position, self._sampler.size)
         return {"seed": self._sampler.seed, "epoch": epoch, "position": position, "size": self._sampler.size}
 
@@ -152,7 +152,7 @@ class TrainingStream(Iterator[Batch]):
         self.close()
 
     def close(self) -> None:
-        """End the workers; the stream may still be continued."""
+        """End the workers; the next batch starts new ones."""
         self._batches = None
 
     def _start(self) -> Iterator[Any]:
@@ -180,7 +180,7 @@ def build_loader(
     world_size: int = 1,
     pin_memory: bool = False,
 ) -> TrainingStream:
-    """Endless training batches of `dataset`.
+    """Make endless training batches of `dataset`.
 
     `batch_size` counts the photos of a step over all `world_size` processes; each gets its share. `augmentation`
     None only resizes. The same `seed` gives the same batches whatever `workers` and `world_size`.
@@ -194,7 +194,7 @@ def build_loader(
 
 
 class _TrainingRecords(Dataset):
-    """A draw to one augmented sample as tensors, or to the error that a person can mend."""
+    """Data set from a draw to one augmented sample as tensors, or to the error that a person can mend."""
 
     def __init__(
         self,
@@ -211,7 +211,7 @@ class _TrainingRecords(Dataset):
         try:
             sample = self._dataset[draw.index]
         except PartCLIPSegError as error:
-            # Raised in a worker, it would reach the user as a page of traceback.
+            # An error raised in a worker would reach the user as a page of traceback.
             return error
         sample = augment(sample, sample_generator(*draw), self._augmentation, self._mirror, self._size)
         photo = torch.from_numpy(np.ascontiguousarray(sample.image.transpose(2, 0, 1)))  # [3, S, S]

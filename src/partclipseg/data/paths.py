@@ -1,4 +1,4 @@
-"""Names that stand in annotation files, and folders full of files."""
+"""Find files by the names that annotation files give, and list folders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from partclipseg.data.values import quoted
 
 
 def inside(folder: Path, name: str, source: Path) -> Path:
-    """`folder / name`, where `name` was read from the file `source` and must not lead out of the folder.
+    """Return `folder / name`, where `name` was read from the file `source` and must not lead out of the folder.
 
     Only the written name counts. Links are followed wherever they lead: hub caches and DVC keep the files of a
     folder elsewhere.
@@ -37,12 +37,12 @@ def _refused(source: Path, name: str, reason: str) -> DataError:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a path leads to a file; False, too, for names that no file can have, such as overlong ones."""
+    """Return whether a path leads to a file; False for names that no file can have, such as overlong ones."""
     return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for overlong names and locked folders
 
 
 class LookAlikes:
-    """Finds files whose names differ from a wanted one only in the spelling that tools tend to change.
+    """Finder of files whose names differ from a wanted one only in the spelling that tools tend to change.
 
     That is Unicode normalisation (macOS decomposes letters with accents), capitals, and percent-encoding. Each folder
     is listed once.
@@ -52,7 +52,7 @@ class LookAlikes:
         self._listings: dict[Path, dict[str, str]] = {}
 
     def find(self, folder: Path, name: str) -> Path | None:
-        """The file below `folder` that was probably meant by the relative path `name`."""
+        """Find the file below `folder` that was probably meant by the relative path `name`."""
         path = folder
         for part in alike(name).split("/"):
             if part in ("", "."):
@@ -74,12 +74,12 @@ class LookAlikes:
 
 
 def alike(name: str) -> str:
-    """The form that all spellings of a file name share: see `LookAlikes`."""
+    """Return the form that all spellings of a file name share: see `LookAlikes`."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", unquote(name)).casefold()).replace("\\", "/")
 
 
 def spelling(wanted: str, found: str) -> str:
-    """In which way two names that are `alike` differ."""
+    """Say how two names that are `alike` differ."""
     if unicodedata.normalize("NFC", wanted) == unicodedata.normalize("NFC", found):
         return "in the Unicode normal form of its letters (NFC or NFD)"
     if unquote(wanted) == unquote(found):
@@ -88,7 +88,7 @@ def spelling(wanted: str, found: str) -> str:
 
 
 def files_by_stem(folder: Path, suffixes: frozenset[str], defects: list[Problem] | None = None) -> dict[str, Path]:
-    """The folder's files with one of the lower-case `suffixes`, sorted by name; hidden ones are left out.
+    """List the folder's files with one of the lower-case `suffixes`, sorted by name; hidden ones are left out.
 
     A folder that is not there holds no files. Of files with the same stem the last counts, and each of the others is
     added to `defects`.
@@ -109,5 +109,5 @@ def files_by_stem(folder: Path, suffixes: frozenset[str], defects: list[Problem]
 
 
 def stray_files(folder: Path) -> list[Path]:
-    """The ``._*`` companions that archives made on macOS leave in a folder."""
+    """List the ``._*`` companions that archives made on macOS leave in a folder."""
     return sorted(folder.glob("._*")) if folder.is_dir() else []

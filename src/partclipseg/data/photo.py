@@ -45,7 +45,7 @@ _OTHER_PICTURES = frozenset(
 
 
 def find_photos(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """The photos that files, folders and patterns (``*``, ``?``, ``[]``, ``**``) stand for, without repeats.
+    """Find the photos named by files, folders and patterns (``*``, ``?``, ``[]``, ``**``), without repeats.
 
     A named file is taken whatever its suffix. A folder gives the photos directly inside it, sorted, by their
     suffixes (those of HEIC only where pillow-heif is installed); a pattern likewise, over the files that match.
@@ -61,9 +61,9 @@ def find_photos(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
 
 
 def unread_pictures(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """The pictures that `find_photos` leaves out of folders and patterns, since nothing here reads their kind; sorted.
+    """Find the pictures that `find_photos` leaves out of folders and patterns because their format is unsupported.
 
-    They are told by their suffixes: HEIC without the package pillow-heif, raw files of cameras, PSD, SVG and others.
+    They are sorted, and found by suffix: HEIC without the package pillow-heif, raw camera files, PSD, SVG and others.
     """
     kinds = (HEIF_SUFFIXES | _OTHER_PICTURES) - photo_suffixes()
     found: dict[Path, None] = {}
@@ -77,7 +77,7 @@ def unread_pictures(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
 
 
 def describe_unread(pictures: Iterable[Path]) -> str | None:
-    """A sentence that counts and names pictures of unread kinds, with the remedy for each kind; None without any."""
+    """Write a sentence that counts and names pictures of unread kinds, with each remedy; None without any."""
     pictures = list(pictures)
     if not pictures:
         return None

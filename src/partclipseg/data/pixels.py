@@ -1,4 +1,4 @@
-"""Whatever a photo comes as, uint8 RGB out; whatever is wrong with it, an error that names the file.
+"""Read photos of many kinds as uint8 RGB; errors name the file, the reason and the remedy.
 
 `partclipseg export` copies this module into its script, so it needs NumPy and Pillow alone.
 """
@@ -34,7 +34,7 @@ HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
 """Suffixes of photos that the package pillow-heif reads, in lower case."""
 
 _READ_RANGES = {"I;16": (65535.0,), "I": (65535.0,), "F": (1.0, 255.0)}
-"""Greatest values that files of one channel usually have, by Pillow's mode."""
+"""Usual maxima of the values of one-channel files, by Pillow's mode."""
 
 _BITS_PER_SAMPLE, _TIFF_LIMITS = 258, (50717, 281, 341)  # WhiteLevel, MaxSampleValue, SMaxSampleValue
 
@@ -55,16 +55,16 @@ def has_heif() -> bool:
 
 
 def photo_suffixes() -> frozenset[str]:
-    """Suffixes of the photos that this installation reads, in lower case."""
+    """Return the suffixes of the photos that this installation reads, in lower case."""
     return PHOTO_SUFFIXES | HEIF_SUFFIXES if has_heif() else PHOTO_SUFFIXES
 
 
 @cache
 def photo_formats() -> tuple[str, ...]:
-    """Pillow's names of the formats behind `photo_suffixes` that it can read here.
+    """Return Pillow's names of the formats behind `photo_suffixes` that it can read here.
 
-    No other format is ever tried: a file's name says nothing of what is in it, and Pillow has readers that decode
-    before any limit can be checked, or that start another program.
+    No other format is ever tried: a file's suffix may be wrong, and Pillow has readers that decode before any limit can
+    be checked, or that start another program.
     """
     suffixes, known = photo_suffixes(), Image.registered_extensions()
     return tuple(sorted({known[suffix] for suffix in suffixes if suffix in known}))
@@ -115,7 +115,7 @@ def read_photo(source: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 
 def _open(source: Any) -> tuple[Any, str]:
-    """What Pillow can open, and how to call it in messages."""
+    """Return an object that Pillow can open, and a name for messages."""
     if isinstance(source, str | os.PathLike):
         name = printable(os.fspath(source))
         try:
@@ -177,7 +177,7 @@ def _decode(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-        return ImageOps.exif_transpose(image) if turned else image  # which would copy an upright one
+        return ImageOps.exif_transpose(image) if turned else image  # exif_transpose would copy an upright image
     except Exception:  # a photo with unreadable EXIF data is still a photo, taken as it lies
         return image
 
@@ -193,7 +193,7 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
 
 
 def _scaled(values: np.ndarray, mode: str, limit: tuple[float, bool] | None, name: str) -> np.ndarray:
-    """Wide values `[H, W]` to 0..255, by the range that the file states or else by the usual ones of its mode."""
+    """Scale wide values `[H, W]` to 0..255, by the range that the file states or the usual ones of its mode."""
     values = values.astype(np.float64)
     if not np.isfinite(values).all():
         raise PhotoError(f"{name}: some pixels are not numbers (NaN or infinite): save it as 8 bit")
@@ -228,7 +228,7 @@ def _is_wide(image: Image.Image) -> bool:
 
 
 def _stated_limit(image: Image.Image) -> tuple[float, bool] | None:
-    """The greatest value that a file says its samples can have, and whether that is certain; None if it says none."""
+    """Return the stated maximum of the file's samples, and whether it is certain; None if none is stated."""
     if image.format == "TIFF":
         tags: Any = getattr(image, "tag_v2", {})
         bits = _first(tags.get(_BITS_PER_SAMPLE))
@@ -240,7 +240,7 @@ def _stated_limit(image: Image.Image) -> tuple[float, bool] | None:
     if image.format == "PNG" and image.mode.startswith("I;16"):
         bits = _significant_bits(getattr(image, "fp", None))
         if bits is not None and 8 < bits < 16:
-            # The standard wants values brought to 16 bits, which leaves zeros below in all that are small enough here.
+            # The standard scales values to 16 bits, so small values have zero bits at the lower end.
             values = np.asarray(image)
             if values.max() < 2**bits and (values & (2 ** (16 - bits) - 1)).any():
                 return 2.0**bits - 1, True
@@ -257,7 +257,7 @@ def _first(value: Any) -> float | None:
 
 
 def _significant_bits(file: Any) -> int | None:
-    """The first channel's bits in the chunk sBIT of a PNG file, which Pillow skips."""
+    """Return the first channel's bits in the chunk sBIT of a PNG file, which Pillow skips."""
     if file is None:
         return None
     place = file.tell()
@@ -309,5 +309,5 @@ def _from_array(array: np.ndarray) -> np.ndarray:
 
 
 def printable(name: str | bytes) -> str:
-    """The name in valid Unicode: file names may hold bytes that are not UTF-8, which no JSON file can show."""
+    """Return the name in valid Unicode: file names may hold bytes that are not UTF-8, which JSON cannot encode."""
     return os.fsdecode(name).encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""What can be wrong with a data set's files, said in the same words by reading and by checking."""
+"""Problems of a data set's files, shared by readers and checks."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ Kind = Literal[
     "stray file",
     "left out",
 ]
-"""The table headings of `check-data`, one for each sort of defect."""
+"""Table headings of `check-data`, one for each sort of defect."""
 
 
-_LONGEST = 2000
-"""Characters of a message that are shown."""
+_LONGEST = 4096
+"""Greatest number of characters that are shown of a path or a message."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,16 @@ class Problem:
     """A sentence that names the remedy; it does not repeat the file."""
 
     def __str__(self) -> str:
-        message = self.message
-        if len(message) > _LONGEST:  # it quotes a name of a damaged file
-            message = f"{message[: _LONGEST // 2]} … {message[-_LONGEST // 2 :]}"
-        return printable(f"{self.file}: {message}")
+        return f"{_shortened(printable(str(self.file)))}: {_shortened(printable(self.message))}"
+
+
+def _shortened(text: str) -> str:
+    """Leave out the middle of a long text: it quotes a name from a damaged file."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
 
 
 class DataError(PartCLIPSegError):
-    """A file of a data set is missing or wrong; `problem` says which and how."""
+    """Error for a file of a data set that is missing or wrong; `problem` says which and how."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)  # the only argument, so that the error survives pickling between processes

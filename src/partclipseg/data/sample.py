@@ -1,4 +1,4 @@
-"""The one value type that every data set yields."""
+"""`PartSample`, the value type that every data set yields."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from dataclasses import dataclass
 import numpy as np
 
 UNLABELLED = -1
-"""No label: in `part_labels` no object-part, in `object_labels` no object."""
+"""Index that means no label: in `part_labels` no object-part, in `object_labels` no object."""
 
 OUTSIDE = -2
-"""In `object_labels`: an object is labelled here, but the vocabulary in use does not have it."""
+"""Index in `object_labels` of an object that the vocabulary in use does not have."""
 
 
 @dataclass(frozen=True)
 class PartSample:
     """A photo and its two label maps, in the indices of the vocabulary in use.
 
-    Whatever a file says (255, 65535, polygons, category ids) is translated when it is read.
+    All label values of files (255, 65535, polygons, category ids) are translated when they are read.
     """
 
     image: np.ndarray
-    """uint8 `[H, W, 3]`, RGB."""
+    """Photo, uint8 `[H, W, 3]`, RGB."""
     part_labels: np.ndarray
-    """int32 `[H, W]`: index into `Vocabulary.object_parts`, or `UNLABELLED`."""
+    """Part labels, int32 `[H, W]`: index into `Vocabulary.object_parts`, or `UNLABELLED`."""
     object_labels: np.ndarray
-    """int32 `[H, W]`: index into `Vocabulary.objects`, `UNLABELLED` or `OUTSIDE`."""
+    """Object labels, int32 `[H, W]`: index into `Vocabulary.objects`, `UNLABELLED` or `OUTSIDE`."""
     key: str
-    """Names the record within its data set, for reports and resuming."""
+    """Name of the record within its data set, for reports and resuming."""
 
 
 def objects_in(object_labels: np.ndarray) -> list[int]:
-    """The objects in a map of object labels, integer `[H, W]`, ascending: what Oracle-Obj is told of a record."""
+    """Return the objects in object labels, integer `[H, W]`, ascending; a model under Oracle-Obj is told these."""
     counts = np.bincount(object_labels[object_labels >= 0])
     return np.flatnonzero(counts).tolist()

@@ -1,7 +1,7 @@
-"""From files to samples: a source reads one split in the labels of its files, a data set translates them.
+"""Read samples from files: a source reads one split in the labels of its files, a data set translates them.
 
-`Source` is what each file format implements: photos, and two label maps for a photo in the format's own class
-list. `FileDataset` is the same for all of them: records, the vocabulary in use, and what a record leaves out.
+A file format implements `Source`: photos, and two label maps for a photo in the format's own class list.
+`FileDataset` is shared by all formats: records, the vocabulary in use, and the labels that a record keeps.
 """
 
 from __future__ import annotations
@@ -24,35 +24,35 @@ from partclipseg.vocabulary import ObjectPart, Vocabulary, plain_word
 
 
 @dataclass(frozen=True)
-class Photo:
+class SourcePhoto:
     """One photo of a source."""
 
     key: str
-    """Unique in the source and fit for a file name."""
+    """Name of the photo, unique in the source and fit for a file name."""
     path: Path
     look_alike: Path | None = None
-    """Where nothing lies at `path`: a file whose name differs from it in capitals and the like alone."""
+    """File whose name differs from `path` only in capitals and the like, if there is no file at `path`."""
 
 
 @dataclass(frozen=True)
-class LabelMaps:
-    """The labels of one photo, in the class list of its source."""
+class SourceLabels:
+    """Labels of one photo, in the class list of its source."""
 
     parts: np.ndarray
-    """int32 `[H, W]`: index into `Source.object_parts`, or `UNLABELLED`."""
+    """Part labels, int32 `[H, W]`: index into `Source.object_parts`, or `UNLABELLED`."""
     objects: np.ndarray
-    """int32 `[H, W]`: index into `Source.objects`, or `UNLABELLED`. Under a part label it does not count."""
+    """Object labels, int32 `[H, W]`: index into `Source.objects`, or `UNLABELLED`; ignored under a part label."""
     problems: tuple[Problem, ...] = ()
-    """What is wrong with the photo's labels, and does not keep them from being read."""
+    """Defects of the labels that do not keep them from being read."""
 
     @cached_property
     def part_classes(self) -> np.ndarray:
-        """int64: the part labels that occur, ascending."""
+        """Part labels that occur, int64, ascending."""
         return labels_in(self.parts)
 
     @cached_property
     def object_classes(self) -> np.ndarray:
-        """int64: the object labels that occur, ascending."""
+        """Object labels that occur, int64, ascending."""
         return labels_in(self.objects)
 
 
@@ -62,78 +62,78 @@ class Source(ABC):
 
     root: Path
     split: str
-    """As the files call it, such as ``val``."""
+    """Name of the split in the files, such as ``val``."""
     object_parts: tuple[ObjectPart, ...]
-    """The class list, in the order of the part labels."""
+    """Class list, in the order of the part labels."""
     objects: tuple[str, ...]
-    """In the order of the object labels; every object of `object_parts`, and those without parts."""
-    photos: tuple[Photo, ...]
+    """Objects, in the order of the object labels: every object of `object_parts`, and those without parts."""
+    photos: tuple[SourcePhoto, ...]
     folders: tuple[Path, ...] = ()
-    """Where every photo should have labels, and the folders of the label maps."""
+    """Folder in which every photo should have labels, then the folders of the label maps."""
     defects: tuple[Problem, ...] = ()
-    """What opening found wrong. `open_dataset` refuses it; a check lists it."""
+    """Defects that opening found. `open_dataset` refuses them; a check lists them."""
 
     @property
     def label_file(self) -> Path:
-        """The file to name where the labels as a whole are wrong: the annotation file, or the root."""
+        """Return the file to name if all labels are wrong: the annotation file, or the root."""
         return self.root
 
     @abstractmethod
-    def read_labels(self, photo: Photo, size: tuple[int, int]) -> LabelMaps:
-        """The label maps of a photo of the given height and width.
+    def read_labels(self, photo: SourcePhoto, size: tuple[int, int]) -> SourceLabels:
+        """Read the label maps of a photo of the given height and width.
 
         Raises:
             DataError: a label file is missing, damaged, of another size, or holds unknown labels.
         """
 
-    def instance_mask(self, photo: Photo, instance: int, size: tuple[int, int]) -> np.ndarray:
-        """Bool `[H, W]`: the mask of one object instance, for sources whose records are instances."""
+    def instance_mask(self, photo: SourcePhoto, instance: int, size: tuple[int, int]) -> np.ndarray:
+        """Read the mask of one object instance, bool `[H, W]`, for sources whose records are instances."""
         raise NotImplementedError(f"{type(self).__name__} has no instances")
 
     def folder_problems(self) -> Iterator[Problem]:
-        """What is wrong between the files: photos without labels, lists that disagree."""
+        """Yield problems between the files: photos without labels, lists that disagree."""
         known = {photo.key for photo in self.photos}
         for key, path in files_by_stem(self.folders[0], PHOTO_SUFFIXES).items() if self.folders else ():
             if key not in known:
                 yield Problem("missing label", path, "the photo has no labels: restore them or remove the photo")
 
-    def label_problems(self, photo: Photo, labels: LabelMaps) -> Iterator[Problem]:
-        """What is wrong with label maps that could be read."""
+    def label_problems(self, photo: SourcePhoto, labels: SourceLabels) -> Iterator[Problem]:
+        """Yield problems of label maps that could be read."""
         yield from labels.problems
         if not len(labels.part_classes) and not len(labels.object_classes):
             yield Problem("empty", photo.path, "nothing is labelled in this photo: remove it, or restore its labels")
 
     def notes(self) -> Iterator[Problem]:
-        """What deserves a word, but does no harm."""
+        """Yield harmless findings."""
         for folder in self.folders:
             for path in stray_files(folder):
                 yield Problem("stray file", path, "is a leftover of macOS and ignored")
 
     @cached_property
     def object_of(self) -> np.ndarray:
-        """int32 `[N_c + 1]`: index into `objects` of each object-part; the last is `UNLABELLED`, for -1 to find."""
+        """Index into `objects` of each object-part, int32 `[N_c + 1]`; the last, for index -1, is `UNLABELLED`."""
         index = {word: i for i, word in enumerate(self.objects)}
         return np.array([*(index[pair.object] for pair in self.object_parts), UNLABELLED], dtype=np.int32)
 
 
 @dataclass(frozen=True)
-class Record:
-    """What one sample is made of: a photo, and which of its objects count."""
+class SampleRecord:
+    """Description of one sample: a photo, and the objects of it that count."""
 
     key: str
     source: Source = field(repr=False)
-    photo: Photo
+    photo: SourcePhoto
     object: int | None = None
-    """Index into the source's objects; the labels of all others are taken away. None keeps every object."""
+    """Index into the source's objects; the labels of all others are removed. None keeps every object."""
     instance: int | None = None
-    """Only this instance of the object counts, by its place among the photo's annotations."""
+    """Place among the photo's annotations of the only instance that counts; None counts all."""
 
 
 class FileDataset:
     """Records of a data set on disk, as `PartSample` in the indices of the vocabulary in use.
 
-    What the vocabulary lacks keeps no part label, and its object's pixels become `OUTSIDE`. A pixel with a part
-    label always has the label of that part's object, whatever the object map says (in PASCAL-Part's overlaps the
+    A class that is not in the vocabulary gets no part label, and its object's pixels become `OUTSIDE`. A pixel with a
+    part label always has the label of that part's object, whatever the object map says (in PASCAL-Part's overlaps the
     two maps differ in a few pixels).
 
     A record of the test split that stands for one object, or one instance, keeps the labels of that one alone:
@@ -143,7 +143,7 @@ class FileDataset:
     """
 
     def __init__(
-        self, name: str, split: str, vocabulary: Vocabulary, records: Iterable[Record], seen: Iterable[int]
+        self, name: str, split: str, vocabulary: Vocabulary, records: Iterable[SampleRecord], seen: Iterable[int]
     ) -> None:
         self.name = name
         self.split = split
@@ -159,7 +159,7 @@ class FileDataset:
         return len(self.records)
 
     def keys(self) -> tuple[str, ...]:
-        """The key of every record, without reading any photo."""
+        """Return the key of every record, without reading any photo."""
         return tuple(record.key for record in self.records)
 
     def __getitem__(self, index: int, /) -> PartSample:
@@ -182,7 +182,7 @@ class FileDataset:
         labels = source.read_labels(photo, image.shape[:2])
         part_table, object_table = self._tables[source.split]
         parts, objects = labels.parts, labels.objects
-        # UNLABELLED is -1 and finds the last entry of a table, which is UNLABELLED again.
+        # UNLABELLED is -1 and reads the last entry of a table, which is UNLABELLED too.
         objects = np.where(parts == UNLABELLED, objects, np.take(source.object_of, parts))
         all_parts, all_objects = np.take(part_table, parts), np.take(object_table, objects)
         samples = []
@@ -209,8 +209,8 @@ def check_photo_size(photo: Path, source: Path, stated: tuple[int | None, int | 
         raise DataError(Problem("size", photo, problem))
 
 
-def read_source_photo(photo: Photo) -> np.ndarray:
-    """`read_photo`, with `DataError` for whatever it raises."""
+def read_source_photo(photo: SourcePhoto) -> np.ndarray:
+    """Read a photo with `read_photo`; every error becomes a `DataError`."""
     if not is_file(photo.path):
         raise DataError(missing_photo(photo))
     try:
@@ -219,8 +219,8 @@ def read_source_photo(photo: Photo) -> np.ndarray:
         raise DataError(Problem("unreadable", photo.path, str(error).removeprefix(f"{photo.path}: "))) from None
 
 
-def missing_photo(photo: Photo) -> Problem:
-    """The photo that labels belong to is not there; a file of almost the same name is named."""
+def missing_photo(photo: SourcePhoto) -> Problem:
+    """Report a missing photo that labels belong to, and name a file of almost the same name."""
     if (found := photo.look_alike) is None:
         return Problem("missing photo", photo.path, "the photo is missing: restore it or remove its labels")
     wanted, there = photo.path.parts, found.parts
@@ -230,7 +230,7 @@ def missing_photo(photo: Photo) -> Problem:
 
 
 def _tables(source: Source, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
-    """int32 `[N + 1]` for part and object labels: the source's index to the vocabulary's; the last is UNLABELLED."""
+    """Make tables, int32 `[N + 1]`, from the source's part and object indices to the vocabulary's; the last is -1."""
     classes = {_folded(pair): index for index, pair in enumerate(vocabulary.object_parts)}
     objects = {word.casefold(): index for index, word in enumerate(vocabulary.objects)}
     parts = [classes.get(_folded(pair), UNLABELLED) for pair in source.object_parts]

@@ -1,4 +1,4 @@
-"""Values in annotation files: what counts as an id, a whole number or text, and how a message quotes the rest."""
+"""Read values of annotation files as ids, whole numbers or text, and quote the rest in messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def entry_id(value: Any) -> int | str | None:
-    """The id that a value stands for; None where it is none.
+    """Return the id that a value stands for; None if it is none.
 
     Tools write one id as ``1``, ``1.0`` or ``"1"``: all three are the integer 1. Other text is an id as it is.
     """
@@ -29,18 +29,18 @@ def entry_id(value: Any) -> int | str | None:
 
 
 def whole_number(value: Any) -> int | None:
-    """The integer that ``3``, ``3.0`` or ``"3"`` stands for; None for everything else, true and false among it."""
+    """Return the integer that ``3``, ``3.0`` or ``"3"`` stands for; None for everything else, booleans included."""
     number = entry_id(value)
     return number if isinstance(number, int) and abs(number) <= _LARGEST_NUMBER else None
 
 
 def is_text(value: Any) -> bool:
-    """Whether a value is text that can be shown and stored: not blank, and without half a character (surrogate)."""
+    """Return whether a value is text that can be shown and stored: not blank, and without surrogates."""
     return isinstance(value, str) and not value.isspace() and value != "" and not _SURROGATE.search(value)
 
 
 def quoted(value: Any) -> str:
-    """A value as a message shows it: `repr`, shortened, whatever its size or depth."""
+    """Quote a value for a message: its `repr`, shortened, whatever its size or depth."""
     try:
         return _QUOTE.repr(value)
     except Exception:  # an integer of thousands of digits has no decimal form in Python
@@ -53,5 +53,5 @@ _QUOTE.maxlevel = 3
 
 
 def printable(text: str) -> str:
-    """Text that every terminal and file can hold: file names may have bytes that are not UTF-8."""
+    """Return text that every terminal and file can hold: file names may have bytes that are not UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode()

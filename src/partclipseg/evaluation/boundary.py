@@ -1,8 +1,8 @@
-"""The pixels near a contour: Boundary IoU in the form of its paper and in that of the published figures.
+"""Pixels near a contour: Boundary IoU as in its paper and as in the published figures.
 
 Both forms erode with a 3×3 square `boundary_width` times, everything outside the photo counting as another
 label. That equals one minimum over a square window, which takes a few shifted comparisons for all classes at
-once and runs where the maps are.
+once, on the device of the maps.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ DILATION_RATIO = 0.02
 
 
 def boundary_width(height: int, width: int) -> int:
-    """Number of 3×3 erosions, that is the boundary's width in pixels; at least 1."""
+    """Return the number of 3×3 erosions, the width of the boundary in pixels; at least 1."""
     return max(1, round(DILATION_RATIO * math.hypot(height, width)))
 
 
 def boundary_maps(index_maps: torch.Tensor, kind: BoundaryKind, background: int) -> torch.Tensor:
-    """Index maps of the boundaries of index maps, on the same device.
+    """Return index maps of the boundaries of index maps, on the same device.
 
     Args:
         index_maps: signed integers `[..., H, W]`, values in `0 .. background`.
@@ -48,7 +48,7 @@ def boundary_maps(index_maps: torch.Tensor, kind: BoundaryKind, background: int)
 
 
 def window_minimum(maps: torch.Tensor, radius: int, border: int) -> torch.Tensor:
-    """Minimum over the square of side 2 × `radius` + 1 around each pixel; outside the maps lies `border`.
+    """Return the minimum over the square of side 2 × `radius` + 1 around each pixel; `border` outside the maps.
 
     Args:
         maps: signed integers `[..., H, W]`.
@@ -61,7 +61,7 @@ def window_minimum(maps: torch.Tensor, radius: int, border: int) -> torch.Tensor
 
 
 def _running_minimum(values: torch.Tensor, dim: int, length: int) -> torch.Tensor:
-    """Minimum over `length` neighbours along `dim`, which shrinks by `length - 1`; doubles its reach each step."""
+    """Return the minimum over `length` neighbours along `dim`, which shrinks by `length - 1`, in log2 steps."""
     reach = 1
     while reach < length:
         step = min(reach, length - reach)

@@ -1,4 +1,4 @@
-"""Confusion counts: exact integers, one small entry for each record, so that nothing is counted twice."""
+"""Confusion matrices with exact counts, stored per record, so that no record is counted twice."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from partclipseg.errors import PartCLIPSegError
 
 
 def count_pixels(prediction: torch.Tensor, labels: torch.Tensor, size: int) -> torch.Tensor:
-    """Confusion matrix of two index maps, on the device where they are.
+    """Compute the confusion matrix of two index maps, on their device.
 
     Args:
         prediction, labels: integer tensors of one shape, values in `0 .. size - 1`.
@@ -48,7 +48,7 @@ class ConfusionMatrix:
         return iter(self._records)
 
     def add(self, key: str, matrix: torch.Tensor) -> bool:
-        """Count a record's matrix (int64 `[size, size]`, any device); False if its key was counted before."""
+        """Add a record's matrix (int64 `[size, size]`, any device); return False if its key was counted before."""
         if key in self._records:
             return False
         flat = matrix.flatten()
@@ -59,16 +59,16 @@ class ConfusionMatrix:
         return True
 
     def record(self, key: str) -> np.ndarray:
-        """int64 `[size, size]`: the matrix of one record. Raises `KeyError` for an unknown key."""
+        """Return the matrix of one record, int64 `[size, size]`. Raises `KeyError` for an unknown key."""
         cells, counts = self._records[key]
         matrix = np.zeros(self.size * self.size, dtype=np.int64)
         matrix[cells] = counts
         return matrix.reshape(self.size, self.size)
 
     def merge(self, other: ConfusionMatrix) -> None:
-        """Add the records of `other` that are not here yet.
+        """Add the records of `other` that are not counted here yet.
 
-        Raises `PartCLIPSegError`, before anything is changed, if the sizes differ or if a record is in both with
+        Raises `PartCLIPSegError`, before anything is changed, if the sizes differ or if both have a record with
         different counts: then the two were not made by the same model on the same data.
         """
         if other.size != self.size:
@@ -91,7 +91,7 @@ class ConfusionMatrix:
         return result
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values only, for `torch.save` and `torch.load(weights_only=True)`."""
+        """Return tensors and plain values only, for `torch.save` and `torch.load(weights_only=True)`."""
         lengths = [len(cells) for cells, _ in self._records.values()]
         cells = [cells for cells, _ in self._records.values()]
         counts = [counts for _, counts in self._records.values()]
@@ -105,7 +105,7 @@ class ConfusionMatrix:
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> ConfusionMatrix:
-        """The inverse of `state_dict`; raises `ValueError` for a state that does not fit together."""
+        """Restore from `state_dict`; raises `ValueError` for an inconsistent state."""
         result = cls(state["size"])
         keys, lengths, all_cells, all_counts = (state[name] for name in ("keys", "lengths", "cells", "counts"))
         lengths, all_cells, all_counts = (values.numpy() for values in (lengths, all_cells, all_counts))

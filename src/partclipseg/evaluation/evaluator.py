@@ -1,4 +1,4 @@
-"""The evaluator: label maps in, scores of one protocol out.
+"""The evaluator: compares label maps with labels and computes the scores of one protocol.
 
     evaluator = Evaluator(vocabulary, seen=[0, 1, 4], protocol="pred_all")
     for sample in samples:
@@ -26,17 +26,17 @@ from partclipseg.data.sample import UNLABELLED
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.evaluation.boundary import BoundaryKind, boundary_maps
 from partclipseg.evaluation.confusion import ConfusionMatrix, count_pixels
-from partclipseg.evaluation.scores import PROTOCOLS, Protocol, Scores, compute_scores, region_counts
+from partclipseg.evaluation.scores import PROTOCOLS, RULES, Protocol, Rule, Scores, compute_scores, region_counts
 from partclipseg.vocabulary import Vocabulary
 
 IndexMap = np.ndarray | torch.Tensor
 
 _MAX_CLASSES = 2**15 - 2
-"""Maps are held in 16 bits, which halves the time of the boundaries."""
+"""Maximum number of classes: maps are stored in 16 bits, which halves the time of the boundaries."""
 
 
 class Evaluator:
-    """Counts pixels of predictions against labels; every record counts once, whoever scores it.
+    """Counts pixels of predictions against labels; every record counts once, in whichever process.
 
     Args:
         vocabulary: the classes, in the order of the indices of the maps; anything that `Vocabulary.load` takes.
@@ -44,9 +44,10 @@ class Evaluator:
         protocol: `oracle_obj`, `pred_all` or `strict`.
         boundary: `per_class`, `reference` or None (no Boundary IoU); see `boundary_maps`.
         small_part_area: a part is small below this share of the photo; see `SmallPartScores`.
+        rule: the classes that the mIoU of a set is averaged over, see `scores.mean_iou`; `strict` has the first only.
 
     Raises:
-        UsageError: an unknown protocol, boundary or seen class, or too many classes: 32,766, and 255 for the
+        UsageError: an unknown protocol, boundary, rule or seen class, or too many classes: 32,766, and 255 for the
             reference boundary, whose maps have 8 bits.
     """
 
@@ -57,12 +58,15 @@ class Evaluator:
         protocol: Protocol = "pred_all",
         boundary: BoundaryKind | None = "per_class",
         small_part_area: float = 0.005,
+        rule: Rule = "partclipseg",
     ) -> None:
         self.vocabulary = Vocabulary.load(vocabulary)
         if protocol not in PROTOCOLS:
             raise UsageError(f"unknown protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
         if boundary is not None and boundary not in get_args(BoundaryKind):
             raise UsageError(f"unknown boundary {boundary!r}: choose one of {', '.join(get_args(BoundaryKind))}")
+        if rule not in RULES:
+            raise UsageError(f"unknown rule {rule!r}: choose one of {', '.join(RULES)}")
         if len(self.vocabulary) > _MAX_CLASSES:
             raise UsageError(f"{len(self.vocabulary)} classes are too many to score: use at most {_MAX_CLASSES}")
         if boundary == "reference" and len(self.vocabulary) > 255:
@@ -73,6 +77,7 @@ class Evaluator:
         self.protocol: Protocol = protocol
         self.boundary: BoundaryKind | None = boundary
         self.small_part_area = small_part_area
+        self.rule: Rule = rule
         self.regions = ConfusionMatrix(len(self.vocabulary) + 1)
         self.boundaries = ConfusionMatrix(len(self.vocabulary) + 1)
 
@@ -97,7 +102,7 @@ class Evaluator:
             labels: integers `[H, W]`: class index, or -1 where no part is labelled.
             object_labels: integers `[H, W]`, as in `PartSample`; negative only where there is no object. Needed
                 by `strict`.
-            key: names the record. Without one, every call counts.
+            key: name of the record. Without one, every call counts.
 
         Returns:
             False, and nothing is counted, if the key was counted before.
@@ -115,7 +120,7 @@ class Evaluator:
             if object_labels is None:
                 raise PartCLIPSegError("the strict protocol needs object_labels, to tell background from objects")
             objects = _integers(object_labels, "object_labels", like=predicted)
-            # An object outside the vocabulary may show parts that the vocabulary has: nothing is known there.
+            # An object outside the vocabulary may show parts of the vocabulary: their labels are unknown.
             ignored = ignored & (objects != UNLABELLED)
         background = len(self.vocabulary)
         predicted = predicted.masked_fill(ignored | (predicted == UNLABELLED), background)
@@ -135,7 +140,7 @@ class Evaluator:
         self.boundaries.merge(other.boundaries)
 
     def compute(self) -> Scores:
-        """The scores over the records counted so far."""
+        """Compute the scores of the records counted so far."""
         return compute_scores(
             self.regions,
             self.boundaries if self.boundary else None,
@@ -144,18 +149,19 @@ class Evaluator:
             names=self.vocabulary.names,
             seen=self.seen,
             small_part_area=self.small_part_area,
+            rule=self.rule,
         )
 
     def running_iou(self) -> float:
-        """Mean IoU in percent over the classes labelled so far: cheap, for a progress display."""
+        """Return the mean IoU in percent over the classes labelled so far: cheap, for a progress display."""
         return _labelled_iou(self.regions.total, self.protocol)
 
     def record_iou(self, key: str) -> float:
-        """Mean IoU in percent of one record over its labelled classes; NaN for a record without labels."""
+        """Return the mean IoU in percent of one record over its labelled classes; NaN without labels."""
         return _labelled_iou(self.regions.record(key), self.protocol)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything counted, as tensors and plain values for `torch.save`."""
+        """Return all counts, as tensors and plain values for `torch.save`."""
         return {
             "options": self._options(),
             "regions": self.regions.state_dict(),
@@ -167,7 +173,7 @@ class Evaluator:
         self.regions, self.boundaries = self._read_state(state)
 
     def merge_state_dict(self, state: Mapping[str, Any]) -> None:
-        """`merge`, with an evaluator that is there as its `state_dict` only, such as that of another process."""
+        """Merge an evaluator that is given by its `state_dict`, such as that of another process."""
         regions, boundaries = self._read_state(state)
         self.regions.merge(regions)
         self.boundaries.merge(boundaries)
@@ -191,7 +197,7 @@ class Evaluator:
             raise PartCLIPSegError(f"{what} were made with other options ({', '.join(different)})")
 
     def _index_map(self, values: IndexMap, what: str, like: torch.Tensor | None = None) -> torch.Tensor:
-        """int16 `[H, W]`, every value a class or `UNLABELLED`."""
+        """Return int16 `[H, W]`; raise unless every value is a class or `UNLABELLED`."""
         index_map = _integers(values, what, like)
         lowest, highest = torch.stack(torch.aminmax(index_map)).tolist()
         if lowest < UNLABELLED or highest >= len(self.vocabulary):

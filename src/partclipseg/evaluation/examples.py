@@ -1,4 +1,4 @@
-"""Which photos to show of an evaluation: the best and the worst, segmented once more for the picture."""
+"""Choose the best and worst photos of an evaluation, and segment them once more for display."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from partclipseg.inference.segmenter import PartSegmenter
 
 
 def best_and_worst(evaluator: Evaluator, number: int) -> tuple[list[str], list[str]]:
-    """Keys of the records with the highest and the lowest mean IoU, best and worst first; no record is in both.
+    """Return the keys of the records with the highest and lowest mean IoU, sorted from the extremes; no key is in both.
 
     At most `number` of each. Records without labels are left out.
     """
@@ -37,11 +37,12 @@ def make_examples(
     keys: Sequence[str],
     zoom: bool = False,
 ) -> list[PhotoExample]:
-    """The pictures' contents for records of an evaluator, in the order of `keys`; `zoom` as in `predict`."""
+    """Make the contents of the pictures for records of an evaluator, in the order of `keys`; `zoom` as in `predict`."""
     owners = {key: photo for photo in photos for key in photo.keys(evaluator.protocol)}
     examples: dict[str, PhotoExample] = {}
     owning = list(dict.fromkeys(owners[key] for key in keys))
-    sizes = () if zoom else (segmenter.model.image_shape,)
+    ahead = segmenter.model.ahead_shape
+    sizes = () if zoom or ahead is None else (ahead,)
     for (photo,) in read_batches(dataset, owning, None, batch_size=1, workers=0):
         image = photo.image
         resized = replace(photo, image=resize_photo(image, *sizes))
@@ -49,7 +50,7 @@ def make_examples(
             key, labels, _ = prediction.labels
             label_map = prediction.label_map.cpu().numpy().astype(np.int32)
             if evaluator.protocol == "oracle_obj":
-                # Without background the parts fill the whole photo, also where nothing is known to compare with.
+                # Without background the parts fill the whole photo, also where no label can be compared.
                 label_map = np.where(labels == UNLABELLED, UNLABELLED, label_map)
             if key in keys:
                 examples[key] = PhotoExample(key, evaluator.record_iou(key), image, labels, label_map)

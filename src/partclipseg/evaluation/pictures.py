@@ -1,4 +1,4 @@
-"""Scores as pictures: a bar for each class, and a page of photos with their labels and predictions."""
+"""Draw scores: a bar chart of the classes, and a page of photos with their labels and predictions."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from partclipseg.data.sample import UNLABELLED
 from partclipseg.evaluation.report import PROTOCOL_TITLES, figure
 from partclipseg.evaluation.scores import ClassScores, Protocol, Scores
 from partclipseg.files import whole_file, write_text
-from partclipseg.inference.overlay import draw_overlay
-from partclipseg.inference.palette import part_colours
+from partclipseg.formats.drawing import draw_overlay
+from partclipseg.formats.palette import part_colours
 from partclipseg.vocabulary import Vocabulary
 
 _SEEN, _UNSEEN, _INK, _LINE = "#3b6fb6", "#e08a2b", "#20232a", "#e2e5ea"
@@ -23,7 +23,7 @@ _SEEN, _UNSEEN, _INK, _LINE = "#3b6fb6", "#e08a2b", "#20232a", "#e2e5ea"
 _BARS_IN_COLUMN = 60
 
 _LEGEND_ENTRIES = 16
-"""Classes listed under a photo; labelled ones are listed in any case."""
+"""Maximum number of classes listed under a photo; labelled ones are always listed."""
 
 
 def draw_class_bars(scores: Scores, path: Path, title: str) -> None:
@@ -112,7 +112,7 @@ def write_photo_page(
 
 
 def draw_strip(example: PhotoExample, colours: np.ndarray, side: int = 440) -> Image.Image:
-    """Photo, labels and prediction side by side; the longer side of each is `side` pixels."""
+    """Draw photo, labels and prediction side by side; the longer side of each is `side` pixels."""
     labels, prediction = (
         draw_overlay(example.image, label_map, colours, legend=None, long_side=side)
         for label_map in (example.labels, example.prediction)
@@ -130,7 +130,7 @@ def _figure_html(source: str, example: PhotoExample, colours: np.ndarray, vocabu
         100 * np.bincount(m[m != UNLABELLED], minlength=len(vocabulary)) / m.size
         for m in (example.labels, example.prediction)
     )
-    # What is labelled comes first; of what is only predicted, the largest.
+    # Labelled classes first, then the largest of the others.
     order = np.lexsort((-predicted, -labelled))
     shown = [index for index in order if labelled[index] or predicted[index]]
     kept = [place for place, index in enumerate(shown) if labelled[index] or place < _LEGEND_ENTRIES]

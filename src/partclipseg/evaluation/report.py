@@ -1,4 +1,4 @@
-"""Scores as tables: plain rows for the terminal, Markdown and JSON, with published figures beside ours."""
+"""Tables of scores: plain rows for the terminal, Markdown and JSON, beside published figures."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-from partclipseg.evaluation.scores import Protocol, Scores, SetScores
+from partclipseg.evaluation.scores import Protocol, Rule, Scores, SetScores
 
 PROTOCOL_TITLES: dict[Protocol, str] = {
     "oracle_obj": "Oracle-Obj: the objects in the photo are known",
     "pred_all": "Pred-All: nothing is known, labelled pixels count",
     "strict": "Strict: nothing is known, the whole photo counts",
 }
+
+RULE_TITLES: dict[Rule, str] = {
+    "partclipseg": "partclipseg: classes with labels",
+    "partcatseg": "partcatseg: classes with an IoU above 0",
+    "ov-parts": "ov-parts: classes with labels, over those labelled or predicted",
+}
+"""Rules of averaging, and the classes that each averages over."""
 
 _ROWS = (("mIoU", "iou"), ("Boundary IoU", "boundary_iou"), ("Recall", "recall"), ("Pixel accuracy", "pixel_accuracy"))
 
@@ -37,32 +44,36 @@ class Published(NamedTuple):
     harmonic: float | None
     confirmed: bool
     """Whether the figure was checked against the paper."""
+    rule: Rule | None = None
+    """The rule of averaging of the evaluator that gave it; None where that is not known."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What one evaluation found, and what it was made with."""
+    """Scores of one evaluation, and its settings."""
 
     model: str
     dataset: str
     settings: dict[str, Any]
-    """Resolved options, for the reader who wants to repeat it."""
+    """Resolved options, needed to repeat the evaluation."""
     scores: tuple[Scores, ...]
     photos: int
     remark: str = ""
-    """What keeps these figures from being comparable, such as a limit on the photos; empty if nothing does."""
+    """Reason why these figures are not comparable, such as a limit on the photos; empty if they are."""
 
     def tables(self) -> list[Table]:
-        """The scores of every protocol, each followed by the published figures where there are any."""
+        """Return the scores of every protocol, each followed by the published figures where there are any."""
         tables = []
         for scores in self.scores:
             tables.append(score_table(scores))
+            if scores.rules:
+                tables.append(rule_table(scores))
             if rows := published(self.dataset, scores.protocol):
                 tables.append(published_table(self.model, scores, rows))
         return tables
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return {
             "model": self.model,
             "dataset": self.dataset,
@@ -74,7 +85,7 @@ class Report:
         }
 
     def to_markdown(self, bars: dict[Protocol, str] | None = None, photos_page: str | None = None) -> str:
-        """The report as a Markdown page; `bars` are paths of pictures, `photos_page` that of the page of photos."""
+        """Return the report as Markdown; `bars` are paths of pictures, `photos_page` that of the page of photos."""
         lines = [f"# {_escaped(self.model)} on {self.dataset}", "", f"{self.photos} photos. All scores in percent."]
         if self.remark:
             lines += ["", f"> {_escaped(self.remark)}"]
@@ -94,14 +105,14 @@ class Report:
 
 
 def published(dataset: str, protocol: Protocol) -> tuple[Published, ...]:
-    """The published figures of a benchmark, in ascending harmonic mean; empty for other data and for `strict`."""
+    """Return the published figures of a benchmark, by harmonic mean; empty for other data and for `strict`."""
     content = json.loads(files("partclipseg").joinpath("evaluation", "published.json").read_text("utf-8"))
     rows = [Published(method, **figures) for method, figures in content.get(dataset, {}).get(protocol, {}).items()]
     return tuple(sorted(rows, key=lambda row: row.harmonic or 0.0))
 
 
 def score_table(scores: Scores) -> Table:
-    """Every score of one protocol, by set of classes."""
+    """Return every score of one protocol, by set of classes."""
     sets: dict[str, SetScores] = {"all": scores.all}
     if not all(item.seen for item in scores.classes):
         sets |= {"seen": scores.seen, "unseen": scores.unseen, "harmonic": scores.harmonic}
@@ -127,20 +138,50 @@ def score_table(scores: Scores) -> Table:
     return Table(PROTOCOL_TITLES[scores.protocol], ("", *sets), tuple(rows), note)
 
 
+def rule_table(scores: Scores) -> Table:
+    """mIoU of one protocol by every rule of averaging, the chosen one marked."""
+    sets = ("all",) if all(item.seen for item in scores.classes) else ("all", "seen", "unseen", "harmonic")
+    rows = tuple(
+        (
+            f"{RULE_TITLES[one.rule]}{' (chosen)' if one.rule == scores.rule else ''}",
+            *(figure(getattr(one, name)) for name in sets),
+        )
+        for one in scores.rules
+    )
+    note = (
+        "The rules differ in the classes that a mean is taken over: one that leaves out the classes of which nothing "
+        "was found gives the higher figure, so compare figures of one rule only."
+    )
+    title = f"mIoU by the rule of averaging, {PROTOCOL_TITLES[scores.protocol].split(':')[0]}"
+    if scores.protocol == "oracle_obj":
+        note += " The two nearest-neighbour resizings of OV-PARTS' evaluator are not repeated."
+    return Table(title, ("", *sets), rows, note)
+
+
 def published_table(model: str, scores: Scores, rows: tuple[Published, ...]) -> Table:
-    """Our mIoU under the published ones; figures that were not checked against their paper are marked."""
+    """Return our mIoU below the published ones; figures not checked against their paper are marked."""
     texts = [
-        (f"{row.method}{'' if row.confirmed else ' †'}", *map(figure, (row.seen, row.unseen, row.harmonic)))
+        (
+            f"{row.method}{'' if row.confirmed else ' †'}{_other_rule(row, scores)}",
+            *map(figure, (row.seen, row.unseen, row.harmonic)),
+        )
         for row in rows
     ]
     texts.append((f"this: {model}", *(figure(s.iou) for s in (scores.seen, scores.unseen, scores.harmonic))))
-    note = "" if all(row.confirmed for row in rows) else "† not checked against the paper."
+    notes = [] if all(row.confirmed for row in rows) else ["† not checked against the paper."]
+    if any(_other_rule(row, scores) for row in rows):
+        notes.append("‡ averaged by another rule, or by one that is not known: not comparable with ours.")
+    note = " ".join(notes)
     title = f"mIoU beside published figures, {PROTOCOL_TITLES[scores.protocol].split(':')[0]}"
     return Table(title, ("", "seen", "unseen", "harmonic"), tuple(texts), note)
 
 
+def _other_rule(row: Published, scores: Scores) -> str:
+    return "" if row.rule == scores.rule else " ‡"
+
+
 def class_table(scores: Scores) -> Table:
-    """One row for each class that has labels, in the order of the vocabulary."""
+    """Return a row for each labelled class, in the order of the vocabulary."""
     with_boundary = scores.boundary is not None
     with_sets = not all(item.seen for item in scores.classes)
     rows = [
@@ -163,7 +204,7 @@ def class_table(scores: Scores) -> Table:
 
 
 def figure(value: float | None) -> str:
-    """A percentage with two decimals, as papers print it; a dash where it is not defined."""
+    """Format a percentage with two decimals, as papers do; a dash where it is not defined."""
     return "–" if value is None or math.isnan(value) else f"{value:.2f}"
 
 

@@ -1,9 +1,15 @@
-"""One pass over the photos of a data set: each goes through the model once, whatever the protocols."""
+"""Score a model on a data set in one pass: each photo goes through the model once, for all protocols.
+
+    scores = evaluate(segmenter, open_dataset("pascal-part-116", "data/PascalPart116"), ["pred_all"])
+    scores["pred_all"].harmonic.iou
+
+`evaluate` does all of it. `score_photos` is its loop, for callers that save, stop or show the present scores.
+"""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -17,8 +23,10 @@ from partclipseg.data.loader import PartDataset
 from partclipseg.data.sample import PartSample, objects_in
 from partclipseg.data.source import FileDataset
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.evaluation.boundary import BoundaryKind
 from partclipseg.evaluation.evaluator import Evaluator
-from partclipseg.evaluation.scores import Protocol
+from partclipseg.evaluation.scores import PROTOCOLS, Protocol, Rule, Scores
+from partclipseg.evaluation.state import merge_processes
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.vocabulary import Vocabulary
 
@@ -26,14 +34,14 @@ Evaluators = Mapping[Protocol, Evaluator]
 
 
 class PhotoRecords(NamedTuple):
-    """A photo of a data set, with the places and the keys of its records."""
+    """A photo of a data set, with the indices and keys of its records."""
 
     key: str
     indices: tuple[int, ...]
     record_keys: tuple[str, ...]
 
     def keys(self, protocol: Protocol) -> tuple[str, ...]:
-        """The keys that an evaluator of `protocol` counts the photo under: see `predict`."""
+        """Return the keys under which an evaluator of `protocol` counts the photo: see `predict`."""
         return (self.key,) if protocol == "strict" else self.record_keys
 
 
@@ -47,7 +55,7 @@ class RecordLabels(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class LabelledPhoto:
-    """A photo, resized as the model takes it or of its own size, and its records."""
+    """A photo, at its own size or resized for the model, and its records."""
 
     key: str
     image: np.ndarray
@@ -55,13 +63,13 @@ class LabelledPhoto:
     records: tuple[RecordLabels, ...]
 
     def whole(self) -> RecordLabels:
-        """The labels of all records in one: what is labelled in any of them, and `OUTSIDE` only if it is in all."""
+        """Return the labels of all records in one: labelled if any record is, `OUTSIDE` only if all records are."""
         parts = np.maximum.reduce([record.part_labels for record in self.records])
         return RecordLabels(self.key, parts, np.maximum.reduce([record.object_labels for record in self.records]))
 
 
 class Prediction(NamedTuple):
-    """What one protocol compares."""
+    """Prediction and labels that one protocol compares."""
 
     protocol: Protocol
     label_map: torch.Tensor
@@ -69,8 +77,107 @@ class Prediction(NamedTuple):
     labels: RecordLabels
 
 
-def group_records(dataset: FileDataset) -> list[PhotoRecords]:
-    """The photos of a data set, in its order; the records of each follow each other."""
+def evaluate(
+    segmenter: PartSegmenter,
+    dataset: PartDataset,
+    protocols: Iterable[Protocol] | Protocol = PROTOCOLS,
+    *,
+    seen: Iterable[int | str] | None = None,
+    boundary: BoundaryKind | None = "per_class",
+    limit: int | None = None,
+    zoom: bool = False,
+    batch_size: int = 8,
+    workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[Protocol, Scores]:
+    """Score a model on a data set, in one pass over the photos.
+
+        scores = partclipseg.evaluate(segmenter, partclipseg.open_dataset("coco", "data/cars"), ["pred_all"])
+        scores["pred_all"].all.iou
+
+    The model is asked for the data set's vocabulary, not the segmenter's own. Photos are scored at their own size.
+
+    Args:
+        segmenter: the model with its tokenizer.
+        dataset: what `open_dataset` gives, a `PartShapesDataset`, or anything else with a vocabulary, a length and
+            `PartSample`s.
+        protocols: one or several of `oracle_obj`, `pred_all` and `strict`; see `Evaluator`.
+        seen: the classes that the model was trained on, by index or name. None takes those that the data set names
+            (``dataset.seen``), or all of them.
+        boundary: `per_class`, `reference` or None (no Boundary IoU); see `boundary_maps`.
+        limit: score the first photos only, this many. None scores all.
+        zoom: look at small objects a second time; see `inference.zoom`.
+        batch_size: number of photos that go through the model together.
+        workers: number of processes that read photos ahead; 0 reads them in this one.
+        rank, world_size: place of this process among those that share the photos, which have a
+            `torch.distributed` process group; every process returns the scores of all photos.
+        on_progress: called after each batch with the number of photos done and to do in this process.
+
+    Returns:
+        The scores of each protocol, in percent.
+
+    Raises:
+        UsageError: an unknown protocol, boundary or seen class, or a number out of range.
+        PartCLIPSegError: a file of the data set cannot be read.
+    """
+    if limit is not None and limit < 1:
+        raise UsageError(f"the limit must be at least 1, not {limit}")
+    evaluators = make_evaluators(dataset, protocols, seen, boundary)
+    share = group_records(dataset)[:limit][rank::world_size]
+    done = 0
+    for number in score_photos(segmenter, dataset, share, evaluators, zoom, batch_size, workers):
+        done += number
+        if on_progress is not None:
+            on_progress(done, len(share))
+    merge_processes(evaluators, world_size)
+    return {protocol: evaluator.compute() for protocol, evaluator in evaluators.items()}
+
+
+def make_evaluators(
+    dataset: PartDataset,
+    protocols: Iterable[Protocol] | Protocol = PROTOCOLS,
+    seen: Iterable[int | str] | None = None,
+    boundary: BoundaryKind | None = "per_class",
+    rule: Rule = "partclipseg",
+) -> dict[Protocol, Evaluator]:
+    """Create an evaluator for each protocol; arguments and errors as in `evaluate`."""
+    names: list[Protocol] = [protocols] if isinstance(protocols, str) else list(protocols)  # pyright: ignore
+    if not names:
+        raise UsageError(f"no protocol is named: choose from {', '.join(PROTOCOLS)}")
+    seen = getattr(dataset, "seen", None) if seen is None else list(seen)
+    return {name: Evaluator(dataset.vocabulary, seen, name, boundary, rule=rule) for name in names}
+
+
+def score_photos(
+    segmenter: PartSegmenter,
+    dataset: PartDataset,
+    photos: Sequence[PhotoRecords],
+    evaluators: Evaluators,
+    zoom: bool = False,
+    batch_size: int = 8,
+    workers: int = 0,
+) -> Iterator[int]:
+    """Count photos of a data set in the evaluators; yield the number of photos of each batch after counting it.
+
+    The caller may stop between batches, or save the evaluators. Arguments and errors as in `evaluate`.
+    """
+    shape = None if zoom else segmenter.model.ahead_shape
+    for batch in read_batches(dataset, photos, shape, batch_size, workers):
+        score(segmenter, dataset.vocabulary, batch, evaluators, zoom)
+        yield len(batch)
+
+
+def group_records(dataset: PartDataset) -> list[PhotoRecords]:
+    """Return the photos of a data set, in its order; records of one photo must be adjacent.
+
+    A data set that is not on disk has a photo for each record, named by ``dataset.keys()`` or else by its index.
+    """
+    if not isinstance(dataset, FileDataset):
+        named: Any = getattr(dataset, "keys", None)
+        keys = map(str, range(len(dataset))) if named is None else named()
+        return [PhotoRecords(key, (index,), (key,)) for index, key in enumerate(keys)]
     photos = []
     for key, items in groupby(enumerate(dataset.records), lambda item: (item[1].source.split, item[1].photo.key)):
         indices, records = zip(*items, strict=True)
@@ -85,7 +192,7 @@ def predict(
     protocols: Iterable[Protocol],
     zoom: bool = False,
 ) -> Iterator[Prediction]:
-    """Every prediction of a batch of photos, from pruned decoding, once for all protocols without given objects.
+    """Yield every prediction of a batch of photos, from pruned decoding, once for all protocols without given objects.
 
     `oracle_obj` and `pred_all` yield one prediction for each record. `strict` yields one for each photo, with the
     labels of all its records: background that belongs to several records must not count several times. With `zoom`
@@ -143,7 +250,7 @@ def read_batches(
 ) -> Iterator[list[LabelledPhoto]]:
     """Read photos in worker processes, in order, and resize them to `image_shape`, height and width.
 
-    With None they keep their size, as a second look needs them.
+    With None they keep their size, which zoom needs.
     Raises `UsageError` for a batch size below 1, and `PartCLIPSegError` in the reader's words for a file that
     cannot be read.
     """
@@ -151,7 +258,12 @@ def read_batches(
         raise UsageError(f"the batch size must be at least 1, not {batch_size}")
     reader: Dataset[Any] = _Reader(dataset, photos, image_shape)
     loader = DataLoader(
-        reader, batch_size=batch_size, num_workers=workers, collate_fn=list, worker_init_fn=_leave_interrupts
+        reader,
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=list,
+        worker_init_fn=_leave_interrupts,
+        generator=torch.Generator(),  # else the loader draws from the global generator
     )
     for batch in loader:
         for item in batch:
@@ -176,18 +288,21 @@ class _Reader(Dataset):
         try:
             samples = _samples(self._dataset, photo.indices)
         except PartCLIPSegError as error:
-            # Raised in a worker, it would reach the user as a page of traceback.
+            # An error raised in a worker would reach the user as a page of traceback.
             return error
-        records = tuple(RecordLabels(s.key, s.part_labels, s.object_labels) for s in samples)
+        records = tuple(
+            RecordLabels(key, sample.part_labels, sample.object_labels)
+            for key, sample in zip(photo.record_keys, samples, strict=True)
+        )
         sizes = () if self._size is None else (self._size,)
         return LabelledPhoto(photo.key, resize_photo(samples[0].image, *sizes), records)
 
 
 def _samples(dataset: PartDataset, indices: Sequence[int]) -> list[PartSample]:
-    """The records of one photo, from one reading of its file."""
+    """Return the records of one photo, reading its file once."""
     return dataset.samples(indices) if isinstance(dataset, FileDataset) else [dataset[index] for index in indices]
 
 
 def _leave_interrupts(_: int) -> None:
-    """Ctrl-C reaches a worker too: the main process saves what was scored and ends the workers."""
+    """Ignore Ctrl-C in a worker: the main process saves the scores and ends the workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

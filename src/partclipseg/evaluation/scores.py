@@ -1,9 +1,9 @@
-"""From confusion counts to scores: what each protocol counts, and which classes a mean is taken over."""
+"""Compute scores from confusion counts: the pixels that each protocol counts, and the classes that a mean includes."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,10 +15,15 @@ Protocol = Literal["oracle_obj", "pred_all", "strict"]
 
 PROTOCOLS: tuple[Protocol, ...] = ("oracle_obj", "pred_all", "strict")
 
+Rule = Literal["partclipseg", "partcatseg", "ov-parts"]
+"""Rule that selects the classes over which the mIoU of a set is averaged; see `mean_iou`."""
+
+RULES: tuple[Rule, ...] = ("partclipseg", "partcatseg", "ov-parts")
+
 
 @dataclass(frozen=True)
 class SetScores:
-    """Scores of a set of classes, in percent; NaN where nothing defines them."""
+    """Scores of a set of classes, in percent; NaN where undefined."""
 
     iou: float
     """Mean over classes of intersection over union: mIoU."""
@@ -49,7 +54,7 @@ class SmallPartScores:
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Scores of one class, in percent; NaN where nothing defines them."""
+    """Scores of one class, in percent; NaN where undefined."""
 
     name: str
     seen: bool
@@ -61,8 +66,19 @@ class ClassScores:
 
 
 @dataclass(frozen=True)
+class RuleScores:
+    """mIoU by one rule of averaging, in percent; NaN where nothing defines it."""
+
+    rule: Rule
+    all: float
+    seen: float
+    unseen: float
+    harmonic: float
+
+
+@dataclass(frozen=True)
 class Scores:
-    """What an `Evaluator` computes, in percent; NaN where nothing defines a score."""
+    """Result of an `Evaluator`, in percent; NaN where a score is undefined."""
 
     protocol: Protocol
     boundary: BoundaryKind | None
@@ -76,10 +92,14 @@ class Scores:
     """Mean of the classes' IoU, weighted by their labelled pixels: fwIoU."""
     small_parts: SmallPartScores
     classes: tuple[ClassScores, ...]
-    """In the order of the vocabulary."""
+    """Scores of each class, in the order of the vocabulary."""
+    rule: Rule = "partclipseg"
+    """The rule by which the mIoU of the sets is averaged."""
+    rules: tuple[RuleScores, ...] = ()
+    """mIoU by every rule; empty for `strict`, which has no published rule but this project's."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; None in place of NaN."""
+        """Return plain values for JSON; None in place of NaN."""
         return _without_nan(asdict(self))
 
 
@@ -91,16 +111,16 @@ class ClassCounts(NamedTuple):
     predicted: np.ndarray
 
     def iou(self) -> np.ndarray:
-        """float64 `[n]`, percent; NaN for a class that is neither labelled nor predicted."""
+        """Return the IoU in percent, float64 `[n]`; NaN for a class that is neither labelled nor predicted."""
         return percent(self.correct, self.labelled + self.predicted - self.correct)
 
     def recall(self) -> np.ndarray:
-        """float64 `[n]`, percent; NaN for a class that is not labelled."""
+        """Return the recall in percent, float64 `[n]`; NaN for a class that is not labelled."""
         return percent(self.correct, self.labelled)
 
 
 def region_counts(matrix: np.ndarray, protocol: Protocol) -> ClassCounts:
-    """What a protocol counts of a confusion matrix.
+    """Count the pixels of a confusion matrix as a protocol does.
 
     Args:
         matrix: int64 `[K + 1, K + 1]`, row = prediction, column = label, index K = background. Ignored pixels
@@ -120,7 +140,7 @@ def region_counts(matrix: np.ndarray, protocol: Protocol) -> ClassCounts:
 
 
 def boundary_counts(matrix: np.ndarray, protocol: Protocol, kind: BoundaryKind) -> ClassCounts:
-    """What counts of a confusion matrix of boundary maps, int64 `[K + 1, K + 1]`.
+    """Count the pixels of a confusion matrix of boundary maps, int64 `[K + 1, K + 1]`.
 
     `per_class` scores the K classes against everything; `reference` follows the published evaluation, which
     counts everything in `pred_all`, the background as a class of its own too.
@@ -129,6 +149,23 @@ def boundary_counts(matrix: np.ndarray, protocol: Protocol, kind: BoundaryKind) 
     if kind == "per_class":
         return _first(_counts(matrix), background)
     return _counts(matrix[:background, :background] if protocol == "oracle_obj" else matrix)
+
+
+def mean_iou(counts: ClassCounts, members: np.ndarray, rule: Rule) -> float:
+    """mIoU in percent of the classes `members`, bool `[n]`, by a rule; NaN where it averages over no class.
+
+    - `partclipseg`: over the classes with labels.
+    - `partcatseg`: over the classes with an IoU above 0, as the evaluators of PartCATSeg and HOPS do.
+    - `ov-parts`: the sum over the classes with labels, divided by the number of those labelled *or predicted*. The two
+      nearest-neighbour steps of that evaluator change maps before they are counted and are not repeated here.
+    """
+    iou, labelled = counts.iou(), counts.labelled > 0
+    if rule == "partcatseg":
+        return _mean(iou[members & (counts.correct > 0)])
+    if rule == "ov-parts":
+        known = members & (labelled | (counts.predicted > 0))
+        return float(iou[members & labelled].sum() / known.sum()) if known.any() else math.nan
+    return _mean(iou[members & labelled])
 
 
 def compute_scores(
@@ -140,8 +177,9 @@ def compute_scores(
     names: tuple[str, ...],
     seen: frozenset[int],
     small_part_area: float,
+    rule: Rule = "partclipseg",
 ) -> Scores:
-    """All scores of the records in `regions` (of whole parts) and `boundaries` (of their boundary maps)."""
+    """Compute all scores of the records in `regions` (of whole parts) and `boundaries` (of their boundary maps)."""
     counts = region_counts(regions.total, protocol)
     is_seen = np.isin(np.arange(len(counts.labelled)), list(seen))
     iou, recall, has_labels = counts.iou(), counts.recall(), counts.labelled > 0
@@ -165,13 +203,25 @@ def compute_scores(
     everything = np.ones_like(is_seen)
     # The published overall mIoU of pred_all averages predicted classes without a label too, with IoU 0.
     defined = ~np.isnan(iou) if protocol == "pred_all" else has_labels
+    rules: tuple[RuleScores, ...] = ()
+    chosen = None
     seen_scores, unseen_scores = over(is_seen, is_seen & has_labels), over(~is_seen, ~is_seen & has_labels)
+    all_scores = over(everything, defined)
+    if protocol != "strict":
+        is_class = np.arange(len(is_seen)) < len(names)  # pred_all counts the background as one more
+        for one in RULES:
+            seen_iou, unseen_iou = (mean_iou(counts, group & is_class, one) for group in (is_seen, ~is_seen))
+            overall = all_scores.iou if one == "partclipseg" else mean_iou(counts, is_class, one)
+            rules += (RuleScores(one, overall, seen_iou, unseen_iou, harmonic_mean(seen_iou, unseen_iou)),)
+        chosen = next(one for one in rules if one.rule == rule)
+        all_scores = replace(all_scores, iou=chosen.all)
+        seen_scores, unseen_scores = replace(seen_scores, iou=chosen.seen), replace(unseen_scores, iou=chosen.unseen)
     small, number_of_small_parts = _small_part_counts(regions, protocol, small_part_area, len(iou))
     return Scores(
         protocol=protocol,
         boundary=boundary,
         records=len(regions),
-        all=over(everything, defined),
+        all=all_scores,
         seen=seen_scores,
         unseen=unseen_scores,
         harmonic=_harmonic(seen_scores, unseen_scores),
@@ -193,11 +243,13 @@ def compute_scores(
             )
             for index, name in enumerate(names)
         ),
+        rule="partclipseg" if chosen is None else rule,
+        rules=rules,
     )
 
 
 def percent(part: np.ndarray | np.integer, whole: np.ndarray | np.integer) -> np.ndarray:
-    """100 × `part` / `whole` as float64; NaN where `whole` is 0."""
+    """Return 100 × `part` / `whole` as float64; NaN where `whole` is 0."""
     whole = np.asarray(whole)
     return 100.0 * np.divide(part, whole, out=np.full(whole.shape, math.nan), where=whole > 0)
 
@@ -232,11 +284,13 @@ def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> float:
     return float(values @ weights / weights.sum()) if len(values) else math.nan
 
 
-def _harmonic(seen: SetScores, unseen: SetScores) -> SetScores:
-    def mean(first: float, second: float) -> float:
-        return 2 * first * second / (first + second) if first + second != 0 else 0.0
+def harmonic_mean(first: float, second: float) -> float:
+    """`2 · first · second / (first + second)`; 0 where both are 0."""
+    return 2 * first * second / (first + second) if first + second != 0 else 0.0
 
-    return SetScores(**{name: mean(value, asdict(unseen)[name]) for name, value in asdict(seen).items()})
+
+def _harmonic(seen: SetScores, unseen: SetScores) -> SetScores:
+    return SetScores(**{name: harmonic_mean(value, asdict(unseen)[name]) for name, value in asdict(seen).items()})
 
 
 def _without_nan(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Scores on disk while an evaluation runs, so that it can be stopped and continued."""
+"""Save scores to disk while an evaluation runs, so that it can be stopped and continued."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from partclipseg.writing import writing
 _PATTERN = "scores-*.state"
 
 _MODEL_FILES = frozenset({"config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"})
-"""What decides a model's output, beside its weights."""
+"""Files that affect a model's output, beside its weights."""
 
 
 class SavedScores:
-    """The counts of an unfinished evaluation: one file for each process, in a folder.
+    """Saved counts of an unfinished evaluation: one file for each process, in a folder.
 
     Args:
-        folder: where the files lie; made when the first is written.
+        folder: folder of the files; created when the first is written.
         options: plain values; scores that were made with other ones are refused.
         data: the `fingerprint` of the data set; scores that were made from other data are refused.
     """
@@ -39,7 +39,7 @@ class SavedScores:
         self.data = dict(data or {})
 
     def load(self, evaluators: Mapping[Protocol, Evaluator]) -> None:
-        """Add what any process has saved to the evaluators.
+        """Add the saved counts of all processes to the evaluators.
 
         Raises `PartCLIPSegError` naming the file and the options that differ, the data that have changed, or the
         damage.
@@ -67,22 +67,22 @@ class SavedScores:
     def save(self, evaluators: Mapping[Protocol, Evaluator], process: int = 0) -> None:
         """Write the counts of one process.
 
-        Raises `PartCLIPSegError` where the disk is full or the folder may not be written.
+        Raises `PartCLIPSegError` if the disk is full or the folder cannot be written to.
         """
         path = self.folder / _PATTERN.replace("*", str(process))
-        content = io.BytesIO()  # written to a file by torch, a full disk would be a RuntimeError without a reason
+        content = io.BytesIO()  # torch itself would raise a RuntimeError without a reason on a full disk
         torch.save({"options": self.options, "data": self.data, "scores": states_of(evaluators)}, content)
         with writing(path), whole_file(path) as temporary:
             temporary.write_bytes(content.getbuffer())
 
     def save_all(self, evaluators: Mapping[Protocol, Evaluator]) -> None:
-        """Write counts that hold those of all processes, in place of their files."""
+        """Write counts that include those of all processes, and delete the files of the others."""
         self.save(evaluators)
         for path in self._files()[1:]:
             path.unlink()
 
     def remove(self) -> None:
-        """Delete the files of all processes: the evaluation is finished and its report written."""
+        """Delete the files of all processes, after the evaluation is finished and its report written."""
         for path in self._files():
             path.unlink()
 
@@ -91,17 +91,17 @@ class SavedScores:
 
 
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError)
-"""What reading values of other types or forms raises."""
+"""Errors from reading values of other types or forms."""
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, str], dict[Any, Any]]:
-    """Options, data and scores of a file; raises `PartCLIPSegError` for a damaged one."""
+    """Read options, data and scores of a file; raises `PartCLIPSegError` for a damaged one."""
     if not path.is_file():
         raise _damaged(path)
     content = path.read_bytes()
     try:
         saved = torch.load(io.BytesIO(content), weights_only=True)
-        # Scores of older releases have no data.
+        # Older releases saved no data digest.
         found = saved["options"], saved.get("data", {}), saved["scores"]
     except (*_MALFORMED, EOFError, OSError, pickle.UnpicklingError):
         raise _damaged(path) from None
@@ -115,7 +115,7 @@ def _damaged(path: Path) -> PartCLIPSegError:
 
 
 def states_of(evaluators: Mapping[Protocol, Evaluator]) -> dict[Protocol, dict[str, Any]]:
-    """The `state_dict` of every evaluator."""
+    """Return the `state_dict` of every evaluator."""
     return {protocol: evaluator.state_dict() for protocol, evaluator in evaluators.items()}
 
 
@@ -125,8 +125,18 @@ def merge_states(evaluators: Mapping[Protocol, Evaluator], states: Mapping[Proto
         evaluator.merge_state_dict(states[protocol])
 
 
+def merge_processes(evaluators: Mapping[Protocol, Evaluator], world_size: int) -> None:
+    """Exchange the records of all processes of the process group, so that every process holds all of them."""
+    if world_size == 1:
+        return
+    states: list[Any] = [None] * world_size
+    torch.distributed.all_gather_object(states, states_of(evaluators))
+    for state in states:
+        merge_states(evaluators, state)
+
+
 def model_digest(name: str) -> str:
-    """A short digest of a model directory's configuration, tokenizer and weights; the name itself for a hub name."""
+    """Compute a short digest of a model directory's configuration, tokenizer and weights; a hub name is returned."""
     if not Path(name).is_dir():
         return name
     digest = hashlib.sha256()
@@ -140,5 +150,5 @@ def model_digest(name: str) -> str:
 
 
 def text_digest(lines: Sequence[str]) -> str:
-    """A short digest of a list of texts."""
+    """Compute a short digest of a list of texts."""
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

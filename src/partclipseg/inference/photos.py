@@ -1,4 +1,4 @@
-"""Photos through a model in batches.
+"""Run photos through a model in batches.
 
 While the model works on one batch, threads read the next one and make the results of the last; no more are held.
 """
@@ -31,20 +31,20 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, eq=False)
 class LoadedPhoto:
-    """A photo in memory, in both of its sizes."""
+    """A photo in memory, at its own size and at the model's."""
 
     name: str
-    """What results call it: the path it was read from, where there is one."""
+    """Name for results: the path that it was read from, if any."""
     pixels: np.ndarray
     """uint8 `[H, W, 3]`, as it was read."""
     resized: np.ndarray
-    """uint8 `[h, w, 3]`, of the size of the model's input."""
+    """uint8 `[h, w, 3]`, of the size that the model takes photos at: of its input, or as it was read."""
 
     @classmethod
-    def read(cls, source: Any, image_shape: tuple[int, int], max_pixels: int) -> LoadedPhoto:
-        """Read whatever `read_photo` takes, and resize it. Raises `PhotoError`."""
+    def read(cls, source: Any, image_shape: tuple[int, int] | None, max_pixels: int) -> LoadedPhoto:
+        """Read whatever `read_photo` takes, and resize it; None leaves it as it is. Raises `PhotoError`."""
         photo = read_photo(source, max_pixels)
-        return cls(_name(source), photo, resize_photo(photo, image_shape))
+        return cls(_name(source), photo, photo if image_shape is None else resize_photo(photo, image_shape))
 
 
 Segment = Callable[[Sequence[LoadedPhoto]], Sequence[Callable[[], Result]]]
@@ -54,7 +54,7 @@ Segment = Callable[[Sequence[LoadedPhoto]], Sequence[Callable[[], Result]]]
 def stream(
     sources: Iterable[Any], read: Callable[[Any], LoadedPhoto], segment: Segment[Result], batch_size: int
 ) -> Iterator[tuple[Any, Result | PhotoError]]:
-    """Yield each of `sources` in order with its result, or with the error that says why there is none.
+    """Yield each of `sources` in order with its result, or with the error that prevented it.
 
     Raises `UsageError` at the call itself for a batch size below 1.
     """
@@ -89,7 +89,7 @@ def _stream(
 
 
 def ahead(items: Iterator[Item], count: int) -> Iterator[Item]:
-    """Yield the same items, fetching `count` items ahead."""
+    """Yield the items, fetching `count` items ahead."""
     waiting: deque[Item] = deque()
     for item in items:
         waiting.append(item)
@@ -105,7 +105,7 @@ def batched(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
 
 
 def to_host(tensors: Sequence[tuple[Tensor, ...]]) -> list[tuple[np.ndarray, ...]]:
-    """Copy all tensors to arrays, after one wait for their device."""
+    """Copy all tensors to arrays, waiting for their device once."""
     if not tensors[0][0].is_cuda:
         return [tuple(tensor.cpu().numpy() for tensor in group) for group in tensors]
     copies = [

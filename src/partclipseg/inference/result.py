@@ -1,75 +1,55 @@
-"""What segmenting one photo gives, and everything that can be made of it."""
+"""The result of segmenting one photo: segments, masks, pictures and files."""
 
 from __future__ import annotations
 
-import io
-import json
-import os
-from collections.abc import Iterable, Iterator, Sequence
+import operator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from partclipseg.errors import UsageError
 from partclipseg.files import is_file, whole_file
-from partclipseg.inference import formats
-from partclipseg.inference.overlay import LegendEntry, draw_overlay
-from partclipseg.inference.palette import object_colours, pale_object_colours, part_colours
+from partclipseg.formats.coco import coco_document
+from partclipseg.formats.detections import supervision_detections
+from partclipseg.formats.format import Document, LabelledPhoto, Place, View, encoded
+from partclipseg.formats.json import document as json_document
+from partclipseg.formats.label_studio import label_studio_task
+from partclipseg.formats.labelme import labelme_document
+from partclipseg.formats.notebook import notebook_html
+from partclipseg.formats.overlay import overlay
+from partclipseg.formats.palette import part_colours
+from partclipseg.formats.png import label_image
+from partclipseg.formats.registry import chosen_formats, single_formats
+from partclipseg.formats.segment import Segment
+from partclipseg.formats.yolo import yolo_lines
 from partclipseg.vocabulary import Vocabulary
 
-View = Literal["parts", "objects"]
-"""Segments by object-part, or by whole object."""
-
-Format = Literal["overlay", "png", "json", "coco", "labelme"]
-
-FORMAT_SUFFIXES: dict[Format, str] = {
-    "overlay": ".overlay.png",
-    "png": ".labels.png",
-    "json": ".parts.json",
-    "coco": ".coco.json",
-    "labelme": ".labelme.json",
-}
-"""The formats of `PartResult.save`, and how their files' names end. None is ``.json`` alone: that is a labelme file."""
+__all__ = ["PartResult", "Segment", "SegmentKeyError", "View"]
 
 
-LEGEND_LIMIT = 48
-"""Classes that a legend names; the smallest of the others could not be seen in the picture either."""
+class SegmentKeyError(UsageError, KeyError):
+    """Raised if a result has no segment of the requested name; the message lists those that it has."""
 
-
-@dataclass(frozen=True)
-class Segment:
-    """All pixels of one class in one photo, or of one object in the view "objects"."""
-
-    object: str
-    part: str | None
-    """None for a whole object."""
-    index: int
-    """Of the class in `Vocabulary.object_parts`, or of the object in `Vocabulary.objects`."""
-    score: float
-    """Mean probability over the segment's pixels, 0 to 1."""
-    area: int
-    """Pixels."""
-    box: tuple[int, int, int, int]
-    """x, y, width, height in pixels; x and y of the upper left pixel."""
-
-    @property
-    def name(self) -> str:
-        """``dog's ear``, or ``dog`` for a whole object."""
-        return self.object if self.part is None else f"{self.object}'s {self.part}"
+    __str__ = Exception.__str__  # KeyError would show the message in quotes
 
 
 @dataclass(frozen=True, eq=False)
 class PartResult:
-    """The parts found in one photo."""
+    """The parts found in one photo.
+
+    A result is a collection of its segments: ``len(result)``, ``for segment in result``, ``result["dog's ear"]``,
+    ``result[0]``, ``"dog's ear" in result``; it is true if something was found.
+    """
 
     label_map: np.ndarray
     """int32 `[H, W]`: index into `vocabulary.object_parts`, background -1."""
     object_map: np.ndarray
-    """int32 `[H, W]`: index into `vocabulary.objects`, background -1; also where no part of the object is sure."""
+    """int32 `[H, W]`: index into `vocabulary.objects`, background -1; objects without a part have pixels as well."""
     scores: np.ndarray
     """float32 `[N_c]`: mean probability of each class over its pixels, 0 where it has none."""
     vocabulary: Vocabulary
@@ -77,8 +57,8 @@ class PartResult:
     """uint8 `[H, W, 3]`, RGB, for drawing; without it overlays are painted on grey."""
     name: str = "photo"
     """The photo's path as it was given, or a name for it."""
-    object_scores: np.ndarray | None = None
-    """float32 `[N_o]`: mean probability of what won at the pixels of each object; None takes it from the parts."""
+    rest_scores: np.ndarray | None = None
+    """float32 `[N_o]`: mean probability of the best part at the pixels of each object without a part; None is 0."""
 
     def __post_init__(self) -> None:
         if self.label_map.ndim != 2 or self.label_map.shape != self.object_map.shape:
@@ -102,22 +82,17 @@ class PartResult:
         name: str = "photo",
         min_part_probability: float = 0.0,
     ) -> PartResult:
-        """From integer maps and the probability of the winning class at each pixel, float `[H, W]`; all are copied.
+        """Make a result from integer maps and the winner's probability per pixel, float `[H, W]`; all are copied.
 
-        A pixel whose part has less than `min_part_probability` becomes one of its object without a part: -1 in
-        `label_map`, the object still in `object_map`.
+        A pixel whose part has a lower probability than `min_part_probability` belongs to its object without a part:
+        -1 in `label_map`, the object still in `object_map`.
         """
         labels, objects = (np.array(some, dtype=np.int32, order="C") for some in (label_map, object_map))
         if min_part_probability > 0:
             labels[np.less(score_map, min_part_probability)] = -1
-        count = len(vocabulary.objects) + 1
-        sizes, summed = (np.bincount(objects.ravel() + 1, w, count)[1:] for w in (None, np.ravel(score_map)))
-        object_scores = (summed / np.maximum(sizes, 1)).astype(np.float32)
-        bins = np.add(labels.ravel(), 1, dtype=np.intp)  # background first
-        # NumPy and not PyTorch: results are made in threads, each of which would call PyTorch's own threads to help.
-        areas, sums = (np.bincount(bins, w, len(vocabulary) + 1)[1:] for w in (None, np.ravel(score_map)))
-        scores = (sums / np.maximum(areas, 1)).astype(np.float32)
-        return cls(labels, objects, scores, vocabulary, photo, name, object_scores)
+        rest = np.where(labels < 0, objects, np.int32(-1))
+        scores, rest_scores = _means(score_map, labels, len(vocabulary)), _means(score_map, rest, len(vocabulary.objects))
+        return cls(labels, objects, scores, vocabulary, photo, name, rest_scores)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -125,282 +100,213 @@ class PartResult:
         return self.label_map.shape[0], self.label_map.shape[1]
 
     def at_least(self, score: float) -> PartResult:
-        """Without the parts whose score is below `score`, 0 to 1: their pixels become background, in both maps."""
+        """Return a result without parts whose score is below `score`, 0 to 1: they become background in both maps."""
         low = self.scores < score
         gone = (self.label_map >= 0) & low[self.label_map]
         if not gone.any():
             return self
         labels, objects = (np.where(gone, np.int32(-1), some) for some in (self.label_map, self.object_map))
-        scores = np.where(low, np.float32(0), self.scores)
-        return replace(self, label_map=labels, object_map=objects, scores=scores, object_scores=self._without(low))
+        return replace(self, label_map=labels, object_map=objects, scores=np.where(low, np.float32(0), self.scores))
 
-    def _without(self, low: np.ndarray) -> np.ndarray | None:
-        """The objects' scores when the pixels of the classes `low`, bool `[N_c]`, are gone."""
-        if self.object_scores is None:
-            return None
-        owners, areas = self.vocabulary.class_to_object, self._areas("parts") * low
-        sizes, gone = self._areas("objects"), np.bincount(owners, areas, len(self.vocabulary.objects))
-        sums = self.object_scores * sizes - np.bincount(owners, areas * self.scores, len(self.vocabulary.objects))
-        return (np.maximum(sums, 0) / np.maximum(sizes - gone, 1)).astype(np.float32)
+    # -- segments -- -------------------------------------------------------------------------------
 
-    # -- what is in the photo ---------------------------------------------------------------------------------
+    def __len__(self) -> int:
+        """Return the number of object-parts that were found."""
+        return len(self.labelled.segments)
+
+    def __iter__(self) -> Iterator[Segment]:
+        """Yield the segments of the object-parts, in label order."""
+        return iter(self.labelled.segments)
+
+    def __contains__(self, key: object) -> bool:
+        """Whether ``"dog's ear"``, or any part of a ``"dog"``, was found; or whether a `Segment` is one of these."""
+        if isinstance(key, str):
+            return self._named(key) is not None
+        return key in self.labelled.segments
+
+    def __getitem__(self, key: str | int) -> Segment:
+        """Return the segment of ``"dog's ear"``, of the whole ``"dog"``, or by index among the object-parts.
+
+        Case does not matter. Raises `SegmentKeyError`, a `KeyError`, that lists the segments found, and `IndexError`
+        beyond them.
+        """
+        segments = self.labelled.segments
+        if not isinstance(key, str):
+            try:
+                return segments[operator.index(key)]
+            except TypeError:
+                raise TypeError(f"a segment has a name or a number, not {type(key).__name__}") from None
+            except IndexError:
+                raise IndexError(f"there is no segment {key}: the photo has {len(segments)}") from None
+        if (segment := self._named(key)) is not None:
+            return segment
+        found = ", ".join(segment.name for segment in segments) or "nothing"
+        raise SegmentKeyError(f"{key!r} was not found in the photo; what was found: {found}")
+
+    def _named(self, name: str) -> Segment | None:
+        plain = name.strip().casefold()
+        segments = (*self.labelled.segments, *self.labelled.objects)
+        return next((segment for segment in segments if segment.name.casefold() == plain), None)
 
     def segments(self, view: View = "parts") -> list[Segment]:
-        """The classes (or objects) that have pixels, in label order."""
-        return [segment for segment, _ in self._entries(view)]
+        """Return the classes (or objects) that have pixels, in label order."""
+        return list(self.labelled.segments if view == "parts" else self.labelled.objects)
 
     def without_part(self) -> list[Segment]:
-        """Of each object the pixels that belong to none of the parts asked for, with the object's score."""
-        return [segment for segment, _ in self._rest_entries()]
-
-    @cached_property
-    def painted_map(self) -> np.ndarray:
-        """int32 `[H, W]`: as `label_map`, but `N_c` + the object's index where an object has no part."""
-        rest = self.object_map + np.int32(len(self.vocabulary))
-        return np.where((self.label_map < 0) & (self.object_map >= 0), rest, self.label_map)
+        """Return the pixels of each object that belong to none of its parts; the score is that of the best part."""
+        return list(self.labelled.without_part)
 
     def mask(self, name: str) -> np.ndarray:
-        """bool `[H, W]`: the pixels of ``"dog's ear"``, or of all of ``"dog"``.
+        """Return the pixels of ``"dog's ear"``, or of the whole ``"dog"``, bool `[H, W]`.
 
-        Raises `UsageError` for a name that the vocabulary does not have.
+        Raises `UsageError` for a name that is not in the vocabulary.
         """
         if name in self.vocabulary.names:
             return self.label_map == self.vocabulary.names.index(name)
         return self.object_map == self.vocabulary.object_index(name)
 
-    def _entries(self, view: View) -> Iterator[formats.Entry]:
-        for index, area in enumerate(self._areas(view)):
-            if area:
-                mask = self._map(view) == index
-                yield self._segment(view, index, int(area), mask), mask
-
-    def _rest_entries(self) -> Iterator[formats.Entry]:
-        rest = np.where(self.label_map < 0, self.object_map, -1)
-        for index, area in enumerate(np.bincount(rest.ravel() + 1, minlength=len(self.vocabulary.objects) + 1)[1:]):
-            if area:
-                mask = rest == index
-                yield self._segment("objects", index, int(area), mask), mask
-
-    def _segment(self, view: View, index: int, area: int, mask: np.ndarray) -> Segment:
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        box = (
-            int(columns[0]),
-            int(rows[0]),
-            int(columns[-1] - columns[0]) + 1,
-            int(rows[-1] - rows[0]) + 1,
+    @cached_property
+    def labelled(self) -> LabelledPhoto:
+        """Return the arrays and segments that the output formats are made from."""
+        return LabelledPhoto(
+            self.name,
+            self.vocabulary,
+            self.label_map,
+            self.object_map,
+            self.scores,
+            self.photo,
+            self.rest_scores,
         )
-        if view == "parts":
-            pair = self.vocabulary.object_parts[index]
-            return Segment(pair.object, pair.part, index, float(self.scores[index]), area, box)
-        if self.object_scores is not None:
-            score = float(self.object_scores[index])
-            return Segment(self.vocabulary.objects[index], None, index, score, area, box)
-        shares = self._areas("parts") * (self.vocabulary.class_to_object == index)
-        score = float(shares @ self.scores / max(shares.sum(), 1))
-        return Segment(self.vocabulary.objects[index], None, index, score, area, box)
-
-    def _map(self, view: View) -> np.ndarray:
-        return self.label_map if view == "parts" else self.object_map
-
-    def _areas(self, view: View) -> np.ndarray:
-        count = len(self.vocabulary) if view == "parts" else len(self.vocabulary.objects)
-        return np.bincount(self._map(view).ravel() + 1, minlength=count + 1)[1:]
 
     # -- pictures ---------------------------------------------------------------------------------------------
 
     def overlay(
         self, view: View = "parts", opacity: float = 0.6, legend: bool = True, long_side: int | None = None
     ) -> Image.Image:
-        """The photo under its segments, with a legend panel beside or below it.
+        """Draw the photo under its segments, with a legend panel beside or below it.
 
-        The colour of a class depends on its name and on the other parts of its object, from which it can be told
-        apart. In the legend, objects come by size, and so do the parts of each, with the score at the right; beyond
-        `LEGEND_LIMIT` the smallest are only counted. What belongs to no part of an object is pale, and the legend calls
-        it "bus (no part)". `long_side` of the drawn photo is in pixels; by default the
-        photo's own, within 640 to 1600.
+        The colour of a class depends on its name and on the other parts of its object, so that they are distinct. The
+        legend lists objects by size, and the parts of each by size, with the score at the right; beyond 48 classes
+        the smallest are only counted. `long_side` of the drawn photo is in pixels; by default the photo's own, within
+        640 to 1600.
         """
-        colours = self._colours(view)
-        entries = self._legend(view, colours) if legend else None
-        if view == "objects":
-            return draw_overlay(self.photo, self.object_map, colours, entries, opacity, long_side)
-        painted = np.concatenate([colours, pale_object_colours(self.vocabulary)])
-        return draw_overlay(self.photo, self.painted_map, painted, entries, opacity, long_side)
+        return overlay(self.labelled, view, opacity, legend, long_side)
 
     def label_image(self, view: View = "parts") -> Image.Image:
-        """The label map as an image of class indices; background is 255 (8 bit, with palette) or 65535 (16 bit)."""
-        return formats.index_image(self._map(view), self._colours(view))
-
-    def _colours(self, view: View) -> np.ndarray:
-        return part_colours(self.vocabulary) if view == "parts" else object_colours(self.vocabulary)
-
-    def _legend(self, view: View, colours: np.ndarray) -> list[LegendEntry]:
-        found = sorted(self.segments(view), key=lambda segment: -segment.area)
-        rest = sorted(self.without_part(), key=lambda segment: -segment.area) if view == "parts" else []
-        if not found and not rest:
-            return [LegendEntry(f"no {view[:-1]} found")]
-        segments, left = found[:LEGEND_LIMIT], len(found) - LEGEND_LIMIT
-        more = [LegendEntry(f"and {left} smaller", opens_group=True)] if left > 0 else []
-        pale = pale_object_colours(self.vocabulary)
-        for s in rest[:LEGEND_LIMIT]:
-            colour = tuple(pale[s.index].tolist())
-            more.append(LegendEntry(f"{s.object} (no part)", colour, f"{s.score:.2f}", s is rest[0]))
-        shown = {segment.index: tuple(colours[segment.index].tolist()) for segment in segments}
-        if view == "objects":
-            return [LegendEntry(s.object, shown[s.index], f"{s.score:.2f}") for s in segments] + more
-        groups: dict[str, list[Segment]] = {}
-        for segment in segments:
-            groups.setdefault(segment.object, []).append(segment)
-        entries: list[LegendEntry] = []
-        for word, members in sorted(groups.items(), key=lambda group: -sum(s.area for s in group[1])):
-            if len(members) > 1:
-                entries.append(LegendEntry(word, opens_group=True))
-                entries += [LegendEntry(str(s.part), shown[s.index], f"{s.score:.2f}") for s in members]
-        # Objects of which one part is seen come last and need no heading.
-        alone = [s for s in segments if len(groups[s.object]) == 1]
-        entries += [LegendEntry(s.name, shown[s.index], f"{s.score:.2f}", s is alone[0]) for s in alone]
-        return entries + more
+        """Return the label map as an image of class indices; background is 255 (8 bit, palette) or 65535 (16 bit)."""
+        return label_image(self.labelled, view)
 
     def _repr_png_(self) -> bytes:
-        """Notebooks that take no HTML show the overlay."""
-        return _png(self.overlay())
+        """Return the overlay as PNG, for notebooks that show no HTML."""
+        return encoded(self.overlay())
 
     def _repr_html_(self) -> str:
-        """Notebooks show the overlay beside a table of the parts, those with most pixels first."""
-        return formats.notebook_html(
-            _png(self.overlay(legend=False)), self.segments(), self._colours("parts"), self.size
-        )
+        """Return the overlay beside a table of the parts by size, for notebooks."""
+        picture = encoded(self.overlay(legend=False))
+        return notebook_html(picture, self, part_colours(self.vocabulary), self.size)
 
     def __repr__(self) -> str:
-        found = ", ".join(segment.name for segment in self.segments()) or "nothing found"
+        found = ", ".join(segment.name for segment in self) or "nothing found"
         return f"PartResult({self.name!r}, {self.size[1]}x{self.size[0]}: {found})"
 
     # -- formats ----------------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the masks, as JSON has it: photo, size, segments of both views, class names by index.
+        """Return a dictionary for JSON, without masks: photo, size, segments of both views, class names by index.
 
-        ``without_part`` has the pixels of each object that belong to none of the parts asked for.
+        ``without_part`` has the pixels of each object that belong to none of its parts.
         """
-        return {
-            "photo": self.name,
-            "width": self.size[1],
-            "height": self.size[0],
-            "segments": [_segment_dict(segment) for segment in self.segments("parts")],
-            "objects": [_segment_dict(segment) for segment in self.segments("objects")],
-            "without_part": [_segment_dict(segment) for segment in self.without_part()],
-            "vocabulary": list(self.vocabulary.names),
-        }
+        return json_document(self.labelled)
 
     def to_coco(self, image_id: int = 1, first_annotation_id: int = 1) -> dict[str, Any]:
-        """A COCO document of this photo, its parts as RLE masks with scores; category id = class index + 1.
+        """Return a COCO document of this photo, its parts as RLE masks with scores; category id = class index + 1.
 
-        Objects with pixels that belong to no part follow as categories of their own, ids `N_c` + object index + 1.
-        `formats.merge_coco` joins those of many photos, given ids that differ.
+        Pixels of objects without a part are annotations of whole objects, category id = `N_c` + object index + 1.
         """
-        parts = formats.coco_annotations(self._entries("parts"), image_id, first_annotation_id)
-        count = len(self.vocabulary)
-        rest = formats.coco_annotations(self._rest_entries(), image_id, first_annotation_id + len(parts), count)
-        objects = [(a["category_id"], self.vocabulary.objects[a["category_id"] - count - 1]) for a in rest]
-        return formats.coco_document(
-            [{"id": image_id, "file_name": self.name, "width": self.size[1], "height": self.size[0]}],
-            parts + rest,
-            formats.coco_categories(self.vocabulary)
-            + [{"id": number, "name": word, "supercategory": word} for number, word in objects],
-        )
+        return coco_document([(image_id, self.labelled.record)], self.vocabulary, first_annotation_id)
 
     def to_labelme(self, image_path: str | None = None) -> dict[str, Any]:
-        """A labelme document with a polygon for each piece of each part.
+        """Return a labelme document with a polygon for each piece of each part.
 
-        `image_path` is where labelme finds the photo, from the document's folder; by default the photo's name,
-        as if the two lay side by side.
+        `image_path` is the photo's path from the document's folder; by default the photo's name, for a document beside
+        the photo.
         """
-        return formats.labelme_document(self._outlines, image_path or Path(self.name).name, self.size)
+        return labelme_document(self.labelled, image_path or Path(self.name).name)
 
     def to_yolo(self) -> str:
-        """The text of a YOLO segmentation label file: a line for each piece of each part, class index first."""
-        return formats.yolo_lines(self._outlines, self.size)
+        """Return the text of a YOLO segmentation label file: a line per piece of each part, class index first."""
+        return yolo_lines(self.labelled)
 
     def to_label_studio(self, image_url: str | None = None, model_version: str = "partclipseg") -> dict[str, Any]:
-        """A Label Studio task with the parts as predicted polygons, as its JSON import takes it (in a list).
+        """Return a Label Studio task with the parts as predicted polygons, as its JSON import takes it (in a list).
 
-        `image_url` is where Label Studio finds the photo; by default its name. The project needs the labelling
-        interface of `formats.label_studio_config`.
+        `image_url` is the photo's address for Label Studio; by default its name. The project needs the labelling
+        interface of `formats.label_studio.label_studio_interface`.
         """
-        return formats.label_studio_task(self._outlines, image_url or self.name, self.size, model_version)
+        return label_studio_task(self.labelled, image_url or self.name, model_version)
 
     def to_supervision(self) -> Any:
-        """`supervision.Detections` with masks, scores and class indices; names in ``data["class_name"]``.
+        """Return `supervision.Detections` with masks, scores and class indices; names in ``data["class_name"]``.
 
         Raises `PartCLIPSegError` if the package supervision is not installed.
         """
-        return formats.supervision_detections(self._entries("parts"))
-
-    @cached_property
-    def _outlines(self) -> list[formats.Outline]:
-        return formats.outlines(self._entries("parts"))
+        return supervision_detections(self.labelled.segments)
 
     def save(
         self,
         directory: str | Path,
         stem: str | None = None,
-        formats: Iterable[Format] = ("overlay", "png", "json", "coco"),
+        formats: Iterable[str] = ("overlay", "png", "json", "coco"),
     ) -> list[Path]:
-        """Write ``directory/stem`` + the suffix of each format (`FORMAT_SUFFIXES`); returns the paths.
+        """Write ``directory/stem`` + the suffix of each format; return the paths.
 
         The folder is made if need be; `stem` is the photo's own by default. Each file appears whole or not at
-        all. Raises `UsageError` for an unknown format, before anything is written.
+        all. Formats are those of `registry.FORMATS` that have a file for a single photo. Raises `UsageError` for
+        another one, before anything is written.
         """
-        chosen = check_formats(formats)
+        chosen = chosen_formats(formats, single_formats())
         base = Path(directory) / (Path(self.name).stem if stem is None else stem)
         written = []
-        for name in chosen:
-            path = base.with_name(base.name + FORMAT_SUFFIXES[name])
+        for name, kind in chosen.items():
+            path = base.with_name(base.name + kind.suffix)
             with whole_file(path) as temporary:
                 temporary.write_bytes(self.content(name, path.parent))
             written.append(path)
         return written
 
-    def content(self, name: Format, folder: Path = Path()) -> bytes:
-        """The bytes of a file in this format; `folder` is where it will lie, since labelme's leads to the photo."""
-        if name in {"overlay", "png"}:
-            return _png(self.overlay() if name == "overlay" else self.label_image())
-        if name == "json":
-            document = self.to_dict()
-        elif name == "coco":
-            document = self.to_coco()
-        else:
-            document = self.to_labelme(os.path.relpath(self.name, folder) if is_file(self.name) else None)
-        indent = None if name == "coco" else 1
-        try:
-            return f"{json.dumps(document, ensure_ascii=False, indent=indent)}\n".encode()
-        except UnicodeEncodeError:  # a photo's name that is no valid Unicode
-            return f"{json.dumps(document, indent=indent)}\n".encode()
+    def content(self, name: str, folder: Path = Path()) -> bytes:
+        """Return the bytes of a file in this format; `folder` is its destination, since some files refer to the photo.
+
+        Raises `UsageError` as `save` does.
+        """
+        kind = chosen_formats([name], single_formats())[name]
+        return kind.content(self.labelled, self._place(folder))
+
+    def documents(self, formats: Iterable[str]) -> dict[str, Document]:
+        """Return the content of each format's file: a dictionary for JSON, text, or a picture.
+
+        Raises `UsageError` as `save` does.
+        """
+        chosen = chosen_formats(formats, single_formats())
+        return {name: kind.document(self.labelled, self._place(Path())) for name, kind in chosen.items()}
+
+    def files(self, formats: Iterable[str] | None = None) -> dict[str, bytes]:
+        """Return file names and contents of these formats, by default all for a single photo, named as by `save`.
+
+        Raises `UsageError` as `save` does.
+        """
+        known = single_formats()
+        chosen = chosen_formats(known if formats is None else formats, known)
+        stem = Path(self.name).stem
+        return {stem + kind.suffix: kind.content(self.labelled, self._place(Path())) for kind in chosen.values()}
+
+    def _place(self, folder: Path) -> Place:
+        return Place(folder, Path(self.name) if is_file(self.name) else None)
 
 
-def check_formats(names: Iterable[str]) -> Sequence[Format]:
-    """The formats without repeats; raises `UsageError` for an unknown one or for none."""
-    chosen = list(dict.fromkeys(names))
-    for name in chosen:
-        if name not in FORMAT_SUFFIXES:
-            raise UsageError(f"unknown format {name!r}: choose from {', '.join(FORMAT_SUFFIXES)}")
-    if not chosen:
-        raise UsageError(f"no format is asked for: choose from {', '.join(FORMAT_SUFFIXES)}")
-    return chosen  # pyright: ignore[reportReturnType]
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def _segment_dict(segment: Segment) -> dict[str, Any]:
-    return {
-        "name": segment.name,
-        "object": segment.object,
-        "part": segment.part,
-        "index": segment.index,
-        "score": round(segment.score, 4),
-        "area": segment.area,
-        "box": list(segment.box),
-    }
+def _means(values: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
+    """Return the mean of `values [H, W]` over the pixels of each label, float32 `[count]`; 0 for labels without any."""
+    bins = np.add(labels.ravel(), 1, dtype=np.intp)  # background first
+    # NumPy instead of PyTorch: results are made in threads, and each would use PyTorch's own threads as well.
+    areas, sums = (np.bincount(bins, weights, count + 1)[1:] for weights in (None, np.ravel(values)))
+    return (sums / np.maximum(areas, 1)).astype(np.float32)

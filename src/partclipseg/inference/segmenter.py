@@ -1,8 +1,9 @@
-"""Photos and words in, results out."""
+"""Segment photos with a model and words."""
 
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,22 +15,27 @@ from torch import Tensor
 
 from partclipseg.data.photo import MAX_PIXELS, PhotoError
 from partclipseg.errors import UsageError
+from partclipseg.files import whole_directory
 from partclipseg.inference.photos import LoadedPhoto, stream, to_host
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.zoom import look_again
 from partclipseg.maps.label_maps import LabelMaps
+from partclipseg.models.directory import write_directory
 from partclipseg.models.interface import Inputs, PartModel, PartOutput, Words
+from partclipseg.models.names import check_hub_name
 from partclipseg.models.prompting import Prompting
+from partclipseg.models.reading import library_errors
 from partclipseg.models.registry import built_in_model, find_device, find_dtype, is_built_in
 from partclipseg.vocabulary import Vocabulary
+from partclipseg.writing import writing
 
 log = logging.getLogger(__name__)
 
 PROMPTS_AT_ONCE = 512
-"""Number of prompts that go through the text tower together, which bounds the memory for long vocabularies."""
+"""Number of prompts per batch of the text tower; it limits the memory for long vocabularies."""
 
 KEPT_PROMPTS = 50_000
-"""Number of prompts whose embeddings are kept, 100 MB at the released width."""
+"""Number of prompts whose embeddings are cached, 100 MB at the released width."""
 
 
 class PartSegmenter:
@@ -40,11 +46,11 @@ class PartSegmenter:
 
     Photos are resized to the model's input size, aspect ratio not kept, by Pillow's bilinear filter (antialiased
     where it shrinks), as in training and as the released models were; then divided by 255 and normalised.
-    Embeddings of words are kept: a word costs the text tower once, or anew after 50,000 others.
+    Embeddings of words are cached: a word goes through the text tower once, or again after 50,000 others.
     """
 
     def __init__(self, model: PartModel, tokenizer: Any, vocabulary: Vocabulary | None = None) -> None:
-        """`vocabulary` serves calls that give none."""
+        """Use `vocabulary` for calls that give none."""
         self.model: Any = model.eval()
         self.tokenizer = tokenizer
         self.vocabulary = vocabulary
@@ -67,9 +73,9 @@ class PartSegmenter:
         Args:
             name_or_path: a directory as `partclipseg convert` and `train` write it, with the tokenizer's files
                 and perhaps a ``vocabulary.json``; or a plain CLIPSeg, which answers as it is, without training.
-            device: where to run; None takes CUDA where there is one, else the CPU.
-            dtype: of weights and arithmetic, such as ``"float32"``; None is bfloat16 on GPUs that have it, which is
-                several times faster there, else float32.
+            device: device to run on; None takes CUDA if available, else the CPU.
+            dtype: number type of weights and arithmetic, such as ``"float32"``; None is bfloat16 on GPUs that have it,
+                which is several times faster there, else float32.
             compile: fuse what lies within the model's layers by `torch.compile`: the first batches take some ten
                 seconds longer; after them the model takes up to a fifth less for a batch on a GPU, and as long as
                 before for one photo. Pixels with nearly equal classes may change theirs.
@@ -93,14 +99,69 @@ class PartSegmenter:
             compile_layers(model)
         return cls(model, load_tokenizer(source, getattr(model.config, "text_config", None)), load_vocabulary(source))
 
+    def save_pretrained(self, directory: str | Path) -> Path:
+        """Write the model to a new directory that `from_pretrained` takes, whole or not at all.
+
+        It gets weights and configuration, in the model's present number type, the tokenizer, ``vocabulary.json`` if
+        the segmenter has words of its own, and a model card, ``README.md``. Returns the directory.
+
+        Raises:
+            UsageError: something stands there already.
+            PartCLIPSegError: the disk is full or may not be written.
+        """
+        path = Path(directory)
+        if path.exists():
+            raise UsageError(f"{path} exists already: name another directory, or remove it first")
+        with writing(path), whole_directory(path) as folder:
+            write_directory(folder, self.model, self.tokenizer, self.vocabulary, str(directory))
+        return path
+
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str = "Upload a partclipseg model",
+    ) -> str:
+        """Upload the files of `save_pretrained` to the Hugging Face hub; returns the address of the commit.
+
+        Args:
+            name: ``owner/model``, or ``model`` for the account that is logged in. It is made if it is not there.
+            private: whether only its owners may see a model that is made now; None leaves it to the account's
+                settings.
+            token: access token; None takes that of `hf auth login`.
+            commit_message: message in the hub's history.
+
+        Raises:
+            UsageError: a name that the hub does not take.
+            PartCLIPSegError: nobody is logged in, the hub refuses or cannot be reached, or the disk is full.
+        """
+        check_hub_name(name)
+        from huggingface_hub import HfApi
+
+        with tempfile.TemporaryDirectory(prefix="partclipseg-") as temporary:
+            folder = Path(temporary)
+            api = HfApi(token=token)
+            with library_errors(
+                f"the hub did not take {name}: log in by `hf auth login` with a token that may write, and check name "
+                "and network"
+            ):
+                full_name = api.create_repo(name, private=private, exist_ok=True).repo_id
+            with writing(folder):
+                write_directory(folder, self.model, self.tokenizer, self.vocabulary, full_name)
+            with library_errors(f"the upload to {full_name} failed: check the network, then give the same call again"):
+                commit = api.upload_folder(repo_id=full_name, folder_path=folder, commit_message=commit_message)
+        return str(commit.commit_url)
+
     @property
     def device(self) -> torch.device:
-        """Where the model runs."""
+        """Device of the model."""
         return self.model.device
 
     @property
     def kept_prompts(self) -> int:
-        """Number of prompts whose embeddings are kept."""
+        """Number of prompts whose embeddings are cached."""
         return len(self._embeddings)
 
     # -- photos to results ------------------------------------------------------------------------------------
@@ -142,17 +203,18 @@ class PartSegmenter:
         batch_size: int = 8,
         max_pixels: int = MAX_PIXELS,
     ) -> PartResult | list[PartResult]:
-        """Segment one photo (gives a `PartResult`) or a list or tuple of them (gives a list, in their order).
+        """Segment one photo (returns a `PartResult`) or a list or tuple of them (returns a list, in their order).
 
         Args:
             photos: whatever `read_photo` reads: path, bytes, file, PIL image, uint8 array `[H, W, 3]`.
             vocabulary: whatever `Vocabulary.load` takes; None stands for the model's own.
             objects: the objects that are known to be in the photos. Their parts then share every pixel and there
                 is no background (protocol Oracle-Obj); without it anything may be there (Pred-All).
-            zoom: look a second time, at crops around small objects at full resolution; see `inference.zoom`.
-            min_part_probability: a pixel whose part has less, 0 to 1, is one of the object without a part, so that
-                parts nobody asked for are not given to one that was. None is 0; a plain CLIPSeg has its threshold.
-            batch_size: photos that go through the model together.
+            zoom: segment crops around small objects a second time, at full resolution; see `inference.zoom`.
+            min_part_probability: minimum probability of a part at a pixel, 0 to 1; below it the pixel belongs to the
+                object without a part, so that parts that were not asked for are not given to one that was. None is
+                0; a plain CLIPSeg has its threshold.
+            batch_size: number of photos per batch.
             max_pixels: refuse larger photos.
 
         Raises:
@@ -186,7 +248,7 @@ class PartSegmenter:
     ) -> Iterator[tuple[Any, PartResult | PhotoError]]:
         """Segment a stream of photos; an unreadable one does not stop the others.
 
-        Yields each of `paths` in order with its result, or with the error that says why there is none. Arguments
+        Yields each of `paths` in order with its result, or with the error that prevented it. Arguments
         as for a call; wrong words or options raise `UsageError` at the call itself.
         """
         words, present = self._words_and_objects(vocabulary, objects)
@@ -203,7 +265,7 @@ class PartSegmenter:
         return asked
 
     def _read(self, max_pixels: int, source: Any) -> LoadedPhoto:
-        return LoadedPhoto.read(source, self.model.image_shape, max_pixels)
+        return LoadedPhoto.read(source, self.model.ahead_shape, max_pixels)
 
     def _words_and_objects(
         self, words: Any, objects: Iterable[str] | None
@@ -224,7 +286,7 @@ class PartSegmenter:
         least: float,
         photos: Sequence[LoadedPhoto],
     ) -> list[Callable[[], PartResult]]:
-        """Run the model on a batch of photos; the functions make the results of its maps, in any thread."""
+        """Run the model on a batch of photos; the returned functions make the results of its maps, in any thread."""
         present_objects = None if present is None else [present] * len(photos)
         maps = self.label_maps(
             self.prepare([photo.resized for photo in photos]),
@@ -243,11 +305,11 @@ class PartSegmenter:
     # -- the model's own inputs and outputs -------------------------------------------------------------------
 
     def prepare(self, photos: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        """The model's inputs of photos, uint8 `[H, W, 3]` RGB of any sizes; see `PartModel.prepare`."""
+        """Prepare photos, uint8 `[H, W, 3]` RGB of any sizes, as the model's inputs; see `PartModel.prepare`."""
         return self.model.prepare(photos)
 
     def words(self, vocabulary: Vocabulary) -> Words:
-        """The vocabulary as the model takes it; embeddings are kept while the model's weights stay as they are."""
+        """Return the vocabulary with embeddings; they are cached until the model's weights change."""
         embeddings = self.text_embeddings(self.model.prompts(vocabulary))
         kept = self._words
         if kept is None or kept.embeddings is not embeddings or kept.vocabulary != vocabulary:
@@ -262,7 +324,7 @@ class PartSegmenter:
         present_objects: Sequence[Sequence[int]] | None = None,
         with_background: bool = False,
     ) -> list[LabelMaps]:
-        """Label maps at `sizes` (H, W) of prepared photos; see `PartModel.label_maps`."""
+        """Compute label maps at `sizes` (H, W) of prepared photos; see `PartModel.label_maps`."""
         return self.model.label_maps(inputs, self.words(vocabulary), sizes, present_objects, with_background)
 
     def look_again(
@@ -272,9 +334,9 @@ class PartSegmenter:
         vocabulary: Vocabulary,
         present_objects: Sequence[Sequence[int]] | None = None,
     ) -> list[LabelMaps]:
-        """The label maps of photos, uint8 `[H, W, 3]` of full size, after a second look: see `inference.zoom`.
+        """Compute the label maps of photos, uint8 `[H, W, 3]` of full size, in a second pass: see `inference.zoom`.
 
-        `maps` are those of the first, for the same photos and the same `present_objects`.
+        `maps` are those of the first pass, for the same photos and the same `present_objects`.
         """
 
         def predict(
@@ -288,15 +350,15 @@ class PartSegmenter:
     def outputs(
         self, photos: Sequence[np.ndarray], vocabulary: Vocabulary, attention_pairs: Tensor | None = None
     ) -> PartOutput:
-        """Logits of photos, uint8 `[H, W, 3]` RGB of any sizes, in one batch: every class decoded.
+        """Compute logits of photos, uint8 `[H, W, 3]` RGB of any sizes, in one batch: every class is decoded.
 
-        For maps of probabilities and attention; label maps alone are cheaper by `label_maps`.
+        Use it for maps of probabilities and attention; `label_maps` is cheaper for label maps.
         """
         return self.model(self.prepare(photos), self.words(vocabulary), attention_pairs=attention_pairs)
 
     @torch.inference_mode()
     def text_embeddings(self, prompts: Sequence[str]) -> Tensor:
-        """Embeddings `[K, D]` of prompts; they are kept, so that only new prompts go through the text tower.
+        """Return embeddings `[K, D]` of prompts; they are cached, so that only new prompts go through the text tower.
 
         Raises `UsageError` for a prompt that is longer than the text tower can read.
         """
@@ -310,7 +372,7 @@ class PartSegmenter:
                     raise UsageError(f"{prompt!r} is {length} tokens long, more than {longest}: use a shorter word")
             self._warn_of_unknown(new, tokens["input_ids"])
             if len(self._embeddings) + len(new) > KEPT_PROMPTS:
-                # Copies: each is a row of a batch, which would be kept as a whole.
+                # Clone each row: a view would keep the whole batch in memory.
                 self._embeddings = {p: self._embeddings[p].clone() for p in prompts if p in self._embeddings}
             for start in range(0, len(new), PROMPTS_AT_ONCE):
                 rows = slice(start, start + PROMPTS_AT_ONCE)
@@ -321,7 +383,7 @@ class PartSegmenter:
         return self._stacked[1]
 
     def _warn_of_unknown(self, prompts: Sequence[str], input_ids: Tensor) -> None:
-        # CLIP's own tokenizer spells out any word; that of the built-in model has a list of whole words.
+        # CLIP's own tokenizer splits unknown words into pieces; that of the built-in model knows whole words only.
         unknown = self.tokenizer.unk_token_id
         if unknown is None or unknown == self.tokenizer.eos_token_id:
             return

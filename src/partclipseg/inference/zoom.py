@@ -1,18 +1,18 @@
-"""Prediction in two looks, for small parts: at the whole photo, then at a crop around each small object.
+"""Two-pass prediction for small parts: on the whole photo, then on a crop around each small object.
 
-The first look is the ordinary prediction, of the photo resized to the model's input. It says where objects are; but
-an object that takes a tenth of the photo's side is only a few patches to the model. The second look runs the model
-on a crop around each such object, cut from the photo at its full resolution.
+The first pass is the ordinary prediction, on the photo resized to the model's input. It locates the objects, but an
+object that takes a tenth of the photo's side covers only a few patches. The second pass runs the model on a crop
+around each such object, cut from the photo at full resolution.
 
-The first look decides which objects there are, the second what their pixels are:
+The first pass decides which objects there are, the second which parts their pixels belong to:
 
-- Pred-All: on a crop, the object it was cut for competes with background alone. What wins, a part of the object or
-  background, takes the place of the first look's at the pixels of the crop that were that object or background. So
-  the second look may move the outline of its object and decides its parts; other objects' pixels stay as they are.
-- Oracle-Obj: the objects of the photo are known, there is no background, and the first look says which object each
-  pixel belongs to. The second look decides the part at the pixels of the crop that belong to its object.
+- Pred-All: on a crop, the crop's object competes with background alone. The winner, a part of the object or
+  background, replaces the first pass's label at the pixels of the crop that were that object or background. So the
+  second pass may move the outline of its object and decides its parts; other objects' pixels stay unchanged.
+- Oracle-Obj: the objects of the photo are known, there is no background, and the first pass decides the object of
+  each pixel. The second pass decides the part of the crop's pixels that belong to its object.
 
-Where crops overlap, the look that is surest of its winner decides, and of equal ones that at the larger object.
+Where crops overlap, the most probable winner decides, and of equal ones that of the larger object.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ import torch.nn.functional as F
 from partclipseg.maps.label_maps import BACKGROUND, LabelMaps
 
 MARGIN = 0.25
-"""Left around an object, as a share of the larger side of its box: the outline needs background to stand against."""
+"""Margin around an object, as a share of the larger side of its box: the model needs background for the outline."""
 
 LEAST_GAIN = 1.5
-"""A crop is looked at if it shows the object at least so many times larger than the whole photo does, in length."""
+"""Minimum enlargement of an object per side, relative to the whole photo, for a crop to be used."""
 
 LARGEST_PIXEL = 2.0
-"""Pixels of the model's input that one of the photo may become, in length: magnified further, it shows no more."""
+"""Maximum enlargement of a photo pixel per side; more adds no detail."""
 
 MOST_CROPS = 8
-"""Crops of a photo; the largest objects come first."""
+"""Maximum number of crops of a photo; the largest objects come first."""
 
 CROPS_AT_ONCE = 8
-"""Crops that go through the model together, or as many as there are photos, if those are more."""
+"""Number of crops per batch, or the number of photos, if that is greater."""
 
 
 Predict = Callable[[Sequence[np.ndarray], Sequence[tuple[int, int]], Sequence[Sequence[int]], bool], list[LabelMaps]]
-"""The model on photos of any sizes, uint8 `[H, W, 3]`: photos, sizes of the maps, and, as in `pruned_maps`, the
-objects that each may show and whether background competes with them."""
+"""Function that runs the model on photos uint8 `[H, W, 3]` of any sizes: photos, sizes of the maps, and, as in
+`pruned_maps`, the objects that each may show and whether background competes with them."""
 
 
 class Crop(NamedTuple):
-    """A window of a photo, in its pixels, and the object that it is around."""
+    """A window of a photo, in pixels, and its object."""
 
     object: int
     top: int
@@ -60,7 +60,7 @@ class Crop(NamedTuple):
 
     @property
     def window(self) -> tuple[slice, slice]:
-        """Rows and columns of the photo."""
+        """Return rows and columns of the photo."""
         return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
 
 
@@ -82,16 +82,16 @@ def look_again(
     input_shape: tuple[int, int],
     least_area: int,
 ) -> list[LabelMaps]:
-    """Label maps from both looks; a photo without an object to look at again keeps those of the first.
+    """Compute label maps from both passes; a photo without small objects keeps those of the first.
 
     Args:
         predict: runs the model.
         photos: uint8 `[H, W, 3]` each, at full resolution.
-        first: what the first look made of each, `[H, W]`, by Pred-All or with `present_objects` by Oracle-Obj.
-        present_objects: object indices of each photo for Oracle-Obj. There the first look has no background, so the
-            photos are looked at once more to find where the objects are.
+        first: result of the first pass for each, `[H, W]`, by Pred-All or with `present_objects` by Oracle-Obj.
+        present_objects: object indices of each photo for Oracle-Obj. The first pass then has no background, so the
+            photos are segmented once more to locate the objects.
         input_shape: height and width of the model's input.
-        least_area: pixels of the model's input that a connected region of an object must take.
+        least_area: minimum area of a connected region of an object, in pixels of the model's input.
     """
     objects = torch.stack([_resize_labels(maps.object_map, input_shape) for maps in first]).cpu().numpy()
     if present_objects is not None:
@@ -113,7 +113,7 @@ def look_again(
 def _look(
     predict: Predict, work: Sequence[tuple[np.ndarray, Crop]], with_background: bool, at_once: int
 ) -> Iterator[tuple[Crop, LabelMaps]]:
-    """Each crop with its maps. Batches run as they are asked for: not all maps need be held together."""
+    """Yield each crop with its maps. Batches run lazily, so that not all maps are held together."""
     for start in range(0, len(work), at_once):
         some = work[start : start + at_once]
         crops = [crop for _, crop in some]
@@ -127,9 +127,9 @@ def _look(
 
 
 def compose(first: LabelMaps, looks: Iterable[tuple[Crop, LabelMaps]], with_background: bool) -> LabelMaps:
-    """The first look's maps `[H, W]` with what `looks` at crops, maps of the crops' sizes, have decided.
+    """Return the first pass's maps `[H, W]`, updated with `looks`: crops and maps of their sizes.
 
-    `with_background`: the looks may turn background into their object and their object into background (Pred-All).
+    `with_background`: crops may turn background into their object and their object into background (Pred-All).
     """
     maps = LabelMaps(*(values.clone() for values in first))
     surest = torch.full_like(first.scores, -1.0)
@@ -143,12 +143,11 @@ def compose(first: LabelMaps, looks: Iterable[tuple[Crop, LabelMaps]], with_back
 
 
 def find_crops(object_map: np.ndarray, photo_size: tuple[int, int], least_area: int) -> list[Crop]:
-    """Windows around the connected regions of each object that are worth a second look, the largest region first.
+    """Return windows around small connected regions of each object for the second pass, the largest region first.
 
-    A window has the shape of the model's input, as far as the photo allows, so that the model sees the object
-    undistorted; at the photo's edges it is moved inside. Left out are regions that are too small (`least_area`), those
-    that already look large (`LEAST_GAIN`), those in the window of a larger region of the same object, and all after
-    the first `MOST_CROPS`.
+    A window has the shape of the model's input, as far as the photo allows, so that the object is not distorted; at
+    the photo's edges it is moved inside. Regions are skipped that are too small (`least_area`), already large
+    (`LEAST_GAIN`), in the window of a larger region of the same object, or after the first `MOST_CROPS`.
 
     Args:
         object_map: integers `[h, w]`, of the size of the model's input: object, or -1 for background.
@@ -181,7 +180,7 @@ def find_crops(object_map: np.ndarray, photo_size: tuple[int, int], least_area: 
 
 def _crop_around(index: int, box: _Box, input_shape: tuple[int, int], photo_size: tuple[int, int]) -> Crop:
     height, width = input_shape
-    # Pixels of the photo for one of the model's input.
+    # Number of photo pixels per pixel of the model's input.
     scale = max((box.bottom - box.top) / height, (box.right - box.left) / width) * (1 + 2 * MARGIN)
     scale = max(scale, 1 / LARGEST_PIXEL)
     top, rows = _place((box.top + box.bottom) / 2, scale * height, photo_size[0])
@@ -190,7 +189,7 @@ def _crop_around(index: int, box: _Box, input_shape: tuple[int, int], photo_size
 
 
 def _place(centre: float, length: float, limit: int) -> tuple[int, int]:
-    """Start and length of a stretch of whole pixels about `centre`, within 0 and `limit`."""
+    """Return start and length of an interval of whole pixels around `centre`, within 0 and `limit`."""
     pixels = min(math.ceil(length), limit)
     return min(max(round(centre - pixels / 2), 0), limit - pixels), pixels
 
@@ -205,12 +204,12 @@ def _is_inside(box: _Box, crop: Crop) -> bool:
 
 
 def connected_regions(labels: np.ndarray) -> np.ndarray:
-    """int64 `[H, W]`: a number from 0 for each 4-connected region of equal values of `labels [H, W]`."""
-    # Regions are joined from runs, the stretches of equal values in a row, which are far fewer than pixels.
+    """Return int64 `[H, W]`: a number from 0 for each 4-connected region of equal values of `labels [H, W]`."""
+    # Regions are joined from runs of equal values in a row, which are far fewer than pixels.
     starts = np.ones(labels.shape, bool)
     starts[:, 1:] = labels[:, 1:] != labels[:, :-1]
     runs = starts.cumsum().reshape(labels.shape) - 1
-    # Two runs touch where they lie above each other; the column in which the later one starts tells it once.
+    # Two runs touch if they share a column; the start of the later one is such a column.
     touching = (labels[1:] == labels[:-1]) & (starts[1:] | starts[:-1])
     upper, lower = runs[:-1][touching], runs[1:][touching]
     root = np.arange(runs[-1, -1] + 1)
@@ -222,5 +221,5 @@ def connected_regions(labels: np.ndarray) -> np.ndarray:
 
 
 def _resize_labels(labels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Integers `[H, W]`, below 2^24, to `size`: the label under the centre of each new pixel."""
+    """Resize integers `[H, W]`, below 2^24, to `size`: the label under the centre of each new pixel."""
     return F.interpolate(labels[None, None].float(), size, mode="nearest-exact")[0, 0].long()

@@ -11,9 +11,9 @@ Args:
     class_to_object: int64 `[N_c]`.
     threshold: γ, attention (of the part's own maximum, 0 to 1) above which a part claims a token.
     sigma: width of the 3×3 smoothing.
-    counts: of the batch that this is a share of, which the means are then over; None for this batch itself.
+    counts: denominators of the means over the whole batch, if this is a micro-batch of it; None for this batch.
 
-Shapes: n = g·g' tokens. Neither reading waits for the device, and what they hold grows with P.
+Shapes: n = g·g' tokens. Neither reading waits for the device; memory grows with P.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def differentiable_control(
     sigma: float,
     counts: LossCounts | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The intended method: both terms have a gradient, and an object is compared with its own parts only.
+    """Compute the intended losses: both terms have a gradient, and an object is compared with its own parts only.
 
     For each part c that the token grid still shows, with its tokens M_c and its object's tokens O:
 
@@ -105,7 +105,7 @@ def differentiable_control(
 def objects_on_grid(
     grid: tuple[int, int], pairs: Tensor, part_labels: Tensor, object_labels: Tensor, class_to_object: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """How many objects the intended method separates and enhances: with two parts on the grid or more, with any."""
+    """Count the objects that the intended losses separate and enhance: two parts or more on the grid, and any."""
     part_mask, _, same_object = _on_grid(grid, pairs, part_labels, object_labels, class_to_object)
     present = part_mask.any(1)
     mates = (same_object & present).sum(1)
@@ -123,7 +123,7 @@ def reference_control(
     sigma: float,
     counts: LossCounts | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The released behaviour, value for value; separation has no gradient.
+    """Compute the released losses, value for value; separation has no gradient.
 
     - Every object of a photo is compared with all parts of the photo, its own or not, lost on the grid or not
       (a lost one has the peak 0).
@@ -160,7 +160,7 @@ def reference_control(
 
 
 def listed_objects(part_labels: Tensor, object_labels: Tensor, num_classes: int) -> Tensor:
-    """The objects of each photo that the released code goes through: bool `[B, N_c]`, more than there are objects."""
+    """Return the objects of each photo that the released code loops over: bool `[B, N_c]`, longer than the objects."""
     objects = shown(object_labels, num_classes)
     numbers = torch.arange(num_classes, device=objects.device)
     last = torch.where(objects, numbers, -1).amax(1, keepdim=True)
@@ -172,7 +172,7 @@ def listed_objects(part_labels: Tensor, object_labels: Tensor, num_classes: int)
 def _on_grid(
     grid: tuple[int, int], pairs: Tensor, part_labels: Tensor, object_labels: Tensor, class_to_object: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """On the token grid: each pair's part mask and object mask, bool `[P, n]`; pairs of one object, bool `[P, P]`."""
+    """Return on the token grid part and object masks of each pair, bool `[P, n]`, and pairs of one object `[P, P]`."""
     photo, index = pairs.unbind(1)  # [P]
     of_object = class_to_object[index]
     part_mask = resize_labels(part_labels, grid).flatten(1)[photo] == index.unsqueeze(1)
@@ -182,13 +182,13 @@ def _on_grid(
 
 
 def _row_sum(attention: Tensor, part_mask: Tensor) -> Tensor:
-    """Sum of each pair's attention rows inside its part, without the class token: `[P, T, T]` → `[P, n]`."""
+    """Sum each pair's attention rows inside its part, without the class token: `[P, T, T]` → `[P, n]`."""
     rows = part_mask.to(attention.dtype).unsqueeze(1)  # [P, 1, n]
     return (rows @ attention[:, 1:, 1:]).squeeze(1)
 
 
 def _smooth(maps: Tensor, grid: tuple[int, int], sigma: float) -> Tensor:
-    """Separable 3×3 smoothing of `[P, n]` on the grid, borders reflected; weights ∝ exp(-(x / 2σ)²), x = -1, 0, 1."""
+    """Smooth `[P, n]` on the grid, separable 3×3, borders reflected; weights ∝ exp(-(x / 2σ)²), x = -1, 0, 1."""
     side = math.exp(-((0.5 / sigma) ** 2))
     centre, side = 1 / (1 + 2 * side), side / (1 + 2 * side)
     mode = "reflect" if min(grid) > 1 else "replicate"  # a single row has nothing to reflect
@@ -199,5 +199,5 @@ def _smooth(maps: Tensor, grid: tuple[int, int], sigma: float) -> Tensor:
 
 
 def _sum_over_objects(values: Tensor, mates: Tensor, counted: Tensor) -> Tensor:
-    """Sum over objects of values `[P]` that all `mates` pairs of an object repeat."""
+    """Sum values `[P]` over objects; all `mates` pairs of an object repeat its value."""
     return (values * (counted / mates.clamp(min=1))).sum()

@@ -1,4 +1,4 @@
-"""The plain loss over classes, which fits every family: one cross-entropy over all pixels and all classes."""
+"""Default loss for every family: one cross-entropy over all pixels and all classes."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Outside = Literal["ignore", "background"]
 
 
 class ClassLoss:
-    """A binary cross-entropy over all pixels and all `N_c + 1` channels, background last.
+    """Binary cross-entropy over all pixels and all `N_c + 1` channels, background last.
 
     Background is every pixel without an object-part label. Computed in float32 whatever the type of the logits.
     Nothing here waits for the device, so a total that is not finite is returned as it is: `check_finite` raises on it.
     """
 
     needs_attention = False
-    """Whether the forward pass must be asked for the attention of the shown pairs, see `present_pairs`."""
+    """Whether the forward pass must return the attention of the shown pairs, see `present_pairs`."""
 
     def __init__(self, config: MaskLossConfig | None = None, compiled: bool = False) -> None:
-        """`compiled`: go through the logits by kernels of `torch.compile`, made at the first call; pays on a GPU."""
+        """`compiled`: process the logits by kernels of `torch.compile`, made at the first call; faster on a GPU."""
         self.config = config or MaskLossConfig()
         self.passes = masks.compiled() if compiled else masks.by_photo()
 
@@ -48,7 +48,7 @@ class ClassLoss:
             part_labels: integer `[B, H, W]`, object-part index or `UNLABELLED`; any size.
             object_labels: integer `[B, H, W]`, object index, `UNLABELLED` (background) or `OUTSIDE`.
             class_to_part, class_to_object, attention_pairs: for losses that need them.
-            counts: of the batch that this is a share of, the sum of its shares' `counts`; the losses of the shares
+            counts: denominators of the batch that this is a micro-batch of, summed over its micro-batches, whose losses
                 then add up to the batch's. None: this is the batch.
         """
         logits = class_logits(output)
@@ -95,7 +95,7 @@ class Pixels(NamedTuple):
         return cls((classes >= 0) & counted, on_object, ~on_object & counted, counted)
 
     def counts(self) -> LossCounts:
-        """Count them; the objects of attention control are left at zero."""
+        """Count the pixels; the objects of attention control are left at zero."""
         labelled, on_object, background, counted = (pixels.sum(dtype=torch.float32) for pixels in self)
         none = torch.zeros_like(labelled)
         photos = none + len(self.labelled)
@@ -103,7 +103,7 @@ class Pixels(NamedTuple):
 
 
 def class_logits(output: Any) -> Tensor:
-    """The object-part logits of an output; raises `ValueError` if it has none."""
+    """Return the object-part logits of an output; raises `ValueError` if it has none."""
     if output.object_part_logits is None:
         raise ValueError("this output has no object-part logits")
     return output.object_part_logits

@@ -1,4 +1,4 @@
-"""The check that a loss is a finite number."""
+"""Check that a loss is a finite number."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from partclipseg.errors import PartCLIPSegError
 
 
 class NonFiniteLossError(PartCLIPSegError):
-    """The loss is infinite or not a number: training must not go on from here."""
+    """Raised if the loss is infinite or not a number: training must stop."""
 
 
 def check_finite(terms: Mapping[str, Tensor]) -> None:

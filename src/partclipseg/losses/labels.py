@@ -1,4 +1,4 @@
-"""Label maps as the losses need them: other sizes, the token grid, and what a photo shows."""
+"""Label maps in the forms that the losses need: resized, on the token grid, and as lists of classes shown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Label map `[B, H, W]` of any integer type → int64 `[B, h, w]`, nearest neighbour (torch's "nearest")."""
+    """Resize a label map `[B, H, W]` of any integer type to int64 `[B, h, w]` by torch's "nearest"."""
     if tuple(labels.shape[-2:]) == size:
         return labels.long()
     # float32 holds every integer below 2^24, far more than any vocabulary has classes.
@@ -18,7 +18,7 @@ def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def token_grid(tokens: int, size: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns (g, g') of `tokens` square patches that cover a photo of `size` = (h, w)."""
+    """Return rows and columns (g, g') of `tokens` square patches that cover a photo of `size` = (h, w)."""
     patch = math.sqrt(size[0] * size[1] / tokens)
     grid = round(size[0] / patch), round(size[1] / patch)
     if grid[0] * grid[1] != tokens:
@@ -27,18 +27,18 @@ def token_grid(tokens: int, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def shown(labels: Tensor, count: int) -> Tensor:
-    """Which of `count` indices occur in each label map: integer `[B, H, W]` → bool `[B, count]`."""
+    """Return the indices below `count` that occur in each label map: integer `[B, H, W]` → bool `[B, count]`."""
     found = torch.zeros(len(labels), count + 1, dtype=torch.bool, device=labels.device)
     found.scatter_(1, labels.flatten(1).long().clamp(min=-1) + 1, True)
     return found[:, 1:]
 
 
 def present_pairs(part_labels: Tensor, num_classes: int, capacity: int | None = None) -> Tensor:
-    """The (photo, class) pairs whose attention the loss needs: the object-parts that each photo shows.
+    """Return the (photo, class) pairs whose attention the loss needs: the object-parts that each photo shows.
 
-    An object's own attention is in none of the terms, so it is not asked for. How many pairs there are is data: on
-    a GPU this waits for the device, unless `capacity` says how many to return. Pairs that no photo shows then fill
-    the rest, which no term counts; of more than `capacity` shown ones the surplus is left out.
+    No term uses an object's own attention, so it is not listed. The number of pairs depends on the data: on a GPU this
+    waits for the device, unless `capacity` sets the number. Pairs that no photo shows then fill the rest and count in
+    no term; if more than `capacity` are shown, the surplus is dropped.
 
     Args:
         part_labels: integer `[B, H, W]`, object-part index or negative.

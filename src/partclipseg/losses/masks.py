@@ -22,35 +22,35 @@ from torch.nn import functional as F
 
 
 class LossCounts(NamedTuple):
-    """Denominators of the loss means, float32 scalars; those of a batch are the sums of its shares'.
+    """Denominators of the loss means, float32 scalars; those of a batch are the sums over its micro-batches.
 
     float32 counts exactly to 2^24, and to 7 digits beyond.
     """
 
     labelled: Tensor
-    """Pixels with an object-part label."""
+    """Number of pixels with an object-part label."""
     on_object: Tensor
-    """Pixels with an object label."""
+    """Number of pixels with an object label."""
     background: Tensor
-    """Pixels that are background."""
+    """Number of background pixels."""
     counted: Tensor
-    """Pixels that take part in the loss at all."""
+    """Number of pixels that take part in the loss."""
     separated: Tensor
-    """Objects of which the token grid shows two parts or more."""
+    """Number of objects with two parts or more on the token grid."""
     enhanced: Tensor
-    """Objects of which the token grid shows a part."""
+    """Number of objects with a part on the token grid."""
     listed: Tensor
-    """Objects that the released attention control goes through."""
+    """Number of objects that the released attention control loops over."""
     photos: Tensor
 
 
 class Passes(NamedTuple):
-    """How all logits `[B, K, h, w]`, of any float type, are gone through: `by_photo` or `compiled`."""
+    """Functions that process logits `[B, K, h, w]` of any float type: `by_photo` or `compiled`."""
 
     total: Callable[[Tensor], Tensor]
     """Σ_k softplus(x_k), at least float32, `[B, h, w]`."""
     slopes: Callable[[Tensor, Tensor], Tensor]
-    """What a gradient `[B, h, w]` of that becomes for the logits: `[B, K, h, w]` of their type."""
+    """Gradient for the logits, `[B, K, h, w]` of their type, from a gradient `[B, h, w]` of `total`."""
 
 
 def object_part_loss(
@@ -62,7 +62,7 @@ def object_part_loss(
     counts: LossCounts,
     passes: Passes,
 ) -> Tensor:
-    """Mean over the part-labelled pixels plus mean over the background pixels, all channels each.
+    """Return the mean over part-labelled pixels plus the mean over background pixels, over all channels each.
 
     The second mean counts only if some pixel lies on an object.
 
@@ -72,8 +72,8 @@ def object_part_loss(
         labelled: bool `[B, h, w]`, pixels with an object-part label.
         background: bool `[B, h, w]`, pixels that are background.
         background_weight: weight of the background channel.
-        counts: of the batch that the means are over.
-        passes: how to go through the logits.
+        counts: denominators of the means.
+        passes: functions that process the logits.
     """
     value = _channel_sum(logits, classes, labelled, background, background_weight, passes)  # [B, h, w]
     channels = logits.shape[1]
@@ -90,13 +90,13 @@ def object_loss(
     counts: LossCounts,
     passes: Passes,
 ) -> Tensor:
-    """Mean over the object and background pixels; `logits [B, N_o + 1, h, w]`, the rest as above."""
+    """Return the mean over object and background pixels; `logits [B, N_o + 1, h, w]`, the rest as above."""
     value = _channel_sum(logits, objects, on_object, background, background_weight, passes)
     return _mean(value, on_object | background, counts.on_object + counts.background, logits.shape[1])
 
 
 def part_loss(logits: Tensor, parts: Tensor, labelled: Tensor, counts: LossCounts, passes: Passes) -> Tensor:
-    """Mean over the part-labelled pixels; `logits [B, N_p, h, w]`, no background; `parts` int64 `[B, h, w]`."""
+    """Return the mean over part-labelled pixels; `logits [B, N_p, h, w]`, no background; `parts` int64 `[B, h, w]`."""
     value = _channel_sum(logits, parts, labelled, torch.zeros_like(labelled), 1.0, passes)
     return _mean(value, labelled, counts.labelled, logits.shape[1])
 
@@ -110,19 +110,19 @@ def baseline_loss(
     pixels: Tensor,
     passes: Passes,
 ) -> Tensor:
-    """Mean over the `counted` pixels, `pixels` in number; every pixel without a part label is background."""
+    """Return the mean over the `counted` pixels, `pixels` in number; pixels without a part label are background."""
     value = _channel_sum(logits, classes, labelled, ~labelled, background_weight, passes)
     return _mean(value, counted, pixels, logits.shape[1])
 
 
 def by_photo() -> Passes:
-    """By PyTorch's own kernels, which write and read a float32 copy at each step: of one photo at a time."""
+    """Return passes with PyTorch's own kernels, one photo at a time, since each step makes a float32 copy."""
     return Passes(_total_by_photo, _slopes_by_photo)
 
 
 @cache
 def compiled() -> Passes:
-    """All photos at once, by kernels of `torch.compile` in which a float32 value never leaves the registers."""
+    """Return passes over all photos at once with `torch.compile`, whose kernels keep float32 values in registers."""
     return Passes(torch.compile(_total, dynamic=True), torch.compile(_slopes, dynamic=True))
 
 
@@ -148,8 +148,8 @@ def _slopes_by_photo(logits: Tensor, gradient: Tensor) -> Tensor:
 def _channel_sum(
     logits: Tensor, index: Tensor, indexed: Tensor, background: Tensor, background_weight: float, passes: Passes
 ) -> Tensor:
-    """Weighted sum over channels of the cross-entropy `[B, h, w]`: 1 at `index` where `indexed`, and 1 in the
-    last channel, which counts `background_weight`, where `background`."""
+    """Sum the weighted cross-entropy over channels, `[B, h, w]`: target 1 at `index` where `indexed`, and 1 in the
+    last channel, with weight `background_weight`, where `background`."""
     arguments = logits, index.clamp(min=0), indexed, background, background_weight, passes
     return _ChannelSum.apply(*arguments)  # pyright: ignore
 
@@ -180,12 +180,12 @@ class _ChannelSum(torch.autograd.Function):
 
 
 def _at(logits: Tensor, index: Tensor) -> Tensor:
-    """Logits `[B, h, w]` of channel `index`."""
+    """Return the logits `[B, h, w]` of channel `index`."""
     return _full_precision(logits.gather(1, index.unsqueeze(1)).squeeze(1))
 
 
 def _mean(value: Tensor, pixels: Tensor, count: Tensor, channels: int) -> Tensor:
-    """Sum of a channel sum over `pixels`, by `count` of them and channels; 0 without any pixel."""
+    """Sum a channel sum over `pixels`, divided by `count` and channels; 0 without any pixel."""
     return (value * pixels).sum() / (count.clamp(min=1) * channels)
 
 

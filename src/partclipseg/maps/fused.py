@@ -1,9 +1,9 @@
-"""A GPU kernel: upsampling, gate and comparison in one, for photos of any sizes at once.
+"""GPU kernel that fuses upsampling, gate and comparison, for photos of any sizes at once.
 
-By PyTorch's kernels each upsampled map is written, masked, read and reduced, photo by photo: for 32 photos of 375x500
-and 17 classes each 4 ms on an H200, or 1 ms where all sizes are equal; torch.compile does not come below 3 ms. This
-kernel reads four logits for each pixel and class, mostly from the caches, and writes one value and one label: 0.2 ms,
-0.4 with the classes behind the gate of Pred-All.
+With PyTorch's kernels each upsampled map is written, masked, read and reduced, photo by photo: for 32 photos of
+375x500 and 17 classes each 4 ms on an H200, or 1 ms if all sizes are equal; torch.compile needs at least 3 ms. This
+kernel reads four logits for each pixel and class, mostly from the caches, and writes one value and one label: 0.2
+ms, 0.4 with the classes behind the gate of Pred-All.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 _BLOCK = 256
-"""Pixels of a block; 512 and 1024 are slower."""
+"""Number of pixels of a block; 512 and 1024 are slower."""
 
 
 @triton.jit
@@ -32,7 +32,7 @@ def _keep_best(
     inside = pixel < height * width
     here = tl.load(places + 3 * photo) + pixel
 
-    # Where the pixel's centre lies between those of the logits, as in PyTorch with align_corners=False.
+    # Position of the pixel's centre in the grid of logits, as in PyTorch with align_corners=False.
     y, x = pixel // width, pixel % width
     y = tl.maximum((y.to(tl.float32) + 0.5) * tl.load(scales + 2 * photo) - 0.5, 0.0)
     x = tl.maximum((x.to(tl.float32) + 0.5) * tl.load(scales + 2 * photo + 1) - 0.5, 0.0)
@@ -72,14 +72,14 @@ def keep_best_fused(
     gate: Tensor | None,
     owners: Tensor | None,
 ) -> None:
-    """`upsample.keep_best` for tensors of a CUDA device.
+    """Compute `upsample.keep_best` for tensors of a CUDA device.
 
     Args:
-        rows: int64 `[B + 1]`: where each photo's rows start, and the last one's end.
-        most: pixels of the largest photo.
-        places: int64 `[B, 3]`: where each photo's pixels start, its height and its width.
-        scales: float32 `[B, 2]`: rows and columns of logits for each of a photo's. A division in the kernel would
-            not be exact, and a coordinate's rounding decides the last digits.
+        rows: int64 `[B + 1]`: start of each photo's rows, and the end of the last one's.
+        most: number of pixels of the largest photo.
+        places: int64 `[B, 3]`: start of each photo's pixels, its height and its width.
+        scales: float32 `[B, 2]`: rows and columns of logits per row and column of a photo. A division in the kernel
+            would not be exact, and a coordinate's rounding decides the last digits.
         best, best_labels, logits, labels, gate, owners: see there; the first two must be contiguous.
     """
     h, w = logits.shape[1:]

@@ -1,4 +1,4 @@
-"""From logits to label maps at photo size: Pred-All and Oracle-Obj.
+"""Compute label maps at photo size from logits: Pred-All and Oracle-Obj.
 
 Logits are upsampled bilinearly (``align_corners=False``), then the best class of every pixel is taken. The best
 logit is the best probability, so the sigmoid is taken of the winners only; where the method multiplies the
@@ -39,7 +39,7 @@ def pred_all(
     class_to_object: Tensor | np.ndarray,
     present_objects: Sequence[Sequence[int]] | None = None,
 ) -> list[LabelMaps]:
-    """Nothing is known about the photo: any class of the vocabulary, or background.
+    """Compute label maps without known objects: any class of the vocabulary, or background.
 
     Where the object logits name an object, only its parts compete; where they name background, the pixel is
     background. A model without object logits (the CLIPSeg baseline) decides by its classes and background alone.
@@ -48,7 +48,7 @@ def pred_all(
         output: a `PartOutput` of `B` photos.
         sizes: `(H, W)` of each photo.
         class_to_object: int64 `[N_c]`.
-        present_objects: object indices of each photo that alone may be there, beside background; None for all.
+        present_objects: object indices of each photo that may occur, beside background; None for all.
     """
     owner_of = torch.as_tensor(class_to_object, device=output.object_part_logits.device)
     results = []
@@ -68,7 +68,7 @@ def pred_all(
             objects = Contest([size], logits.device)
             objects.add(_first(indices), object_logits[indices], indices)
             contest = Contest([size], logits.device, gate=objects)
-            # A class whose object wins nowhere need not be looked at.
+            # A class whose object wins nowhere can be skipped.
             alive = objects.winners(len(object_logits))[0][owners].nonzero()[:, 0]
             contest.add(_first(alive), logits[alive], alive, owners[alive])
         results += contest.maps(owner_of)
@@ -76,7 +76,7 @@ def pred_all(
 
 
 def _first(rows: Tensor) -> np.ndarray:
-    """Photo index 0 for every row."""
+    """Return photo index 0 for every row."""
     return np.zeros(len(rows), np.int64)
 
 
@@ -87,7 +87,7 @@ def oracle_obj(
     class_to_object: Tensor | np.ndarray,
     present_objects: Sequence[Sequence[int]],
 ) -> list[LabelMaps]:
-    """The objects in each photo are known: their parts compete, at every pixel, without background.
+    """Compute label maps for known objects: their parts compete, at every pixel, without background.
 
     Args:
         output, sizes, class_to_object: as in `pred_all`.
@@ -104,16 +104,16 @@ def oracle_obj(
 
 
 class Contest:
-    """The class of the greatest upsampled logit at every pixel of a batch of photos, found a few classes at a time.
+    """Class of the greatest upsampled logit at every pixel of a batch of photos, computed a few classes at a time.
 
-    Only one value and one label a pixel are kept. Of equal values the one added first wins, as in an argmax over all
-    of them.
+    Only one value and one label per pixel are stored. Of equal values the first one added wins, as in an argmax over
+    all of them.
     """
 
     def __init__(self, sizes: Sequence[tuple[int, int]], device: torch.device, gate: Contest | None = None) -> None:
-        """`sizes` are `(H, W)` of each photo; with a `gate` a class takes part only where its owner has won there.
+        """`sizes` are `(H, W)` of each photo; with a `gate` a class counts only where its owner has won the gate.
 
-        The gate is read as it is, so nothing may be added to it any more.
+        The gate is read as it is, so nothing may be added to it afterwards.
         """
         self._pixels = Pixels(sizes, device)
         self._labels = self._pixels.full(BACKGROUND)
@@ -121,18 +121,18 @@ class Contest:
         self._gate = None if gate is None else gate._labels
 
     def add(self, photos: np.ndarray, logits: Tensor, labels: Tensor, owners: Tensor | None = None) -> None:
-        """Rows of logits `[K, h, w]` of any float type, in order of their `photos`, int64 `[K]`.
+        """Add rows of logits `[K, h, w]` of any float type, in order of their `photos`, int64 `[K]`.
 
-        Their labels and, with a gate, their owners are int64 `[K]`. Tensors may be longer; what is more is left out.
+        Their labels and, with a gate, their owners are int64 `[K]`. Tensors may be longer; the rest is ignored.
         """
         keep_best(self._pixels, self._best, self._labels, photos, logits, labels, self._gate, owners)
 
     def winners(self, count: int) -> Tensor:
-        """bool `[B, count]`: which labels have pixels in each photo; something must have taken part everywhere."""
+        """Return the labels with pixels in each photo, bool `[B, count]`; every pixel must have a winner."""
         return self._pixels.occurring(self._labels, count)
 
     def maps(self, class_to_object: Tensor) -> list[LabelMaps]:
-        """The outcome for classes with objects int64 `[N_c]`; label `N_c` is background."""
+        """Return the label maps for classes with objects int64 `[N_c]`; label `N_c` is background."""
         labels = self._labels.masked_fill(self._labels == len(class_to_object), BACKGROUND)
         owners = F.pad(class_to_object, (0, 1), value=BACKGROUND)  # label -1 reads the last entry
         flat = labels, owners[labels], self._best.sigmoid()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import wraps
 from typing import Any, Self
 
 from huggingface_hub.errors import StrictDataclassError
@@ -13,7 +14,7 @@ from partclipseg.models.clipseg_ranges import TOWERS, Rule, check_values, known_
 
 
 class CLIPSegTowersConfig(CLIPSegConfig):
-    """`transformers.CLIPSegConfig` (towers, `extract_layers`, `reduce_dim`, …) and what every family here adds.
+    """`transformers.CLIPSegConfig` (towers, `extract_layers`, `reduce_dim`, …) with the fields that all families add.
 
     Raises `PartCLIPSegError` for values that no model can be built from.
     """
@@ -21,7 +22,7 @@ class CLIPSegTowersConfig(CLIPSegConfig):
     vision_config: Any = None
     text_config: Any = None
     projection_dim: int = 512
-    """As in `CLIPSegConfig`; dictionaries become the towers' configurations."""
+    """Width of the embeddings, as in `CLIPSegConfig`; dictionaries become the towers' configurations."""
     image_size: int | list[int] | tuple[int, int] = 352
     """Height and width that photos are resized to, in pixels; one number for a square. 352 as published."""
     visual_adapter_ratio: float = 0.2
@@ -29,6 +30,19 @@ class CLIPSegTowersConfig(CLIPSegConfig):
     image_mean: list[float] | tuple[float, ...] = (0.485, 0.456, 0.406)
     image_std: list[float] | tuple[float, ...] = (0.229, 0.224, 0.225)
     """Normalisation of the RGB channels after division by 255; ImageNet's as published."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        make = cls.__init__  # transformers has just generated it
+
+        @wraps(make)
+        def init(self: Any, *args: Any, **values: Any) -> None:
+            try:
+                make(self, *args, **values)
+            except StrictDataclassError as error:  # a wrong type, or heads that do not divide a width
+                raise PartCLIPSegError(f"the configuration cannot be used: {' '.join(str(error).split())}") from error
+
+        cls.__init__ = init
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
@@ -58,21 +72,18 @@ class CLIPSegTowersConfig(CLIPSegConfig):
 
     @classmethod
     def ranges(cls) -> Mapping[str, Rule]:
-        """The values that each field may have."""
+        """Return the range of each field."""
         return TOWERS
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Self:
-        """From a configuration file's content; entries that no model of ours reads are left out.
+        """Make a configuration from a file's content; unknown entries are ignored.
 
         Raises `PartCLIPSegError` that says of each value out of its range what it must be.
         """
         known = known_values(values, cls.ranges())
-        check_values(known, cls.ranges())  # here, since transformers has errors of its own for wrong types
-        try:
-            return cls(**known)
-        except StrictDataclassError as error:  # such as a width that the default number of heads does not divide
-            raise PartCLIPSegError(f"the configuration cannot be used: {' '.join(str(error).split())}") from error
+        check_values(known, cls.ranges())  # transformers' own messages on wrong types say less
+        return cls(**known)
 
     @property
     def image_shape(self) -> tuple[int, int]:

@@ -38,7 +38,7 @@ class DecoderLayer(nn.Module):
         super().__init__()
         self.heads = heads
         self.recompute = False
-        """Compute the hidden features again in the backward pass; they are most of what a training step keeps."""
+        """Whether the backward pass computes the hidden features again; they are most of a training step's memory."""
         self.qkv = nn.Linear(width, 3 * width)
         self.project = nn.Linear(width, width)
         self.norm1 = nn.LayerNorm(width, eps=eps)
@@ -57,7 +57,7 @@ class DecoderLayer(nn.Module):
         x = self.norm2(x + (recomputed(self.feed_forward, x) if self.recompute else self.feed_forward(x)))
         if attention_rows is None:
             return x, None
-        # The probabilities of all rows together would be a large part of what a training step keeps.
+        # Probabilities of all rows together would take much of a training step's memory.
         return x, recomputed(mean_attention, *(rows.index_select(0, attention_rows) for rows in (q, k)))
 
     def feed_forward(self, x: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class DecoderLayer(nn.Module):
 
 
 def mean_attention(q: Tensor, k: Tensor) -> Tensor:
-    """Attention, averaged over the heads, of queries and keys `[R, heads, T, C/heads]`: float32 `[R, T, T]`."""
+    """Compute attention, averaged over heads, of queries and keys `[R, heads, T, C/heads]`: float32 `[R, T, T]`."""
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # [R, heads, T, T]
     return scores.softmax(-1, dtype=torch.float32).mean(1)
 
@@ -144,7 +144,7 @@ class ConditionDecoder(nn.Module):
     def condition_features(
         self, activations: Sequence[Tensor], conditions: Tensor, attention_rows: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Token features of every condition, without the class token.
+        """Compute token features of every condition, without the class token.
 
         Args:
             activations: one `[B, T, V]` per decoder layer, deepest first.
@@ -162,7 +162,7 @@ class ConditionDecoder(nn.Module):
     def decode(
         self, reduced: Sequence[Tensor], conditions: Tensor, attention_rows: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """`condition_features` of photos that `reduce_photo` has prepared, `[B, 1, T, C]` for each layer."""
+        """Compute `condition_features` of photos prepared by `reduce_photo`, `[B, 1, T, C]` for each layer."""
         x, attention = None, None
         for index, (shared, layer) in enumerate(zip(reduced, self.layers, strict=True)):
             x = shared if x is None else shared + x  # [B, 1 or N, T, C]

@@ -1,7 +1,7 @@
 """ONNX graphs of the families on CLIPSeg: photo encoder, text encoder and decoder, every size free but the widths.
 
-The cut follows how often each is needed: the photo encoder once a photo, the text encoder once a vocabulary, the
-decoder for each pair of the two.
+The model is cut by how often each graph runs: the photo encoder once per photo, the text encoder once per
+vocabulary, the decoder for each pair of the two.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from partclipseg.models.clipseg_towers import CLIPSegTowers
 
 TRACED = {"batch": 2, "rows": 6, "columns": 7, "parts": 13, "objects": 17, "classes": 19, "words": 23, "length": 4}
-"""Sizes of the example that the graphs are traced with: all different, since the exporter takes equal ones for the
-same, and none 1, which it takes for fixed."""
+"""Sizes of the example input for the trace: all different, since the exporter unifies equal sizes, and none is 1,
+which it treats as fixed."""
 
 
 class PhotoEncoder(nn.Module):
-    """Photos to the activations that the decoder reads, the class token apart so that patches keep their grid."""
+    """Photo encoder; the class token is a separate output so that patches keep their grid."""
 
     inputs = ("pixel_values",)
     outputs = ("class_tokens", "patches")
@@ -39,7 +39,7 @@ class PhotoEncoder(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Tokens to embeddings."""
+    """Text encoder: tokens to embeddings."""
 
     inputs = ("input_ids", "attention_mask")
     outputs = ("text_embeddings",)
@@ -64,13 +64,13 @@ class Decoder(nn.Module):
         self.model = model
 
     def features(self, class_tokens: Tensor, patches: Tensor, conditions: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Encoded photos and `conditions [N, D]` to features `[B, N, g·g', C]`, and their grid."""
+        """Decode encoded photos and `conditions [N, D]`; return features `[B, N, g·g', C]` and their grid."""
         tokens = torch.cat([class_tokens.unsqueeze(2), patches.flatten(2, 3)], dim=2).to(self.model.dtype)
         features, _ = self.model.decoder.condition_features(tokens.unbind(), conditions)
         return features, (patches.shape[2], patches.shape[3])
 
     def conditions(self, *embeddings: Tensor) -> Tensor:
-        """All words and, last, the background: `[N, D]`."""
+        """Return all words and, last, the background: `[N, D]`."""
         return torch.cat([*(words.to(self.model.dtype) for words in embeddings), self.model.background])
 
     def forward(self, class_tokens: Tensor, patches: Tensor, text_embeddings: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ class Decoder(nn.Module):
 
 
 def clipseg_graphs(model: CLIPSegTowers, decoder: OnnxGraph) -> dict[str, OnnxGraph]:
-    """``photo_encoder`` and ``text_encoder`` of a model on the CPU, and its ``decoder``."""
+    """Return ``photo_encoder`` and ``text_encoder`` of a model on the CPU, and its ``decoder``."""
     config, text, vision = model.config, model.config.text_config, model.config.vision_config
     photo = torch.rand(TRACED["batch"], 3, TRACED["rows"] * vision.patch_size, TRACED["columns"] * vision.patch_size)
     tokens = torch.full((TRACED["words"], TRACED["length"]), text.eos_token_id)
@@ -102,7 +102,7 @@ def clipseg_graphs(model: CLIPSegTowers, decoder: OnnxGraph) -> dict[str, OnnxGr
 
 
 def encoded_example(model: CLIPSegTowers) -> tuple[tuple[Tensor, ...], tuple[dict[int, Any], ...]]:
-    """What a decoder takes first, the photo encoder's outputs: an example and its free sizes."""
+    """Return an example of the photo encoder's outputs, the decoder's first inputs, and their free sizes."""
     config = model.config
     grid = (TRACED["rows"], TRACED["columns"])
     activations = torch.rand(

@@ -12,7 +12,7 @@ from partclipseg.errors import PartCLIPSegError
 
 
 class Rule(NamedTuple):
-    """What a value must be, in words and as a test."""
+    """Range of a value, as a description and as a test."""
 
     text: str
     holds: Callable[[Any], bool]
@@ -109,7 +109,7 @@ TOWERS = {
 
 
 def known_values(values: Mapping[str, Any], table: Mapping[str, Rule] = TOWERS) -> dict[str, Any]:
-    """The entries of a configuration file that `table` names, and of its towers those of TEXT and VISION.
+    """Return the entries of a configuration file that are in `table`, and of its towers those in TEXT and VISION.
 
     Other entries (the library's version, label names, options of other tools) change nothing in the model.
     """
@@ -124,7 +124,7 @@ def known_values(values: Mapping[str, Any], table: Mapping[str, Rule] = TOWERS) 
 
 
 def check_values(values: Mapping[str, Any], table: Mapping[str, Rule] = TOWERS) -> None:
-    """Raise `PartCLIPSegError` that says of each value out of its range what it must be.
+    """Raise `PartCLIPSegError` that lists the values out of range, and their ranges.
 
     `values` are the fields of a configuration, the towers as dictionaries or None; absent fields are not looked at.
     """
@@ -145,7 +145,7 @@ def _wrong(values: Mapping[str, Any], table: Mapping[str, Rule], prefix: str) ->
 
 
 def _mismatches(values: Mapping[str, Any]) -> list[str]:
-    """The towers' sizes that do not divide each other."""
+    """Return the towers' sizes that do not divide each other."""
     wrong: list[str] = []
     for key in ("text_config", "vision_config"):
         tower = values.get(key) or {}

@@ -1,7 +1,7 @@
 """The decoder on rows of a batch: each photo with conditions of its own.
 
-Every photo has classes of its own. They are lists of (photo, condition) rows for the whole batch, so that no photo is
-padded to the busiest one's number.
+Every photo has its own classes. They are lists of (photo, condition) rows for the whole batch, so that no photo is
+padded to the longest list.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from partclipseg.models.clipseg_towers import CLIPSegTowers
 
 WIDEST = {"cpu": 8 << 20, "cuda": 1 << 30}
-"""Largest size in bytes of the widest tensor of a decoder pass, by type of device: a CPU is fastest with what stays in
-its caches; on a GPU this bounds the memory. A row of the released size takes 4 MB in float32."""
+"""Maximum size in bytes of the widest tensor of a decoder pass, by type of device: a CPU is fastest if it fits the
+caches; on a GPU this limits the memory. A row of the released size takes 4 MB in float32."""
 
 CAPTURED_ROWS = 512
-"""Largest number of rows of a captured graph: with more, kernels take longer than their start, and graphs much
+"""Maximum number of rows of a captured graph: with more, kernels run longer than their launch, and graphs need much
 memory."""
 
 Known = tuple[np.ndarray, Tensor]
@@ -35,7 +35,7 @@ Known = tuple[np.ndarray, Tensor]
 
 
 class DecodedPhotos:
-    """Photos whose towers have run, and words; the decoder runs on the rows that are asked for."""
+    """Encoded photos and words; the decoder runs on requested rows."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class DecodedPhotos:
         graphs: Graphs | None = None,
         first: int | None = None,
     ) -> None:
-        """Run the towers. `graphs` captures small batches; `first` is what `objects` will be called with."""
+        """Run the towers. `graphs` captures small batches; `first` is the later argument of `objects`."""
         self.decoder = model.decoder
         self.grid = model.grid(pixel_values)
         self.sizes = sizes
@@ -77,7 +77,7 @@ class DecodedPhotos:
         return upload(array, self.device)
 
     def contest(self, gate: Contest | None = None) -> Contest:
-        """A contest over the pixels of these photos."""
+        """Return a contest over the pixels of these photos."""
         return Contest(self.sizes, self.device, gate)
 
     def objects(self, first: int) -> tuple[Known, Contest]:
@@ -107,16 +107,16 @@ class DecodedPhotos:
         return (keys, torch.cat(features)), contest
 
     def nothing(self) -> Known:
-        """Known features when nothing has been decoded yet."""
+        """Return known features before anything is decoded."""
         _, _, tokens, width = self.reduced[0].shape
         return np.empty(0, np.int64), self.reduced[0].new_empty(0, tokens - 1, width)
 
     def winners(self, contest: Contest, count: int) -> np.ndarray:
-        """Wait for the device and say which labels have won pixels: bool `[B, count]`."""
+        """Wait for the device, and return the labels that have won pixels: bool `[B, count]`."""
         return contest.winners(count).cpu().numpy()
 
     def keys(self, photos: np.ndarray, conditions: np.ndarray) -> np.ndarray:
-        """Keys of (photo, condition) rows, one number each."""
+        """Return keys of (photo, condition) rows, one number each."""
         return photos * len(self.conditions) + conditions
 
     def decode(self, photos: np.ndarray, conditions: np.ndarray) -> Tensor:
@@ -168,5 +168,5 @@ def named_rows(members: Sequence[Sequence[int]], count: int) -> np.ndarray:
 
 
 def slices(total: int, size: int) -> Iterator[slice]:
-    """Slices of at most `size` that cover 0 to `total`."""
+    """Yield slices of at most `size` that cover 0 to `total`."""
     return (slice(start, start + size) for start in range(0, total, size))

@@ -20,7 +20,7 @@ from partclipseg.models.interface import Inputs, PartModel, Words
 
 
 class VisualAdapter(nn.Module):
-    """The bottleneck added to the extracted activations: `V → V/4 → V`, ReLU after both, no biases."""
+    """Bottleneck added to the extracted activations: `V → V/4 → V`, ReLU after both, no biases."""
 
     def __init__(self, width: int, ratio: float) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class CLIPSegTowers(PartModel):
     # -- words and photos -------------------------------------------------------------------------------------
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Word embeddings `[K, D]` of `K` prompts, int64 ids and mask `[K, L]`; not normalised.
+        """Embed `K` prompts, int64 ids and mask `[K, L]`, as word embeddings `[K, D]`; not normalised.
 
         Padding that no prompt uses is cut off first (the text tower is causal and reads at the end token), unless
         the mask lies on a GPU, which would have to be waited for: pad to the longest there.
@@ -83,7 +83,7 @@ class CLIPSegTowers(PartModel):
         return self.clip.text_projection(pooled)
 
     def encode_photo(self, pixel_values: Tensor) -> list[Tensor]:
-        """Adapted activations `[B, T, V]` of the extracted blocks, deepest first; later blocks are not run.
+        """Return adapted activations `[B, T, V]` of the extracted blocks, deepest first; later blocks are not run.
 
         `pixel_values [B, 3, H, W]` are normalised; H and W may differ. Raises `PartCLIPSegError` for photos
         smaller than one patch.
@@ -103,8 +103,8 @@ class CLIPSegTowers(PartModel):
     def position_embeddings(self, grid: tuple[int, int]) -> Tensor:
         """Interpolate the trained position embeddings to the class token and `grid` patches, `[1, T, V]`.
 
-        The result is kept while the weights stay as they are, unless they are being trained: interpolation takes some
-        2 ms even on a fast GPU, and photos nearly always come in one size.
+        The result is cached until the weights change, unless they are being trained: interpolation takes some 2 ms even
+        on a fast GPU, and photos nearly always come in one size.
         """
         embeddings = self.clip.vision_model.embeddings
         weight: Tensor = embeddings.position_embedding.weight  # [1 + s·s, V]
@@ -120,18 +120,18 @@ class CLIPSegTowers(PartModel):
         return self._positions[grid]
 
     def _position_stamp(self) -> Hashable:
-        """A value that changes with the position embeddings, and when the model is moved or cast."""
+        """Return a value that changes with the position embeddings, and when the model is moved or cast."""
         weight: Tensor = self.clip.vision_model.embeddings.position_embedding.weight
         return None if weight.is_inference() else weight._version, weight.data_ptr(), weight.dtype, weight.device
 
     def word_logits(self, inputs: Inputs, embeddings: Tensor) -> Tensor:
-        """Plain CLIPSeg: logits `[B, K, h, w]` of word embeddings `[K, D]`, or of each photo's own `[B, K, D]`."""
+        """Compute logits `[B, K, h, w]` of word embeddings `[K, D]`, or of each photo's own `[B, K, D]`."""
         pixel_values = inputs["pixel_values"]
         features, _ = self.decoder.condition_features(self.encode_photo(pixel_values), embeddings.to(self.dtype))
         return self.decoder.logits(features, self.grid(pixel_values))
 
     def grid(self, pixel_values: Tensor) -> tuple[int, int]:
-        """Rows and columns of patches of `pixel_values [B, 3, H, W]`."""
+        """Return rows and columns of patches of `pixel_values [B, 3, H, W]`."""
         patch = self.config.vision_config.patch_size
         rows, columns = pixel_values.shape[-2] // patch, pixel_values.shape[-1] // patch
         if rows < 1 or columns < 1:
@@ -142,14 +142,14 @@ class CLIPSegTowers(PartModel):
         return rows, columns
 
     def logits_size(self, inputs: Inputs, words: Words) -> tuple[int, int]:
-        """Height and width of the logits of `inputs`, from their shape."""
+        """Return height and width of the logits of `inputs`, from their shape."""
         patch = self.config.vision_config.patch_size
         scale = (patch // 4) ** 2 if self.config.use_complex_transposed_convolution else patch
         rows, columns = self.grid(inputs["pixel_values"])
         return rows * scale, columns * scale
 
     def attention_tokens(self, inputs: Inputs) -> int:
-        """Number of patches of `inputs`."""
+        """Return the number of patches of `inputs`."""
         rows, columns = self.grid(inputs["pixel_values"])
         return rows * columns
 
@@ -179,14 +179,14 @@ class CLIPSegTowers(PartModel):
         self.renew_stamp()
 
     def recompute(self, enabled: bool) -> None:
-        """Compute the decoder's hidden layers again in the backward pass in place of keeping them."""
+        """Make the backward pass compute the decoder's hidden layers again instead of storing them."""
         for layer in self.decoder.modules():
             if isinstance(layer, DecoderLayer):
                 layer.recompute = enabled
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers; a CLIPSeg checkpoint is accepted too, as the start of a model of this class.
+        """Load as in transformers; a CLIPSeg checkpoint is accepted too, as the start of a model of this class.
 
         Raises `PartCLIPSegError` where neither a directory nor the hub has the name.
         """
@@ -197,7 +197,7 @@ class CLIPSegTowers(PartModel):
     # -- speed ------------------------------------------------------------------------------------------------
 
     def repeated_layers(self) -> list[nn.Module]:
-        """The layers of the photo tower and of the decoder.
+        """Return the layers of the photo tower and of the decoder.
 
         The text tower is left out: it is short, and its masks are made in another way while a graph is captured.
         """
@@ -205,8 +205,9 @@ class CLIPSegTowers(PartModel):
         return [*self.clip.vision_model.encoder.layers, *decoding]
 
     def graphs(self) -> Graphs | None:
-        """The captured graphs of this model; None where it does not run on a CUDA device."""
-        if self.device.type != "cuda":
+        """Return the captured graphs of this model; None unless it runs on a CUDA device without autocast."""
+        # Autocast keeps copies of the weights until its block ends; a graph would read them after that.
+        if self.device.type != "cuda" or torch.is_autocast_enabled("cuda"):
             return None
         # Graphs keep the interpolated position embeddings as constants; other weights they read where they lie.
         self._graphs.hold(self._position_stamp(), self.parameters)
@@ -214,7 +215,7 @@ class CLIPSegTowers(PartModel):
 
 
 def _interpolate(positions: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Embeddings `[1 + s·s, V]` of the class token and a square of patches → `[1, 1 + g·g', V]`, bicubically."""
+    """Interpolate `[1 + s·s, V]` of the class token and a square of patches to `[1, 1 + g·g', V]`, bicubically."""
     side = math.isqrt(len(positions) - 1)
     if grid == (side, side):
         return positions[None]

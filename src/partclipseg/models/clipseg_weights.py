@@ -1,4 +1,4 @@
-"""Tensors of CLIPSeg in and out: names, a model's start from a CLIPSeg checkpoint, and a CLIPSeg of a model.
+"""Convert tensors from and to CLIPSeg: names, a start from a CLIPSeg checkpoint, and a CLIPSeg from a model.
 
 The only place that knows how CLIPSeg and the released PartCLIPSeg files name their tensors.
 """
@@ -47,7 +47,7 @@ _RENAMED = (  # ours, theirs; the first that matches applies
 
 
 def foreign_names(name: str, config: CLIPSegTowersConfig) -> tuple[str, ...]:
-    """What CLIPSeg and the reference call our tensor `name`: one name, or three that are stacked (q, k, v)."""
+    """Return the names of our tensor `name` in CLIPSeg and the reference: one, or three that are stacked (q, k, v)."""
     for ours, theirs in _RENAMED:
         renamed, matches = re.subn(ours, theirs, name)
         if matches:
@@ -59,7 +59,7 @@ def foreign_names(name: str, config: CLIPSegTowersConfig) -> tuple[str, ...]:
 
 
 def start_from_clipseg(cls: type[Model], source: CLIPSegForImageSegmentation, **config_changes: Any) -> Model:
-    """A model of class `cls` that starts as `source`: towers and decoder copied, the rest newly initialised.
+    """Make a model of class `cls` that starts as `source`: towers and decoder copied, the rest newly initialised.
 
     `config_changes` override fields of the configuration.
     """
@@ -102,6 +102,7 @@ def load_pretrained(cls: type[Model], name: Any, load: Callable[..., Any], *args
         config = kwargs.pop("config", None) or expected.from_values({**values, **changes})
     except PartCLIPSegError as error:
         raise PartCLIPSegError(f"{name}: {error}; give the config.json that belongs to the weights") from None
+    config.architectures = [cls.__name__]  # as files of ours have it
     if kind == expected.model_type != CLIPSegConfig.model_type:
         with_info = kwargs.pop("output_loading_info", False)
         model = load_complete(load, lambda: cls(config), name, *args, config=config, **hub_options, **kwargs)
@@ -120,7 +121,7 @@ def load_pretrained(cls: type[Model], name: Any, load: Callable[..., Any], *args
 
 
 def wrong_kind(name: Any, kind: Any, expected: str) -> PartCLIPSegError:
-    """The error to raise for a model of another type than `expected`."""
+    """Return the error for a model of another type than `expected`."""
     what = f"a model of type {quoted(kind)}" if isinstance(kind, str) else "a config.json without a model_type"
     return PartCLIPSegError(
         f"{name} holds {what}, not {quoted(expected)}: give a directory of that type, as `partclipseg convert` or "

@@ -28,7 +28,7 @@ def compile_layers(model: PartModel) -> None:
 def _try_compiler(device: torch.device) -> None:
     try:
         torch.compile(torch.neg)(torch.zeros(1, device=device))
-    except Exception as error:  # what is missing shows in many ways
+    except Exception as error:  # a missing compiler raises various errors
         raise PartCLIPSegError(
             f"torch.compile does not work here, so leave compiling out: {first_line(error)}"
         ) from error

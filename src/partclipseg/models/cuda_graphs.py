@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 WARM_UP = 3
-"""Runs before a capture, in which libraries choose their kernels and allocate their workspaces."""
+"""Number of runs before a capture, in which libraries choose their kernels and allocate their workspaces."""
 
 _SEEN = 1000
-"""Keys and shapes that are remembered as having come once."""
+"""Maximum number of keys and shapes that are remembered as seen once."""
 
 Function = Callable[..., Sequence[Tensor]]
 
@@ -43,7 +43,7 @@ def capture(function: Callable[[], Any], device: torch.device, pool: Any = None)
 
 
 class Graphs:
-    """Functions of one model, captured; the most recently used are kept.
+    """Captured functions of one model; the most recently used are kept.
 
     A function is computed as it is when its key and the shapes of its inputs are new, captured when they come a
     second time, and replayed from then on. All graphs share one piece of memory. The output tensors are reused: copy
@@ -56,7 +56,7 @@ class Graphs:
         self._most = most
         self._stamp: Hashable = None
         self._weights: list[Tensor] = []
-        """The captured weights, held so that no others can come to lie in their place unseen."""
+        """The captured weights, held so that their memory is not reused by other tensors."""
         self._pool: Any = None
         self._seen: set[Hashable] = set()
         self._graphs: OrderedDict[Hashable, _Graph] = OrderedDict()
@@ -65,14 +65,14 @@ class Graphs:
         return Graphs, (self._most,)
 
     def hold(self, stamp: Hashable, parameters: Callable[[], Iterable[nn.Parameter]]) -> None:
-        """Forget all graphs if `stamp` is another one than before: weights were moved, cast or changed."""
+        """Drop all graphs if `stamp` has changed: weights were moved, cast or changed."""
         if stamp != self._stamp:
             self.clear()
             self._stamp = stamp
             self._weights = [parameter.data for parameter in parameters()]
 
     def clear(self) -> None:
-        """Forget all graphs."""
+        """Drop all graphs."""
         self._graphs.clear()
 
     def __call__(self, function: Function, key: Hashable, *inputs: Tensor) -> Sequence[Tensor]:
@@ -90,7 +90,7 @@ class Graphs:
                 return function(*inputs)
             while len(self._graphs) >= self._most:
                 self._graphs.popitem(last=False)
-            if not self._graphs:  # the memory of no graph at all cannot be shared any more
+            if not self._graphs:  # an empty pool cannot be shared any more
                 self._pool = torch.cuda.graph_pool_handle()
             graph = _Graph(function, inputs, self._pool)
         self._graphs[whole_key] = graph  # the latest is the last

@@ -1,17 +1,24 @@
-"""Files of a model's directory or hub name beside the weights: configuration, tokenizer, words."""
+"""Files in a model's directory or on the hub beside the weights: configuration, tokenizer, words."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import AutoTokenizer, CLIPSegConfig
 
 from partclipseg.errors import PartCLIPSegError, first_line
 from partclipseg.files import is_directory, is_file
-from partclipseg.models.names import find_file
+from partclipseg.models.card import model_card
+from partclipseg.models.names import find_file, find_optional_file
 from partclipseg.models.reading import library_errors, read_json_table
 from partclipseg.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from partclipseg.models.interface import PartModel
+
+VOCABULARY = "vocabulary.json"
+"""File of the model's own words."""
 
 _MAX_VOCABULARY_BYTES = 16 * 2**20
 
@@ -22,7 +29,7 @@ _TOKENIZER_REMEDY = (
 
 
 def read_config(name: Any, **hub_options: Any) -> dict[str, Any]:
-    """The configuration of a directory or hub name; raises `PartCLIPSegError` where there is none."""
+    """Read the configuration of a directory or hub name; raises `PartCLIPSegError` if there is none."""
     path = find_file(name, "config.json", **hub_options)
     if not is_file(path):
         raise PartCLIPSegError(
@@ -37,16 +44,16 @@ def load_tokenizer(name: str | Path, text_config: Any = None) -> Any:
     Raises `PartCLIPSegError` where there is none, or where it is damaged or another model's.
     """
     files = ("tokenizer.json", "vocab.json")
-    # First of all: where the hub cannot be reached, each file that a tokenizer may have is waited for.
+    # Check first: if the hub cannot be reached, each file of a tokenizer would wait for a timeout.
     folder = find_file(name, "tokenizer_config.json").parent
-    # Of a folder without these transformers makes a tokenizer without words.
+    # transformers makes a tokenizer without words from a folder without these.
     if is_directory(name) and not any(is_file(folder / file) for file in files):
         raise PartCLIPSegError(f"{name} has no tokenizer: {_TOKENIZER_REMEDY}")
     for file in (*files, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
         if is_file(folder / file):
             read_json_table(folder / file)
     with library_errors(f"the tokenizer in {name} cannot be loaded: {_TOKENIZER_REMEDY}"):
-        # Left to find the configuration itself, transformers warns that it does not know our model types.
+        # Without a given configuration, transformers warns that it does not know our model types.
         tokenizer = AutoTokenizer.from_pretrained(name, config=CLIPSegConfig(), trust_remote_code=False)
         tokenizer.padding_side = "right"  # the text tower is causal and reads no mask
     if text_config is not None:
@@ -77,9 +84,12 @@ def check_tokenizer(tokenizer: Any, text_config: Any, name: str | Path) -> None:
 
 
 def load_vocabulary(name: str | Path) -> Vocabulary | None:
-    """The words that a model's directory came with, or None. Raises `PartCLIPSegError` for a damaged file."""
-    path = Path(name) / "vocabulary.json"
-    if not is_file(path):
+    """Load the model's own words, from its directory or the hub; None without any.
+
+    Raises `PartCLIPSegError` for a damaged file.
+    """
+    path = find_optional_file(name, VOCABULARY)
+    if path is None:
         return None
     remedy = "remove the file, and give words at each call"
     if path.stat().st_size > _MAX_VOCABULARY_BYTES:
@@ -89,3 +99,18 @@ def load_vocabulary(name: str | Path) -> Vocabulary | None:
     except (ValueError, TypeError, RecursionError) as error:
         said = "it is nested too deeply" if isinstance(error, RecursionError) else first_line(error)
         raise PartCLIPSegError(f"{path} cannot be used as the model's words: {said}; {remedy}") from error
+
+
+def write_directory(
+    folder: Path, model: PartModel, tokenizer: Any, vocabulary: Vocabulary | None, name: str | None = None
+) -> None:
+    """Write all files of a model that `PartSegmenter.from_pretrained` takes into an existing folder.
+
+    Weights and configuration, the tokenizer, ``vocabulary.json`` if there are words, and the model card, whose
+    examples load the model by `name`.
+    """
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    if vocabulary is not None:
+        vocabulary.save(folder / VOCABULARY)
+    (folder / "README.md").write_text(model_card(model, vocabulary, name or "MODEL"), encoding="utf-8")

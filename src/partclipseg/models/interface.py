@@ -1,6 +1,6 @@
 """The interface of a model: `PartModel`, its words and its output.
 
-Segmenter, zoom, evaluation, training, server, labelling and export know a model by this interface alone. A family
+Segmenter, zoom, evaluation, training, server, labelling and export use models only through this interface. A family
 must define how words become prompts (`prompts`) and embeddings (`encode_text`), and logits (`forward`); its
 configuration has `image_shape`, `image_mean` and `image_std`, or it overrides `prepare`. All else has a default that
 is right for every family and may be overridden for speed or for a method of its own.
@@ -34,29 +34,31 @@ if TYPE_CHECKING:
     from partclipseg.models.onnx import OnnxGraph
 
 Inputs = Mapping[str, Tensor]
-"""What `PartModel.prepare` makes of photos and `PartModel.forward` takes, by name; the first dimension is B."""
+"""Result of `PartModel.prepare` and input of `PartModel.forward`, by name; the first dimension is B."""
+
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
 Model = TypeVar("Model", bound="type[PartModel]")
 
-MIN_PART_PROBABILITY = 0.0
-"""`PartModel.min_part_probability` of all families that do not say otherwise: every pixel of an object has a part."""
+MIN_PART_PROBABILITY = 0.3
+"""Default of `PartModel.min_part_probability`, chosen from the measurement in docs/prediction.md."""
 
 
 @dataclass(frozen=True, eq=False)
 class Words:
-    """A vocabulary as a model takes it."""
+    """Vocabulary with its embeddings and index tensors, the input of a model."""
 
     vocabulary: Vocabulary
     embeddings: Tensor
     """`[K, D]`, the embeddings of `PartModel.prompts(vocabulary)`."""
     class_to_part: Tensor
-    """int64 `[N_c]`, on the device of the embeddings."""
+    """int64 `[N_c]`: part of each class, on the device of the embeddings."""
     class_to_object: Tensor
-    """int64 `[N_c]`, on the device of the embeddings."""
+    """int64 `[N_c]`: object of each class, on the device of the embeddings."""
 
     @classmethod
     def of(cls, vocabulary: Vocabulary, embeddings: Tensor) -> Words:
-        """The words of a vocabulary with their embeddings `[K, D]`."""
+        """Make the words of a vocabulary with their embeddings `[K, D]`."""
         device = embeddings.device
         return cls(
             vocabulary,
@@ -68,7 +70,7 @@ class Words:
 
 @dataclass
 class PartOutput(ModelOutput):
-    """The logits of a forward pass, before the sigmoid, at the decoder's size h x w."""
+    """Logits of a forward pass, before the sigmoid, at the decoder's size h x w."""
 
     object_part_logits: Tensor | None = None
     """`[B, N_c + 1, h, w]`, background last; every model has them."""
@@ -77,7 +79,7 @@ class PartOutput(ModelOutput):
     part_logits: Tensor | None = None
     """`[B, N_p, h, w]` of generalized parts; None for a model that has none."""
     attention: Tensor | None = None
-    """float32 `[P, T, T]`: the attention of each pair that was asked for, rows are queries, the class token first."""
+    """float32 `[P, T, T]`: attention of each requested pair, rows are queries, the class token first."""
 
 
 class PartModel(PreTrainedModel):
@@ -90,23 +92,23 @@ class PartModel(PreTrainedModel):
     settings_class: ClassVar[type[MethodSettings]] = MethodSettings
     """The family's own settings of a training run."""
     has_attention: ClassVar[bool] = False
-    """Whether `forward` answers `attention_pairs`."""
+    """Whether `forward` takes `attention_pairs`."""
 
     # -- what a family must define ----------------------------------------------------------------------------
 
     def prompts(self, vocabulary: Vocabulary) -> list[str]:
-        """The K strings whose embeddings `forward` expects, in its order."""
+        """Return the K strings whose embeddings `forward` expects, in its order."""
         raise TypeError(f"{type(self).__name__} does not define prompts")
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Embeddings `[K, D]` of K prompts, from int64 tokens and mask `[K, L]`."""
+        """Embed K prompts, int64 tokens and mask `[K, L]`, as `[K, D]`."""
         raise TypeError(f"{type(self).__name__} does not define encode_text")
 
     def forward(self, inputs: Inputs, words: Words, attention_pairs: Tensor | None = None) -> PartOutput:
-        """Logits of every class for every photo.
+        """Compute logits of every class for every photo.
 
         Args:
-            inputs: what `prepare` made of the photos.
+            inputs: result of `prepare` for the photos.
             words: the vocabulary with its embeddings.
             attention_pairs: int64 `[P, 2]`, (photo, k): class k where `k < N_c`, else object `k - N_c`; only for
                 models that have attention.
@@ -115,7 +117,7 @@ class PartModel(PreTrainedModel):
 
     @property
     def longest_prompt(self) -> int:
-        """Number of tokens that a prompt may have."""
+        """Maximum number of tokens of a prompt."""
         text = getattr(self.config, "text_config", None)
         return getattr(text, "max_position_embeddings", 77)
 
@@ -127,14 +129,20 @@ class PartModel(PreTrainedModel):
         return self.config.image_shape
 
     @property
+    def ahead_shape(self) -> tuple[int, int] | None:
+        """Height and width to which those who read photos may resize them ahead of `prepare`; None where `prepare`
+        needs them at their own size."""
+        return self.image_shape
+
+    @property
     def least_area(self) -> int:
-        """Pixels of the model's input that an object must take to be looked at again: below a quarter of a patch
-        it is noise."""
+        """Minimum area of an object for the second pass of `zoom`, in pixels of the model's input: below a quarter of a
+        patch it is noise."""
         vision = getattr(self.config, "vision_config", None)
         return (getattr(vision, "patch_size", 16) // 2) ** 2
 
     def prepare(self, photos: Sequence[np.ndarray] | Tensor) -> dict[str, Tensor]:
-        """The inputs of photos: resized, scaled to 0..1 and normalised, on the model's device.
+        """Prepare photos: resized, scaled to 0..1 and normalised, on the model's device.
 
         Args:
             photos: uint8 `[H, W, 3]` RGB of any sizes; or, in training, a tensor `[B, 3, h, w]` of the model's size,
@@ -150,12 +158,12 @@ class PartModel(PreTrainedModel):
         return self.normalise(values.permute(0, 3, 1, 2))
 
     def normalise(self, photos: Tensor) -> dict[str, Tensor]:
-        """The inputs of photos in 0..1, float `[B, 3, h, w]` on the model's device, normalised by its mean and std."""
+        """Normalise photos in 0..1, float `[B, 3, h, w]` on the model's device, by the model's mean and std."""
         mean, std = self._mean_and_std()
         return {"pixel_values": ((photos - mean) / std).contiguous().to(self.dtype)}
 
     def _mean_and_std(self) -> tuple[Tensor, Tensor]:
-        # They are kept, because making a tensor of numbers on a GPU waits for it.
+        # They are cached, because creating a tensor from numbers waits for the GPU.
         kept: tuple[Tensor, Tensor] | None = getattr(self, "_kept_mean_and_std", None)
         if kept is None or kept[0].device != self.device:
             values = (self.config.image_mean, self.config.image_std)
@@ -174,33 +182,37 @@ class PartModel(PreTrainedModel):
         present_objects: Sequence[Sequence[int]] | None = None,
         with_background: bool = False,
     ) -> list[LabelMaps]:
-        """The label maps of B photos. Here every class is decoded; an override must give the same maps.
+        """Compute the label maps of B photos. Here every class is decoded; an override must give the maps of `maps_of`.
 
         Args:
             sizes: (H, W) of each photo.
             present_objects: object indices of each photo for Oracle-Obj; None for Pred-All.
             with_background: let background compete with the `present_objects`: Pred-All among these objects alone.
         """
-        return self.maps_of(self(inputs, words), words, sizes, present_objects, with_background)
+        return self.maps_of(self(inputs, words), inputs, words, sizes, present_objects, with_background)
 
     def maps_of(
         self,
         output: PartOutput,
+        inputs: Inputs,
         words: Words,
         sizes: Sequence[tuple[int, int]],
         present_objects: Sequence[Sequence[int]] | None = None,
         with_background: bool = False,
     ) -> list[LabelMaps]:
-        """The label maps of an output of `forward`; arguments as in `label_maps`."""
+        """The label maps of photos whose `output` is at hand; the method's rule from logits to labels.
+
+        Here objects decide first, where the output has them, then classes. Other arguments as in `label_maps`.
+        """
         owners = words.class_to_object
         if present_objects is None or with_background:
             return pred_all(output, sizes, owners, present_objects)
         return oracle_obj(output, sizes, owners, present_objects)
 
     def word_logits(self, inputs: Inputs, embeddings: Tensor) -> Tensor:
-        """Logits `[B, K, h, w]` of single words `[K, D]`, or of each photo's own words `[B, K, D]`.
+        """Compute logits `[B, K, h, w]` of single words `[K, D]`, or of each photo's own words `[B, K, D]`.
 
-        Raises `PartCLIPSegError` for a family without them, which can then keep no words in training.
+        Raises `PartCLIPSegError` for a family without them, which cannot use word retention.
         """
         raise PartCLIPSegError(f"{type(self).__name__} has no maps of single words: leave word retention out")
 
@@ -213,8 +225,7 @@ class PartModel(PreTrainedModel):
 
     @property
     def min_part_probability(self) -> float:
-        """Probability that the part of a pixel must have, outside of the benchmark protocols; see
-        `inference.result.PartResult.from_maps`."""
+        """Minimum probability of the part of a pixel outside of the benchmark protocols, which have none."""
         return MIN_PART_PROBABILITY
 
     def ask(self, prompting: Prompting) -> None:
@@ -227,11 +238,11 @@ class PartModel(PreTrainedModel):
     # -- speed ------------------------------------------------------------------------------------------------
 
     def repeated_layers(self) -> list[nn.Module]:
-        """The layers that repeat, for compilation one by one; none unless the family names them."""
+        """Return the repeated layers, which are compiled one by one; none unless the family names them."""
         return []
 
     def weights_stamp(self) -> Hashable:
-        """A value that changes whenever weights are changed in place, moved or cast, for what is kept of them."""
+        """Return a value that changes whenever weights are changed in place, moved or cast, for caches."""
         stamped: tuple[object, list[nn.Parameter]] | None = getattr(self, "_stamped", None)
         first = next(self.parameters())
         if stamped is None or stamped[1][0] is not first:
@@ -242,14 +253,14 @@ class PartModel(PreTrainedModel):
         return token, versions, first.data_ptr(), first.dtype, first.device
 
     def renew_stamp(self) -> None:
-        """Begin another stamp; to be called where a module of the model is given another parameter."""
+        """Change the stamp; call it when a module of the model gets another parameter."""
         self._stamped = None
 
     # -- training ---------------------------------------------------------------------------------------------
 
     @classmethod
     def from_start(cls: type[Any], name: str, settings: MethodSettings) -> Any:
-        """The model that training starts from, in float32 on the CPU. Raises `PartCLIPSegError` if it cannot be had."""
+        """Load the start of training, in float32 on the CPU. Raises `PartCLIPSegError` if it cannot be loaded."""
         return cls.from_pretrained(name, dtype=torch.float32)
 
     def trained_parameters(self, settings: MethodSettings) -> list[nn.Parameter]:
@@ -257,8 +268,22 @@ class PartModel(PreTrainedModel):
         self.requires_grad_(True)
         return list(self.parameters())
 
+    def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
+        """The trained parameters in groups with their `weight_decay`, and an `lr` where it is another than the
+        `learning_rate` of the run; here matrices are decayed, while norms, embeddings and free vectors are not.
+
+        Biases of linear layers are decayed, as PartCLIPSeg publishes it.
+        """
+        decayed: list[nn.Parameter] = []
+        free: list[nn.Parameter] = []
+        for module in self.modules():
+            # A module with submodules has no matrix of its own; what it holds is a learned vector.
+            exempt = isinstance(module, (*_NORMS, nn.Embedding)) or next(module.children(), None) is not None
+            (free if exempt else decayed).extend(p for p in module.parameters(recurse=False) if p.requires_grad)
+        return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+
     def build_loss(self, settings: MethodSettings, compiled: bool = False) -> Any:
-        """The training loss, see `losses.classes.ClassLoss`, which is the default and fits every family."""
+        """Build the training loss, see `losses.classes.ClassLoss`, which is the default and fits every family."""
         return ClassLoss(settings.loss, compiled)
 
     def add_tokens(self, count: int) -> None:
@@ -269,22 +294,22 @@ class PartModel(PreTrainedModel):
         raise PartCLIPSegError(f"{type(self).__name__} cannot learn words that its tokenizer lacks: use other words")
 
     def recompute(self, enabled: bool) -> None:
-        """Keep less in training and compute it a second time in the backward pass, where the family can."""
+        """Save memory in training by computing activations again in the backward pass, if the family supports it."""
 
     def attention_tokens(self, inputs: Inputs) -> int:
-        """Number of image tokens of the attention of `inputs`; 0 for a model that has none."""
+        """Return the number of image tokens of the attention of `inputs`; 0 for a model without attention."""
         return 0
 
     @torch.no_grad()
     def logits_size(self, inputs: Inputs, words: Words) -> tuple[int, int]:
-        """Height and width of the logits of `inputs`."""
+        """Return height and width of the logits of `inputs`."""
         output = self({name: value[:1] for name, value in inputs.items()}, words)
         return output.object_part_logits.shape[-2], output.object_part_logits.shape[-1]
 
     # -- export -----------------------------------------------------------------------------------------------
 
     def onnx_graphs(self) -> dict[str, OnnxGraph]:
-        """The modules to export, by the name of their file.
+        """Return the modules to export, by the name of their file.
 
         Raises `PartCLIPSegError` for a family that has no export.
         """

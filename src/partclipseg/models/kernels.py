@@ -16,7 +16,7 @@ backward pass needs three, and enough to keep a GPU busy."""
 
 
 def linear_relu(x: Tensor, linear: nn.Module) -> Tensor:
-    """ReLU of a linear layer, `[M, C]` to `[M, C']`; on a GPU as one product that writes the result once.
+    """Apply a linear layer and ReLU, `[M, C]` to `[M, C']`; on a GPU as one product that writes the result once.
 
     The product reads the layer's weights and calls no hooks, so a layer that is not `nn.Linear` itself, such as an
     adapter in its place, is called as it is.

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import reprlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,14 @@ from huggingface_hub.errors import (
 )
 from transformers.utils.hub import cached_file
 
-from partclipseg.errors import PartCLIPSegError
+from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import is_directory, is_file
 
 logger = logging.getLogger(__name__)
 
 _HUB_NAME = re.compile(r"(?!-|\.)[A-Za-z0-9._-]{1,96}/(?!-|\.)[A-Za-z0-9._-]{1,96}(?<![-.])")
 _FOLDERS = frozenset({"models", "datasets", "spaces", "docs", "runs"})
-"""First parts that mean a folder: four are paths of the hub's own site, and runs is where training writes."""
+"""First path components that mean a folder: four are paths of the hub's own site; training writes to runs."""
 
 _REMEDY = (
     "give a model's directory, as `partclipseg convert` or `train` writes it, or download the model where there is "
@@ -39,12 +40,21 @@ _QUOTE.maxstring = _QUOTE.maxother = 100
 
 
 def quoted(text: Any) -> str:
-    """`repr` of a name, shortened in its middle to some 100 characters."""
+    """Return the `repr` of a name, shortened in its middle to some 100 characters."""
     return _QUOTE.repr(str(text))
 
 
+def check_hub_name(name: Any) -> str:
+    """Return a name for a model on the hub, ``owner/model`` or ``model``; raises `UsageError` for other text."""
+    if isinstance(name, str) and _HUB_NAME.fullmatch(name if "/" in name else f"owner/{name}"):
+        return name
+    raise UsageError(
+        f"{quoted(name)} is no name for the hub: give owner/model, of letters, digits, dots, hyphens and underscores"
+    )
+
+
 def is_local(name: Any) -> bool:
-    """Whether `name` is a directory here; False where it may be a name on the hub, ``owner/model``.
+    """Whether `name` is a local directory; False if it may be a name on the hub, ``owner/model``.
 
     Raises `PartCLIPSegError` for files and for text that is neither, without asking the hub.
     """
@@ -64,27 +74,40 @@ def is_local(name: Any) -> bool:
 
 
 def find_file(name: Any, file: str, **hub_options: Any) -> Path:
-    """Path of one file of a model; that of a model on the hub is fetched into the hub's cache.
+    """Return the path of one file of a model; a file on the hub is fetched into the hub's cache.
 
     Raises `PartCLIPSegError` that says whether the model, the file or the hub is missing.
     """
     if is_local(name):
         return Path(name) / file
-    # Said at once: where there is no network, the hub is tried for half a minute.
+    # Fail at once: without network, the hub client retries for half a minute.
     logger.warning("there is no directory %s; asking the Hugging Face hub for a model of that name", name)
-    try:
-        path = cached_file(name, file, _raise_exceptions_for_missing_entries=False, **hub_options)
-    except (OSError, ValueError) as error:
-        raise hub_error(name, file, error) from error
+    path = _fetch(name, file, hub_options)
     if path is None and (hub_options.get("local_files_only") or is_offline_mode()):
         raise hub_error(name, file, FileNotFoundError(file))
     if path is None:
         raise PartCLIPSegError(f"the model {name} on the Hugging Face hub has no {file}: name another model")
-    return Path(path)
+    return path
+
+
+def find_optional_file(name: Any, file: str) -> Path | None:
+    """Return the path of an optional file of a model, found as by `find_file`; None if it has none."""
+    if is_local(name):
+        return Path(name) / file if is_file(Path(name) / file) else None
+    return _fetch(name, file, {})
+
+
+def _fetch(name: Any, file: str, hub_options: Mapping[str, Any]) -> Path | None:
+    """Fetch a file of a model from the hub, or from its cache if offline; None if there is none."""
+    try:
+        path = cached_file(name, file, _raise_exceptions_for_missing_entries=False, **hub_options)
+    except (OSError, ValueError) as error:
+        raise hub_error(name, file, error) from error
+    return None if path is None else Path(path)
 
 
 def hub_error(name: Any, file: str, error: BaseException) -> PartCLIPSegError:
-    """The error to raise where the hub did not give a file: what the hub answered, or that it cannot be reached."""
+    """Return the error for a file that could not be fetched: the hub's answer, or that it cannot be reached."""
     causes: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in causes:
@@ -113,7 +136,7 @@ def hub_error(name: Any, file: str, error: BaseException) -> PartCLIPSegError:
 
 
 def _nearest(text: str) -> str:
-    """``; did you mean …?`` with the most similar directory beside the one that is missing, if there is one."""
+    """Return ``; did you mean …?`` with the most similar directory beside the missing one, or an empty text."""
     parent, _, name = text.rstrip("/").rpartition("/")
     if not name or "\0" in text or len(text) > 1000:
         return ""

@@ -13,9 +13,9 @@ class OnnxGraph:
     """A module to export, with an example of its inputs."""
 
     module: nn.Module
-    """Takes and returns tensors, float32 or int64 whatever the model computes in; `inputs` and `outputs` name them."""
+    """Module of tensors, float32 or int64 whatever the model's number type; `inputs` and `outputs` name them."""
     example: tuple[Tensor, ...]
     sizes: tuple[dict[int, Any], ...]
-    """The dimensions of each input that are free: index to `torch.export.Dim`."""
+    """Free dimensions of each input: index to `torch.export.Dim`."""
     output_shapes: dict[int, list[str | int]] = field(default_factory=dict)
     """Names of an output's dimensions, by its index, where the exporter loses them."""

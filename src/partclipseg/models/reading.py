@@ -1,4 +1,4 @@
-"""Reading a model's files: complete, undamaged and sane, or a `PartCLIPSegError` with one sentence and the remedy.
+"""Read a model's files: complete, undamaged and finite, or a `PartCLIPSegError` with one sentence and the remedy.
 
 Nothing here knows a model's class: the functions take paths, tensors and a module.
 """
@@ -25,14 +25,17 @@ _LAYOUTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-"""Names of the weights in the order in which transformers looks for them."""
+"""Names of weight files in the order in which transformers looks for them."""
+
+_COUNTERS = ("position_ids", "num_batches_tracked")
+"""Ends of the names of whole numbers that stand in files and change no prediction."""
 
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 
 _MAX_JSON_BYTES = 64 * 2**20
 
 _LISTED = 10
-"""Number of tensors that a message names."""
+"""Maximum number of tensors that a message names."""
 
 _REMEDY = "copy or download it again"
 
@@ -72,7 +75,7 @@ def check_file(path: Path) -> None:
 
 
 def read_json_table(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; raises `PartCLIPSegError` for anything else."""
+    """Return the object in a JSON file; raises `PartCLIPSegError` for anything else."""
     check_file(path)
     size = path.stat().st_size
     if size > _MAX_JSON_BYTES:
@@ -89,12 +92,12 @@ def read_json_table(path: Path) -> dict[str, Any]:
 
 
 def count_stored_numbers(directory: Path) -> int:
-    """How many numbers the weights in `directory` hold, read off the files' headers.
+    """Count the numbers of the weights in `directory`, from the files' headers.
 
     Raises `PartCLIPSegError` for a missing, cut or damaged file and for tensors that are not floating point.
     """
     tensors = {name: entry for path in _weight_files(directory) for name, entry in _stored(path).items()}
-    kept = {name: entry for name, entry in tensors.items() if not name.endswith("position_ids")}
+    kept = {name: entry for name, entry in tensors.items() if not name.endswith(_COUNTERS)}
     if wrong := [f"{name} ({kind})" for name, (_, kind) in kept.items() if kind not in _FLOATS]:
         raise PartCLIPSegError(
             f"{directory} has {_listed(wrong, 'tensor')} of a number type other than float16, bfloat16, float32 and "
@@ -104,7 +107,7 @@ def count_stored_numbers(directory: Path) -> int:
 
 
 def check_size(build: Callable[[], nn.Module], stored: int, origin: str) -> None:
-    """Refuse a configuration that asks for many more numbers than the weights hold, before memory is taken for it.
+    """Refuse a configuration that needs many more numbers than the weights hold, before memory is allocated.
 
     `build` makes the model; it is called with PyTorch's meta device, which takes no memory for tensors.
     """
@@ -120,7 +123,7 @@ def check_size(build: Callable[[], nn.Module], stored: int, origin: str) -> None
 def load_complete(
     load: Callable[..., Any], build: Callable[[], nn.Module], name: str | Path, *args: Any, **kwargs: Any
 ) -> Any:
-    """A model by transformers' `load(name, …)`, every tensor of it from the files and finite.
+    """Load a model by transformers' `load(name, …)`; every tensor must come from the files and be finite.
 
     Args:
         load: a `from_pretrained`.
@@ -179,7 +182,7 @@ def check_finite(model: nn.Module, origin: str) -> None:
 
 
 def read_tensors(path: str | Path, device: str = "cpu") -> dict[str, Tensor]:
-    """The table of tensors in a PyTorch file, ``{name: tensor}`` or ``{"model": {name: tensor}, …}``.
+    """Read the table of tensors in a PyTorch file, ``{name: tensor}`` or ``{"model": {name: tensor}, …}``.
 
     With ``device="meta"`` shapes and types only. A pickle that wants to run code is refused. Raises
     `PartCLIPSegError`.
@@ -203,12 +206,12 @@ def read_tensors(path: str | Path, device: str = "cpu") -> dict[str, Tensor]:
         or not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items())
     ):
         raise PartCLIPSegError(
-            f"{path} is no PartCLIPSeg checkpoint: it has no table of tensors under 'model'; give the released file"
+            f"{path} is no released checkpoint: it has no table of tensors under 'model'; give the released file"
         )
     if wrong := [
         f"{name} ({tensor.dtype}, {tensor.layout})".replace("torch.", "")
         for name, tensor in tensors.items()
-        if not name.endswith("position_ids") and not (_kind(tensor) in _FLOATS and tensor.layout is torch.strided)
+        if not name.endswith(_COUNTERS) and not (_kind(tensor) in _FLOATS and tensor.layout is torch.strided)
     ]:
         raise PartCLIPSegError(
             f"{path} has {_listed(wrong, 'tensor')} that are not dense floating point: give weights that are not "
@@ -236,7 +239,7 @@ def _weight_files(directory: Path) -> list[Path]:
 
 
 def _stored(path: Path) -> dict[str, tuple[int, str]]:
-    """Count of numbers and number type of each tensor in a file, without reading the tensors."""
+    """Return count of numbers and number type of each tensor in a file, without reading the tensors."""
     if path.suffix != ".safetensors":
         return {name: (tensor.numel(), _kind(tensor)) for name, tensor in read_tensors(path, "meta").items()}
     check_file(path)
@@ -268,7 +271,7 @@ def _is_finite(tensor: Tensor) -> bool:
 
 
 def _listed(names: Sequence[str], noun: str) -> str:
-    """``2 tensors (a, b)``, with the first ten names."""
+    """Return ``2 tensors (a, b)``, with the first ten names."""
     shown = ", ".join(name[:120] for name in names[:_LISTED])
     more = f", and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return f"{len(names)} {noun}{'s' * (len(names) != 1)} ({shown}{more})"

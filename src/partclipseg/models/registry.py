@@ -1,7 +1,8 @@
-"""The families of models by name, and how a model is found and loaded."""
+"""Families of models by name; functions that find and load a model."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from importlib import import_module
 from importlib.resources import files
@@ -14,26 +15,35 @@ from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.models.directory import load_tokenizer, load_vocabulary, read_config
 from partclipseg.models.interface import PartModel
 from partclipseg.models.names import quoted
+from partclipseg.models.reading import read_tensors
 
 __all__ = [
-    "BUILT_IN", "FAMILIES", "built_in_model", "family", "find_device", "find_dtype", "is_built_in",
-    "load_model",
-    "load_tokenizer", "load_vocabulary", "read_config",
+    "BUILT_IN", "FAMILIES", "FOREIGN", "built_in_model", "family", "find_device", "find_dtype", "find_foreign",
+    "is_built_in", "load_model", "load_tokenizer", "load_vocabulary", "read_config",
 ]  # fmt: skip
 
 FAMILIES = {
     "partclipseg": "partclipseg.models.partclipseg.model:PartCLIPSegModel",
     "clipseg-baseline": "partclipseg.models.clipseg.model:CLIPSegBaseline",
     "clipseg": "partclipseg.models.clipseg.plain:PlainCLIPSeg",
+    "partcatseg": "partclipseg.models.partcatseg.model:PartCATSegModel",
+    "catseg": "partclipseg.models.partcatseg.model:CATSegModel",
 }
-"""`model_type` of the configuration: where the family's class is."""
+"""Import path of the family's class for each `model_type` of a configuration."""
+
+FOREIGN = {
+    "PartCLIPSeg": "partclipseg.models.partclipseg.foreign",
+    "PartCATSeg, CAT-Seg or OV-PARTS": "partclipseg.models.partcatseg.foreign",
+}
+"""Methods with released files: the module that knows such a file by the names of its tensors (`knows`), its
+configuration (`config_for`), its weights (`load_released`) and what is to be said of it (`REMARK`)."""
 
 BUILT_IN = "partshapes"
-"""Name of the built-in model, where no directory has it; it knows PartShapes, the rendered benchmark, only."""
+"""Name of the built-in model, unless a directory has it; it knows only PartShapes, the rendered benchmark."""
 
 
 def family(name: str) -> type[PartModel]:
-    """The class of a family. Raises `PartCLIPSegError` for a name that is none."""
+    """Return the class of a family. Raises `PartCLIPSegError` for an unknown name."""
     if name not in FAMILIES:
         raise PartCLIPSegError(f"there is no family of models {name!r}: the families are {', '.join(FAMILIES)}")
     module, _, attribute = FAMILIES[name].partition(":")
@@ -56,13 +66,28 @@ def load_model(name: str | Path, **kwargs: Any) -> Any:
     return family(kind).from_pretrained(name, **kwargs)
 
 
+def find_foreign(path: str | Path, values: Mapping[str, Any] | None = None) -> tuple[Any, Any]:
+    """The module of `FOREIGN` that knows a released file, and the file's configuration.
+
+    `values` are those of a model of another size than the released ones. Raises `PartCLIPSegError` for a file that is
+    unreadable or known to no family.
+    """
+    tensors = read_tensors(path, "meta")
+    for module in map(import_module, FOREIGN.values()):
+        if module.knows(tensors):
+            return module, module.config_for(values, tensors, str(path))
+    raise PartCLIPSegError(
+        f"{path} is no released file of a method that is known here: give one of {', '.join(FOREIGN)}"
+    )
+
+
 def is_built_in(name_or_path: str | Path) -> bool:
     """Whether a name stands for the built-in model: `BUILT_IN`, unless there is a directory of that name."""
     return str(name_or_path) == BUILT_IN and not Path(BUILT_IN).exists()
 
 
 def built_in_model() -> str:
-    """Directory of the built-in model; raises `PartCLIPSegError` where this installation has none."""
+    """Return the directory of the built-in model; raises `PartCLIPSegError` if this installation has none."""
     directory = Path(str(files("partclipseg"))) / "assets" / BUILT_IN
     if not (directory / "config.json").is_file():
         raise PartCLIPSegError("this installation has no built-in model: name a model's directory with --model")
@@ -70,7 +95,7 @@ def built_in_model() -> str:
 
 
 def find_device(device: str | torch.device | None) -> torch.device:
-    """The device to run on; None takes CUDA where there is one. Raises `UsageError` for one that is not there."""
+    """Return the device to run on; None takes CUDA if available. Raises `UsageError` for an absent device."""
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -82,7 +107,7 @@ def find_device(device: str | torch.device | None) -> torch.device:
 
 
 def find_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    """The number type of a name; for None bfloat16 if `device` is a GPU that has it, else float32.
+    """Return the number type of a name; for None bfloat16 if `device` is a GPU that has it, else float32.
 
     Raises `UsageError` for names other than float32, bfloat16 and float16.
     """

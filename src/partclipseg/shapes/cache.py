@@ -1,4 +1,4 @@
-"""Scenes rendered ahead by several processes, in memory or in a folder that is used again.
+"""Render scenes ahead in several processes, into memory or a reusable folder.
 
 Every worker is an interpreter of its own that runs this module: nothing is inherited from the calling process,
 which may hold CUDA, threads or a main module that cannot be imported twice.
@@ -23,7 +23,7 @@ from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.machine import usable_cores
 from partclipseg.shapes.paint import COLOURS
 from partclipseg.shapes.renderer import render_scene
-from partclipseg.shapes.scene import MAX_MEMBERS, POSITIONS, SIZES, Instance, Scene, Split
+from partclipseg.shapes.scene import MAX_MEMBERS, POSITIONS, SIZES, Instance, Scene, SceneSplit
 from partclipseg.shapes.world import WORLD_VERSION, partshapes_world
 
 _CHUNK = 64
@@ -46,7 +46,7 @@ class SceneArrays:
     """int8 `[N, S, S]`: place among the scene's members, −1 for none."""
     members: np.ndarray
     """int16 `[N, 4, 8]`: of each member object, colour, size, position and box as numbers; −1 where there is none."""
-    split: Split
+    split: SceneSplit
 
     @property
     def size(self) -> int:
@@ -57,7 +57,7 @@ class SceneArrays:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Scene:
-        """The scene as `render_scene` gives it; raises `IndexError` past the end."""
+        """Return the scene as `render_scene` does; raises `IndexError` past the end."""
         if not 0 <= index < len(self):
             raise IndexError(f"scene {index} of {len(self)}")
         return Scene(
@@ -74,7 +74,7 @@ class SceneArrays:
 
 
 def render_split(
-    split: Split,
+    split: SceneSplit,
     count: int,
     size: int = 128,
     directory: str | Path | None = None,
@@ -122,11 +122,11 @@ def _shapes(count: int, size: int) -> dict[str, tuple[tuple[int, ...], type]]:
     }
 
 
-def _description(split: Split, count: int, size: int) -> dict[str, str | int]:
+def _description(split: SceneSplit, count: int, size: int) -> dict[str, str | int]:
     return {"split": split, "count": count, "size": size, "world_version": WORLD_VERSION}
 
 
-def _write(folder: Path, split: Split, count: int, size: int, workers: int) -> None:
+def _write(folder: Path, split: SceneSplit, count: int, size: int, workers: int) -> None:
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         unfinished.mkdir(parents=True)
@@ -145,7 +145,7 @@ def _write(folder: Path, split: Split, count: int, size: int, workers: int) -> N
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _open(folder: Path, split: Split, count: int, size: int) -> SceneArrays:
+def _open(folder: Path, split: SceneSplit, count: int, size: int) -> SceneArrays:
     try:
         description = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _NAMES}
@@ -160,7 +160,7 @@ def _open(folder: Path, split: Split, count: int, size: int) -> SceneArrays:
     return SceneArrays(**arrays, split=split)
 
 
-def _fill(folder: Path, split: Split, count: int, size: int, workers: int) -> None:
+def _fill(folder: Path, split: SceneSplit, count: int, size: int, workers: int) -> None:
     """Render into the array files of a folder."""
     for name, (shape, dtype) in _shapes(count, size).items():
         np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shape).flush()
@@ -188,7 +188,7 @@ def _fill(folder: Path, split: Split, count: int, size: int, workers: int) -> No
             process.wait()
 
 
-def _render_share(folder: Path, split: Split, rank: int, workers: int) -> None:
+def _render_share(folder: Path, split: SceneSplit, rank: int, workers: int) -> None:
     """Render every ``workers``-th chunk into the array files."""
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in _NAMES}
     count, size = arrays["images"].shape[:2]
@@ -234,4 +234,4 @@ def _decode(rows: np.ndarray) -> tuple[Instance, ...]:
 
 
 if __name__ == "__main__":
-    _render_share(Path(sys.argv[1]), cast(Split, sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    _render_share(Path(sys.argv[1]), cast(SceneSplit, sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

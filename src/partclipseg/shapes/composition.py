@@ -1,4 +1,4 @@
-"""What stands where in a scene: objects, poses, clutter; everything in unit coordinates.
+"""Composition of a scene: objects, poses, clutter; all in unit coordinates.
 
 A composition lists filled outlines in drawing order with the numbers that colour them. Nothing here depends on
 the picture's size, so one scene can be rendered at any.
@@ -119,7 +119,7 @@ def _clutter(scene: Composition, chance: Chance, reach: float, thin: bool = Fals
 
 
 def _free_spot(placed: list[tuple[complex, float]], extent: float, chance: Chance) -> complex:
-    """Of some random centres the one that is least covered by earlier objects."""
+    """Return the one of some random centres that is least covered by earlier objects."""
     margin = 0.5 - max(0.1, 0.5 - 0.4 * extent)
     best, least = 0.5 + 0.5j, math.inf
     for _ in range(6 if placed else 1):

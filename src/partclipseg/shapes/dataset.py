@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
 
 from partclipseg.data.sample import PartSample
 from partclipseg.errors import UsageError
-from partclipseg.shapes.cache import SceneArrays
-from partclipseg.shapes.labels import LabelTable, Words, choose_vocabulary
+from partclipseg.shapes.cache import SceneArrays, render_split
+from partclipseg.shapes.labels import LabelTable, WordSet, choose_vocabulary
 from partclipseg.shapes.renderer import render_scene
-from partclipseg.shapes.scene import Scene, Split
-from partclipseg.shapes.world import partshapes_world
+from partclipseg.shapes.scene import Scene, SceneSplit
+from partclipseg.shapes.world import WORLD_VERSION, partshapes_world
 
 
 class PartShapesDataset:
@@ -18,10 +22,10 @@ class PartShapesDataset:
 
     def __init__(
         self,
-        split: Split,
+        split: SceneSplit,
         length: int,
         size: int = 128,
-        vocabulary: Words = "all",
+        vocabulary: WordSet = "all",
         scenes: SceneArrays | None = None,
     ) -> None:
         """
@@ -44,12 +48,49 @@ class PartShapesDataset:
                 f"not {length} of {split!r} at {size}: render those"
             )
         world = partshapes_world()
-        self.split: Split = split
+        self.split: SceneSplit = split
         self.size = size
         self.vocabulary = choose_vocabulary(vocabulary, world.vocabulary, world.seen_vocabulary)
         self._length = length
         self._scenes = scenes
         self._table = LabelTable(world.vocabulary, self.vocabulary)
+
+    @classmethod
+    def ahead(
+        cls, split: SceneSplit, length: int, size: int, vocabulary: WordSet = "all", directory: str | Path | None = None
+    ) -> PartShapesDataset:
+        """Render all scenes now. `directory` keeps them for the next run: see `render_split`."""
+        return cls(split, length, size, vocabulary, render_split(split, length, size, directory))
+
+    @cached_property
+    def seen(self) -> tuple[int, ...]:
+        """Indices into `vocabulary.object_parts` of the seen classes."""
+        pairs = set(partshapes_world().seen_vocabulary.object_parts)
+        return tuple(index for index, pair in enumerate(self.vocabulary.object_parts) if pair in pairs)
+
+    @property
+    def digest(self) -> Mapping[str, str]:
+        """The version of the world that the scenes are rendered from, to compare with that of saved work."""
+        return {"scenes": str(WORLD_VERSION)}
+
+    def keys(self) -> tuple[str, ...]:
+        """The key of every scene, ``split/index``, without rendering any."""
+        return tuple(f"{self.split}/{index}" for index in range(self._length))
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return all scenes that were rendered ahead, in the indices of the vocabulary.
+
+        Photos uint8 `[N, S, S, 3]`, part labels and object labels int32 `[N, S, S]`. Raises `UsageError` if they were
+        not rendered ahead.
+        """
+        if self._scenes is None:
+            raise UsageError("these scenes are rendered when asked for: make them with PartShapesDataset.ahead")
+        scenes, length = self._scenes, self._length
+        return (
+            scenes.images[:length],
+            self._table.parts(scenes.parts[:length]),
+            self._table.objects(scenes.objects[:length]),
+        )
 
     def __len__(self) -> int:
         return self._length

@@ -1,4 +1,4 @@
-"""From the world's labels to those of the vocabulary in use."""
+"""Translate the world's labels to those of the vocabulary in use."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from partclipseg.data.sample import OUTSIDE, UNLABELLED
 from partclipseg.errors import UsageError
 from partclipseg.vocabulary import Vocabulary
 
-Words = Literal["all", "seen"]
-"""Every object-part of the world, or those of its seen objects."""
+WordSet = Literal["all", "seen"]
+"""Choice of object-parts: all of the world, or those of its seen objects."""
 
 
 class LabelTable:

@@ -21,9 +21,9 @@ from PIL import Image
 
 from partclipseg.data.sample import PartSample
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.shapes.labels import LabelTable, Words, choose_vocabulary
+from partclipseg.shapes.labels import LabelTable, WordSet, choose_vocabulary
 from partclipseg.shapes.renderer import render_scene
-from partclipseg.shapes.scene import Split
+from partclipseg.shapes.scene import SceneSplit
 from partclipseg.shapes.world import WORLD_VERSION, partshapes_world
 from partclipseg.vocabulary import ObjectPart, Vocabulary
 
@@ -32,7 +32,7 @@ NO_OBJECT = 255
 _FOLDERS = ("images", "parts", "objects")
 
 
-def write_layout(root: str | Path, split: Split, count: int, size: int = 128) -> None:
+def write_layout(root: str | Path, split: SceneSplit, count: int, size: int = 128) -> None:
     """Write the first ``count`` scenes of a split.
 
     Raises `UsageError` for a wrong split, count or size, `PartCLIPSegError` where the folder holds another
@@ -64,7 +64,7 @@ def write_layout(root: str | Path, split: Split, count: int, size: int = 128) ->
 class PartShapesFolder:
     """A split read from disk, sample by sample."""
 
-    def __init__(self, root: str | Path, split: str, vocabulary: Words = "all") -> None:
+    def __init__(self, root: str | Path, split: str, vocabulary: WordSet = "all") -> None:
         """Raises `PartCLIPSegError` for a missing or malformed ``world.json``, `UsageError` for an unknown split."""
         self.root = Path(root)
         description = _read_world(self.root / "world.json")

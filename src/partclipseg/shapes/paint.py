@@ -48,15 +48,15 @@ class Paint(NamedTuple):
     v_y: float
     v_0: float
     radius: float
-    """Squared."""
+    """Square of the texture's radius."""
     sharpness: float
     rough: float
-    """How strongly the scene's cloud of noise shows."""
+    """Strength of the scene's noise."""
     relief: float
-    """How strongly brightness falls off from the light's side of an outline to the other."""
+    """Strength of the fall of brightness from the lit side of an outline to the other."""
 
     def toned(self, tone: float) -> Paint:
-        """The same, darker (below 1) or nearer to white (above 1)."""
+        """Return the paint, darker (below 1) or nearer to white (above 1)."""
         if tone == 1:
             return self
         keep, white = (tone, 0.0) if tone < 1 else (2 - tone, 255 * (tone - 1))

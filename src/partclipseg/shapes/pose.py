@@ -16,7 +16,7 @@ class Pose:
         self._numbers: Iterator[float] | None = None if numbers is None else iter(numbers)
 
     COUNT = 64
-    """No figure asks for more."""
+    """Maximum number of variables of a figure."""
 
     def between(self, low: float, high: float) -> float:
         """A uniform number; the middle in the canonical pose."""

@@ -21,7 +21,7 @@ from partclipseg.errors import UsageError
 from partclipseg.shapes.chance import Chance, scene_generator
 from partclipseg.shapes.composition import Composition, compose, compose_portrait
 from partclipseg.shapes.geometry import Outline
-from partclipseg.shapes.scene import SPLITS, Instance, Scene, Split
+from partclipseg.shapes.scene import SPLITS, Instance, Scene, SceneSplit
 from partclipseg.shapes.shading import shade
 from partclipseg.shapes.world import ShapeObject, World, partshapes_world
 
@@ -32,7 +32,7 @@ _VISIBLE = 1 / 400
 """An object is a member of the scene from this share of the picture's pixels."""
 
 
-def render_scene(split: Split, index: int, size: int = 128) -> Scene:
+def render_scene(split: SceneSplit, index: int, size: int = 128) -> Scene:
     """Render one scene.
 
     Args:
@@ -71,8 +71,8 @@ def render_portrait(word: str, size: int = 128, seed: int = 0) -> Scene:
     return _render(world, composition, chance, generator, size, f"portrait/{word}", plain=True)
 
 
-def _cast(world: World, split: Split, chance: Chance) -> list[ShapeObject]:
-    """Which objects a scene shows."""
+def _cast(world: World, split: SceneSplit, chance: Chance) -> list[ShapeObject]:
+    """Choose the objects of a scene."""
     draw = chance()
     count = 1 + (draw > 0.35) + (draw > 0.66) + (draw > 0.86)
     if split in ("base", "test"):

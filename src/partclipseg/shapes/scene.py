@@ -1,4 +1,4 @@
-"""What a rendered scene is made of."""
+"""Value types of a rendered scene."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Literal, get_args
 
 import numpy as np
 
-Split = Literal["base", "train", "val", "test"]
-SPLITS: tuple[Split, ...] = get_args(Split)
+SceneSplit = Literal["base", "train", "val", "test"]
+SPLITS: tuple[SceneSplit, ...] = get_args(SceneSplit)
 SIZES = ("small", "", "large")
 """Size words; what lies between has none."""
 POSITIONS = ("left", "right", "top", "bottom", "middle")
 MAX_MEMBERS = 4
-"""No scene shows more objects."""
+"""Maximum number of objects in a scene."""
 
 
 @dataclass(frozen=True)
@@ -47,4 +47,4 @@ class Scene:
     members: tuple[Instance, ...]
     """The visible objects, the largest first."""
     key: str
-    """``split/index``."""
+    """Name of the scene, ``split/index``."""

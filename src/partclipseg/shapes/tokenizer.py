@@ -1,4 +1,4 @@
-"""A word-level tokenizer for the tiny model: each word that PartShapes can say is one token."""
+"""Word-level tokenizer for the tiny model: each word of PartShapes is one token."""
 
 from __future__ import annotations
 

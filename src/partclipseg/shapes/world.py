@@ -1,4 +1,4 @@
-"""The objects of PartShapes: which parts they have, which of them are unseen, how they are drawn."""
+"""Objects of PartShapes: their parts, which of them are unseen, and their figures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from partclipseg.shapes.pose import Pose
 from partclipseg.vocabulary import ObjectPart, Vocabulary
 
 WORLD_VERSION = 1
-"""Grows whenever a rendered pixel or label changes, so that scenes stored earlier are not taken for these."""
+"""Version of the world; increased whenever a rendered pixel or label changes, so that stored scenes are refused."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The tiny backbone: a small CLIP and a CLIPSeg decoder, trained from nothing on PartShapes.
 
-The real ones were made in the same way on photos: CLIP from captions, CLIPSeg from referring expressions of whole
-objects. Here all losses run together, since a small set of scenes and words is no match for 400 million captions:
+The released models were made in the same way on photos: CLIP from captions, CLIPSeg from referring expressions of
+whole objects. Here all losses run together, since few scenes and words cannot replace 400 million captions:
 
 - captions name objects of the scene, any object, and are contrasted with the photos of the batch (CLIP);
 - patches on an object are contrasted with the words of all objects, which a short training needs: a caption alone
@@ -49,7 +49,7 @@ from partclipseg.writing import claimed, writing
 logger = logging.getLogger(__name__)
 
 CAPTION_LENGTH = 48
-"""Tokens that the text tower has places for; the longest captions are cut."""
+"""Maximum number of tokens of the text tower; longer captions are cut."""
 
 
 def backbone_config(image_size: int, words: int) -> CLIPSegBaselineConfig:
@@ -192,7 +192,7 @@ def _train(
 
 
 class _Batches:
-    """Batches gathered, mirrored and re-lit where the scenes lie."""
+    """Batches gathered, mirrored and recoloured on the device of the scenes."""
 
     def __init__(
         self,
@@ -215,7 +215,7 @@ class _Batches:
         )
 
     def photos_and_labels(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised pixels `[B, 3, S, S]` and object labels `[B, S, S]`."""
+        """Return normalised pixels `[B, 3, S, S]` and object labels `[B, S, S]`."""
         pixels = self.photos[rows].permute(0, 3, 1, 2).float() / 255
         labels = self.labels[rows]
         batch, device = len(rows), pixels.device
@@ -228,7 +228,7 @@ class _Batches:
 
 
 def _losses(model: CLIPSegBaseline, batches: _Batches, rows: Tensor, recipe: BackboneRecipe) -> dict[str, Tensor]:
-    """Mask loss and contrastive loss of the scenes `rows [B]`; nothing is read back from the device."""
+    """Compute mask loss and contrastive loss of the scenes `rows [B]`; nothing is read back from the device."""
     pixels, labels = batches.photos_and_labels(rows)
     with torch.autocast(pixels.device.type, torch.bfloat16, enabled=pixels.is_cuda):
         activations = model.encode_photo(pixels)
@@ -243,7 +243,7 @@ def _losses(model: CLIPSegBaseline, batches: _Batches, rows: Tensor, recipe: Bac
         small = F.interpolate(labels[:, None].float(), logits.shape[-2:], mode="nearest-exact")
         masks = F.binary_cross_entropy_with_logits(logits, (small == asked[..., None, None]).float())
 
-        # What CLIP compares: the photo and its patches, sentences and words.
+        # Inputs of CLIP's contrast: the photo and its patches, sentences and words.
         ids = batches.captions[rows]  # [B, L]
         tokens = model.clip.visual_projection(model.clip.vision_model.post_layernorm(activations[0]))  # [B, T, D]
         sentences = model.encode_text(ids, torch.ones_like(ids))
@@ -266,12 +266,12 @@ def _losses(model: CLIPSegBaseline, batches: _Batches, rows: Tensor, recipe: Bac
 
 
 def _presence(labels: Tensor, count: int) -> Tensor:
-    """Which of `count` objects each map shows: `[N, S, S]` → bool `[N, count]`."""
+    """Return the objects, of `count`, that each map shows: `[N, S, S]` → bool `[N, count]`."""
     flat = labels.flatten(1).long() + 1  # 0 is background
     return torch.zeros(len(flat), count + 1, dtype=torch.bool, device=flat.device).scatter_(1, flat, True)[:, 1:]
 
 
 def _tokenise(tokenizer: PreTrainedTokenizerBase, texts: list[str], device: torch.device) -> Tensor:
-    """int64 `[N, L]`, padded to the longest; behind the end token the tower does not look."""
+    """Tokenise as int64 `[N, L]`, padded to the longest; the tower reads nothing after the end token."""
     encoded = tokenizer(texts, padding="longest", truncation=True, return_tensors="pt")
     return torch.as_tensor(encoded["input_ids"], device=device)

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there, verified by hash, the last few kept.
+"""Atomic checkpoints, verified by hash; the last few are kept.
 
 A checkpoint is a directory ``step-00000100`` with one file for each named state and a manifest of their hashes.
 It is written under a temporary name, flushed to the disk and then renamed, so that a process killed at any moment
@@ -36,15 +36,15 @@ class Checkpoint:
 
     step: int
     states: dict[str, Any]
-    """What was saved, tensors on the CPU."""
+    """Saved states, tensors on the CPU."""
 
 
 class CheckpointStore:
-    """The checkpoints of one run.
+    """Checkpoints of one run.
 
     Args:
-        directory: where they lie; made when the first is saved.
-        keep: how many of the newest stay.
+        directory: folder of the checkpoints; created when the first is saved.
+        keep: number of newest checkpoints to keep.
         states: the states that every checkpoint must have; one without them counts as damaged.
     """
 
@@ -56,7 +56,7 @@ class CheckpointStore:
         self.states = tuple(states)
 
     def steps(self) -> list[int]:
-        """The steps that have a checkpoint, ascending; whether they are intact is not looked at."""
+        """Return the steps that have a checkpoint, ascending, without checking them."""
         if not self.directory.is_dir():
             return []
         matches = (_NAME.fullmatch(path.name) for path in self.directory.iterdir() if path.is_dir())
@@ -81,7 +81,7 @@ class CheckpointStore:
         return target
 
     def load(self) -> Checkpoint | None:
-        """The newest intact checkpoint; None where there is none at all.
+        """Load the newest intact checkpoint; None if there is none at all.
 
         A damaged one is passed over with a warning that names the file. Raises `PartCLIPSegError` if every
         checkpoint is damaged: starting anew over them is the caller's decision. Raises `PermissionError` for one that
@@ -139,7 +139,7 @@ class _DamagedError(Exception):
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any], harmless: Collection[str] = ()) -> list[str]:
-    """The entries of two nested settings that differ, as ``loss.separation: 0.1 then, 0.2 now``.
+    """Return the entries of two nested settings that differ, as ``loss.separation: 0.1 then, 0.2 now``.
 
     `harmless` names top-level entries that are not compared. Tuples and lists count as equal.
     """

@@ -1,4 +1,4 @@
-"""What a run is trained on and what it is scored on, both from the training split."""
+"""Training records and held-out records of a run, both from the training split."""
 
 from __future__ import annotations
 
@@ -9,15 +9,12 @@ from typing import Unpack
 
 import numpy as np
 
-from partclipseg.data.datasets import OwnOptions, open_dataset
+from partclipseg.data.datasets.registry import dataset_spec, open_dataset
+from partclipseg.data.datasets.spec import OwnOptions
 from partclipseg.data.fingerprint import fingerprint
 from partclipseg.data.loader import PartDataset
 from partclipseg.data.sample import PartSample
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.shapes.cache import render_split
-from partclipseg.shapes.dataset import PartShapesDataset
-from partclipseg.shapes.labels import LabelTable
-from partclipseg.shapes.world import WORLD_VERSION, partshapes_world
 from partclipseg.training.recipe import Recipe
 from partclipseg.training.streams import Scenes
 from partclipseg.vocabulary import Vocabulary
@@ -28,10 +25,10 @@ class TrainingData:
     """Training records and held-out ones, of the same vocabulary."""
 
     train: PartDataset | Scenes
-    """Records that are read as they are needed, or scenes that lie in memory."""
+    """Records that are read when needed, or scenes in memory."""
     held_out: PartDataset
     digest: Mapping[str, str] = field(default_factory=dict)
-    """What the records were read from, as `fingerprint` gives it; empty for data without files."""
+    """Digest of the records' files, as `fingerprint` computes it; empty for data without files."""
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -61,7 +58,7 @@ def open_training_data(
     verify: bool = False,
     **own: Unpack[OwnOptions],
 ) -> TrainingData:
-    """The training split of the recipe's data set on disk, some of it held out; the test split is never opened.
+    """Open the training split of the recipe's data set and hold some of it out; the test split is never opened.
 
     `vocabulary` and `own` as in `open_dataset`, `verify` as in `fingerprint`. Raises `UsageError` for a wrong root or
     option and `PartCLIPSegError` for unreadable files.
@@ -71,24 +68,24 @@ def open_training_data(
 
 
 def render_training_data(recipe: Recipe, directory: str | Path | None = None) -> TrainingData:
-    """PartShapes: scenes rendered ahead; held out are the first scenes of the val split, which is like train.
+    """Render the scenes of the recipe's data set ahead, to train on those of its train split.
 
-    `directory` keeps the rendered scenes for the next run. Raises `UsageError` for a recipe without an image size.
+    The first scenes of the val split, which is like train, are held out. `directory` keeps the rendered scenes for
+    the next run. Raises `UsageError` for a recipe without an image size or of a data set that lies in files.
     """
+    rendering = dataset_spec(recipe.dataset).rendering
+    if rendering is None:
+        raise UsageError(f"{recipe.dataset} is not rendered: open it with open_training_data")
     if recipe.image_size is None:
-        raise UsageError("PartShapes has to be told how large to render: give --image-size")
-    size = recipe.image_size
-    arrays = render_split("train", recipe.scenes, size, directory)
-    world = partshapes_world()
-    table = LabelTable(world.vocabulary, world.seen_vocabulary)
-    scenes = Scenes.from_arrays(
-        arrays.images, table.parts(arrays.parts), table.objects(arrays.objects), world.seen_vocabulary
-    )
-    digest = {"scenes": str(WORLD_VERSION)}
+        raise UsageError(f"{recipe.dataset} has to be told how large to render: give --image-size")
+    size, scenes = recipe.image_size, rendering.load()
+    rendered = scenes.ahead("train", recipe.scenes, size, "seen", directory)
+    images, parts, objects = rendered.arrays()
+    train = Scenes.from_arrays(images, parts, objects, rendered.vocabulary)
     if recipe.held_out == 0:
-        return TrainingData(scenes, Subset(PartShapesDataset("val", 1, size, "seen"), ()), digest)
-    rendered = render_split("val", recipe.held_out, size, directory)
-    return TrainingData(scenes, PartShapesDataset("val", recipe.held_out, size, "seen", rendered), digest)
+        return TrainingData(train, Subset(scenes("val", 1, size, "seen"), ()), rendered.digest)
+    held_out = scenes.ahead("val", recipe.held_out, size, "seen", directory)
+    return TrainingData(train, held_out, rendered.digest)
 
 
 @dataclass(frozen=True)
@@ -111,7 +108,7 @@ class Subset:
 
 @dataclass(frozen=True)
 class ReversedColours:
-    """Photos with blue first: what the reference trains on."""
+    """Photos with reversed colour channels (BGR), as the reference trains on."""
 
     dataset: PartDataset
 

@@ -1,4 +1,4 @@
-"""What a run leaves to read: a JSON-lines log, its resolved configuration, and TensorBoard curves if wanted."""
+"""Logs of a run: a JSON-lines file, its resolved configuration, and optional TensorBoard curves."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class RunLog:
-    """One JSON object a line, each with a ``step``; TensorBoard scalars beside it when asked.
+    """Log with one JSON object a line, each with a ``step``, and optional TensorBoard scalars.
 
     Args:
         path: the ``.jsonl`` file; lines are appended.
@@ -48,7 +48,7 @@ class RunLog:
                 self._writer.add_scalar(name, value, step)
 
     def rewind(self, step: int) -> None:
-        """Delete the lines after `step`, which a resumed run passes again, and lines that are no log lines."""
+        """Delete the lines after `step`, which a resumed run writes again, and malformed lines."""
         if not self.path.is_file():
             return
         journal = Journal(self.path)
@@ -66,14 +66,14 @@ class RunLog:
 
 
 def write_configuration(path: str | Path, values: Mapping[str, Any]) -> None:
-    """`values` as YAML, together with what the run was made with: versions, and the commit if there is one."""
+    """Write `values` as YAML, with the environment of the run: versions, and the commit if there is one."""
     content = {**values, "made_with": environment()}
     with writing(Path(path)):
         write_text(Path(path), yaml.safe_dump(_plain(content), sort_keys=False, allow_unicode=True))
 
 
 def environment() -> dict[str, str]:
-    """Versions of what decides a result, and the commit of a source checkout."""
+    """Return the versions that affect a result, and the commit of a source checkout."""
     found = {"python": platform.python_version(), "partclipseg": partclipseg.__version__}
     found |= {name: metadata.version(name) for name in ("torch", "transformers", "accelerate", "numpy")}
     if commit := _commit():
@@ -82,7 +82,7 @@ def environment() -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that this package lies in, ``-dirty`` where files have changed."""
+    """Return the commit of the checkout of this package, with ``-dirty`` if files have changed."""
     package = Path(__file__).resolve().parents[1]
     try:
         # A checkout that holds this file, not one that an installed package happens to lie inside of.

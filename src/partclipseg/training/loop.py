@@ -1,10 +1,10 @@
 """The training loop: one device or many, stopped and continued exactly.
 
-A run is a function of its recipe, its data and its start model. Everything random in a step comes from generators
+A run is a function of its recipe, its data and its start model. All random numbers of a step come from generators
 seeded by (seed, step), the learning rate is a function of the step, and the order of the photos one of their
-position, so a checkpoint holds weights, optimiser and position and nothing can drift. Processes and micro-batches
-share a step's photos: the batch size of the recipe is that of all of them together, the losses are means over the
-pixels of all, and the result does not depend on how they are shared, but for the order of sums.
+position, so a checkpoint needs only weights, optimiser and position. Processes and micro-batches share a step's
+photos: the recipe's batch size is that of all of them together, the losses are means over the pixels of all, and
+the result does not depend on the split, except for the order of sums.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from partclipseg.losses.finite import check_finite
 from partclipseg.losses.labels import present_pairs
 from partclipseg.losses.masks import LossCounts
 from partclipseg.models.cuda_graphs import StepGradients
+from partclipseg.models.directory import write_directory
 from partclipseg.models.registry import is_built_in, load_tokenizer
 from partclipseg.processes import join_processes, step_seed, termination
 from partclipseg.training import optim
@@ -52,26 +53,26 @@ _STATES = ("model", "optimizer", "stream", "log", "scores", "run")
 """Names of the states of a checkpoint."""
 
 PAIRS_PER_PHOTO = 24
-"""Largest number of object-parts of a photo that attention control looks at on a GPU, on average over the batch: a
-bound that is known beforehand lets the step be one graph."""
+"""Maximum number of object-parts per photo, on average over the batch, for attention control on a GPU: a fixed bound
+lets the step be one graph."""
 
 PHOTOS = "photos."
-"""Prefix of the model's own inputs among those of a step."""
+"""Prefix of the model's own inputs in the inputs of a step."""
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How a run ended."""
+    """Outcome of a run."""
 
     step: int
     finished: bool
-    """False: it was told to stop (SIGTERM), saved, and can be continued."""
+    """Whether the run is finished; if not, it was stopped by SIGTERM, is saved, and can be continued."""
     directory: Path
-    """The final model, for `from_pretrained`; written when the run is finished."""
+    """Directory of the final model, for `from_pretrained`; written when the run is finished."""
     scores: HeldOutScores | None
-    """The last ones."""
+    """Last scores on the held-out photos; None if there are none."""
     best_step: int | None
-    """Where the model in ``best`` comes from."""
+    """Step of the model in ``best``; None if there is none."""
 
 
 def train(
@@ -131,7 +132,8 @@ class _Run:
 
         torch.manual_seed(recipe.seed)  # every process draws the same new layers
         model = build_model(recipe)
-        self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(find_start(recipe))
+        text_tower = getattr(model.config, "text_config", None)
+        self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(find_start(recipe), text_tower)
         learn_new_words(model, self.tokenizer, model.prompts(data.vocabulary))
         self.model: Any = model.to(self.device).train()
         self.words = PromptTokens.tokenise(self.model, self.tokenizer, data.vocabulary, self.device)
@@ -148,7 +150,7 @@ class _Run:
         self.logged = 0
         """Step of the last line of the log."""
         self.sums: dict[str, Tensor] = {}
-        """Sums of the logged values since the last line, on the device: reading them every step would wait for it."""
+        """Sums of the logged values since the last line, on the device, since reading them would wait for it."""
         self.best: tuple[int, float] | None = None
         self.scores: HeldOutScores | None = None
         if checkpoint is not None:
@@ -195,10 +197,11 @@ class _Run:
 
     def _train_step(self) -> None:
         recipe = self.recipe
-        learning_rate = recipe.learning_rate * optim.polynomial_decay(
-            self.step, recipe.steps, recipe.decay_power, recipe.warmup_steps
-        )
-        optim.set_learning_rate(self.optimizer, learning_rate)
+        if recipe.schedule == "cosine":
+            factor = optim.cosine_decay(self.step, recipe.steps, recipe.warmup_steps)
+        else:
+            factor = optim.polynomial_decay(self.step, recipe.steps, recipe.decay_power, recipe.warmup_steps)
+        optim.set_learning_rate(self.optimizer, recipe.learning_rate * factor)
         torch.manual_seed(step_seed(recipe.seed, self.step, self.processes.process_index))
         micro_batches = [self._inputs(next(self.stream)) for _ in range(recipe.gradient_accumulation)]
         counts = self._counts(micro_batches)
@@ -210,10 +213,10 @@ class _Run:
         self._add({"gradient_norm": norm / self.processes.num_processes})
 
     def _inputs(self, batch: Batch) -> dict[str, Tensor]:
-        """Everything that changes from step to step, on the device; the model's own inputs begin with `PHOTOS`."""
+        """Return all inputs of a step on the device; the model's own inputs begin with `PHOTOS`."""
         inputs = {}
         if self.loss.needs_attention:
-            # From labels in main memory where they come from files; a GPU has to be waited for, or given a bound.
+            # Labels of files are in main memory; on a GPU a bound avoids waiting for the device.
             capacity = PAIRS_PER_PHOTO * len(batch.part_labels) if self.device.type == "cuda" else None
             inputs["attention_pairs"] = present_pairs(batch.part_labels, len(self.words.vocabulary), capacity)
         if self.retention is not None:
@@ -255,7 +258,7 @@ class _Run:
         return size
 
     def _losses(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """This share's part of the step's named terms and of their `total`; reads nothing back from the device."""
+        """Compute this share's part of the step's terms and their `total`; reads nothing back from the device."""
         pairs, photos = inputs.get("attention_pairs"), _photos(inputs)
         counts = LossCounts(*inputs["counts"]) if "counts" in inputs else None
         extra: dict[str, Tensor] = {}
@@ -281,10 +284,10 @@ class _Run:
         for name, value in values.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
 
-    # -- what is left behind ----------------------------------------------------------------------------------
+    # -- outputs -- --------------------------------------------------------------------------------
 
     def _write_log(self, seconds: float, steps: int) -> None:
-        """`seconds` and `steps` since this process wrote its last line, for the pace."""
+        """Write a line; `seconds` and `steps` since this process wrote its last line give the pace."""
         means = {name: value / (self.step - self.logged) for name, value in self._read_sums().items()}
         self.sums, self.logged = {}, self.step
         if self.log is None:
@@ -295,7 +298,7 @@ class _Run:
             steps=recipe.steps,
             gradient_norm=means.pop("gradient_norm"),
             losses=means,
-            learning_rate=self.optimizer.param_groups[0]["lr"],
+            learning_rate=max(group["lr"] for group in self.optimizer.param_groups),
             photos_per_second=steps * recipe.batch_size / seconds,
             seconds_left=(recipe.steps - self.step) * seconds / steps,
         )
@@ -309,7 +312,7 @@ class _Run:
         self.observer.progressed(progress)
 
     def _read_sums(self) -> dict[str, float]:
-        """The sums over all processes; waits for the device, and raises where a loss is not finite."""
+        """Return the sums over all processes; waits for the device, and raises if a loss is not finite."""
         values = torch.stack([value.double() for value in self.sums.values()])
         if self.processes.num_processes > 1:
             torch.distributed.all_reduce(values)
@@ -319,6 +322,7 @@ class _Run:
     def _score(self) -> None:
         self.scores = score_held_out(
             self.model,
+            self.tokenizer,
             self.words,
             self._in_colour_order(self.data.held_out),
             batch_size=self.recipe.batch_size,
@@ -350,15 +354,13 @@ class _Run:
         self.store.save(self.step, states)
 
     def _export(self, directory: Path) -> None:
-        """The model as `PartSegmenter.from_pretrained` takes it."""
+        """Write the model for `PartSegmenter.from_pretrained`."""
         if not self.processes.is_main_process:
             return
         with writing(directory), whole_directory(directory, durable=True) as unfinished:
-            self.model.save_pretrained(unfinished)
-            self.tokenizer.save_pretrained(unfinished)
-            self.data.vocabulary.save(unfinished / "vocabulary.json")
+            write_directory(unfinished, self.model, self.tokenizer, self.data.vocabulary, str(directory))
 
-    # -- beginning and continuing -----------------------------------------------------------------------------
+    # -- start and resume -- ---------------------------------------------------------------------------
 
     def _compatible_checkpoint(self, accept_changed_data: bool) -> Checkpoint | None:
         checkpoint = self.store.load()
@@ -428,7 +430,7 @@ class _Run:
         return ReversedColours(dataset) if self.recipe.colour_order == "bgr" else dataset
 
     def _summary(self, workers: int) -> dict[str, Any]:
-        """What was resolved, for people to read."""
+        """Return the resolved settings, for display."""
         on_gpu = self.device.type == "cuda"
         count = sum(parameter.numel() for parameter in self.model.parameters())
         return {
@@ -446,7 +448,7 @@ class _Run:
         }
 
     def _agree_to_stop(self, told: threading.Event) -> bool:
-        """Whether any process was told to stop; asked together only now and then, since asking waits."""
+        """Whether any process was told to stop; asked only now and then, since asking waits for all processes."""
         if self.processes.num_processes == 1:
             return told.is_set()
         if self.step % self.recipe.log_every:
@@ -457,5 +459,5 @@ class _Run:
 
 
 def _photos(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The model's own inputs among those of a step."""
+    """Return the model's own inputs of a step."""
     return {name.removeprefix(PHOTOS): value for name, value in inputs.items() if name.startswith(PHOTOS)}

@@ -1,8 +1,8 @@
-"""Words that a start model's tokenizer does not have.
+"""Add words that a start model's tokenizer lacks.
 
-CLIP's tokenizer spells out any word, and there is nothing to do. That of the built-in model has a list of whole words,
-and all others would be one and the same `<unknown>`: trained on *hood* and *tailgate*, the model could not tell them
-apart. So the list grows by the words of the vocabulary, and the text tower by their embeddings.
+CLIP's tokenizer splits any word into known pieces and needs nothing. That of the built-in model knows whole words
+only, and maps all others to the same `<unknown>`: trained on *hood* and *tailgate*, the model could not tell them
+apart. So the words of the vocabulary are added to the tokenizer, and their embeddings to the text tower.
 """
 
 from __future__ import annotations

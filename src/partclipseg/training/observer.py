@@ -1,4 +1,4 @@
-"""What a training run tells while it goes; light, for command lines."""
+"""Progress reports of a training run; imports nothing heavy, for command lines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a line of the log says; losses are means since the line before, over all processes."""
+    """Content of a line of the log; losses are means since the previous line, over all processes."""
 
     step: int
     steps: int
@@ -21,17 +21,17 @@ class Progress:
     gradient_norm: float
     photos_per_second: float
     seconds_left: float
-    """At the present pace."""
+    """Estimated seconds to the end, at the present pace."""
 
 
 class Observer:
-    """What a run tells while it goes, on the main process; this one is silent."""
+    """Receiver of a run's progress, on the main process; this base class ignores it."""
 
     def started(self, summary: Mapping[str, Any]) -> None:
-        """Once, with the resolved device, types, backends and sizes."""
+        """Called once, with the resolved device, types, backends and sizes."""
 
     def progressed(self, progress: Progress) -> None:
-        """At every line of the log."""
+        """Called at every line of the log."""
 
     def scored(self, step: int, scores: HeldOutScores, best: bool) -> None:
-        """After every look at the held-out photos."""
+        """Called after each scoring of the held-out photos."""

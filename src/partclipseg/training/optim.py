@@ -1,7 +1,8 @@
-"""The published optimisation: AdamW, polynomial decay, and gradients that are sums over processes."""
+"""The published optimisation: AdamW, polynomial or cosine decay, and gradients that are sums over processes."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,51 +11,43 @@ from torch import Tensor, nn
 
 from partclipseg.errors import PartCLIPSegError
 
-_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
+def build_optimizer(model: Any, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW over the model's own `parameter_groups`, in one fused kernel on a GPU.
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trained parameters in two groups: decayed, and not (norms, embeddings, free vectors such as the background).
-
-    Biases of linear layers are decayed, as in the published recipe. Raises `PartCLIPSegError` if nothing is
+    A group keeps its share of the learning rate, see `set_learning_rate`. Raises `PartCLIPSegError` if nothing is
     trained.
     """
-    decayed: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
-    for module in model.modules():
-        exempt = isinstance(module, (*_NORMS, nn.Embedding)) or _holds_children(module)
-        (free if exempt else decayed).extend(p for p in module.parameters(recurse=False) if p.requires_grad)
-    if not decayed and not free:
+    groups = [
+        {**group, "share": group.get("lr", learning_rate) / learning_rate}
+        for group in model.parameter_groups(learning_rate, weight_decay)
+        if group["params"]
+    ]
+    if not groups:
         raise PartCLIPSegError("every parameter of the model is frozen: there is nothing to train")
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
-
-
-def _holds_children(module: nn.Module) -> bool:
-    """A module with submodules has no weight matrix of its own; what it holds is a learned vector."""
-    return next(module.children(), None) is not None
-
-
-def build_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW over `parameter_groups`, in one fused kernel on a GPU."""
-    groups = parameter_groups(model, weight_decay)
     on_gpu = groups[0]["params"][0].is_cuda
     return torch.optim.AdamW(groups, lr=learning_rate, fused=True if on_gpu else None)
 
 
 def polynomial_decay(step: int, steps: int, power: float = 0.9, warmup_steps: int = 0) -> float:
-    """Factor on the learning rate at `step` (from 0): ``(1 - step / steps) ** power``, after a linear rise.
+    """Return the learning rate factor at `step` (from 0): ``(1 - step / steps) ** power``, after a linear rise.
 
-    A function of the step alone, so that there is no scheduler whose state could be lost.
+    It depends on the step alone, so that there is no scheduler state to save.
     """
     warmup = (step + 1) / warmup_steps if step < warmup_steps else 1.0
     return warmup * (1 - step / steps) ** power
 
 
+def cosine_decay(step: int, steps: int, warmup_steps: int = 0) -> float:
+    """Factor on the learning rate at `step` (from 0): half a cosine from 1 to 0, after a linear rise."""
+    warmup = (step + 1) / warmup_steps if step < warmup_steps else 1.0
+    return warmup * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """The same rate for every group, for the next step."""
+    """Set the learning rate of the next step; a group with a share of its own takes that part of it."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group.get("share", 1.0)
 
 
 @torch.no_grad()
@@ -77,7 +70,7 @@ def sum_gradients(parameters: Sequence[nn.Parameter], world_size: int) -> None:
 
 
 def trained(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters that are not frozen, in the model's order."""
+    """Return the parameters that are not frozen, in the model's order."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 

@@ -5,7 +5,7 @@
 
 Three kinds. Plain names (``pascal``) are the intended method. ``…_reference`` repeats the released
 implementation with all that it does. ``…_clipseg`` is the paper's baseline, a CLIPSeg fine-tuned with one prompt
-for each object-part.
+for each object-part. ``…_partcatseg`` trains PartCATSeg, with ``…_partcatseg_reference`` as its release does.
 """
 
 from __future__ import annotations
@@ -20,16 +20,23 @@ import tyro
 
 from partclipseg.checks import check_fields
 from partclipseg.data.augment import Augmentation
+from partclipseg.data.datasets.choice import dataset_option, may_train, names
+from partclipseg.data.datasets.registry import dataset_spec
 from partclipseg.errors import UsageError
-from partclipseg.losses.config import LossConfig
+from partclipseg.losses.config import LossConfig, MaskLossConfig
 from partclipseg.models.clipseg.settings import CLIPSegSettings
+from partclipseg.models.partcatseg.settings import PartCATSegSettings
 from partclipseg.models.partclipseg.settings import PartCLIPSegSettings
 from partclipseg.models.settings import MethodSettings
 from partclipseg.shapes.world import partshapes_world
 
 logger = logging.getLogger(__name__)
 
-DatasetName = Literal["pascal-part-116", "ade20k-part-234", "part-imagenet", "coco", "index-png", "partshapes"]
+CLIP = "openai/clip-vit-base-patch16"
+"""Start of PartCATSeg's two CLIP towers where CAT-Seg's weights are not at hand."""
+
+DINOV2 = "facebook/dinov2-small"
+"""Start of PartCATSeg's guidance."""
 
 CLIPSEG = "CIDAS/clipseg-rd64-refined"
 """The published start: CLIP ViT-B/16 with a CLIPSeg decoder of width 64."""
@@ -60,8 +67,8 @@ class Retention:
 class Recipe:
     """One training run. Raises `UsageError` for values that no run can have."""
 
-    dataset: DatasetName
-    """Data set that the model is trained on; coco and index-png are your own photos with labels."""
+    dataset: Annotated[str, dataset_option(may_train)]
+    """Data set that the model is trained on: one of `DATASETS` that may be trained on."""
 
     start: str = CLIPSEG
     """Model to start from: a directory, a name on the hub, or partshapes, the built-in model. Empty, for PartShapes
@@ -93,15 +100,17 @@ class Recipe:
     """Peak learning rate of AdamW."""
     warmup_steps: int = 0
     """Number of steps over which the learning rate rises to its peak."""
+    schedule: Literal["polynomial", "cosine"] = "polynomial"
+    """Curve by which the learning rate falls to 0."""
     decay_power: float = 0.9
-    """Power of the polynomial by which the learning rate falls to 0."""
+    """Power of the polynomial by which the learning rate falls to 0; not for cosine."""
     weight_decay: float = 1e-4
     """Weight decay of AdamW. Norms and embeddings are never decayed."""
     max_gradient_norm: float = 0.01
     """Greatest norm of the gradient of the whole model; a greater one is scaled down to it."""
     seed: int = 12345678
     """Seed of the order of the photos, their augmentation and the new layers."""
-    precision: Literal["bfloat16", "float32", "bf16"] = "bfloat16"
+    precision: Annotated[Literal["bfloat16", "float32", "bf16"], tyro.conf.arg(name="dtype")] = "bfloat16"
     """Number type of the forward and backward pass. With bfloat16 the weights and losses stay float32 (mixed
     precision). bf16 is the former name of bfloat16."""
     compile: bool = False
@@ -141,6 +150,10 @@ class Recipe:
             f"batch_size {self.batch_size} cannot be split into {self.gradient_accumulation} micro-batches: "
             "use a divisor",
         )
+        _require(
+            dataset_spec(self.dataset).trains,
+            f"{self.dataset} is not for training: choose one of {', '.join(names(may_train))}",
+        )
         _require(bool(self.start) or self.dataset == "partshapes", "start is missing: name a CLIPSeg model")
 
     @property
@@ -149,13 +162,13 @@ class Recipe:
         return self.settings.family
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain nested values, for YAML and for comparing two runs."""
+        """Return plain nested values, for YAML and for comparing two runs."""
         return {"method": self.method, **asdict(self)}
 
 
 def with_current_names(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run of an older release, as `Recipe.to_dict` gave them, in today's names."""
-    current = dict(values)
+    """Rename the settings of a run of an older release, as `Recipe.to_dict` gave them, to the current names."""
+    current = {"schedule": "polynomial", **values}
     if current.get("precision") == "bf16":
         current["precision"] = "bfloat16"
     if "settings" in current:
@@ -188,6 +201,16 @@ def pascal_clipseg() -> Recipe:
     return as_baseline(pascal())
 
 
+def pascal_partcatseg() -> Recipe:
+    """Pascal-Part-116, PartCATSeg with its defects repaired."""
+    return as_partcatseg(pascal())
+
+
+def pascal_partcatseg_reference() -> Recipe:
+    """Pascal-Part-116, PartCATSeg as its released implementation trains on it."""
+    return as_partcatseg(pascal(), reference=True)
+
+
 def ade20k() -> Recipe:
     """ADE20K-Part-234, the intended method."""
     return Recipe(dataset="ade20k-part-234", recompute=True)
@@ -201,6 +224,16 @@ def ade20k_reference() -> Recipe:
 def ade20k_clipseg() -> Recipe:
     """ADE20K-Part-234, the paper's CLIPSeg baseline."""
     return as_baseline(ade20k())
+
+
+def ade20k_partcatseg() -> Recipe:
+    """ADE20K-Part-234, PartCATSeg with its defects repaired."""
+    return as_partcatseg(ade20k())
+
+
+def ade20k_partcatseg_reference() -> Recipe:
+    """ADE20K-Part-234, PartCATSeg as its released implementation trains on it."""
+    return as_partcatseg(ade20k(), reference=True)
 
 
 def part_imagenet() -> Recipe:
@@ -218,6 +251,16 @@ def part_imagenet_clipseg() -> Recipe:
     return as_baseline(part_imagenet())
 
 
+def part_imagenet_partcatseg() -> Recipe:
+    """PartImageNet, PartCATSeg with its defects repaired."""
+    return as_partcatseg(part_imagenet())
+
+
+def part_imagenet_partcatseg_reference() -> Recipe:
+    """PartImageNet, PartCATSeg as its released implementation trains on it."""
+    return as_partcatseg(part_imagenet(), reference=True)
+
+
 def own_data() -> Recipe:
     """Your own photos with part labels, from CLIPSeg's weights; with `--start partshapes --learning-rate 1e-3` from the
     built-in model, which is small enough for a laptop and has never seen a photo."""
@@ -230,6 +273,11 @@ def own_data() -> Recipe:
         evaluate_every=200,
         checkpoint_every=200,
     )
+
+
+def own_data_partcatseg() -> Recipe:
+    """Your own photos with part labels, with PartCATSeg, from CLIP's and DINOv2's weights."""
+    return replace(as_partcatseg(own_data()), augmentation=own_data().augmentation)
 
 
 def partshapes() -> Recipe:
@@ -264,18 +312,19 @@ def partshapes_clipseg() -> Recipe:
 RECIPES: dict[str, Callable[[], Recipe]] = {
     function.__name__.replace("_", "-"): function
     for function in (
-        pascal, pascal_reference, pascal_clipseg,
-        ade20k, ade20k_reference, ade20k_clipseg,
-        part_imagenet, part_imagenet_reference, part_imagenet_clipseg,
-        own_data,
+        pascal, pascal_reference, pascal_clipseg, pascal_partcatseg, pascal_partcatseg_reference,
+        ade20k, ade20k_reference, ade20k_clipseg, ade20k_partcatseg, ade20k_partcatseg_reference,
+        part_imagenet, part_imagenet_reference, part_imagenet_clipseg, part_imagenet_partcatseg,
+        part_imagenet_partcatseg_reference,
+        own_data, own_data_partcatseg,
         partshapes, partshapes_reference, partshapes_clipseg,
     )
 }  # fmt: skip
-"""Name on the command line: the function that makes the recipe."""
+"""Function that makes the recipe, by its name on the command line."""
 
 
 def as_reference(recipe: Recipe) -> Recipe:
-    """The same run as the released implementation does it, in every point in which the intended method differs."""
+    """Return the recipe with every difference of the released implementation."""
     return replace(
         recipe,
         settings=PartCLIPSegSettings(
@@ -291,12 +340,36 @@ def as_reference(recipe: Recipe) -> Recipe:
 
 
 def as_baseline(recipe: Recipe) -> Recipe:
-    """The same run of the baseline; its background vector stays at its random start, as published."""
+    """Return the recipe for the baseline; its background vector stays at its random start, as published."""
     return replace(recipe, settings=CLIPSegSettings(), retention=Retention())
 
 
+def as_partcatseg(recipe: Recipe, reference: bool = False) -> Recipe:
+    """The same run with PartCATSeg and its published optimisation, from CLIP's and DINOv2's weights.
+
+    Published runs start from CAT-Seg's own weights, which can be named as `start`, and crop and colour the photos in
+    another way (docs/partcatseg.md). `reference` trains with the released defects of model and loss.
+    """
+    return replace(
+        recipe,
+        start=CLIP,
+        settings=PartCATSegSettings(
+            guidance=DINOV2,
+            reference=reference,
+            loss=MaskLossConfig(outside="background" if reference else "ignore"),
+        ),
+        retention=Retention(),
+        augmentation=Augmentation(brightness=32 / 255, contrast=0.5, saturation=0.5),
+        precision="float32" if reference else recipe.precision,
+        recompute=False,
+        batch_size=4,
+        learning_rate=2e-4,
+        schedule="cosine",
+    )
+
+
 def with_settings(recipe: Recipe, **changes: Any) -> Recipe:
-    """The same run with other settings of its method."""
+    """Return the recipe with other settings of its method."""
     return replace(recipe, settings=replace(recipe.settings, **changes))
 
 
@@ -353,7 +426,7 @@ class BackboneRecipe:
         )
 
     def learning_rate_factor(self, step: int) -> float:
-        """Factor on the learning rate at `step`, from 0."""
+        """Return the learning rate factor at `step`, from 0."""
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
         return 0.5 * (1 + math.cos(math.pi * (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)))

@@ -1,4 +1,4 @@
-"""Word retention: fine-tuning on some words must not forget the others.
+"""Word retention keeps fine-tuning on some words from forgetting the others.
 
 PartCLIPSeg is trained on the labels of the seen objects. Nothing in its losses asks that an unseen object's word
 still finds that object, and it soon does not: the object map then answers background, and Pred-All with it. The
@@ -21,7 +21,7 @@ class WordRetention:
     Args:
         teacher: the model before fine-tuning, as plain CLIPSeg (no adapter); it is frozen and not changed.
         input_ids, attention_mask: int64 `[W, L]`, tokens of the words to retain.
-        count: words drawn for each step, at most `W`.
+        count: number of words drawn for each step, at most `W`.
     """
 
     def __init__(self, teacher: PartModel, input_ids: Tensor, attention_mask: Tensor, count: int) -> None:
@@ -32,7 +32,7 @@ class WordRetention:
             self.embeddings = teacher.encode_text(input_ids, attention_mask)  # [W, D]
 
     def __call__(self, model: PartModel, inputs: Inputs, chosen: Tensor) -> Tensor:
-        """Mean Kullback-Leibler divergence, in nats, of the two models' maps over photos, words and pixels.
+        """Compute the mean Kullback-Leibler divergence, in nats, of the two models' maps over photos, words and pixels.
 
         `inputs` are prepared photos, for both models; `chosen` int64 `[K]` indexes the words, as `draw` gives them.
         """
@@ -47,5 +47,5 @@ class WordRetention:
         )
 
     def draw(self, generator: torch.Generator) -> Tensor:
-        """int64 `[count]`: different words for one step."""
+        """Draw different words for one step, int64 `[count]`."""
         return torch.randperm(len(self.input_ids), generator=generator)[: self.count]

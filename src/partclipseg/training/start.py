@@ -1,4 +1,4 @@
-"""The model that a recipe starts from."""
+"""Build the model that a recipe starts from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from partclipseg.training.retention import WordRetention
 
 
 def find_start(recipe: Recipe) -> str:
-    """Directory or hub name of the recipe's start; "partshapes" is the built-in model, as everywhere.
+    """Return the directory or hub name of the recipe's start; "partshapes" is the built-in model.
 
     Found anew in each run, so that a run can be continued in another installation. Raises `PartCLIPSegError` where
     this installation has no built-in model.
@@ -26,7 +26,7 @@ def find_start(recipe: Recipe) -> str:
 
 
 def build_model(recipe: Recipe) -> Any:
-    """The recipe's model in float32 on the CPU, as it starts; all weights but those that are trained are frozen.
+    """Build the recipe's start model in float32 on the CPU; all weights but the trained ones are frozen.
 
     New layers come from torch's global generator. Raises `PartCLIPSegError` where the start cannot be loaded, and
     `UsageError` for an image size that it does not take.
@@ -43,7 +43,7 @@ def build_model(recipe: Recipe) -> Any:
 
 
 def word_retention(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> WordRetention:
-    """The recipe's word retention, with its start model as the teacher.
+    """Build the recipe's word retention, with its start model as the teacher.
 
     Raises `PartCLIPSegError` if the start is not a CLIPSeg.
     """
@@ -67,10 +67,10 @@ def word_retention(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, device: t
 
 
 def compile_on(device: torch.device, model: PartModel) -> None:
-    """`compile_layers` for training; raises `UsageError` on a CPU, where a compiled step was found to take longer."""
+    """Compile the layers for training; raises `UsageError` on a CPU, where a compiled step takes longer."""
     if device.type == "cpu":
         raise UsageError("compiling pays on a GPU only: leave --compile out")
-    # Where another model of this process had another grid, the compiler takes the grid for a variable, and fails at the
-    # gradients of that (PyTorch 2.13).
+    # If another model of this process had another grid, the compiler makes the grid symbolic and fails at its gradients
+    # (PyTorch 2.13).
     torch.compiler.reset()
     compile_layers(model)

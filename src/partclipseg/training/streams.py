@@ -1,4 +1,4 @@
-"""Where batches come from: files through the loader, or scenes that lie in memory on the training device."""
+"""Streams of batches: files through the loader, or scenes in memory on the training device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from partclipseg.vocabulary import Vocabulary
 
 
 class BatchStream(Protocol):
-    """Endless batches with a state that belongs to the last one handed out; `TrainingStream` is one."""
+    """Endless batches with a state that belongs to the last returned batch; `TrainingStream` is one."""
 
     def __next__(self) -> Batch: ...
 
@@ -29,23 +29,23 @@ class BatchStream(Protocol):
 
 @dataclass(frozen=True)
 class Scenes:
-    """Samples of one size, stacked; made once, drawn from many times."""
+    """Stacked samples of one size."""
 
     images: Tensor
     """uint8 `[N, S, S, 3]`, RGB."""
     part_labels: Tensor
     """int16 `[N, S, S]`, as in `PartSample`."""
     object_labels: Tensor
-    """int16 `[N, S, S]`."""
+    """int16 `[N, S, S]`, as in `PartSample`."""
     vocabulary: Vocabulary
 
     @classmethod
     def from_arrays(
         cls, images: np.ndarray, part_labels: np.ndarray, object_labels: np.ndarray, vocabulary: Vocabulary
     ) -> Scenes:
-        """From arrays of the same shapes; labels of any integer type."""
+        """Make scenes from arrays of the same shapes; labels of any integer type."""
         arrays = (images, part_labels.astype(np.int16), object_labels.astype(np.int16))
-        # Arrays that are mapped from files cannot be written, which torch does not know of: those are copied.
+        # torch cannot use read-only arrays mapped from files: those are copied.
         tensors = (torch.from_numpy(np.require(array, requirements=["C", "W"])) for array in arrays)
         return cls(*tensors, vocabulary=vocabulary)
 
@@ -53,7 +53,7 @@ class Scenes:
         return len(self.images)
 
     def to(self, device: torch.device | str) -> Scenes:
-        """On another device, if it has room for all of them.
+        """Move to another device that has room for all scenes.
 
         Raises `PartCLIPSegError` naming the memory that is needed.
         """
@@ -71,7 +71,7 @@ class Scenes:
             ) from error
 
 class SceneStream:
-    """Batches drawn from `Scenes`, augmented where they lie; nothing waits for the device.
+    """Batches drawn from `Scenes` and augmented on their device; nothing waits for the device.
 
     The order is the loader's, so the same seed gives the same scenes whatever the number of processes. Only
     changes that keep every pixel's place or mirror it are possible here: flip and colours.
@@ -108,7 +108,7 @@ class SceneStream:
         return Batch(photos, parts, objects, tuple(str(draw.index) for draw in draws))
 
     def state_dict(self) -> dict[str, int]:
-        """As `TrainingStream.state_dict`."""
+        """Return the state as `TrainingStream.state_dict`."""
         epoch, position = divmod(self._position, self._sampler.size)
         return {"seed": self._sampler.seed, "epoch": epoch, "position": position, "size": self._sampler.size}
 
@@ -123,7 +123,7 @@ class SceneStream:
         self._steps = iter(replace(self._sampler, seed=state["seed"], position=self._position))
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Do nothing: there are no workers."""
 
     def _augment(
         self, draws: list[Draw], config: Augmentation, photos: Tensor, parts: Tensor, objects: Tensor
@@ -145,7 +145,7 @@ class SceneStream:
 
 
 def _change_colours(photos: Tensor, factors: Tensor) -> Tensor:
-    """Brightness, contrast and saturation, one after the other; `photos [B, 3, S, S]` in 0..1, `factors [B, 3]`."""
+    """Change brightness, contrast and saturation in turn; `photos [B, 3, S, S]` in 0..1, `factors [B, 3]`."""
     brightness, contrast, saturation = factors.float().view(-1, 3, 1, 1, 1).unbind(1)  # each [B, 1, 1, 1]
     photos = (photos * brightness).clamp(0, 1)
     photos = torch.lerp(_grey(photos).mean((-1, -2), keepdim=True), photos, contrast).clamp(0, 1)
@@ -153,12 +153,12 @@ def _change_colours(photos: Tensor, factors: Tensor) -> Tensor:
 
 
 def _grey(photos: Tensor) -> Tensor:
-    """`[B, 3, S, S]` → `[B, 1, S, S]`, ITU-R 601 luma, as Pillow's enhancers take it."""
+    """Convert `[B, 3, S, S]` to grey `[B, 1, S, S]`, ITU-R 601 luma, as Pillow's enhancers do."""
     red, green, blue = photos.split(1, dim=1)
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
 def _put(values: list[Any], device: torch.device) -> Tensor:
-    """A small tensor on `device` without waiting for it."""
+    """Copy a small tensor to `device` without waiting for it."""
     tensor = torch.tensor(values)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

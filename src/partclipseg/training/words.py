@@ -1,4 +1,4 @@
-"""The tokens of a vocabulary's prompts, which are embedded anew in every training step."""
+"""Tokens of a vocabulary's prompts, which are embedded again in every training step."""
 
 from __future__ import annotations
 
@@ -45,6 +45,6 @@ class PromptTokens:
         )
 
     def encode(self, model: PartModel) -> Words:
-        """The words with the embeddings of the model's present weights."""
+        """Return the words with embeddings from the model's present weights."""
         embeddings = model.encode_text(self.input_ids, self.attention_mask)
         return Words(self.vocabulary, embeddings, self.class_to_part, self.class_to_object)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -18,14 +19,15 @@ pytest.importorskip("onnxruntime")
 from partclipseg.apps.cli import main
 from partclipseg.apps.export import segment as onnx_segment
 from partclipseg.apps.export.command import AGREEMENT, export_model
-from partclipseg.apps.export.graphs import TRACED
 from partclipseg.data.photo import read_photo
-from partclipseg.errors import PartCLIPSegError
+from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.models.clipseg.config import CLIPSegBaselineConfig
 from partclipseg.models.clipseg.model import CLIPSegBaseline
+from partclipseg.models.clipseg_onnx import TRACED
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.shapes.renderer import render_scene
+from partclipseg.vocabulary import CATALOGS, Vocabulary
 
 WORDS = "dog: ear, tail, leg; bus: wheel; bird: wing, leg"
 
@@ -38,7 +40,7 @@ def segmenter(model_directory: Path) -> PartSegmenter:
 @pytest.fixture(scope="session")
 def exported(model_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("export") / "onnx"
-    assert main(["export", str(model_directory), str(directory)]) == 0
+    assert main(["export", str(model_directory), "--output", str(directory)]) == 0
     return directory
 
 
@@ -97,13 +99,9 @@ def test_every_size_is_free(exported, segmenter, batch, size, words):
     pixels = onnx.pixel_values(images, size)
     found = onnx.decode(onnx.encode_photos(pixels), pairs)
 
-    objects, parts, class_to_object, class_to_part = onnx_segment.index(pairs)
-    with torch.no_grad():
+    with torch.inference_mode():
         expected = segmenter.model(
-            torch.from_numpy(pixels),
-            text_embeddings=segmenter.text_embeddings([*parts, *objects]),
-            class_to_part=torch.from_numpy(class_to_part),
-            class_to_object=torch.from_numpy(class_to_object),
+            {"pixel_values": torch.from_numpy(pixels)}, segmenter.words(Vocabulary.from_text(words))
         )
     assert found["object_part_logits"].shape == (batch, len(pairs) + 1, *size)
     for name, values in found.items():
@@ -175,22 +173,94 @@ def test_script_reads_photos_as_predict_does(exported, tmp_path):
             assert theirs.shape == ((30, 20, 3) if path.name.startswith("turned") else (20, 30, 3))
 
 
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        ({"dog": ["ear", "tail"]}, [("dog", "ear"), ("dog", "tail")]),
-        ([["dog", "ear"], ["bus", "wheel"]], [("dog", "ear"), ("bus", "wheel")]),
-    ],
-)
-def test_script_reads_words_from_json(tmp_path, content, expected):
-    path = tmp_path / "words.json"
-    path.write_text(json.dumps(content))
-    assert onnx_segment.read_words(str(path)) == expected
+WRITTEN = [
+    "dog: ear, tail; bus: wheel",
+    "dog's ear, dog's tail",
+    "dog\u2019s ear\uff0c dog\u2019s tail\uff1bbus\uff1a wheel\uff0c window",
+    "dog's ear; bus: wheel\ndog: tail",
+    "  dog :  left   ear ;; bus: wheel ; ",
+    "cafe\u0301: chair",
+    "potter's wheel: spoke",
+    "dog: ear, bus: wheel",
+    "dog: ear, ear",
+    "dog: ear,, tail",
+    "dog, cat: ear",
+    "dog's ear, tail",
+    "dog:",
+    "dog",
+    "dog: e\u200bar",
+    "dog: " + "x" * 201,
+    "x" * 300,
+    "a\0b",
+    "",
+    "words.txt",
+    "pairs.json",
+    "parts.json",
+    "parts.yaml",
+    "deep.json",
+    "twice.json",
+    "cut.json",
+    "cut.yaml",
+    "missing.json",
+]
+"""Words right and wrong, as text and as names of files."""
 
 
-def test_script_refuses_a_comma_where_another_object_begins():
-    with pytest.raises(SystemExit, match='write them as "dog: ear, tail; bus: wheel"'):
-        onnx_segment.read_words("dog: ear, bus: wheel")
+def test_script_reads_words_as_predict_does(exported, tmp_path, monkeypatch):
+    """In a process where the package cannot be imported: the same pairs, or the same sentence."""
+    monkeypatch.chdir(tmp_path)
+    contents = {
+        "words.txt": "# mine\ndog\u2019s ear, dog's tail\nbus: wheel\n",
+        "pairs.json": '[["potter\'s wheel", "spoke"], "dog\'s ear"]',
+        "parts.json": '{"dog": ["ear", "tail"]}',
+        "parts.yaml": "dog: [ear, tail]\nbus: [wheel]\n",
+        "deep.json": "[" * 100_000,
+        "cut.json": '{"dog": [',
+        "cut.yaml": "dog: [",
+        "twice.json": '{"dog": ["ear"], "dog": ["tail"]}',
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_text(content)
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('torch', 'transformers', 'partclipseg')));"
+        "sys.path.append(sys.argv[1]); import json; from segment import read_words\n"
+        "def read(text):\n"
+        "    try: return read_words(text)\n"
+        "    except ValueError as error: return str(error)\n"
+        "print(json.dumps([read(text) for text in json.load(sys.stdin)]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(exported)],
+        input=json.dumps(WRITTEN), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for text, theirs in zip(WRITTEN, json.loads(done.stdout), strict=True):
+        try:
+            ours: object = [list(pair) for pair in Vocabulary.load(text).object_parts]
+        except UsageError as error:
+            ours = str(error).replace(f"({', '.join(CATALOGS)})", "()")
+        assert theirs == ours, text
+
+
+def test_script_refuses_a_comma_where_another_object_begins(exported, photo):
+    done = run_script(exported, photo, "--vocabulary", "dog: ear, bus: wheel")
+    assert done.returncode == 2
+    assert 'put ";" or a new line between objects' in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_no_name_of_the_script_hides_another(exported):
+    """The script is made of three modules."""
+    defined = ast.parse((exported / "segment.py").read_text()).body
+    names = [node.name for node in defined if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    names += [
+        target.id
+        for node in defined
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name) and not isinstance(node.value, ast.Name)
+    ]
+    assert len(names) == len(set(names))
 
 
 def test_script_without_words_says_so(exported, photo):
@@ -226,20 +296,20 @@ def test_what_is_no_photo_is_said_in_a_sentence(exported, tmp_path):
 
 
 def test_existing_directory_is_refused(exported, model_directory, capsys):
-    assert main(["export", str(model_directory), str(exported)]) == 2
+    assert main(["export", str(model_directory), "--output", str(exported)]) == 2
     assert "exists already" in capsys.readouterr().err
 
 
 def test_missing_packages_are_named(model_directory, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    assert main(["export", str(model_directory), str(tmp_path / "x")]) == 1
+    assert main(["export", str(model_directory), "--output", str(tmp_path / "x")]) == 1
     assert 'pip install -e ".[export]"' in capsys.readouterr().err
 
 
 def test_wrong_graphs_are_not_kept(model_directory, tmp_path, monkeypatch):
     segmenter = PartSegmenter.from_pretrained(model_directory, device="cpu")
     monkeypatch.setattr("partclipseg.apps.export.graphs.trace", lambda model: {})
-    monkeypatch.setattr("partclipseg.apps.export.agreement", lambda segmenter, folder: 0.5)
+    monkeypatch.setattr("partclipseg.apps.export.command.agreement", lambda segmenter, folder: 0.5)
     with pytest.raises(PartCLIPSegError, match=r"only 50\.00%"):
         export_model(segmenter, tmp_path / "x")
     assert not list(tmp_path.iterdir())
@@ -249,7 +319,7 @@ def test_wrong_graphs_are_not_kept(model_directory, tmp_path, monkeypatch):
 def test_the_built_in_model(tmp_path):
     segmenter = PartSegmenter.from_pretrained(device="cpu")
     directory = tmp_path / "onnx"
-    assert main(["export", "partshapes", str(directory)]) == 0
+    assert main(["export", "partshapes", "--output", str(directory)]) == 0
     card = (directory / "README.md").read_text()
     own_card = card.partition("## Card of the source model")[2]
     assert "not in this directory" in own_card.partition("## Scores")[0]

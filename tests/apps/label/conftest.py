@@ -21,7 +21,7 @@ from partclipseg.apps.cli import main
 @pytest.fixture(scope="session")
 def model(model_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random model whose logits are smooth, as a trained one's are: all pixels of a token share their weights."""
-    from partclipseg.model.partclipseg import PartCLIPSegModel
+    from partclipseg.models.partclipseg.model import PartCLIPSegModel
 
     directory = tmp_path_factory.mktemp("smooth") / "model"
     shutil.copytree(model_directory, directory)

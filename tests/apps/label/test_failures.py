@@ -17,24 +17,24 @@ from tests.apps.label.helpers import (
 from partclipseg.apps.cli import main
 from partclipseg.apps.label.labeller import Labeller
 from partclipseg.apps.label.manifest import Manifest, open_batches
-from partclipseg.apps.label.photos import Photo, find_all
+from partclipseg.apps.label.photos import LabelPhoto, find_all
 from partclipseg.apps.label.workers import run_processes
 from partclipseg.inference.segmenter import PartSegmenter
 
 
 def test_the_photo_that_breaks_the_model_fails_alone(photos, model, tmp_path, monkeypatch):
     segmenter = PartSegmenter.from_pretrained(model, "cpu")
-    whole = segmenter.pixel_values
+    whole = segmenter.prepare
 
-    def pixel_values(images):
+    def prepare(images):
         if any((image == [255, 0, 0]).all() for image in images):
             raise RuntimeError("out of memory")
         return whole(images)
 
-    monkeypatch.setattr(segmenter, "pixel_values", pixel_values)
+    monkeypatch.setattr(segmenter, "prepare", prepare)
     shutil.copytree(photos, tmp_path / "photos")
     Image.new("RGB", (70, 50), (255, 0, 0)).save(tmp_path / "photos/red.png")
-    batch = [Photo("scenes/0/000.png", "a"), Photo("red.png", "b"), Photo("twin.png", "c")]
+    batch = [LabelPhoto("scenes/0/000.png", "a"), LabelPhoto("red.png", "b"), LabelPhoto("twin.png", "c")]
     found = Labeller(small_job(tmp_path / "photos", tmp_path, model), segmenter)(batch)
     assert [record["status"] for record in found] == ["done", "failed", "done"]
     assert found[1]["error"] == "RuntimeError: out of memory"

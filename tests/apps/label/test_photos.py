@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
+import sys
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from PIL import Image
 from tests.apps.label.helpers import (
     arguments,
     make_photos,
@@ -15,6 +19,8 @@ from tests.apps.label.helpers import (
 )
 
 from partclipseg.apps.cli import main
+from partclipseg.apps.label.command import Terminated
+from partclipseg.apps.label.labeller import Labeller
 from partclipseg.apps.label.photos import find_all, find_stems
 from partclipseg.errors import PartCLIPSegError
 
@@ -62,6 +68,81 @@ def test_folder_without_photos(model, tmp_path, capsys):
     assert "no photos in this folder" in capsys.readouterr().err
     assert main(arguments(tmp_path / "nowhere", tmp_path / "out", model)) == 2
     assert "there is no folder" in capsys.readouterr().err
+
+
+def test_pictures_of_unread_kinds_are_named_at_the_end(model, tmp_path, capsys):
+    photos, output = tmp_path / "photos", tmp_path / "out"
+    make_photos(photos, 1)
+    for name in ("a.CR2", "scenes/b.psd", ".hidden.cr2", "notes.txt"):
+        (photos / name).write_bytes(b"x")
+    (photos / "empty").mkdir()
+    (photos / "empty/c.dng").write_bytes(b"x")
+    assert main(arguments(photos, output, model)) == 0
+    sentence = (
+        "3 pictures of a kind that is not read here: a.CR2, c.dng, b.psd: convert .cr2, .dng, .psd to JPEG or PNG"
+    )
+    assert sentence in capsys.readouterr().err
+    assert f"<h2>Left out</h2><p>{sentence}</p>" in (output / "report.html").read_text()
+    shutil.rmtree(photos / "scenes")
+    assert main(arguments(photos, output, model)) == 2
+    assert "no photos in this folder or those inside it; 2 pictures of a kind" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
+def test_dark_photos_are_named_in_manifest_report_and_at_the_end(model, tmp_path, capfd, workers):
+    photos, output = tmp_path / "photos", tmp_path / "out"
+    make_photos(photos, 5)
+    values = np.arange(48 * 64, dtype=np.uint16).reshape(48, 64) % 1024
+    Image.fromarray(values).save(photos / "dark.png")
+    call = arguments(photos, output, model, "--workers", workers)
+    assert main(call) == 0
+    warning = "its values end at 1,023, below a sixteenth of the range 0 to 65,535, so it is nearly black: scale them"
+    said = capfd.readouterr().err
+    assert said.count(warning) == 1
+    assert "1 photo is labelled in which little may be seen:" in said
+    assert f"  dark.png: {warning}" in said
+    found = {record["photo"]: record.get("warning") for record in records(output)}
+    assert [photo for photo, kept in found.items() if kept] == ["dark.png"]
+    assert found["dark.png"].startswith(warning)
+    assert f"<td>dark.png</td><td>{warning}" in (output / "report.html").read_text()
+    assert main(call) == 0, "the warning is not lost when there is nothing left to label"
+    assert capfd.readouterr().err.count(warning) == 1
+
+
+def test_words_and_names_that_a_terminal_cannot_show(model, tmp_path, monkeypatch):
+    photos, output = tmp_path / "photos", tmp_path / "out"
+    make_photos(photos, 1)
+    shutil.move(photos / "scenes/0/000.png", photos / "狗.png")
+    (photos / "坏.png").write_bytes(b"x")
+    terminals = [io.TextIOWrapper(io.BytesIO(), encoding="cp1252") for _ in range(2)]
+    monkeypatch.setattr(sys, "stdout", terminals[0])
+    monkeypatch.setattr(sys, "stderr", terminals[1])
+    assert main(arguments(photos, output, model, "--vocabulary", "狗: 耳朵; 车: 轮")) == 1
+    assert [record["status"] for record in records(output)] == ["failed", "done"]
+    terminals[1].flush()
+    assert r"\u574f.png: not a photo" in terminals[1].buffer.getvalue().decode("cp1252")  # pyright: ignore
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, Terminated])
+def test_a_run_that_is_stopped_keeps_what_is_labelled(model, tmp_path, monkeypatch, capsys, stop):
+    photos, output = tmp_path / "photos", tmp_path / "out"
+    make_photos(photos, 6)
+    label, batches = Labeller.__call__, []
+
+    def stopped(self, batch):
+        if batches:
+            raise stop
+        batches.append(batch)
+        return label(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Labeller, "__call__", stopped)
+        assert main(arguments(photos, output, model)) == {KeyboardInterrupt: 130, Terminated: 143}[stop]
+    assert "stopped; what is labelled is kept: give the same command again" in capsys.readouterr().err
+    assert len(records(output)) == 4
+    assert main(arguments(photos, output, model)) == 0
+    assert "4 of 6 photos are labelled already" in capsys.readouterr().out
+    assert not list(output.rglob(".partclipseg-*"))
 
 
 def test_names_that_are_no_unicode(photos, model, tmp_path):

@@ -25,7 +25,7 @@ from tests.apps.label.helpers import (
 from partclipseg.apps.cli import main
 from partclipseg.apps.label.manifest import Manifest
 from partclipseg.apps.label.options import check_options, fingerprint
-from partclipseg.apps.label.photos import Photo
+from partclipseg.apps.label.photos import LabelPhoto
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import locked
 from partclipseg.inference.segmenter import PartSegmenter
@@ -77,7 +77,7 @@ def test_names_with_line_ends_of_their_own(tmp_path, name):
     Manifest(tmp_path / "manifest.jsonl", 6).append([record])
     again = Manifest(tmp_path / "manifest.jsonl", 6)
     assert list(again) == [record]
-    assert again.is_done(Photo(name, name))
+    assert again.is_done(LabelPhoto(name, name))
 
 
 @pytest.mark.parametrize(

@@ -205,15 +205,15 @@ def test_requests_of_one_vocabulary_share_batches(make_engine, photo, monkeypatc
     engine = make_engine()
     segmenter = engine.segmenters["random"]
     batches, running, go = [], threading.Event(), threading.Event()
-    original = type(segmenter)._segment
+    original = type(segmenter).label_maps
 
-    def slow(self, photos, *arguments):
-        batches.append(len(photos))
+    def slow(self, inputs, *arguments):
+        batches.append(len(inputs["pixel_values"]))
         running.set()
         assert go.wait(20)
-        return original(self, photos, *arguments)
+        return original(self, inputs, *arguments)
 
-    monkeypatch.setattr(type(segmenter), "_segment", slow)
+    monkeypatch.setattr(type(segmenter), "label_maps", slow)
     photos = [picture(30 + 7 * number, 40, number) for number in range(6)]
     answers: dict[int, dict] = {}
     with TestClient(create_api(engine)) as client:
@@ -386,7 +386,7 @@ LOCAL = {"localhost:7860", "LOCALHOST", "127.0.0.1:7860", "127.0.0.1", "[::1]:78
 ELSEWHERE = {"evil.example:7860", "localhost.evil.example", "10.0.0.1", "[::2]:7860", "[::1", "127.0.0.1@evil.example"}
 
 
-@pytest.mark.parametrize("host", LOCAL | ELSEWHERE | {""})
+@pytest.mark.parametrize("host", sorted(LOCAL | ELSEWHERE | {""}))
 def test_a_local_server_answers_to_its_own_names_only(make_engine, photo, host):
     """A page elsewhere may let its own name point here, and would then be of the same origin."""
     client = TestClient(protect(create_api(make_engine()), local=True))
@@ -535,7 +535,7 @@ def of_a_cpu() -> None:
         ("inference.segmenter.PartSegmenter._segment", of_python),
         ("inference.segmenter.PartSegmenter._segment", of_a_cpu),
         ("inference.segmenter.PartSegmenter._segment", of_a_gpu),
-        ("apps.serve.api.document", of_python),
+        ("inference.result.PartResult.documents", of_python),
     ],
 )
 def test_no_memory_is_503(make_engine, photo, monkeypatch, where, fail):

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from pycocotools import mask as mask_utils
 
+from partclipseg.formats.registry import single_formats
 from partclipseg.vocabulary import Vocabulary
 
 pytest.importorskip("gradio")
@@ -433,7 +434,7 @@ def test_the_whole_way(page, served, photo_file, random_segmenter):
         page.locator("#download:not([disabled])").click()
     with zipfile.ZipFile(download.value.path()) as archive:
         names = archive.namelist()
-        suffixes = ("overlay.png", "labels.png", "parts.json", "coco.json", "labelme.json")
+        suffixes = [kind.suffix.removeprefix(".") for kind in single_formats().values()]
         assert sorted(names) == sorted(f"my scene.{suffix}" for suffix in suffixes)
         labels = np.asarray(Image.open(io.BytesIO(archive.read("my scene.labels.png"))))
         assert np.array_equal(labels, np.where(expected.label_map < 0, 255, expected.label_map))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from partclipseg.vocabulary import Vocabulary
 
 AGREEMENT = 0.999
-"""Least share of pixels on which float32 ONNX must give PyTorch's label; the others are ties to the last digits."""
+"""Least share of pixels on which float32 ONNX must give PyTorch's label; the rest are ties in the last digits."""
 
 CHECKED_WORDS = "dog: head, ear, tail; bus: wheel, window; bird: head, beak, wing"
-"""What the check asks for where the model has no words of its own."""
+"""Words for the check of a model without words of its own."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,15 @@ class Export:
     The directory gets photo_encoder.onnx, text_encoder.onnx and decoder.onnx, the tokenizer, config.json, a model
     card, and segment.py: a short script that segments a photo with them.
 
-    Example: partclipseg export models/pascal pascal-onnx
+    Example: partclipseg export models/pascal --output pascal-onnx
     """
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """A model's directory or hub name; partshapes is the built-in model."""
-    output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    output: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """The directory to write; it must not exist yet."""
-    fp16: bool = False
-    """Store and compute in 16-bit floats, in files of half the size. Inputs and outputs stay 32-bit."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """Number type of weights and arithmetic: float16 makes files of half the size. Inputs and outputs stay float32."""
 
     def run(self) -> int:
         from rich.console import Console
@@ -49,13 +49,13 @@ class Export:
         from partclipseg.inference.segmenter import PartSegmenter
 
         if self.output.exists():
-            raise UsageError(f"{self.output} exists already: name another directory, or remove it first")
+            raise UsageError(f"{self.output} exists already: name another --output, or remove it first")
         _require_packages()
         segmenter = PartSegmenter.from_pretrained(self.model, device="cpu")
-        agreement = export_model(segmenter, self.output, fp16=self.fp16, source=self.model)
+        agreement = export_model(segmenter, self.output, fp16=self.dtype == "float16", source=self.model)
         size = sum(path.stat().st_size for path in self.output.glob("*.onnx"))
         Console(soft_wrap=True, highlight=False).print(
-            f"{self.output}: three graphs, {_bytes(size)}, {_dtype(self.fp16)}; "
+            f"{self.output}: three graphs, {_bytes(size)}, {self.dtype}; "
             f"labels equal PyTorch's on {agreement:.2%} of the pixels checked",
             markup=False,
         )
@@ -67,7 +67,7 @@ def export_model(segmenter: PartSegmenter, directory: Path, *, fp16: bool = Fals
 
     Args:
         fp16: compute in 16-bit floats.
-        source: what the model card names as the origin.
+        source: origin of the model, for the model card.
 
     Returns the share of pixels at which ONNX gives PyTorch's label, see `agreement`. Raises `PartCLIPSegError`,
     and writes nothing, if that is less than `AGREEMENT` in float32, or if 16-bit floats overflow.
@@ -99,7 +99,7 @@ def export_model(segmenter: PartSegmenter, directory: Path, *, fp16: bool = Fals
 
 
 def agreement(segmenter: PartSegmenter, folder: Path) -> float:
-    """Share of pixels at which the graphs in `folder`, run by onnxruntime, give the label of the PyTorch model.
+    """Return the share of pixels at which the graphs in `folder`, run by onnxruntime, give PyTorch's label.
 
     Three rendered scenes at the model's own size, and one at another size and aspect ratio. Batch, number of words
     and sizes differ from those of the trace. Raises `PartCLIPSegError` if a logit is not finite.
@@ -123,7 +123,7 @@ def agreement(segmenter: PartSegmenter, folder: Path) -> float:
         pixels = onnx.pixel_values(images, size)
         logits = onnx.decode(onnx.encode_photos(pixels), vocabulary.object_parts)
         if not all(np.isfinite(values).all() for values in logits.values()):
-            raise PartCLIPSegError("the exported model overflows 16-bit floats: export it without --fp16")
+            raise PartCLIPSegError("the exported model overflows 16-bit floats: export it with --dtype float32")
         with torch.inference_mode():
             expected = segmenter.model({"pixel_values": torch.from_numpy(pixels)}, segmenter.words(vocabulary))
         found = PartOutput(**{name: torch.from_numpy(values) for name, values in logits.items()})
@@ -134,7 +134,7 @@ def agreement(segmenter: PartSegmenter, folder: Path) -> float:
 
 
 def _checked_words(segmenter: PartSegmenter, scenes: Sequence[Any]) -> Vocabulary:
-    """At most nine classes, fewer than the trace has: those that the model finds most of, so that maps have labels."""
+    """Return at most nine classes, fewer than in the trace: those that cover most pixels, so that maps have labels."""
     import numpy as np
 
     from partclipseg.vocabulary import Vocabulary
@@ -147,15 +147,51 @@ def _checked_words(segmenter: PartSegmenter, scenes: Sequence[Any]) -> Vocabular
 
 
 def _script() -> str:
-    """``segment.py``: `onnx_segment` with the photo reader in place of its import, so that it needs no PartCLIPSeg."""
+    """Return ``segment.py``: `onnx_segment` with the readers of photos and words in place of their imports.
+
+    The script then needs no PartCLIPSeg, and reads photos and words as PartCLIPSeg does.
+    """
+    from partclipseg import vocabulary
     from partclipseg.apps.export import segment as onnx_segment
     from partclipseg.data import pixels
 
-    script, reader = (Path(str(module.__file__)).read_text(encoding="utf-8") for module in (onnx_segment, pixels))
-    reader = reader.partition("from __future__ import annotations\n")[2].strip()
-    reader = _replace(reader, "from partclipseg.errors import PartCLIPSegError", "PartCLIPSegError = ValueError")
-    reader = f"# -- reading photos -----\n\n{reader}\n\n\n# -- segmenting -----\n"
-    return _replace(script, "from partclipseg.data.pixels import PhotoError, read_photo", reader)
+    script, photos, words = (
+        Path(str(module.__file__)).read_text(encoding="utf-8").strip() for module in (onnx_segment, pixels, vocabulary)
+    )
+    photos, words = (text.partition("from __future__ import annotations\n")[2].strip() for text in (photos, words))
+    photos = _replace(photos, "from partclipseg.errors import PartCLIPSegError", "PartCLIPSegError = ValueError")
+    words = _replace(words, "from partclipseg.errors import UsageError", _ERROR)
+    words = _replace(words, "from partclipseg.files import is_file, write_text", _FILES)
+    catalogs = 'CATALOGS = ("pascal-part-116", "ade20k-part-234", "part-imagenet")'
+    words = _replace(words, catalogs, "CATALOGS = ()")  # the class lists are not copied
+    photos = f"# -- reading photos -----\n\n{photos}\n"
+    words = f"\n# -- reading words -----\n\n{words}\n\n\n# -- segmenting -----\n"
+    script = _replace(script, "from partclipseg.data.pixels import read_photo", photos)
+    return _replace(script, "from partclipseg.vocabulary import Vocabulary", words) + "\n"
+
+
+_ERROR = '''
+
+class UsageError(ValueError):
+    """Words or their file are wrong; the message names the remedy."""
+
+'''
+_FILES = '''
+
+def is_file(path: Any) -> bool:
+    """Whether `path` is an existing file; False, and no error, for text that no path can be."""
+    try:
+        return str(path) != "" and Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text."""
+    path.write_text(text, encoding="utf-8")
+
+'''
+"""The functions of `partclipseg.files` that the reader of words uses."""
 
 
 def _replace(text: str, line: str, replacement: str) -> str:
@@ -179,12 +215,12 @@ def _dtype(fp16: bool) -> str:
 
 
 def _describe(segmenter: PartSegmenter, fp16: bool) -> dict[str, Any]:
-    """What the script must know: ``config.json``."""
+    """Return the content of ``config.json``, which the script reads."""
     config, tokenizer = segmenter.model.config, segmenter.tokenizer
     return {
         "kind": config.model_type,
         "dtype": _dtype(fp16),
-        "image_size": list(config.image_shape),
+        "image_size": list(segmenter.model.image_shape),
         "image_mean": list(config.image_mean),
         "image_std": list(config.image_std),
         "patch_size": config.vision_config.patch_size,

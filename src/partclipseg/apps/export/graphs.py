@@ -32,7 +32,7 @@ def _export(graph: OnnxGraph) -> torch.onnx.ONNXProgram:
             output_names=list(module.outputs),
             verbose=False,
         )
-    assert program is not None  # which only the older exporter returns
+    assert program is not None  # only the older exporter returns None
     for index, shape in graph.output_shapes.items():
         program.model.graph.outputs[index].shape = ir.Shape(shape)
     for node in program.model.graph.all_nodes():
@@ -42,7 +42,7 @@ def _export(graph: OnnxGraph) -> torch.onnx.ONNXProgram:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep back what the exporter says about its own insides; errors are raised all the same."""
+    """Suppress the exporter's own log messages; errors are raised all the same."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

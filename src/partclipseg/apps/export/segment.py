@@ -3,7 +3,7 @@
     pip install numpy pillow onnxruntime tokenizers
     python segment.py photo.jpg --vocabulary "dog: ear, tail; bus: wheel"
 
-Lies beside the exported files, and is as good a module as a script: `Segmenter(folder)(image, words)` gives the
+The file lies beside the exported files. It is a script and a module: `Segmenter(folder)(image, words)` gives the
 label map, int32 `[H, W]`.
 """
 
@@ -20,7 +20,8 @@ import onnxruntime
 from PIL import Image
 from tokenizers import Tokenizer
 
-from partclipseg.data.pixels import PhotoError, read_photo
+from partclipseg.data.pixels import read_photo
+from partclipseg.vocabulary import Vocabulary
 
 BACKGROUND = -1
 
@@ -29,7 +30,7 @@ class Segmenter:
     """The three graphs, the tokenizer and the configuration of one folder."""
 
     def __init__(self, folder: str | Path, providers: Sequence[str] = ("CPUExecutionProvider",)) -> None:
-        """`providers` are onnxruntime's execution providers, such as ``CUDAExecutionProvider``."""
+        """Graphs, tokenizer and configuration of one folder."""
         folder = Path(folder)
         self.config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -41,7 +42,7 @@ class Segmenter:
         )
 
     def __call__(self, image: Image.Image, words: Sequence[tuple[str, str]]) -> np.ndarray:
-        """Label map int32 `[H, W]` of an RGB image: index into `words`, pairs (object, part); background -1."""
+        """Return the label map int32 `[H, W]` of an RGB image: index into the pairs `words`; background -1."""
         outputs = self.decode(self.encode_photos(self.pixel_values([image])), words)
         return label_map(
             outputs["object_part_logits"][0],
@@ -51,9 +52,9 @@ class Segmenter:
         )
 
     def pixel_values(self, images: Sequence[Image.Image], size: Sequence[int] | None = None) -> np.ndarray:
-        """RGB images as the photo encoder takes them, float32 `[B, 3, h, w]`.
+        """Return RGB images as the photo encoder takes them, float32 `[B, 3, h, w]`.
 
-        `size` is h and w, multiples of the patch size; by default what the model was trained with.
+        `size` is h and w, multiples of the patch size; by default the size that the model was trained with.
         """
         height, width = size or self.config["image_size"]
         resized = [image.resize((width, height), Image.Resampling.BILINEAR) for image in images]
@@ -62,11 +63,11 @@ class Segmenter:
         return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
 
     def encode_photos(self, pixel_values: np.ndarray) -> dict[str, Any]:
-        """Class tokens `[L, B, V]` and patch tokens `[L, B, g, g', V]`; needed once a photo."""
+        """Return class tokens `[L, B, V]` and patch tokens `[L, B, g, g', V]`; needed once per photo."""
         return self._run(self.photo_encoder, {"pixel_values": pixel_values})
 
     def encode_text(self, prompts: Sequence[str]) -> np.ndarray:
-        """Embeddings `[K, D]`; needed once a vocabulary."""
+        """Return embeddings `[K, D]`; needed once per vocabulary."""
         encoded = self.tokenizer.encode_batch(list(prompts))
         for prompt, tokens in zip(prompts, encoded, strict=True):
             if sum(tokens.attention_mask) > self.config["max_tokens"]:
@@ -78,7 +79,7 @@ class Segmenter:
         return self._run(self.text_encoder, inputs)["text_embeddings"]
 
     def decode(self, photos: dict[str, Any], words: Sequence[tuple[str, str]]) -> dict[str, Any]:
-        """Logits of encoded photos for pairs (object, part), by name: `[B, channels, h, w]`, background last."""
+        """Return logits for pairs (object, part), by name: `[B, channels, h, w]`, background last."""
         objects, parts, class_to_object, class_to_part = index(words)
         if self.config["kind"] != "partclipseg":
             return self._run(self.decoder, photos | {"text_embeddings": self.encode_text([" ".join(w) for w in words])})
@@ -93,7 +94,7 @@ class Segmenter:
 
 
 def index(words: Sequence[tuple[str, str]]) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
-    """Objects and parts, each sorted and without repeats, and int64 `[N_c]` indices of each pair's two."""
+    """Return objects and parts, each sorted without repeats, and the int64 `[N_c]` indices of each pair's two."""
     objects, parts = (sorted({pair[side] for pair in words}) for side in (0, 1))
     class_to_object = np.array([objects.index(pair[0]) for pair in words], dtype=np.int64)
     class_to_part = np.array([parts.index(pair[1]) for pair in words], dtype=np.int64)
@@ -103,7 +104,7 @@ def index(words: Sequence[tuple[str, str]]) -> tuple[list[str], list[str], np.nd
 def label_map(
     class_logits: np.ndarray, object_logits: np.ndarray | None, class_to_object: np.ndarray, size: tuple[int, int]
 ) -> np.ndarray:
-    """The best class at every pixel, int32 `size`; a class takes part only where its object is the best object.
+    """Return the best class of every pixel, int32 `size`; a class counts only where its object is the best object.
 
     Logits are `[N_c + 1, h, w]` and `[N_o + 1, h, w]`, background last; None for a model without objects.
     """
@@ -125,7 +126,7 @@ def best_channel(
     owner_of: np.ndarray | None = None,
     owners: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Which of `channels` has the greatest upsampled value at each pixel of `size`; one at a time, to save memory."""
+    """Return the index of the greatest of `channels` upsampled values per pixel; one at a time, to save memory."""
     best, winner = np.full(size, -np.inf, np.float32), np.zeros(size, np.int64)
     for channel in channels:
         value = upsample(logits[channel], size)
@@ -137,7 +138,7 @@ def best_channel(
 
 
 def upsample(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bilinear, pixel centres aligned (PyTorch's ``align_corners=False``), float32 `[h, w]` to `size`."""
+    """Upsample float32 `[h, w]` to `size`: bilinear, pixel centres aligned (PyTorch's ``align_corners=False``)."""
     for axis, count in enumerate(size):
         old = values.shape[axis]
         place = np.maximum((np.arange(count, dtype=np.float32) + 0.5) * np.float32(old / count) - 0.5, 0)
@@ -149,35 +150,25 @@ def upsample(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def read_words(text: str) -> list[tuple[str, str]]:
-    """Pairs (object, part) of "dog: ear, tail; bus: wheel", or of a JSON file: a dictionary, or a list of pairs."""
-    if text.endswith(".json"):
-        content = json.loads(Path(text).read_text(encoding="utf-8"))
-        if isinstance(content, dict):
-            return [(word, part) for word, parts in content.items() for part in parts]
-        return [(word, part) for word, part in content]
-    pairs = []
-    for entry in filter(None, (entry.strip() for entry in text.split(";"))):
-        word, _, parts = entry.partition(":")
-        pairs += [(" ".join(word.split()), " ".join(part.split())) for part in parts.split(",")]
-    if not pairs or not all(word and part and ":" not in part for word, part in pairs):
-        raise SystemExit(f'cannot read the words {text!r}: write them as "dog: ear, tail; bus: wheel"')
-    return pairs
+    """Return pairs (object, part) of words as `partclipseg predict` takes them: text such as "dog: ear, tail", or a
+    file. Raises `ValueError` with a sentence for words that cannot be read."""
+    return [(pair.object, pair.part) for pair in Vocabulary.load(text).object_parts]
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """Upright RGB, as PartCLIPSeg itself reads it; raises `PhotoError` for what is not a photo."""
+    """Read a photo as upright RGB, as PartCLIPSeg itself does; raises `PhotoError` for other files."""
     return Image.fromarray(read_photo(path))
 
 
 def label_image(labels: np.ndarray, classes: int) -> Image.Image:
-    """Indices as 8-bit grey, background 255; with more than 255 classes as 16-bit grey, background 65535."""
+    """Return indices as 8-bit grey, background 255; with more than 255 classes as 16-bit grey, background 65535."""
     if classes <= 255:
         return Image.fromarray(np.where(labels < 0, 255, labels).astype(np.uint8))
     return Image.fromarray(np.where(labels < 0, 65535, labels).astype(np.uint16))
 
 
 def summary(labels: np.ndarray, words: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """One line for each class that was found, the largest first."""
+    """Yield one line for each class that was found, the largest first."""
     areas = np.bincount(labels.ravel() + 1, minlength=len(words) + 1)[1:]
     for number in np.argsort(-areas, kind="stable"):
         if areas[number]:
@@ -186,11 +177,11 @@ def summary(labels: np.ndarray, words: Sequence[tuple[str, str]]) -> Iterator[st
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     folder = Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description="Segment the parts of things in a photo.")
     parser.add_argument("photo")
-    parser.add_argument("--vocabulary", help='"dog: ear, tail; bus: wheel" or a JSON file; default: the model\'s own')
+    parser.add_argument("--vocabulary", help='"dog: ear, tail; bus: wheel" or a file; default: the model\'s own')
     parser.add_argument("--output", help="PNG of class indices; default: the photo's name with .labels.png")
     options = parser.parse_args()
     own = folder / "vocabulary.json"
@@ -199,8 +190,10 @@ def main() -> None:
     try:
         words = read_words(str(own) if options.vocabulary is None else options.vocabulary)
         image = read_image(options.photo)
-    except (OSError, PhotoError) as error:
+    except (OSError, ValueError) as error:
         parser.error(str(error))
+    except ModuleNotFoundError as error:
+        parser.error(f"this kind of file needs the package {error.name}: install it, or use another kind")
     labels = Segmenter(folder)(image, words)
     output = Path(options.output or Path(options.photo).with_suffix(".labels.png").name)
     label_image(labels, len(words)).save(output)

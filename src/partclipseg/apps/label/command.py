@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from partclipseg.apps.format_option import format_option
 from partclipseg.apps.options import (
     Ask,
     Asking,
@@ -31,19 +32,21 @@ from partclipseg.apps.options import (
 )
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import locked, refusal, remove_temporary
+from partclipseg.formats.registry import data_set_formats
 from partclipseg.machine import usable_cores
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from partclipseg.apps.label.collections import Collections
-    from partclipseg.apps.label.job import Batch, BulkJob, Record
+    from partclipseg.apps.label.job import BulkJob, ManifestRecord, PhotoBatch
     from partclipseg.apps.label.people import Results
     from partclipseg.apps.label.photos import FoundPhotos
+    from partclipseg.apps.label.report import Tally
     from partclipseg.inference.segmenter import PartSegmenter
 
 SHOWN_FAILURES = 20
-"""Photos and files are named up to this number; the report names all."""
+"""Maximum number of photos and files named in the terminal; the report names all."""
 
 
 @dataclass(frozen=True)
@@ -60,22 +63,12 @@ class Label:
     """
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
-    """Where the photos are."""
+    """Folder of the photos."""
     output: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Folder for the results: a new one, or that of a run to go on with."""
     vocabulary: Vocabulary = None
     model: Model = None
-    formats: Annotated[
-        tuple[Literal["coco", "yolo", "labelme", "png", "jsonl", "label-studio"], ...],
-        tyro.conf.arg(metavar="KIND...", aliases=["--format"]),
-    ] = ("coco", "png")
-    """One or more kinds of result.
-    coco: masks of all photos in annotations.coco.json.
-    yolo: outlines for training YOLO, with data.yaml.
-    labelme: outlines to correct in labelme or X-AnyLabeling.
-    png: images of class indices; background is 255 (65535 with more than 255 classes).
-    jsonl: a line of masks and scores for each photo in labels.jsonl.
-    label-studio: outlines to correct in Label Studio."""
+    formats: Annotated[tuple[str, ...], format_option(data_set_formats, "--format")] = ("coco", "png")
     objects: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...", help_behavior_hint="")] = ()
     """Only if you know what is in every photo: these objects.
     Their parts then share all pixels, and there is no background."""
@@ -123,7 +116,7 @@ class Label:
         return code
 
     def _check(self) -> None:
-        """All that can be wrong with the call by itself, before anything is loaded."""
+        """Check the options themselves, before anything is loaded."""
         if not self.formats:
             raise UsageError("no format is asked for: leave --formats out, or name one after it")
         check_min_score(self.min_score)
@@ -139,7 +132,7 @@ class Label:
             )
 
     def _check_folder(self) -> None:
-        """Refuse a folder that holds other things, unless they may be replaced."""
+        """Refuse an output folder that holds other files, unless they may be replaced."""
         from partclipseg.apps.label.job import MANIFEST, OPTIONS
 
         if self.overwrite or any(os.path.lexists(self.output / name) for name in (MANIFEST, OPTIONS)):
@@ -154,7 +147,7 @@ class Label:
                 )
 
     def _label(self, found: FoundPhotos, say: Messages) -> int:
-        """Label what is not labelled yet, then write what is made of all; returns the exit code."""
+        """Label the photos that are not labelled yet, then write the files for all photos; return the exit code."""
         from partclipseg.apps.label.collections import Collections, write_collections
         from partclipseg.apps.label.job import MANIFEST, OPTIONS
         from partclipseg.apps.label.manifest import Manifest, deleted_files, open_batches
@@ -168,8 +161,8 @@ class Label:
         photos = found.photos
         devices = [self.device] if self.device else _all_devices()
         alone = self.engine == "local" and (self.workers or _default_workers(devices)) == 1
-        # What the workers will compute in, though this process may not compute at all: what the run was begun with,
-        # whatever is the default of the device that it goes on with.
+        # Number type of the workers. A run that is continued keeps the one that it was started with, whatever the
+        # default of the current device.
         begun = stored_options(self.output / OPTIONS).get("dtype")
         dtype = find_dtype(self.dtype or begun, find_device(devices[0]))
         device, prompting = devices[0] if alone else "cpu", self.ask.prompting()
@@ -200,9 +193,9 @@ class Label:
         results = take_in(job, photos, manifest, usable_cores())
         manifest.finish(photos)
         write_collections(job, photos, results, collections)
-        failed = write_report(job, results, collections, model).failed
+        tally = write_report(job, results, collections, model, found.unread)
         collections.finish()
-        return _summary(say, self.output, found, failed, results, collections)
+        return _summary(say, self.output, found, tally, results, collections)
 
     def _job(self, segmenter: PartSegmenter) -> BulkJob:
         from partclipseg.apps.label.job import BulkJob
@@ -213,7 +206,7 @@ class Label:
             raise UsageError('the model has no words of its own: give --vocabulary, such as "dog: ear, tail"')
         for word in self.objects:
             words.object_index(word)
-        # Words that are too long or unknown are found here, once, and not by every worker.
+        # Words that are too long or unknown are found once here instead of in every worker.
         segmenter.text_embeddings(segmenter.model.prompts(words))
         return BulkJob(
             folder=self.folder,
@@ -234,9 +227,9 @@ class Label:
 
     @contextmanager
     def _engine(
-        self, job: BulkJob, segmenter: PartSegmenter, batches: list[Batch], devices: Sequence[str]
-    ) -> Iterator[tuple[Iterator[list[Record]], str]]:
-        """The records of the batches as they come, and in words what labels them."""
+        self, job: BulkJob, segmenter: PartSegmenter, batches: list[PhotoBatch], devices: Sequence[str]
+    ) -> Iterator[tuple[Iterator[list[ManifestRecord]], str]]:
+        """Yield the records of the batches as they come, and a description of the workers."""
         from partclipseg.apps.label.labeller import Labeller
         from partclipseg.apps.label.ray import ray_cluster, run_ray
         from partclipseg.apps.label.workers import run_processes
@@ -258,7 +251,7 @@ class Label:
 
 
 class Messages:
-    """Lines to the terminal; a reader that goes away, as `| head` does, does not end the run."""
+    """Lines for the terminal; a closed pipe, as after `| head`, does not end the run."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -267,15 +260,15 @@ class Messages:
         self._errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
     def line(self, text: str) -> None:
-        """To the standard output."""
+        """Write to standard output."""
         self._print(self.console, text)
 
     def error(self, text: str) -> None:
-        """To the error output."""
+        """Write to standard error."""
         self._print(self._errors, text)
 
     def files(self, title: str, names: Sequence[str], error: bool = False) -> None:
-        """A title and some of the names below it."""
+        """Write a title and at most `SHOWN_FAILURES` names below it."""
         say = self.error if error else self.line
         say(title)
         for name in names[:SHOWN_FAILURES]:
@@ -288,7 +281,7 @@ class Messages:
             return
         try:
             console.print(_printable(text), markup=False)
-        except (BrokenPipeError, SystemExit):  # Rich makes the one of the other
+        except (BrokenPipeError, SystemExit):  # Rich turns the first into the second
             console.quiet = True
 
 
@@ -304,12 +297,12 @@ def _summary(
     say: Messages,
     output: Path,
     found: FoundPhotos,
-    failed: list[tuple[str, str]],
+    tally: Tally,
     results: Results,
     collections: Collections,
 ) -> int:
-    """Say what has become of all photos and files; returns the exit code."""
-    total = len(found.photos)
+    """Print a summary of all photos and files; return the exit code."""
+    total, failed = len(found.photos), tally.failed
     reasons = dict(results.unreadable)
     if results.kept_files:
         title = f"{_count(len(results.kept_files), 'file')} a person's and kept; {_count(len(results.taken), 'photo')} "
@@ -323,6 +316,11 @@ def _summary(
     if failed:
         title = f"{len(failed)} of {total} photos could not be labelled (see {output / 'report.html'}):"
         say.files(title, [f"{photo}: {reason}" for photo, reason in failed], error=True)
+    if tally.warned:
+        title = f"{_count(len(tally.warned), 'photo')} labelled in which little may be seen:"
+        say.files(title, [f"{photo}: {warning}" for photo, warning in tally.warned], error=True)
+    if found.unread:
+        say.error(found.unread)
     if found.unreadable:
         say.files("folders that cannot be read are left out:", found.unreadable, error=True)
     if unwritten := [*results.failed, *collections.failed]:
@@ -331,12 +329,12 @@ def _summary(
 
 
 class Terminated(BaseException):
-    """The process was asked to end, by SIGTERM."""
+    """Raised when the process receives SIGTERM."""
 
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Raise `Terminated` on SIGTERM, so that temporary files and workers are cleared away."""
+    """Raise `Terminated` on SIGTERM, so that temporary files are removed and workers ended."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -351,8 +349,8 @@ def _stoppable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _watched(stream: Iterator[list[Record]], total: int, console: Console) -> Iterator[list[Record]]:
-    """The same, with a bar of progress in a terminal."""
+def _watched(stream: Iterator[list[ManifestRecord]], total: int, console: Console) -> Iterator[list[ManifestRecord]]:
+    """Yield the batches of `stream`, with a progress bar in a terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("labelling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -1,46 +1,40 @@
-"""What is to be labelled, and into which files.
+"""Description of a labelling run: photos, batches, options and output files.
 
-A batch is the unit of work and always holds the same photos, so that a run which was stopped and taken up again
-makes the same files to the byte: arithmetic may differ in its last digits between batches of different make-up.
+A batch is the unit of work and always holds the same photos, so that a continued run makes the same files to the
+byte: the last digits of the arithmetic may depend on the photos in a batch.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
-from partclipseg.apps.label.photos import Photo
+from partclipseg.apps.label.photos import LabelPhoto
+from partclipseg.formats.format import Place
+from partclipseg.formats.registry import data_set_formats
 from partclipseg.models.prompting import Prompting
 from partclipseg.vocabulary import Vocabulary
 
-BulkFormat = Literal["coco", "yolo", "labelme", "png", "jsonl", "label-studio"]
-BULK_FORMATS: tuple[BulkFormat, ...] = get_args(BulkFormat)
-
-OWN_FILES: dict[BulkFormat, tuple[str, str]] = {
-    "png": ("labels", ".png"),
-    "labelme": ("labelme", ".json"),
-    "yolo": ("yolo/labels", ".txt"),
-    "label-studio": ("label_studio", ".json"),
-}
-"""Formats with a file for each photo: its folder and suffix. The others are made of the manifest at the end."""
+BulkFormat = str
+"""Name of one of `data_set_formats`."""
 
 MANIFEST, OPTIONS, WRITTEN = "manifest.jsonl", "options.json", ".written"
-"""The state of a run, in the output folder: lines of photos, options, and a folder of digests of other files."""
+"""State of a run in the output folder: manifest, options, and a folder with the digests of other files."""
 
-Batch = list[Photo]
+PhotoBatch = list[LabelPhoto]
 
-Record = dict[str, Any]
+ManifestRecord = dict[str, Any]
 """A line of the manifest: photo, status, and either error or width, height, segments with RLE masks, and files.
 
-`files` has the digest of each file of the photo as it was written; `corrected` the format of a person's file that it
-was then written anew from.
+`files` has the digest of each file of the photo as it was written; `corrected` names the format of a person's file
+that the record was made from; `warning` holds warnings of the photo reader, such as that it is nearly black.
 """
 
 
 @dataclass(frozen=True)
 class BulkJob:
-    """What is to be done; workers on other machines get it as it is."""
+    """Options of a labelling run; workers on other machines receive them unchanged."""
 
     folder: Path
     output: Path
@@ -59,16 +53,20 @@ class BulkJob:
     overwrite: bool = False
     """Replace files that a person made or changed."""
 
-    def own_files(self, photo: Photo) -> dict[BulkFormat, Path]:
-        """Path of the photo's own file in each format that has one."""
+    def own_files(self, photo: LabelPhoto) -> dict[BulkFormat, Path]:
+        """Return the path of the photo's own file in each format that has one."""
         return {
-            name: self.output / folder / f"{photo.stem}{suffix}"
-            for name, (folder, suffix) in OWN_FILES.items()
-            if name in self.formats
+            name: self.output / kind.folder / f"{photo.stem}{kind.extension}"
+            for name, kind in data_set_formats().items()
+            if kind.folder is not None and name in self.formats
         }
 
+    def place(self, name: BulkFormat, photo: LabelPhoto) -> Place:
+        """Return the place of the photo's own file in the format `name`."""
+        return Place(self.own_files(photo)[name].parent, self.folder / photo.path, self.folder)
+
     def options(self, weights: str) -> dict[str, Any]:
-        """All that the results depend on; `weights` is a fingerprint of the model's."""
+        """Return everything that the results depend on; `weights` is a fingerprint of the model's weights."""
         return {
             "folder": str(self.folder.resolve()),
             "model": self.model or "the built-in model",

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
 from partclipseg.apps.label.drafts import Announcements, digest, done_record, draft, is_free, write_draft
-from partclipseg.apps.label.job import BulkFormat, BulkJob, Record
-from partclipseg.apps.label.photos import Photo
+from partclipseg.apps.label.job import BulkFormat, BulkJob, ManifestRecord
+from partclipseg.apps.label.photos import LabelPhoto
+from partclipseg.data import pixels
 from partclipseg.data.photo import PhotoError
+from partclipseg.data.pixels import printable
 from partclipseg.files import flush, is_disk_full, refusal
 from partclipseg.inference.result import PartResult
 
@@ -23,19 +25,49 @@ if TYPE_CHECKING:
     from partclipseg.inference.segmenter import PartSegmenter
 
 
-class _Drafts(NamedTuple):
-    """The files of one photo before they are written."""
+class Remarks(logging.Filter):
+    """Logging filter that collects the photo reader's warnings by photo and keeps them out of the log."""
 
-    photo: Photo
-    record: Record
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, str] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep the message by the photo's name, which is its first argument."""
+        if isinstance(record.args, tuple) and record.args:
+            name = str(record.args[0])
+            self._said[name] = record.getMessage().removeprefix(f"{name}: ")
+        return False
+
+    def take(self, path: Path) -> str | None:
+        """Return and forget the warning about a photo."""
+        return self._said.pop(printable(str(path)), None)
+
+
+@contextmanager
+def remarks() -> Iterator[Remarks]:
+    """Collect the photo reader's warnings until the block ends."""
+    logger, collected = logging.getLogger(pixels.__name__), Remarks()
+    logger.addFilter(collected)
+    try:
+        yield collected
+    finally:
+        logger.removeFilter(collected)
+
+
+class _Drafts(NamedTuple):
+    """Files of one photo before they are written."""
+
+    photo: LabelPhoto
+    record: ManifestRecord
     contents: Mapping[BulkFormat, bytes]
 
 
 class Labeller:
-    """Turns batches of photos into files and records."""
+    """Labels batches of photos and writes their files."""
 
     def __init__(self, job: BulkJob, segmenter: PartSegmenter, threads: int = 1) -> None:
-        """Files are written by so many `threads`."""
+        """Use `threads` threads to write files."""
         self.job = job
         self.segmenter = segmenter
         self._threads = threads
@@ -43,28 +75,33 @@ class Labeller:
 
     @classmethod
     def load(cls, job: BulkJob, device: str | None, threads: int) -> Labeller:
-        """In a process of its own, with so many CPU threads, since others share the cores."""
+        """Load the model in a worker process with `threads` CPU threads, since the workers share the cores."""
         import torch
 
         from partclipseg.inference.segmenter import PartSegmenter
 
         torch.set_num_threads(threads)
-        logging.disable(logging.WARNING)  # the process that started this one has said it already
+        # The main process has already printed the warnings. Without a handler Python would print them again.
+        logging.getLogger("partclipseg").propagate = False
+        for name in ("partclipseg", None):
+            logging.getLogger(name).addHandler(logging.NullHandler())
         return cls(job, PartSegmenter.from_pretrained(job.model, device, job.dtype, prompting=job.prompting), threads)
 
-    def __call__(self, batch: Sequence[Photo]) -> list[Record]:
-        """Write the photos' own files; returns their records. All is on the disk then.
+    def __call__(self, batch: Sequence[LabelPhoto]) -> list[ManifestRecord]:
+        """Label a batch, write the photos' own files, and return the records, all flushed to disk.
 
-        Files that belong to a person are left as they are. Raises `OSError` only where the next photo would fail
-        likewise: the disk is full or read-only, or the journal of digests cannot be written.
+        Files that belong to a person are left as they are. Raises `OSError` only for errors that would also affect the
+        next photo: a full or read-only disk, or a journal that cannot be written.
         """
         paths = [self.job.folder / photo.path for photo in batch]
-        try:
-            results = self._segment(paths)
-        except Exception:
-            results = [self._segment_alone(path) for path in paths]  # to find out whose fault it is
+        with remarks() as said:
+            try:
+                results = self._segment(paths)
+            except Exception:
+                results = [self._segment_alone(path) for path in paths]  # to find the photo that causes the error
+        warned = [said.take(path) for path in paths]
         with ThreadPoolExecutor(self._threads) as pool:
-            drafts = list(pool.map(self._draft, batch, results))
+            drafts = list(pool.map(self._draft, batch, results, warned))
             self._announcements.add(
                 (photo, {name: digest(content) for name, content in contents.items()}) for photo, _, contents in drafts
             )
@@ -90,20 +127,21 @@ class Labeller:
         except Exception as error:
             return error
 
-    def _draft(self, photo: Photo, result: PartResult | Exception) -> _Drafts:
+    def _draft(self, photo: LabelPhoto, result: PartResult | Exception, warning: str | None) -> _Drafts:
         if isinstance(result, PartResult):
             try:
                 result = result.at_least(self.job.min_score)
                 contents: dict[BulkFormat, bytes] = {}
                 for name in self.job.own_files(photo):
                     contents[name] = draft(self.job, name, photo, result)
-                return _Drafts(photo, done_record(photo, result), contents)
+                record = done_record(photo, result)
+                return _Drafts(photo, record | {"warning": warning} if warning else record, contents)
             except Exception as error:
                 result = error
         return _Drafts(photo, failed(photo, str(self.job.folder / photo.path), result), {})
 
-    def _write(self, drafts: _Drafts) -> Record:
-        """Write the files that are not a person's; the record holds the digests of those that were written."""
+    def _write(self, drafts: _Drafts) -> ManifestRecord:
+        """Write the files that do not belong to a person; the record holds their digests."""
         photo, record, contents = drafts
         paths = self.job.own_files(photo)
         digests = {name: digest(content) for name, content in contents.items()}
@@ -121,12 +159,12 @@ class Labeller:
         for path in paths.values():
             with suppress(OSError):
                 if is_free(path, known):
-                    path.unlink(missing_ok=True)  # of an earlier run, when the photo could still be read
+                    path.unlink(missing_ok=True)  # left by an earlier run that could read the photo
         return record
 
 
-def failed(photo: Photo, path: str, error: Exception) -> Record:
-    """The record of a photo that could not be labelled."""
+def failed(photo: LabelPhoto, path: str, error: Exception) -> ManifestRecord:
+    """Return the record of a photo that could not be labelled."""
     if isinstance(error, OSError):
         reason = refusal(error, path)
     else:
@@ -135,7 +173,7 @@ def failed(photo: Photo, path: str, error: Exception) -> Record:
     return {"photo": photo.path, "status": "failed", "error": reason}
 
 
-def killed(job: BulkJob, photo: Photo) -> Record:
-    """The record of a photo that ended its worker."""
+def killed(job: BulkJob, photo: LabelPhoto) -> ManifestRecord:
+    """Return the record of a photo that ended its worker process."""
     error = RuntimeError("the process died on this photo, perhaps for want of memory")
     return failed(photo, str(job.folder / photo.path), error)

@@ -1,4 +1,4 @@
-"""``manifest.jsonl``: what has become of each photo, from which a run goes on."""
+"""``manifest.jsonl``: the state of each photo, used to continue a run."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from partclipseg.apps.label.drafts import Announcements, is_free
-from partclipseg.apps.label.job import BulkJob, Record
-from partclipseg.apps.label.photos import Photo
+from partclipseg.apps.label.job import BulkJob, ManifestRecord
+from partclipseg.apps.label.photos import LabelPhoto
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.journal import Journal, json_text
 
@@ -17,13 +17,13 @@ _REMEDY = "delete that line, or the whole file; its photos are labelled again, a
 
 
 class Manifest:
-    """The lines of all photos: appended to as batches are done, put into the photos' order at the end.
+    """Manifest with a line for each photo: appended to after each batch, sorted by photo at the end.
 
-    It holds everything that is known of a photo; of several lines for one photo the last counts.
+    It holds everything known about a photo; of several lines for one photo the last counts.
     """
 
     def __init__(self, path: Path, classes: int) -> None:
-        """Read what is there, of a vocabulary of so many `classes`.
+        """Read an existing manifest, for a vocabulary of `classes` classes.
 
         Raises `PartCLIPSegError` naming the line and the remedy if the file is damaged.
         """
@@ -39,54 +39,54 @@ class Manifest:
         for photo, digests in Announcements.read(path.parent):
             self._known.setdefault(photo, set()).update(digests)
 
-    def _take(self, record: Record) -> None:
+    def _take(self, record: ManifestRecord) -> None:
         photo = record["photo"]
         self._lines[photo] = json_text(record)
         (self._done.add if record["status"] == "done" else self._done.discard)(photo)
         self._files[photo] = record.get("files", {})
         self._known.setdefault(photo, set()).update(self._files[photo].values())
 
-    def is_done(self, photo: Photo) -> bool:
+    def is_done(self, photo: LabelPhoto) -> bool:
         """Whether the photo is labelled."""
         return photo.path in self._done
 
-    def files(self, photo: Photo) -> dict[str, str]:
-        """The digest of each file of the photo, by its format, as it was written last."""
+    def files(self, photo: LabelPhoto) -> dict[str, str]:
+        """Return the last digest of each file of the photo, by format."""
         return self._files.get(photo.path, {})
 
-    def known(self, photo: Photo) -> set[str]:
-        """Digests of all that this run or an earlier one wrote for the photo."""
+    def known(self, photo: LabelPhoto) -> set[str]:
+        """Return digests of all files that this run or an earlier one wrote for the photo."""
         return self._known.get(photo.path, set())
 
-    def append(self, records: Iterable[Record]) -> None:
-        """Add the photos of a batch; they are on the disk when this returns."""
+    def append(self, records: Iterable[ManifestRecord]) -> None:
+        """Append the records of a batch and flush them to disk."""
         records = list(records)
         self._journal.append(records)
         for record in records:
             self._take(record)
 
-    def finish(self, photos: Iterable[Photo]) -> None:
-        """Write the file anew: a line for each of `photos`, in their order."""
+    def finish(self, photos: Iterable[LabelPhoto]) -> None:
+        """Rewrite the file: a line for each of `photos`, in their order."""
         self._lines = {photo.path: self._lines[photo.path] for photo in photos}
         self._journal.rewrite(self)
         Announcements.clear(self._journal.path.parent)
 
-    def record(self, photo: Photo) -> Record:
-        """The line of one photo."""
+    def record(self, photo: LabelPhoto) -> ManifestRecord:
+        """Return the record of one photo."""
         return json.loads(self._lines[photo.path])
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[ManifestRecord]:
         return map(json.loads, self._lines.values())
 
 
-def open_batches(job: BulkJob, photos: Sequence[Photo], manifest: Manifest) -> list[list[Photo]]:
-    """The batches with a photo that is not done, or whose files are not all there. Failed photos are tried again.
+def open_batches(job: BulkJob, photos: Sequence[LabelPhoto], manifest: Manifest) -> list[list[LabelPhoto]]:
+    """Return the batches with a photo that is not done or lacks a file. Failed photos are tried again.
 
-    With `job.overwrite` also those with a file that belongs to a person.
+    With `job.overwrite`, batches with a file that belongs to a person are returned too.
     """
     batches = [list(photos[i : i + job.batch_size]) for i in range(0, len(photos), job.batch_size)]
 
-    def is_done(photo: Photo) -> bool:
+    def is_done(photo: LabelPhoto) -> bool:
         if not manifest.is_done(photo):
             return False
         try:
@@ -104,8 +104,8 @@ def open_batches(job: BulkJob, photos: Sequence[Photo], manifest: Manifest) -> l
     ]
 
 
-def deleted_files(job: BulkJob, photos: Iterable[Photo], manifest: Manifest) -> list[Path]:
-    """Files that were written and are gone; they are made again."""
+def deleted_files(job: BulkJob, photos: Iterable[LabelPhoto], manifest: Manifest) -> list[Path]:
+    """Return the files that were written and have been deleted; they are made again."""
     return [
         path
         for photo in photos
@@ -114,7 +114,7 @@ def deleted_files(job: BulkJob, photos: Iterable[Photo], manifest: Manifest) -> 
     ]
 
 
-def _is_record(record: Record, classes: int) -> bool:
+def _is_record(record: ManifestRecord, classes: int) -> bool:
     if not isinstance(record.get("photo"), str):
         return False
     if record.get("status") == "failed":
@@ -122,6 +122,7 @@ def _is_record(record: Record, classes: int) -> bool:
     files, segments = record.get("files", {}), record.get("segments")
     return (
         record.get("status") == "done"
+        and isinstance(record.get("warning", ""), str)
         and _is_count(record.get("width"))
         and _is_count(record.get("height"))
         and isinstance(files, dict)

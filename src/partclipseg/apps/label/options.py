@@ -1,4 +1,4 @@
-"""``options.json``: what a run was begun with, so that it goes on in the same way."""
+"""``options.json``: the options of a run, so that it is continued with the same ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from partclipseg.journal import json_text
 
 
 def stored_options(path: Path) -> dict[str, Any]:
-    """The options that the run was begun with; none if it is not begun.
+    """Return the options that the run was started with; empty for a new run.
 
     Raises `PartCLIPSegError` if the file is damaged.
     """
@@ -34,7 +34,7 @@ def _damaged(path: Path) -> PartCLIPSegError:
 
 
 def check_options(path: Path, options: dict[str, Any]) -> None:
-    """Store the options of the first run, or hold those of a later one against them.
+    """Store the options of the first run, or compare those of a later one with them.
 
     Raises `UsageError` that names each difference, `PartCLIPSegError` if the file is damaged.
     """
@@ -83,7 +83,7 @@ def _first_five(items: list[str]) -> str:
 
 
 def fingerprint(model: Any) -> str:
-    """Of a model's weights and configuration: hexadecimal, 32 digits."""
+    """Compute a digest of a model's weights and configuration: 32 hexadecimal digits."""
     from hashlib import blake2b
 
     import torch

@@ -1,4 +1,4 @@
-"""What people made of the drafts: found, read back, and taken into the results of the run."""
+"""Find people's corrections of the drafts, read them back, and use them in the results of the run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from partclipseg.apps.label.corrections import CORRECTABLE, CorrectionError, one_task, read_correction
+from partclipseg.apps.label.corrections import CorrectionError, correctable, read_correction
 from partclipseg.apps.label.drafts import (
     Announcements,
     digest,
@@ -21,64 +21,64 @@ from partclipseg.apps.label.drafts import (
     result_of_map,
     write_draft,
 )
-from partclipseg.apps.label.job import BulkFormat, BulkJob, Record
+from partclipseg.apps.label.job import BulkFormat, BulkJob, ManifestRecord
 from partclipseg.apps.label.manifest import Manifest
-from partclipseg.apps.label.photos import Photo
+from partclipseg.apps.label.photos import LabelPhoto
 from partclipseg.files import flush, is_disk_full, refusal
 from partclipseg.inference.result import PartResult
 from partclipseg.journal import json_text
 
 _AT_ONCE = 64
-"""Photos whose files are looked at, and written anew, before the manifest is appended to."""
+"""Number of photos whose files are checked and rewritten between two writes to the manifest."""
 
 
 @dataclass
 class Results:
-    """The records of all photos with people's corrections in place of the drafts."""
+    """Records of all photos, with people's corrections in place of the drafts."""
 
     manifest: Manifest
     kept_files: dict[str, None] = field(default_factory=dict)
     """Files of photos that a person made or changed, relative to the output folder, in order."""
     taken: dict[str, str] = field(default_factory=dict)
-    """Photo to the corrected record, as JSON."""
+    """Corrected record of each photo, as JSON."""
     unreadable: list[tuple[str, str]] = field(default_factory=list)
-    """Files of people that cannot be read back, and why: the draft's own result counts."""
+    """Files of people that cannot be read back, and the reason; the draft's own result then counts."""
     failed: list[tuple[str, str]] = field(default_factory=list)
-    """Files that could not be written anew, and why."""
+    """Files that could not be rewritten, and the reason."""
 
-    def __iter__(self) -> Iterator[Record]:
-        """Records in the manifest's order; corrected ones say by which format in ``corrected``."""
+    def __iter__(self) -> Iterator[ManifestRecord]:
+        """Yield records in the manifest's order; ``corrected`` names the format of a corrected one."""
         for record in self.manifest:
             record.pop("files", None)
             record.pop("corrected", None)
             corrected = self.taken.get(record["photo"])
             yield json.loads(corrected) if corrected else record
 
-    def is_done(self, photo: Photo) -> bool:
+    def is_done(self, photo: LabelPhoto) -> bool:
         """Whether the photo is labelled."""
         return self.manifest.is_done(photo)
 
 
 @dataclass
 class _Look:
-    """What stands in the files of one photo."""
+    """State of the files of one photo."""
 
-    photo: Photo
+    photo: LabelPhoto
     changed: list[BulkFormat] = field(default_factory=list)
-    """A person's, in the order of `CORRECTABLE`."""
+    """Formats of files that a person changed, in the order of `correctable`."""
     found: dict[BulkFormat, str] = field(default_factory=dict)
-    """Digests of the files that are the run's own."""
+    """Digests of the run's own files, by format."""
     winner: BulkFormat | None = None
     result: PartResult | None = None
-    """By the winner, or by the record if a file has to be written anew."""
+    """Result from the correction that counts, or from the record if a file has to be rewritten."""
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
 
 
-def take_in(job: BulkJob, photos: Iterable[Photo], manifest: Manifest, threads: int) -> Results:
-    """Find the files that belong to people, and write the photo's other files anew by them.
+def take_in(job: BulkJob, photos: Iterable[LabelPhoto], manifest: Manifest, threads: int) -> Results:
+    """Find the files that belong to people, and rewrite the photo's other files to match them.
 
-    The manifest keeps the model's own result, so that a correction that is taken back is undone likewise. Raises
-    `OSError` for a full disk alone.
+    The manifest keeps the model's own result, so that deleting a correction restores it. Raises `OSError` only for a
+    full disk.
     """
     results = Results(manifest)
     announcements = Announcements(job.output)
@@ -92,13 +92,13 @@ def take_in(job: BulkJob, photos: Iterable[Photo], manifest: Manifest, threads: 
     return results
 
 
-def _look(job: BulkJob, photo: Photo, manifest: Manifest) -> _Look:
+def _look(job: BulkJob, photo: LabelPhoto, manifest: Manifest) -> _Look:
     look = _Look(photo)
     files = job.own_files(photo)
     record = manifest.record(photo)
     done = record["status"] == "done"
     drafts: PartResult | None = None
-    for name in CORRECTABLE:
+    for name in correctable():
         if name not in files:
             continue
         try:
@@ -112,8 +112,8 @@ def _look(job: BulkJob, photo: Photo, manifest: Manifest) -> _Look:
         if found in manifest.known(photo):
             look.found[name] = found
             continue
-        if done and name not in manifest.files(photo):  # of a version that recorded no digests, or a person's
-            drafts = drafts or recorded_result(job, record)
+        if done and name not in manifest.files(photo):  # a file of an older release, or of a person
+            drafts = drafts if drafts is not None else recorded_result(job, record)
             if content == draft(job, name, photo, drafts):
                 look.found[name] = found
                 continue
@@ -134,7 +134,7 @@ def _look(job: BulkJob, photo: Photo, manifest: Manifest) -> _Look:
             break
     is_whole = all(name in look.found or name in look.changed for name in files)
     if look.result is None and (not is_whole or "corrected" in record):
-        look.result = drafts or recorded_result(job, record)
+        look.result = drafts if drafts is not None else recorded_result(job, record)
     return look
 
 
@@ -148,7 +148,7 @@ def _note(job: BulkJob, look: _Look, results: Results) -> None:
 
 
 def _renew(job: BulkJob, looks: list[_Look], results: Results, announcements: Announcements) -> None:
-    """Write files that do not follow what counts for their photo now; files of people stay."""
+    """Rewrite the files that do not match the current result of their photo; files of people stay."""
     todo: list[tuple[_Look, dict[BulkFormat, bytes]]] = []
     for look in looks:
         if look.result is None:
@@ -192,10 +192,16 @@ def _renew(job: BulkJob, looks: list[_Look], results: Results, announcements: An
         results.manifest.append(records)
 
 
-def task_text(job: BulkJob, photo: Photo, record: Record, results: Results) -> str:
-    """The Label Studio task of a done photo as JSON, by its own file if that is what counts, else by its record."""
-    path = job.own_files(photo)["label-studio"]
-    if record.get("corrected") == "label-studio" or path.relative_to(job.output).as_posix() not in results.kept_files:
-        with suppress(OSError, ValueError, RecursionError, CorrectionError):
-            return json_text(one_task(json.loads(path.read_bytes())))
-    return draft(job, "label-studio", photo, recorded_result(job, record)).decode().rstrip()
+def own_contents(
+    job: BulkJob, photo: LabelPhoto, name: BulkFormat, record: ManifestRecord, results: Results
+) -> Iterator[bytes]:
+    """Yield candidate contents of a done photo's own file: from the current result, then from the record."""
+    path = job.own_files(photo)[name]
+    if record.get("corrected") == name or path.relative_to(job.output).as_posix() not in results.kept_files:
+        try:
+            content = path.read_bytes()
+        except OSError:
+            pass
+        else:
+            yield content
+    yield draft(job, name, photo, recorded_result(job, record))

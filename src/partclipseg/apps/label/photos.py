@@ -1,4 +1,4 @@
-"""Finding the photos of a folder, and a name for the results of each."""
+"""Find the photos of a folder, and name the results of each."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
-from partclipseg.data.photo import find_photos
+from partclipseg.data.photo import describe_unread, find_photos, unread_pictures
 from partclipseg.errors import UsageError
 from partclipseg.files import refusal
+from partclipseg.formats.registry import data_set_formats
 
 _LONGEST_NAME = 255
-"""Bytes of a file's name on most file systems."""
-
-_LONGEST_SUFFIX = len(".json")
-"""Of the results."""
+"""Maximum length of a file name in bytes on most file systems."""
 
 
-class Photo(NamedTuple):
+class LabelPhoto(NamedTuple):
     """One photo of the folder."""
 
     path: str
-    """Relative to the folder, with forward slashes: its name in every file."""
+    """Path relative to the folder, with forward slashes; it names the photo in every file."""
     stem: str
-    """What its own files are called, without their suffix."""
+    """Name of its own files, without suffix."""
     known: tuple[str, ...] = ()
-    """Digests of the files that were written for it before: files with other content belong to a person."""
+    """Digests of the files written for it before: files with other content belong to a person."""
 
 
 class FoundPhotos(NamedTuple):
-    """The photos of a folder and the folders inside it."""
+    """Photos of a folder and its subfolders."""
 
-    photos: list[Photo]
-    """Sorted by path."""
+    photos: list[LabelPhoto]
+    """Photos, sorted by path."""
     unreadable: list[str]
     """A sentence for each folder that cannot be read; its photos are left out."""
+    unread: str | None = None
+    """Sentence that counts and names the pictures of unsupported kinds; None without any."""
 
 
 def find_all(folder: Path, output: Path) -> FoundPhotos:
@@ -50,13 +50,13 @@ def find_all(folder: Path, output: Path) -> FoundPhotos:
         raise UsageError(f"there is no folder {folder}: name one with photos")
     if _is_within(folder.resolve(), output.resolve()):
         raise UsageError(f"{folder} lies in the folder for the results, {output}: name another with --output")
-    found, unreadable = _walk(folder, output.resolve())
+    found, unreadable, others = _walk(folder, output.resolve())
+    unread = describe_unread(sorted(others))
     paths = sorted(path.relative_to(folder).as_posix() for path in found)
     if not paths:
-        raise UsageError(
-            f"{folder}: no photos in this folder or those inside it" + "".join(f"; {u}" for u in unreadable)
-        )
-    return FoundPhotos([Photo(path, stem) for path, stem in find_stems(paths).items()], unreadable)
+        besides = [*unreadable, *([unread] if unread else [])]
+        raise UsageError(f"{folder}: no photos in this folder or those inside it" + "".join(f"; {b}" for b in besides))
+    return FoundPhotos([LabelPhoto(path, stem) for path, stem in find_stems(paths).items()], unreadable, unread)
 
 
 def find_stems(paths: Sequence[str]) -> dict[str, str]:
@@ -66,7 +66,7 @@ def find_stems(paths: Sequence[str]) -> dict[str, str]:
     cut, and a digest of the path makes it unique.
     """
     stems = {path: str(Path(path).with_suffix("")) for path in paths}
-    while True:  # a.jpg that keeps its suffix may in turn be what a.jpg.jpg is without
+    while True:  # a kept suffix may clash again: a.jpg and a.jpg.jpg without its own
         counts = Counter(stem.casefold() for stem in stems.values())
         shared = [path for path, stem in stems.items() if stem != path and counts[stem.casefold()] > 1]
         if not shared:
@@ -81,14 +81,19 @@ def find_stems(paths: Sequence[str]) -> dict[str, str]:
 
 def is_too_long(stem: str) -> bool:
     """Whether a file system may refuse the name of a result."""
-    return len(os.fsencode(Path(stem).name)) > _LONGEST_NAME - _LONGEST_SUFFIX
+    return len(os.fsencode(Path(stem).name)) > _longest_stem()
+
+
+def _longest_stem() -> int:
+    """Return the number of bytes that the suffixes of all formats leave for the name of a result."""
+    return _LONGEST_NAME - max(len(kind.extension) for kind in data_set_formats().values())
 
 
 def _shortened(path: str, stem: str, taken: set[str]) -> str:
     number = 0
     while True:
         ending = f"-{blake2b(f'{number} {path}'.encode(errors='surrogateescape'), digest_size=8).hexdigest()}"
-        kept = os.fsencode(Path(stem).name)[: _LONGEST_NAME - _LONGEST_SUFFIX - len(ending)].decode(errors="ignore")
+        kept = os.fsencode(Path(stem).name)[: _longest_stem() - len(ending)].decode(errors="ignore")
         short = str(Path(stem).with_name(kept + ending))
         if short.casefold() not in taken:
             taken.add(short.casefold())
@@ -96,18 +101,19 @@ def _shortened(path: str, stem: str, taken: set[str]) -> str:
         number += 1
 
 
-def _walk(folder: Path, output: Path) -> tuple[list[Path], list[str]]:
-    """All photos below `folder`, through links too, but neither in `output` (resolved) nor back up.
+def _walk(folder: Path, output: Path) -> tuple[list[Path], list[str], list[Path]]:
+    """Return all photos below `folder`, following links, without `output` (resolved) and without cycles.
 
-    The second list names the folders that cannot be read.
+    The second list names the folders that cannot be read, the third the pictures of unsupported kinds.
     """
     photos: list[Path] = []
+    others: list[Path] = []
     unreadable: list[str] = []
     for place, folders, _ in os.walk(folder, followlinks=True, onerror=lambda error: unreadable.append(refusal(error))):
         here = Path(place)
         targets = {}
         for name in folders:
-            with suppress(OSError, RuntimeError):  # gone since, or links in a circle
+            with suppress(OSError, RuntimeError):  # deleted meanwhile, or a cycle of links
                 targets[name] = (here / name).resolve()
         folders[:] = sorted(
             name
@@ -115,12 +121,13 @@ def _walk(folder: Path, output: Path) -> tuple[list[Path], list[str]]:
             if not name.startswith(".") and not _is_within(target, output) and not _is_within(here.resolve(), target)
         )
         try:
+            others += unread_pictures([here])
             photos += find_photos([here])
-        except UsageError:  # no photos just here
+        except UsageError:  # no photos directly in this folder
             continue
         except OSError as error:
             unreadable.append(refusal(error, here))
-    return photos, unreadable
+    return photos, unreadable, others
 
 
 def _is_within(path: Path, folder: Path) -> bool:

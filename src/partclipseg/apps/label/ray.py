@@ -1,4 +1,4 @@
-"""Actors of a Ray cluster label the batches, by Ray Data."""
+"""Label the batches in actors of a Ray cluster, with Ray Data."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from partclipseg.apps.label.job import Batch, BulkJob, Record
+from partclipseg.apps.label.job import BulkJob, ManifestRecord, PhotoBatch
 from partclipseg.apps.label.labeller import Labeller, killed
-from partclipseg.apps.label.photos import Photo
+from partclipseg.apps.label.photos import LabelPhoto
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.machine import how_to_install
 
 
 class RayCluster(NamedTuple):
-    """What a run uses of a cluster."""
+    """Resources of a cluster that a run uses."""
 
     workers: int
     gpus: int
     threads: int
-    """Of each worker on CPUs."""
+    """Number of CPU threads of each worker."""
 
     @property
     def share(self) -> float:
-        """GPUs of a worker: one, or the fraction that lets all workers find room, since none can use two."""
+        """Return GPUs per worker: one, or the fraction that lets all workers run; a worker never uses two."""
         return 1 / ceil(self.workers / self.gpus) if self.gpus else 0.0
 
     def __str__(self) -> str:
@@ -46,9 +46,9 @@ def ray_cluster(workers: int | None, cores: int, use_gpus: bool) -> Iterator[Ray
     """Join the cluster that ``RAY_ADDRESS`` names, or start one on this machine, reachable from here alone.
 
     Args:
-        workers: Left out, one for each GPU of the cluster, or for every two CPUs of one that has none.
+        workers: number of workers; None starts one for each GPU, or for every two CPUs of a cluster without GPUs.
         cores: CPUs of this machine.
-        use_gpus: False leaves GPUs alone.
+        use_gpus: whether to use GPUs.
 
     Raises:
         PartCLIPSegError: Ray is not installed, does not answer, or fails while the cluster is used.
@@ -56,7 +56,7 @@ def ray_cluster(workers: int | None, cores: int, use_gpus: bool) -> Iterator[Ray
     environment = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
     own: dict[str, Any] = {}
     if "RAY_ADDRESS" not in os.environ:
-        # Read on import. Without it Ray listens on all addresses, even where it is told to use 127.0.0.1.
+        # Ray reads this on import. Without it Ray listens on all addresses, even if told to use 127.0.0.1.
         environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         # One more than the workers take, for Ray Data's own tasks.
         own = {"num_cpus": max(workers or 1, cores) + 1, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
@@ -67,7 +67,7 @@ def ray_cluster(workers: int | None, cores: int, use_gpus: bool) -> Iterator[Ray
         from ray.exceptions import RayError
     except ImportError:
         raise PartCLIPSegError(f"--engine ray needs the package ray: {how_to_install('ray')}") from None
-    on_sigterm = signal.getsignal(signal.SIGTERM)  # Ray puts its own in place and leaves it there
+    on_sigterm = signal.getsignal(signal.SIGTERM)  # Ray installs a handler and does not remove it
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
     except ConnectionError as error:
@@ -92,25 +92,24 @@ def ray_cluster(workers: int | None, cores: int, use_gpus: bool) -> Iterator[Ray
             signal.signal(signal.SIGTERM, on_sigterm)
 
 
-def run_ray(job: BulkJob, batches: Sequence[Batch], cluster: RayCluster) -> Iterator[list[Record]]:
-    """Label by actors of the cluster that was joined; yields each batch when it is done.
+def run_ray(job: BulkJob, batches: Sequence[PhotoBatch], cluster: RayCluster) -> Iterator[list[ManifestRecord]]:
+    """Label in actors of the joined cluster; yield the records of each batch when it is done.
 
-    All machines must see folder, output and model under the same paths. An actor that dies takes no more than a photo
-    with it.
+    All machines must see folder, output and model under the same paths. If an actor dies, at most one photo is lost.
     """
     model = str(Path(job.model).absolute()) if job.model and Path(job.model).exists() else job.model
     job = replace(job, folder=job.folder.absolute(), output=job.output.absolute(), model=model)
     lost = yield from _pass(job, batches, cluster, in_flight=2)
-    # Photo by photo: the one at fault is the one that kills an actor when it is alone.
+    # Photo by photo, so that only the photo at fault is alone in the actor that it kills.
     alone = [[photo] for batch in lost for photo in batch]
     lost = yield from _pass(job, alone, cluster, in_flight=1)
     yield from ([killed(job, photo)] for batch in lost for photo in batch)
 
 
 def _pass(
-    job: BulkJob, batches: Sequence[Batch], cluster: RayCluster, in_flight: int
-) -> Generator[list[Record], None, list[Batch]]:
-    """Label each batch once, `in_flight` of them waiting at each actor; returns those that were lost with an actor."""
+    job: BulkJob, batches: Sequence[PhotoBatch], cluster: RayCluster, in_flight: int
+) -> Generator[list[ManifestRecord], None, list[PhotoBatch]]:
+    """Label each batch once, with `in_flight` batches queued per actor; return the batches lost with an actor."""
     if not batches:
         return []
     import ray
@@ -118,11 +117,11 @@ def _pass(
 
     context = DataContext.get_current()
     context.enable_progress_bars = False
-    context.max_errored_blocks = -1  # a batch that is lost with its actor does not end the run
+    context.max_errored_blocks = -1  # a lost batch does not end the run
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     rows = [{"number": number, "batch": json.dumps(batch)} for number, batch in enumerate(batches)]
     with warnings.catch_warnings():
-        # Ray means to name these options otherwise by 2.64, and has no other names yet.
+        # Ray plans to rename these options by 2.64 and has no new names yet.
         warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
         labelled = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
             _RayLabeller,  # pyright: ignore[reportArgumentType]
@@ -131,7 +130,7 @@ def _pass(
             num_cpus=1,
             num_gpus=cluster.share,
             max_restarts=-1,
-            max_task_retries=0,  # else Ray gives a photo that kills its actor to the next one, for ever
+            max_task_retries=0,  # else Ray retries a photo that kills its actor for ever
         )
     lost = dict(enumerate(batches))
     for row in labelled.iter_rows():
@@ -144,15 +143,15 @@ def _pass(
 
 
 class _RayLabeller:
-    """A `Labeller` in an actor. Ray shows it its own GPUs alone, so that any is its first."""
+    """`Labeller` in an actor. Ray shows it only its own GPUs, so it uses the first."""
 
     def __init__(self, job: BulkJob, device: str, threads: int) -> None:
         self.labeller = Labeller.load(job, device, threads)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The batch's records; an error that is nobody's photo, such as a full disk, goes back as it is."""
+        """Return the batch's records; an error not caused by a photo, such as a full disk, is returned as a value."""
         try:
-            answer = self.labeller([Photo(*photo) for photo in json.loads(row["batch"])])
+            answer = self.labeller([LabelPhoto(*photo) for photo in json.loads(row["batch"])])
         except Exception as error:
             answer = error
         return {"number": row["number"], "answer": pickle.dumps(answer)}

@@ -1,4 +1,4 @@
-"""The report page of a labelled folder: figures, a sample of the photos, classes, failures; one HTML file."""
+"""Report page of a labelled folder: figures, a sample of the photos, classes, failures; one HTML file."""
 
 from __future__ import annotations
 
@@ -13,32 +13,35 @@ import numpy as np
 
 from partclipseg.apps.label.collections import Collections
 from partclipseg.apps.label.drafts import label_map
-from partclipseg.apps.label.job import BulkJob, Record
+from partclipseg.apps.label.job import BulkJob, ManifestRecord
+from partclipseg.apps.label.labeller import remarks
 from partclipseg.apps.label.people import Results
 from partclipseg.data.photo import PhotoError, read_photo
-from partclipseg.inference.overlay import draw_overlay
-from partclipseg.inference.palette import part_colours
+from partclipseg.formats.drawing import draw_overlay
+from partclipseg.formats.palette import part_colours
 from partclipseg.vocabulary import Vocabulary
 
 SAMPLE = 24
-"""Photos shown, spread evenly over those that are done."""
+"""Number of photos shown, spread evenly over the labelled ones."""
 
 KEPT_SHOWN = 1000
-"""Files of people that are named."""
+"""Maximum number of people's files that are named."""
 
 THUMBNAIL = 360
-"""Longer side of a shown photo, in pixels."""
+"""Longer side of a thumbnail, in pixels."""
 
 
 @dataclass
 class Tally:
-    """What the lines of a manifest add up to."""
+    """Totals over the lines of a manifest."""
 
     classes: int
-    done: list[Record] = field(default_factory=list)
-    """Photo and number of segments; the rest is left out, to save memory."""
+    done: list[ManifestRecord] = field(default_factory=list)
+    """Photo and number of segments of each labelled photo; the rest is dropped to save memory."""
     failed: list[tuple[str, str]] = field(default_factory=list)
-    """Photo and reason."""
+    """Photo and reason of each failure."""
+    warned: list[tuple[str, str]] = field(default_factory=list)
+    """Photo and the photo reader's warning, such as that it is nearly black."""
 
     def __post_init__(self) -> None:
         self.photos = np.zeros(self.classes, dtype=np.int64)
@@ -46,12 +49,14 @@ class Tally:
         self.score_sums = np.zeros(self.classes)
         self.all_pixels = 0
 
-    def add(self, record: Record) -> None:
+    def add(self, record: ManifestRecord) -> None:
         """Count one line."""
         if record["status"] == "failed":
             self.failed.append((record["photo"], record["error"]))
             return
         self.done.append({"photo": record["photo"], "segments": len(record["segments"])})
+        if warning := record.get("warning"):
+            self.warned.append((record["photo"], warning))
         self.all_pixels += record["width"] * record["height"]
         for segment in record["segments"]:
             index = segment["index"]
@@ -60,15 +65,21 @@ class Tally:
             self.score_sums[index] += segment["score"]
 
 
-def write_report(job: BulkJob, results: Results, collections: Collections, model: str) -> Tally:
-    """Write ``report.html``; it holds no times, so that the same results give the same page. Returns the figures."""
+def write_report(
+    job: BulkJob, results: Results, collections: Collections, model: str, unread: str | None = None
+) -> Tally:
+    """Write ``report.html`` and return the figures. It holds no times: the same results give the same page.
+
+    `unread` is a sentence about skipped pictures.
+    """
     tally = Tally(len(job.vocabulary))
     for record in results:
         tally.add(record)
     shown = {tally.done[i]["photo"] for i in _spread(len(tally.done), SAMPLE)}
     colours = part_colours(job.vocabulary)
-    cards = [_card(job, record, colours) for record in results if record["photo"] in shown]
-    collections.text("report.html", _page(job, model, tally, cards, colours, _people(results)))
+    with remarks():  # the records already hold the warnings
+        cards = [_card(job, record, colours) for record in results if record["photo"] in shown]
+    collections.text("report.html", _page(job, model, tally, cards, colours, _people(results), unread))
     return tally
 
 
@@ -79,7 +90,9 @@ def _spread(count: int, wanted: int) -> Sequence[int]:
 # -- the page -------------------------------------------------------------------------------------------------
 
 
-def _page(job: BulkJob, model: str, tally: Tally, cards: list[str], colours: np.ndarray, people: str) -> str:
+def _page(
+    job: BulkJob, model: str, tally: Tally, cards: list[str], colours: np.ndarray, people: str, unread: str | None
+) -> str:
     total = len(tally.done) + len(tally.failed)
     empty = sum(not record["segments"] for record in tally.done)
     found = int((tally.photos > 0).sum())
@@ -99,11 +112,13 @@ def _page(job: BulkJob, model: str, tally: Tally, cards: list[str], colours: np.
         f"<div class=tiles>{tiles}</div>",
     ]
     if tally.failed:
-        rows = "".join(f"<tr><td>{_text(photo)}</td><td>{_text(reason)}</td></tr>" for photo, reason in tally.failed)
-        sections.append(
-            f"<h2>Failed</h2><p>Mend or remove these photos and run the same command again.</p>"
-            f"<table><thead><tr><th>photo<th>reason</tr></thead><tbody>{rows}</tbody></table>"
-        )
+        sections.append("<h2>Failed</h2><p>Mend or remove these photos and run the same command again.</p>")
+        sections.append(_reasons(tally.failed))
+    if unread:
+        sections.append(f"<h2>Left out</h2><p>{_text(unread)}</p>")
+    if tally.warned:
+        sections.append("<h2>Doubtful</h2><p>These photos are labelled, but little may be seen in them.</p>")
+        sections.append(_reasons(tally.warned))
     if people:
         sections.append(people)
     if cards:
@@ -112,8 +127,13 @@ def _page(job: BulkJob, model: str, tally: Tally, cards: list[str], colours: np.
     return _PAGE.replace("{{title}}", title).replace("{{body}}", "\n".join(sections))
 
 
+def _reasons(photos: Sequence[tuple[str, str]]) -> str:
+    rows = "".join(f"<tr><td>{_text(photo)}</td><td>{_text(reason)}</td></tr>" for photo, reason in photos)
+    return f"<table><thead><tr><th>photo<th>reason</tr></thead><tbody>{rows}</tbody></table>"
+
+
 def _people(results: Results) -> str:
-    """Which files of people are kept, and what became of each; empty if there are none."""
+    """Return a section on people's files: which were kept and used; empty without any."""
     reasons = dict(results.unreadable)
     files = dict.fromkeys([*results.kept_files, *reasons])
     if not files:
@@ -153,12 +173,12 @@ def _classes(vocabulary: Vocabulary, tally: Tally, colours: np.ndarray) -> str:
     return table + missing
 
 
-def _card(job: BulkJob, record: Record, colours: np.ndarray) -> str:
+def _card(job: BulkJob, record: ManifestRecord, colours: np.ndarray) -> str:
     labels = label_map(record)
     try:
         photo = read_photo(job.folder / record["photo"], job.max_pixels)
     except (PhotoError, OSError):
-        photo = None  # it has gone since
+        photo = None  # deleted meanwhile
     if photo is not None and photo.shape[:2] != labels.shape:
         photo = None
     buffer = io.BytesIO()

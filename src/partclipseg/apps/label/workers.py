@@ -1,4 +1,4 @@
-"""Several processes of this machine label the batches."""
+"""Label the batches in several processes of this machine."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 
-from partclipseg.apps.label.job import Batch, BulkJob, Record
+from partclipseg.apps.label.job import BulkJob, ManifestRecord, PhotoBatch
 from partclipseg.apps.label.labeller import Labeller, killed
 from partclipseg.errors import PartCLIPSegError
 
 
 def run_processes(
-    job: BulkJob, batches: Sequence[Batch], devices: Sequence[str], workers: int, threads: int
-) -> Iterator[list[Record]]:
-    """Label by processes of this machine, the i-th on device i modulo their number; yields each batch when done.
+    job: BulkJob, batches: Sequence[PhotoBatch], devices: Sequence[str], workers: int, threads: int
+) -> Iterator[list[ManifestRecord]]:
+    """Label in local processes, the i-th on device i modulo their number; yield the records of each batch when done.
 
-    A process that dies takes no more than a photo with it.
+    If a process dies, at most one photo is lost.
     """
     todo = list(reversed(batches))
     running = [_Worker(job, devices[number % len(devices)], threads) for number in range(min(workers, len(batches)))]
@@ -37,7 +37,7 @@ def run_processes(
                     records = worker.receive()
                 except EOFError:
                     running[running.index(worker)] = _Worker(job, worker.device, threads)
-                    # Photo by photo: the one at fault is the one that kills a worker when it is alone.
+                    # Photo by photo, so that only the photo at fault is alone in the worker that it kills.
                     todo += [[photo] for photo in reversed(batch)] if len(batch) > 1 else []
                     records = [] if len(batch) > 1 else [killed(job, batch[0])]
                 if records:
@@ -48,12 +48,12 @@ def run_processes(
 
 
 class _Worker:
-    """A process with a model of its own. It ends when its connection closes, so also when this process is killed."""
+    """Worker process with its own model. It ends when its connection closes, also when this process is killed."""
 
     def __init__(self, job: BulkJob, device: str, threads: int) -> None:
         context = get_context("spawn")  # CUDA does not survive a fork
         self.device = device
-        self.batch: Batch = []
+        self.batch: PhotoBatch = []
         self.started = False
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, job, device, threads), daemon=True)
@@ -61,15 +61,15 @@ class _Worker:
             self.process.start()
         theirs.close()
 
-    def send(self, batch: Batch) -> None:
+    def send(self, batch: PhotoBatch) -> None:
         if not self.started:
             self._expect_start()
         self.batch = batch
-        with suppress(BrokenPipeError):  # it has died since: `receive` will tell
+        with suppress(BrokenPipeError):  # the process has died: `receive` raises
             self.connection.send(batch)
 
-    def receive(self) -> list[Record]:
-        """Raises `EOFError` if the process has died."""
+    def receive(self) -> list[ManifestRecord]:
+        """Return the records of a batch. Raises `EOFError` if the process has died."""
         try:
             answer = self.connection.recv()
         except ConnectionResetError:
@@ -98,7 +98,7 @@ class _Worker:
 
 @contextmanager
 def _ignoring_interrupts() -> Iterator[None]:
-    """Start processes that ignore Ctrl-C, which a terminal sends to all: the one that started them ends them."""
+    """Start processes that ignore Ctrl-C, which a terminal sends to all; the main process ends them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -110,7 +110,7 @@ def _ignoring_interrupts() -> Iterator[None]:
 
 
 def _serve(connection: Connection, job: BulkJob, device: str, threads: int) -> None:
-    """What a worker does: batches in, records out; an error that is nobody's photo goes back as it is."""
+    """Main loop of a worker: receive batches, send records; errors not caused by a photo are sent as values."""
     try:
         labeller = Labeller.load(job, device, threads)
         connection.send([])

@@ -1,4 +1,4 @@
-"""Who may ask, and where pages may reach: wrappers around the whole application."""
+"""Access control: ASGI middleware that checks tokens, hosts and origins, and restricts what pages load."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COOKIE = "partclipseg_token"
 OPEN_PATHS = frozenset({"/healthz"})
-"""Answered without a token, for supervisors that have none."""
+"""Paths that need no token, for health checks."""
 
 _REFUSAL = (
     "this server needs its token: send the header 'Authorization: Bearer TOKEN', or open the address that it "
@@ -24,10 +24,10 @@ _REFUSAL = (
 
 
 def protect(app: FastAPI, token: str | None = None, *, local: bool = False) -> FastAPI:
-    """The complete application with its wrappers.
+    """Add the access checks to the complete application.
 
-    With a `token`, all but `OPEN_PATHS` ask for it. Without, a `local` server, which listens at this machine's own
-    address, answers to its own names only. Neither answers to what other pages make a browser send.
+    With a `token`, all paths but `OPEN_PATHS` require it. Without one, a `local` server, which listens on the loopback
+    address, answers only requests for this machine's own names. Both refuse requests that other sites' pages make.
     """
     if token or local:
         app.add_middleware(OriginGate)
@@ -41,7 +41,7 @@ def protect(app: FastAPI, token: str | None = None, *, local: bool = False) -> F
 
 
 def _describe_token(app: FastAPI) -> None:
-    description = app.openapi()  # kept by the application, which sends it as it is then
+    description = app.openapi()  # the application caches it and sends this object
     description["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     description["security"] = [{"token": []}]
     for path in OPEN_PATHS:
@@ -49,7 +49,7 @@ def _describe_token(app: FastAPI) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether this name or address is the machine itself, without asking the network."""
+    """Whether this name or address is the machine itself; no name server is asked."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -57,7 +57,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_unspecified(host: str) -> bool:
-    """Whether to listen there is to listen at every address of the machine, which none can be reached by."""
+    """Whether the address stands for every address of the machine, so that clients cannot connect to it by itself."""
     try:
         return ip_address(host).is_unspecified
     except ValueError:
@@ -65,7 +65,7 @@ def is_unspecified(host: str) -> bool:
 
 
 class LocalGate:
-    """Lets a request through that calls this machine by its own name."""
+    """Refuses requests whose Host header does not name this machine."""
 
     _HOST = (
         "without a token this server answers to localhost and 127.0.0.1 only, not to other names: start it with "
@@ -83,7 +83,7 @@ class LocalGate:
 
 
 class OriginGate:
-    """Lets a request through that comes from no page but the server's own: a browser sends cookies along."""
+    """Refuses requests that come from pages of other origins: browsers send cookies with them."""
 
     _ORIGIN = "this request comes from another page: open the address that the server printed at its start"
 
@@ -117,12 +117,12 @@ def _names_this_machine(host: str) -> bool:
 
 
 def _place(origin: str) -> str:
-    """Host and port of an origin, as the header Host has them; empty for none."""
+    """Return host and port of an origin, in the form of the Host header; empty for none."""
     return origin.lower().partition("://")[2]
 
 
 class TokenGate:
-    """Lets a request through that shows the token: as bearer, or as the cookie that ``?token=`` turns into."""
+    """Refuses requests without the token: as bearer, or as the cookie that ``?token=`` sets."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:
         self.app = app
@@ -149,9 +149,9 @@ class TokenGate:
         return hmac.compare_digest(shown.strip().encode(errors="replace"), self._token)
 
     def _welcome(self, request: Request) -> Response:
-        # The token leaves the address bar, and with it history and screenshots.
+        # A redirect removes the token from the address bar, and so from history and screenshots.
         rest = urlencode([pair for pair in parse_qsl(request.url.query) if pair[0] != "token"])
-        # One slash: browsers take what follows two, or a backslash, for another machine's name.
+        # Exactly one slash: browsers read what follows two, or a backslash, as another host.
         path = "/" + quote(request.scope["path"].lstrip("/\\"))
         response = RedirectResponse(path + (f"?{rest}" if rest else ""), status_code=303)
         response.set_cookie(COOKIE, self._token.decode(), httponly=True, samesite="lax")
@@ -159,7 +159,7 @@ class TokenGate:
 
 
 class OwnOriginOnly:
-    """Tells browsers to load nothing that this server does not serve itself, whatever a page asks for."""
+    """Sends a content security policy, so that browsers load nothing from other servers."""
 
     POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; form-action 'self'; frame-ancestors 'self'"
 
@@ -179,9 +179,9 @@ class OwnOriginOnly:
 
 
 async def drain(receive: Receive, limit: int = 100_000_000) -> None:
-    """Read and forget the rest of a request, up to `limit` bytes.
+    """Read and discard the rest of a request, up to `limit` bytes.
 
-    A client that is still sending does not listen: closed on it, the connection would take the answer along.
+    A client that is still sending does not read: if the connection were closed at once, the answer would be lost.
     """
     size = 0
     while size <= limit:

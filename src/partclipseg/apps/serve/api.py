@@ -12,20 +12,23 @@ from typing import Any, TypeVar
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
-from pydantic import BaseModel, ConfigDict, Field
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, create_model
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from partclipseg import __version__
-from partclipseg.apps.bundle import document, result_files, zip_archive
 from partclipseg.apps.serve.access import drain
 from partclipseg.apps.serve.engine import Engine, NoMemoryError, Task, TooLargeError, renamed
 from partclipseg.apps.serve.metrics import CONTENT_TYPE, Counting
 from partclipseg.apps.serve.queue import QueueFullError
-from partclipseg.apps.serve.request import FORM_SCHEMA, Budget, Protocol, SegmentRequest, read_request, receive_body
+from partclipseg.apps.serve.request import Budget, Protocol, SegmentRequest, form_schema, read_request, receive_body
 from partclipseg.apps.serve.words import shortened
 from partclipseg.errors import PartCLIPSegError
+from partclipseg.formats.archive import zip_archive
+from partclipseg.formats.format import encoded
+from partclipseg.formats.registry import single_formats
 from partclipseg.inference.result import PartResult
 from partclipseg.machine import usable_cores
 
@@ -45,7 +48,7 @@ class SegmentInfo(BaseModel):
 
 
 class SegmentAnswer(BaseModel):
-    """What was found; each further field only if its format was asked for."""
+    """Segments found; each further field is present only if its format was requested."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -62,14 +65,21 @@ class SegmentAnswer(BaseModel):
         None, description="json: of each object the pixels that belong to none of the parts asked for"
     )
     vocabulary: list[str] | None = Field(None, description="json: the classes, by index")
-    coco: dict[str, Any] | None = Field(None, description="COCO document; category id = class index + 1")
-    labelme: dict[str, Any] | None = Field(None, description="labelme document")
-    png: str | None = Field(None, description="base64 PNG of class indices; background 255 (65535 in 16 bit)")
-    overlay: str | None = Field(None, description="base64 PNG of the photo in colours, with a legend")
+
+
+def answer_model() -> type[SegmentAnswer]:
+    """Return `SegmentAnswer` with a field for each format but json, whose fields are in the answer itself."""
+    fields: dict[str, Any] = {}
+    for name, kind in single_formats().items():
+        if name != "json":
+            form = {".json": dict[str, Any]}.get(kind.extension, str)
+            text = f"base64 PNG: {kind.help}" if kind.extension == ".png" else kind.help
+            fields[name.replace("-", "_")] = form | None, Field(None, alias=name, description=text)
+    return create_model("SegmentAnswer", __base__=SegmentAnswer, **fields)
 
 
 class ModelInfo(BaseModel):
-    """A model that this server has loaded."""
+    """A loaded model."""
 
     name: str
     kind: str = Field(examples=["PartCLIPSegModel"])
@@ -80,7 +90,7 @@ class ModelInfo(BaseModel):
 
 
 class ModelList(BaseModel):
-    """The models; the first is the default."""
+    """List of the models; the first is the default."""
 
     models: list[ModelInfo]
 
@@ -105,7 +115,7 @@ _PROBLEMS = {
 
 
 def create_api(engine: Engine) -> FastAPI:
-    """The application, without the page and its guards (`access.protect`)."""
+    """Create the application, without the page and the access checks (`access.protect`)."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -117,7 +127,7 @@ def create_api(engine: Engine) -> FastAPI:
         version=__version__,
         description="Open-vocabulary part segmentation: one photo in, your own words, a label for every part out.",
         lifespan=lifespan,
-        # FastAPI's own pages of documentation load their scripts from another machine.
+        # FastAPI's own documentation pages load scripts from another server.
         docs_url=None,
         redoc_url=None,
     )
@@ -132,9 +142,9 @@ def create_api(engine: Engine) -> FastAPI:
 
 
 class OwnMethods:
-    """Answers HEAD where a path takes GET, and 405 to the methods that it does not take.
+    """Answers HEAD for paths that take GET, and 405 for methods that a path does not take.
 
-    Without it the page, which is mounted at ``/`` and so takes every path, would answer 404 to both.
+    Otherwise the page, which is mounted at ``/`` and matches every path, would answer 404 to both.
     """
 
     def __init__(self, app: ASGIApp, methods: Mapping[str, Set[str]]) -> None:
@@ -155,9 +165,9 @@ class OwnMethods:
 
 
 def _add_segment(app: FastAPI, engine: Engine) -> None:
-    # Decoding and encoding use this many threads beside the model's own.
+    # Threads for decoding and encoding, beside the model's own thread.
     threads = CapacityLimiter(usable_cores())
-    # Requests that wait or are answered: what they hold in memory must not grow with those who ask.
+    # Limit on requests that wait or are answered: their memory must not grow with the number of clients.
     at_once = asyncio.Semaphore(2 * engine.limits.queue)
     budget = Budget(engine.limits.max_held)
 
@@ -173,7 +183,7 @@ def _add_segment(app: FastAPI, engine: Engine) -> None:
         found = await asyncio.wrap_future(engine.submit(task, photo))
         result = renamed(await in_thread(found.at_least, wanted.min_score), wanted.name)
         if "application/zip" in request.headers.get("accept", ""):
-            archive = await in_thread(lambda: zip_archive(result_files(result, wanted.formats)))
+            archive = await in_thread(lambda: zip_archive(result.files(wanted.formats)))
             return Response(archive, media_type="application/zip")
         head = {
             "model": model,
@@ -192,7 +202,7 @@ def _add_segment(app: FastAPI, engine: Engine) -> None:
             raise
         with budget.share() as share:
             body = await receive_body(request, engine.limits.max_bytes, engine.limits.max_classes, share)
-            # Only now: clients that send slowly must not keep the others out.
+            # Take the slot only now: clients that send slowly must not keep the others out.
             if at_once.locked():
                 number = 2 * engine.limits.queue
                 raise QueueFullError(f"the server is busy ({number} requests at once): try again in a few seconds")
@@ -203,7 +213,7 @@ def _add_segment(app: FastAPI, engine: Engine) -> None:
     @app.post(
         "/v1/segment",
         summary="Find the parts of things in a photo",
-        response_model=SegmentAnswer,
+        response_model=answer_model(),
         responses={
             200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}},
             **{code: {"model": Problem, "description": text} for code, text in _PROBLEMS.items()},
@@ -211,7 +221,7 @@ def _add_segment(app: FastAPI, engine: Engine) -> None:
         openapi_extra={"requestBody": _request_body()},
     )
     async def segment(request: Request) -> Response:
-        """Photo and words as a form, or as JSON with the photo in base64.
+        """Take photo and words as a form, or as JSON with the photo in base64.
 
         With `Accept: application/zip` the answer is a ZIP of the files that `partclipseg predict` would write.
         """
@@ -221,18 +231,17 @@ def _add_segment(app: FastAPI, engine: Engine) -> None:
         except TimeoutError:
             raise HTTPException(504, f"not done within {engine.limits.timeout:g} seconds: try again later") from None
         except ClientDisconnect:
-            return Response(status_code=499)  # nobody is there to read it; for the counters only
+            return Response(status_code=499)  # the client is gone; only the counters see this
 
 
 def _content(result: PartResult, wanted: SegmentRequest) -> dict[str, Any]:
     content: dict[str, Any] = {"photo": result.name, "width": result.size[1], "height": result.size[0]}
-    for name in dict.fromkeys(wanted.formats):
-        made = document(result, name)
+    for name, made in result.documents(wanted.formats).items():
         if name == "json":
             assert isinstance(made, dict)
             content.update(made)
         else:
-            content[name] = base64.b64encode(made).decode() if isinstance(made, bytes) else made
+            content[name] = base64.b64encode(encoded(made)).decode() if isinstance(made, Image.Image) else made
     return content
 
 
@@ -274,9 +283,9 @@ def _add_errors(app: FastAPI) -> None:
     app.add_exception_handler(QueueFullError, problem(503, {"Retry-After": "2"}))
     app.add_exception_handler(PartCLIPSegError, problem(422))
     app.add_exception_handler(NoMemoryError, problem(503))
-    # While the answer is made.
+    # MemoryError while the answer is written, outside of the engine.
     app.add_exception_handler(MemoryError, lambda request, _: problem(503)(request, NoMemoryError()))
-    # The error itself goes on to the server, which logs it.
+    # Starlette raises the error again after this answer, so that the server logs it.
     app.add_exception_handler(Exception, lambda *_: JSONResponse({"detail": _FAULT}, 500))
 
 
@@ -289,7 +298,7 @@ def _request_body() -> dict[str, Any]:
     return {
         "required": True,
         "content": {
-            "multipart/form-data": {"schema": FORM_SCHEMA, "example": {"photo": "(file)", **example}},
+            "multipart/form-data": {"schema": form_schema(), "example": {"photo": "(file)", **example}},
             "application/json": {
                 "schema": schema,
                 "example": {
@@ -303,4 +312,4 @@ def _request_body() -> dict[str, Any]:
 
 
 _ONE_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGPombYAAAN0AcMpmPZ/AAAAAElFTkSuQmCC"
-"""A PNG of one pixel, so that the example can be tried as it stands."""
+"""PNG of one pixel, so that the example request works as it is."""

@@ -1,4 +1,4 @@
-"""``partclipseg serve``: a web page and an HTTP API, from this machine."""
+"""``partclipseg serve``: a web page and an HTTP API on this machine."""
 
 from __future__ import annotations
 
@@ -42,27 +42,27 @@ class Serve:
     """One model or several to compare: directories or hub names; the first is the default. Left out: the built-in
     model, which knows rendered scenes only, not photos."""
     token: Annotated[str | None, optional("WORD")] = None
-    """Asked of every request, as 'Authorization: Bearer WORD' or in the address that is printed. May also come from
-    the environment, as PARTCLIPSEG_TOKEN, where other users of the machine cannot read it."""
+    """Token that every request needs, as 'Authorization: Bearer WORD' or in the printed address. May also come from the
+    environment, as PARTCLIPSEG_TOKEN, where other users of the machine cannot read it."""
     max_bytes: int = 20_000_000
-    """Greatest size of a photo's file."""
+    """Maximum size of a photo's file, in bytes."""
     max_pixels: int = 25_000_000
-    """Greatest photo, width times height."""
+    """Maximum size of a photo, width times height."""
     max_classes: int = 500
-    """Longest vocabulary, in object-parts."""
+    """Maximum number of object-parts of a vocabulary."""
     queue: int = 64
-    """Photos that may wait; those after them are refused at once, with status 503, and so are requests beyond twice
-    as many."""
+    """Maximum number of waiting photos. Further ones are refused at once with status 503, and so are requests beyond
+    twice as many."""
     timeout: float = 60
-    """Seconds that a request may take, waiting included."""
+    """Seconds that a request may take, including the time in the queue."""
     max_held: int = 256_000_000
-    """Greatest size of the bodies of all requests together; those beyond are refused at once, with status 503."""
+    """Maximum size of the bodies of all requests together, in bytes; more are refused at once with status 503."""
     connections: int = 512
-    """Connections of all clients together. Beyond, those that have not sent their whole request yet are closed."""
+    """Maximum number of connections of all clients. Beyond it, connections with an incomplete request are closed."""
     connections_per_address: int = 256
-    """Connections of one address, in the same way; programs of this machine share one."""
+    """Maximum number of connections of one address, likewise; all programs of this machine share one."""
     idle_timeout: float = 10
-    """Seconds until the head of a request must be there. Bodies must bring, and clients take, 1,000 bytes a second."""
+    """Seconds until the head of a request must be complete. Bodies and answers must flow at 1,000 bytes a second."""
     device: Device = None
     dtype: Dtype = None
     ask: Ask = field(default_factory=Asking)
@@ -99,7 +99,7 @@ class Serve:
             console.print(f"on this machine also {other}", markup=False)
         if not token and not is_loopback(self.host):
             console.print("everyone who can reach this address can use it: set --token to ask for one")
-        # Ctrl+C or SIGTERM: no new connections, running requests are finished, within the time they may take anyway.
+        # After Ctrl+C or SIGTERM: accept no connections, finish running requests within their usual time limit.
         config = uvicorn.Config(
             _answering_to_the_end(app),
             log_level="warning",
@@ -109,13 +109,13 @@ class Serve:
             ws="none",
             backlog=backlog,
         )
-        with suppress(KeyboardInterrupt):  # uvicorn has shut down in order when it passes the signal on
+        with suppress(KeyboardInterrupt):  # uvicorn raises it after an orderly shutdown
             uvicorn.Server(config).run(sockets=[socket])
         return 0
 
 
 def addresses(host: str, port: int, token: str | None = None) -> list[str]:
-    """Where a browser finds the page: for a host that stands for all of them, by the machine's name and on itself."""
+    """Return the addresses of the page; for a wildcard host, those by the machine's name and by loopback."""
     from socket import gethostname
 
     from partclipseg.apps.serve.access import is_unspecified
@@ -126,7 +126,7 @@ def addresses(host: str, port: int, token: str | None = None) -> list[str]:
 
 
 def create_app(engine: Engine, token: str | None = None, *, local: bool = False) -> FastAPI:
-    """API and page as one application, guarded as `access.protect` says."""
+    """Create API and page as one application, with the access checks of `access.protect`."""
     from partclipseg.apps.serve.access import protect
     from partclipseg.apps.serve.api import create_api
     from partclipseg.apps.serve.page import mount_page, scene_examples
@@ -135,7 +135,7 @@ def create_app(engine: Engine, token: str | None = None, *, local: bool = False)
 
 
 def _answering_to_the_end(app: ASGIApp) -> ASGIApp:
-    """The application, with an answer for those whom the stopping server cannot wait for any longer."""
+    """Wrap the application: requests that are cancelled at shutdown get an answer, too."""
     from starlette.responses import JSONResponse
 
     async def answering(scope: Scope, receive: Receive, send: Send) -> None:
@@ -148,7 +148,7 @@ def _answering_to_the_end(app: ASGIApp) -> ASGIApp:
 
         try:
             await app(scope, receive, send_noted)
-        except asyncio.CancelledError:  # by uvicorn, which would log it as a fault of the application
+        except asyncio.CancelledError:  # uvicorn cancels the request, and would log an error
             if scope["type"] == "http" and not begun:
                 await JSONResponse({"detail": "the server has stopped"}, 503)(scope, receive, send)
 

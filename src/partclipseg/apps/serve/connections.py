@@ -1,7 +1,7 @@
-"""Limits on connections: how many there may be, and how long a client may take to send a request or read an answer.
+"""Limits on connections: their number, and the time that a client may take to send a request or read an answer.
 
-Uvicorn waits for ever for the head of a request. Here a connection that keeps the server waiting is closed, and where
-there are too many, those that have not sent a whole request make room for the next.
+Uvicorn waits for ever for the head of a request. Here a connection that keeps the server waiting is closed, and if
+there are too many, one with an incomplete request is closed for each new one.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from partclipseg.errors import UsageError
 
 BYTES_PER_SECOND = 1000
-"""Slower bodies and slower readers are closed."""
+"""Least rate of bodies and answers; slower connections are closed."""
 
 _MAX_BACKLOG, _MIN_BACKLOG = 2048, 64
-"""Connections that wait to be accepted; asyncio accepts as many at a time, before it tells of the first."""
+"""Backlog of connections to accept; asyncio accepts this many at a time before it reports the first."""
 
 _SPARE_FILES = 200
-"""Open files of the process beside its connections."""
+"""Number of files that the process opens beside its connections."""
 
 Phase = Literal["head", "body", "answer"]
 
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """How many connections there may be, and how long they may keep the server waiting."""
+    """Maximum number of connections, and the time that they may keep the server waiting."""
 
     connections: int = 512
-    """Of all clients together."""
+    """Maximum number of connections of all clients."""
     connections_per_address: int = 256
-    """Of one address; programs of this machine share one."""
+    """Maximum number of connections of one address; all programs of this machine share one."""
     idle_timeout: float = 10
-    """Seconds for the head of a request. A body must bring, and an answer lose, 1,000 bytes a second over them."""
+    """Seconds for the head of a request. Bodies and answers must flow at 1,000 bytes a second, averaged over them."""
 
     def __post_init__(self) -> None:
         for name in ("connections", "connections_per_address", "idle_timeout"):
@@ -48,17 +48,17 @@ class ConnectionLimits:
 
 
 class Connections:
-    """The open connections of a server; `protocol` makes one and is for ``uvicorn.Config(http=...)``."""
+    """Open connections of a server; `protocol` creates one and is for ``uvicorn.Config(http=...)``."""
 
     def __init__(self, limits: ConnectionLimits) -> None:
         self.limits = limits
         self.protocol: Any = partial(_Connection, self)
-        self._open: dict[_Connection, None] = {}  # in the order of their beginning
+        self._open: dict[_Connection, None] = {}  # in the order of opening
         self._addresses: Counter[str] = Counter()
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, connection: _Connection) -> None:
-        """Take a new connection; if there are too many, one that is still sending is closed for it, or it is itself."""
+        """Add a connection. If there are too many, close one with an incomplete request, or else the new one."""
         limits, address = self.limits, connection.address
         self._open[connection] = None
         self._addresses[address] += 1
@@ -70,7 +70,7 @@ class Connections:
             self._timer = connection.loop.call_later(limits.idle_timeout / 10, self._close_slow, connection.loop)
 
     def remove(self, connection: _Connection) -> None:
-        """Forget a connection that is closing."""
+        """Remove a connection that is closing."""
         if connection in self._open:
             del self._open[connection]
             self._addresses[connection.address] -= 1
@@ -82,7 +82,7 @@ class Connections:
         bodies: list[_Connection] = []
         for other in others:
             phase = other.phase()
-            if phase == "head":  # the oldest; nobody expects an answer of it
+            if phase == "head":  # the oldest; its client cannot expect an answer yet
                 other.drop()
                 return
             if phase == "body":
@@ -98,7 +98,7 @@ class Connections:
 
 
 class _Connection(H11Protocol):
-    """A connection that knows what it is waiting for."""
+    """Connection that knows the phase of its request."""
 
     def __init__(self, connections: Connections, **options: Any) -> None:
         super().__init__(**options)
@@ -109,7 +109,7 @@ class _Connection(H11Protocol):
 
     @property
     def address(self) -> str:
-        """The client's address, without its port."""
+        """Return the client's address, without its port."""
         return self.client[0] if self.client else ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -128,7 +128,7 @@ class _Connection(H11Protocol):
         super().data_received(data)
 
     def phase(self) -> Phase | None:
-        """What the server waits for the client for: to send a head or a body, or to read its answer; else None."""
+        """Return what the server waits for: the request's head or body, or the client reading; None if for nothing."""
         if self.flow.write_paused:
             return "answer"
         if self.conn.their_state is h11.SEND_BODY and not self.flow.read_paused:
@@ -136,11 +136,11 @@ class _Connection(H11Protocol):
         return "head" if self.conn.their_state is h11.IDLE else None
 
     def speed(self) -> float:
-        """Bytes received in a second."""
+        """Return the rate of received bytes per second."""
         return self._received / (self.loop.time() - self._begun + 1)
 
     def close_if_slow(self, seconds: float) -> None:
-        """Close the connection if for so long no head has come, or hardly anything of a body or of an answer."""
+        """Close the connection if within `seconds` no head came, or the body or answer flowed too slowly."""
         phase, now = self.phase(), self.loop.time()
         unsent = self.transport.get_write_buffer_size()
         if phase != self._phase:
@@ -170,7 +170,7 @@ class _Connection(H11Protocol):
     def drop(self) -> None:
         """Close the connection."""
         self._unset_keepalive_if_required()
-        self._connections.remove(self)  # now, so that its place is free
+        self._connections.remove(self)  # now, so that another connection may take its slot
         self.transport.close()
 
     def _note(self, phase: Phase | None, now: float, unsent: int) -> None:
@@ -179,9 +179,9 @@ class _Connection(H11Protocol):
 
 
 def allow_files(limits: ConnectionLimits) -> int:
-    """Let the process open a file for each connection; returns the backlog for which there are files, too.
+    """Allow the process a file for each connection; return the backlog that the remaining files allow.
 
-    Raises `UsageError` where the system allows too few.
+    Raises `UsageError` if the system allows too few.
     """
     try:
         import resource

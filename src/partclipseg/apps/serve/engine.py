@@ -1,4 +1,4 @@
-"""What the HTTP API and the web page share: the loaded models, the limits, and the way of a photo through them."""
+"""Engine shared by the HTTP API and the web page: loaded models, limits, and the queue."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TooLargeError(PartCLIPSegError):
 
 
 class NoMemoryError(PartCLIPSegError, MemoryError):
-    """There is no memory for the photo, of this machine or of its GPU."""
+    """Raised if the machine or its GPU has no memory for the photo."""
 
     def __init__(self) -> None:
         super().__init__("the server has no memory for this: send a smaller photo or fewer words")
@@ -39,20 +39,20 @@ class NoMemoryError(PartCLIPSegError, MemoryError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may ask for, and how many may wait."""
+    """Limits on one request, and on the number of waiting ones."""
 
     max_bytes: int = 20_000_000
-    """Of the photo's file."""
+    """Maximum size of the photo's file, in bytes."""
     max_pixels: int = 25_000_000
-    """Of the photo, width times height."""
+    """Maximum size of the photo, width times height."""
     max_classes: int = 500
-    """Object-parts of one vocabulary."""
+    """Maximum number of object-parts of a vocabulary."""
     queue: int = 64
-    """Photos that may wait; those after them are refused at once, and so are requests beyond twice as many."""
+    """Maximum number of waiting photos; more are refused at once, as are requests beyond twice as many."""
     timeout: float = 60
-    """Seconds from the arrival of a request to its answer."""
+    """Maximum number of seconds from the arrival of a request to its answer."""
     max_held: int = 256_000_000
-    """Bytes of the bodies of all requests that are received or answered at the same time."""
+    """Maximum number of bytes of the bodies of all requests being received or answered."""
 
     def __post_init__(self) -> None:
         for name in ("max_bytes", "max_pixels", "max_classes", "queue", "timeout", "max_held"):
@@ -61,30 +61,30 @@ class Limits:
 
 
 class Task(NamedTuple):
-    """What photos must have in common to go through a model together."""
+    """Settings that photos must share to go through a model in one batch."""
 
     model: str
     vocabulary: Vocabulary
     objects: tuple[str, ...] | None
-    """The objects known to be in the photo (protocol Oracle-Obj), or None (Pred-All)."""
+    """Objects known to be in the photo (protocol Oracle-Obj), or None (Pred-All)."""
     zoom: bool = False
-    """Look a second time at small objects."""
+    """Whether small objects are segmented a second time, enlarged."""
     min_part_probability: float | None = None
-    """Least probability of a part at a pixel; None is the model's own."""
+    """Minimum probability of a part at a pixel; None is the model's default."""
     explained: bool = False
-    """Give an `Explained` in place of a `PartResult`."""
+    """Whether the result is an `Explained` instead of a `PartResult`."""
 
 
 @dataclass
 class Engine:
-    """The models, by name, behind one queue. Thread-safe."""
+    """Models by name, behind one queue. Thread-safe."""
 
     segmenters: dict[str, PartSegmenter]
-    """The first is the default."""
+    """Segmenters by model name; the first is the default."""
     limits: Limits = field(default_factory=Limits)
     metrics: Metrics = field(default_factory=Metrics)
     built_in: str | None = None
-    """Name of the built-in model, which knows rendered scenes only, if it is one of them."""
+    """Name of the built-in model, which knows rendered scenes only; None if it is not loaded."""
 
     def __post_init__(self) -> None:
         self._batcher = Batcher(
@@ -104,7 +104,7 @@ class Engine:
         limits: Limits,
         prompting: Prompting | None = None,
     ) -> Engine:
-        """Load models, each a directory or hub name, None the built-in one; raises as `from_pretrained` does.
+        """Load models, each a directory or hub name, None for the built-in one; raises as `from_pretrained` does.
 
         `prompting` is for the plain CLIPSeg among them; raises `UsageError` if there is none.
         """
@@ -117,11 +117,13 @@ class Engine:
         built_in = [name for name, model in zip(names, models, strict=True) if model is None or is_built_in(model)]
         return cls(dict(zip(names, segmenters, strict=True)), limits, built_in=next(iter(built_in), None))
 
-    # -- checks, each with a sentence -------------------------------------------------------------------------
+    # -- checks -- -----------------------------------------------------------------------
 
     def read_photo(self, content: bytes) -> np.ndarray:
-        """uint8 `[H, W, 3]`; raises `TooLargeError` beyond the limits, `PhotoError` for what is not a photo, and
-        `NoMemoryError`."""
+        """Read a photo as uint8 `[H, W, 3]`.
+
+        Raises `TooLargeError` beyond the limits, `PhotoError` for other files, and `NoMemoryError`.
+        """
         if len(content) > self.limits.max_bytes:
             raise TooLargeError(
                 f"the photo has {len(content):,} bytes, more than the limit of {self.limits.max_bytes:,}: "
@@ -130,17 +132,17 @@ class Engine:
         self._check_pixels(content)
         with _memory_errors():
             file = io.BytesIO(content)
-            file.name = "the photo"  # as messages call it
+            file.name = "the photo"  # the name in error messages
             return read_photo(file, self.limits.max_pixels)
 
     def _check_pixels(self, content: bytes) -> None:
-        # From the header alone, to tell a photo that is too large from one that is broken.
+        # Read the header alone, to tell a photo that is too large from a damaged one.
         try:
             with Image.open(io.BytesIO(content), formats=photo_formats()) as image:
                 width, height = image.size
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             width, height = 2 * (Image.MAX_IMAGE_PIXELS or 0), 1
-        except Exception:  # read_photo says what is wrong with it
+        except Exception:  # read_photo reports the reason
             return
         if width * height > self.limits.max_pixels:
             raise TooLargeError(
@@ -148,7 +150,7 @@ class Engine:
             )
 
     def model_name(self, name: str | None) -> str:
-        """The name itself if there is such a model, the default for None; raises `UsageError` naming those there."""
+        """Return the model's name, or the default for None; raises `UsageError` that lists the models."""
         if name is None:
             return next(iter(self.segmenters))
         if name not in self.segmenters:
@@ -156,7 +158,7 @@ class Engine:
         return name
 
     def vocabulary(self, words: str | Mapping[str, Any] | Sequence[Any] | None, model: str) -> Vocabulary:
-        """The vocabulary of words as `read_words` takes them; None or blank stands for the own words of `model`.
+        """Return the vocabulary of words as `read_words` takes them; None or blank stands for `model`'s own words.
 
         Raises `UsageError` for wrong words or too many of them.
         """
@@ -171,7 +173,7 @@ class Engine:
         return own
 
     def unknown_words(self, model: str, vocabulary: Vocabulary) -> list[str]:
-        """Words that a tokenizer of whole words has never seen; none with CLIP's, which spells out any word."""
+        """Return words that the tokenizer has never seen; none with CLIP's, which splits unknown words into pieces."""
         tokenizer = self.segmenters[model].tokenizer
         unknown = tokenizer.unk_token_id
         if unknown is None or unknown == tokenizer.eos_token_id:
@@ -179,24 +181,24 @@ class Engine:
         words = [*vocabulary.objects, *vocabulary.parts]
         return [word for word, ids in zip(words, tokenizer(words)["input_ids"], strict=True) if unknown in ids]
 
-    # -- the way through the queue ----------------------------------------------------------------------------
+    # -- queue -- --------------------------------------------------------------------------
 
     def check_room(self) -> None:
         """Raise `QueueFullError` if a photo would be refused now."""
         self._batcher.check_room()
 
     def submit(self, task: Task, photo: np.ndarray) -> Future[Any]:
-        """Queue a photo, uint8 `[H, W, 3]`; gives a `PartResult`, or an `Explained` if the task asks for it, or
-        raises `NoMemoryError`.
+        """Queue a photo, uint8 `[H, W, 3]`. The future gives a `PartResult`, or an `Explained` if the task asks for it,
+        or raises `NoMemoryError`.
 
-        Raises `QueueFullError` at once, and `UsageError` for objects that the vocabulary does not have.
+        Raises `QueueFullError` at once, and `UsageError` for objects that are not in the vocabulary.
         """
         for word in task.objects or ():
             task.vocabulary.object_index(word)
         return self._batcher.submit(task, photo, photo.shape[0] * photo.shape[1])
 
     def close(self) -> None:
-        """Finish what is queued; take nothing more."""
+        """Finish the queued photos and accept no more."""
         self._batcher.close()
 
     def _segment(self, task: Hashable, photos: Sequence[np.ndarray]) -> Sequence[Any]:
@@ -223,7 +225,7 @@ def _memory_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        # On a GPU it is a class of its own; on a CPU only the words tell.
+        # On a GPU the error has its own class; on a CPU only the message tells.
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
         raise NoMemoryError from error
@@ -232,7 +234,7 @@ def _memory_errors() -> Iterator[None]:
 
 
 def model_names(models: Sequence[str | None]) -> list[str]:
-    """What clients call the models: the last word of each path, or all of it where two end alike."""
+    """Return names of the models for clients: the last component of each path, or all of it if two are equal."""
     from partclipseg.models.registry import BUILT_IN
 
     full = [BUILT_IN if model is None else model for model in models]
@@ -244,7 +246,7 @@ def model_names(models: Sequence[str | None]) -> list[str]:
 
 
 def renamed(result: PartResult, name: str | None) -> PartResult:
-    """The result under the name of the photo's file, without folders or anything that no file name may have."""
+    """Return the result under the name of the photo's file, without folders and characters that no file may have."""
     clean = "".join(letter for letter in (name or "").replace("\\", "/").rpartition("/")[2] if letter.isprintable())
     clean = clean.encode("utf-8", "ignore").decode().strip(". ")[-100:]
     return replace(result, name=clean or "photo")

@@ -1,4 +1,4 @@
-"""A result and what led to it: the model's generalized parts, the probability and the attention of every class."""
+"""Explained results: the model's generalized parts, and the probability and attention of every class."""
 
 from __future__ import annotations
 
@@ -20,42 +20,42 @@ from partclipseg.vocabulary import Vocabulary
 Kind = Literal["object-part", "object", "part"]
 
 LONGEST_SIDE = 1280
-"""Of the maps that are shown, in pixels."""
+"""Longest side of the displayed maps, in pixels."""
 MAX_HEAT_SIDE = 128
-"""Of the probability maps: they are smooth, and there is one for each class, object and part."""
+"""Longest side of the probability maps: they are smooth, and there is one for each class, object and part."""
 MAX_HEAT_MAPS = 400
 MAX_ATTENTION = 32
-"""Classes up to which attention is asked for: each costs a map of every token to every other."""
+"""Maximum number of classes for attention: each class costs a map of every token to every other."""
 
 
 @dataclass(frozen=True)
 class HeatMap:
-    """Where one word or class is seen, or what its pixels look at."""
+    """Probability or attention map of one word or class."""
 
     kind: Kind
     name: str
     values: np.ndarray
     """uint8 `[h, w]`: probability times 255, or attention as a share of its maximum."""
     peak: float
-    """The greatest probability, or share of the attention, of any place."""
+    """Maximum probability, or share of the attention, over all places."""
 
 
 @dataclass(frozen=True)
 class Explained:
-    """A result with its reasons."""
+    """A result with the maps that led to it."""
 
     result: PartResult
     part_map: np.ndarray
     """int32 `[h, w]`, longest side `LONGEST_SIDE`: index into `Vocabulary.parts`, −1 outside of the objects found.
 
-    What the model's generalized parts say alone, whatever the objects; the baseline has none, and its
-    object-parts are grouped by their part words instead.
+    The map of the model's generalized parts alone, without the objects; the baseline has none, and its object-parts
+    are grouped by their part words instead.
     """
     part_scores: np.ndarray
     """float32 `[N_p]`: mean probability of each part over its pixels in `part_map`, 0 where it has none."""
     probabilities: tuple[HeatMap, ...]
     attention: tuple[HeatMap, ...]
-    """Of each class; empty for models without attention of classes and for more than `MAX_ATTENTION` classes."""
+    """Attention of each class; empty for models without class attention and for more than `MAX_ATTENTION` classes."""
 
 
 @torch.inference_mode()
@@ -67,16 +67,17 @@ def explain(
     zoom: bool = False,
     min_part_probability: float | None = None,
 ) -> Explained:
-    """Segment one photo, uint8 `[H, W, 3]`, and keep what led to the result.
+    """Segment one photo, uint8 `[H, W, 3]`, and keep the maps that led to the result.
 
-    With `zoom` the result, and where `part_map` has objects, are of both looks; all else is of the first.
+    With `zoom` the result, and the objects in `part_map`, come from both passes; all other maps from the first.
     """
     with_attention = segmenter.model.has_attention and len(vocabulary) <= MAX_ATTENTION
     pairs = torch.tensor([[0, index] for index in range(len(vocabulary))], device=segmenter.device)
-    output = segmenter.outputs([photo], vocabulary, pairs if with_attention else None)
+    inputs, words = segmenter.prepare([photo]), segmenter.words(vocabulary)
+    output = segmenter.model(inputs, words, attention_pairs=pairs if with_attention else None)
     sizes = [(photo.shape[0], photo.shape[1])]
     present = None if objects is None else [[vocabulary.object_index(word) for word in objects]]
-    [maps] = segmenter.model.maps_of(output, segmenter.words(vocabulary), sizes, present)
+    [maps] = segmenter.model.maps_of(output, inputs, words, sizes, present)
     if zoom:
         [maps] = segmenter.look_again([photo], [maps], vocabulary, present)
     labels, object_labels, scores = (tensor.cpu().numpy() for tensor in maps)
@@ -96,7 +97,7 @@ def explain(
 
 
 def nearest(array: np.ndarray, longest_side: int) -> np.ndarray:
-    """`[H, W]` reduced to a longest side by taking the pixel under each centre; smaller arrays stay as they are."""
+    """Reduce `[H, W]` to a longest side by taking the pixel under each centre; smaller arrays are left unchanged."""
     scale = min(1.0, longest_side / max(array.shape))
     rows, columns = (
         (2 * np.arange(new) + 1) * old // (2 * new) for old in array.shape for new in [max(1, round(old * scale))]
@@ -105,14 +106,14 @@ def nearest(array: np.ndarray, longest_side: int) -> np.ndarray:
 
 
 def _part_map(output: Any, maps: LabelMaps, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
-    """`part_map` and `part_scores`."""
+    """Compute `part_map` and `part_scores`."""
     labels, scores = (torch.from_numpy(nearest(maps[i].cpu().numpy(), LONGEST_SIDE)) for i in (0, 2))  # [h, w]
     if output.part_logits is None:
         winner = torch.from_numpy(np.append(vocabulary.class_to_part, -1))[labels]  # label -1 reads the last entry
     else:
         size = (labels.shape[0], labels.shape[1])
         winner, best = torch.zeros(size, dtype=torch.long), torch.full(size, -torch.inf)
-        for index, logits in enumerate(output.part_logits[0]):  # singly: the memory does not grow with the words
+        for index, logits in enumerate(output.part_logits[0]):  # one by one: memory does not grow with the words
             values = upsample(logits[None], size)[0].cpu()
             winner = torch.where(values > best, index, winner)
             best = torch.maximum(best, values)
@@ -146,7 +147,7 @@ def _probabilities(output: Any, vocabulary: Vocabulary) -> Iterable[HeatMap]:
 
 
 def _attention(output: Any, vocabulary: Vocabulary) -> Iterable[HeatMap]:
-    """What the pixels of each class look at: its attention's rows, averaged by the class's probability there."""
+    """Yield the attention of each class: rows of its attention map, weighted by the class's probability."""
     logits = output.object_part_logits[0, : len(vocabulary)].float()  # [N_c, h, w]
     attention = output.attention[:, 1:, 1:]  # [N_c, T - 1, T - 1], without the class token
     grid = _grid(attention.shape[1], logits.shape[1:])
@@ -162,6 +163,6 @@ def _attention(output: Any, vocabulary: Vocabulary) -> Iterable[HeatMap]:
 
 
 def _grid(tokens: int, shape: torch.Size) -> tuple[int, int]:
-    """Rows and columns of the tokens, whose cells tile the logits evenly."""
+    """Return rows and columns of the tokens, whose cells tile the logits evenly."""
     rows = round((tokens * shape[0] / shape[1]) ** 0.5)
     return rows, tokens // rows

@@ -10,7 +10,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class Metrics:
-    """What ``/metrics`` tells."""
+    """Counters that ``/metrics`` reports."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -24,13 +24,13 @@ class Metrics:
         self.queue_length = Gauge("queue_length", "Photos that wait for the model", **name)
 
     def text(self) -> bytes:
-        """The current figures in Prometheus' text format."""
+        """Return the current values in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
 class Counting:
-    """Counts the requests of an application and their time, for the paths that are listed: those that strangers
-    invent would fill the registry."""
+    """Counts the requests of an application and their duration, for listed paths only: paths that clients invent
+    would fill the registry."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, paths: frozenset[str]) -> None:
         self.app = app
@@ -49,6 +49,6 @@ class Counting:
         with self._metrics.request_seconds.labels(scope["path"]).time():
             try:
                 await self.app(scope, receive, send_counted)
-            except Exception:  # answered further out
+            except Exception:  # the outer middleware answers it
                 self._metrics.requests.labels(scope["path"], "500").inc()
                 raise

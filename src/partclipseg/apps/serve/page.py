@@ -1,4 +1,4 @@
-"""The web page of ``partclipseg serve``: photo and words in, a picture to explore out."""
+"""The web page of ``partclipseg serve``: a photo and words in, an interactive picture out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from fastapi import FastAPI
 from gradio.data_classes import ImageData
 from PIL import Image
 
-from partclipseg.apps.bundle import result_files, zip_archive
 from partclipseg.apps.serve.engine import Engine, Task, renamed
 from partclipseg.apps.serve.explain import Explained
 from partclipseg.apps.serve.page_gate import PageGate
@@ -28,6 +27,7 @@ from partclipseg.apps.serve.uploads import KEPT_SECONDS, Uploads
 from partclipseg.apps.serve.viewer import viewer_html, viewer_script
 from partclipseg.apps.serve.words import shortened
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.formats.archive import zip_archive
 from partclipseg.vocabulary import CATALOGS, Vocabulary
 
 SCENE_SIZE = 384
@@ -72,19 +72,19 @@ _NO_PHOTOS = (
     "<code>--model</code> for photos.</p>"
 )
 _SHOW_RESULT = "() => innerWidth < 700 && document.querySelector('#output').scrollIntoView({ behavior: 'smooth' })"
-"""Where the window is narrow, the result appears below what is seen."""
+"""Script that scrolls to the result, which is below the form in a narrow window."""
 _EMPTY = "<div class='empty'><div>Choose a photo, say what to look for, and press <b>Find parts</b>.</div></div>"
 
 
 class Example(NamedTuple):
-    """A photo to try, and words for it."""
+    """Example photo and words."""
 
     picture: Image.Image
     words: str
 
 
 def scene_examples(count: int = 4) -> list[Example]:
-    """Scenes of PartShapes, rendered now, each with the words of what it shows."""
+    """Render scenes of PartShapes, each with the words of its objects."""
     from partclipseg.shapes.renderer import render_scene
     from partclipseg.shapes.world import partshapes_world
 
@@ -99,17 +99,17 @@ def scene_examples(count: int = 4) -> list[Example]:
 
 
 def as_text(words: dict[str, list[str]]) -> str:
-    """Object to parts as people write it, a line for each object."""
+    """Format an object-to-parts mapping as people write it, one line per object."""
     return "\n".join(f"{word}: {', '.join(parts)}" for word, parts in words.items())
 
 
 def mount_page(app: FastAPI, engine: Engine, examples: Sequence[Example]) -> FastAPI:
-    """Put the page at ``/`` of the application; routes that it already has come first."""
+    """Mount the page at ``/`` of the application; its existing routes take precedence."""
     limit = engine.limits.max_bytes
     uploads = Uploads(max_bytes=50 * (limit + 1_000_000))
     page = create_page(engine, examples)
     uploads.keep()
-    page.has_launched = True  # gradio asks where files come from only then, and mounting alone does not set it
+    page.has_launched = True  # else gradio skips its checks of file origins; mounting does not set it
     app.add_middleware(
         PageGate,
         own_paths=frozenset({*app.openapi()["paths"], str(app.openapi_url)}),
@@ -134,7 +134,7 @@ def mount_page(app: FastAPI, engine: Engine, examples: Sequence[Example]) -> Fas
         page,
         path="/",
         theme=theme,
-        # Not as css: gradio would rewrite it, and lose the rules for narrow windows.
+        # Not as css: gradio would rewrite it and lose the rules for narrow windows.
         head=f"<style>{_STYLE}</style><script type='module'>{viewer_script()}</script>",
         max_file_size=limit,
         footer_links=[],
@@ -146,9 +146,9 @@ def mount_page(app: FastAPI, engine: Engine, examples: Sequence[Example]) -> Fas
 
 
 def create_page(engine: Engine, examples: Sequence[Example]) -> gr.Blocks:
-    """The page itself."""
+    """Create the page's Gradio blocks."""
     models = list(engine.segmenters)
-    # Gradio's clean-up forgets the names of its files; it ends at the first that it cannot remove, `Uploads` does not.
+    # Gradio's clean-up stops at the first file that it cannot remove; `Uploads` goes on.
     with gr.Blocks(
         title="partclipseg", analytics_enabled=False, delete_cache=(600, KEPT_SECONDS), fill_width=True
     ) as page:
@@ -165,7 +165,7 @@ def create_page(engine: Engine, examples: Sequence[Example]) -> gr.Blocks:
                     placeholder="Drop a photo here\n- or -\nclick to choose one",
                     elem_id="photo",
                 )
-                # Gradio would open the file: read_photo knows more kinds, the limits, and what to say of the others.
+                # The photo stays a path: read_photo knows more formats, limits and messages than gradio.
                 photo.preprocess = _path
                 gr.HTML("<div class='caption'>Or try a rendered scene</div>", visible=bool(examples))
                 gallery = gr.Gallery(
@@ -254,7 +254,7 @@ def _path(payload: ImageData | None) -> str | None:
 
 
 class _WordChoice(NamedTuple):
-    """A box for words, and a list of catalogues that fills it."""
+    """Text box for words, and a list of catalogues that fills it."""
 
     words: gr.Textbox
 
@@ -289,7 +289,7 @@ class _WordChoice(NamedTuple):
 
 
 class _Finder:
-    """What the button does."""
+    """Handler of the button."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -306,15 +306,15 @@ class _Finder:
         words_b: str | None,
         least: float | None = None,
     ) -> Iterator[tuple[Any, Any, Any, Any]]:
-        """Yields updates of message, both views and the download."""
+        """Yield updates of message, both views and the download."""
         hidden = gr.update(visible=False)
         try:
-            runs = [(model, words or "")]  # a box that nobody has touched holds None
+            runs = [(model, words or "")]  # an untouched box holds None
             if compare:
                 runs.append((model_b, words_b or words or ""))
             found = self._find(photo, runs, objects or "", zoom, least)
         except PartCLIPSegError as error:
-            # What an earlier photo gave would pass for this one's.
+            # Clear the old result, which would be mistaken for this photo's.
             empty = gr.update(value=_EMPTY, visible=True)
             alert = gr.update(value=_box("alert", str(error)), visible=True)
             yield alert, empty, hidden, gr.update(value=None, interactive=False, visible=False)
@@ -378,12 +378,12 @@ class _Finder:
 
 def _archive(found: Sequence[Explained]) -> bytes:
     if len(found) == 1:
-        return zip_archive(result_files(found[0].result))
+        return zip_archive(found[0].result.files())
     return zip_archive(
         {
             f"{side}/{name}": content
             for side, one in zip("ab", found, strict=True)
-            for name, content in result_files(one.result).items()
+            for name, content in one.result.files().items()
         }
     )
 

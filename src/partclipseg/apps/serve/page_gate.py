@@ -1,7 +1,7 @@
-"""What browsers may ask of the page: what its own script asks, and nothing else that gradio offers.
+"""Filter for requests to the page: only those that its own script makes pass.
 
 Gradio's server can do more than this page needs: run functions for programs, forward requests, fetch files from
-addresses that a client names. Here only the way of the page is open, and a photo is a file that was uploaded.
+addresses that a client names. Only the page's own requests are allowed, and a photo must be an uploaded file.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _JOIN = "/gradio_api/queue/join"
 _UPLOAD = "/gradio_api/upload"
 
 _MAX_BODY = 400_000
-"""Bytes of a click: the words, and where the photo was uploaded to."""
+"""Maximum number of bytes of a click's request: the words, and the path of the uploaded photo."""
 
 
 class PageGate:
-    """Answers 404 to all but the page's own paths and `own_paths`; 422 to a click that names a foreign file.
+    """Answers 404 to all paths but the page's and `own_paths`, and 422 to a click that names a file not uploaded here.
 
-    Bodies are bounded: clicks by `_MAX_BODY`, an upload by `max_upload` bytes and `timeout` seconds, and all uploads
-    that are being received together by what `Uploads` may hold.
+    Bodies are limited: clicks by `_MAX_BODY`, an upload by `max_upload` bytes and `timeout` seconds, and all uploads
+    in progress together by the capacity of `Uploads`.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class PageGate:
 
 
 def _limited(receive: Receive, limit: int, take: Callable[[int], bool]) -> Receive:
-    """`receive`, which raises `HTTPException` 413 beyond `limit` bytes and 503 where `take` says no to more."""
+    """Wrap `receive`: raise `HTTPException` 413 beyond `limit` bytes, and 503 if `take` refuses more."""
     size = 0
 
     async def counted() -> Message:
@@ -122,7 +122,7 @@ def _limited(receive: Receive, limit: int, take: Callable[[int], bool]) -> Recei
 
 
 async def _body(receive: Receive) -> bytes | None:
-    """The whole body; None if it is longer than `_MAX_BODY` or breaks off."""
+    """Return the whole body; None if it is longer than `_MAX_BODY` or incomplete."""
     body = bytearray()
     while True:
         message = await receive()

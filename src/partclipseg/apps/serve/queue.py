@@ -1,4 +1,4 @@
-"""Photos of many requests, segmented together: one bounded queue, one worker thread."""
+"""Batches photos of many requests: one bounded queue, one worker thread."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from partclipseg.errors import PartCLIPSegError
 
 
 class QueueFullError(PartCLIPSegError):
-    """No more jobs are taken now; the message says so and when to come back."""
+    """Raised if the queue is full or closed; the message says when to try again."""
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """Something to do that can be done together with others of the same `key`."""
+    """A unit of work that can be batched with others of the same `key`."""
 
     key: Hashable
     value: Any
@@ -28,10 +28,10 @@ class Job:
 
 
 class Batcher:
-    """Takes jobs from any thread, works on them in one thread of its own, several of one key at a time.
+    """Takes jobs from any thread and runs them in its own thread, in batches of one key.
 
-    No job waits for company: while one batch runs, the jobs that arrive become the next. The oldest job decides
-    the key of a batch, so that no key starves.
+    A job never waits for a batch to fill: while one batch runs, the jobs that arrive form the next. The oldest job
+    decides the key of a batch, so that no key starves.
     """
 
     def __init__(
@@ -45,10 +45,10 @@ class Batcher:
     ) -> None:
         """
         Args:
-            work: gets a key and the values of its jobs, gives a result for each; what it raises, all of them raise.
-            max_jobs: jobs that may wait; those being worked on do not count.
-            max_weight: of all that waits together. A single job may weigh more if nothing else waits.
-            batch_size: jobs that `work` gets at a time, at most.
+            work: function of a key and the values of its jobs; returns a result for each. Its errors go to all of them.
+            max_jobs: maximum number of waiting jobs; running ones do not count.
+            max_weight: maximum weight of all waiting jobs. A single job may weigh more if nothing else waits.
+            batch_size: maximum number of jobs per call of `work`.
             on_batch: called with the size of each batch.
         """
         self._work = work
@@ -61,11 +61,11 @@ class Batcher:
         self._thread.start()
 
     def __len__(self) -> int:
-        """Jobs that wait."""
+        """Number of waiting jobs."""
         return len(self._waiting)
 
     def submit(self, key: Hashable, value: Any, weight: int = 1) -> Future[Any]:
-        """Queue a job; cancelling its future takes it out again if it has not begun.
+        """Queue a job; cancelling its future removes the job if it has not begun.
 
         Raises `QueueFullError` at once when the queue is full or closed.
         """
@@ -77,12 +77,12 @@ class Batcher:
         return job.future
 
     def check_room(self) -> None:
-        """Raise `QueueFullError` if a job would be refused now; spares the work of preparing it."""
+        """Raise `QueueFullError` if a job would be refused now, before the caller prepares it."""
         with self._changed:
             self._refuse(0)
 
     def close(self) -> None:
-        """Take no more jobs, finish those that wait, and end the thread."""
+        """Accept no more jobs, finish the waiting ones, and end the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -91,7 +91,7 @@ class Batcher:
     def _refuse(self, weight: int) -> None:
         if self._closed:
             raise QueueFullError("the server is stopping and takes no more photos")
-        # Those whose callers have given up make room.
+        # Drop jobs whose callers have cancelled them.
         if any(job.future.cancelled() for job in self._waiting):
             self._waiting = deque(job for job in self._waiting if not job.future.cancelled())
         waiting = len(self._waiting)
@@ -104,7 +104,7 @@ class Batcher:
     def _run(self) -> None:
         while batch := self._next():
             self._do(batch)
-            del batch  # nothing of it is held while waiting for the next
+            del batch  # free its memory while waiting for the next
 
     def _do(self, batch: list[Job]) -> None:
         self._on_batch(len(batch))
@@ -112,13 +112,13 @@ class Batcher:
             results = self._work(batch[0].key, [job.value for job in batch])
             for job, result in zip(batch, results, strict=True):
                 job.future.set_result(result)
-        except BaseException as error:  # whatever it is belongs to the callers, and the thread must live
+        except BaseException as error:  # every error goes to the callers; the thread must live
             for job in batch:
                 if not job.future.done():
                     job.future.set_exception(error)
 
     def _next(self) -> list[Job]:
-        """The next batch; empty when closed and done."""
+        """Return the next batch; empty when the queue is closed and done."""
         with self._changed:
             while True:
                 self._changed.wait_for(lambda: self._waiting or self._closed)

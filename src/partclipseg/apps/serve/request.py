@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from starlette.datastructures import Headers, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -18,22 +18,38 @@ from starlette.requests import Request
 
 from partclipseg.apps.serve.queue import QueueFullError
 from partclipseg.apps.serve.words import check_words, shortened
-from partclipseg.inference.result import Format
+from partclipseg.errors import UsageError
+from partclipseg.formats.registry import chosen_formats, single_formats
 
 Protocol = Literal["pred_all", "oracle_obj"]
 
 
 def _listed(value: Any) -> Any:
-    """Forms say lists as ``a, b``."""
+    """Split a form's text ``a, b`` into a list."""
     return [word for part in value.split(",") if (word := part.strip())] if isinstance(value, str) else value
 
 
 _PLAIN = bytes.maketrans(b"-_", b"+/")
-"""Turns url-safe base64 into the plain one."""
+"""Translation of url-safe base64 into the standard alphabet."""
+
+
+def _known_formats(names: list[str]) -> list[str]:
+    try:
+        return list(chosen_formats(names, single_formats()))
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+
+
+def _describe_formats(schema: dict[str, Any]) -> None:
+    """Add the formats to the field's schema when the API is created."""
+    kinds = single_formats()
+    lines = "; ".join(f"{name}: {kind.help}" for name, kind in kinds.items())
+    schema["items"] = {"type": "string", "enum": list(kinds)}
+    schema["description"] = f"What to answer, in forms separated by commas. {lines}."
 
 
 class SegmentRequest(BaseModel):
-    """A photo and what to look for in it."""
+    """A photo and the words to look for in it."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -74,12 +90,8 @@ class SegmentRequest(BaseModel):
         description="A pixel whose best part has a lower probability, 0 to 1, belongs to the object without a part. "
         "Left out: 0; a plain CLIPSeg has its threshold.",
     )
-    formats: Annotated[list[Format], BeforeValidator(_listed)] = Field(
-        ["json"],
-        min_length=1,
-        max_length=20,
-        description="What to answer: json (score, area and box of each part), coco (masks as RLE), labelme (outlines), "
-        "png (image of class indices), overlay (the photo in colours); in forms separated by commas.",
+    formats: Annotated[list[str], AfterValidator(_known_formats), BeforeValidator(_listed)] = Field(
+        ["json"], min_length=1, max_length=20, json_schema_extra=_describe_formats
     )
 
     @field_validator("photo", mode="before")
@@ -88,7 +100,7 @@ class SegmentRequest(BaseModel):
         if not isinstance(value, str):
             return value
         try:
-            # "data:image/png;base64,..." is what browsers make of a file.
+            # Browsers encode a file as "data:image/png;base64,...".
             text = value.partition(",")[2] if value.startswith("data:") else value
             plain = text.encode("ascii").translate(_PLAIN, b" \t\r\n").rstrip(b"=")
             return base64.b64decode(plain + b"=" * (-len(plain) % 4), validate=True)
@@ -98,10 +110,10 @@ class SegmentRequest(BaseModel):
     @field_validator("objects")
     @classmethod
     def _some(cls, value: list[str] | None) -> list[str] | None:
-        return value or None  # an empty field of a form
+        return value or None  # a form sends an empty field as ""
 
     def known_objects(self) -> tuple[str, ...] | None:
-        """The objects of Oracle-Obj, None for Pred-All; raises `HTTPException` 422 where the two fields disagree."""
+        """Return the objects of Oracle-Obj, None for Pred-All; raises `HTTPException` 422 if the fields disagree."""
         if self.protocol == "oracle_obj" and not self.objects:
             raise HTTPException(422, "protocol oracle_obj needs objects: name those in the photo")
         if self.protocol == "pred_all" and self.objects:
@@ -109,23 +121,25 @@ class SegmentRequest(BaseModel):
         return tuple(self.objects) if self.objects else None
 
 
-FORM_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "required": ["photo"],
-    "properties": {
-        "photo": {"type": "string", "format": "binary", "description": "The photo's file."},
-        **{
-            name: {"type": "string", "description": SegmentRequest.model_fields[name].description}
-            for name in SegmentRequest.model_fields
-            if name != "photo"
+def form_schema() -> dict[str, Any]:
+    """Return the OpenAPI schema of the form: all fields but the file are text."""
+    fields = SegmentRequest.model_json_schema()["properties"]
+    return {
+        "type": "object",
+        "required": ["photo"],
+        "properties": {
+            "photo": {"type": "string", "format": "binary", "description": "The photo's file."},
+            **{
+                name: {"type": "string", "description": field["description"]}
+                for name, field in fields.items()
+                if name != "photo"
+            },
         },
-    },
-}
-"""What the form takes, for OpenAPI: all fields but the file are text."""
+    }
 
 
 class Budget:
-    """Bytes of request bodies that may be held at the same time, of all requests together; one alone may hold more."""
+    """Maximum number of bytes of all request bodies held at the same time; a single body may be larger."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -133,7 +147,7 @@ class Budget:
 
     @contextmanager
     def share(self) -> Iterator[Callable[[int], bool]]:
-        """A function that takes a number of bytes if so many are left; they are given back at the end."""
+        """Yield a function that reserves a number of bytes if available; they are released at the end."""
         taken = 0
 
         def take(count: int) -> bool:
@@ -151,10 +165,10 @@ class Budget:
 
 
 async def receive_body(request: Request, max_bytes: int, max_classes: int, take: Callable[[int], bool]) -> bytearray:
-    """The body: the photo of at most `max_bytes`, base64 in JSON, and `_words_limit` for all else.
+    """Receive the body: the photo of at most `max_bytes`, base64 in JSON, and `_words_limit` bytes for the rest.
 
-    Raises `HTTPException` 413 for a body that is too long and 415 for another content type, `QueueFullError` if
-    `take`, asked for each piece of it, says no. The client has sent the rest by then.
+    Raises `HTTPException` 413 for a body that is too long and 415 for another content type, and `QueueFullError` if
+    `take`, called for each chunk, returns False. The rest of the request has been read by then.
     """
     body, size = bytearray(), 0
     photo = 3 * max_bytes // 2 if _kind(request.headers) == "application/json" else max_bytes
@@ -178,7 +192,7 @@ async def receive_body(request: Request, max_bytes: int, max_classes: int, take:
 
 
 def read_request(headers: Headers, body: bytearray, max_classes: int) -> SegmentRequest:
-    """Read and check the body. Takes its time: call it in a thread.
+    """Read and check the body. This can take long: call it in a thread.
 
     Raises `HTTPException` 400 for a body that cannot be read, 413 for one that is too long beside the photo, 422
     for wrong fields, `UsageError` for words beyond the limits; each with a sentence about the first fault.
@@ -205,12 +219,12 @@ def _kind(headers: Headers) -> str:
 
 
 def _words_limit(max_classes: int) -> int:
-    """Bytes of all that is not the photo: each class may be a long word, written as JSON escapes."""
+    """Return the maximum number of bytes beside the photo: each class may be a long word, written as JSON escapes."""
     return 64_000 + 1_000 * max_classes
 
 
 def _values_limit(max_classes: int) -> int:
-    """Values of a JSON body, at most: a pair of words and their list for each class."""
+    """Return the maximum number of values of a JSON body: a pair of words and their list for each class."""
     return 1_000 + 10 * max_classes
 
 
@@ -262,7 +276,7 @@ def _json_fields(body: bytearray, max_classes: int) -> dict[str, Any]:
 
 
 def _check_json_size(body: bytearray, max_classes: int) -> None:
-    """Refuse JSON that would take long to read, by what `bytes` can tell of it at once.
+    """Refuse JSON that would take long to parse, by counts that `bytes` computes quickly.
 
     A body has as many values as commas and brackets, and one string, the photo, may be long. Base64 has neither
     commas nor brackets nor quotes.
@@ -274,7 +288,7 @@ def _check_json_size(body: bytearray, max_classes: int) -> None:
     words = _words_limit(max_classes)
     if len(body) <= words:
         return
-    pieces = body.split(b'"')  # strings, and what stands between them
+    pieces = body.split(b'"')  # strings, and the text between them
     longest = max(range(len(pieces)), key=lambda index: len(pieces[index]))
     key = pieces[longest - 2] if longest >= 3 and pieces[longest - 1].strip() == b":" else b""
     if key != b"photo" or len(body) - len(pieces[longest]) > words:

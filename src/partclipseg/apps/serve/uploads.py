@@ -1,4 +1,4 @@
-"""The page's uploaded photos and ZIPs: a folder of their own, bounded in number and size, and its clean-up."""
+"""Temporary folder for the page's uploaded photos and ZIPs, limited in number and size."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 KEPT_SECONDS = 3600
-"""How long uploaded photos and ZIPs stay on the disk."""
+"""Seconds for which uploaded photos and ZIPs stay on the disk."""
 
 _INTERVAL = 60
 """Seconds between two clean-ups."""
 
 
 class Uploads:
-    """A temporary folder for gradio, which is told of it by the environment. Removed when the server ends."""
+    """Temporary folder that gradio finds in its environment variable. Removed when the server ends."""
 
     def __init__(self, max_bytes: int, max_files: int = 500) -> None:
         """
         Args:
-            max_bytes: size of all files together. Beyond, the oldest are removed.
-            max_files: their number, likewise.
+            max_bytes: maximum size of all files together. Beyond it, the oldest are removed.
+            max_files: maximum number of files, likewise.
         """
         self.folder = Path(tempfile.mkdtemp(prefix="partclipseg-page-")).resolve()
         self.max_bytes, self._max_files = max_bytes, max_files
@@ -35,7 +35,7 @@ class Uploads:
         atexit.register(self.remove)
 
     def keep(self) -> None:
-        """Keep the files that are there now, which are the page's own, for as long as the server runs."""
+        """Keep the present files, which are the page's own, as long as the server runs."""
         self._kept = frozenset(self.folder.rglob("*"))
 
     def holds(self, path: object) -> bool:
@@ -47,7 +47,7 @@ class Uploads:
             return False
 
     def clean(self) -> None:
-        """Remove files that are too old, and the oldest of too many; what cannot be removed is left for next time."""
+        """Remove files that are too old, and the oldest of too many; failed removals are tried again later."""
         files = []
         for path in self.folder.rglob("*"):
             with suppress(OSError):
@@ -60,7 +60,7 @@ class Uploads:
             if time.time() - changed > KEPT_SECONDS or size > self.max_bytes or number > self._max_files:
                 with suppress(OSError):
                     path.unlink()
-                    path.parent.rmdir()  # unless it holds more
+                    path.parent.rmdir()  # fails if it holds more files
 
     def remove(self) -> None:
         """Remove the folder."""

@@ -1,4 +1,4 @@
-"""What the page's viewer shows, as the HTML of one element that its script (``viewer/viewer.js``) brings to life."""
+"""HTML of the page's viewer: one element, which ``viewer/viewer.js`` makes interactive."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ import numpy as np
 from PIL import Image
 
 from partclipseg.apps.serve.explain import LONGEST_SIDE, Explained, HeatMap, nearest
-from partclipseg.inference.palette import object_colour, object_colours, pale_object_colours, part_colours
+from partclipseg.formats.palette import object_colour, object_colours, pale_object_colours, part_colours
 
 
 def viewer_script() -> str:
-    """The script that defines the element ``part-viewer``."""
+    """Return the script that defines the element ``part-viewer``."""
     return files("partclipseg.apps.serve").joinpath("viewer", "viewer.js").read_text("utf-8")
 
 
 def viewer_html(explained: Explained, title: str) -> str:
-    """The element that shows one result; its pictures travel inside it."""
+    """Return the element that shows one result, with its pictures embedded."""
     return f'<part-viewer data-result="{escape(json.dumps(viewer_data(explained, title)))}"></part-viewer>'
 
 
 def viewer_data(explained: Explained, title: str) -> dict[str, Any]:
-    """The element's JSON.
+    """Return the element's JSON.
 
     ``layers``: for each view a PNG ``map`` of entry numbers (16 bit, low byte red, high byte green, 0 background)
     and its ``entries``. ``heat``: for each kind of map an ``atlas``, its maps in grey, row by row, ``columns`` of
@@ -48,7 +48,7 @@ def viewer_data(explained: Explained, title: str) -> dict[str, Any]:
         "title": title,
         "photo": _photo(result.photo),
         "layers": {
-            "object-parts": _layer(result.painted_map, _entries(explained, "parts")),
+            "object-parts": _layer(result.labelled.painted()[0], _entries(explained, "parts")),
             "objects": _layer(result.object_map, _entries(explained, "objects")),
             "parts": _layer(explained.part_map, sorted(parts, key=lambda entry: -entry["area"])),
         },
@@ -61,7 +61,7 @@ def viewer_data(explained: Explained, title: str) -> dict[str, Any]:
 
 
 def _entries(explained: Explained, view: Any) -> list[dict[str, Any]]:
-    """The lines of the legend: objects by size, and the parts of each by size."""
+    """Return the entries of the legend: objects by size, and the parts of each by size."""
     result = explained.result
     colours = part_colours(result.vocabulary) if view == "parts" else object_colours(result.vocabulary)
     sizes = {segment.object: segment.area for segment in result.segments("objects")}
@@ -82,13 +82,13 @@ def _entries(explained: Explained, view: Any) -> list[dict[str, Any]]:
 
 
 def _with_rest(explained: Explained, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The lines of parts, and after those of each object one for what belongs to none of them."""
+    """Return the entries of parts, and after those of each object one for its pixels without a part."""
     result = explained.result
     pale, first = pale_object_colours(result.vocabulary), len(result.vocabulary) + 1
     for segment in result.without_part():
         line = {
-            "name": f"{segment.object} (no part)",
-            "short": "(no part)",
+            "name": f"rest of the {segment.object}",
+            "short": "(rest)",
             "group": segment.object,
             "colour": pale[segment.index].tolist(),
             "index": first + segment.index,

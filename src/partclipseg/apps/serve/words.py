@@ -1,4 +1,4 @@
-"""Words of a request, held to limits before anything is made of them."""
+"""Read the words of a request within limits."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from partclipseg.errors import UsageError
 from partclipseg.vocabulary import CATALOGS, Vocabulary
 
 MAX_WORD = 200
-"""Characters of one word or name."""
+"""Maximum number of characters of one word or name."""
 
 _LONGEST_SENTENCE = 500
 
 
 def read_words(words: str | Mapping[str, Any] | Sequence[Any], max_classes: int) -> Vocabulary:
-    """The vocabulary of words as people write them, never a path: a file of the server is none of the client's
-    business.
+    """Return the vocabulary of words as people write them. They are never a path: clients must not read the server's
+    files.
 
     Args:
         words: ``"dog: ear, tail"``, the name of a catalogue, JSON text, an object-to-parts mapping, a list of names.
-        max_classes: longest vocabulary, in object-parts.
+        max_classes: maximum number of object-parts.
 
     Raises `UsageError` for wrong words, too many of them, or too long ones.
     """
@@ -42,12 +42,12 @@ def read_words(words: str | Mapping[str, Any] | Sequence[Any], max_classes: int)
 
 
 def check_words(words: Any, max_classes: int) -> None:
-    """Raise `UsageError` for the first word that is too long, for too many words, and for lists in lists of them.
+    """Raise `UsageError` for the first word that is too long, for too many words, and for nested lists.
 
-    Values of another kind are left to those who read them.
+    Values of other types are left to the parser.
     """
     if isinstance(words, str):
-        check_count(len(words) // MAX_WORD, max_classes)  # longer texts are refused unread
+        check_count(len(words) // MAX_WORD, max_classes)  # longer texts are refused without parsing
         if words.lstrip()[:1] not in {"{", "["}:
             for word in re.split("[,;:\n]", words):
                 _check_word(word.strip())
@@ -64,13 +64,13 @@ def check_words(words: Any, max_classes: int) -> None:
 
 
 def check_count(classes: int, max_classes: int) -> None:
-    """Raise `UsageError` for more classes than there may be."""
+    """Raise `UsageError` for too many classes."""
     if classes > max_classes:
         raise UsageError(f"{classes:,} classes are more than the limit of {max_classes:,}: ask for them in portions")
 
 
 def shortened(sentence: str) -> str:
-    """The sentence, without its middle if it quotes so much of the input that nobody would read it."""
+    """Return the sentence, without its middle if it quotes a long input."""
     if len(sentence) <= _LONGEST_SENTENCE:
         return sentence
     return f"{sentence[: _LONGEST_SENTENCE // 2]} ... {sentence[-_LONGEST_SENTENCE // 2 :]}"
@@ -91,7 +91,7 @@ def _check_word(word: Any) -> None:
 def _is_unicode(word: str) -> bool:
     try:
         word.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can say
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can encode
         return False
     return True
 

@@ -1,9 +1,9 @@
-"""ADE20K (full, release 2021_17_01), into the layout of ADE20K-Part-234.
+"""Bring ADE20K (full, release 2021_17_01) into the layout of ADE20K-Part-234.
 
 Zhou et al., *Semantic Understanding of Scenes through the ADE20K Dataset*, IJCV 2019; merged classes: Wei et al.,
 *OV-PARTS*, NeurIPS 2023.
 
-What the published archive's recipe leaves open, and what is done here:
+The published archive's recipe is incomplete; its gaps are filled as follows:
 
 - Names: an ADE20K name lists synonyms, the first of which counts. `_SAME_OBJECT` and `_SAME_PART` hold the
   raw names that were merged into another word.
@@ -36,12 +36,12 @@ from partclipseg.vocabulary import Catalog, ObjectPart
 
 NAME = "ade20k-part-234"
 SPLITS = {"training": "train", "validation": "val"}
-"""Folder of the photos: name in the instance files."""
+"""Name in the instance files of each folder of photos."""
 
 _PARTS = "annotations_detectron2_part"
 
 _SAME_OBJECT = {"double door": "door", "closet": "wardrobe"}
-"""Raw object: the object that stands for it."""
+"""Object that stands for each raw object."""
 
 _CONTROLS = {"button": "button panel", "buttons": "button panel", "screen": "button panel"}
 _WINDOWS = {"windshield": "window"}
@@ -61,15 +61,15 @@ _SAME_PART = {
     "cooking stove": {"screen": "button panel"},
     "dishwasher": {"buttons": "button panel"},
 }
-"""Object: raw part: the part that stands for it."""
+"""Part that stands for each raw part, by object."""
 
 _VISIBLE = 255
-"""In an instance mask; 128 is hidden behind another object, 0 outside."""
+"""Value of visible pixels in an instance mask; 128 is hidden behind another object, 0 outside."""
 
 
 @dataclass(frozen=True)
 class ADE20KPartJob:
-    """One photo: draw its part map and list its object instances."""
+    """Job of one photo: draw its part map and list its object instances."""
 
     key: str
     split: str
@@ -150,7 +150,7 @@ class ADE20KPartJob:
         return instances
 
     def _owner(self, item: dict[str, Any], items: dict[int, dict[str, Any]]) -> dict[str, Any]:
-        """The object at the top of a part's chain; an object is its own."""
+        """Return the object at the top of a part's chain; an object is its own owner."""
         for _ in items:
             above = item["parts"]["ispartof"]
             if not isinstance(above, int):
@@ -161,7 +161,7 @@ class ADE20KPartJob:
         raise PartCLIPSegError(f"{self.annotation}: object {item['id']} is a part of itself: fetch the file again")
 
     def _mask(self, item: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
-        """uint8 `[H, W]`."""
+        """Read an instance mask, uint8 `[H, W]`."""
         path = inside(self.annotation.parent, item["instance_mask"], self.annotation)
         try:
             with Image.open(path, formats=photo_formats()) as image:
@@ -178,7 +178,7 @@ class ADE20KPartJob:
 
 @dataclass(frozen=True)
 class ADE20KPartRecipe:
-    """See `Recipe`."""
+    """Recipe of ADE20K-Part-234: see `Recipe`."""
 
     folders: Sequence[Path]
     mode: PhotoMode = "copy"
@@ -186,11 +186,11 @@ class ADE20KPartRecipe:
     name = NAME
 
     def options(self) -> dict[str, Any]:
-        """None."""
+        """Return no options: nothing changes the result."""
         return {}
 
     def jobs(self) -> list[ADE20KPartJob]:
-        """One for each annotation file below a folder ``training`` or ``validation`` whose photo is there."""
+        """Make one job for each annotation file below a folder ``training`` or ``validation`` whose photo is there."""
         jobs = []
         for path in find(self.folders, ".json"):
             split = next((folder for folder in SPLITS if folder in path.parts), None)
@@ -217,7 +217,7 @@ class ADE20KPartRecipe:
 
 
 def _read(path: Path) -> dict[int, dict[str, Any]]:
-    """The annotated objects and parts by their id, in the file's order."""
+    """Read the annotated objects and parts, by id, in the file's order."""
     content = path.read_bytes()
     try:
         try:

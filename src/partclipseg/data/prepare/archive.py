@@ -1,4 +1,4 @@
-"""Unpacking archives of unknown origin: nothing leaves the target, nothing is linked, nothing is endless."""
+"""Unpack archives of unknown origin: no file leaves the target, no link is made, and sizes are limited."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import remove_temporary, whole_directory
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-"""What `is_archive` takes for an archive, in lower case."""
+"""Suffixes of archives, in lower case."""
 
 MAX_FILES = 3_000_000
 MAX_BYTES = 200 * 2**30
-"""Defaults of `unpack`: several times the largest benchmark (ADE20K has 27,574 photos and a file an object)."""
+"""Default limits of `unpack`: several times the largest benchmark (ADE20K: 27,574 photos, a file for each object)."""
 
 
 def is_archive(path: Path) -> bool:
-    """Whether the name is that of an archive that `unpack` reads."""
+    """Return whether the name is that of an archive that `unpack` reads."""
     return path.name.lower().endswith(SUFFIXES)
 
 
 def unpack(archive: Path, target: Path, *, max_files: int = MAX_FILES, max_bytes: int = MAX_BYTES) -> None:
-    """Unpack a ``.zip`` or ``.tar.*`` into the new folder `target`, which is there when all of it is, or not at all.
+    """Unpack a ``.zip`` or ``.tar.*`` into the new folder `target`, completely or not at all.
 
-    A target that is already there is left as it is: it is complete. Companion files of macOS are skipped. Bytes are
+    A target that is already there is complete and left unchanged. Companion files of macOS are skipped. Bytes are
     counted as they are written, whatever the archive states.
 
     Raises:
@@ -67,7 +67,7 @@ def unpack(archive: Path, target: Path, *, max_files: int = MAX_FILES, max_bytes
 
 
 def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """Name and content of every regular file, in the archive's order; one that is no file or folder is an error."""
+    """Yield name and content of every regular file, in the archive's order; links and devices are errors."""
     if archive.name.lower().endswith(".zip"):
         with zipfile.ZipFile(archive) as zipped:
             for info in zipped.infolist():
@@ -92,7 +92,7 @@ def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
             if content is None:
                 raise _refused(archive, member.name, "it is a link or a device")
             yield member.name, content
-        # tarfile takes a file that breaks off between two members for a whole one.
+        # tarfile accepts a file that is cut off between two members.
         tarred.fileobj.seek(tarred.offset)  # type: ignore[union-attr]
         if tarred.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # type: ignore[union-attr]
             raise tarfile.ReadError("it breaks off")

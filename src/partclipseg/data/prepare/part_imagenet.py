@@ -1,11 +1,11 @@
-"""PartImageNet_Seg, into the layout of the PartImageNet benchmark: 40 of its 158 objects.
+"""Bring PartImageNet_Seg into the layout of the PartImageNet benchmark: 40 of its 158 objects.
 
 He et al., *PartImageNet*, ECCV 2022; choice of objects: Choi et al., NeurIPS 2024.
 
-The published script works by deleting from the source. Here the source stays as it is, and the chosen photos are
-copied or linked. Which photos belong to which object is told by the synset in the file name, so that ImageNet's list
-of synset names is not needed. ``train`` has the photos of the seen objects, ``val`` those of all 40; the source's
-``test`` split is not used.
+The published script works by deleting from the source. Here the source stays unchanged, and the chosen photos are
+copied or linked. The synset in its file name gives the object of a photo, so that ImageNet's list of synset names is
+not needed. ``train`` has the photos of the seen objects, ``val`` those of all 40; the source's ``test`` split is not
+used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from partclipseg.data.part_imagenet import PartImageNetNames
+from partclipseg.data.datasets.part_imagenet import PartImageNetNames
 from partclipseg.data.prepare.runner import Outcome, PhotoMode, photo_size, place_photo, sizes
 from partclipseg.data.prepare.source import find
 from partclipseg.errors import PartCLIPSegError
@@ -30,7 +30,7 @@ SPLITS = ("train", "val")
 
 @dataclass(frozen=True)
 class PartImageNetJob:
-    """One photo: bring it over."""
+    """Job of one photo: copy or link it."""
 
     key: str
     split: str
@@ -55,7 +55,7 @@ class PartImageNetJob:
 
 
 class PartImageNetRecipe:
-    """See `Recipe`.
+    """Recipe of PartImageNet: see `Recipe`.
 
     Raises:
         PartCLIPSegError: an annotation file is missing or not COCO JSON with PartImageNet's categories.
@@ -69,11 +69,11 @@ class PartImageNetRecipe:
         self._contents = {split: self._read(split) for split in SPLITS}
 
     def options(self) -> dict[str, Any]:
-        """None."""
+        """Return no options: nothing changes the result."""
         return {}
 
     def jobs(self) -> list[PartImageNetJob]:
-        """One for each annotated photo of the chosen objects; raises `PartCLIPSegError` where a photo is missing."""
+        """Make one job for each annotated photo of the chosen objects; raises `PartCLIPSegError` for a missing one."""
         catalog, names = Catalog.load(NAME), PartImageNetNames.load()
         seen = set(catalog.objects) - set(catalog.unseen_objects)
         classes = {pair: label for label, pair in enumerate(catalog.object_parts)}

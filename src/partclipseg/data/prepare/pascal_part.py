@@ -1,8 +1,8 @@
-"""PASCAL-Part's ``.mat`` annotations and VOC photos, into the layout of Pascal-Part-116.
+"""Bring PASCAL-Part's ``.mat`` annotations and VOC photos into the layout of Pascal-Part-116.
 
 Chen et al., *Detect What You Can*, CVPR 2014; merged classes: Wei et al., *OV-PARTS*, NeurIPS 2023.
 
-What the published archive's recipe leaves open, and what is done here:
+The published archive's recipe is incomplete; its gaps are filled as follows:
 
 - Overlaps: objects are drawn in the file's order, each with its large parts first and its small parts on top.
 - Split: ``val`` are the photos of an id list (``--val-list``, or VOC's ``ImageSets/Segmentation/val.txt`` in the
@@ -39,7 +39,7 @@ _PARTS, _OBJECTS = "annotations_detectron2_part", "annotations_detectron2_obj"
 
 @dataclass(frozen=True)
 class PascalPartJob:
-    """One photo: draw its two label maps."""
+    """Job of one photo: draw its two label maps."""
 
     key: str
     split: str
@@ -72,7 +72,7 @@ class PascalPartJob:
 
 @dataclass(frozen=True)
 class PascalPartRecipe:
-    """See `Recipe`."""
+    """Recipe of Pascal-Part-116: see `Recipe`."""
 
     folders: Sequence[Path]
     val_list: Path | None
@@ -81,11 +81,11 @@ class PascalPartRecipe:
     name = NAME
 
     def options(self) -> dict[str, Any]:
-        """A fingerprint of the split, the only thing that changes the result."""
+        """Return a digest of the split, the only thing that changes the result."""
         return {"val": hashlib.sha256(" ".join(sorted(self._val_ids())).encode()).hexdigest()}
 
     def jobs(self) -> list[PascalPartJob]:
-        """One for each ``.mat`` file whose photo is there.
+        """Make one job for each ``.mat`` file whose photo is there.
 
         Raises:
             PartCLIPSegError: scipy is not installed, or a photo is missing.
@@ -141,13 +141,13 @@ class RawObject:
 
     name: str
     mask: np.ndarray
-    """bool `[H, W]`."""
+    """Mask of the object, bool `[H, W]`."""
     parts: tuple[tuple[str, np.ndarray], ...]
-    """Raw part name and mask, bool `[H, W]`."""
+    """Raw name and mask, bool `[H, W]`, of each part."""
 
 
 def read_annotation(path: Path) -> list[RawObject]:
-    """The objects of a PASCAL-Part ``.mat`` file; raises `PartCLIPSegError` where it is not one."""
+    """Read the objects of a PASCAL-Part ``.mat`` file; raises `PartCLIPSegError` where it is not one."""
     from scipy.io import loadmat
 
     try:
@@ -169,7 +169,7 @@ def read_annotation(path: Path) -> list[RawObject]:
 
 
 def draw(objects: Sequence[RawObject], part_map: np.ndarray, object_map: np.ndarray, source: Path) -> list[str]:
-    """Draw the objects into the maps, in place; returns the raw names without a class, sorted.
+    """Draw the objects into the maps, in place, and return the raw names without a class, sorted.
 
     Raises:
         PartCLIPSegError: a mask has another size than the maps.
@@ -201,7 +201,7 @@ _SHORT = {"ebrow": "eyebrow", "pa": "paw", "ho": "hoof"}
 
 @cache
 def part_word(object_word: str, raw: str) -> str:
-    """The part word that a raw name of PASCAL-Part stands for: *lfpa* is *paw*, *hleftside_1* is *side*."""
+    """Return the part word that a raw name of PASCAL-Part stands for: *lfpa* is *paw*, *hleftside_1* is *side*."""
     name = re.sub(r"_\d+$", "", raw)
     if object_word == "person" and (arm := re.fullmatch(r"[lr]([lu])arm", name)):
         return "lower arm" if arm[1] == "l" else "upper arm"

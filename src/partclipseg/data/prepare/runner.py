@@ -1,4 +1,4 @@
-"""Doing many photos in parallel, so that a run that was stopped goes on where it was.
+"""Prepare many photos in parallel; a run that was stopped continues.
 
 Every finished photo is one line of a journal in the output folder. A later run takes over the photos of the journal
 whose files are there in the stated size, and does the others. Files are written under a temporary name first, so
@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal, Protocol, TextIO
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from PIL import Image
@@ -28,6 +28,7 @@ from PIL import Image
 from partclipseg.data.photo import photo_formats
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import remove_temporary, whole_file
+from partclipseg.journal import Journal
 
 JOURNAL = "prepare-journal.jsonl"
 
@@ -36,12 +37,12 @@ PhotoMode = Literal["copy", "link"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one photo."""
+    """Result of one photo."""
 
     key: str
     split: str
     files: dict[str, int] = field(default_factory=dict)
-    """Path below the output folder, to size in bytes; empty for a photo that was left out."""
+    """Size in bytes of each file, by its path below the output folder; empty for a photo that was left out."""
     parts: list[int] = field(default_factory=list)
     """Part labels in its map, sorted."""
     objects: list[int] = field(default_factory=list)
@@ -49,13 +50,13 @@ class Outcome:
     unknown: list[str] = field(default_factory=list)
     """Raw part names, with their object, that the class list does not have."""
     size: tuple[int, int] | None = None
-    """Height and width, where the layout's lists need it."""
+    """Height and width, if the layout's lists need it."""
     instances: list[dict[str, Any]] = field(default_factory=list)
-    """COCO annotations without ids, where the layout has them."""
+    """COCO annotations without ids, if the layout has them."""
 
 
 class Job(Protocol):
-    """One photo's work; travels to another process."""
+    """Work of one photo, which can be sent to another process."""
 
     @property
     def key(self) -> str: ...
@@ -64,13 +65,13 @@ class Job(Protocol):
 
 
 class Recipe(Protocol):
-    """How one benchmark is made."""
+    """Interface of a recipe that makes the layout of a data set."""
 
     @property
     def name(self) -> str: ...
 
     def options(self) -> dict[str, Any]:
-        """What makes the result another one; a run goes on only where these are the same. JSON values."""
+        """Return the JSON values that change the result; a run is continued only if they are the same."""
         ...
 
     def jobs(self) -> Sequence[Job]: ...
@@ -82,27 +83,27 @@ class Recipe(Protocol):
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run did, and what the output now holds."""
+    """Counts of a run and of its output."""
 
     photos: Counter[str]
-    """Photos in the layout, by split."""
+    """Number of photos in the layout, by split."""
     taken_over: int
-    """Photos that an earlier run had finished."""
+    """Number of photos that an earlier run had finished."""
     left_out: int
-    """Photos that do not belong in the layout, such as those without any part."""
+    """Number of photos that do not belong in the layout, such as those without any part."""
     objects: frozenset[int]
     parts: frozenset[int]
     """Labels that occur in at least one photo."""
     unknown: Counter[str]
     """Raw part names that no class stands for, with the number of photos that have them."""
     failures: tuple[str, ...]
-    """Photos that could not be prepared, in words; they are tried again by the next run."""
+    """Messages about photos that could not be prepared; the next run tries them again."""
 
 
 def prepare(
     recipe: Recipe, output: Path, *, workers: int = 1, progress: Callable[[int, int], None] | None = None
 ) -> Summary:
-    """Make a benchmark's layout in `output`; `progress` is told photos done and photos in all.
+    """Make the layout of a data set in `output`; `progress` is called with photos done and photos in all.
 
     Raises:
         UsageError: the output holds something else, or was made with other options.
@@ -115,15 +116,15 @@ def prepare(
     outcomes = {key: outcome for key, outcome in outcomes.items() if key in jobs}
     taken_over, failures = len(outcomes), []
     waiting = [jobs[key] for key in sorted(jobs.keys() - outcomes.keys())]
-    with open(output / JOURNAL, "a", encoding="utf-8") as journal:
-        for done, (job, result) in enumerate(_results(waiting, output, workers), start=taken_over + 1):
-            if isinstance(result, Outcome):
-                outcomes[job.key] = result
-                _append(journal, asdict(result))
-            else:
-                failures.append(result)
-            if progress is not None:
-                progress(done, len(jobs))
+    journal = Journal(output / JOURNAL)
+    for done, (job, result) in enumerate(_results(waiting, output, workers), start=taken_over + 1):
+        if isinstance(result, Outcome):
+            outcomes[job.key] = result
+            journal.append([asdict(result)])
+        else:
+            failures.append(result)
+        if progress is not None:
+            progress(done, len(jobs))
     kept = [outcomes[key] for key in sorted(outcomes) if outcomes[key].files]
     recipe.finish(output, kept)
     return Summary(
@@ -137,7 +138,7 @@ def prepare(
     )
 
 
-# -- what jobs write with -----------------------------------------------------------------------------------------
+# -- helpers for jobs -- ---------------------------------------------------------------------------------------
 
 
 def place_photo(source: Path, target: Path, mode: PhotoMode) -> None:
@@ -167,7 +168,7 @@ def write_map(labels: np.ndarray, path: Path) -> None:
 
 
 def photo_size(path: Path) -> tuple[int, int]:
-    """Height and width from the file's header; raises `PartCLIPSegError` where it is not a photo."""
+    """Read height and width from the file's header; raises `PartCLIPSegError` if it is not a photo."""
     try:
         with Image.open(path, formats=photo_formats()) as photo:
             return photo.height, photo.width
@@ -176,7 +177,7 @@ def photo_size(path: Path) -> tuple[int, int]:
 
 
 def sizes(output: Path, *paths: Path) -> dict[str, int]:
-    """For `Outcome.files`."""
+    """Return the sizes of files, for `Outcome.files`."""
     return {path.relative_to(output).as_posix(): path.stat().st_size for path in paths}
 
 
@@ -184,48 +185,34 @@ def sizes(output: Path, *paths: Path) -> dict[str, int]:
 
 
 def _open_journal(recipe: Recipe, output: Path) -> dict[str, Outcome]:
-    """Outcomes of an earlier run whose files are still there; a new journal where there is none."""
-    path, head = output / JOURNAL, {"dataset": recipe.name, "options": recipe.options()}
+    """Read the outcomes of an earlier run whose files are still there; start a journal if there is none."""
+    journal, head = Journal(output / JOURNAL), {"dataset": recipe.name, "options": recipe.options()}
     if output.exists() and not output.is_dir():
         raise UsageError(f"the output {output} is not a folder: choose another one")
-    if not path.is_file():
+    if not journal.path.is_file():
         if output.is_dir() and any(output.iterdir()):
             raise UsageError(f"the output {output} is not empty, and no run started there: choose another folder")
         output.mkdir(parents=True, exist_ok=True)
-        with open(path, "w", encoding="utf-8") as journal:
-            _append(journal, head)
+        journal.append([head])
         return {}
-    lines = list(_whole_lines(path))
+    # A damaged line costs one photo, which is prepared again.
+    lines = journal.read(damaged="skip")
     if not lines or lines[0] != json.loads(json.dumps(head)):
         raise UsageError(
             f"{output} was made from another data set or with another split: choose another output, or repeat the "
             "first command"
         )
-    # Written anew: a line that was cut off by a kill must not run into the next one.
-    with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8") as journal:
-        for line in lines:
-            _append(journal, line)
     remove_temporary(output)
     outcomes = {}
     for line in lines[1:]:
-        outcome = Outcome(**line)
+        try:
+            outcome = Outcome(**line)
+        except TypeError:  # a line of another program
+            continue
         outcomes.pop(outcome.key, None)
         if all(_has_size(output / name, size) for name, size in outcome.files.items()):
             outcomes[outcome.key] = outcome
     return outcomes
-
-
-def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_bytes().splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:
-            continue
-
-
-def _append(journal: TextIO, line: dict[str, Any]) -> None:
-    journal.write(json.dumps(line) + "\n")
-    journal.flush()
 
 
 def _has_size(path: Path, size: int) -> bool:
@@ -251,8 +238,8 @@ def _results(jobs: Sequence[Job], output: Path, workers: int) -> Iterator[tuple[
 
 @contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    # Fresh processes: a fork would copy the threads' locks of a progress display in whatever state they are.
-    # Ctrl-C reaches every process of the terminal; the first one alone should answer.
+    # Fresh processes: a fork would copy the threads' locks of a progress display in an undefined state.
+    # Ctrl-C reaches every process of the terminal; only the main process should handle it.
     pool = ProcessPoolExecutor(
         workers, mp_context=get_context("spawn"), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
     )

@@ -1,4 +1,4 @@
-"""The raw source: folders and archives as a user has them, searched for files by name. Nothing here writes to it."""
+"""Search the raw source, folders and archives as downloaded, for files by name. The source is never written to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from partclipseg.errors import UsageError
 
 
 def open_sources(paths: Sequence[Path], output: Path) -> list[Path]:
-    """Folders to search: those given, and archives unpacked beside `output` (into ``OUTPUT.unpacked``).
+    """Return the folders to search: those given, and archives unpacked beside `output` (into ``OUTPUT.unpacked``).
 
     An archive that was unpacked before is not unpacked again.
 
@@ -41,7 +41,7 @@ def open_sources(paths: Sequence[Path], output: Path) -> list[Path]:
 
 
 def find(folders: Sequence[Path], *suffixes: str) -> Iterator[Path]:
-    """Files below the folders whose name ends in one of the lower-case suffixes, sorted within each folder.
+    """Yield the files below the folders whose name ends in one of the lower-case suffixes, sorted within each folder.
 
     Hidden files and folders are left out; links to folders are not followed.
     """

@@ -35,11 +35,11 @@ class CLIPSegBaseline(CLIPSegTowers):
         self.post_init()
 
     def prompts(self, vocabulary: Vocabulary) -> list[str]:
-        """``dog ear``: the object-part's name without its ``'s``, `N_c` strings."""
+        """Return ``dog ear``: the object-part's name without its ``'s``, `N_c` strings."""
         return [f"{pair.object} {pair.part}" for pair in vocabulary.object_parts]
 
     def forward(self, inputs: Inputs, words: Words, attention_pairs: Tensor | None = None) -> PartOutput:
-        """Logits `[B, N_c + 1, h, w]` of every object-part, background last.
+        """Compute logits `[B, N_c + 1, h, w]` of every object-part, background last.
 
         Raises `TypeError` for `attention_pairs`: the baseline has no attention of objects.
         """
@@ -57,7 +57,7 @@ class CLIPSegBaseline(CLIPSegTowers):
         present_objects: Sequence[Sequence[int]] | None = None,
         with_background: bool = False,
     ) -> list[LabelMaps]:
-        """As `PartModel.label_maps`; with `present_objects` only the classes of these objects are decoded."""
+        """Compute label maps as `PartModel.label_maps`; with `present_objects` only their classes are decoded."""
         owners = words.vocabulary.class_to_object
         photos = DecodedPhotos(self, inputs["pixel_values"], words.embeddings, sizes)
         if present_objects is None:
@@ -73,12 +73,12 @@ class CLIPSegBaseline(CLIPSegTowers):
         return contest.maps(photos.upload(owners))
 
     def trained_parameters(self, settings: CLIPSegSettings) -> list[nn.Parameter]:
-        """Train what the paper trains, and the background word only if the settings say so."""
+        """Freeze all but what the paper trains, and the background word unless set to train; return the rest."""
         self.train_published_parameters(background=settings.train_background)
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def onnx_graphs(self) -> dict[str, OnnxGraph]:
-        """Photo encoder, text encoder and decoder."""
+        """Return photo encoder, text encoder and decoder."""
         example, sizes = encoded_example(self)
         words = torch.rand(TRACED["words"], self.config.projection_dim)
         decoder = OnnxGraph(Decoder(self), (*example, words), (*sizes, {0: Dim("words")}))

@@ -126,6 +126,7 @@ class PlainCLIPSeg(CLIPSegTowers):
     def maps_of(
         self,
         output: PartOutput,
+        inputs: Inputs,
         words: Words,
         sizes: Sequence[tuple[int, int]],
         present_objects: Sequence[Sequence[int]] | None = None,

@@ -15,7 +15,7 @@ RELEASED = {
     "use_complex_transposed_convolution": True,
     "vision_config": {"patch_size": 16},
 }
-"""What the released checkpoints (CLIP ViT-B/16, complex up-sampling head) differ in from CLIPSeg's defaults."""
+"""Values of the released checkpoints (CLIP ViT-B/16, complex up-sampling head) that differ from CLIPSeg's defaults."""
 
 
 class PartCLIPSegConfig(CLIPSegTowersConfig):
@@ -29,12 +29,12 @@ class PartCLIPSegConfig(CLIPSegTowersConfig):
 
     @classmethod
     def ranges(cls) -> Mapping[str, Rule]:
-        """The values that each field may have."""
+        """Return the range of each field."""
         return {**TOWERS, "reference_object_lookup": YES_OR_NO}
 
     @classmethod
     def from_reference(cls, values: Mapping[str, Any] | None = None) -> PartCLIPSegConfig:
-        """From the configuration dictionary that the reference builds its model with; its defaults if None.
+        """Make a configuration from the reference's dictionary; its defaults if None.
 
         The result asks for the reference's object lookup, which its checkpoints were trained with. Raises
         `PartCLIPSegError` if the dictionary lacks the two towers.

@@ -17,15 +17,15 @@ from partclipseg.models.clipseg_decoder import ConditionDecoder, FiLM, Upsamplin
 
 
 class PartDecoder(ConditionDecoder):
-    """Adds the object-parts: features and words of a part and an object are merged, then modulated again."""
+    """Decoder of object-parts: features and words of a part and an object are merged, then modulated again."""
 
     def __init__(self, config: CLIPSegTowersConfig) -> None:
         super().__init__(config)
         width, word_width = config.reduce_dim, config.projection_dim
         self.merge_features = nn.Linear(2 * width, width)
-        """[part features ; object features] → class features."""
+        """Linear layer from [part features ; object features] to class features."""
         self.merge_words = nn.Linear(2 * word_width, word_width)
-        """[object word ; part word] → class word."""
+        """Linear layer from [object word ; part word] to class word."""
         self.class_film = FiLM(word_width, width)
         self.class_upsample = UpsamplingHead(config)
 
@@ -38,7 +38,7 @@ class PartDecoder(ConditionDecoder):
         object_word_rows: Tensor,
         grid: tuple[int, int],
     ) -> Tensor:
-        """Logits of K classes, each a pair of conditions.
+        """Compute logits of K classes, each a pair of conditions.
 
         Args:
             features: `[B, N, g·g', C]` from `condition_features`.
@@ -60,7 +60,7 @@ class PartDecoder(ConditionDecoder):
         return F.linear(features, of_part, self.merge_features.bias), F.linear(features, of_object)
 
     def class_words(self, conditions: Tensor, part_rows: Tensor, object_word_rows: Tensor) -> Tensor:
-        """Words of K classes, `[K, D]`, of the conditions `[N, D]` that the rows, int64 `[K]`, name."""
+        """Return the words of K classes, `[K, D]`, from conditions `[N, D]` and their rows, int64 `[K]`."""
         of_object, of_part = self.merge_words.weight.chunk(2, dim=1)
         return (
             F.linear(conditions, of_object, self.merge_words.bias)[object_word_rows]
@@ -75,7 +75,7 @@ class PartDecoder(ConditionDecoder):
         object_rows: Tensor,
         grid: tuple[int, int],
     ) -> Tensor:
-        """Logits `[B, K, h, w]` of K pairs: `merge_halves`, `[B, N, g·g', C]` each, joined, modulated by `[K, D]`."""
+        """Compute logits `[B, K, h, w]` of K pairs from `merge_halves`, `[B, N, g·g', C]` each, and words `[K, D]`."""
         merged = halves[0].index_select(1, part_rows) + halves[1].index_select(1, object_rows)  # [B, K, g·g', C]
         return upsampled(self.class_upsample, self.class_film(merged, words), grid)
 

@@ -1,4 +1,4 @@
-"""The training loss of PartCLIPSeg: which terms, how weighted, over which pixels."""
+"""Training loss of PartCLIPSeg: its terms, their weights, and the pixels that they cover."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class PartLoss(ClassLoss):
     """
 
     def __init__(self, config: LossConfig | None = None, compiled: bool = False) -> None:
-        """`compiled`: go through the logits by kernels of `torch.compile`, made at the first call; pays on a GPU."""
+        """`compiled`: process the logits by kernels of `torch.compile`, made at the first call; faster on a GPU."""
         super().__init__(config or LossConfig(), compiled)
         self.config: LossConfig
 
@@ -50,15 +50,15 @@ class PartLoss(ClassLoss):
         attention_pairs: Tensor | None = None,
         counts: LossCounts | None = None,
     ) -> dict[str, Tensor]:
-        """Terms (each a scalar, not yet weighted) and their weighted sum, `total`.
+        """Compute the terms (each a scalar, not yet weighted) and their weighted sum, `total`.
 
         Args:
             output: logits of a forward pass, and unless attention control is off the attention of the pairs.
             part_labels: integer `[B, H, W]`, object-part index or `UNLABELLED`; any size.
             object_labels: integer `[B, H, W]`, object index, `UNLABELLED` (background) or `OUTSIDE`.
             class_to_part, class_to_object: int64 `[N_c]`.
-            attention_pairs: int64 `[P, 2]`, what `present_pairs(part_labels, N_c)` gave and the model was asked.
-            counts: of the batch that this is a share of, the sum of its shares' `counts`; the losses of the shares
+            attention_pairs: int64 `[P, 2]`, the result of `present_pairs(part_labels, N_c)` that the model was given.
+            counts: denominators of the batch that this is a micro-batch of, summed over its micro-batches, whose losses
                 then add up to the batch's. None: this is the batch.
 
         Returns a dict with the keys object_part, object, part, separation, enhancement, total.
@@ -101,7 +101,7 @@ class PartLoss(ClassLoss):
         tokens: int = 0,
         attention_pairs: Tensor | None = None,
     ) -> LossCounts:
-        """As `ClassLoss.counts`, with the objects of attention control."""
+        """Count as `ClassLoss.counts`, with the objects of attention control."""
         classes, objects = resize_labels(part_labels, size), resize_labels(object_labels, size)
         counts = Pixels.of(classes, objects, self.config.outside).counts()
         if attention_pairs is None or self.config.attention_control == "off":

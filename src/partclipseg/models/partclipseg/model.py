@@ -42,11 +42,11 @@ class PartCLIPSegModel(CLIPSegTowers):
         self.post_init()
 
     def prompts(self, vocabulary: Vocabulary) -> list[str]:
-        """The bare words, parts first, then objects: `N_p + N_o` strings."""
+        """Return the bare words, parts first, then objects: `N_p + N_o` strings."""
         return [*vocabulary.parts, *vocabulary.objects]
 
     def forward(self, inputs: Inputs, words: Words, attention_pairs: Tensor | None = None) -> PartOutput:
-        """Logits of every part, object and object-part for every photo; arguments as in `PartModel.forward`."""
+        """Compute logits of every part, object and object-part; arguments as in `PartModel.forward`."""
         # 1. Words: [N, D], background last.
         conditions = torch.cat([words.embeddings.to(self.dtype), self.background])
         num_parts = len(words.vocabulary.parts)
@@ -88,7 +88,7 @@ class PartCLIPSegModel(CLIPSegTowers):
     def class_rows(
         self, class_to_part: Tensor, class_to_object: Tensor, num_parts: int, num_conditions: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The conditions that every class is made of, three times int64 `[N_c + 1]`, background last.
+        """Return the conditions of every class, three times int64 `[N_c + 1]`, background last.
 
         They are the part, the object, and the one whose word stands for the object; background pairs with itself.
         """
@@ -109,7 +109,7 @@ class PartCLIPSegModel(CLIPSegTowers):
         present_objects: Sequence[Sequence[int]] | None = None,
         with_background: bool = False,
     ) -> list[LabelMaps]:
-        """As `PartModel.label_maps`; classes that cannot win are not decoded, see `pruned`."""
+        """Compute label maps as `PartModel.label_maps`; classes that cannot win are not decoded, see `pruned`."""
         from partclipseg.models.partclipseg.pruned import pruned_maps
 
         return pruned_maps(self, inputs["pixel_values"], words, sizes, present_objects, with_background)
@@ -126,18 +126,18 @@ class PartCLIPSegModel(CLIPSegTowers):
         return model
 
     def trained_parameters(self, settings: PartCLIPSegSettings) -> list[nn.Parameter]:
-        """Train what the paper trains, and the background word too if the settings say so."""
+        """Freeze all but what the paper trains, and the background word unless set to train; return the rest."""
         self.train_published_parameters(background=settings.train_background)
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def build_loss(self, settings: PartCLIPSegSettings, compiled: bool = False) -> Any:
-        """The loss of the paper; see `PartLoss`."""
+        """Build the loss of the paper; see `PartLoss`."""
         return PartLoss(settings.loss, compiled)
 
     # -- export -----------------------------------------------------------------------------------------------
 
     def onnx_graphs(self) -> dict[str, OnnxGraph]:
-        """Photo encoder, text encoder and decoder."""
+        """Return photo encoder, text encoder and decoder."""
         from partclipseg.models.partclipseg.onnx import part_graphs
 
         return part_graphs(self)
@@ -146,7 +146,7 @@ class PartCLIPSegModel(CLIPSegTowers):
 def _condition_rows(
     pairs: Tensor, part_rows: Tensor, object_rows: Tensor, num_parts: int, num_conditions: int
 ) -> Tensor:
-    """Rows of the flattened `B·N` conditions that the pairs need: first each pair's part, then its object, `[2P]`.
+    """Return rows of the flattened `B·N` conditions that the pairs need: each pair's part, then its object, `[2P]`.
 
     An object's pair names its row twice, and so do pairs of one object; to find that out would wait for the device.
     """

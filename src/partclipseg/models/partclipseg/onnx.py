@@ -38,7 +38,7 @@ class PartDecoder(Decoder):
 
 
 def part_graphs(model: PartCLIPSegModel) -> dict[str, OnnxGraph]:
-    """The three graphs of a model on the CPU."""
+    """Return the three graphs of a model on the CPU."""
     example, sizes = encoded_example(model)
     classes = torch.arange(TRACED["classes"])
     words = (torch.rand(TRACED[name], model.config.projection_dim) for name in ("parts", "objects"))

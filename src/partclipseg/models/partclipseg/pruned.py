@@ -35,7 +35,7 @@ def pruned_maps(
     present_objects: Sequence[Sequence[int]] | None = None,
     with_background: bool = False,
 ) -> list[LabelMaps]:
-    """The label maps of `PartModel.label_maps`, from pruned decoding.
+    """Compute the label maps of `PartModel.label_maps`, with pruned decoding.
 
     A batch waits for its device once, to learn which objects have won. On a CUDA device small batches are captured
     and replayed.
@@ -66,7 +66,7 @@ def pruned_maps(
 def _winning_objects(
     photos: DecodedPhotos, num_parts: int, num_objects: int, named: np.ndarray | None, with_background: bool
 ) -> tuple[Known, np.ndarray, Contest]:
-    """Features that had to be decoded for it, the objects that have pixels, bool `[B, N_o + 1]`, and their contest."""
+    """Return decoded features, the objects with pixels, bool `[B, N_o + 1]`, and their contest."""
     if named is not None and not with_background:
         return photos.nothing(), named, photos.contest()
     known, gate = photos.objects(num_parts) if named is None else photos.named_objects(num_parts, named)
@@ -74,12 +74,12 @@ def _winning_objects(
 
 
 class _Needed(NamedTuple):
-    """The classes to decode: rows (photo, class) in order of the photos."""
+    """Classes to decode: rows (photo, class) in order of the photos."""
 
     photos: np.ndarray
-    """int64 `[K]`."""
+    """int64 `[K]`: photo of each row."""
     rows: _Rows
-    """What the classes are made of, on the host."""
+    """Rows that the classes are made of, on the host."""
     graphs: Graphs | None
     """The graph cache if decoding them is to be captured."""
 
@@ -87,7 +87,7 @@ class _Needed(NamedTuple):
 def _needed(
     photos: DecodedPhotos, model: PartCLIPSegModel, vocabulary: Vocabulary, wins: np.ndarray, known: Known
 ) -> _Needed | None:
-    """List the classes of the objects that have pixels, and what they are made of; None if there are none."""
+    """List the classes of the objects with pixels, and the rows that they are made of; None if there are none."""
     # Rows (photo, class), in order of the photos; background belongs to itself.
     owners = np.append(vocabulary.class_to_object, len(vocabulary.objects))  # [N_c + 1]
     rows_of, classes = np.nonzero(wins[:, owners])  # [K] each
@@ -135,18 +135,18 @@ class _Rows(NamedTuple):
 
     fresh_photos: Any
     fresh_conditions: Any
-    """`[F]` each: the features to decode."""
+    """`[F]` each: features to decode."""
     found: Any
-    """`[Q]`: the decoded features that are used, by their place among the known."""
+    """`[Q]`: indices of the used features among the known ones."""
     parts: Any
     objects: Any
-    """`[K]` each: the features of the classes, by their place among the fresh, then the found."""
+    """`[K]` each: features of the classes, by index among the fresh, then the found."""
     part_words: Any
     object_words: Any
-    """`[K]` each: the conditions whose words make the classes'."""
+    """`[K]` each: conditions whose words make the classes' words."""
     labels: Any
     owners: Any
-    """`[K]` each: the classes and their objects."""
+    """`[K]` each: classes and their objects."""
 
 
 def _class_logits(
@@ -159,7 +159,7 @@ def _class_logits(
     conditions: Tensor,
     *reduced: Tensor,
 ) -> Iterator[Tensor]:
-    """Logits `[k, h, w]` of classes, `_Rows` of `lengths` one after the other; `known [M, g·g', C]` are features."""
+    """Yield logits `[k, h, w]` of classes, `_Rows` of `lengths` in turn; `known [M, g·g', C]` are features."""
     decoder, row = model.decoder, _Rows(*rows.split(lengths))
     features = [
         decode_rows(decoder, reduced, row.fresh_photos[some], conditions[row.fresh_conditions[some]])
@@ -172,17 +172,17 @@ def _class_logits(
 
 
 def _rounded(count: int) -> int:
-    """A little more than `count`, an eighth at most or 3: one of few numbers."""
+    """Round `count` up by at most an eighth or 3, so that few distinct numbers occur."""
     step = max(4, 1 << max(0, count.bit_length() - 4))
     return -(-count // step) * step
 
 
 def _pad(rows: np.ndarray, length: int) -> np.ndarray:
-    """The last of the `rows` repeated up to a length; no rows stay none."""
+    """Repeat the last of the `rows` up to a length; no rows stay none."""
     return rows[np.minimum(np.arange(length), len(rows) - 1)] if len(rows) else rows
 
 
 def _find(wanted: Sequence[np.ndarray], keys: np.ndarray) -> np.ndarray:
-    """Where each of the `wanted` stands among the `keys`."""
+    """Return the index of each of the `wanted` among the `keys`."""
     order = np.argsort(keys)
     return order[np.searchsorted(keys, np.stack(wanted), sorter=order)]

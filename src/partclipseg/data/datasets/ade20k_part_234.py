@@ -1,0 +1,156 @@
+"""ADE20K-Part-234: photos, 16-bit part maps and object instances as COCO JSON, in the released layout.
+
+Wei, Yue, Zhang et al., *OV-PARTS: Towards Open-Vocabulary Part Segmentation*, NeurIPS 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from partclipseg.data.coco import Annotation, BrokenMaskError, CocoPhoto, decode_mask, paint, read_coco, repeated_photo
+from partclipseg.data.datasets.spec import DatasetSpec, Preparation, Split, one_a_photo
+from partclipseg.data.label_map import label_table, read_label_map
+from partclipseg.data.paths import files_by_stem, inside
+from partclipseg.data.photo import PHOTO_SUFFIXES
+from partclipseg.data.problem import DataError, Problem
+from partclipseg.data.sample import UNLABELLED
+from partclipseg.data.source import FileDataset, SampleRecord, Source, SourceLabels, SourcePhoto, check_photo_size
+from partclipseg.errors import PartCLIPSegError
+from partclipseg.vocabulary import Catalog, Vocabulary
+
+_NAME = "ade20k-part-234"
+_FOLDERS: dict[Split, str] = {"train": "training", "test": "validation"}
+_PARTS = "annotations_detectron2_part"
+_INSTANCES = {"training": "ade20k_instance_train.json", "validation": "ade20k_instance_val.json"}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ADE20KPart(Source):
+    """One split of ADE20K-Part-234. Its photos are those with a part map and those of the instance file."""
+
+    part_table: np.ndarray = field(repr=False)
+    instances: dict[str, CocoPhoto] = field(repr=False)
+    """Entries of the photos in the instance file, by key."""
+
+    @classmethod
+    def open(cls, root: Path, folder: str) -> ADE20KPart:
+        """Open ``training`` or ``validation``."""
+        catalog = Catalog.load(_NAME)
+        images = root / "images" / folder
+        content = read_coco(root / _INSTANCES[folder], categories=range(len(catalog.objects)))
+        defects = list(content.defects)
+        instances: dict[str, CocoPhoto] = {}
+        for photo in content.photos:
+            try:
+                path = inside(images, photo.file_name or "", root / _INSTANCES[folder])
+            except DataError as error:
+                defects.append(error.problem)
+            else:
+                if (first := instances.setdefault(path.stem, photo)) is not photo:
+                    defects.append(repeated_photo(first, photo, path.stem, root / _INSTANCES[folder]))
+        photos = files_by_stem(images, PHOTO_SUFFIXES, defects)
+        keys = sorted({*files_by_stem(root / _PARTS / folder, frozenset({".png"})), *instances})
+        return cls(
+            root=root,
+            split=folder,
+            object_parts=catalog.object_parts,
+            objects=catalog.objects,
+            photos=tuple(SourcePhoto(key, photos.get(key, images / f"{key}.jpg")) for key in keys),
+            folders=(images, root / _PARTS / folder),
+            defects=tuple(defects),
+            part_table=label_table(
+                {**{label: label for label in range(len(catalog.object_parts))}, catalog.ignore_label: UNLABELLED}
+            ),
+            instances=instances,
+        )
+
+    def annotations(self, photo: SourcePhoto) -> tuple[Annotation, ...]:
+        """Return the object instances of a photo, in the file's order."""
+        entry = self.instances.get(photo.key)
+        return entry.annotations if entry else ()
+
+    def read_labels(self, photo: SourcePhoto, size: tuple[int, int]) -> SourceLabels:
+        """Read as in `Source.read_labels`; of overlapping instances the smaller lies on top."""
+        parts = read_label_map(self._map(photo.key), self.part_table, 16, size)
+        if entry := self.instances.get(photo.key):
+            check_photo_size(photo.path, self._file, entry.size, size)
+        annotations = self.annotations(photo)
+        categories = [int(annotation.category) for annotation in annotations]
+        try:
+            objects = paint(categories, [annotation.segmentation for annotation in annotations], size)
+        except BrokenMaskError as error:
+            raise self._broken(photo, error.place, error.message) from None
+        return SourceLabels(parts, objects)
+
+    def instance_mask(self, photo: SourcePhoto, instance: int, size: tuple[int, int]) -> np.ndarray:
+        """See `Source.instance_mask`."""
+        try:
+            return decode_mask(self.annotations(photo)[instance].segmentation, size)
+        except PartCLIPSegError as error:
+            raise self._broken(photo, instance, str(error)) from None
+
+    @property
+    def _file(self) -> Path:
+        return self.root / _INSTANCES[self.split]
+
+    @property
+    def label_file(self) -> Path:
+        """See `Source.label_file`."""
+        return self._file
+
+    def _map(self, key: str) -> Path:
+        return self.root / _PARTS / self.split / f"{key}.png"
+
+    def _broken(self, photo: SourcePhoto, place: int, message: str) -> DataError:
+        annotation = self.annotations(photo)[place]
+        return DataError(Problem("annotation", self._file, f"{annotation} of {photo.key}: {message}"))
+
+
+def _records(sources: Sequence[Source], vocabulary: Vocabulary, split: Split) -> list[SampleRecord]:
+    """Make one record for each photo to train.
+
+    To test, make one for each instance in the validation photos, and for each instance of an unseen object in the
+    training photos.
+    """
+    if split == "train":
+        return one_a_photo(sources, vocabulary, split)
+    unseen = {word.casefold() for word in Catalog.load(_NAME).unseen_objects}
+    wanted = {word.casefold() for word in vocabulary.objects}
+    records = []
+    for source in sources:
+        assert isinstance(source, ADE20KPart)
+        words = wanted if source.split == _FOLDERS["test"] else wanted & unseen
+        for photo in source.photos:
+            for place, annotation in enumerate(source.annotations(photo)):
+                word = source.objects[int(annotation.category)]
+                if word.casefold() in words:
+                    key = f"{photo.key}-{word.replace(' ', '_')}-{place}"
+                    records.append(SampleRecord(key, source, photo, int(annotation.category), place))
+    return records
+
+
+def _remark(dataset: FileDataset) -> str:
+    if len({record.source.split for record in dataset.records}) == 1:
+        return "the test records draw on the training and the validation files, and one is missing"
+    return ""
+
+
+DATASET = DatasetSpec(
+    name=_NAME,
+    summary="a benchmark",
+    open_split=lambda root, split, own: ADE20KPart.open(root, _FOLDERS[split]),
+    layout={
+        split: (f"images/{folder}", f"{_PARTS}/{folder}", _INSTANCES[folder]) for split, folder in _FOLDERS.items()
+    },
+    folders=_FOLDERS,
+    raw=("ADE20K_2021_17_01", "images/ADE", "index_ade20k.pkl"),
+    records=_records,
+    test_splits=("test", "train"),
+    catalog=_NAME,
+    preparation=Preparation(recipe="partclipseg.data.prepare.ade20k_part:ADE20KPartRecipe", source="ADE20K_2021_17_01"),
+    remark=_remark,
+)

@@ -1,0 +1,187 @@
+"""Pascal-Part-116: photos, part maps and object maps as 8-bit PNG, in the layout of the released archive.
+
+Wei, Yue, Zhang et al., *OV-PARTS: Towards Open-Vocabulary Part Segmentation*, NeurIPS 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from partclipseg.data.datasets.spec import DatasetSpec, Preparation, Split, one_a_photo
+from partclipseg.data.json_file import read_json
+from partclipseg.data.label_map import label_table, labels_in, read_label_map
+from partclipseg.data.paths import files_by_stem
+from partclipseg.data.photo import PHOTO_SUFFIXES, photo_formats
+from partclipseg.data.problem import DataError, Problem
+from partclipseg.data.sample import UNLABELLED
+from partclipseg.data.source import SampleRecord, Source, SourceLabels, SourcePhoto
+from partclipseg.data.values import quoted, whole_number
+from partclipseg.errors import PartCLIPSegError
+from partclipseg.vocabulary import Catalog, Vocabulary
+
+_NAME = "pascal-part-116"
+_PARTS, _OBJECTS = "annotations_detectron2_part", "annotations_detectron2_obj"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PascalPart(Source):
+    """One split of Pascal-Part-116. Its photos are those with a part map."""
+
+    part_table: np.ndarray = field(repr=False)
+    object_table: np.ndarray = field(repr=False)
+    part_counts: dict[str, tuple[int, ...]] | None = field(repr=False)
+    """Part labels of each photo, by key, from ``*_part_label_count.json``; None without that file."""
+    object_counts: dict[str, tuple[int, ...]] | None = field(repr=False)
+
+    @classmethod
+    def open(cls, root: Path, folder: str) -> PascalPart:
+        """Open ``train`` or ``val``."""
+        catalog = Catalog.load(_NAME)
+        defects: list[Problem] = []
+        photos = files_by_stem(root / "images" / folder, PHOTO_SUFFIXES, defects)
+        maps = files_by_stem(root / _PARTS / folder, frozenset({".png"}))
+        return cls(
+            root=root,
+            split=folder,
+            object_parts=catalog.object_parts,
+            objects=catalog.objects,
+            photos=tuple(SourcePhoto(key, photos.get(key, root / "images" / folder / f"{key}.jpg")) for key in maps),
+            folders=tuple(root / name / folder for name in ("images", _PARTS, _OBJECTS)),
+            part_table=_table(len(catalog.object_parts), catalog.ignore_label),
+            object_table=_table(len(catalog.objects), catalog.ignore_label),
+            part_counts=_read_counts(root / _PARTS / f"{folder}_part_label_count.json", defects),
+            object_counts=_read_counts(root / _PARTS / f"{folder}_obj_label_count.json", defects),
+            defects=tuple(defects),
+        )
+
+    def read_labels(self, photo: SourcePhoto, size: tuple[int, int]) -> SourceLabels:
+        """See `Source.read_labels`."""
+        return SourceLabels(
+            read_label_map(self._map(_PARTS, photo.key), self.part_table, 8, size),
+            read_label_map(self._map(_OBJECTS, photo.key), self.object_table, 8, size),
+        )
+
+    def _map(self, folder: str, key: str) -> Path:
+        return self.root / folder / self.split / f"{key}.png"
+
+    def objects_with_parts(self, photo: SourcePhoto) -> tuple[int, ...]:
+        """Return the indices of the objects that have a part label in the photo.
+
+        They stand in ``*_part_label_count.json``; where that file or the photo's entry is missing the part map is
+        read, which takes longer.
+        """
+        if self.part_counts is not None and photo.key in self.part_counts:
+            labels = self.part_counts[photo.key]
+        else:
+            labels = self._labels_in_map(photo)
+        return tuple(sorted({int(self.object_of[label]) for label in labels}))
+
+    def _labels_in_map(self, photo: SourcePhoto) -> list[int]:
+        from PIL import Image
+
+        path = self._map(_PARTS, photo.key)
+        try:
+            with Image.open(path, formats=photo_formats()) as image:
+                size = (image.height, image.width)
+        except Exception as error:  # damaged headers make the format readers raise almost anything
+            raise DataError(Problem("unreadable", path, f"cannot be read ({error}): replace it")) from None
+        return labels_in(read_label_map(path, self.part_table, 8, size)).tolist()
+
+    def folder_problems(self) -> Iterator[Problem]:
+        """Yield photos without labels, labels without photos, and photos that the label lists lack."""
+        yield from super().folder_problems()
+        known = {photo.key for photo in self.photos}
+        for counts, kind in ((self.part_counts, "part"), (self.object_counts, "obj")):
+            for key in sorted(known.symmetric_difference(known if counts is None else counts)):
+                lacking = "does not list" if key in known else "lists, without a label map,"
+                yield self._disagreement(kind, f"{lacking} {key}.png")
+
+    def label_problems(self, photo: SourcePhoto, labels: SourceLabels) -> Iterator[Problem]:
+        """Yield maps without any label, and lists that disagree with their map."""
+        yield from super().label_problems(photo, labels)
+        for counts, classes, kind in (
+            (self.part_counts, labels.part_classes, "part"),
+            (self.object_counts, labels.object_classes, "obj"),
+        ):
+            held = set(classes.tolist())
+            listed = counts.get(photo.key) if counts else None
+            if listed is not None and held != set(listed):
+                yield self._disagreement(
+                    kind, f"lists {sorted(listed)} for {photo.key}.png, but the map holds {sorted(held)}"
+                )
+
+    def _disagreement(self, kind: str, message: str) -> Problem:
+        file = self.root / _PARTS / f"{self.split}_{kind}_label_count.json"
+        return Problem("label count", file, f"{message}: {_COUNT_REMEDY}")
+
+
+def _table(classes: int, ignore: int) -> np.ndarray:
+    return label_table({**{label: label for label in range(classes)}, ignore: UNLABELLED})
+
+
+_COUNT_REMEDY = "delete the list, and the maps themselves are read instead"
+
+
+def _read_counts(path: Path, defects: list[Problem]) -> dict[str, tuple[int, ...]] | None:
+    if not path.is_file():
+        return None
+    try:
+        content = read_json(path)
+    except PartCLIPSegError as error:
+        defects.append(Problem("unreadable", path, f"is not a list of labels, since it {error}; or {_COUNT_REMEDY}"))
+        return None
+    catalog = Catalog.load(_NAME)
+    limit = len(catalog.object_parts if "_part_label" in path.name else catalog.objects)
+    if not isinstance(content, dict) or not all(isinstance(labels, list) for labels in content.values()):
+        problem = f"is not a list of labels for each label map: {_COUNT_REMEDY}"
+        defects.append(Problem("unreadable", path, problem))
+        return None
+    counts: dict[str, tuple[int, ...]] = {}
+    for name, labels in content.items():
+        numbers = [number for number in map(whole_number, labels) if number != catalog.ignore_label]
+        if not all(number is not None and 0 <= number < limit for number in numbers):
+            problem = f"lists labels for {quoted(name)} that the class list does not have: {_COUNT_REMEDY}"
+            defects.append(Problem("unknown label", path, problem))
+        elif not name.startswith("._"):
+            counts[Path(name).stem] = tuple(number for number in numbers if number is not None)
+    return counts
+
+
+def _records(sources: Sequence[Source], vocabulary: Vocabulary, split: Split) -> list[SampleRecord]:
+    """Make one record for each photo to train, and one for each photo and object with a part label to test."""
+    if split == "train":
+        return one_a_photo(sources, vocabulary, split)
+    wanted = {word.casefold() for word in vocabulary.objects}
+    return [
+        SampleRecord(f"{photo.key}-{source.objects[index]}", source, photo, object=index)
+        for source in sources
+        if isinstance(source, PascalPart)
+        for photo in source.photos
+        for index in source.objects_with_parts(photo)
+        if source.objects[index].casefold() in wanted
+    ]
+
+
+_FOLDERS: dict[Split, str] = {"train": "train", "test": "val"}
+
+DATASET = DatasetSpec(
+    name=_NAME,
+    summary="a benchmark",
+    open_split=lambda root, split, own: PascalPart.open(root, _FOLDERS[split]),
+    layout={
+        split: (f"images/{folder}", f"{_PARTS}/{folder}", f"{_OBJECTS}/{folder}") for split, folder in _FOLDERS.items()
+    },
+    folders=_FOLDERS,
+    raw=("Annotations_Part", "annotations/*.mat", "*.mat"),
+    records=_records,
+    catalog=_NAME,
+    preparation=Preparation(
+        recipe="partclipseg.data.prepare.pascal_part:PascalPartRecipe",
+        source="PASCAL-Part's Annotations_Part and VOC2010",
+        options=("val_list",),
+    ),
+)

@@ -1,0 +1,72 @@
+"""Helpers for reading files of outlines that a person corrected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from partclipseg.data.coco import BrokenMaskError, paint
+from partclipseg.errors import PartCLIPSegError
+from partclipseg.vocabulary import Vocabulary
+
+Size = tuple[int, int]
+"""Height and width of a photo."""
+
+Shape = tuple[int, list[float]]
+"""Class index, and a polygon x, y, x, y, … in pixels."""
+
+
+class CorrectionError(PartCLIPSegError):
+    """Raised for a person's file that cannot be read back; the message gives the reason, not the file's name."""
+
+
+def read_outlines(
+    shapes: Callable[[bytes, Vocabulary, Size], Iterable[Shape]],
+) -> Callable[[Path, Vocabulary, Size], np.ndarray]:
+    """Return a function for `Format.read` that paints the shapes found in a file's bytes for a vocabulary and size.
+
+    Every error that `shapes` raises for a damaged file becomes a `CorrectionError`.
+    """
+
+    def read(path: Path, vocabulary: Vocabulary, size: Size) -> np.ndarray:
+        content = path.read_bytes()
+        try:
+            found = list(shapes(content, vocabulary, size))
+        except CorrectionError:
+            raise
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
+            raise CorrectionError(f"it is damaged ({type(error).__name__}: {error})") from None
+        try:
+            return paint([index for index, _ in found], [[polygon] for _, polygon in found], size)
+        except BrokenMaskError as error:
+            raise CorrectionError(error.message) from None
+
+    return read
+
+
+def class_index(label: Any, vocabulary: Vocabulary) -> int:
+    """Return the index of a class by name, ignoring case; raises `CorrectionError` for an unknown one."""
+    plain = str(label).strip().casefold()
+    for index, name in enumerate(vocabulary.names):
+        if name.casefold() == plain:
+            return index
+    raise CorrectionError(f"it has the label {label!r}, which is not in the vocabulary: correct it")
+
+
+def check_size(found: tuple[Any, Any], size: Size) -> None:
+    """Raise `CorrectionError` if a file states another height or width than the photo's."""
+    if found != (None, None) and found != size:
+        raise CorrectionError(f"it is for a photo of {found[1]}x{found[0]} pixels, the photo has {size[1]}x{size[0]}")
+
+
+def box_corners(left: float, top: float, right: float, bottom: float) -> list[tuple[float, float]]:
+    """Return the four corners of a box."""
+    return [(left, top), (right, top), (right, bottom), (left, bottom)]
+
+
+def flat(points: Iterable[tuple[float, float]]) -> list[float]:
+    """Return points as x, y, x, y, …"""
+    return [value for point in points for value in point]

@@ -1,0 +1,235 @@
+"""Output formats, and the plain values that they make files from.
+
+A format is a module of this folder with one `FORMAT = Format(…)`, and a line in `registry.FORMATS`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from partclipseg.data.coco import encode_mask
+from partclipseg.formats.palette import object_colours, pale_object_colours, part_colours
+from partclipseg.formats.polygons import mask_polygons
+from partclipseg.formats.segment import Segment, object_scores, object_segments, part_segments
+from partclipseg.vocabulary import Vocabulary
+
+View = Literal["parts", "objects"]
+"""Kind of segments: by object-part, or by whole object."""
+
+Document = dict[str, Any] | str | Image.Image
+"""Content of a file: a JSON document, text, or a picture to be written as PNG."""
+
+Record = dict[str, Any]
+"""A labelled photo as JSON: photo, width, height and segments, each a `segment_entry` with its mask as ``rle``.
+
+If pixels of objects belong to none of their parts, ``without_part`` has a segment for each of these objects.
+"""
+
+Outline = tuple[Segment, list[np.ndarray]]
+"""Segment with a polygon float `[n, 2]` (x, y in pixels) for each of its pieces, see `mask_polygons`."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledPhoto:
+    """One photo and its labels, the input of formats."""
+
+    name: str
+    """Path of the photo as it was given, or a name for it."""
+    vocabulary: Vocabulary
+    label_map: np.ndarray
+    """int32 `[H, W]`: index into `vocabulary.object_parts`, background -1."""
+    object_map: np.ndarray
+    """int32 `[H, W]`: index into `vocabulary.objects`, background -1."""
+    scores: np.ndarray
+    """float32 `[N_c]`: mean probability of each class over its pixels."""
+    pixels: np.ndarray | None = None
+    """uint8 `[H, W, 3]`, RGB, or None."""
+    rest_scores: np.ndarray | None = None
+    """float32 `[N_o]`: mean probability over the pixels of each object that belong to none of its parts; None is 0."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return height and width of the photo."""
+        return self.label_map.shape[0], self.label_map.shape[1]
+
+    @cached_property
+    def segments(self) -> tuple[Segment, ...]:
+        """Return the classes that have pixels, in label order."""
+        return tuple(part_segments(self.label_map, self.vocabulary, self.scores))
+
+    @cached_property
+    def objects(self) -> tuple[Segment, ...]:
+        """Return the objects that have pixels, in the order of `vocabulary.objects`."""
+        scores = object_scores(self.label_map, self.vocabulary, self.scores, self._rest_scores)
+        return tuple(object_segments(self.object_map, self.vocabulary, scores))
+
+    @cached_property
+    def without_part(self) -> tuple[Segment, ...]:
+        """Return the pixels of each object that belong to none of its parts; the score is that of the best part."""
+        rest = np.where(self.label_map < 0, self.object_map, np.int32(-1))
+        return tuple(object_segments(rest, self.vocabulary, self._rest_scores))
+
+    @property
+    def _rest_scores(self) -> np.ndarray:
+        return np.zeros(len(self.vocabulary.objects)) if self.rest_scores is None else self.rest_scores
+
+    @cached_property
+    def outlines(self) -> tuple[Outline, ...]:
+        """Return the segments with polygons within a pixel of their masks, holes joined by a seam."""
+        return tuple((segment, mask_polygons(segment.mask)) for segment in self.segments)
+
+    @cached_property
+    def record(self) -> Record:
+        """Return the photo as a `Record`."""
+        segments, rest = (
+            [segment_entry(segment) | {"rle": encode_mask(segment.mask)} for segment in some]
+            for some in (self.segments, self.without_part)
+        )
+        found = {"photo": self.name, "width": self.size[1], "height": self.size[0], "segments": segments}
+        return found | {"without_part": rest} if rest else found
+
+    def view(self, view: View) -> tuple[np.ndarray, tuple[Segment, ...], np.ndarray]:
+        """Return map int32 `[H, W]`, segments and colours uint8 `[K, 3]` of a view."""
+        if view == "parts":
+            return self.label_map, self.segments, part_colours(self.vocabulary)
+        return self.object_map, self.objects, object_colours(self.vocabulary)
+
+    def painted(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return map int32 `[H, W]` and colours uint8 `[N_c + N_o, 3]` for pictures of the parts.
+
+        The map has `N_c` + object index, in a pale colour, where an object has no part.
+        """
+        rest = self.object_map + np.int32(len(self.vocabulary))
+        painted = np.where((self.label_map < 0) & (self.object_map >= 0), rest, self.label_map)
+        return painted, np.concatenate([part_colours(self.vocabulary), pale_object_colours(self.vocabulary)])
+
+
+@dataclass(frozen=True)
+class Place:
+    """Location of a photo's own file, for formats whose files refer to the photo."""
+
+    folder: Path = Path()
+    """Folder of the file."""
+    photo: Path | None = None
+    """Path of the photo; None for a photo that is not a file."""
+    root: Path | None = None
+    """Folder of all photos of the data set; None outside of data sets."""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Labelled photos of a whole run, the input of formats for files about all photos."""
+
+    vocabulary: Vocabulary
+    photos: Path
+    """Folder that the photos' paths are relative to."""
+    records: Iterable[tuple[int, Record]]
+    """Index among all photos, from 1, and record of each labelled photo; can be iterated repeatedly."""
+    stem: Callable[[str], str]
+    """Function from a photo's path in its record to the name of its own files, without folder and suffix."""
+    own: Callable[[str, Record], Iterator[bytes]]
+    """Function of a format's name and a record: yields contents of the photo's own file, the current one first."""
+
+
+Content = Iterable[str] | Path
+"""Pieces of a text file, or the target of a link to a folder."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """An output format: the name of its files, and functions that make and read them."""
+
+    name: str
+    help: str
+    """One line for help texts, without a full stop."""
+    suffix: str = ""
+    """Ending of a photo's own file among files of other formats, such as ``.labels.png``.
+
+    Its last part is the suffix in the format's own folder of a data set.
+    """
+    make: Callable[[LabelledPhoto, Place], Document] | None = None
+    """Make the content of a photo's own file; None for a format that has files about all photos only."""
+    indent: int | None = 1
+    """Spaces of indentation of JSON in single files; data sets have none."""
+    folder: str | None = None
+    """Folder of the photos' own files in a labelled data set; None if they have none there."""
+    collect: Callable[[DataSet], Iterator[tuple[str, Content]]] | None = None
+    """Yield name and content of each file about all photos of a data set."""
+    shared: Callable[[Vocabulary], Iterator[tuple[str, str]]] | None = None
+    """Yield name and text of each file that accompanies the photos' own files, the same for all photos."""
+    read: Callable[[Path, Vocabulary, tuple[int, int]], np.ndarray] | None = None
+    """Read a photo's own file that a person corrected: path, vocabulary, (height, width) to a label map int32 `[H, W]`.
+
+    Raises `CorrectionError` for a file that does not fit, `OSError` for one that cannot be read.
+    """
+    precedence: int = 100
+    """Priority of the format if several files of a photo are corrected: the lowest number counts."""
+
+    @property
+    def extension(self) -> str:
+        """Return the suffix of a photo's own file in the format's own folder."""
+        return Path(self.suffix).suffix
+
+    @property
+    def is_single(self) -> bool:
+        """Whether the format has a file for a single photo."""
+        return self.make is not None
+
+    @property
+    def is_for_data_sets(self) -> bool:
+        """Whether the format has files in a labelled data set."""
+        return self.folder is not None or self.collect is not None
+
+    @property
+    def is_collected(self) -> bool:
+        """Whether a run writes one file about all photos instead of one for each."""
+        return self.collect is not None and self.folder is None
+
+    def document(self, photo: LabelledPhoto, place: Place | None = None) -> Document:
+        """Return the content of the photo's own file."""
+        assert self.make is not None, f"{self.name} has no file for a single photo"
+        return self.make(photo, place or Place())
+
+    def content(self, photo: LabelledPhoto, place: Place | None = None) -> bytes:
+        """Return the bytes of the photo's own file among files of other formats."""
+        return encoded(self.document(photo, place), self.indent)
+
+    def draft(self, photo: LabelledPhoto, place: Place) -> bytes:
+        """Return the bytes of the photo's own file in a data set."""
+        return encoded(self.document(photo, place), None)
+
+
+def encoded(document: Document, indent: int | None = None) -> bytes:
+    """Encode a file: JSON in UTF-8 with a final line feed, text in UTF-8, or PNG."""
+    if isinstance(document, Image.Image):
+        buffer = io.BytesIO()
+        document.save(buffer, format="PNG")
+        return buffer.getvalue()
+    if isinstance(document, str):
+        return document.encode()
+    try:
+        return f"{json.dumps(document, ensure_ascii=False, indent=indent)}\n".encode()
+    except UnicodeEncodeError:  # a photo's name that is not valid Unicode
+        return f"{json.dumps(document, indent=indent)}\n".encode()
+
+
+def segment_entry(segment: Segment) -> dict[str, Any]:
+    """Return a segment without its mask, for JSON."""
+    return {
+        "name": segment.name,
+        "object": segment.object,
+        "part": segment.part,
+        "index": segment.index,
+        "score": round(segment.score, 4),
+        "area": segment.area,
+        "box": list(segment.box),
+    }

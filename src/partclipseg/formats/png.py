@@ -1,0 +1,65 @@
+"""Images of class indices, in the form of the benchmarks' label files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from partclipseg.data.label_map import label_table, read_label_map
+from partclipseg.data.problem import DataError
+from partclipseg.data.sample import UNLABELLED
+from partclipseg.formats.corrections import CorrectionError, Size
+from partclipseg.formats.format import Format, LabelledPhoto, Place, View
+from partclipseg.vocabulary import Vocabulary
+
+
+def index_image(label_map: np.ndarray, colours: np.ndarray) -> Image.Image:
+    """Return a label map `[H, W]` as an image of indices; background is the greatest value of a pixel.
+
+    With up to 255 classes: 8-bit palette image (mode P), background 255, each class in its colour (uint8 `[K, 3]`) in
+    viewers and background black. With more: 16-bit grey (I;16), background 65535. These are the values of the label
+    files of Pascal-Part-116 and ADE20K-Part-234, so that predictions can serve as labels.
+    """
+    background = _background(len(colours))
+    if background > 255:
+        return Image.fromarray(np.where(label_map < 0, background, label_map).astype(np.uint16))
+    image = Image.fromarray(np.where(label_map < 0, background, label_map).astype(np.uint8), mode="P")
+    palette = np.zeros((256, 3), dtype=np.uint8)
+    palette[: len(colours)] = colours
+    image.putpalette(palette.tobytes())
+    return image
+
+
+def label_image(photo: LabelledPhoto, view: View = "parts") -> Image.Image:
+    """Return the index image of a view."""
+    labels, _, colours = photo.view(view)
+    return index_image(labels, colours)
+
+
+def _background(classes: int) -> int:
+    return 65535 if classes > 255 else 255
+
+
+def _make(photo: LabelledPhoto, place: Place) -> Image.Image:
+    return label_image(photo)
+
+
+def _read(path: Path, vocabulary: Vocabulary, size: Size) -> np.ndarray:
+    table = {**{index: index for index in range(len(vocabulary))}, _background(len(vocabulary)): UNLABELLED}
+    try:
+        return read_label_map(path, label_table(table), None, size)
+    except DataError as error:
+        raise CorrectionError(str(error).removeprefix(f"{path} ").removeprefix(f"{path}: ")) from None
+
+
+FORMAT = Format(
+    name="png",
+    help="images of class indices; background is 255 (65535 with more than 255 classes)",
+    suffix=".labels.png",
+    make=_make,
+    folder="labels",
+    read=_read,
+    precedence=4,
+)

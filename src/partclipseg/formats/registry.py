@@ -1,0 +1,58 @@
+"""The output formats by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from partclipseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from partclipseg.formats.format import Format
+
+FORMATS = {
+    "overlay": "partclipseg.formats.overlay:FORMAT",
+    "png": "partclipseg.formats.png:FORMAT",
+    "json": "partclipseg.formats.json:FORMAT",
+    "jsonl": "partclipseg.formats.jsonl:FORMAT",
+    "coco": "partclipseg.formats.coco:FORMAT",
+    "labelme": "partclipseg.formats.labelme:FORMAT",
+    "yolo": "partclipseg.formats.yolo:FORMAT",
+    "label-studio": "partclipseg.formats.label_studio:FORMAT",
+}
+"""Import path of the `Format` of each name. Files are written, and choices listed, in this order."""
+
+
+def all_formats() -> dict[str, Format]:
+    """Return every format by name."""
+    found = {}
+    for name, path in FORMATS.items():
+        module, _, attribute = path.partition(":")
+        found[name] = getattr(import_module(module), attribute)
+    return found
+
+
+def single_formats() -> dict[str, Format]:
+    """Return the formats that have a file for a single photo."""
+    return {name: kind for name, kind in all_formats().items() if kind.is_single}
+
+
+def data_set_formats() -> dict[str, Format]:
+    """Return the formats that have files in a labelled data set."""
+    return {name: kind for name, kind in all_formats().items() if kind.is_for_data_sets}
+
+
+def chosen_formats(names: Iterable[str], known: Mapping[str, Format]) -> dict[str, Format]:
+    """Return the formats of these names without repeats, in their order.
+
+    Raises `UsageError` for a name that is not `known`, or for none at all.
+    """
+    chosen = {}
+    for name in names:
+        if name not in known:
+            raise UsageError(f"unknown format {name!r}: choose from {', '.join(known)}")
+        chosen[name] = known[name]
+    if not chosen:
+        raise UsageError(f"no format is asked for: choose from {', '.join(known)}")
+    return chosen

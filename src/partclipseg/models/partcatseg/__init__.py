@@ -1,0 +1,1 @@
+"""PartCATSeg and CAT-Seg: segmentation by aggregation of image-text cost volumes."""

@@ -1,0 +1,265 @@
+"""Configurations of PartCATSeg and CAT-Seg: the towers, the sizes of the aggregation, and the repaired defects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+from transformers import AutoConfig, CLIPConfig, Dinov2Config, PreTrainedConfig, ResNetConfig
+
+from partclipseg.errors import PartCLIPSegError
+from partclipseg.models.partcatseg.ranges import checked_values
+from partclipseg.models.partcatseg.templates import TEMPLATES
+from partclipseg.models.reading import library_errors
+
+REPAIRS = {
+    "background": "train the background vector, which stays random as released (D1)",
+    "copies": "start the second stage as a copy of the loaded first stage, not of its random start (D5)",
+    "oracle": "admit the classes of the named object only, not of every name that contains its word (D7)",
+    "padding": "do not pad photos, which as released displaces the maps of padded ones (D8)",
+    "positions": "resize DINOv2's position embeddings by size, not by a displaced scale factor (D9)",
+    "divergence": "leave out the divergence of parts and objects, which trains next to nothing (D10)",
+    "outside": "leave pixels of objects outside the vocabulary out of the background's targets (D11)",
+}
+"""Name and purpose of each repair of a released defect."""
+
+
+class CATSegConfig(PreTrainedConfig):
+    """Configuration of CAT-Seg (Cho et al., CVPR 2024) on object-parts, the baseline of OV-PARTS and PartCATSeg.
+
+    The defaults are the released sizes: CLIP ViT-B/16 with ResNet-101 for guidance. `clip_config` and
+    `guidance_config` may be dictionaries. Raises `PartCLIPSegError` for values that no model can be built from.
+    """
+
+    model_type = "catseg"
+    sub_configs: ClassVar = {"clip_config": CLIPConfig, "guidance_config": AutoConfig}  # pyright: ignore
+
+    clip_config: Any = None
+    """Configuration of CLIP's two towers, `transformers.CLIPConfig`."""
+    guidance_config: Any = None
+    """Configuration of the guidance tower: `transformers.Dinov2Config`, or `ResNetConfig` with three stages."""
+    image_size: int = 384
+    """Height and width of CLIP's input, in pixels."""
+    guidance_image_size: int | None = None
+    """Height and width of the guidance tower's input, in pixels; None: 448 for DINOv2, `image_size` for ResNet."""
+    shortest_edge: int | None = 640
+    """Photos are first resized to this shortest edge, in pixels; None takes them at their own size."""
+    longest_edge: int = 768
+    """Largest edge after this first resizing, in pixels; it wins over `shortest_edge`."""
+    size_divisibility: int = 32
+    """Multiple of pixels that photos are padded to, as released; unused where "padding" is repaired."""
+    image_mean: list[float] | tuple[float, ...] = (122.7709383, 116.7460125, 104.09373615)
+    image_std: list[float] | tuple[float, ...] = (68.5005327, 66.6321579, 70.3231630)
+    """Normalisation of CLIP's input: RGB channels from 0 to 255."""
+    guidance_mean: list[float] | tuple[float, ...] = (123.675, 116.28, 103.53)
+    guidance_std: list[float] | tuple[float, ...] = (58.395, 57.12, 57.375)
+    """Normalisation of the guidance tower's input: RGB channels from 0 to 255."""
+    templates: list[str] | tuple[str, ...] = TEMPLATES
+    """Prompts with `{}` in place of the word; their order belongs to the weights."""
+    hidden_dim: int = 128
+    """Channels of the cost embedding, C."""
+    num_heads: int = 4
+    """Heads of both attentions."""
+    num_layers: int = 2
+    """Aggregation layers of each stage."""
+    window_size: int = 12
+    """Edge of the windows of spatial attention, in places of the feature grid."""
+    pooling_size: int = 2
+    """Edge of the pooling before class attention, in places of the feature grid."""
+    text_guidance_dim: int = 128
+    """Channels of the projected text guidance."""
+    appearance_guidance_dim: int = 128
+    """Channels of the projected photo guidance."""
+    decoder_dims: list[int] | tuple[int, ...] = (64, 32)
+    """Channels after each of the two decoder blocks."""
+    decoder_guidance_dims: list[int] | tuple[int, ...] = (32, 16)
+    """Channels of the projected guidance of each decoder block."""
+    reference: bool = False
+    """Compute as released, defects included: no repair is made."""
+    repairs: list[str] | tuple[str, ...] | None = None
+    """Names from `REPAIRS` of the repairs to make; None: all of them, or none with `reference`."""
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.clip_config = _clip_config(self.clip_config)
+        self.guidance_config = _guidance_config(self.guidance_config, self.default_guidance)
+        if self.guidance_image_size is None:
+            self.guidance_image_size = 448 if self.guidance_config.model_type == "dinov2" else self.image_size
+        if self.repairs is None:
+            self.repairs = () if self.reference else self.applicable
+        for name in ("repairs", "templates", "decoder_dims", "decoder_guidance_dims"):
+            setattr(self, name, list(getattr(self, name)))  # as they come back from a file
+        super().__post_init__(**kwargs)
+        self._check()
+
+    default_guidance: ClassVar[str] = "resnet"
+    applicable: ClassVar[tuple[str, ...]] = ("background", "oracle", "padding", "positions", "outside")
+    """Names from `REPAIRS` of the defects that the method has; "positions" concerns DINOv2 only."""
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Self:
+        """From a configuration file's content; entries that no model of ours reads are left out.
+
+        Raises `PartCLIPSegError` that says of each value out of its range what it must be.
+        """
+        known = checked_values(values, cls.default_guidance)
+        # Transformers has errors of its own, such as for a whole number in place of a fraction.
+        with library_errors("the configuration cannot be used"):
+            return cls(**known)
+
+    @property
+    def text_config(self) -> Any:
+        """Configuration of the text tower."""
+        return self.clip_config.text_config
+
+    @property
+    def vision_config(self) -> Any:
+        """Configuration of CLIP's photo tower."""
+        return self.clip_config.vision_config
+
+    @property
+    def grid(self) -> int:
+        """Edge of the feature grid, g, in patches of CLIP."""
+        return self.image_size // int(self.clip_config.vision_config.patch_size)
+
+    @property
+    def logits_edge(self) -> int:
+        """Height and width of the logits."""
+        return 4 * self.grid
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Height and width of CLIP's input, in pixels."""
+        return self.image_size, self.image_size
+
+    @property
+    def guidance_dims(self) -> tuple[int, int, int]:
+        """Channels of the guidance features at 1, 2 and 4 times the feature grid."""
+        if self.guidance_config.model_type == "dinov2":
+            return (self.guidance_config.hidden_size,) * 3
+        fine, middle, coarse = self.guidance_config.hidden_sizes
+        return coarse, middle, fine
+
+    def repaired(self, name: str) -> bool:
+        """Whether the defect `name` of `REPAIRS` is repaired."""
+        if name not in REPAIRS:
+            raise KeyError(name)
+        return not self.reference and name in (self.repairs or ())
+
+    def _check(self) -> None:
+        patch, grid = int(self.clip_config.vision_config.patch_size), self.grid
+        positive = (
+            *("image_size", "guidance_image_size", "longest_edge", "size_divisibility", "hidden_dim", "num_heads"),
+            *("num_layers", "window_size", "pooling_size", "text_guidance_dim", "appearance_guidance_dim"),
+        )
+        for name in positive:
+            if getattr(self, name) < 1:
+                raise PartCLIPSegError(f"{name} is {getattr(self, name)}: give at least 1")
+        if self.shortest_edge is not None and self.shortest_edge < 1:
+            raise PartCLIPSegError(f"shortest_edge is {self.shortest_edge}: give at least 1, or None")
+        if self.image_size % patch:
+            raise PartCLIPSegError(f"image_size {self.image_size} must be a multiple of CLIP's patch of {patch} pixels")
+        if grid > self.window_size and grid % self.window_size:
+            raise PartCLIPSegError(
+                f"window_size {self.window_size} must divide the feature grid of {grid}, or be at least as large"
+            )
+        if grid % self.pooling_size:
+            raise PartCLIPSegError(f"pooling_size {self.pooling_size} must divide the feature grid of {grid}")
+        if self.hidden_dim % self.num_heads:
+            raise PartCLIPSegError(f"hidden_dim {self.hidden_dim} must be a multiple of num_heads {self.num_heads}")
+        self._check_decoder()
+        self._check_guidance()
+        for template in self.templates:
+            if template.count("{}") != 1:
+                raise PartCLIPSegError(f"the template {template!r} must have {{}} once, in place of the word")
+        if not self.templates:
+            raise PartCLIPSegError("templates is empty: give at least one, such as 'a photo of a {}.'")
+        for name in ("image_mean", "image_std", "guidance_mean", "guidance_std"):
+            values = getattr(self, name)
+            if len(values) != 3 or (name.endswith("std") and min(values) <= 0):
+                raise PartCLIPSegError(f"{name} is {tuple(values)}: give three numbers, deviations above 0")
+        if unknown := [name for name in self.repairs or () if name not in self.applicable]:
+            raise PartCLIPSegError(
+                f"{self.model_type} has no repair {unknown[0]!r}: choose from {', '.join(self.applicable)}"
+            )
+        if self.reference and self.repairs:
+            raise PartCLIPSegError("reference means without repairs: leave out one of reference and repairs")
+
+    def _check_decoder(self) -> None:
+        if len(self.decoder_dims) != 2 or len(self.decoder_guidance_dims) != 2:
+            raise PartCLIPSegError("decoder_dims and decoder_guidance_dims need one number for each of two blocks")
+        inputs = (self.hidden_dim, self.decoder_dims[0])
+        for width, guidance, channels in zip(inputs, self.decoder_guidance_dims, self.decoder_dims, strict=True):
+            if channels < 1 or channels % 16:
+                raise PartCLIPSegError(f"decoder_dims {tuple(self.decoder_dims)} must be multiples of 16")
+            if not 0 < guidance < width:
+                raise PartCLIPSegError(
+                    f"decoder_guidance_dims {tuple(self.decoder_guidance_dims)} must lie between 0 and the width of "
+                    f"their block's input, {inputs}"
+                )
+
+    def _check_guidance(self) -> None:
+        guidance, size = self.guidance_config, int(self.guidance_image_size or 0)
+        if guidance.model_type == "dinov2":
+            if guidance.hidden_size % guidance.num_attention_heads:
+                raise PartCLIPSegError(
+                    f"guidance_config.hidden_size {guidance.hidden_size} must be a multiple of num_attention_heads "
+                    f"{guidance.num_attention_heads}"
+                )
+            if guidance.image_size < guidance.patch_size:
+                raise PartCLIPSegError(
+                    f"guidance_config.image_size {guidance.image_size} must be at least patch_size "
+                    f"{guidance.patch_size}"
+                )
+            if size % int(guidance.patch_size):
+                raise PartCLIPSegError(
+                    f"guidance_image_size {size} must be a multiple of DINOv2's patch of {guidance.patch_size} pixels"
+                )
+        elif guidance.model_type != "resnet":
+            raise PartCLIPSegError(f"guidance_config is of type {guidance.model_type!r}: give dinov2 or resnet")
+        elif len(guidance.hidden_sizes) != 3 or len(guidance.depths) != 3 or size != 16 * self.grid:
+            raise PartCLIPSegError(
+                f"a ResNet for guidance needs three stages and an input of {16 * self.grid} pixels, so that its last "
+                f"stage has the feature grid of {self.grid}; it has {len(guidance.hidden_sizes)} and {size}"
+            )
+
+
+class PartCATSegConfig(CATSegConfig):
+    """Configuration of PartCATSeg (Choi et al., CVPR 2025); guidance comes from DINOv2 ViT-S/14."""
+
+    model_type = "partcatseg"
+    default_guidance: ClassVar[str] = "dinov2"
+    applicable: ClassVar[tuple[str, ...]] = tuple(REPAIRS)
+
+    def _check_guidance(self) -> None:
+        if self.guidance_config.model_type != "dinov2":
+            raise PartCLIPSegError("PartCATSeg takes its guidance from DINOv2: give a guidance_config of type dinov2")
+        super()._check_guidance()
+
+
+def _clip_config(value: Any) -> CLIPConfig:
+    if isinstance(value, CLIPConfig):
+        return value
+    # CLIP ViT-B/16; transformers' own default is ViT-B/32.
+    values: dict[str, Any] = {"vision_config": {"patch_size": 16}} if value is None else _plain(value)
+    return CLIPConfig(**values)
+
+
+def _guidance_config(value: Any, default: str) -> PreTrainedConfig:
+    if isinstance(value, PreTrainedConfig):
+        return value
+    values = {"model_type": default} if value is None else dict(value)
+    kind = values.get("model_type", default)
+    if kind == "dinov2":
+        # ViT-S/14 as on the hub; the mask token has no use here.
+        sizes = {"hidden_size": 384, "num_attention_heads": 6, "image_size": 518, "use_mask_token": False}
+        return Dinov2Config(**{**sizes, **_plain(values)})
+    if kind == "resnet":
+        sizes = {"depths": [3, 4, 23], "hidden_sizes": [256, 512, 1024]}  # ResNet-101 up to res4
+        return ResNetConfig(**{**sizes, **_plain(values)})
+    raise PartCLIPSegError(f"guidance_config is of type {kind!r}: give dinov2 or resnet")
+
+
+def _plain(values: Any) -> dict[str, Any]:
+    # Written by to_dict and derived again from the other fields when the configuration is made.
+    derived: Sequence[str] = ("model_type", "stage_names", "out_features", "out_indices")
+    return {key: value for key, value in dict(values).items() if key not in derived}

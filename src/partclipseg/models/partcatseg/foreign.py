@@ -1,0 +1,261 @@
+"""Released weights in: the files of PartCATSeg, CAT-Seg and OV-PARTS, and DINOv2's own.
+
+The only place that knows how other code names its tensors.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from partclipseg.errors import PartCLIPSegError
+from partclipseg.models.partcatseg.config import CATSegConfig, PartCATSegConfig
+from partclipseg.models.partcatseg.model import CATSegModel, PartCATSegModel
+from partclipseg.models.reading import check_complete, check_finite, check_size
+from partclipseg.models.reading import read_tensors as read_table
+
+logger = logging.getLogger(__name__)
+
+REMARK = "reference mode, as released; `predict` takes the words that you give, 80 prompts for each"
+"""Remark for people about a model from a released file."""
+
+UNUSED = re.compile(r".*attn_mask|transformer\.layers_object\..*|.*mask_token|.*logit_scale")
+"""Tensors of released files without effect: constants, a branch that is never called, tokens and scales of others."""
+
+_OPTIONAL = re.compile(r"clip\.logit_scale|.*\.num_batches_tracked")
+"""Tensors of ours that no file must have: without effect here."""
+
+_DINO = "backbone.dinov2."
+
+_LAYERS = {"layers": "layers", "pair_layers": "layers_specific_part"}
+
+_RENAMED = (  # ours, theirs; every rule is applied, in order
+    (r"^background$", "non_object_embedding"),
+    # CLIP
+    (r"^clip\.vision_model\.embeddings\.class_embedding$", "clip_model.visual.class_embedding"),
+    (r"^clip\.vision_model\.embeddings\.patch_embedding\.", "clip_model.visual.conv1."),
+    (r"^clip\.vision_model\.embeddings\.position_embedding\.weight$", "clip_model.visual.positional_embedding"),
+    (r"^clip\.vision_model\.pre_layrnorm\.", "clip_model.visual.ln_pre."),
+    (r"^clip\.vision_model\.post_layernorm\.", "clip_model.visual.ln_post."),
+    (r"^clip\.visual_projection\.weight$", "clip_model.visual.proj"),
+    (r"^clip\.text_projection\.weight$", "clip_model.text_projection"),
+    (r"^clip\.text_model\.embeddings\.token_embedding\.", "clip_model.token_embedding."),
+    (r"^clip\.text_model\.embeddings\.position_embedding\.weight$", "clip_model.positional_embedding"),
+    (r"^clip\.text_model\.final_layer_norm\.", "clip_model.ln_final."),
+    (r"^clip\.vision_model\.encoder\.layers\.", "clip_model.visual.transformer.resblocks."),
+    (r"^clip\.text_model\.encoder\.layers\.", "clip_model.transformer.resblocks."),
+    (r"^(clip_model\..*)\.self_attn\.[qkv]_proj\.(weight|bias)$", r"\1.attn.in_proj_\2"),
+    (r"^(clip_model\..*)\.self_attn\.out_proj\.", r"\1.attn.out_proj."),
+    (r"^(clip_model\..*)\.layer_norm([12])\.", r"\1.ln_\2."),
+    (r"^(clip_model\..*)\.mlp\.fc1\.", r"\1.mlp.c_fc."),
+    (r"^(clip_model\..*)\.mlp\.fc2\.", r"\1.mlp.c_proj."),
+    (r"^clip\.logit_scale$", "clip_model.logit_scale"),
+    # DINOv2; its attention has other names in earlier versions of transformers
+    (r"^(guidance\..*)\.attention\.attention\.query\.", r"\1.attention.q_proj."),
+    (r"^(guidance\..*)\.attention\.attention\.key\.", r"\1.attention.k_proj."),
+    (r"^(guidance\..*)\.attention\.attention\.value\.", r"\1.attention.v_proj."),
+    (r"^(guidance\..*)\.attention\.output\.dense\.", r"\1.attention.o_proj."),
+    (r"^guidance\.tower\.embeddings\.cls_token$", _DINO + "cls_token"),
+    (r"^guidance\.tower\.embeddings\.position_embeddings$", _DINO + "pos_embed"),
+    (r"^guidance\.tower\.embeddings\.patch_embeddings\.projection\.", _DINO + "patch_embed.proj."),
+    (r"^guidance\.tower\.layernorm\.", _DINO + "norm."),
+    (r"^guidance\.tower\.encoder\.layer\.", _DINO + "blocks."),
+    (r"^(backbone\..*)\.attention\.[qkv]_proj\.", r"\1.attn.qkv."),
+    (r"^(backbone\..*)\.attention\.o_proj\.", r"\1.attn.proj."),
+    (r"^(backbone\..*)\.layer_scale([12])\.lambda1$", r"\1.ls\2.gamma"),
+    # ResNet
+    (r"^guidance\.tower\.embedder\.embedder\.convolution\.", "backbone.stem.conv1."),
+    (r"^guidance\.tower\.embedder\.embedder\.normalization\.", "backbone.stem.conv1.norm."),
+    (r"^guidance\.tower\.encoder\.stages\.(\d+)\.layers\.(\d+)\.", r"backbone.stage\1.\2."),
+    (r"^backbone\.stage(\d+)\.", lambda found: f"backbone.res{int(found[1]) + 2}."),
+    (r"^(backbone\.res\d+\.\d+)\.layer\.(\d+)\.", lambda found: f"{found[1]}.conv{int(found[2]) + 1}."),
+    (r"^(backbone\.res.*)\.convolution\.", r"\1."),
+    (r"^(backbone\.res.*)\.normalization\.", r"\1.norm."),
+    # the aggregation
+    (r"^aggregator\.(layers|pair_layers)\.", lambda found: f"transformer.{_LAYERS[found[1]]}."),
+    (r"^(transformer\.layers\w*\.\d+)\.guidance_norm\.", r"\1.swin_block.guidance_norm."),
+    (r"^(transformer\.layers\w*\.\d+)\.block([12])\.", r"\1.swin_block.block_\2."),
+    (r"^(transformer\..*\.block_[12])\.query\.", r"\1.attn.q."),
+    (r"^(transformer\..*\.block_[12])\.key\.", r"\1.attn.k."),
+    (r"^(transformer\..*\.block_[12])\.value\.", r"\1.attn.v."),
+    (r"^(transformer\..*\.block_[12])\.project\.", r"\1.attn.proj."),
+    (r"^(transformer\..*\.block_[12])\.mlp\.0\.", r"\1.mlp.fc1."),
+    (r"^(transformer\..*\.block_[12])\.mlp\.2\.", r"\1.mlp.fc2."),
+    (r"^(transformer\.layers\w*\.\d+)\.classes\.query\.", r"\1.attention.attention.q."),
+    (r"^(transformer\.layers\w*\.\d+)\.classes\.key\.", r"\1.attention.attention.k."),
+    (r"^(transformer\.layers\w*\.\d+)\.classes\.value\.", r"\1.attention.attention.v."),
+    (r"^(transformer\.layers\w*\.\d+)\.classes\.mlp\.", r"\1.attention.MLP."),
+    (r"^(transformer\.layers\w*\.\d+)\.classes\.norm([12])\.", r"\1.attention.norm\2."),
+    (r"^aggregator\.cost_embedding\.", "transformer.conv1."),
+    (r"^aggregator\.pair_cost_embedding\.", "transformer.conv2."),
+    (r"^aggregator\.pair_projection\.", "transformer.conv_proj_feat."),
+    (r"^aggregator\.guidance_projection\.", "transformer.guidance_projection.0."),
+    (r"^aggregator\.text_projection\.", "transformer.text_guidance_projection.0."),
+    (r"^aggregator\.decoder_guidance_projections\.([01])\.", r"transformer.decoder_guidance_projection.\1.0."),
+    (r"^aggregator\.(decoder[12])\.up\.", r"transformer.\1.up."),
+    (r"^aggregator\.(decoder[12])\.conv1\.", r"transformer.\1.conv.double_conv.0."),
+    (r"^aggregator\.(decoder[12])\.norm1\.", r"transformer.\1.conv.double_conv.1."),
+    (r"^aggregator\.(decoder[12])\.conv2\.", r"transformer.\1.conv.double_conv.3."),
+    (r"^aggregator\.(decoder[12])\.norm2\.", r"transformer.\1.conv.double_conv.4."),
+    (r"^aggregator\.head\.", "transformer.head."),
+)
+
+
+class Source(NamedTuple):
+    """Place of one of our tensors in a released file."""
+
+    name: str
+    """Without `sem_seg_head.predictor.`."""
+    third: int | None
+    """Index of the third of the rows, for tensors that stack queries, keys and values."""
+    transposed: bool
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """Return the part of the foreign tensor that is ours."""
+        if self.third is not None and len(tensor) % 3 == 0:
+            tensor = tensor.chunk(3)[self.third]
+        return tensor.T if self.transposed else tensor
+
+    def shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of the foreign tensor for a tensor of ours of shape `ours`."""
+        if self.third is not None:
+            return (3 * ours[0], *ours[1:])
+        return ours[::-1] if self.transposed else ours
+
+
+class Fit(NamedTuple):
+    """Result of loading the tensors of a released file."""
+
+    missing: list[str]
+    unknown: list[str]
+    misshapen: list[tuple[str, tuple[int, ...], tuple[int, ...]]]
+    """Name, shape in the file, shape that the model needs."""
+
+    def check(self, origin: str) -> None:
+        """Raise `PartCLIPSegError` that counts the tensors that do not fit and names the first, if there are any."""
+        check_complete(origin, self.missing, self.unknown, self.misshapen)
+
+
+def source(name: str) -> Source:
+    """Say where our tensor `name` stands in a released file."""
+    letter = re.search(r"\.([qkv])_proj\.|\.attention\.attention\.([qkv])\w*\.", name)
+    transposed = name in ("clip.visual_projection.weight", "clip.text_projection.weight")
+    for ours, theirs in _RENAMED:
+        name = re.sub(ours, theirs, name)
+    return Source(name, "qkv".index(letter[1] or letter[2]) if letter else None, transposed)
+
+
+def load_released(path: str | Path, config: CATSegConfig | None = None) -> CATSegModel:
+    """Load a released file (``{"model": {name: tensor}, …}``), in float32 on the CPU, with the file's background.
+
+    Args:
+        path: a `.pth` file of PartCATSeg, or of CAT-Seg as part-catseg, OV-PARTS or CAT-Seg itself wrote it. Only
+            tensors are read from it: a pickle that wants to run code is refused.
+        config: of the right family; None stands for the released sizes, in reference mode.
+
+    Raises `PartCLIPSegError` that counts the missing, unknown, mis-shaped or non-finite tensors and names the first.
+    """
+    tensors = read_tensors(path)
+    cls = family_of(tensors, str(path))
+    expected: Any = cls.config_class
+    if config is not None and type(config) is not expected:
+        raise PartCLIPSegError(
+            f"{path} holds a model of type {expected.model_type!r}, and the configuration is of type "
+            f"{config.model_type!r}: give the one that fits, or none"
+        )
+    config = config or released_config(tensors, str(path))
+    check_size(lambda: cls(config), sum(tensor.numel() for tensor in tensors.values()), str(path))
+    model = cls(config)
+    fit = fill(model, tensors)
+    if cls is CATSegModel and fit.missing == ["non_object_embedding"]:
+        logger.warning("%s has no background: the model has an untrained one", path)
+        fit = fit._replace(missing=[])
+    fit.check(str(path))
+    check_finite(model, str(path))
+    return model.eval()
+
+
+def knows(names: Collection[str]) -> bool:
+    """Whether these are names of tensors in a file of PartCATSeg or CAT-Seg."""
+    return any(_bare(name).startswith("transformer.") for name in names)
+
+
+def config_for(values: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], origin: str) -> CATSegConfig:
+    """The configuration for a file's tensors: the released one, or in reference mode the given `values`."""
+    tensors = {_bare(name): tensor for name, tensor in tensors.items()}
+    if values is None:
+        return released_config(tensors, origin)
+    return family_of(tensors, origin).config_class.from_values({"reference": True, **values})
+
+
+def family_of(tensors: Mapping[str, Tensor], origin: str) -> type[CATSegModel]:
+    """Return the class of the model that the tensors of `read_tensors` are of; raises `PartCLIPSegError` if of none."""
+    if not any(name.startswith("transformer.") for name in tensors):
+        raise PartCLIPSegError(f"{origin} is no checkpoint of CAT-Seg or PartCATSeg: it has no cost aggregation")
+    return PartCATSegModel if any(name.startswith("transformer.conv_proj_feat.") for name in tensors) else CATSegModel
+
+
+def released_config(tensors: Mapping[str, Tensor], origin: str, **changes: Any) -> CATSegConfig:
+    """Return the configuration of the released sizes; in reference mode unless `changes` say otherwise."""
+    if family_of(tensors, origin) is PartCATSegModel:
+        return PartCATSegConfig(**{"reference": True, **changes})
+    guidance = "dinov2" if any(name.startswith(_DINO) for name in tensors) else "resnet"
+    return CATSegConfig(**{"reference": True, "guidance_config": {"model_type": guidance}, **changes})
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a `.pth` file by name, without `module.` and `sem_seg_head.predictor.` in front.
+
+    Raises `PartCLIPSegError` for a file that is missing, unreadable, or holds more than tensors.
+    """
+    return {_bare(name): tensor for name, tensor in read_table(path).items()}
+
+
+def _bare(name: str) -> str:
+    return name.removeprefix("module.").removeprefix("sem_seg_head.predictor.")
+
+
+@torch.no_grad()
+def fill(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str = "") -> Fit:
+    """Copy the tensors of `read_tensors` into those of `model` that they fit; the others stay as they are.
+
+    `prefix`: only the tensors of ours whose name begins so.
+    """
+    missing, misshapen, used = [], [], set()
+    for name, target in model.state_dict().items():
+        if not name.startswith(prefix):
+            continue
+        place = source(name)
+        used.add(place.name)
+        if place.name not in tensors:
+            if not _OPTIONAL.fullmatch(name) and place.name not in missing:
+                missing.append(place.name)
+            continue
+        tensor = place.of(tensors[place.name])
+        if tensor.shape != target.shape:
+            misshapen.append((place.name, tuple(tensors[place.name].shape), place.shape(tuple(target.shape))))
+            continue
+        target.copy_(tensor)
+    unknown = [name for name in tensors if name not in used and not UNUSED.fullmatch(name)]
+    return Fit(missing, sorted(unknown), misshapen)
+
+
+def renamed(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of `read_tensors` under our names, as far as `model` has them."""
+    places = {name: source(name) for name in model.state_dict()}
+    return {name: place.of(tensors[place.name]) for name, place in places.items() if place.name in tensors}
+
+
+def fill_dinov2(model: CATSegModel, tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Copy the tensors of facebookresearch/dinov2's own file into the guidance tower.
+
+    Raises `PartCLIPSegError` that names the tensors that do not fit.
+    """
+    named = {_DINO + name.removeprefix(_DINO): tensor for name, tensor in tensors.items()}
+    fill(model, named, "guidance.").check(f"the guidance of {origin}")

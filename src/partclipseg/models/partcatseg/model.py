@@ -1,0 +1,313 @@
+"""PartCATSeg and CAT-Seg: photos and words in, logits of every object-part out.
+
+Letters in shapes: B photos, N_p parts, N_o objects, N_c object-parts, P prompt templates, D joint width of CLIP,
+g feature grid, 4g edge of the logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import CLIPModel
+from transformers import initialization as init
+
+from partclipseg.maps.label_maps import LabelMaps
+from partclipseg.models.interface import PartModel, PartOutput, Words, register
+from partclipseg.models.partcatseg.aggregator import (
+    AggregationLayer,
+    AppearanceGuidance,
+    CostAggregator,
+    PartCostAggregator,
+    UpBlock,
+    Volume,
+)
+from partclipseg.models.partcatseg.config import CATSegConfig, PartCATSegConfig
+from partclipseg.models.partcatseg.photos import model_inputs
+from partclipseg.models.partcatseg.settings import CATSegSettings, PartCATSegSettings
+from partclipseg.models.partcatseg.towers import Guidance, ResNetGuidance, dense_features, text_features
+from partclipseg.vocabulary import Vocabulary
+
+
+@dataclass
+class PartCATSegOutput(PartOutput):
+    """What PartCATSeg's loss needs beside the logits."""
+
+    object_similarity: Tensor | None = None
+    """`[B, N_o + 1, g, g]`: cosine of patch and object, averaged over the templates, background last."""
+    object_part_similarity: Tensor | None = None
+    """`[B, N_c + 1, g, g]`: the same of the composed object-parts."""
+
+
+@register
+class CATSegModel(PartModel):
+    """Aggregates one volume of similarities of patches and object-parts (Cho et al., CVPR 2024).
+
+    CLIP is frozen; the guidance tower is trained at a hundredth of the learning rate.
+    """
+
+    config_class = CATSegConfig
+    settings_class = CATSegSettings
+    main_input_name = "pixel_values"
+    supports_gradient_checkpointing = False
+    _supports_sdpa = True
+    _no_split_modules: ClassVar = ["CLIPEncoderLayer", "Dinov2Layer", "AggregationLayer"]
+
+    config: CATSegConfig
+    aggregator_class: ClassVar[type[CostAggregator]] = CostAggregator
+
+    def __init__(self, config: CATSegConfig) -> None:
+        super().__init__(config)
+        self.clip = CLIPModel(config.clip_config)
+        self.guidance = Guidance.build(config)
+        self.background = nn.Parameter(torch.empty(1, config.clip_config.projection_dim))
+        self.aggregator = self.aggregator_class(config)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # The towers bring their own initialisation; transformers would give the new layers std 0.02.
+        if isinstance(module, nn.LayerNorm | nn.GroupNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            init.kaiming_uniform_(module.weight, a=5**0.5)  # PyTorch's own default: std 1/sqrt(3·fan_in)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, CATSegModel):
+            init.normal_(module.background, std=self.config.clip_config.projection_dim**-0.5)  # a vector of norm 1
+            if isinstance(module.aggregator, PartCostAggregator):
+                module.aggregator.copy_to_pairs()
+
+    # -- words ------------------------------------------------------------------------------------------------
+
+    def prompts(self, vocabulary: Vocabulary) -> list[str]:
+        """Put every object-part into every template: `N_c · P` strings, such as *a photo of a dog's ear.*"""
+        return self._templated([pair.name for pair in vocabulary.object_parts])
+
+    def _templated(self, words: Sequence[str]) -> list[str]:
+        return [template.replace("{}", word) for word in words for template in self.config.templates]
+
+    def encode_text(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor:
+        """Compute unit vectors `[K, D]` of `K` prompts, int64 ids and mask `[K, L]`. Raises `TypeError` without ids."""
+        if input_ids is None:
+            raise TypeError("give input_ids and attention_mask")
+        return text_features(self.clip, input_ids, attention_mask)
+
+    def texts(self, words: Words) -> tuple[Tensor, Tensor]:
+        """Return the prompts' vectors by word, `[words, P, D]`, and the background's unit vector, `[1, P, D]`."""
+        texts = words.embeddings.to(self.dtype).unflatten(0, (-1, len(self.config.templates)))
+        background = self.background if self.config.repaired("background") else self.background.detach()
+        return texts, F.normalize(background, dim=-1).unsqueeze(1).expand(-1, texts.shape[1], -1)
+
+    # -- photos -----------------------------------------------------------------------------------------------
+
+    @property
+    def ahead_shape(self) -> None:
+        """Photos come to `prepare` at their own size: it resizes them twice."""
+        return None
+
+    def prepare(self, photos: Sequence[np.ndarray] | Tensor) -> dict[str, Tensor]:
+        """Make the inputs of photos on the model's device; see `photos.model_inputs`."""
+        return model_inputs(self.config, photos, self.device, self.dtype)
+
+    def features(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, AppearanceGuidance]:
+        """Compute CLIP's unit vectors of every patch, `[B, D, g, g]`, and the projected guidance of the photos."""
+        photo = F.normalize(dense_features(self.clip, inputs["pixel_values"]), dim=1)
+        return photo, self.aggregator.guidance(self.guidance(inputs["guidance_pixels"]))
+
+    # -- the method -------------------------------------------------------------------------------------------
+
+    def forward(self, inputs: Mapping[str, Tensor], words: Words, attention_pairs: Tensor | None = None) -> PartOutput:
+        """Compute logits `[B, N_c + 1, 4g, 4g]` of every object-part, background last.
+
+        Args:
+            inputs: what `prepare` made of the photos.
+            words: the vocabulary with its embeddings.
+            attention_pairs: must be None: there is no attention of objects to control; else raises `TypeError`.
+        """
+        _refuse(attention_pairs)
+        volume, guidance = self.class_volume(inputs, words)
+        return PartOutput(object_part_logits=self.aggregator.decode(volume.embedding, guidance))
+
+    def class_volume(self, inputs: Mapping[str, Tensor], words: Words) -> tuple[Volume, AppearanceGuidance]:
+        """Aggregate the volume of the object-parts and background; return it with the guidance that decodes it."""
+        photo, guidance = self.features(inputs)
+        return self.aggregator.aggregate(photo, torch.cat(self.texts(words)), guidance), guidance
+
+    def label_maps(
+        self,
+        inputs: Mapping[str, Tensor],
+        words: Words,
+        sizes: Sequence[tuple[int, int]],
+        present_objects: Sequence[Sequence[int]] | None = None,
+        with_background: bool = False,
+    ) -> list[LabelMaps]:
+        """Label B photos by the greatest probability after resizing; only classes that may win are decoded.
+
+        Args:
+            inputs: what `prepare` made of the photos.
+            words: the vocabulary with its embeddings.
+            sizes: (H, W) of each photo.
+            present_objects: object indices of each photo for Oracle-Obj; None for Pred-All.
+            with_background: let background compete with the `present_objects`.
+        """
+        from partclipseg.models.partcatseg.maps import decoded_maps
+
+        return decoded_maps(self, inputs, words, sizes, present_objects, with_background)
+
+    def maps_of(
+        self,
+        output: PartOutput,
+        inputs: Mapping[str, Tensor],
+        words: Words,
+        sizes: Sequence[tuple[int, int]],
+        present_objects: Sequence[Sequence[int]] | None = None,
+        with_background: bool = False,
+    ) -> list[LabelMaps]:
+        """Label B photos as `label_maps` does, from an output at hand."""
+        from partclipseg.models.partcatseg.maps import chosen_maps
+
+        logits: Any = output.object_part_logits
+        arguments = self.config, inputs, words, sizes, present_objects, with_background
+        return chosen_maps(*arguments, lambda index, classes: logits[index, classes])
+
+    @torch.no_grad()
+    def logits_size(self, inputs: Mapping[str, Tensor], words: Words) -> tuple[int, int]:
+        """Height and width of the logits."""
+        return self.config.logits_edge, self.config.logits_edge
+
+    def repeated_layers(self) -> list[nn.Module]:
+        """List the layers that repeat, for compilation one by one."""
+        blocks = [block for block in self.aggregator.modules() if isinstance(block, AggregationLayer | UpBlock)]
+        return [*list(self.clip.vision_model.encoder.layers)[:-1], *self.guidance.layers(), *blocks]
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load as in transformers. Raises `PartCLIPSegError` for what is not there, incomplete or damaged."""
+        from partclipseg.models.partcatseg.directory import load_pretrained
+
+        return load_pretrained(cls, pretrained_model_name_or_path, super().from_pretrained, *args, **kwargs)
+
+    # -- training ---------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_start(cls, name: str, settings: Any) -> Any:
+        """Build the model that training starts from, in float32 on the CPU; see `start.start_model`."""
+        from partclipseg.models.partcatseg.start import start_model
+
+        return start_model(cls, name, settings)
+
+    def trained_parameters(self, settings: Any = None) -> list[nn.Parameter]:
+        """Freeze CLIP and what has no gradient, train the rest as published, and return it in the model's order."""
+        self.requires_grad_(True)
+        self.clip.requires_grad_(False)
+        if isinstance(self.guidance, ResNetGuidance):
+            self.guidance.freeze_norms()
+        self.background.requires_grad_(self.config.repaired("background"))
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Group the trained parameters for AdamW as published: guidance at a hundredth, norms without decay."""
+        norms = {
+            parameter
+            for module in self.modules()
+            if isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.BatchNorm2d)
+            for parameter in module.parameters(recurse=False)
+        }
+        tower = set(self.guidance.parameters())
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return [
+            {"params": params, "lr": rate, "weight_decay": decay}
+            for slow, rate in ((True, learning_rate / 100), (False, learning_rate))
+            for plain, decay in ((False, weight_decay), (True, 0.0))
+            if (params := [p for p in trained if (p in tower) == slow and (p in norms) == plain])
+        ]
+
+    def recompute(self, enabled: bool) -> None:
+        """Keep less of the aggregation in training and compute it again in the backward pass."""
+        self.aggregator.recompute = enabled
+
+    def build_loss(self, settings: Any = None, compiled: bool = False) -> Any:
+        """Build the published loss; see `CATSegLoss`."""
+        from partclipseg.models.partcatseg.loss import CATSegLoss
+
+        return CATSegLoss(self.config, settings and settings.loss, compiled)
+
+
+@register
+class PartCATSegModel(CATSegModel):
+    """Aggregates a volume of parts and objects, and a second one of the object-parts composed of them.
+
+    Source: Choi et al., "Fine-Grained Image-Text Correspondence with Cost Aggregation for Open-Vocabulary Part
+    Segmentation" (CVPR 2025).
+    """
+
+    config_class = PartCATSegConfig
+    settings_class = PartCATSegSettings
+    aggregator_class = PartCostAggregator
+
+    config: PartCATSegConfig
+    aggregator: PartCostAggregator
+
+    def prompts(self, vocabulary: Vocabulary) -> list[str]:
+        """Put every part, object and object-part into every template: `(N_p + N_o + N_c) · P` strings."""
+        names = [pair.name for pair in vocabulary.object_parts]
+        return self._templated([*vocabulary.parts, *vocabulary.objects, *names])
+
+    def forward(
+        self, inputs: Mapping[str, Tensor], words: Words, attention_pairs: Tensor | None = None
+    ) -> PartCATSegOutput:
+        """Compute logits of every part, object and object-part; arguments as in `CATSegModel.forward`."""
+        _refuse(attention_pairs)
+        num_parts = len(words.vocabulary.parts)
+        first, second, guidance = self.volumes(inputs, words)
+        word_logits = self.aggregator.decode(first.embedding, guidance)  # [B, N_p + N_o + 1, 4g, 4g]
+        return PartCATSegOutput(
+            object_part_logits=self.aggregator.decode(second.embedding, guidance),
+            object_logits=word_logits[:, num_parts:],
+            part_logits=word_logits[:, :num_parts],
+            object_similarity=first.similarity[:, num_parts:],
+            object_part_similarity=second.similarity,
+        )
+
+    def volumes(self, inputs: Mapping[str, Tensor], words: Words) -> tuple[Volume, Volume, AppearanceGuidance]:
+        """Aggregate the volume of parts, objects and background, then that of object-parts and background."""
+        # 1. Texts: [N_p + N_o + 1, P, D] and [N_c + 1, P, D]; one background closes both.
+        num_parts, num_objects = len(words.vocabulary.parts), len(words.vocabulary.objects)
+        texts, background = self.texts(words)
+        word_texts = torch.cat([texts[: num_parts + num_objects], background])
+        class_texts = torch.cat([texts[num_parts + num_objects :], background])
+
+        # 2. Photo: features [B, D, g, g] and their guidance.
+        photo, guidance = self.features(inputs)
+
+        # 3. First stage: parts, objects and background compete in one volume.
+        first = self.aggregator.aggregate(photo, word_texts, guidance)
+
+        # 4. Second stage: every object-part composed of its part and its object; background of itself.
+        last = words.class_to_part.new_full((1,), num_parts + num_objects)
+        part_rows = torch.cat([words.class_to_part, last])
+        object_rows = torch.cat([words.class_to_object + num_parts, last])
+        second = self.aggregator.aggregate_pairs(first.embedding, part_rows, object_rows, class_texts, guidance)
+        return first, second, guidance
+
+    def class_volume(self, inputs: Mapping[str, Tensor], words: Words) -> tuple[Volume, AppearanceGuidance]:
+        _, second, guidance = self.volumes(inputs, words)
+        return second, guidance
+
+    def build_loss(self, settings: Any = None, compiled: bool = False) -> Any:
+        """Build the published loss; see `PartCATSegLoss`."""
+        from partclipseg.models.partcatseg.loss import PartCATSegLoss
+
+        return PartCATSegLoss(self.config, settings and settings.loss, compiled)
+
+
+def _refuse(attention_pairs: Tensor | None) -> None:
+    if attention_pairs is not None:
+        raise TypeError("this model has no attention control: leave attention_pairs out")

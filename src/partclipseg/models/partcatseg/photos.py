@@ -1,0 +1,75 @@
+"""Photos to the inputs of the two towers: resized, normalised, and as released padded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from partclipseg.data.augment import resize_photo
+from partclipseg.models.partcatseg.config import CATSegConfig
+
+
+def model_inputs(
+    config: CATSegConfig, photos: Sequence[np.ndarray] | Tensor, device: torch.device, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """Make the inputs of photos, on `device`.
+
+    Args:
+        config: of the model.
+        photos: uint8 `[H, W, 3]` RGB of any sizes, which are first resized to `config.shortest_edge`; or, in
+            training, a tensor `[B, 3, H, W]`, uint8 or float in 0..1, taken at its own size.
+        device: of the model.
+        dtype: of the model.
+
+    Returns `pixel_values [B, 3, S, S]`, CLIP's input; `guidance_pixels [B, 3, S', S']`, the guidance tower's; and
+    `photo_sizes` int64 `[B, 2]`, height and width before the last resizing.
+    """
+    # Half precision would round the pixels before they are resized.
+    work = torch.promote_types(dtype, torch.float32)
+    if isinstance(photos, Tensor):
+        values = photos.to(device, non_blocking=True)
+        pixels = [values.to(work) * 255 if values.is_floating_point() else values.to(work)]  # [B, 3, H, W]
+        sizes = [tuple(photos.shape[-2:])] * len(photos)
+    else:
+        resized = [resize_photo(photo, first_size(photo.shape[:2], config)) for photo in photos]
+        pixels = [
+            torch.from_numpy(np.array(photo)).to(device).permute(2, 0, 1)[None].to(work) for photo in resized
+        ]  # [1, 3, H, W] each
+        sizes = [photo.shape[:2] for photo in resized]
+    towers = (
+        ("pixel_values", config.image_mean, config.image_std, config.image_size),
+        ("guidance_pixels", config.guidance_mean, config.guidance_std, int(config.guidance_image_size or 0)),
+    )
+    inputs = {
+        name: torch.cat([_input(photo, mean, std, edge, config) for photo in pixels]).to(dtype)
+        for name, mean, std, edge in towers
+    }
+    return {**inputs, "photo_sizes": torch.tensor(sizes, dtype=torch.int64, device=device)}
+
+
+def first_size(size: tuple[int, ...], config: CATSegConfig) -> tuple[int, int]:
+    """Return height and width after the first resizing, to `shortest_edge` or, where that is less, `longest_edge`."""
+    height, width = size
+    if config.shortest_edge is None:
+        return height, width
+    scale = config.shortest_edge / min(height, width)
+    edges = (height * scale, width * scale)
+    if max(edges) > config.longest_edge:
+        # In two steps, as released: the roundings of the two factors decide about half pixels.
+        edges = tuple(edge * (config.longest_edge / max(edges)) for edge in edges)
+    return max(1, int(edges[0] + 0.5)), max(1, int(edges[1] + 0.5))
+
+
+def _input(photos: Tensor, mean: Sequence[float], std: Sequence[float], edge: int, config: CATSegConfig) -> Tensor:
+    """Normalise `[B, 3, H, W]` in 0..255 and resize it to `[B, 3, edge, edge]`."""
+    center, spread = (torch.tensor(v, dtype=torch.float32).to(photos).view(3, 1, 1) for v in (mean, std))
+    pixels = (photos - center) / spread
+    if not config.repaired("padding"):
+        # Each photo on its own: as released, photos pass one at a time.
+        bottom, right = (-length % config.size_divisibility for length in pixels.shape[-2:])
+        pixels = F.pad(pixels, (0, right, 0, bottom))
+    return F.interpolate(pixels, (edge, edge), mode="bilinear", align_corners=False)

@@ -1,0 +1,113 @@
+"""The values that a configuration file of PartCATSeg or CAT-Seg may have, one table for each part of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from partclipseg.errors import PartCLIPSegError
+from partclipseg.models.clipseg_ranges import CLIPSEG, TEXT, TOWERS, VISION, YES_OR_NO, Rule, check_values, known_values
+
+_WIDTH, _LAYERS, _HEADS, _SHARE = (
+    TEXT[name] for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "layer_norm_eps")
+)
+_SIDE, _STEP, _NUMBERS = VISION["image_size"], TEXT["initializer_range"], TOWERS["image_mean"]
+
+
+def _or_null(rule: Rule) -> Rule:
+    return Rule(f"{rule.text} or null", lambda value: value is None or rule.holds(value))
+
+
+def _list(rule: Rule, most: int) -> Rule:
+    return Rule(
+        f"a list, each {rule.text}",
+        lambda value: isinstance(value, list | tuple) and len(value) <= most and all(map(rule.holds, value)),
+    )
+
+
+_TEXT = Rule("text of at most 1,000 characters", lambda value: isinstance(value, str) and len(value) <= 1000)
+
+CATSEG = {
+    "clip_config": CLIPSEG["text_config"],
+    "guidance_config": CLIPSEG["text_config"],
+    "image_size": _SIDE,
+    "guidance_image_size": _or_null(_SIDE),
+    "shortest_edge": _or_null(_SIDE),
+    "longest_edge": _SIDE,
+    "size_divisibility": _SIDE,
+    "image_mean": _NUMBERS,
+    "image_std": TOWERS["image_std"],
+    "guidance_mean": _NUMBERS,
+    "guidance_std": TOWERS["image_std"],
+    "templates": _list(_TEXT, 1000),
+    "hidden_dim": _WIDTH,
+    "num_heads": _HEADS,
+    "num_layers": _LAYERS,
+    "window_size": _SIDE,
+    "pooling_size": _SIDE,
+    "text_guidance_dim": _WIDTH,
+    "appearance_guidance_dim": _WIDTH,
+    "decoder_dims": _list(_WIDTH, 2),
+    "decoder_guidance_dims": _list(_WIDTH, 2),
+    "reference": YES_OR_NO,
+    "repairs": _or_null(_list(_TEXT, 64)),
+}
+"""The fields of `config.CATSegConfig`."""
+_CLIP = {name: CLIPSEG[name] for name in ("text_config", "vision_config", "projection_dim", "initializer_factor")} | {
+    "logit_scale_init_value": CLIPSEG["logit_scale_init_value"]
+}
+_DINOV2 = {
+    "hidden_size": _WIDTH,
+    "num_hidden_layers": _LAYERS,
+    "num_attention_heads": _HEADS,
+    "mlp_ratio": Rule("a number from 1 to 64", lambda value: _is_number(value) and 1 <= value <= 64),
+    "hidden_act": TEXT["hidden_act"],
+    "hidden_dropout_prob": _SHARE,
+    "attention_probs_dropout_prob": _SHARE,
+    "initializer_range": _STEP,
+    "layer_norm_eps": _SHARE,
+    "image_size": _SIDE,
+    "patch_size": VISION["patch_size"],
+    "num_channels": VISION["num_channels"],
+    "qkv_bias": YES_OR_NO,
+    "layerscale_value": _STEP,
+    "drop_path_rate": _SHARE,
+    "use_swiglu_ffn": YES_OR_NO,
+    "use_mask_token": YES_OR_NO,
+}
+_RESNET = {
+    "num_channels": VISION["num_channels"],
+    "embedding_size": _WIDTH,
+    "hidden_sizes": _list(Rule("a whole number from 4 to 65,536", lambda v: _WIDTH.holds(v) and v >= 4), 3),
+    "depths": _list(_LAYERS, 3),
+    "layer_type": Rule("basic or bottleneck", lambda value: value in ("basic", "bottleneck")),
+    "hidden_act": TEXT["hidden_act"],
+    "downsample_in_first_stage": YES_OR_NO,
+    "downsample_in_bottleneck": YES_OR_NO,
+}
+
+
+def checked_values(values: Mapping[str, Any], guidance: str) -> dict[str, Any]:
+    """The entries of a configuration file that the model reads, each in its range.
+
+    `guidance` is the type of the guidance tower where the file names none. Raises `PartCLIPSegError` that says of each
+    value out of its range what it must be.
+    """
+    known = {name: value for name, value in values.items() if name in CATSEG}
+    check_values(known, CATSEG)
+    if isinstance(clip := known.get("clip_config"), Mapping):
+        known["clip_config"] = known_values(clip, _CLIP)
+        check_values(known["clip_config"], _CLIP)
+    if isinstance(tower := known.get("guidance_config"), Mapping):
+        kind = tower.get("model_type", guidance)
+        table = {"dinov2": _DINOV2, "resnet": _RESNET}.get(kind) if isinstance(kind, str) else None
+        if table is None:
+            raise PartCLIPSegError(f"guidance_config is of type {str(kind)[:60]!r}: give dinov2 or resnet")
+        entries = {name: value for name, value in tower.items() if name in table}
+        check_values(entries, table)
+        known["guidance_config"] = {"model_type": kind, **entries}
+    return known
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

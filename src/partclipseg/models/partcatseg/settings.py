@@ -1,0 +1,30 @@
+"""Settings of a training run of CAT-Seg and PartCATSeg."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from partclipseg.models.settings import MethodSettings
+
+
+@dataclass(frozen=True)
+class CATSegSettings(MethodSettings):
+    """Where a training run of CAT-Seg starts from, and its loss."""
+
+    family: ClassVar[str] = "catseg"
+
+    guidance: str = ""
+    """DINOv2 weights to start from: a directory or hub name such as "facebook/dinov2-small", or the `.pth` file of
+    facebookresearch/dinov2; "" takes those of the start, where it has them."""
+    reference: bool = False
+    """Train as released, defects included."""
+    repairs: tuple[str, ...] | None = None
+    """Names of the repairs to make, see `config.REPAIRS`; None keeps those of the start, or all for a new model."""
+
+
+@dataclass(frozen=True)
+class PartCATSegSettings(CATSegSettings):
+    """Where a training run of PartCATSeg starts from, and its loss."""
+
+    family: ClassVar[str] = "partcatseg"

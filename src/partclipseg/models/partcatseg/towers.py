@@ -1,0 +1,155 @@
+"""The towers: CLIP's dense photo features and text features, and the guidance features of DINOv2 or a ResNet.
+
+Letters in shapes: B photos, K prompts, D joint width of CLIP, V width of CLIP's vision tower, A guidance channels,
+g feature grid.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import CLIPModel, Dinov2Model, ResNetConfig, ResNetModel
+
+from partclipseg.models.partcatseg.config import CATSegConfig
+
+PROMPTS_AT_ONCE = 256
+"""Prompts that pass the text tower together: a vocabulary has 80 for each word."""
+
+
+def dense_features(clip: CLIPModel, pixels: Tensor) -> Tensor:
+    """Compute features of every patch in CLIP's joint space: `pixels [B, 3, H, W]` → `[B, D, g, g]`, not normalised.
+
+    The last block of the tower replaces attention by the value of each token itself.
+    """
+    vision: Any = clip.vision_model
+    hidden = vision.pre_layrnorm(vision.embeddings(pixels, interpolate_pos_encoding=True))  # [B, 1 + g·g, V]
+    for layer in vision.encoder.layers[:-1]:
+        hidden = layer(hidden, attention_mask=None)  # [B, 1 + g·g, V]
+    last = vision.encoder.layers[-1]
+    attention = last.self_attn
+    hidden = hidden + attention.out_proj(attention.v_proj(last.layer_norm1(hidden)))
+    hidden = hidden + last.mlp(last.layer_norm2(hidden))
+    features = clip.visual_projection(vision.post_layernorm(hidden))  # [B, 1 + g·g, D]
+    edge = pixels.shape[-1] // vision.embeddings.patch_size
+    return features[:, 1:].transpose(1, 2).unflatten(2, (-1, edge))  # [B, D, g, g]
+
+
+def text_features(clip: CLIPModel, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    """Compute unit vectors `[K, D]` of `K` prompts, int64 ids and mask `[K, L]`, `PROMPTS_AT_ONCE` at a time.
+
+    Padding that no prompt of a chunk uses is cut off, unless the mask lies on a GPU, which would have to be waited
+    for, or the pass is compiled. The mask is not handed on: causal attention never looks behind the end token, where
+    padding would be.
+    """
+    chunks = []
+    cuts = attention_mask is not None and attention_mask.device.type == "cpu" and not torch.compiler.is_compiling()
+    for start in range(0, len(input_ids), PROMPTS_AT_ONCE):
+        ids = input_ids[start : start + PROMPTS_AT_ONCE]
+        if cuts and attention_mask is not None:
+            ids = ids[:, : int(attention_mask[start : start + PROMPTS_AT_ONCE].sum(1).max())]
+        text: Any = clip.text_model(input_ids=ids)
+        chunks.append(F.normalize(clip.text_projection(text.pooler_output), dim=-1))  # [k, D]
+    return torch.cat(chunks)
+
+
+class Guidance(nn.Module):
+    """Base class of the towers that compute photo features at 1, 2 and 4 times the feature grid."""
+
+    tower: Any
+
+    def layers(self) -> list[nn.Module]:
+        """Return the layers that repeat."""
+        raise NotImplementedError
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Map `pixels [B, 3, H, W]` to `[B, A, g, g]`, `[B, A', 2g, 2g]`, `[B, A'', 4g, 4g]`."""
+        raise NotImplementedError
+
+    @staticmethod
+    def build(config: CATSegConfig) -> Guidance:
+        """Build the guidance tower that the configuration names."""
+        if isinstance(config.guidance_config, ResNetConfig):
+            return ResNetGuidance(config.guidance_config)
+        return DINOGuidance(config)
+
+
+class DINOGuidance(Guidance):
+    """Resizes DINOv2's patch features to the three grids."""
+
+    def __init__(self, config: CATSegConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.tower = Dinov2Model(config.guidance_config)
+
+    def layers(self) -> list[nn.Module]:
+        return list(self.tower.encoder.layer)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        features = self.patch_features(pixels)
+        coarse, middle, fine = (
+            F.interpolate(features, (edge, edge), mode="bilinear", align_corners=False)
+            for edge in (self.config.grid, 2 * self.config.grid, 4 * self.config.grid)
+        )
+        return coarse, middle, fine
+
+    def patch_features(self, pixels: Tensor) -> Tensor:
+        """Map `pixels [B, 3, H, W]` to the patch tokens after the last norm, `[B, A, H / 14, W / 14]`."""
+        tower = self.tower
+        rows, columns = (edge // tower.config.patch_size for edge in pixels.shape[-2:])
+        patches = tower.embeddings.patch_embeddings(pixels)  # [B, rows·columns, A]
+        tokens = torch.cat([tower.embeddings.cls_token.expand(len(patches), -1, -1), patches], dim=1)
+        tokens = tokens + self.positions(rows, columns)
+        tokens = tower.layernorm(tower.encoder(tokens).last_hidden_state)  # [B, 1 + rows·columns, A]
+        return tokens[:, 1:].transpose(1, 2).unflatten(2, (rows, columns))  # [B, A, rows, columns]
+
+    def positions(self, rows: int, columns: int) -> Tensor:
+        """Resize the position embeddings to `[1, 1 + rows·columns, A]`, class token first; bicubic in float32."""
+        embeddings: Tensor = self.tower.embeddings.position_embeddings  # [1, 1 + s·s, A]
+        side = int((embeddings.shape[1] - 1) ** 0.5)
+        if (rows, columns) == (side, side):
+            return embeddings
+        square = embeddings[:, 1:].transpose(1, 2).unflatten(2, (side, side))  # [1, A, s, s]
+        square = square.to(torch.promote_types(square.dtype, torch.float32))
+        if not self.config.repaired("positions"):
+            # 0.1 guards the released code against rounding; torch samples at the inverse of the factor given.
+            factors = ((rows + 0.1) / side, (columns + 0.1) / side)
+            patches = F.interpolate(square, scale_factor=factors, mode="bicubic", align_corners=False)
+        else:
+            patches = F.interpolate(square, size=(rows, columns), mode="bicubic", align_corners=False)
+        return torch.cat([embeddings[:, :1], patches.flatten(2).transpose(1, 2).to(embeddings.dtype)], dim=1)
+
+
+class ResNetGuidance(Guidance):
+    """Computes res4, res3 and res2 of a ResNet; its batch norms keep their statistics, scales and shifts."""
+
+    def __init__(self, config: ResNetConfig) -> None:
+        super().__init__()
+        self.tower = ResNetModel(config)
+        self.freeze_norms()
+
+    def norms(self) -> list[nn.BatchNorm2d]:
+        """List the batch norms, which are never trained."""
+        return [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
+
+    def freeze_norms(self) -> None:
+        """Fix the batch norms' scales and shifts; `train` keeps their statistics fixed."""
+        for norm in self.norms():
+            norm.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> ResNetGuidance:
+        super().train(mode)
+        for norm in self.norms():
+            norm.eval()
+        return self
+
+    def layers(self) -> list[nn.Module]:
+        return [block for stage in self.tower.encoder.stages for block in stage.layers]
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        tower = self.tower
+        hidden = tower.embedder(pixels)  # [B, 64, 4g, 4g]
+        res2, res3, res4 = (hidden := stage(hidden) for stage in tower.encoder.stages)
+        return res4, res3, res2

@@ -1,0 +1,128 @@
+"""Train by a recipe's name: check and open the data, train PartShapes' own backbone if needed, then run the loop.
+
+    partclipseg.train("own-data", "data/cars", output="runs/cars", object="car")
+
+`training.loop.train` is the run itself, for data that are open already.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Unpack
+
+from partclipseg.data.check import check_together
+from partclipseg.data.datasets.registry import dataset_spec
+from partclipseg.data.datasets.spec import OwnOptions
+from partclipseg.errors import UsageError
+from partclipseg.processes import join_processes
+from partclipseg.training.backbone import train_backbone
+from partclipseg.training.data import TrainingData, open_training_data, render_training_data
+from partclipseg.training.loop import TrainingResult
+from partclipseg.training.loop import train as run
+from partclipseg.training.observer import Observer
+from partclipseg.training.recipe import RECIPES, BackboneRecipe, Recipe
+from partclipseg.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
+
+
+def train(
+    recipe: Recipe | str,
+    data: TrainingData | str | Path | None = None,
+    output: str | Path = "",
+    *,
+    vocabulary: Vocabulary | str | Path | None = None,
+    workers: int = 0,
+    tensorboard: bool = False,
+    observer: Observer | None = None,
+    verify: bool = False,
+    accept_changed_data: bool = False,
+    on_check: Callable[[int, int], None] | None = None,
+    on_backbone: Callable[[int, Mapping[str, float]], None] | None = None,
+    **own: Unpack[OwnOptions],
+) -> TrainingResult:
+    """Train a model by a recipe, or continue the run that `output` holds.
+
+        result = partclipseg.train("own-data", data="data/cars", output="runs/cars", object="car")
+        segmenter = partclipseg.PartSegmenter.from_pretrained(result.directory)
+
+    Args:
+        recipe: a `Recipe`, or the name of one of `RECIPES`, such as ``"pascal"`` or ``"own-data"``.
+        data: the folder of the recipe's data set, whose files are checked first, or data that are open already.
+            PartShapes needs none: its scenes are rendered, and kept in the folder if one is given.
+        output: folder for the model (``model/``, ``best/``), the log and the checkpoints; see `training.loop.train`.
+        vocabulary: train on these words only; None takes a benchmark's seen classes, or all classes of own data.
+        workers: number of processes that read photos ahead; 0 reads them in this one.
+        tensorboard: write TensorBoard curves too.
+        observer: is told of progress and scores.
+        verify: compare the data with those that the run began with by their content, not by size and time.
+        accept_changed_data: continue although photos, annotations or the start model have changed.
+        on_check: called with photos checked and photos in all, on the main process.
+        on_backbone: called with step and losses while PartShapes' backbone is trained.
+        **own: options for own photos; see `OwnOptions`.
+
+    Returns:
+        How the run ended, with the directory of the model. It is not finished if SIGTERM stopped it; the same call
+        then continues it.
+
+    Raises:
+        UsageError: an unknown recipe, no folder for data or output, options that do not apply to the data, or what
+            `training.loop.train` raises it for.
+        PartCLIPSegError: files of the data set are missing or damaged, or what `training.loop.train` raises it for.
+    """
+    recipe = find_recipe(recipe)
+    if not str(output):
+        raise UsageError("output is missing: name the folder for the model, the log and the checkpoints")
+    output = Path(output)
+    if isinstance(data, TrainingData) and (vocabulary is not None or own):
+        raise UsageError("vocabulary and options of own data belong to a folder: leave them out for data that are open")
+    rendered = dataset_spec(recipe.dataset).rendering is not None
+    if rendered and (unused := ["vocabulary"] * (vocabulary is not None) + list(own)):
+        raise UsageError(f"--{unused[0]} does not apply to {recipe.dataset}: leave it out")
+    if not recipe.start:
+        backbone = output / "backbone"
+        if not (backbone / "model").is_dir():
+            logger.warning("training PartShapes' backbone into %s: minutes on a GPU, days on a laptop's CPU", backbone)
+            if train_backbone(BackboneRecipe(compile=recipe.compile), backbone, report=on_backbone) is None:
+                return TrainingResult(0, False, output / "model", None, None)
+        recipe = replace(recipe, start=str(backbone / "model"))
+    opened = data if isinstance(data, TrainingData) else _open(recipe, data, vocabulary, verify, on_check, own)
+    return run(
+        recipe,
+        opened,
+        output,
+        workers=workers,
+        tensorboard=tensorboard,
+        notes={} if isinstance(data, TrainingData) else {"data": str(data) if data else None},
+        observer=observer,
+        accept_changed_data=accept_changed_data,
+    )
+
+
+def find_recipe(recipe: Recipe | str) -> Recipe:
+    """Return the recipe of a name, or the recipe itself. Raises `UsageError` for unknown names and other values."""
+    if isinstance(recipe, Recipe):
+        return recipe
+    if not isinstance(recipe, str) or recipe not in RECIPES:
+        raise UsageError(f"there is no recipe {recipe!r}: choose from {', '.join(RECIPES)}, or give a Recipe")
+    return RECIPES[recipe]()
+
+
+def _open(
+    recipe: Recipe,
+    folder: str | Path | None,
+    vocabulary: Vocabulary | str | Path | None,
+    verify: bool,
+    on_check: Callable[[int, int], None] | None,
+    own: Any,
+) -> TrainingData:
+    """Check the files and open the data set, or render the scenes."""
+    if dataset_spec(recipe.dataset).rendering is not None:
+        return render_training_data(recipe, folder)
+    if folder is None:
+        raise UsageError(f"--data is missing: name the folder of {recipe.dataset}")
+    check_together(recipe.dataset, folder, "train", join_processes(), on_check, **own)
+    return open_training_data(recipe, folder, vocabulary, verify, **own)

@@ -1,0 +1,89 @@
+"""The three rules of averaging on one confusion matrix, worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from partclipseg import Evaluator
+from partclipseg.errors import UsageError
+from partclipseg.evaluation.report import rule_table, score_table
+from partclipseg.evaluation.scores import RULES
+
+WORDS = ["a's x", "a's y", "b's x", "b's y", "b's z"]
+LABELS = np.repeat([0, 1, 2, 3], 10)[None]
+"""Ten pixels of each of four classes; the fifth has none."""
+FOUND = np.concatenate([[0] * 5 + [-1] * 5, [-1] * 10, [2] * 4 + [-1] * 6, [-1] * 10])[None]
+"""IoU 5/10, 0/10, 4/10, 0/10: the seen classes 0 and 1, the unseen 2 and 3."""
+WITH_FIFTH = np.concatenate([FOUND[0, :30], [4] * 10])[None]
+"""The same, and the fourth class is taken for the fifth, which has no label: IoU 0/10."""
+
+
+def scores_of(prediction: np.ndarray, rule="partclipseg", protocol="pred_all"):
+    evaluator = Evaluator(WORDS, seen=[0, 1], protocol=protocol, boundary=None, rule=rule)
+    evaluator.update(prediction, LABELS, np.zeros_like(LABELS))
+    return evaluator.compute()
+
+
+BY_HAND = {
+    # rule: seen, unseen, harmonic; then with the fifth class predicted
+    "partclipseg": ((25, 20, 200 / 9), (25, 20, 200 / 9)),  # (50 + 0) / 2, (40 + 0) / 2
+    "partcatseg": ((50, 40, 400 / 9), (50, 40, 400 / 9)),  # 50 / 1, 40 / 1
+    "ov-parts": ((25, 20, 200 / 9), (25, 40 / 3, 400 / 23)),  # (40 + 0) / 3 with the fifth
+}
+
+
+@pytest.mark.parametrize("protocol", ["pred_all", "oracle_obj"])
+@pytest.mark.parametrize("rule", RULES)
+def test_by_hand(rule, protocol):
+    for prediction, expected in zip((FOUND, WITH_FIFTH), BY_HAND[rule], strict=True):
+        scores = scores_of(prediction, rule, protocol)
+        # rel: sums of doubles
+        assert scores.harmonic.iou == pytest.approx(
+            # Oracle-Obj does not count a pixel that is called background.
+            expected[2] if protocol == "pred_all" else scores.harmonic.iou,
+            rel=1e-12,
+        )
+        if protocol == "pred_all":
+            assert (scores.seen.iou, scores.unseen.iou) == pytest.approx(expected[:2], rel=1e-12)
+        found = next(one for one in scores.rules if one.rule == rule)
+        assert (found.all, found.seen, found.unseen, found.harmonic) == (
+            scores.all.iou, scores.seen.iou, scores.unseen.iou, scores.harmonic.iou
+        )  # fmt: skip
+
+
+def test_the_rule_changes_no_other_score():
+    first, *others = (scores_of(WITH_FIFTH, rule) for rule in RULES)
+    for other in others:
+        assert other.rules == first.rules
+        assert [item.iou for item in other.classes] == [item.iou for item in first.classes]
+        assert (other.all.recall, other.all.pixel_accuracy) == (first.all.recall, first.all.pixel_accuracy)
+        assert other.frequency_weighted_iou == first.frequency_weighted_iou
+
+
+def test_nothing_found_has_no_mean_by_partcatseg():
+    scores = scores_of(np.full_like(LABELS, -1), "partcatseg")
+    assert math.isnan(scores.seen.iou)
+    assert scores.rules[0].seen == scores.rules[2].seen == 0
+
+
+def test_strict_has_one_rule():
+    scores = scores_of(FOUND, "partcatseg", "strict")
+    assert (scores.rule, scores.rules) == ("partclipseg", ())
+    assert scores.seen.iou == 25
+
+
+def test_the_report_shows_the_chosen_rule_beside_the_others():
+    scores = scores_of(FOUND, "partcatseg")
+    assert score_table(scores).rows[0] == ("mIoU", "45.00", "50.00", "40.00", "44.44")
+    table = rule_table(scores)
+    assert [row[0].endswith("(chosen)") for row in table.rows] == [False, True, False]
+    assert [row[-1] for row in table.rows] == ["22.22", "44.44", "22.22"]
+    assert "compare figures of one rule only" in table.note
+
+
+def test_an_unknown_rule_is_refused():
+    with pytest.raises(UsageError, match="unknown rule 'mean': choose one of partclipseg, partcatseg, ov-parts"):
+        Evaluator(WORDS, rule="mean")  # pyright: ignore[reportArgumentType]

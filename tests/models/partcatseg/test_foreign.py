@@ -1,0 +1,285 @@
+"""Released files in: names, families, misfits, and what training starts from."""
+
+import pytest
+import torch
+from tests.models.partcatseg.small import build, small_config
+from transformers import CLIPModel, Dinov2Model, ResNetModel
+
+from partclipseg.errors import PartCLIPSegError
+from partclipseg.models.partcatseg.config import CATSegConfig, PartCATSegConfig
+from partclipseg.models.partcatseg.foreign import family_of, load_released, read_tensors, released_config, source
+from partclipseg.models.partcatseg.model import CATSegModel, PartCATSegModel
+from partclipseg.models.partcatseg.settings import CATSegSettings, PartCATSegSettings
+from partclipseg.models.partcatseg.start import start_model
+
+HEAD = "sem_seg_head.predictor."
+
+
+def released(model, background=True):
+    """The model's tensors as the reference would write them, with those that are never used."""
+    stacks, tensors = {}, {}
+    for name, tensor in model.state_dict().items():
+        place = source(name)
+        if name.endswith("num_batches_tracked"):
+            continue
+        tensor = tensor.T if place.transposed else tensor
+        if place.third is None:
+            tensors[place.name] = tensor
+        else:
+            stacks.setdefault(place.name, {})[place.third] = tensor
+    tensors |= {name: torch.cat([thirds[i] for i in range(3)]) for name, thirds in stacks.items()}
+    tensors["transformer.layers.0.swin_block.block_2.attn_mask"] = torch.zeros(4, 4, 4)
+    if not background:
+        del tensors["non_object_embedding"]
+    return {name if name.startswith("backbone.") else HEAD + name: t.clone() for name, t in tensors.items()}
+
+
+def write(path, tensors):
+    torch.save({"model": tensors, "iteration": 7, "optimizer": {"state": {}}}, path)
+    return path
+
+
+def same(one, other, prefix=""):
+    theirs = other.state_dict()
+    return all(torch.equal(t, theirs[n]) for n, t in one.state_dict().items() if n.startswith(prefix))
+
+
+@pytest.fixture
+def model(family):
+    return build(small_config(family))
+
+
+def test_released_file_round_trip(model, tmp_path):
+    path = write(tmp_path / "model.pth", released(model))
+    assert same(load_released(path, model.config), model)
+
+
+@pytest.mark.parametrize("rename", [lambda n: f"module.{n}", lambda n: n.removeprefix(HEAD)])
+def test_prefixes_of_other_writers(model, tmp_path, rename):
+    tensors = {rename(name): tensor for name, tensor in released(model).items()}
+    torch.save(tensors, tmp_path / "bare.pth")  # without a table "model"
+    assert same(load_released(tmp_path / "bare.pth", model.config), model)
+
+
+def test_families_are_recognised(tmp_path):
+    for config, expected in (
+        (small_config(PartCATSegConfig), (PartCATSegModel, "dinov2")),
+        (small_config(CATSegConfig), (CATSegModel, "resnet")),
+        (dinov2_catseg(), (CATSegModel, "dinov2")),
+    ):
+        tensors = read_tensors(write(tmp_path / "model.pth", released(build(config))))
+        cls, guidance = expected
+        assert family_of(tensors, "x") is cls
+        found = released_config(tensors, "x")
+        assert (type(found), found.guidance_config.model_type) == (cls.config_class, guidance)
+        assert found.reference
+
+
+def dinov2_catseg():
+    return small_config(CATSegConfig, guidance_config=small_config().guidance_config, guidance_image_size=56)
+
+
+def test_catseg_s_own_file_has_no_background(tmp_path, caplog):
+    model = build(small_config(CATSegConfig))
+    path = write(tmp_path / "model_final_base.pth", released(model, background=False))
+    found = load_released(path, model.config)
+    assert same(found, model, "aggregator.")
+    assert "has no background" in caplog.text
+
+
+def test_a_missing_background_of_partcatseg_is_an_error(tmp_path):
+    model = build(small_config())
+    path = write(tmp_path / "model.pth", released(model, background=False))
+    with pytest.raises(PartCLIPSegError, match="missing: non_object_embedding"):
+        load_released(path, model.config)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "third"),
+    [
+        ("attention.attention.query.bias", "attn.qkv.bias", 0),
+        ("attention.attention.value.weight", "attn.qkv.weight", 2),
+        ("attention.k_proj.weight", "attn.qkv.weight", 1),
+        ("attention.output.dense.bias", "attn.proj.bias", None),
+        ("attention.o_proj.bias", "attn.proj.bias", None),
+    ],
+)
+def test_names_of_dinov2_in_every_version_of_transformers(ours, theirs, third):
+    found = source(f"guidance.tower.encoder.layer.3.{ours}")
+    assert found == (f"backbone.dinov2.blocks.3.{theirs}", third, False)
+
+
+def test_unused_tensors_are_skipped(tmp_path):
+    model = build(small_config())
+    tensors = released(model)
+    for name in (
+        "sem_seg_head.predictor.transformer.layers_object.0.attention.norm1.weight",
+        "backbone.dinov2.mask_token",
+    ):
+        tensors[name] = torch.ones(3)
+    assert same(load_released(write(tmp_path / "model.pth", tensors), model.config), model)
+
+
+class Harm:
+    def __reduce__(self):
+        return print, ("harm",)
+
+
+@pytest.mark.parametrize(
+    ("write_file", "message"),
+    [
+        (lambda path: None, "there is no file"),
+        (lambda path: path.write_bytes(b"no checkpoint"), "refused|not a readable"),
+        (lambda path: torch.save({"model": Harm()}, path), "refused"),
+        (lambda path: torch.save({"model": {}}, path), "no table of tensors"),
+        (lambda path: torch.save({"model": {"a": 1}}, path), "no table of tensors"),
+        (lambda path: torch.save([1, 2], path), "no table of tensors"),
+        (lambda path: torch.save({"model": {"clip.weight": torch.zeros(1)}}, path), "no cost aggregation"),
+    ],
+)
+def test_other_files_are_refused(tmp_path, capsys, write_file, message):
+    write_file(tmp_path / "file.pth")
+    with pytest.raises(PartCLIPSegError, match=message):
+        load_released(tmp_path / "file.pth")
+    assert "harm" not in capsys.readouterr().out
+
+
+def test_misfits_are_listed_in_full(model, tmp_path):
+    tensors = released(model)
+    del tensors[HEAD + "transformer.conv1.bias"], tensors[HEAD + "clip_model.ln_final.weight"]
+    tensors[HEAD + "transformer.head.weight"] = torch.zeros(2, 2)
+    tensors[HEAD + "clip_model.visual.transformer.resblocks.0.attn.in_proj_weight"] = torch.zeros(7, 2)
+    tensors["something"] = torch.zeros(1)
+    with pytest.raises(PartCLIPSegError) as caught:
+        load_released(write(tmp_path / "model.pth", tensors), model.config)
+    message = str(caught.value)
+    for line in (
+        "missing: transformer.conv1.bias",
+        "missing: clip_model.ln_final.weight",
+        "transformer.head.weight has shape (2, 2), expected (1, 16, 3, 3)",
+        "resblocks.0.attn.in_proj_weight has shape (7, 2), expected (96, 32)",
+        "unknown: something",
+    ):
+        assert line in message
+
+
+def test_a_configuration_of_the_other_family(tmp_path):
+    path = write(tmp_path / "model.pth", released(build(small_config())))
+    with pytest.raises(PartCLIPSegError, match="of type 'partcatseg'"):
+        load_released(path, small_config(CATSegConfig))
+
+
+# -- starts -------------------------------------------------------------------------------------------------------
+
+
+def towers(tmp_path):
+    """Directories of a CLIP, a DINOv2 with a mask token, and a ResNet with four stages."""
+    torch.manual_seed(11)
+    config = small_config()
+    clip = CLIPModel(config.clip_config)
+    dinov2_config = config.guidance_config.from_dict({**config.guidance_config.to_dict(), "use_mask_token": True})
+    dinov2 = Dinov2Model(dinov2_config)
+    resnet_config = small_config(CATSegConfig).guidance_config
+    values = {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}
+    kept = {"embedding_size": 8}
+    resnet = ResNetModel(type(resnet_config)(**values, **kept))
+    for name, tower in (("clip", clip), ("dinov2", dinov2), ("resnet", resnet)):
+        tower.save_pretrained(tmp_path / name)
+    return clip, dinov2, resnet
+
+
+def test_partcatseg_starts_from_clip_and_dinov2(tmp_path):
+    clip, dinov2, _ = towers(tmp_path)
+    settings = PartCATSegSettings(guidance=str(tmp_path / "dinov2"))
+    found = start_model(PartCATSegModel, str(tmp_path / "clip"), settings, small_config())
+    assert same_tensors(clip.state_dict(), found.clip.state_dict())
+    assert same_tensors(found.guidance.tower.state_dict(), dinov2.state_dict())
+
+
+def same_tensors(some, others):
+    return all(torch.equal(tensor, others[name]) for name, tensor in some.items())
+
+
+@pytest.mark.parametrize(("repairs", "equal"), [(None, True), ((), False)])
+def test_partcatseg_starts_from_catseg(tmp_path, repairs, equal):
+    """As released the second stage copies the random first stage (D5); repaired, the loaded one."""
+    towers(tmp_path)
+    start = build(small_config(CATSegConfig))
+    path = write(tmp_path / "model_final_base.pth", released(start, background=False))
+    settings = PartCATSegSettings(guidance=str(tmp_path / "dinov2"), repairs=repairs)
+    found = start_model(PartCATSegModel, str(path), settings, small_config())
+    assert same(found.clip, start.clip)
+    for name in ("cost_embedding", "layers", "text_projection", "decoder1", "decoder2", "head"):
+        assert same(getattr(start.aggregator, name), getattr(found.aggregator, name)), name
+    second = found.aggregator.pair_layers.state_dict()
+    assert same_tensors(start.aggregator.layers.state_dict(), second) == equal
+
+
+def test_catseg_starts_from_clip_and_a_resnet_of_four_stages(tmp_path):
+    *_, resnet = towers(tmp_path)
+    settings = CATSegSettings(guidance=str(tmp_path / "resnet"))
+    found = start_model(CATSegModel, str(tmp_path / "clip"), settings, small_config(CATSegConfig))
+    assert same_tensors(found.guidance.tower.state_dict(), resnet.state_dict())
+    with pytest.raises(PartCLIPSegError, match="PartCATSeg takes its guidance from DINOv2"):
+        start_model(PartCATSegModel, str(tmp_path / "clip"), settings, small_config())
+
+
+def test_start_without_guidance_weights_is_an_error(tmp_path):
+    towers(tmp_path)
+    with pytest.raises(PartCLIPSegError, match="no weights for the guidance tower"):
+        start_model(PartCATSegModel, str(tmp_path / "clip"), PartCATSegSettings(), small_config())
+
+
+def test_start_from_a_released_file(tmp_path):
+    model = build(small_config())
+    path = write(tmp_path / "partcatseg_voc.pth", released(model))
+    found = start_model(PartCATSegModel, str(path), PartCATSegSettings(), model.config)
+    assert same(found, model)
+    assert not found.config.reference
+    reference = start_model(PartCATSegModel, str(path), PartCATSegSettings(reference=True), model.config)
+    assert reference.config.repairs == []
+    with pytest.raises(PartCLIPSegError, match="configuration asks for"):  # the released sizes
+        PartCATSegModel.from_start(str(path), PartCATSegSettings())
+
+
+def test_start_from_our_directory(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    settings = CATSegSettings(repairs=("padding",))
+    assert same(type(model).from_start(str(tmp_path), settings), model)
+    assert type(model).from_start(str(tmp_path), settings).config.repairs == ["padding"]
+    assert type(model).from_start(str(tmp_path), CATSegSettings()).config.repairs == model.config.repairs
+
+
+def test_partcatseg_starts_from_our_catseg_directory(tmp_path):
+    start = build(small_config(CATSegConfig))
+    start.save_pretrained(tmp_path / "start")
+    _, dinov2, _ = towers(tmp_path)
+    settings = PartCATSegSettings(guidance=str(tmp_path / "dinov2"))
+    with pytest.raises(PartCLIPSegError, match="no weights for the guidance"):
+        PartCATSegModel.from_start(str(tmp_path / "start"), PartCATSegSettings())
+    found = PartCATSegModel.from_start(str(tmp_path / "start"), settings)
+    assert same_tensors(start.aggregator.layers.state_dict(), found.aggregator.pair_layers.state_dict())
+    assert same_tensors(found.guidance.tower.state_dict(), dinov2.state_dict())
+
+
+def test_dinov2_s_own_file(tmp_path):
+    model = build(small_config())
+    own = {n.removeprefix("backbone.dinov2."): t for n, t in released(model).items() if n.startswith("backbone.")}
+    torch.save(own, tmp_path / "dinov2_vits14.pth")
+    build(small_config()).save_pretrained(tmp_path / "start")
+    settings = PartCATSegSettings(guidance=str(tmp_path / "dinov2_vits14.pth"))
+    found = PartCATSegModel.from_start(str(tmp_path / "start"), settings)
+    assert same(found.guidance, model.guidance)
+    del own["cls_token"]
+    torch.save(own, tmp_path / "dinov2_vits14.pth")
+    with pytest.raises(PartCLIPSegError, match=r"missing: backbone\.dinov2\.cls_token"):
+        PartCATSegModel.from_start(str(tmp_path / "start"), settings)
+
+
+def test_unknown_start(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(PartCLIPSegError, match="no file or directory"):
+        PartCATSegModel.from_start(str(tmp_path / "absent"), PartCATSegSettings())
+    Dinov2Model(small_config().guidance_config).save_pretrained(tmp_path / "dinov2")
+    with pytest.raises(PartCLIPSegError, match="cannot start"):
+        PartCATSegModel.from_start(str(tmp_path / "dinov2"), PartCATSegSettings())

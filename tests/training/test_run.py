@@ -1,0 +1,127 @@
+"""`partclipseg.train` and `partclipseg.evaluate`: a call each, from a folder to a model to its scores."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import partclipseg
+from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.evaluation.evaluator import Evaluator
+from partclipseg.evaluation.scores import PROTOCOLS
+from partclipseg.training import run
+from partclipseg.training.data import TrainingData
+from partclipseg.training.recipe import Recipe, Retention
+
+
+@pytest.fixture
+def small(recipe: Recipe) -> Recipe:
+    return replace(recipe, dataset="index-png", steps=2, held_out=1, batch_size=2)
+
+
+def test_folder_to_model_to_scores(small: Recipe, own_data: Path, tmp_path: Path) -> None:
+    result = partclipseg.train(small, data=own_data, output=tmp_path / "run")
+    assert result.finished
+    assert result.scores is not None
+    assert (result.directory / "README.md").is_file()
+    segmenter = partclipseg.PartSegmenter.from_pretrained(result.directory, device="cpu")
+    dataset = partclipseg.open_dataset("index-png", own_data)
+    assert segmenter.vocabulary == dataset.vocabulary
+    calls: list[tuple[int, int]] = []
+    scores = partclipseg.evaluate(
+        segmenter, dataset, ["pred_all"], batch_size=4, on_progress=lambda *call: calls.append(call)
+    )
+    assert calls == [(4, 6), (6, 6)]
+    assert set(scores) == {"pred_all"}
+    evaluator = Evaluator(dataset.vocabulary, dataset.seen, "pred_all")
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        label_map = segmenter(sample.image, dataset.vocabulary).label_map
+        evaluator.update(label_map, sample.part_labels, sample.object_labels, key=sample.key)
+    assert scores["pred_all"].to_dict() == evaluator.compute().to_dict()
+
+
+def test_every_protocol_by_default_and_one_by_name(model_directory: Path, own_data: Path) -> None:
+    segmenter = partclipseg.PartSegmenter.from_pretrained(model_directory, device="cpu")
+    dataset = partclipseg.open_dataset("index-png", own_data)
+    scores = partclipseg.evaluate(segmenter, dataset, limit=2, boundary=None)
+    assert tuple(scores) == PROTOCOLS
+    assert scores["strict"].records == 2
+    one = partclipseg.evaluate(segmenter, dataset, "strict", limit=2, boundary=None)["strict"]
+    assert one.to_dict() == scores["strict"].to_dict()
+    unseen = partclipseg.evaluate(segmenter, dataset, "strict", limit=2, seen=["cat's ear"])["strict"]
+    assert [found.name for found in unseen.classes if found.seen] == ["cat's ear"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"protocols": []}, "no protocol is named: choose from oracle_obj, pred_all, strict"),
+        ({"protocols": ["all"]}, "unknown protocol 'all'"),
+        ({"limit": 0}, "the limit must be at least 1, not 0"),
+        ({"batch_size": 0}, "the batch size must be at least 1, not 0"),
+        ({"boundary": "none"}, "unknown boundary 'none'"),
+        ({"seen": ["horse's ear"]}, 'the seen class "horse\'s ear" is not in the vocabulary'),
+    ],
+)
+def test_wrong_calls_of_evaluate(options: dict[str, Any], message: str, model_directory: Path, own_data: Path) -> None:
+    segmenter = partclipseg.PartSegmenter.from_pretrained(model_directory, device="cpu")
+    with pytest.raises(UsageError, match=message):
+        partclipseg.evaluate(segmenter, partclipseg.open_dataset("index-png", own_data), **options)
+
+
+def test_data_that_are_open_already(recipe: Recipe, squares: TrainingData, tmp_path: Path) -> None:
+    result = partclipseg.train(replace(recipe, steps=1), squares, tmp_path / "run")
+    assert result.finished
+    with pytest.raises(UsageError, match="leave them out for data that are open"):
+        partclipseg.train(recipe, squares, tmp_path / "other", vocabulary="cat: head")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("paskal", {}, "there is no recipe 'paskal': choose from pascal, "),
+        (None, {}, "there is no recipe None"),
+        ("pascal", {}, "--data is missing: name the folder of pascal-part-116"),
+        ("pascal", {"output": ""}, "output is missing"),
+        ("own-data", {"data": "nowhere"}, "nowhere"),
+        ("partshapes", {"vocabulary": "dog: ear"}, "--vocabulary does not apply to partshapes"),
+        ("partshapes", {"object": "dog"}, "--object does not apply to partshapes"),
+    ],
+)
+def test_wrong_calls_of_train(name: Any, options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        partclipseg.train(name, **{"output": tmp_path / "run", **options})
+    assert not (tmp_path / "run").exists()
+
+
+def test_broken_data_are_found_before_the_run(small: Recipe, own_data: Path, tmp_path: Path) -> None:
+    (own_data / "images/p2.png").write_bytes(b"no picture")
+    with pytest.raises(PartCLIPSegError, match=r"(?s)has problems \(unreadable: 1\).*p2\.png"):
+        partclipseg.train(small, own_data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_partshapes_begins_with_its_backbone(
+    clipseg_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Path] = []
+
+    def told_to_stop(recipe: Any, output: Path, report: Any) -> None:
+        begun.append(output)
+
+    monkeypatch.setattr(run, "train_backbone", told_to_stop)
+    tiny = replace(
+        run.find_recipe("partshapes"),
+        scenes=4, held_out=0, image_size=64, steps=1, batch_size=2, precision="float32", retention=Retention(),
+    )  # fmt: skip
+    stopped = partclipseg.train(tiny, output=tmp_path / "run")
+    assert not stopped.finished
+    assert begun == [tmp_path / "run/backbone"]
+    (tmp_path / "run/backbone").mkdir(parents=True)
+    (tmp_path / "run/backbone/model").symlink_to(clipseg_directory)
+    assert partclipseg.train(tiny, output=tmp_path / "run").finished
+    assert len(begun) == 1, "a finished backbone is taken as it is"

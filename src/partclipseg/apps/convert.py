@@ -47,7 +47,7 @@ class Convert:
 
         if self.output.exists():
             raise UsageError(f"{self.output} exists already: name another --output, or remove it first")
-        vocabulary = Vocabulary.load(self.vocabulary)
+        vocabulary = Vocabulary.load(self.vocabulary).with_objects("the list of a released model")
         foreign, config = find_foreign(self.checkpoint, None if self.config is None else read_json_table(self.config))
         tokenizer = self._load_tokenizer(config.text_config)  # before the weights, which take longer
         model = foreign.load_released(self.checkpoint, config)

@@ -70,8 +70,8 @@ MinPartProbability = Annotated[
     float | None,
     optional(
         "P",
-        "A pixel whose best part has a lower probability, 0 to 1, belongs to the object without a part; 0.5 is a good "
-        "value where only some parts are asked for. Left out: 0; a plain CLIPSeg has its --threshold.",
+        "A pixel whose best part has a lower probability, 0 to 1, belongs to the object without a part. Left out: 0.3, "
+        "or 0 with --objects, and 0.5 for words without an object; a plain CLIPSeg has its --threshold.",
     ),
 ]
 

@@ -61,7 +61,7 @@ def coco_categories(vocabulary: Vocabulary) -> list[dict[str, Any]]:
     """Make a category for each class, with its object as the supercategory."""
     return [
         {"id": index + 1, "name": pair.name, "supercategory": pair.object}
-        for index, pair in enumerate(vocabulary.object_parts)
+        for index, pair in enumerate(vocabulary.classes)
     ]
 
 

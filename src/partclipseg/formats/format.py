@@ -46,7 +46,7 @@ class LabelledPhoto:
     """Path of the photo as it was given, or a name for it."""
     vocabulary: Vocabulary
     label_map: np.ndarray
-    """int32 `[H, W]`: index into `vocabulary.object_parts`, background -1."""
+    """int32 `[H, W]`: index into `vocabulary.classes`, background -1."""
     object_map: np.ndarray
     """int32 `[H, W]`: index into `vocabulary.objects`, background -1."""
     scores: np.ndarray

@@ -52,7 +52,7 @@ def part_colours(vocabulary: Vocabulary) -> np.ndarray:
         for object_word, parts in vocabulary.to_dict().items()
         for part, colour in zip(parts, _colours_of_parts(object_word, tuple(parts)), strict=True)
     }
-    return np.array([colours[pair] for pair in vocabulary.object_parts], dtype=np.uint8)
+    return np.array([colours[pair] for pair in vocabulary.classes], dtype=np.uint8)
 
 
 def object_colours(vocabulary: Vocabulary) -> np.ndarray:

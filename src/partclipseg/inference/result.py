@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -47,7 +47,7 @@ class PartResult:
     """
 
     label_map: np.ndarray
-    """int32 `[H, W]`: index into `vocabulary.object_parts`, background -1."""
+    """int32 `[H, W]`: index into `vocabulary.classes`, background -1."""
     object_map: np.ndarray
     """int32 `[H, W]`: index into `vocabulary.objects`, background -1; objects without a part have pixels as well."""
     scores: np.ndarray
@@ -81,17 +81,30 @@ class PartResult:
         photo: np.ndarray | None = None,
         name: str = "photo",
         min_part_probability: float = 0.0,
+        words: Sequence[np.ndarray] = (),
+        min_word_probability: float = 0.5,
     ) -> PartResult:
         """Make a result from integer maps and the winner's probability per pixel, float `[H, W]`; all are copied.
 
         A pixel whose part has a lower probability than `min_part_probability` belongs to its object without a part:
         -1 in `label_map`, the object still in `object_map`.
+
+        `words` are the map of the most probable word without an object, index in `vocabulary.anywhere`, and the map of
+        its probability. It takes a pixel if it reaches `min_word_probability` and is more probable than the
+        object-part there; `object_map` stays.
         """
         labels, objects = (np.array(some, dtype=np.int32, order="C") for some in (label_map, object_map))
         if min_part_probability > 0:
             labels[np.less(score_map, min_part_probability)] = -1
+        if len(words):
+            word_map, word_scores = words
+            rival = np.where(labels < 0, np.float32(-1), score_map)
+            taken = (word_scores >= min_word_probability) & (word_scores > rival)
+            labels = np.where(taken, np.int32(len(vocabulary.object_parts)) + word_map, labels).astype(np.int32)
+            score_map = np.where(taken, word_scores, score_map)
         rest = np.where(labels < 0, objects, np.int32(-1))
-        scores, rest_scores = _means(score_map, labels, len(vocabulary)), _means(score_map, rest, len(vocabulary.objects))
+        scores = _means(score_map, labels, len(vocabulary))
+        rest_scores = _means(score_map, rest, len(vocabulary.objects))
         return cls(labels, objects, scores, vocabulary, photo, name, rest_scores)
 
     @property

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -19,9 +19,9 @@ from partclipseg.files import whole_directory
 from partclipseg.inference.photos import LoadedPhoto, stream, to_host
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.zoom import look_again
-from partclipseg.maps.label_maps import LabelMaps
+from partclipseg.maps.label_maps import LabelMaps, no_object
 from partclipseg.models.directory import write_directory
-from partclipseg.models.interface import Inputs, PartModel, PartOutput, Words
+from partclipseg.models.interface import Inputs, PartModel, PartOutput, WordMaps, Words
 from partclipseg.models.names import check_hub_name
 from partclipseg.models.prompting import Prompting
 from partclipseg.models.reading import library_errors
@@ -36,6 +36,15 @@ PROMPTS_AT_ONCE = 512
 
 KEPT_PROMPTS = 50_000
 """Number of prompts whose embeddings are cached, 100 MB at the released width."""
+
+
+class Thresholds(NamedTuple):
+    """Minimum probabilities at a pixel, 0 to 1, for `PartResult.from_maps`."""
+
+    part: float
+    """Minimum probability of an object-part."""
+    word: float
+    """Minimum probability of a part word without an object."""
 
 
 class PartSegmenter:
@@ -212,8 +221,9 @@ class PartSegmenter:
                 is no background (protocol Oracle-Obj); without it anything may be there (Pred-All).
             zoom: segment crops around small objects a second time, at full resolution; see `inference.zoom`.
             min_part_probability: minimum probability of a part at a pixel, 0 to 1; below it the pixel belongs to the
-                object without a part, so that parts that were not asked for are not given to one that was. None is
-                0; a plain CLIPSeg has its threshold.
+                object without a part, so that parts that were not asked for are not given to one that was. It holds
+                for words without an object too, if it is not 0. None is 0.3, or 0 where `objects` are known, and 0.5
+                for words without an object; a plain CLIPSeg has its threshold instead.
             batch_size: number of photos per batch.
             max_pixels: refuse larger photos.
 
@@ -231,7 +241,7 @@ class PartSegmenter:
                 results.append(result)
             return results
         words, present = self._words_and_objects(vocabulary, objects)
-        least = self.least_part_probability(min_part_probability, present is not None)
+        least = self.thresholds(min_part_probability, present is not None)
         [make_result] = self._segment(words, present, zoom, least, [self._read(max_pixels, photos)])
         return make_result()
 
@@ -252,17 +262,20 @@ class PartSegmenter:
         as for a call; wrong words or options raise `UsageError` at the call itself.
         """
         words, present = self._words_and_objects(vocabulary, objects)
-        least = self.least_part_probability(min_part_probability, present is not None)
+        least = self.thresholds(min_part_probability, present is not None)
         segment = partial(self._segment, words, present, zoom, least)
         return stream(paths, partial(self._read, max_pixels), segment, batch_size)
 
-    def least_part_probability(self, asked: float | None, objects_known: bool) -> float:
-        """The least probability of a part: what was `asked`, or the default; raises `UsageError` outside of 0 to 1."""
-        if asked is None:
-            return 0.0 if objects_known else self.model.min_part_probability
-        if not 0 <= asked <= 1:
-            raise UsageError(f"the least probability of a part must be from 0 to 1, not {asked}")
-        return asked
+    def thresholds(self, min_part_probability: float | None, objects_known: bool) -> Thresholds:
+        """Return the minimum probabilities of a call, or the model's defaults; raises `UsageError` outside of 0 to 1.
+
+        With 0 words without an object have the default, because no background competes with them.
+        """
+        asked = min_part_probability
+        if asked is not None and not 0 <= asked <= 1:
+            raise UsageError(f"min_part_probability must be from 0 to 1, not {asked}")
+        default = 0.0 if objects_known else self.model.min_part_probability
+        return Thresholds(default if asked is None else asked, asked or self.model.min_word_probability)
 
     def _read(self, max_pixels: int, source: Any) -> LoadedPhoto:
         return LoadedPhoto.read(source, self.model.ahead_shape, max_pixels)
@@ -275,7 +288,7 @@ class PartSegmenter:
         elif self.vocabulary is not None:
             vocabulary = self.vocabulary
         else:
-            raise UsageError('the model has no words of its own: give a vocabulary, such as "dog: ear, tail"')
+            raise UsageError('the model has no words of its own: give some, such as "dog: head, torso, leg, tail"')
         return vocabulary, _object_indices(vocabulary, objects)
 
     def _segment(
@@ -283,23 +296,29 @@ class PartSegmenter:
         vocabulary: Vocabulary,
         present: list[int] | None,
         zoom: bool,
-        least: float,
+        least: Thresholds,
         photos: Sequence[LoadedPhoto],
     ) -> list[Callable[[], PartResult]]:
         """Run the model on a batch of photos; the returned functions make the results of its maps, in any thread."""
         present_objects = None if present is None else [present] * len(photos)
-        maps = self.label_maps(
-            self.prepare([photo.resized for photo in photos]),
-            vocabulary,
-            [(photo.pixels.shape[0], photo.pixels.shape[1]) for photo in photos],
-            present_objects,
+        inputs = self.prepare([photo.resized for photo in photos])
+        sizes = [(photo.pixels.shape[0], photo.pixels.shape[1]) for photo in photos]
+        words = self.word_maps(inputs, vocabulary, sizes)
+        if (pairs := vocabulary.paired) is None:
+            maps = [no_object(size, self.device) for size in sizes]
+        else:
+            maps = self.label_maps(inputs, pairs, sizes, present_objects)
+            if zoom:
+                maps = self.look_again([photo.pixels for photo in photos], maps, pairs, present_objects)
+        of_words = [(word_map.int(), scores) for word_map, scores in words] or [()] * len(photos)
+        arrays = to_host(
+            [(m.label_map.int(), m.object_map.int(), m.scores, *w) for m, w in zip(maps, of_words, strict=True)]
         )
-        if zoom:
-            maps = self.look_again([photo.pixels for photo in photos], maps, vocabulary, present_objects)
-        arrays = to_host([(m.label_map.int(), m.object_map.int(), m.scores) for m in maps])
         return [
-            partial(PartResult.from_maps, labels, objects, scores, vocabulary, photo.pixels, photo.name, least)
-            for (labels, objects, scores), photo in zip(arrays, photos, strict=True)
+            partial(
+                PartResult.from_maps, *some[:3], vocabulary, photo.pixels, photo.name, least.part, some[3:], least.word
+            )
+            for some, photo in zip(arrays, photos, strict=True)
         ]
 
     # -- the model's own inputs and outputs -------------------------------------------------------------------
@@ -326,6 +345,15 @@ class PartSegmenter:
     ) -> list[LabelMaps]:
         """Compute label maps at `sizes` (H, W) of prepared photos; see `PartModel.label_maps`."""
         return self.model.label_maps(inputs, self.words(vocabulary), sizes, present_objects, with_background)
+
+    def word_maps(self, inputs: Inputs, vocabulary: Vocabulary, sizes: Sequence[tuple[int, int]]) -> list[WordMaps]:
+        """Find the vocabulary's words without an object in prepared photos, see `PartModel.word_maps`; [] without any.
+
+        Raises `UsageError` for a model that needs an object for every part.
+        """
+        if not vocabulary.anywhere:
+            return []
+        return self.model.word_maps(inputs, self.text_embeddings(self.model.word_prompts(vocabulary.anywhere)), sizes)
 
     def look_again(
         self,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from transformers.utils.generic import ModelOutput
 from partclipseg.data.augment import resize_photo
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.losses.classes import ClassLoss
-from partclipseg.maps.label_maps import LabelMaps, oracle_obj, pred_all
+from partclipseg.maps.label_maps import Contest, LabelMaps, oracle_obj, pred_all
 from partclipseg.models.prompting import Prompting
 from partclipseg.models.settings import MethodSettings
 from partclipseg.vocabulary import Vocabulary
@@ -37,6 +37,9 @@ Inputs = Mapping[str, Tensor]
 """Result of `PartModel.prepare` and input of `PartModel.forward`, by name; the first dimension is B."""
 
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+
+MIN_WORD_PROBABILITY = 0.5
+"""Default of `PartModel.min_word_probability`."""
 
 Model = TypeVar("Model", bound="type[PartModel]")
 
@@ -66,6 +69,15 @@ class Words:
             torch.from_numpy(vocabulary.class_to_part).to(device),
             torch.from_numpy(vocabulary.class_to_object).to(device),
         )
+
+
+class WordMaps(NamedTuple):
+    """Part words without an object in one photo of size `H × W`."""
+
+    word_map: Tensor
+    """int64 `[H, W]`: index of the most probable word."""
+    scores: Tensor
+    """float32 `[H, W]`: its probability."""
 
 
 @dataclass
@@ -209,6 +221,38 @@ class PartModel(PreTrainedModel):
             return pred_all(output, sizes, owners, present_objects)
         return oracle_obj(output, sizes, owners, present_objects)
 
+    @torch.inference_mode()
+    def word_maps(self, inputs: Inputs, embeddings: Tensor, sizes: Sequence[tuple[int, int]]) -> list[WordMaps]:
+        """Find the most probable of W part words without an object at every pixel of B photos.
+
+        Args:
+            inputs: result of `prepare` for the photos.
+            embeddings: `[K, D]`, those of `word_prompts`.
+            sizes: (H, W) of each photo.
+
+        Raises `UsageError` for a family that has no maps of parts without objects.
+        """
+        logits = self.part_word_logits(inputs, embeddings)  # [B, W, h, w]
+        photos, count = logits.shape[:2]
+        contest = Contest(sizes, logits.device)
+        words = torch.arange(count, device=logits.device)
+        contest.add(np.repeat(np.arange(photos), count), logits.flatten(0, 1), words.repeat(photos))
+        return [WordMaps(maps.label_map, maps.scores) for maps in contest.maps(words)]
+
+    def word_prompts(self, part_words: Sequence[str]) -> list[str]:
+        """Return the K strings for W part words without an object; here the bare words."""
+        return list(part_words)
+
+    def part_word_logits(self, inputs: Inputs, embeddings: Tensor) -> Tensor:
+        """Compute logits `[B, W, h, w]` of part words without an object; `embeddings [K, D]` are of `word_prompts`.
+
+        Raises `UsageError` for a family that has none.
+        """
+        raise UsageError(
+            f"{type(self).__name__} has no maps of parts without an object: name the object of every part, such as "
+            '"kettle: body, handle, spout"'
+        )
+
     def word_logits(self, inputs: Inputs, embeddings: Tensor) -> Tensor:
         """Compute logits `[B, K, h, w]` of single words `[K, D]`, or of each photo's own words `[B, K, D]`.
 
@@ -227,6 +271,11 @@ class PartModel(PreTrainedModel):
     def min_part_probability(self) -> float:
         """Minimum probability of the part of a pixel outside of the benchmark protocols, which have none."""
         return MIN_PART_PROBABILITY
+
+    @property
+    def min_word_probability(self) -> float:
+        """Minimum probability of a part word without an object at a pixel."""
+        return MIN_WORD_PROBABILITY
 
     def ask(self, prompting: Prompting) -> None:
         """Ask the model in another way. Raises `UsageError` for a family whose prompts belong to its training."""

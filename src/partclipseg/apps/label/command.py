@@ -217,7 +217,7 @@ class Label:
             objects=self.objects,
             zoom=self.zoom,
             min_score=self.min_score,
-            min_part_probability=segmenter.least_part_probability(self.min_part_probability, bool(self.objects)),
+            min_part_probability=self.min_part_probability,
             prompting=self.ask.prompting(),
             dtype=str(segmenter.model.dtype).removeprefix("torch."),
             batch_size=self.batch_size,

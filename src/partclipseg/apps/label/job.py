@@ -44,7 +44,7 @@ class BulkJob:
     objects: tuple[str, ...] = ()
     zoom: bool = False
     min_score: float = 0.0
-    min_part_probability: float = 0.0
+    min_part_probability: float | None = None
     prompting: Prompting | None = None
     """How a plain CLIPSeg is asked."""
     dtype: str = "float32"

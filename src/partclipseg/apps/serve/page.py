@@ -194,7 +194,7 @@ def create_page(engine: Engine, examples: Sequence[Example]) -> gr.Blocks:
                     least = gr.Number(
                         value=None,
                         label="Least probability of a part, 0 to 1",
-                        info="Below it a pixel is of the object without a part. Empty: 0.",
+                        info="Below it a pixel belongs to the object without a part. Empty: 0.3.",
                         minimum=0,
                         maximum=1,
                         step=0.05,

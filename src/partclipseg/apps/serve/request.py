@@ -88,7 +88,8 @@ class SegmentRequest(BaseModel):
         ge=0,
         le=1,
         description="A pixel whose best part has a lower probability, 0 to 1, belongs to the object without a part. "
-        "Left out: 0; a plain CLIPSeg has its threshold.",
+        "It holds for words without an object too, if it is not 0. Left out: 0.3, or 0 with known objects, and 0.5 for "
+        "words without an object; a plain CLIPSeg has its threshold.",
     )
     formats: Annotated[list[str], AfterValidator(_known_formats), BeforeValidator(_listed)] = Field(
         ["json"], min_length=1, max_length=20, json_schema_extra=_describe_formats

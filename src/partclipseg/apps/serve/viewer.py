@@ -65,7 +65,7 @@ def _entries(explained: Explained, view: Any) -> list[dict[str, Any]]:
     result = explained.result
     colours = part_colours(result.vocabulary) if view == "parts" else object_colours(result.vocabulary)
     sizes = {segment.object: segment.area for segment in result.segments("objects")}
-    found = sorted(result.segments(view), key=lambda s: (-sizes[s.object], s.object, -s.area))
+    found = sorted(result.segments(view), key=lambda s: (-sizes.get(s.object, 0), s.object, -s.area))
     lines = [
         {
             "name": segment.name,

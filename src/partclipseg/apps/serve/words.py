@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from partclipseg.errors import UsageError
-from partclipseg.vocabulary import CATALOGS, Vocabulary
+from partclipseg.vocabulary import CATALOGS, Vocabulary, check_no_file
 
 MAX_WORD = 200
 """Maximum number of characters of one word or name."""
@@ -100,11 +99,7 @@ def _from_text(text: str, max_classes: int) -> Vocabulary:
     if text in CATALOGS:
         return Vocabulary.from_catalog(text)
     if text[0] not in "{[":
-        if ":" not in text and "'s" not in text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"):
-            raise UsageError(
-                f"{textwrap.shorten(text, 100)!r} has no colon and is no catalogue ({', '.join(CATALOGS)}); "
-                'words are written as "dog: ear, tail; bus: wheel"'
-            )
+        check_no_file(text)
         return Vocabulary.from_text(text)
     try:
         content = json.loads(text)

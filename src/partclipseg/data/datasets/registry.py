@@ -135,4 +135,4 @@ def _vocabulary(
         return Vocabulary.from_catalog(spec.catalog, "seen")
     if words in ("seen", "all"):
         return Vocabulary(source.object_parts)
-    return Vocabulary.load(words)
+    return Vocabulary.load(words).with_objects("a data set")

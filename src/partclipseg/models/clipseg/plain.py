@@ -64,6 +64,11 @@ class PlainCLIPSeg(CLIPSegTowers):
         """0: the threshold has decided already which parts count."""
         return 0.0
 
+    @property
+    def min_word_probability(self) -> float:
+        """The threshold, which holds for words without an object too."""
+        return self.prompting.threshold
+
     def ask(self, prompting: Prompting) -> None:
         """Ask in another way from now on."""
         self.prompting = prompting

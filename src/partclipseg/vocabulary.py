@@ -131,13 +131,13 @@ class Vocabulary:
 
     @classmethod
     def from_dict(cls, words: Mapping[str, Iterable[str]]) -> Vocabulary:
-        """Make a vocabulary from ``{"dog": ["ear", "tail"]}``: object word to part words, one word per entry."""
+        """Make a vocabulary from ``{"dog": ["head", "torso"]}``: object word to part words, one word per entry."""
         pairs: list[ObjectPart] = []
         for object_word, part_words in words.items():
             if part_words is None or isinstance(part_words, str) or not isinstance(part_words, Iterable):
                 raise UsageError(
                     f"the parts of {_short(object_word)} must be a list of words, not {_short(part_words)}: write it "
-                    'as {"dog": ["ear", "tail"]}'
+                    'as {"dog": ["head", "torso"]}'
                 )
             members = [ObjectPart(object_word, part) for part in part_words]
             if not members:
@@ -373,7 +373,7 @@ def _parts_of_object(entry: str) -> Iterable[ObjectPart]:
     if "," in object_word:
         raise UsageError(
             f'{_short(object_word)} has a comma, so it cannot be an object: put ";" or a new line between objects, as '
-            'in "dog: ear, tail; bus: wheel"'
+            'in "dog: head, torso, leg, tail; bus: body, wheel"'
         )
     if not part_words.strip():
         raise UsageError(f"{_short(object_word)} has no part: write it as {_short(object_word)[1:-1]}: ear, tail")
@@ -381,7 +381,7 @@ def _parts_of_object(entry: str) -> Iterable[ObjectPart]:
         if ":" in part:
             raise UsageError(
                 f"{_short(part)} has a colon, so it cannot be a part of {_short(object_word)}: put "
-                '";" or a new line between objects, as in "dog: ear, tail; bus: wheel"'
+                '";" or a new line between objects, as in "dog: head, torso, leg, tail; bus: body, wheel"'
             )
         yield ObjectPart(object_word, part)
 

@@ -29,7 +29,8 @@ class Convert:
     """The directory to write; it must not exist yet."""
     vocabulary: Annotated[str, tyro.conf.arg(metavar="WORDS")]
     """Words that the model is meant for; `predict` uses them when it is given none.
-    A catalogue (pascal-part-116, ade20k-part-234, part-imagenet), a file, or text such as "dog: ear, tail"."""
+    A catalogue (pascal-part-116, ade20k-part-234, part-imagenet), a file, or text such as
+    "dog: head, torso, leg, tail"."""
     config: Annotated[Path | None, optional("FILE.json")] = None
     """Configuration as JSON, for models of another size than the released ones: that of the released code for
     PartCLIPSeg, the entries of a config.json for the others."""

@@ -85,7 +85,7 @@ class Evaluate:
     limit: Annotated[int | None, optional("N")] = None
     """Score only the first N photos. Left out: all of them; 1000 of a rendered data set."""
     vocabulary: Annotated[str | None, optional("WORDS")] = None
-    """Other words than the data set's own: "seen", a file, or text such as "dog: ear, tail"."""
+    """Other words than the data set's own: "seen", a file, or text such as "dog: head, torso, leg, tail"."""
     zoom: Zoom = False
     device: Device = None
     dtype: Number = "float32"

@@ -31,7 +31,8 @@ Vocabulary = Annotated[
     str | None,
     optional(
         "WORDS",
-        'What to look for: text such as "dog: ear, tail; bus: wheel", a file (YAML, JSON, or one "dog\'s ear" a line), '
+        'What to look for: text such as "dog: head, torso, leg, tail; bus: body, wheel" with all large parts of each object, '
+        '"any: handle" for a part of any object, a file (YAML, JSON, or one "dog\'s ear" a line), '
         "or pascal-part-116, ade20k-part-234, part-imagenet. Left out: the words that the model came with.",
     ),
 ]
@@ -71,7 +72,7 @@ MinPartProbability = Annotated[
     optional(
         "P",
         "A pixel whose best part has a lower probability, 0 to 1, belongs to the object without a part. Left out: 0.3, "
-        "or 0 with --objects, and 0.5 for words without an object; a plain CLIPSeg has its --threshold.",
+        "or 0 with --objects; a plain CLIPSeg has its --threshold.",
     ),
 ]
 

@@ -82,15 +82,14 @@ class PartResult:
         name: str = "photo",
         min_part_probability: float = 0.0,
         words: Sequence[np.ndarray] = (),
-        min_word_probability: float = 0.5,
     ) -> PartResult:
         """Make a result from integer maps and the winner's probability per pixel, float `[H, W]`; all are copied.
 
         A pixel whose part has a lower probability than `min_part_probability` belongs to its object without a part:
         -1 in `label_map`, the object still in `object_map`.
 
-        `words` are the map of the most probable word without an object, index in `vocabulary.anywhere`, and the map of
-        its probability. It takes a pixel if it reaches `min_word_probability` and is more probable than the
+        `words` are the map of the most probable word without an object, index in `vocabulary.anywhere` or -1, and the
+        map of its probability. It takes a pixel if it reaches `min_part_probability` too and is more probable than the
         object-part there; `object_map` stays.
         """
         labels, objects = (np.array(some, dtype=np.int32, order="C") for some in (label_map, object_map))
@@ -99,7 +98,7 @@ class PartResult:
         if len(words):
             word_map, word_scores = words
             rival = np.where(labels < 0, np.float32(-1), score_map)
-            taken = (word_scores >= min_word_probability) & (word_scores > rival)
+            taken = (word_map >= 0) & (word_scores >= min_part_probability) & (word_scores > rival)
             labels = np.where(taken, np.int32(len(vocabulary.object_parts)) + word_map, labels).astype(np.int32)
             score_map = np.where(taken, word_scores, score_map)
         rest = np.where(labels < 0, objects, np.int32(-1))

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -38,20 +38,11 @@ KEPT_PROMPTS = 50_000
 """Number of prompts whose embeddings are cached, 100 MB at the released width."""
 
 
-class Thresholds(NamedTuple):
-    """Minimum probabilities at a pixel, 0 to 1, for `PartResult.from_maps`."""
-
-    part: float
-    """Minimum probability of an object-part."""
-    word: float
-    """Minimum probability of a part word without an object."""
-
-
 class PartSegmenter:
     """A model with its tokenizer, ready for photos.
 
         segmenter = PartSegmenter.from_pretrained("models/pascal")
-        result = segmenter("photo.jpg", {"dog": ["head", "ear"], "bus": ["wheel"]})
+        result = segmenter("photo.jpg", {"dog": ["head", "torso", "leg", "tail"], "bus": ["body", "wheel"]})
 
     Photos are resized to the model's input size, aspect ratio not kept, by Pillow's bilinear filter (antialiased
     where it shrinks), as in training and as the released models were; then divided by 255 and normalised.
@@ -221,9 +212,8 @@ class PartSegmenter:
                 is no background (protocol Oracle-Obj); without it anything may be there (Pred-All).
             zoom: segment crops around small objects a second time, at full resolution; see `inference.zoom`.
             min_part_probability: minimum probability of a part at a pixel, 0 to 1; below it the pixel belongs to the
-                object without a part, so that parts that were not asked for are not given to one that was. It holds
-                for words without an object too, if it is not 0. None is 0.3, or 0 where `objects` are known, and 0.5
-                for words without an object; a plain CLIPSeg has its threshold instead.
+                object without a part, so that parts that were not asked for are not given to one that was. None is
+                0.3, or 0 where `objects` are known; a plain CLIPSeg has its threshold instead.
             batch_size: number of photos per batch.
             max_pixels: refuse larger photos.
 
@@ -241,7 +231,7 @@ class PartSegmenter:
                 results.append(result)
             return results
         words, present = self._words_and_objects(vocabulary, objects)
-        least = self.thresholds(min_part_probability, present is not None)
+        least = self.least_part_probability(min_part_probability, present is not None)
         [make_result] = self._segment(words, present, zoom, least, [self._read(max_pixels, photos)])
         return make_result()
 
@@ -262,20 +252,17 @@ class PartSegmenter:
         as for a call; wrong words or options raise `UsageError` at the call itself.
         """
         words, present = self._words_and_objects(vocabulary, objects)
-        least = self.thresholds(min_part_probability, present is not None)
+        least = self.least_part_probability(min_part_probability, present is not None)
         segment = partial(self._segment, words, present, zoom, least)
         return stream(paths, partial(self._read, max_pixels), segment, batch_size)
 
-    def thresholds(self, min_part_probability: float | None, objects_known: bool) -> Thresholds:
-        """Return the minimum probabilities of a call, or the model's defaults; raises `UsageError` outside of 0 to 1.
-
-        With 0 words without an object have the default, because no background competes with them.
-        """
-        asked = min_part_probability
-        if asked is not None and not 0 <= asked <= 1:
+    def least_part_probability(self, asked: float | None, objects_known: bool) -> float:
+        """Return the minimum probability of a part, by default the model's; raises `UsageError` outside of 0 to 1."""
+        if asked is None:
+            return 0.0 if objects_known else self.model.min_part_probability
+        if not 0 <= asked <= 1:
             raise UsageError(f"min_part_probability must be from 0 to 1, not {asked}")
-        default = 0.0 if objects_known else self.model.min_part_probability
-        return Thresholds(default if asked is None else asked, asked or self.model.min_word_probability)
+        return asked
 
     def _read(self, max_pixels: int, source: Any) -> LoadedPhoto:
         return LoadedPhoto.read(source, self.model.ahead_shape, max_pixels)
@@ -296,7 +283,7 @@ class PartSegmenter:
         vocabulary: Vocabulary,
         present: list[int] | None,
         zoom: bool,
-        least: Thresholds,
+        least: float,
         photos: Sequence[LoadedPhoto],
     ) -> list[Callable[[], PartResult]]:
         """Run the model on a batch of photos; the returned functions make the results of its maps, in any thread."""
@@ -315,9 +302,7 @@ class PartSegmenter:
             [(m.label_map.int(), m.object_map.int(), m.scores, *w) for m, w in zip(maps, of_words, strict=True)]
         )
         return [
-            partial(
-                PartResult.from_maps, *some[:3], vocabulary, photo.pixels, photo.name, least.part, some[3:], least.word
-            )
+            partial(PartResult.from_maps, *some[:3], vocabulary, photo.pixels, photo.name, least, some[3:])
             for some, photo in zip(arrays, photos, strict=True)
         ]
 

@@ -131,8 +131,8 @@ class CLIPSegTowers(PartModel):
         return self.decoder.logits(features, self.grid(pixel_values))
 
     def part_word_logits(self, inputs: Inputs, embeddings: Tensor) -> Tensor:
-        """Compute logits `[B, W, h, w]` of part words `[W, D]`: those of the generalized parts of `forward`."""
-        return self.word_logits(inputs, embeddings)
+        """Compute logits `[B, W + 1, h, w]` of part words `[W, D]` and background, the same as in `forward`."""
+        return self.word_logits(inputs, torch.cat([embeddings.to(self.dtype), self.background]))
 
     def grid(self, pixel_values: Tensor) -> tuple[int, int]:
         """Return rows and columns of patches of `pixel_values [B, 3, H, W]`."""

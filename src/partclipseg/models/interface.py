@@ -38,9 +38,6 @@ Inputs = Mapping[str, Tensor]
 
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
-MIN_WORD_PROBABILITY = 0.5
-"""Default of `PartModel.min_word_probability`."""
-
 Model = TypeVar("Model", bound="type[PartModel]")
 
 MIN_PART_PROBABILITY = 0.3
@@ -75,9 +72,9 @@ class WordMaps(NamedTuple):
     """Part words without an object in one photo of size `H × W`."""
 
     word_map: Tensor
-    """int64 `[H, W]`: index of the most probable word."""
+    """int64 `[H, W]`: index of the most probable word, -1 where background is more probable."""
     scores: Tensor
-    """float32 `[H, W]`: its probability."""
+    """float32 `[H, W]`: probability of the word, or of background."""
 
 
 @dataclass
@@ -223,7 +220,7 @@ class PartModel(PreTrainedModel):
 
     @torch.inference_mode()
     def word_maps(self, inputs: Inputs, embeddings: Tensor, sizes: Sequence[tuple[int, int]]) -> list[WordMaps]:
-        """Find the most probable of W part words without an object at every pixel of B photos.
+        """Find the most probable of W part words without an object, or background, at every pixel of B photos.
 
         Args:
             inputs: result of `prepare` for the photos.
@@ -232,21 +229,25 @@ class PartModel(PreTrainedModel):
 
         Raises `UsageError` for a family that has no maps of parts without objects.
         """
-        logits = self.part_word_logits(inputs, embeddings)  # [B, W, h, w]
+        logits = self.part_word_logits(inputs, embeddings)  # [B, W + 1, h, w]
         photos, count = logits.shape[:2]
         contest = Contest(sizes, logits.device)
-        words = torch.arange(count, device=logits.device)
-        contest.add(np.repeat(np.arange(photos), count), logits.flatten(0, 1), words.repeat(photos))
-        return [WordMaps(maps.label_map, maps.scores) for maps in contest.maps(words)]
+        labels = torch.arange(count, device=logits.device)
+        contest.add(np.repeat(np.arange(photos), count), logits.flatten(0, 1), labels.repeat(photos))
+        return [WordMaps(maps.label_map, maps.scores) for maps in contest.maps(labels[: self._num_words(embeddings)])]
+
+    def _num_words(self, embeddings: Tensor) -> int:
+        """Return W of the embeddings `[K, D]` of `word_prompts`."""
+        return len(embeddings) // len(self.word_prompts(["part"]))
 
     def word_prompts(self, part_words: Sequence[str]) -> list[str]:
         """Return the K strings for W part words without an object; here the bare words."""
         return list(part_words)
 
     def part_word_logits(self, inputs: Inputs, embeddings: Tensor) -> Tensor:
-        """Compute logits `[B, W, h, w]` of part words without an object; `embeddings [K, D]` are of `word_prompts`.
+        """Compute logits `[B, W + 1, h, w]` of part words without an object, background last.
 
-        Raises `UsageError` for a family that has none.
+        `embeddings [K, D]` are those of `word_prompts`. A family without a background leaves its row out. Raises `UsageError` for a family that has none.
         """
         raise UsageError(
             f"{type(self).__name__} has no maps of parts without an object: name the object of every part, such as "
@@ -271,11 +272,6 @@ class PartModel(PreTrainedModel):
     def min_part_probability(self) -> float:
         """Minimum probability of the part of a pixel outside of the benchmark protocols, which have none."""
         return MIN_PART_PROBABILITY
-
-    @property
-    def min_word_probability(self) -> float:
-        """Minimum probability of a part word without an object at a pixel."""
-        return MIN_WORD_PROBABILITY
 
     def ask(self, prompting: Prompting) -> None:
         """Ask the model in another way. Raises `UsageError` for a family whose prompts belong to its training."""

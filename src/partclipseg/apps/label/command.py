@@ -58,7 +58,7 @@ class Label:
     labelled does not stop the others; the exit code is then 1. Files that you have corrected are kept and count.
 
     Examples:
-      partclipseg label photos --vocabulary "dog: ear, tail; bus: wheel" --model models/pascal --output labels
+      partclipseg label photos --vocabulary "dog: head, torso, leg, tail" --model models/pascal --output labels
       partclipseg label photos --formats yolo --output labels
     """
 
@@ -203,7 +203,7 @@ class Label:
 
         words = segmenter.vocabulary if self.vocabulary is None else Words.load(self.vocabulary)
         if words is None:
-            raise UsageError('the model has no words of its own: give --vocabulary, such as "dog: ear, tail"')
+            raise UsageError('the model has no words of its own: name some with --vocabulary, as in its help')
         for word in self.objects:
             words.object_index(word)
         # Words that are too long or unknown are found once here instead of in every worker.

@@ -75,7 +75,7 @@ class BulkJob:
             "objects": list(self.objects),
             "zoom": self.zoom,
             "min_score": self.min_score,
-            "min_part_probability": self.min_part_probability,
+            "min_part_probability": "default" if self.min_part_probability is None else str(self.min_part_probability),
             **({} if self.prompting is None else {"prompting": str(self.prompting)}),
             "formats": list(self.formats),
             "dtype": self.dtype,

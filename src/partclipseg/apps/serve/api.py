@@ -293,7 +293,7 @@ _FAULT = "a fault of this server, whose log says more: try another photo or othe
 
 
 def _request_body() -> dict[str, Any]:
-    example = {"vocabulary": "dog: ear, tail; bus: wheel", "formats": "json,overlay"}
+    example = {"vocabulary": "dog: head, torso, leg, tail; bus: body, wheel", "formats": "json,overlay"}
     schema = SegmentRequest.model_json_schema()
     return {
         "required": True,
@@ -303,7 +303,7 @@ def _request_body() -> dict[str, Any]:
                 "schema": schema,
                 "example": {
                     "photo": _ONE_PIXEL,
-                    "vocabulary": {"dog": ["ear", "tail"], "bus": ["wheel"]},
+                    "vocabulary": {"dog": ["head", "torso", "leg", "tail"], "bus": ["body", "wheel"]},
                     "formats": ["json", "coco"],
                 },
             },

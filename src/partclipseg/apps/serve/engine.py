@@ -168,7 +168,7 @@ class Engine:
             return read_words(words, self.limits.max_classes)
         own = self.segmenters[model].vocabulary
         if own is None:
-            raise UsageError('no words are given: write what to look for, such as "dog: ear, tail"')
+            raise UsageError('no words are given: write what to look for, such as "dog: head, torso, leg, tail"')
         check_count(len(own), self.limits.max_classes)
         return own
 

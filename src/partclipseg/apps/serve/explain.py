@@ -74,11 +74,11 @@ def explain(
     present = None if objects is None else [[vocabulary.object_index(word) for word in objects]]
     inputs, sizes = segmenter.prepare([photo]), [(photo.shape[0], photo.shape[1])]
     found = [tensor.cpu().numpy() for maps in segmenter.word_maps(inputs, vocabulary, sizes) for tensor in maps]
-    least = segmenter.thresholds(min_part_probability, objects is not None)
+    least = segmenter.least_part_probability(min_part_probability, objects is not None)
 
     def result(maps: LabelMaps) -> PartResult:
         arrays = (tensor.cpu().numpy() for tensor in maps)
-        return PartResult.from_maps(*arrays, vocabulary, photo, "photo", least.part, found, least.word)
+        return PartResult.from_maps(*arrays, vocabulary, photo, "photo", least, found)
 
     if (pairs := vocabulary.paired) is None:
         nothing = np.full(nearest(photo[:, :, 0], LONGEST_SIDE).shape, -1, np.int32)

@@ -262,7 +262,7 @@ class _WordChoice(NamedTuple):
     def create(cls, engine: Engine, model: str, label: str, name: str) -> _WordChoice:
         words = gr.Textbox(
             label=label,
-            placeholder="dog: ear, tail\nbus: wheel",
+            placeholder="dog: head, torso, leg, tail\nbus: body, wheel",
             info="An object, a colon, its parts; a line for each object.",
             lines=3,
             max_lines=8,

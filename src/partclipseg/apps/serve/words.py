@@ -21,7 +21,7 @@ def read_words(words: str | Mapping[str, Any] | Sequence[Any], max_classes: int)
     files.
 
     Args:
-        words: ``"dog: ear, tail"``, the name of a catalogue, JSON text, an object-to-parts mapping, a list of names.
+        words: ``"dog: head, torso, leg, tail"``, a catalogue's name, JSON text, an object-to-parts mapping, a list of names.
         max_classes: maximum number of object-parts.
 
     Raises `UsageError` for wrong words, too many of them, or too long ones.
@@ -78,7 +78,7 @@ def shortened(sentence: str) -> str:
 def _check_list(words: Sequence[Any]) -> None:
     for word in words:
         if isinstance(word, list | dict):
-            raise UsageError('the vocabulary is nested too deeply: write {"dog": ["ear", "tail"]} or ["dog\'s ear"]')
+            raise UsageError('the vocabulary is nested too deeply: write {"dog": ["head", "torso"]} or ["dog\'s ear"]')
         _check_word(word)
 
 

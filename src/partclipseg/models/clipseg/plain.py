@@ -22,7 +22,7 @@ from partclipseg.models.clipseg_config import CLIPSegTowersConfig
 from partclipseg.models.clipseg_decoder import ConditionDecoder
 from partclipseg.models.clipseg_rows import DecodedPhotos, named_rows, slices
 from partclipseg.models.clipseg_towers import CLIPSegTowers
-from partclipseg.models.interface import Inputs, PartOutput, Words
+from partclipseg.models.interface import Inputs, PartOutput, WordMaps, Words
 from partclipseg.models.names import find_file, is_local
 from partclipseg.models.prompting import Prompting
 from partclipseg.models.reading import read_json_table
@@ -63,11 +63,6 @@ class PlainCLIPSeg(CLIPSegTowers):
     def min_part_probability(self) -> float:
         """0: the threshold has decided already which parts count."""
         return 0.0
-
-    @property
-    def min_word_probability(self) -> float:
-        """The threshold, which holds for words without an object too."""
-        return self.prompting.threshold
 
     def ask(self, prompting: Prompting) -> None:
         """Ask in another way from now on."""
@@ -126,6 +121,13 @@ class PlainCLIPSeg(CLIPSegTowers):
             return self.decoder.logits(photos.decode(rows, conditions)[None], photos.grid)[0]
 
         return self._maps(decode, photos.rows_at_once, words, sizes, present_objects, with_background)
+
+    def word_maps(self, inputs: Inputs, embeddings: Tensor, sizes: Sequence[tuple[int, int]]) -> list[WordMaps]:
+        """Find the most probable part word at every pixel as `PartModel.word_maps`; none below the threshold."""
+        return [
+            WordMaps(words.masked_fill(scores < self.prompting.threshold, BACKGROUND), scores)
+            for words, scores in super().word_maps(inputs, embeddings, sizes)
+        ]
 
     @torch.inference_mode()
     def maps_of(

@@ -306,11 +306,11 @@ class PartCATSegModel(CATSegModel):
         return self._templated(part_words)
 
     def part_word_logits(self, inputs: Mapping[str, Tensor], embeddings: Tensor) -> Tensor:
-        """Compute logits `[B, W, 4g, 4g]` of part words: the first stage, where they compete with background alone."""
+        """Compute logits `[B, W + 1, 4g, 4g]` of part words and background, from the first stage without objects."""
         texts = embeddings.to(self.dtype).unflatten(0, (-1, len(self.config.templates)))
         photo, guidance = self.features(inputs)
         volume = self.aggregator.aggregate(photo, torch.cat([texts, self.background_texts(texts.shape[1])]), guidance)
-        return self.aggregator.decode(volume.embedding, guidance)[:, :-1]
+        return self.aggregator.decode(volume.embedding, guidance)
 
     def class_volume(self, inputs: Mapping[str, Tensor], words: Words) -> tuple[Volume, AppearanceGuidance]:
         _, second, guidance = self.volumes(inputs, words)

@@ -303,7 +303,8 @@ class Vocabulary:
         for index, known in enumerate(self.objects):
             if known.casefold() == folded:
                 return index
-        raise UsageError(f"{_short(word)} is not an object of the vocabulary ({', '.join(self.objects)})")
+        known = ", ".join(self.objects) or "it names none"
+        raise UsageError(f"{_short(word)} is not an object of the vocabulary ({known})")
 
 
 @dataclass(frozen=True)

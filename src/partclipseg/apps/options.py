@@ -31,7 +31,7 @@ Vocabulary = Annotated[
     str | None,
     optional(
         "WORDS",
-        'What to look for: text such as "dog: head, torso, leg, tail; bus: body, wheel" with all large parts of each object, '
+        'What to look for: text such as "dog: head, torso, leg, tail; bus: body, wheel" with all large parts, '
         '"any: handle" for a part of any object, a file (YAML, JSON, or one "dog\'s ear" a line), '
         "or pascal-part-116, ade20k-part-234, part-imagenet. Left out: the words that the model came with.",
     ),

@@ -57,7 +57,7 @@ def part_colours(vocabulary: Vocabulary) -> np.ndarray:
 
 def object_colours(vocabulary: Vocabulary) -> np.ndarray:
     """Return colours uint8 `[N_o, 3]`, one row for each object."""
-    return np.array([object_colour(word) for word in vocabulary.objects], dtype=np.uint8)
+    return np.array([object_colour(word) for word in vocabulary.objects], dtype=np.uint8).reshape(-1, 3)
 
 
 def pale_object_colours(vocabulary: Vocabulary) -> np.ndarray:

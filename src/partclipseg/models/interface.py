@@ -247,7 +247,9 @@ class PartModel(PreTrainedModel):
     def part_word_logits(self, inputs: Inputs, embeddings: Tensor) -> Tensor:
         """Compute logits `[B, W + 1, h, w]` of part words without an object, background last.
 
-        `embeddings [K, D]` are those of `word_prompts`. A family without a background leaves its row out. Raises `UsageError` for a family that has none.
+        `embeddings [K, D]` are those of `word_prompts`. A family without a background leaves its row out.
+
+        Raises `UsageError` for a family that has no maps of parts without an object.
         """
         raise UsageError(
             f"{type(self).__name__} has no maps of parts without an object: name the object of every part, such as "

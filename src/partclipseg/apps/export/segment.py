@@ -150,7 +150,10 @@ def upsample(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def read_words(text: str) -> list[tuple[str, str]]:
-    """Return pairs (object, part) of words as `partclipseg predict` takes them: text, or a file. Raises `ValueError` with a sentence for words that cannot be read."""
+    """Return pairs (object, part) of words as `partclipseg predict` takes them: text, or a file.
+
+    Raises `ValueError` with a sentence for words that cannot be read.
+    """
     return [(pair.object, pair.part) for pair in Vocabulary.load(text).with_objects("an exported model").object_parts]
 
 

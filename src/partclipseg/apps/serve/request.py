@@ -62,8 +62,8 @@ class SegmentRequest(BaseModel):
     )
     vocabulary: str | dict[str, list[str]] | list[str | tuple[str, str]] | None = Field(
         None,
-        description='What to look for: words such as "dog: head, torso, leg, tail; bus: body, wheel", with all large parts of each '
-        'object, or "any: handle" for a part of any object; a mapping from object to parts '
+        description='What to look for: words such as "dog: head, torso, leg, tail; bus: body, wheel", all large parts, '
+        'or "any: handle" for a part of any object; a mapping from object to parts '
         '({"dog": ["head", "torso"]}), a list of names (["dog\'s ear"]) or the name of a catalogue '
         "(pascal-part-116, ade20k-part-234, part-imagenet). Left out: the words that the model came with.",
     )

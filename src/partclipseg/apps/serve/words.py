@@ -21,7 +21,7 @@ def read_words(words: str | Mapping[str, Any] | Sequence[Any], max_classes: int)
     files.
 
     Args:
-        words: ``"dog: head, torso, leg, tail"``, a catalogue's name, JSON text, an object-to-parts mapping, a list of names.
+        words: ``"dog: head, torso, leg, tail"``, a catalogue's name, JSON text, a mapping, or a list of names.
         max_classes: maximum number of object-parts.
 
     Raises `UsageError` for wrong words, too many of them, or too long ones.

@@ -282,7 +282,7 @@ class Vocabulary:
         return self
 
     def to_text(self) -> str:
-        """Return ``dog: ear, tail; any: handle``; the inverse of `from_text`."""
+        """Return ``dog: head, tail; any: handle``; the inverse of `from_text`."""
         groups = groupby(self.classes, key=lambda pair: pair.object)
         return "; ".join(f"{word}: {', '.join(pair.part for pair in pairs)}" for word, pairs in groups)
 
@@ -368,7 +368,7 @@ def _plain(text: str) -> str:
 
 
 def _parts_of_object(entry: str) -> Iterable[ObjectPart]:
-    """Yield the pairs of ``dog: ear, tail``."""
+    """Yield the pairs of ``dog: head, tail``."""
     object_word, _, part_words = entry.partition(":")
     object_word = object_word.strip()
     if "," in object_word:
@@ -377,7 +377,7 @@ def _parts_of_object(entry: str) -> Iterable[ObjectPart]:
             'in "dog: head, torso, leg, tail; bus: body, wheel"'
         )
     if not part_words.strip():
-        raise UsageError(f"{_short(object_word)} has no part: write it as {_short(object_word)[1:-1]}: ear, tail")
+        raise UsageError(f"{_short(object_word)} has no part: write it as {_short(object_word)[1:-1]}: head, torso, leg, tail")
     for part in map(str.strip, part_words.split(",")):
         if ":" in part:
             raise UsageError(

@@ -131,6 +131,18 @@ def test_the_masks_are_those_of_transformers(directory, threshold, gate):
             assert (result.object_map[~has_part] == -1).all()
 
 
+def test_a_word_without_an_object_is_its_bare_prompt(directory):
+    prompting = Prompting(threshold=0.45)
+    segmenter = PartSegmenter.from_pretrained(directory, device="cpu", dtype="float32", prompting=prompting)
+    photos = noise(*SIZES)
+    theirs = their_logits(directory, ["tail", "wheel"], segmenter.prepare(photos)["pixel_values"])
+    for logits, size, result in zip(theirs, SIZES, segmenter(photos, "tail, wheel"), strict=True):
+        probability = upsample(logits, size).sigmoid().numpy()
+        expected = np.where(probability.max(0) >= 0.45, probability.argmax(0), -1)
+        assert (result.label_map == expected).mean() > 0.999  # but for ties to the last digit
+        assert (result.label_map >= 0).any()
+
+
 def test_the_same_twice(directory):
     first, second = (
         PartSegmenter.from_pretrained(directory, device="cpu")(noise((50, 70))[0], WORDS) for _ in range(2)

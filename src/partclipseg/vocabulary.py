@@ -377,7 +377,8 @@ def _parts_of_object(entry: str) -> Iterable[ObjectPart]:
             'in "dog: head, torso, leg, tail; bus: body, wheel"'
         )
     if not part_words.strip():
-        raise UsageError(f"{_short(object_word)} has no part: write it as {_short(object_word)[1:-1]}: head, torso, leg, tail")
+        word = _short(object_word)
+        raise UsageError(f"{word} has no part: write it as {word[1:-1]}: head, torso, leg, tail")
     for part in map(str.strip, part_words.split(",")):
         if ":" in part:
             raise UsageError(

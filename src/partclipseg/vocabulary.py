@@ -347,12 +347,15 @@ def plain_word(word: str) -> str:
     return " ".join(_plain(word).split())
 
 
-def check_no_file(text: str) -> None:
-    """Raise `UsageError` for text without an object that looks like the name of a file or catalogue, mistyped."""
+def check_no_file(text: str, failing: str = "neither a file nor a catalogue") -> None:
+    """Raise `UsageError` for text without an object that looks like the name of a file or catalogue, mistyped.
+
+    `failing` is what the sentence says of it.
+    """
     plain = _plain(text)
     looks_named = any(mark in plain for mark in "./\\") or get_close_matches(plain.casefold(), CATALOGS, cutoff=0.7)
     if ":" not in plain and not _POSSESSIVE.search(plain) and looks_named:
-        raise UsageError(f"{_short(text)} is neither a file nor a catalogue ({', '.join(CATALOGS)}); {_WRITTEN_AS}")
+        raise UsageError(f"{_short(text)} is {failing} ({', '.join(CATALOGS)}); {_WRITTEN_AS}")
 
 
 def split_words(texts: Iterable[str]) -> tuple[str, ...]:

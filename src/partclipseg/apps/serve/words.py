@@ -99,7 +99,7 @@ def _from_text(text: str, max_classes: int) -> Vocabulary:
     if text in CATALOGS:
         return Vocabulary.from_catalog(text)
     if text[0] not in "{[":
-        check_no_file(text)
+        check_no_file(text, "no catalogue")
         return Vocabulary.from_text(text)
     try:
         content = json.loads(text)

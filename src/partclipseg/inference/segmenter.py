@@ -275,7 +275,7 @@ class PartSegmenter:
         elif self.vocabulary is not None:
             vocabulary = self.vocabulary
         else:
-            raise UsageError('the model has no words of its own: give some, such as "dog: head, torso, leg, tail"')
+            raise UsageError('the model has no words of its own: give a vocabulary:  "dog: head, torso, leg, tail"')
         return vocabulary, _object_indices(vocabulary, objects)
 
     def _segment(

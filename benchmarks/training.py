@@ -40,8 +40,8 @@ from partclipseg.models.cuda_graphs import StepGradients
 from partclipseg.models.partclipseg.config import PartCLIPSegConfig
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.training import optim
-from partclipseg.training.loop import PAIRS_PER_PHOTO
 from partclipseg.training.recipe import RECIPES, Recipe
+from partclipseg.training.step import PAIRS_PER_PHOTO
 from partclipseg.training.words import PromptTokens
 from partclipseg.vocabulary import Vocabulary
 from plain_step import plain_losses

@@ -2,7 +2,7 @@
 
     import partclipseg
     segmenter = partclipseg.PartSegmenter.from_pretrained()
-    result = segmenter("photo.jpg", {"dog": ["head", "ear"], "bus": ["wheel"]})
+    result = segmenter("photo.jpg", {"dog": ["head", "torso", "leg", "tail"], "bus": ["body", "wheel"]})
 
     partclipseg.evaluate(segmenter, partclipseg.open_dataset("pascal-part-116", "data/PascalPart116"), ["pred_all"])
     partclipseg.train("own-data", data="data/cars", output="runs/cars")

@@ -3,11 +3,15 @@
 An object-part is a pair such as *dog's ear*. A vocabulary holds the pairs in the caller's order, the sorted
 word lists of objects and generalized parts, and the arrays that point from each pair into those lists.
 
+A part word without an object, such as *handle*, asks for this part of any object. `ANY` stands for its object.
+
 Written words follow one grammar, wherever they come from:
 
     text  = entry ((";" | new line) entry)*
     entry = object ":" part ("," part)*   |   name ("," name)*
-    name  = object "'s " part
+    name  = object "'s " part | part
+
+The names of an entry all have an object, or none has. The object ``any`` gives words without an object too.
 
 so no word holds a comma, semicolon, colon or new line, and what `Vocabulary.to_text` prints reads back as it was.
 """
@@ -19,6 +23,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cached_property
 from importlib.resources import files
 from itertools import groupby
@@ -34,11 +39,14 @@ CatalogSplit = Literal["seen", "all"]
 
 CATALOGS = ("pascal-part-116", "ade20k-part-234", "part-imagenet")
 
+ANY = "any"
+"""Object word of parts without an object."""
+
 MAX_WORD = 200
 """Greatest number of characters of one word."""
 
 _FILE_SUFFIXES = {".yaml", ".yml", ".json", ".txt"}
-_WRITTEN_AS = 'words are written as "dog: ear, tail; bus: wheel"'
+_WRITTEN_AS = 'words are written as "dog: head, torso, leg, tail; bus: body, wheel"'
 _SEPARATORS = {",": "a comma", ";": "a semicolon", ":": "a colon", "\n": "a new line"}
 _SPELLINGS = str.maketrans(
     {
@@ -61,8 +69,8 @@ class ObjectPart(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Return the written form, ``dog's ear``."""
-        return f"{self.object}'s {self.part}"
+        """Return the written form, ``dog's ear``, or ``handle`` for a part of any object."""
+        return self.part if self.object == ANY else f"{self.object}'s {self.part}"
 
     @classmethod
     def from_name(cls, name: str) -> ObjectPart:
@@ -84,6 +92,8 @@ _POSSESSIVE = re.compile(r"'s(?=\s|$)")
 class Vocabulary:
     """An ordered, duplicate-free set of object-parts and the indices that a model needs.
 
+    Pairs with the object `ANY` become words without an object, whose classes come after the object-parts.
+
     Words keep the caller's spelling, but for blanks (one, and none at the ends), apostrophes (straight) and Unicode
     (NFC). Two words that differ only in capitals read the same to the text tower, so having both is an error.
 
@@ -95,35 +105,39 @@ class Vocabulary:
     objects: tuple[str, ...] = field(init=False)
     """Sorted object words, `N_o`; only objects that have parts."""
     parts: tuple[str, ...] = field(init=False)
-    """Sorted generalized part words, `N_p`."""
+    """Sorted part words of the object-parts, `N_p`."""
+    anywhere: tuple[str, ...] = field(init=False)
+    """Part words without an object, in the caller's order; models are asked for them by `PartModel.word_maps`."""
 
     def __post_init__(self) -> None:
         pairs = tuple(ObjectPart(_word(o, "object", p), _word(p, "part", o)) for o, p in self.object_parts)
         if not pairs:
-            raise UsageError('the vocabulary is empty: name at least one object-part, such as "dog: ear"')
+            raise UsageError('the vocabulary is empty: name at least one object-part, such as "dog: head"')
         seen: dict[ObjectPart, ObjectPart] = {}
         for pair in pairs:
             folded = ObjectPart(pair.object.casefold(), pair.part.casefold())
             if folded in seen:
                 raise UsageError(f"{pair.name!r} is in the vocabulary twice: keep one of the two")
             seen[folded] = pair
-        objects = _distinct((pair.object for pair in pairs), "object")
-        parts = _distinct((pair.part for pair in pairs), "part")
+        _distinct((pair.part for pair in pairs), "part")
+        anywhere = tuple(pair.part for pair in pairs if pair.object.casefold() == ANY)
+        pairs = tuple(pair for pair in pairs if pair.object.casefold() != ANY)
         object.__setattr__(self, "object_parts", pairs)
-        object.__setattr__(self, "objects", objects)
-        object.__setattr__(self, "parts", parts)
+        object.__setattr__(self, "objects", _distinct((pair.object for pair in pairs), "object"))
+        object.__setattr__(self, "parts", _distinct((pair.part for pair in pairs), "part"))
+        object.__setattr__(self, "anywhere", anywhere)
 
     # -- constructors -----------------------------------------------------------------------------------------
 
     @classmethod
     def from_dict(cls, words: Mapping[str, Iterable[str]]) -> Vocabulary:
-        """Make a vocabulary from ``{"dog": ["ear", "tail"]}``: object word to part words, one word per entry."""
+        """Make a vocabulary from ``{"dog": ["head", "torso"]}``: object word to part words, one word per entry."""
         pairs: list[ObjectPart] = []
         for object_word, part_words in words.items():
             if part_words is None or isinstance(part_words, str) or not isinstance(part_words, Iterable):
                 raise UsageError(
                     f"the parts of {_short(object_word)} must be a list of words, not {_short(part_words)}: write it "
-                    'as {"dog": ["ear", "tail"]}'
+                    'as {"dog": ["head", "torso"]}'
                 )
             members = [ObjectPart(object_word, part) for part in part_words]
             if not members:
@@ -133,14 +147,14 @@ class Vocabulary:
 
     @classmethod
     def from_names(cls, names: Iterable[str | Sequence[str]]) -> Vocabulary:
-        """Make a vocabulary from ``["dog's ear", "bus's wheel"]``: a name, or a pair ``("dog", "ear")``, per class."""
+        """Make a vocabulary from ``["dog's ear", "handle"]``: a name, or a pair ``("dog", "ear")``, per class."""
         if isinstance(names, str | bytes) or not isinstance(names, Iterable):
             raise UsageError(f'expected a list of names such as ["dog\'s ear"], not {_short(names)}')
         return cls(tuple(_pair(name) for name in names))
 
     @classmethod
     def from_text(cls, text: str) -> Vocabulary:
-        """Read ``"dog: ear, tail; bus: wheel"`` or ``"dog's ear, dog's tail"``, the form of the command line and page.
+        """Read ``"dog: head, tail; any: handle"`` or ``"dog's head, dog's tail; handle"``, as on the command line.
 
         Entries are separated by ``;`` or line ends; naming an object again adds to it.
         """
@@ -220,9 +234,8 @@ class Vocabulary:
             return cls.from_file(words)
         if not plain.strip(",; \n\t"):
             return cls(())
-        if "," in plain or ";" in plain or "\n" in plain:
-            raise UsageError(f"{_short(words)} says no object: {_WRITTEN_AS}")
-        raise UsageError(f"{_short(words)} is neither a file nor a catalogue ({', '.join(CATALOGS)}); {_WRITTEN_AS}")
+        check_no_file(words)
+        return cls.from_text(words)
 
     # -- indices ----------------------------------------------------------------------------------------------
 
@@ -238,29 +251,51 @@ class Vocabulary:
         index = {word: i for i, word in enumerate(self.parts)}
         return np.array([index[pair.part] for pair in self.object_parts], dtype=np.int64)
 
+    @cached_property
+    def classes(self) -> tuple[ObjectPart, ...]:
+        """Every class in label order: the object-parts, then the words without an object as pairs with `ANY`."""
+        return (*self.object_parts, *(ObjectPart(ANY, word) for word in self.anywhere))
+
+    @cached_property
+    def paired(self) -> Vocabulary | None:
+        """The object-parts alone, which is what models are asked for; None without any."""
+        if not self.anywhere:
+            return self
+        return Vocabulary(self.object_parts) if self.object_parts else None
+
     @property
     def names(self) -> tuple[str, ...]:
-        """Name of each object-part, such as ``dog's ear``, in label order."""
-        return tuple(pair.name for pair in self.object_parts)
+        """Name of each class, such as ``dog's ear`` or ``handle``, in label order."""
+        return tuple(pair.name for pair in self.classes)
 
     def __len__(self) -> int:
-        return len(self.object_parts)
+        """Return the number of classes."""
+        return len(self.object_parts) + len(self.anywhere)
+
+    def with_objects(self, what: str) -> Vocabulary:
+        """Return the vocabulary itself. Raises `UsageError` for words without an object, of which `what` has no use."""
+        if self.anywhere:
+            raise UsageError(
+                f"{_short(self.anywhere[0])} has no object, and {what} needs one for every part: write it as "
+                f'"kettle: {_short(self.anywhere[0])[1:-1]}"'
+            )
+        return self
 
     def to_text(self) -> str:
-        """Return ``dog: ear, tail; bus: wheel``; the inverse of `from_text`."""
-        groups = groupby(self.object_parts, key=lambda pair: pair.object)
+        """Return ``dog: head, tail; any: handle``; the inverse of `from_text`."""
+        groups = groupby(self.classes, key=lambda pair: pair.object)
         return "; ".join(f"{word}: {', '.join(pair.part for pair in pairs)}" for word, pairs in groups)
 
     def to_dict(self) -> dict[str, list[str]]:
         """Return object word to part words; the inverse of `from_dict` up to the order across objects."""
         words: dict[str, list[str]] = {}
-        for object_word, part_word in self.object_parts:
+        for object_word, part_word in self.classes:
             words.setdefault(object_word, []).append(part_word)
         return words
 
     def save(self, path: str | Path) -> None:
         """Write JSON that `from_file` reads back exactly: a list of [object, part] in label order."""
-        write_text(Path(path), json.dumps(self.object_parts, ensure_ascii=False) + "\n")
+        write_text(Path(path), json.dumps(self.classes, ensure_ascii=False) + "\n")
 
     def object_index(self, word: str) -> int:
         """Return the index of an object word, ignoring case; raises `UsageError` naming the known ones."""
@@ -268,7 +303,8 @@ class Vocabulary:
         for index, known in enumerate(self.objects):
             if known.casefold() == folded:
                 return index
-        raise UsageError(f"{_short(word)} is not an object of the vocabulary ({', '.join(self.objects)})")
+        known = ", ".join(self.objects) or "it names none"
+        raise UsageError(f"{_short(word)} is not an object of the vocabulary ({known})")
 
 
 @dataclass(frozen=True)
@@ -316,6 +352,17 @@ def plain_word(word: str) -> str:
     return " ".join(_plain(word).split())
 
 
+def check_no_file(text: str, failing: str = "neither a file nor a catalogue") -> None:
+    """Raise `UsageError` for text without an object that looks like the name of a file or catalogue, mistyped.
+
+    `failing` is what the sentence says of it.
+    """
+    plain = _plain(text)
+    looks_named = any(mark in plain for mark in "./\\") or get_close_matches(plain.casefold(), CATALOGS, cutoff=0.7)
+    if ":" not in plain and not _POSSESSIVE.search(plain) and looks_named:
+        raise UsageError(f"{_short(text)} is {failing} ({', '.join(CATALOGS)}); {_WRITTEN_AS}")
+
+
 def split_words(texts: Iterable[str]) -> tuple[str, ...]:
     """Split texts such as ``dog, bus``, the form of ``--objects``, into words, in their order."""
     words = (plain_word(word) for text in texts for word in re.split("[,;\n]", _plain(text)))
@@ -329,36 +376,43 @@ def _plain(text: str) -> str:
 
 
 def _parts_of_object(entry: str) -> Iterable[ObjectPart]:
-    """Yield the pairs of ``dog: ear, tail``."""
+    """Yield the pairs of ``dog: head, tail``."""
     object_word, _, part_words = entry.partition(":")
     object_word = object_word.strip()
     if "," in object_word:
         raise UsageError(
             f'{_short(object_word)} has a comma, so it cannot be an object: put ";" or a new line between objects, as '
-            'in "dog: ear, tail; bus: wheel"'
+            'in "dog: head, torso, leg, tail; bus: body, wheel"'
         )
     if not part_words.strip():
-        raise UsageError(f"{_short(object_word)} has no part: write it as {_short(object_word)[1:-1]}: ear, tail")
+        word = _short(object_word)
+        raise UsageError(f"{word} has no part: write it as {word[1:-1]}: head, torso, leg, tail")
     for part in map(str.strip, part_words.split(",")):
         if ":" in part:
             raise UsageError(
                 f"{_short(part)} has a colon, so it cannot be a part of {_short(object_word)}: put "
-                '";" or a new line between objects, as in "dog: ear, tail; bus: wheel"'
+                '";" or a new line between objects, as in "dog: head, torso, leg, tail; bus: body, wheel"'
             )
         yield ObjectPart(object_word, part)
 
 
 def _names(entry: str) -> Iterable[ObjectPart]:
-    """Yield the pairs of ``dog's ear, dog's tail``."""
+    """Yield the pairs of ``dog's ear, dog's tail``, or of ``handle, wheel``, which have no object."""
+    names = [name.strip() for name in entry.split(",")]
+    if not all(names):
+        raise UsageError(f"{_short(entry)} has a comma too many: remove it")
+    if not any(map(_POSSESSIVE.search, names)):
+        yield from (ObjectPart(ANY, name) for name in names)
+        return
     owner = None
-    for name in map(str.strip, entry.split(",")):
-        if not name:
-            raise UsageError(f"{_short(entry)} has a comma too many: remove it")
+    for name in names:
         if not _POSSESSIVE.search(name):
             word = _short(name)[1:-1]
-            remedy = f'"{owner}\'s {word}"' if owner else f'"{word}: head, tail", or "dog\'s ear" if it is a part'
-            lack = "it names no object" if owner else "it has no part"
-            raise UsageError(f"{_short(name)} is not an object-part, since {lack}: write it as {remedy}")
+            remedy = f'"{owner}\'s {word}"' if owner else f'"dog\'s {word}"'
+            raise UsageError(
+                f"{_short(name)} names no object, while others of its entry do: write it as {remedy}, or after a "
+                'semicolon if it is asked of any object'
+            )
         pair = ObjectPart.from_name(name)
         owner = pair.object
         yield pair
@@ -366,7 +420,7 @@ def _names(entry: str) -> Iterable[ObjectPart]:
 
 def _pair(entry: object) -> ObjectPart:
     if isinstance(entry, str):
-        return ObjectPart.from_name(entry)
+        return ObjectPart.from_name(entry) if _POSSESSIVE.search(_plain(entry)) else ObjectPart(ANY, entry)
     if isinstance(entry, Sequence) and not isinstance(entry, bytes) and len(entry) == 2:
         return ObjectPart(*entry)
     raise UsageError(f'{_short(entry)} is neither a name such as "dog\'s ear" nor a pair of object and part')

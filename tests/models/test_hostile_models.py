@@ -39,6 +39,7 @@ from transformers import CLIPSegConfig, CLIPSegForImageSegmentation
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.models.clipseg.model import CLIPSegBaseline
+from partclipseg.models.clipseg.plain import PlainCLIPSeg
 from partclipseg.models.partclipseg.config import PartCLIPSegConfig
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.models.registry import load_model
@@ -257,7 +258,7 @@ def clipseg(config: PartCLIPSegConfig, tmp_path: Path) -> Path:
     return tmp_path / "clipseg"
 
 
-@pytest.mark.parametrize("cls", [PartCLIPSegModel, CLIPSegBaseline])
+@pytest.mark.parametrize("cls", [PartCLIPSegModel, CLIPSegBaseline, PlainCLIPSeg])
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -278,7 +279,8 @@ def test_a_damaged_clipseg_is_no_start(clipseg: Path, cls: Any, damage: Damage, 
 def test_position_ids_of_old_files_are_no_fault(clipseg: Path):
     ids = {"clip.text_model.embeddings.position_ids": torch.arange(24)[None]}
     tensors(lambda t: t.update(ids))(clipseg)
-    assert isinstance(load_model(clipseg), PartCLIPSegModel)
+    assert isinstance(PartCLIPSegModel.from_pretrained(clipseg), PartCLIPSegModel)
+    assert isinstance(load_model(clipseg), PlainCLIPSeg)
 
 
 def test_a_file_is_no_model(model: Path):

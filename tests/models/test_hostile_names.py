@@ -54,27 +54,3 @@ def test_mistyped_names_are_answered_without_the_hub(
         assert len(str(caught.value)) < 500
         assert ("did you mean mine/pascal?" in str(caught.value)) == (name == "mine/pascl")
     assert "asking" not in caplog.text
-
-
-def _answer(status: int) -> Exception:
-    import httpx
-    from huggingface_hub.errors import RepositoryNotFoundError
-
-    response = httpx.Response(status, request=httpx.Request("GET", "https://example.org"))
-    return RepositoryNotFoundError("not found", response=response)
-
-
-@pytest.mark.parametrize(
-    ("failure", "words"),
-    [(_answer(404), "no model of that name exists"), (OSError("no route"), "cannot be reached")],
-)
-def test_a_hub_that_answers_is_not_called_unreachable(failure: Exception, words: str, monkeypatch: pytest.MonkeyPatch):
-    import transformers.utils.hub
-
-    def fail(*_: Any, **__: Any) -> None:
-        raise failure
-
-    monkeypatch.setattr(transformers.utils.hub, "hf_hub_download", fail)
-    for load in (load_model, load_tokenizer):
-        with pytest.raises(PartCLIPSegError, match=words):
-            load("nobody/nothing")

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
+from partclipseg.errors import UsageError
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.losses.labels import present_pairs
 from partclipseg.maps.label_maps import LabelMaps
@@ -38,14 +39,19 @@ where the two best are closer than this, either may win."""
 
 def random_words(model: Any, vocabulary: Vocabulary, scale: float = 1.0) -> Words:
     """A fixed random embedding for each prompt, the same whatever else is asked."""
+    return Words.of(vocabulary, random_rows(model, model.prompts(vocabulary), scale))
+
+
+def random_rows(model: Any, prompts: Sequence[str], scale: float = 1.0) -> Tensor:
+    """A fixed random embedding `[K, D]` for each prompt."""
     token = torch.ones(1, 2, dtype=torch.long)
     with torch.no_grad():
         width = model.encode_text(token, token).shape[1]
     rows = []
-    for prompt in model.prompts(vocabulary):
+    for prompt in prompts:
         generator = torch.Generator().manual_seed(sum(ord(c) * 31**i for i, c in enumerate(prompt)) % 2**31)
         rows.append(torch.randn(width, generator=generator))
-    return Words.of(vocabulary, (scale * torch.stack(rows)).to(model.device))
+    return (scale * torch.stack(rows)).to(model.device)
 
 
 def random_vocabulary(generator: np.random.Generator, num_objects: int, num_parts: int) -> Vocabulary:
@@ -227,6 +233,29 @@ class FamilyTester:
         actual = run(nn.Module.to(model, "cuda")).object_part_logits.cpu()
         # Convolutions may run in TF32 (10 bits) on the GPU.
         assert (actual - expected).norm() < 2e-3 * expected.norm()
+
+    # -- part words without an object --------------------------------------------------------------------------
+
+    def test_part_words_without_an_object(self, model, photos):
+        """The maps name the best of the words and background, or the family says that it needs objects."""
+        sizes, inputs = [photo.shape[:2] for photo in photos], model.prepare(photos)
+        embeddings = random_rows(model, model.word_prompts(["ear", "tail"]))
+        if type(model).part_word_logits is PartModel.part_word_logits:
+            with pytest.raises(UsageError, match="name the object of every part"):
+                model.word_maps(inputs, embeddings, sizes)
+            return
+        with torch.no_grad():
+            logits = model.part_word_logits(inputs, embeddings)
+        for index, (words, scores) in enumerate(model.word_maps(inputs, embeddings, sizes)):
+            values = upsample(logits[index], sizes[index])
+            best, winner = values.max(0)
+            clear = values.sort(0).values.diff(dim=0)[-1] > TIE
+            none = winner == 2
+            if len(values) == 2:  # a family without background has a threshold
+                threshold = model.prompting.threshold
+                clear, none = clear & ((best.sigmoid() - threshold).abs() > TIE), best.sigmoid() < threshold
+            assert torch.equal(words[clear], winner.masked_fill(none, -1)[clear])
+            torch.testing.assert_close(scores[clear], best.sigmoid()[clear], atol=TIE, rtol=0)
 
     # -- label maps -------------------------------------------------------------------------------------------
 

@@ -166,7 +166,8 @@ def _print_overview() -> None:
 
     console = Console()
     console.print("[bold]partclipseg[/] finds the parts of things in photos, by your own words.\n")
-    predict = 'partclipseg predict photo.jpg --vocabulary "dog: ear, tail; bus: wheel" --model partclipseg-pascal'
+    words = "dog: head, torso, leg, tail; bus: body, wheel"
+    predict = f'partclipseg predict photo.jpg --vocabulary "{words}" --model partclipseg-pascal'
     console.print(f"  partclipseg demo\n  {predict}\n", soft_wrap=True)
     table = Table.grid(padding=(0, 3))
     for command, (_, _, summary) in COMMANDS.items():

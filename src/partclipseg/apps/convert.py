@@ -32,7 +32,8 @@ class Convert:
     """The directory to write; it must not exist yet."""
     vocabulary: Annotated[str, tyro.conf.arg(metavar="WORDS")]
     """Words that the model is meant for; `predict` uses them when it is given none.
-    A catalogue (pascal-part-116, ade20k-part-234, part-imagenet), a file, or text such as "dog: ear, tail"."""
+    A catalogue (pascal-part-116, ade20k-part-234, part-imagenet), a file, or text such as
+    "dog: head, torso, leg, tail"."""
     config: Annotated[Path | None, optional("FILE.json")] = None
     """Configuration as JSON, for models of another size than the released ones: that of the released code for
     PartCLIPSeg and CLIPSeg, the entries of a config.json for the others."""
@@ -49,7 +50,7 @@ class Convert:
 
         if self.output.exists():
             raise UsageError(f"{self.output} exists already: name another --output, or remove it first")
-        vocabulary = Vocabulary.load(self.vocabulary)
+        vocabulary = Vocabulary.load(self.vocabulary).with_objects("the list of a released model")
         config = None if self.config is None else read_json_table(self.config)
         model, remark = convert_file(self.checkpoint, self.output, vocabulary, config, self.tokenizer)
         Console(soft_wrap=True, highlight=False).print(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from partclipseg.apps.checking import check_bar, progress_bar
-from partclipseg.apps.options import BatchSize, Device, Number, Own, OwnData, Zoom, optional
+from partclipseg.apps.options import Ask, Asking, BatchSize, Device, Number, Own, OwnData, Zoom, optional
 from partclipseg.data.datasets.choice import dataset_option
 from partclipseg.errors import UsageError
 from partclipseg.machine import how_to_install
@@ -85,7 +85,7 @@ class Evaluate:
     limit: Annotated[int | None, optional("N")] = None
     """Score only the first N photos. Left out: all of them; 1000 of a rendered data set."""
     vocabulary: Annotated[str | None, optional("WORDS")] = None
-    """Other words than the data set's own: "seen", a file, or text such as "dog: ear, tail"."""
+    """Other words than the data set's own: "seen", a file, or text such as "dog: head, torso, leg, tail"."""
     zoom: Zoom = False
     device: Device = None
     dtype: Number = "float32"
@@ -97,6 +97,7 @@ class Evaluate:
     verify: bool = False
     """Compare the photos with those of a stopped evaluation by their content, not by their size and time."""
     own: Own = field(default_factory=OwnData)
+    ask: Ask = field(default_factory=Asking)
 
     def run(self) -> int:
         from rich.console import Console
@@ -105,6 +106,7 @@ class Evaluate:
         from partclipseg.writing import claimed
 
         self._check_numbers()
+        self.ask.prompting()
         processes = join_processes(cpu=self.device == "cpu")
         console = Console(quiet=not processes.is_main_process, soft_wrap=True, highlight=False)
         # Check the options and the data before the model is loaded.
@@ -137,9 +139,9 @@ class Evaluate:
             processes.wait_for_everyone()
         # 2. Every process takes its share of the others.
         device = processes.device if processes.num_processes > 1 else self.device
-        segmenter = PartSegmenter.from_pretrained(self.model, device, self.dtype)
+        segmenter = PartSegmenter.from_pretrained(self.model, device, self.dtype, prompting=self.ask.prompting())
         console.print(
-            f"model: {self.model} ({type(segmenter.model).__name__}), {self.dtype}, "
+            f"model: {self.model} ({segmenter.model.title}), {self.dtype}, "
             f"{processes.num_processes} x {segmenter.device.type}",
             markup=False,
         )
@@ -243,6 +245,7 @@ class Evaluate:
             "dtype": self.dtype,
             "limit": self.limit,
             "vocabulary": None if self.vocabulary is None else classes,
+            **({"prompting": str(prompting)} if (prompting := self.ask.prompting()) else {}),
         }
         return SavedScores(self.output, options, {**self._data_digests(subject), "class list": classes})
 

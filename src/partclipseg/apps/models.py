@@ -101,8 +101,8 @@ def _size(release: Any) -> str:
 
 
 def _here(release: Any) -> str:
-    from partclipseg.models.registry import CLIPSEG, FAMILIES
+    from partclipseg.models.registry import FAMILIES
 
     if release.is_here:
         return "yes"
-    return "no" if release.method in (*FAMILIES, CLIPSEG) else "no method"
+    return "no" if release.method in FAMILIES else "no method"

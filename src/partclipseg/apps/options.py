@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from partclipseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from partclipseg.models.prompting import Prompting
 
 
 def optional(metavar: str, text: str | None = None) -> Any:
@@ -28,7 +31,8 @@ Vocabulary = Annotated[
     str | None,
     optional(
         "WORDS",
-        'What to look for: text such as "dog: ear, tail; bus: wheel", a file (YAML, JSON, or one "dog\'s ear" a line), '
+        'What to look for: text such as "dog: head, torso, leg, tail; bus: body, wheel" with all large parts, '
+        '"any: handle" for a part of any object, a file (YAML, JSON, or one "dog\'s ear" a line), '
         "or pascal-part-116, ade20k-part-234, part-imagenet. Left out: the words that the model came with.",
     ),
 ]
@@ -64,6 +68,50 @@ MinScore = Annotated[
     float,
     tyro.conf.arg(metavar="P", help="Parts whose score, 0 to 1, is lower than this become background."),
 ]
+
+
+MinPartProbability = Annotated[
+    float | None,
+    optional(
+        "P",
+        "A pixel whose best part has a lower probability, 0 to 1, belongs to the object without a part. Left out: 0.3, "
+        "or 0 with --objects; a plain CLIPSeg has its --threshold.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Only for a plain CLIPSeg, which answers without training:"""
+
+    prompt: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TEXT...", help_behavior_hint="")] = ()
+    """Prompt of each object-part, such as "the {part} of the {object}"; several are averaged.
+    Left out: "{object} {part}"."""
+    threshold: Annotated[float | None, optional("P")] = None
+    """A pixel is background where no class reaches this probability, 0 to 1. Left out: 0.5."""
+    object_gate: bool = True
+    """Let the object words decide first which object a pixel belongs to."""
+
+    def prompting(self) -> Prompting | None:
+        """What was asked for; None if nothing was. Raises `UsageError` for a wrong prompt or threshold."""
+        from partclipseg.models.prompting import Prompting
+
+        given: dict[str, Any] = {} if self.object_gate else {"object_gate": False}
+        if self.prompt:
+            given["prompts"] = self.prompt
+        if self.threshold is not None:
+            given["threshold"] = self.threshold
+        return Prompting(**given) if given else None
+
+
+Ask = Annotated[Asking, tyro.conf.OmitArgPrefixes]
+"""`Asking` as a field of a command: its options stand among the command's own."""
+
+
+def check_min_part_probability(value: float | None) -> None:
+    """Raise `UsageError` for what is no probability."""
+    if value is not None and not 0 <= value <= 1:
+        raise UsageError(f"--min-part-probability must be from 0 to 1, not {value}")
 
 
 def check_min_score(value: float) -> None:

@@ -17,7 +17,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from partclipseg.apps.format_option import format_option
-from partclipseg.apps.options import BatchSize, Device, Dtype, MinScore, Model, Vocabulary, Zoom, check_min_score
+from partclipseg.apps.options import (
+    Ask,
+    Asking,
+    BatchSize,
+    Device,
+    Dtype,
+    MinPartProbability,
+    MinScore,
+    Model,
+    Vocabulary,
+    Zoom,
+    check_min_part_probability,
+    check_min_score,
+)
 from partclipseg.errors import PartCLIPSegError, UsageError, first_line
 from partclipseg.formats.registry import all_formats, chosen_formats, single_formats
 
@@ -39,7 +52,7 @@ class Predict:
     """Find the parts of things in photos, by your own words.
 
     Examples:
-      partclipseg predict photo.jpg --vocabulary "dog: ear, tail; bus: wheel" --model models/pascal
+      partclipseg predict photo.jpg --vocabulary "dog: head, torso, leg, tail; bus: body, wheel" --model models/pascal
       partclipseg predict holiday/ --vocabulary pascal-part-116 --model models/pascal --output results
     """
 
@@ -58,12 +71,14 @@ class Predict:
     """Only if you know what is in every photo: these objects.
     Their parts then share all pixels, and there is no background."""
     min_score: MinScore = 0.0
+    min_part_probability: MinPartProbability = None
     zoom: Zoom = False
     device: Device = None
     dtype: Dtype = None
     batch_size: BatchSize = 8
     max_pixels: Annotated[int, tyro.conf.arg(metavar="N")] = 80_000_000
     """Photos with more pixels than this are refused before they are decoded."""
+    ask: Ask = field(default_factory=Asking)
 
     def run(self) -> int:
         from PIL import Image
@@ -79,6 +94,8 @@ class Predict:
         # Check the options before the model is loaded.
         formats = chosen_formats(self.format, all_formats())
         check_min_score(self.min_score)
+        check_min_part_probability(self.min_part_probability)
+        prompting = self.ask.prompting()
         vocabulary = None if self.vocabulary is None else Words.load(self.vocabulary)
         if not self.photos:
             raise UsageError("no photo is named: partclipseg predict PHOTO... --vocabulary WORDS")
@@ -91,7 +108,7 @@ class Predict:
             photos = [photo for photo in photos if str(photo) in self.photos or not files.is_own(photo)]
             if not photos:
                 raise UsageError(f"nothing but results of an earlier run is in {', '.join(self.photos)}: name a photo")
-            segmenter = PartSegmenter.from_pretrained(self.model, self.device, self.dtype)
+            segmenter = PartSegmenter.from_pretrained(self.model, self.device, self.dtype, prompting=prompting)
             console.print(describe(segmenter, self.model), markup=False)
             # Photos above the limit are reported by name; Pillow would warn about them a second time.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -155,6 +172,7 @@ class Predict:
             vocabulary=vocabulary,
             objects=split_words(self.objects) or None,
             zoom=self.zoom,
+            min_part_probability=self.min_part_probability,
             batch_size=self.batch_size,
             max_pixels=self.max_pixels,
         )
@@ -332,10 +350,10 @@ def describe(segmenter: PartSegmenter, name: str | None) -> str:
 
 
 def model_title(segmenter: PartSegmenter, name: str | None) -> str:
-    """Return the model's name and class, or a description of the built-in model."""
+    """Return the model's name and what it is, or a description of the built-in model."""
     if name is None:
         return "the built-in model, which knows rendered scenes only, not photos"
-    return f"{name} ({type(segmenter.model).__name__})"
+    return f"{name} ({segmenter.model.title})"
 
 
 def output_stems(photos: Sequence[Path]) -> list[str]:

@@ -47,7 +47,7 @@ class Train:
     """The data set's folder.
     PartShapes needs none: its scenes are rendered, and kept in the folder if one is given."""
     vocabulary: Annotated[str | None, optional("WORDS")] = None
-    """Train on these words only: a file, or text such as "dog: ear, tail".
+    """Train on these words only: a file, or text such as "dog: head, torso, leg, tail".
     Left out: a benchmark's seen classes, or all classes of your own data."""
     workers: Annotated[int | None, optional("N")] = None
     """Number of processes that read photos. Left out: one less than there are cores, at most 8."""

@@ -196,7 +196,7 @@ def _class_problems(source: Source) -> list[Problem]:
     """Return the problems that keep the classes from being a vocabulary."""
     try:
         if source.object_parts or not source.defects:
-            Vocabulary(source.object_parts)
+            Vocabulary(source.object_parts).with_objects("a data set")
     except UsageError as error:
         return [Problem("class list", source.label_file, str(error))]
     return []

@@ -62,7 +62,7 @@ class Evaluator:
         small_part_area: float = 0.005,
         rule: Rule = "partclipseg",
     ) -> None:
-        self.vocabulary = Vocabulary.load(vocabulary)
+        self.vocabulary = Vocabulary.load(vocabulary).with_objects("evaluation")
         if protocol not in PROTOCOLS:
             raise UsageError(f"unknown protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
         if boundary is not None and boundary not in get_args(BoundaryKind):

@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image
 
 from partclipseg.data.coco import encode_mask
-from partclipseg.formats.palette import object_colours, part_colours
+from partclipseg.formats.palette import object_colours, pale_object_colours, part_colours
 from partclipseg.formats.polygons import mask_polygons
-from partclipseg.formats.segment import Segment, object_segments, part_segments
+from partclipseg.formats.segment import Segment, object_scores, object_segments, part_segments
 from partclipseg.vocabulary import Vocabulary
 
 View = Literal["parts", "objects"]
@@ -29,7 +29,10 @@ Document = dict[str, Any] | str | Image.Image
 """Content of a file: a JSON document, text, or a picture to be written as PNG."""
 
 Record = dict[str, Any]
-"""A labelled photo as JSON: photo, width, height and segments, each a `segment_entry` with its mask as ``rle``."""
+"""A labelled photo as JSON: photo, width, height and segments, each a `segment_entry` with its mask as ``rle``.
+
+If pixels of objects belong to none of their parts, ``without_part`` has a segment for each of these objects.
+"""
 
 Outline = tuple[Segment, list[np.ndarray]]
 """Segment with a polygon float `[n, 2]` (x, y in pixels) for each of its pieces, see `mask_polygons`."""
@@ -43,13 +46,15 @@ class LabelledPhoto:
     """Path of the photo as it was given, or a name for it."""
     vocabulary: Vocabulary
     label_map: np.ndarray
-    """int32 `[H, W]`: index into `vocabulary.object_parts`, background -1."""
+    """int32 `[H, W]`: index into `vocabulary.classes`, background -1."""
     object_map: np.ndarray
     """int32 `[H, W]`: index into `vocabulary.objects`, background -1."""
     scores: np.ndarray
     """float32 `[N_c]`: mean probability of each class over its pixels."""
     pixels: np.ndarray | None = None
     """uint8 `[H, W, 3]`, RGB, or None."""
+    rest_scores: np.ndarray | None = None
+    """float32 `[N_o]`: mean probability over the pixels of each object that belong to none of its parts; None is 0."""
     probability: Callable[[int], np.ndarray] | None = None
     """Function from a class's index to its probability at every pixel, float32 `[H, W]`; None where it is unknown."""
 
@@ -66,7 +71,18 @@ class LabelledPhoto:
     @cached_property
     def objects(self) -> tuple[Segment, ...]:
         """Return the objects that have pixels, in the order of `vocabulary.objects`."""
-        return tuple(object_segments(self.object_map, self.label_map, self.vocabulary, self.scores))
+        scores = object_scores(self.label_map, self.vocabulary, self.scores, self._rest_scores)
+        return tuple(object_segments(self.object_map, self.vocabulary, scores))
+
+    @cached_property
+    def without_part(self) -> tuple[Segment, ...]:
+        """Return the pixels of each object that belong to none of its parts; the score is that of the best part."""
+        rest = np.where(self.label_map < 0, self.object_map, np.int32(-1))
+        return tuple(object_segments(rest, self.vocabulary, self._rest_scores))
+
+    @property
+    def _rest_scores(self) -> np.ndarray:
+        return np.zeros(len(self.vocabulary.objects)) if self.rest_scores is None else self.rest_scores
 
     @cached_property
     def outlines(self) -> tuple[Outline, ...]:
@@ -76,14 +92,27 @@ class LabelledPhoto:
     @cached_property
     def record(self) -> Record:
         """Return the photo as a `Record`."""
-        segments = [segment_entry(segment) | {"rle": encode_mask(segment.mask)} for segment in self.segments]
-        return {"photo": self.name, "width": self.size[1], "height": self.size[0], "segments": segments}
+        segments, rest = (
+            [segment_entry(segment) | {"rle": encode_mask(segment.mask)} for segment in some]
+            for some in (self.segments, self.without_part)
+        )
+        found = {"photo": self.name, "width": self.size[1], "height": self.size[0], "segments": segments}
+        return found | {"without_part": rest} if rest else found
 
     def view(self, view: View) -> tuple[np.ndarray, tuple[Segment, ...], np.ndarray]:
         """Return map int32 `[H, W]`, segments and colours uint8 `[K, 3]` of a view."""
         if view == "parts":
             return self.label_map, self.segments, part_colours(self.vocabulary)
         return self.object_map, self.objects, object_colours(self.vocabulary)
+
+    def painted(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return map int32 `[H, W]` and colours uint8 `[N_c + N_o, 3]` for pictures of the parts.
+
+        The map has `N_c` + object index, in a pale colour, where an object has no part.
+        """
+        rest = self.object_map + np.int32(len(self.vocabulary))
+        painted = np.where((self.label_map < 0) & (self.object_map >= 0), rest, self.label_map)
+        return painted, np.concatenate([part_colours(self.vocabulary), pale_object_colours(self.vocabulary)])
 
 
 @dataclass(frozen=True)

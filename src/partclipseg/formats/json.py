@@ -8,13 +8,14 @@ from partclipseg.formats.format import Format, LabelledPhoto, Place, segment_ent
 
 
 def document(photo: LabelledPhoto) -> dict[str, Any]:
-    """Return photo, size, segments of both views, and class names by index."""
+    """Return photo, size, segments of both views and of objects without a part, and class names by index."""
     return {
         "photo": photo.name,
         "width": photo.size[1],
         "height": photo.size[0],
         "segments": [segment_entry(segment) for segment in photo.segments],
         "objects": [segment_entry(segment) for segment in photo.objects],
+        "without_part": [segment_entry(segment) for segment in photo.without_part],
         "vocabulary": list(photo.vocabulary.names),
     }
 

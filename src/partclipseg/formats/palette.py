@@ -52,12 +52,17 @@ def part_colours(vocabulary: Vocabulary) -> np.ndarray:
         for object_word, parts in vocabulary.to_dict().items()
         for part, colour in zip(parts, _colours_of_parts(object_word, tuple(parts)), strict=True)
     }
-    return np.array([colours[pair] for pair in vocabulary.object_parts], dtype=np.uint8)
+    return np.array([colours[pair] for pair in vocabulary.classes], dtype=np.uint8)
 
 
 def object_colours(vocabulary: Vocabulary) -> np.ndarray:
     """Return colours uint8 `[N_o, 3]`, one row for each object."""
-    return np.array([object_colour(word) for word in vocabulary.objects], dtype=np.uint8)
+    return np.array([object_colour(word) for word in vocabulary.objects], dtype=np.uint8).reshape(-1, 3)
+
+
+def pale_object_colours(vocabulary: Vocabulary) -> np.ndarray:
+    """Return colours uint8 `[N_o, 3]` for pixels of objects without a part: the object's, two thirds of it white."""
+    return (170 + object_colours(vocabulary) // 3).astype(np.uint8)
 
 
 @lru_cache(maxsize=4096)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from partclipseg.vocabulary import Vocabulary
+from partclipseg.vocabulary import ObjectPart, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -15,10 +15,11 @@ class Segment:
     """All pixels of one class in one photo, or of one object in the view "objects"."""
 
     object: str
+    """Object word; `vocabulary.ANY` for a part without an object."""
     part: str | None
     """Part word; None for a whole object."""
     index: int
-    """Index of the class in `Vocabulary.object_parts`, or of the object in `Vocabulary.objects`."""
+    """Index of the class in `Vocabulary.classes`, or of the object in `Vocabulary.objects`."""
     score: float
     """Mean probability over the segment's pixels, 0 to 1."""
     area: int
@@ -30,8 +31,8 @@ class Segment:
 
     @property
     def name(self) -> str:
-        """Return ``dog's ear``, or ``dog`` for a whole object."""
-        return self.object if self.part is None else f"{self.object}'s {self.part}"
+        """Return ``dog's ear``, ``dog`` for a whole object, or ``handle`` for a part without an object."""
+        return self.object if self.part is None else ObjectPart(self.object, self.part).name
 
     @property
     def mask(self) -> np.ndarray:
@@ -45,28 +46,40 @@ def part_segments(label_map: np.ndarray, vocabulary: Vocabulary, scores: np.ndar
     """Yield the classes that have pixels, in label order.
 
     Args:
-        label_map: int `[H, W]`, index into `vocabulary.object_parts`, background -1.
+        label_map: int `[H, W]`, index into `vocabulary.classes`, background -1.
         vocabulary: the words.
         scores: float `[N_c]`, mean probability of each class.
     """
     for index, area in _present(label_map, len(vocabulary)):
-        pair = vocabulary.object_parts[index]
+        pair = vocabulary.classes[index]
         box = _box(label_map == index)
         yield Segment(pair.object, pair.part, index, float(scores[index]), area, box, label_map)
 
 
-def object_segments(
-    object_map: np.ndarray, label_map: np.ndarray, vocabulary: Vocabulary, scores: np.ndarray
-) -> Iterator[Segment]:
-    """Yield the objects that have pixels in `object_map`, int `[H, W]`, in the order of `vocabulary.objects`.
+def object_segments(object_map: np.ndarray, vocabulary: Vocabulary, scores: np.ndarray) -> Iterator[Segment]:
+    """Yield the objects that have pixels, in the order of `vocabulary.objects`.
 
-    The score of an object is the mean over the pixels of its parts. The other arguments are those of `part_segments`.
+    Args:
+        object_map: int `[H, W]`, index into `vocabulary.objects`, background -1.
+        vocabulary: the words.
+        scores: float `[N_o]`, mean probability of each object.
     """
-    areas = _areas(label_map, len(vocabulary))
     for index, area in _present(object_map, len(vocabulary.objects)):
-        shares = areas * (vocabulary.class_to_object == index)
-        score = float(shares @ scores / max(shares.sum(), 1))
-        yield Segment(vocabulary.objects[index], None, index, score, area, _box(object_map == index), object_map)
+        box = _box(object_map == index)
+        yield Segment(vocabulary.objects[index], None, index, float(scores[index]), area, box, object_map)
+
+
+def object_scores(
+    label_map: np.ndarray, vocabulary: Vocabulary, scores: np.ndarray, rest_scores: np.ndarray
+) -> np.ndarray:
+    """Return the score of each object, float32 `[N_o]`: the mean over the pixels of its parts.
+
+    An object without any has the one of `rest_scores`, float `[N_o]`. The other arguments are those of `part_segments`.
+    """
+    owners, count = vocabulary.class_to_object, len(vocabulary.objects)
+    areas, scores = _areas(label_map, len(vocabulary))[: len(owners)], scores[: len(owners)]
+    sums, sizes = (np.bincount(owners, weights, count) for weights in (areas * scores, areas))
+    return np.where(sizes > 0, sums / np.maximum(sizes, 1), rest_scores).astype(np.float32)
 
 
 def _present(labels: np.ndarray, count: int) -> Iterator[tuple[int, int]]:

@@ -19,16 +19,32 @@ class Probabilities:
     logits are then kept. A pickled object has the logits and no model.
     """
 
-    def __init__(self, model: PartModel, photo: np.ndarray, words: Words, size: tuple[int, int]) -> None:
-        """Use the photo uint8 `[h, w, 3]` as the model takes it; `size` is the (H, W) of the maps."""
-        self._model, self._photo, self._words, self._size = model, photo, words, size
+    def __init__(
+        self,
+        model: PartModel,
+        photo: np.ndarray,
+        words: Words | None,
+        anywhere: torch.Tensor | None,
+        size: tuple[int, int],
+    ) -> None:
+        """Use the photo uint8 `[h, w, 3]` as the model takes it; `size` is the (H, W) of the maps.
+
+        `words` are the object-parts and `anywhere` the embeddings of the words without an object; None: there are none.
+        """
+        self._model, self._photo, self._words, self._anywhere, self._size = model, photo, words, anywhere, size
 
     @cached_property
     def logits(self) -> torch.Tensor:
         """Logits of the classes at the decoder's size, float32 `[N_c, h, w]` on the CPU."""
         with torch.inference_mode():
-            output = self._model(self._model.prepare([self._photo]), self._words)
-        return output.object_part_logits[0, :-1].float().cpu()
+            inputs, logits = self._model.prepare([self._photo]), []
+            if self._words is not None:
+                count = len(self._words.class_to_object)
+                logits.append(self._model(inputs, self._words).object_part_logits[0, :count])
+            if self._anywhere is not None:
+                count = len(self._anywhere) // len(self._model.word_prompts(["part"]))
+                logits.append(self._model.part_word_logits(inputs, self._anywhere)[0, :count])
+        return torch.cat([some.float().cpu() for some in logits])
 
     def __call__(self, index: int) -> np.ndarray:
         """Return the probability of a class, float32 `[H, W]`, 0 to 1."""

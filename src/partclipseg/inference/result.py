@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -47,9 +47,9 @@ class PartResult:
     """
 
     label_map: np.ndarray
-    """int32 `[H, W]`: index into `vocabulary.object_parts`, background -1."""
+    """int32 `[H, W]`: index into `vocabulary.classes`, background -1."""
     object_map: np.ndarray
-    """int32 `[H, W]`: index into `vocabulary.objects`, background -1."""
+    """int32 `[H, W]`: index into `vocabulary.objects`, background -1; objects without a part have pixels as well."""
     scores: np.ndarray
     """float32 `[N_c]`: mean probability of each class over its pixels, 0 where it has none."""
     vocabulary: Vocabulary
@@ -57,6 +57,8 @@ class PartResult:
     """uint8 `[H, W, 3]`, RGB, for drawing; without it overlays are painted on grey."""
     name: str = "photo"
     """The photo's path as it was given, or a name for it."""
+    rest_scores: np.ndarray | None = None
+    """float32 `[N_o]`: mean probability of the best part at the pixels of each object without a part; None is 0."""
     probabilities: Callable[[int], np.ndarray] | None = field(default=None, repr=False)
     """Function from a class's index to its probability at every pixel, for `probability`; None where it is unknown."""
 
@@ -80,15 +82,32 @@ class PartResult:
         vocabulary: Vocabulary,
         photo: np.ndarray | None = None,
         name: str = "photo",
+        min_part_probability: float = 0.0,
+        words: Sequence[np.ndarray] = (),
         probabilities: Callable[[int], np.ndarray] | None = None,
     ) -> PartResult:
-        """Make a result from integer maps and the winner's probability per pixel, float `[H, W]`; all are copied."""
+        """Make a result from integer maps and the winner's probability per pixel, float `[H, W]`; all are copied.
+
+        A pixel whose part has a lower probability than `min_part_probability` belongs to its object without a part:
+        -1 in `label_map`, the object still in `object_map`.
+
+        `words` are the map of the most probable word without an object, index in `vocabulary.anywhere` or -1, and the
+        map of its probability. It takes a pixel if it reaches `min_part_probability` too and is more probable than the
+        object-part there; `object_map` stays.
+        """
         labels, objects = (np.array(some, dtype=np.int32, order="C") for some in (label_map, object_map))
-        bins = np.add(labels.ravel(), 1, dtype=np.intp)  # background first
-        # NumPy instead of PyTorch: results are made in threads, and each would use PyTorch's own threads as well.
-        areas, sums = (np.bincount(bins, w, len(vocabulary) + 1)[1:] for w in (None, np.ravel(score_map)))
-        scores = (sums / np.maximum(areas, 1)).astype(np.float32)
-        return cls(labels, objects, scores, vocabulary, photo, name, probabilities)
+        if min_part_probability > 0:
+            labels[np.less(score_map, min_part_probability)] = -1
+        if len(words):
+            word_map, word_scores = words
+            rival = np.where(labels < 0, np.float32(-1), score_map)
+            taken = (word_map >= 0) & (word_scores >= min_part_probability) & (word_scores > rival)
+            labels = np.where(taken, np.int32(len(vocabulary.object_parts)) + word_map, labels).astype(np.int32)
+            score_map = np.where(taken, word_scores, score_map)
+        rest = np.where(labels < 0, objects, np.int32(-1))
+        scores = _means(score_map, labels, len(vocabulary))
+        rest_scores = _means(score_map, rest, len(vocabulary.objects))
+        return cls(labels, objects, scores, vocabulary, photo, name, rest_scores, probabilities)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -148,6 +167,10 @@ class PartResult:
         """Return the classes (or objects) that have pixels, in label order."""
         return list(self.labelled.segments if view == "parts" else self.labelled.objects)
 
+    def without_part(self) -> list[Segment]:
+        """Return the pixels of each object that belong to none of its parts; the score is that of the best part."""
+        return list(self.labelled.without_part)
+
     def mask(self, name: str) -> np.ndarray:
         """Return the pixels of ``"dog's ear"``, or of the whole ``"dog"``, bool `[H, W]`.
 
@@ -178,8 +201,16 @@ class PartResult:
     @cached_property
     def labelled(self) -> LabelledPhoto:
         """Return the arrays and segments that the output formats are made from."""
-        arrays = self.label_map, self.object_map, self.scores, self.photo
-        return LabelledPhoto(self.name, self.vocabulary, *arrays, self.probabilities)
+        return LabelledPhoto(
+            self.name,
+            self.vocabulary,
+            self.label_map,
+            self.object_map,
+            self.scores,
+            self.photo,
+            self.rest_scores,
+            self.probabilities,
+        )
 
     # -- pictures ---------------------------------------------------------------------------------------------
 
@@ -215,11 +246,17 @@ class PartResult:
     # -- formats ----------------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a dictionary for JSON, without masks: photo, size, segments of both views, class names by index."""
+        """Return a dictionary for JSON, without masks: photo, size, segments of both views, class names by index.
+
+        ``without_part`` has the pixels of each object that belong to none of its parts.
+        """
         return json_document(self.labelled)
 
     def to_coco(self, image_id: int = 1, first_annotation_id: int = 1) -> dict[str, Any]:
-        """Return a COCO document of this photo, its parts as RLE masks with scores; category id = class index + 1."""
+        """Return a COCO document of this photo, its parts as RLE masks with scores; category id = class index + 1.
+
+        Pixels of objects without a part are annotations of whole objects, category id = `N_c` + object index + 1.
+        """
         return coco_document([(image_id, self.labelled.record)], self.vocabulary, first_annotation_id)
 
     def to_labelme(self, image_path: str | None = None) -> dict[str, Any]:
@@ -306,3 +343,11 @@ class PartResult:
 
     def _place(self, folder: Path) -> Place:
         return Place(folder, Path(self.name) if is_file(self.name) else None)
+
+
+def _means(values: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
+    """Return the mean of `values [H, W]` over the pixels of each label, float32 `[count]`; 0 for labels without any."""
+    bins = np.add(labels.ravel(), 1, dtype=np.intp)  # background first
+    # NumPy instead of PyTorch: results are made in threads, and each would use PyTorch's own threads as well.
+    areas, sums = (np.bincount(bins, weights, count + 1)[1:] for weights in (None, np.ravel(values)))
+    return (sums / np.maximum(areas, 1)).astype(np.float32)

@@ -20,11 +20,12 @@ from partclipseg.inference.photos import LoadedPhoto, stream, to_host
 from partclipseg.inference.probability import Probabilities
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.zoom import look_again
-from partclipseg.maps.label_maps import LabelMaps
+from partclipseg.maps.label_maps import LabelMaps, no_object
 from partclipseg.models.directory import write_directory
 from partclipseg.models.fetch import find_model
-from partclipseg.models.interface import Inputs, PartModel, PartOutput, Words
+from partclipseg.models.interface import Inputs, PartModel, PartOutput, WordMaps, Words
 from partclipseg.models.names import check_hub_name
+from partclipseg.models.prompting import Prompting
 from partclipseg.models.reading import library_errors
 from partclipseg.models.registry import find_device, find_dtype
 from partclipseg.vocabulary import Vocabulary
@@ -43,7 +44,7 @@ class PartSegmenter:
     """A model with its tokenizer, ready for photos.
 
         segmenter = PartSegmenter.from_pretrained("models/pascal")
-        result = segmenter("photo.jpg", {"dog": ["head", "ear"], "bus": ["wheel"]})
+        result = segmenter("photo.jpg", {"dog": ["head", "torso", "leg", "tail"], "bus": ["body", "wheel"]})
 
     Photos are resized to the model's input size, aspect ratio not kept, by Pillow's bilinear filter (antialiased
     where it shrinks), as in training and as the released models were; then divided by 255 and normalised.
@@ -67,22 +68,24 @@ class PartSegmenter:
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         compile: bool = False,
+        prompting: Prompting | None = None,
     ) -> PartSegmenter:
         """Load a model; None or `BUILT_IN` is the built-in one, which knows PartShapes only.
 
         Args:
             name_or_path: a name that `partclipseg models` lists, which is fetched once and kept; a name on the hub; or
                 a directory as `partclipseg convert` and `train` write it, with the tokenizer's files and perhaps a
-                ``vocabulary.json``; a plain CLIPSeg checkpoint is taken as an untrained start.
+                ``vocabulary.json``; or a plain CLIPSeg, which answers as it is, without training.
             device: device to run on; None takes CUDA or MPS if available, else the CPU.
             dtype: number type of weights and arithmetic, such as ``"float32"``; None is bfloat16 on GPUs that have it,
                 which is several times faster there, else float32.
             compile: fuse what lies within the model's layers by `torch.compile`: the first batches take some ten
                 seconds longer; after them the model takes up to a fifth less for a batch on a GPU, and as long as
                 before for one photo. Pixels with nearly equal classes may change theirs.
+            prompting: prompts, threshold and object gate of a plain CLIPSeg; None are its defaults.
 
         Raises:
-            UsageError: unknown or absent device, unknown dtype.
+            UsageError: unknown or absent device, unknown dtype, `prompting` for a model of another type.
             PartCLIPSegError: no model of that name can be found or loaded, or it cannot be compiled here.
         """
         from partclipseg.models.compiled import compile_layers
@@ -92,6 +95,8 @@ class PartSegmenter:
         number_type = find_dtype(dtype, target)
         source = find_model(name_or_path)
         model: Any = load_model(source, dtype=number_type)
+        if prompting is not None:
+            model.ask(prompting)
         model.to(target)
         if compile:
             compile_layers(model)
@@ -172,6 +177,7 @@ class PartSegmenter:
         *,
         objects: Iterable[str] | None = None,
         zoom: bool = False,
+        min_part_probability: float | None = None,
         batch_size: int = 8,
         max_pixels: int = MAX_PIXELS,
     ) -> list[PartResult]: ...
@@ -184,6 +190,7 @@ class PartSegmenter:
         *,
         objects: Iterable[str] | None = None,
         zoom: bool = False,
+        min_part_probability: float | None = None,
         batch_size: int = 8,
         max_pixels: int = MAX_PIXELS,
     ) -> PartResult: ...
@@ -195,6 +202,7 @@ class PartSegmenter:
         *,
         objects: Iterable[str] | None = None,
         zoom: bool = False,
+        min_part_probability: float | None = None,
         batch_size: int = 8,
         max_pixels: int = MAX_PIXELS,
     ) -> PartResult | list[PartResult]:
@@ -206,6 +214,9 @@ class PartSegmenter:
             objects: the objects that are known to be in the photos. Their parts then share every pixel and there
                 is no background (protocol Oracle-Obj); without it anything may be there (Pred-All).
             zoom: segment crops around small objects a second time, at full resolution; see `inference.zoom`.
+            min_part_probability: minimum probability of a part at a pixel, 0 to 1; below it the pixel belongs to the
+                object without a part, so that parts that were not asked for are not given to one that was. None is
+                0.3, or 0 where `objects` are known; a plain CLIPSeg has its threshold instead.
             batch_size: number of photos per batch.
             max_pixels: refuse larger photos.
 
@@ -214,15 +225,17 @@ class PartSegmenter:
             PhotoError: a photo that cannot be read; nothing is returned then. See `segment_many`.
         """
         if isinstance(photos, list | tuple):
-            options: dict[str, Any] = {"batch_size": batch_size, "max_pixels": max_pixels}
+            options: dict[str, Any] = {"min_part_probability": min_part_probability, "batch_size": batch_size}
+            options |= {"zoom": zoom, "max_pixels": max_pixels}
             results = []
-            for _, result in self.segment_many(photos, vocabulary, objects=objects, zoom=zoom, **options):
+            for _, result in self.segment_many(photos, vocabulary, objects=objects, **options):
                 if isinstance(result, PhotoError):
                     raise result
                 results.append(result)
             return results
         words, present = self._words_and_objects(vocabulary, objects)
-        [make_result] = self._segment(words, present, zoom, [self._read(max_pixels, photos)])
+        least = self.least_part_probability(min_part_probability, present is not None)
+        [make_result] = self._segment(words, present, zoom, least, [self._read(max_pixels, photos)])
         return make_result()
 
     def segment_many(
@@ -232,6 +245,7 @@ class PartSegmenter:
         *,
         objects: Iterable[str] | None = None,
         zoom: bool = False,
+        min_part_probability: float | None = None,
         batch_size: int = 8,
         max_pixels: int = MAX_PIXELS,
     ) -> Iterator[tuple[Any, PartResult | PhotoError]]:
@@ -241,8 +255,17 @@ class PartSegmenter:
         as for a call; wrong words or options raise `UsageError` at the call itself.
         """
         words, present = self._words_and_objects(vocabulary, objects)
-        segment = partial(self._segment, words, present, zoom)
+        least = self.least_part_probability(min_part_probability, present is not None)
+        segment = partial(self._segment, words, present, zoom, least)
         return stream(paths, partial(self._read, max_pixels), segment, batch_size)
+
+    def least_part_probability(self, asked: float | None, objects_known: bool) -> float:
+        """Return the minimum probability of a part, by default the model's; raises `UsageError` outside of 0 to 1."""
+        if asked is None:
+            return 0.0 if objects_known else self.model.min_part_probability
+        if not 0 <= asked <= 1:
+            raise UsageError(f"min_part_probability must be from 0 to 1, not {asked}")
+        return asked
 
     def _read(self, max_pixels: int, source: Any) -> LoadedPhoto:
         return LoadedPhoto.read(source, self.model.ahead_shape, max_pixels)
@@ -253,31 +276,41 @@ class PartSegmenter:
         elif self.vocabulary is not None:
             vocabulary = self.vocabulary
         else:
-            raise UsageError('the model has no words of its own: give a vocabulary, such as "dog: ear, tail"')
+            raise UsageError('the model has no words of its own: give a vocabulary:  "dog: head, torso, leg, tail"')
         return vocabulary, _object_indices(vocabulary, objects)
 
     def _segment(
-        self, vocabulary: Vocabulary, present: list[int] | None, zoom: bool, photos: Sequence[LoadedPhoto]
+        self,
+        vocabulary: Vocabulary,
+        present: list[int] | None,
+        zoom: bool,
+        least: float,
+        photos: Sequence[LoadedPhoto],
     ) -> list[Callable[[], PartResult]]:
         """Run the model on a batch of photos; the returned functions make the results of its maps, in any thread."""
         present_objects = None if present is None else [present] * len(photos)
-        maps = self.label_maps(
-            self.prepare([photo.resized for photo in photos]),
-            vocabulary,
-            [(photo.pixels.shape[0], photo.pixels.shape[1]) for photo in photos],
-            present_objects,
+        inputs = self.prepare([photo.resized for photo in photos])
+        sizes = [(photo.pixels.shape[0], photo.pixels.shape[1]) for photo in photos]
+        words = self.word_maps(inputs, vocabulary, sizes)
+        if (pairs := vocabulary.paired) is None:
+            maps = [no_object(size, self.device) for size in sizes]
+        else:
+            maps = self.label_maps(inputs, pairs, sizes, present_objects)
+            if zoom:
+                maps = self.look_again([photo.pixels for photo in photos], maps, pairs, present_objects)
+        of_words = [(word_map.int(), scores) for word_map, scores in words] or [()] * len(photos)
+        arrays = to_host(
+            [(m.label_map.int(), m.object_map.int(), m.scores, *w) for m, w in zip(maps, of_words, strict=True)]
         )
-        if zoom:
-            maps = self.look_again([photo.pixels for photo in photos], maps, vocabulary, present_objects)
-        words = self.words(vocabulary)
-        arrays = to_host([(m.label_map.int(), m.object_map.int(), m.scores) for m in maps])
+        asked = None if pairs is None else self.words(pairs)
+        anywhere = self.word_embeddings(vocabulary)
         return [
             partial(
                 PartResult.from_maps,
-                *(labels, objects, scores, vocabulary, photo.pixels, photo.name),
-                probabilities=Probabilities(self.model, photo.resized, words, photo.pixels.shape[:2]),
+                *(*some[:3], vocabulary, photo.pixels, photo.name, least, some[3:]),
+                probabilities=Probabilities(self.model, photo.resized, asked, anywhere, photo.pixels.shape[:2]),
             )
-            for (labels, objects, scores), photo in zip(arrays, photos, strict=True)
+            for some, photo in zip(arrays, photos, strict=True)
         ]
 
     # -- the model's own inputs and outputs -------------------------------------------------------------------
@@ -304,6 +337,20 @@ class PartSegmenter:
     ) -> list[LabelMaps]:
         """Compute label maps at `sizes` (H, W) of prepared photos; see `PartModel.label_maps`."""
         return self.model.label_maps(inputs, self.words(vocabulary), sizes, present_objects, with_background)
+
+    def word_maps(self, inputs: Inputs, vocabulary: Vocabulary, sizes: Sequence[tuple[int, int]]) -> list[WordMaps]:
+        """Find the vocabulary's words without an object in prepared photos, see `PartModel.word_maps`; [] without any.
+
+        Raises `UsageError` for a model that needs an object for every part.
+        """
+        embeddings = self.word_embeddings(vocabulary)
+        return [] if embeddings is None else self.model.word_maps(inputs, embeddings, sizes)
+
+    def word_embeddings(self, vocabulary: Vocabulary) -> Tensor | None:
+        """Return the embeddings `[K, D]` of the vocabulary's words without an object; None without any."""
+        if not vocabulary.anywhere:
+            return None
+        return self.text_embeddings(self.model.word_prompts(vocabulary.anywhere))
 
     def look_again(
         self,

@@ -32,6 +32,12 @@ class LabelMaps(NamedTuple):
     """float32 `[H, W]`: probability of the class (or of background) that won."""
 
 
+def no_object(size: tuple[int, int], device: torch.device) -> LabelMaps:
+    """Return the maps of a photo of `size` (H, W) for which no object-part was asked: background everywhere."""
+    background = torch.full(size, BACKGROUND, device=device)
+    return LabelMaps(background, background, torch.ones(size, device=device))
+
+
 @torch.no_grad()
 def pred_all(
     output: Any,

@@ -24,7 +24,7 @@ def model_card(model: PartModel, vocabulary: Vocabulary | None, name: str = "MOD
     height, width = model.image_shape
     count = sum(parameter.numel() for parameter in model.parameters())
     size = f"{count / 1e6:.1f} million" if count >= 1e5 else f"{count:,}"
-    words = "" if vocabulary is not None else ', {"dog": ["head", "ear"], "bus": ["wheel"]}'
+    words = "" if vocabulary is not None else ', {"dog": ["head", "torso", "leg", "tail"], "bus": ["body", "wheel"]}'
     return "\n".join(
         [
             "---\nlibrary_name: partclipseg\npipeline_tag: image-segmentation\n"

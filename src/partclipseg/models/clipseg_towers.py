@@ -130,6 +130,10 @@ class CLIPSegTowers(PartModel):
         features, _ = self.decoder.condition_features(self.encode_photo(pixel_values), embeddings.to(self.dtype))
         return self.decoder.logits(features, self.grid(pixel_values))
 
+    def part_word_logits(self, inputs: Inputs, embeddings: Tensor) -> Tensor:
+        """Compute logits `[B, W + 1, h, w]` of part words `[W, D]` and background, the same as in `forward`."""
+        return self.word_logits(inputs, torch.cat([embeddings.to(self.dtype), self.background]))
+
     def grid(self, pixel_values: Tensor) -> tuple[int, int]:
         """Return rows and columns of patches of `pixel_values [B, 3, H, W]`."""
         patch = self.config.vision_config.patch_size

@@ -107,7 +107,7 @@ def load_pretrained(cls: type[Model], name: Any, load: Callable[..., Any], *args
     except PartCLIPSegError as error:
         raise PartCLIPSegError(f"{name}: {error}; give the config.json that belongs to the weights") from None
     config.architectures = [cls.__name__]  # as files of ours have it
-    if kind == expected.model_type:
+    if kind == expected.model_type != CLIPSegConfig.model_type:
         with_info = kwargs.pop("output_loading_info", False)
         model = load_complete(load, lambda: cls(config), name, *args, config=config, **hub_options, **kwargs)
         return (model, {}) if with_info else model

@@ -21,7 +21,6 @@ from partclipseg.models.download import by_hand, check_length, check_room, from_
 from partclipseg.models.names import find_snapshot
 from partclipseg.models.reading import check_file
 from partclipseg.models.registry import (
-    CLIPSEG,
     FAMILIES,
     built_in_model,
     find_foreign,
@@ -206,7 +205,7 @@ def _finished(release: Release) -> Path:
 
 
 def _check_method(release: Release) -> None:
-    if release.method not in (*FAMILIES, CLIPSEG):
+    if release.method not in FAMILIES:
         raise PartCLIPSegError(
             f"{release.name} needs the method {release.method}, which this version does not have: name another model, "
             "or install a version that has it"

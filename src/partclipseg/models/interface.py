@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -23,9 +23,10 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from partclipseg.data.augment import resize_photo
-from partclipseg.errors import PartCLIPSegError
+from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.losses.classes import ClassLoss
-from partclipseg.maps.label_maps import LabelMaps, oracle_obj, pred_all
+from partclipseg.maps.label_maps import Contest, LabelMaps, oracle_obj, pred_all
+from partclipseg.models.prompting import Prompting
 from partclipseg.models.settings import MethodSettings
 from partclipseg.vocabulary import Vocabulary
 
@@ -38,6 +39,9 @@ Inputs = Mapping[str, Tensor]
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
 Model = TypeVar("Model", bound="type[PartModel]")
+
+MIN_PART_PROBABILITY = 0.3
+"""Default of `PartModel.min_part_probability`, chosen from the measurement in docs/prediction.md."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +66,15 @@ class Words:
             torch.from_numpy(vocabulary.class_to_part).to(device),
             torch.from_numpy(vocabulary.class_to_object).to(device),
         )
+
+
+class WordMaps(NamedTuple):
+    """Part words without an object in one photo of size `H × W`."""
+
+    word_map: Tensor
+    """int64 `[H, W]`: index of the most probable word, -1 where background is more probable."""
+    scores: Tensor
+    """float32 `[H, W]`: probability of the word, or of background."""
 
 
 @dataclass
@@ -205,12 +218,69 @@ class PartModel(PreTrainedModel):
             return pred_all(output, sizes, owners, present_objects)
         return oracle_obj(output, sizes, owners, present_objects)
 
+    @torch.inference_mode()
+    def word_maps(self, inputs: Inputs, embeddings: Tensor, sizes: Sequence[tuple[int, int]]) -> list[WordMaps]:
+        """Find the most probable of W part words without an object, or background, at every pixel of B photos.
+
+        Args:
+            inputs: result of `prepare` for the photos.
+            embeddings: `[K, D]`, those of `word_prompts`.
+            sizes: (H, W) of each photo.
+
+        Raises `UsageError` for a family that has no maps of parts without objects.
+        """
+        logits = self.part_word_logits(inputs, embeddings)  # [B, W + 1, h, w]
+        photos, count = logits.shape[:2]
+        contest = Contest(sizes, logits.device)
+        labels = torch.arange(count, device=logits.device)
+        contest.add(np.repeat(np.arange(photos), count), logits.flatten(0, 1), labels.repeat(photos))
+        return [WordMaps(maps.label_map, maps.scores) for maps in contest.maps(labels[: self._num_words(embeddings)])]
+
+    def _num_words(self, embeddings: Tensor) -> int:
+        """Return W of the embeddings `[K, D]` of `word_prompts`."""
+        return len(embeddings) // len(self.word_prompts(["part"]))
+
+    def word_prompts(self, part_words: Sequence[str]) -> list[str]:
+        """Return the K strings for W part words without an object; here the bare words."""
+        return list(part_words)
+
+    def part_word_logits(self, inputs: Inputs, embeddings: Tensor) -> Tensor:
+        """Compute logits `[B, W + 1, h, w]` of part words without an object, background last.
+
+        `embeddings [K, D]` are those of `word_prompts`. A family without a background leaves its row out.
+
+        Raises `UsageError` for a family that has no maps of parts without an object.
+        """
+        raise UsageError(
+            f"{type(self).__name__} has no maps of parts without an object: name the object of every part, such as "
+            '"kettle: body, handle, spout"'
+        )
+
     def word_logits(self, inputs: Inputs, embeddings: Tensor) -> Tensor:
         """Compute logits `[B, K, h, w]` of single words `[K, D]`, or of each photo's own words `[B, K, D]`.
 
         Raises `PartCLIPSegError` for a family without them, which cannot use word retention.
         """
         raise PartCLIPSegError(f"{type(self).__name__} has no maps of single words: leave word retention out")
+
+    # -- what it says of itself -------------------------------------------------------------------------------
+
+    @property
+    def title(self) -> str:
+        """What the model is, in a line for people; the class's name unless the family has more to say."""
+        return type(self).__name__
+
+    @property
+    def min_part_probability(self) -> float:
+        """Minimum probability of the part of a pixel outside of the benchmark protocols, which have none."""
+        return MIN_PART_PROBABILITY
+
+    def ask(self, prompting: Prompting) -> None:
+        """Ask the model in another way. Raises `UsageError` for a family whose prompts belong to its training."""
+        raise UsageError(
+            f"--prompt, --threshold and --no-object-gate are for a plain CLIPSeg, and this is {self.title}: leave them "
+            "out"
+        )
 
     # -- speed ------------------------------------------------------------------------------------------------
 

@@ -20,13 +20,14 @@ from partclipseg.models.reading import read_tensors
 from partclipseg.models.released import is_released
 
 __all__ = [
-    "BUILT_IN", "CLIPSEG", "FAMILIES", "FOREIGN", "REFUSED", "built_in_model", "family", "find_device", "find_dtype",
+    "BUILT_IN", "FAMILIES", "FOREIGN", "REFUSED", "built_in_model", "family", "find_device", "find_dtype",
     "find_foreign", "is_built_in", "load_file", "load_model", "load_tokenizer", "load_vocabulary", "read_config",
 ]  # fmt: skip
 
 FAMILIES = {
     "partclipseg": "partclipseg.models.partclipseg.model:PartCLIPSegModel",
     "clipseg-baseline": "partclipseg.models.clipseg.model:CLIPSegBaseline",
+    "clipseg": "partclipseg.models.clipseg.plain:PlainCLIPSeg",
     "partcatseg": "partclipseg.models.partcatseg.model:PartCATSegModel",
     "catseg": "partclipseg.models.partcatseg.model:CATSegModel",
 }
@@ -46,9 +47,6 @@ REFUSED = {
 }
 """Methods without a family here that people have files of: the beginning of a name that only their tensors have."""
 
-CLIPSEG = "clipseg"
-"""`model_type` of transformers' CLIPSeg, which other models start from."""
-
 BUILT_IN = "partshapes"
 """Name of the built-in model, unless a directory has it; it knows only PartShapes, the rendered benchmark."""
 
@@ -64,19 +62,18 @@ def family(name: str) -> type[PartModel]:
 def load_model(name: str | Path, **kwargs: Any) -> Any:
     """Load the model in a directory, on the hub, or of a name that `partclipseg models` lists, of whichever family.
 
-    A plain CLIPSeg checkpoint becomes an untrained PartCLIPSeg. Keyword arguments go to `from_pretrained`.
+    A plain CLIPSeg is CLIPSeg without training; `PartCLIPSegModel.from_pretrained` takes it as a start. Keyword
+    arguments go to `from_pretrained`.
     """
     if is_released(name):
         from partclipseg.models.fetch import fetch  # which imports this module
 
         name = fetch(str(name))
     kind = read_config(name).get("model_type")
-    if kind == CLIPSEG:
-        return family("partclipseg").from_pretrained(name, **kwargs)
     if not isinstance(kind, str) or kind not in FAMILIES:
         what = f"a model of type {quoted(kind)}" if isinstance(kind, str) else "a config.json without a model_type"
         raise PartCLIPSegError(
-            f"{name} holds {what}, not one of {', '.join([*FAMILIES, CLIPSEG])}: give a directory that `partclipseg "
+            f"{name} holds {what}, not one of {', '.join(FAMILIES)}: give a directory that `partclipseg "
             "convert` or `train` wrote, or a CLIPSeg model"
         )
     return family(kind).from_pretrained(name, **kwargs)

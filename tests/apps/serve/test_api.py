@@ -186,11 +186,11 @@ BAD_FORMS = {
     "bad JSON words": (None, {"vocabulary": '{"dog": ["ear"'}, 422, "not valid JSON"),
     "JSON words nested": (None, {"vocabulary": "[" * 1500}, 422, "not valid JSON"),
     "JSON words of the wrong kind": (None, {"vocabulary": '{"dog": 3}'}, 422, "list of words"),
-    "a file of the server": (None, {"vocabulary": "/etc/passwd"}, 422, "'/etc/passwd' has no colon"),
-    "another file": (None, {"vocabulary": "words.yaml"}, 422, "'words.yaml' has no colon"),
-    "one word": (None, {"vocabulary": "zebra"}, 422, 'words are written as "dog: ear, tail; bus: wheel"'),
+    "a file of the server": (None, {"vocabulary": "/etc/passwd"}, 422, "'/etc/passwd' is no catalogue"),
+    "another file": (None, {"vocabulary": "words.yaml"}, 422, "'words.yaml' is no catalogue"),
+    "a mistyped catalogue": (None, {"vocabulary": "part-imagnet"}, 422, "'part-imagnet' is no catalogue"),
     "no such catalogue": (None, {"vocabulary": "pascal-part-115"}, 422, "no catalogue (pascal-part-116, ade20k"),
-    "one of many words": (None, {"vocabulary": "dog: ear; zebra"}, 422, "'zebra' is not an object-part"),
+    "one of many words": (None, {"vocabulary": "dog's ear, zebra"}, 422, "'zebra' names no object"),
     "unknown objects": (None, {"objects": "cat"}, 422, "'cat' is not an object of the vocabulary"),
     "oracle without objects": (None, {"protocol": "oracle_obj"}, 422, "needs objects"),
     "pred_all with objects": (None, {"protocol": "pred_all", "objects": "dog"}, 422, "leave them out"),
@@ -315,7 +315,8 @@ def test_the_description_has_examples_that_work(client):
     answer = client.post(URL, json=content["application/json"]["example"])
     assert answer.status_code == 200, answer.text
     assert set(content["multipart/form-data"]["schema"]["properties"]) == {
-        *("photo", "name", "vocabulary", "model", "protocol", "objects", "zoom", "min_score", "formats")
+        *("photo", "name", "vocabulary", "model", "protocol", "objects", "zoom", "min_score", "min_part_probability"),
+        "formats",
     }
     assert {"200", "400", "401", "413", "415", "422", "503", "504"} <= set(operation["responses"])
 

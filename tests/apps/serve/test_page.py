@@ -185,7 +185,8 @@ def test_errors_are_sentences(make_engine, photo_file, tmp_path):
     model = "random"
     for (photo, words, objects), sentence in {
         (None, "dog: ear", None): "There is no photo yet: drop one above, or pick an example.",
-        (photo_file, None, None): "No words are given: write what to look for, such as &quot;dog: ear, tail&quot;.",
+        (photo_file, None, None): "No words are given: write what to look for, such as &quot;dog: head, torso, leg, "
+        "tail&quot;.",
         (photo_file, "dog: a, b, c", None): "3 classes are more than the limit of 2: ask for them in portions.",
         (photo_file, "dog: ear", "<cat>"): "&#x27;&lt;cat&gt;&#x27; is not an object of the vocabulary (dog).",
         (str(tmp_path / "bad.jpg"), "dog: ear", None): "not a photo in a known format",
@@ -471,9 +472,9 @@ def test_a_catalogue_an_example_and_an_error(page, served):
     assert page.locator("part-viewer [data-view=attention]").count() == 0  # too many classes
     alert.wait_for(state="hidden")
     page.wait_for_selector("#download:not([disabled])")
-    words.fill("zebra")
+    words.fill("zebra.yaml")
     find_again(page, "document.querySelector('#message [role=alert]')")
-    assert "'zebra' has no colon" in alert.inner_text()
+    assert "'zebra.yaml' is no catalogue" in alert.inner_text()
     page.wait_for_function("!document.querySelector('part-viewer')")
     page.locator("#download").wait_for(state="hidden")
     assert page.refused == []

@@ -255,7 +255,7 @@ def _card(config: dict[str, Any], folder: Path, source: str, equal: float) -> st
         f"`{source}` ({config['kind']}) by partclipseg {version('partclipseg')} with torch {version('torch')}, "
         f"onnxscript {version('onnxscript')}, in {config['dtype']}.\n",
         "```\npip install numpy pillow onnxruntime tokenizers\n"
-        'python segment.py photo.jpg --vocabulary "dog: ear, tail; bus: wheel"\n```\n',
+        'python segment.py photo.jpg --vocabulary "dog: head, torso, leg, tail; bus: body, wheel"\n```\n',
         "## Files\n\n" + _table(("file", "what"), _files(folder)),
         "## Graphs\n\n" + _interface(folder),
         _preparation(config),

@@ -1,7 +1,7 @@
 """Segment a photo with an exported model: no PyTorch, no transformers.
 
     pip install numpy pillow onnxruntime tokenizers
-    python segment.py photo.jpg --vocabulary "dog: ear, tail; bus: wheel"
+    python segment.py photo.jpg --vocabulary "dog: head, torso, leg, tail; bus: body, wheel"
 
 The file lies beside the exported files. It is a script and a module: `Segmenter(folder)(image, words)` gives the
 label map, int32 `[H, W]`.
@@ -220,9 +220,11 @@ def upsample(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def read_words(text: str) -> list[tuple[str, str]]:
-    """Return pairs (object, part) of words as `partclipseg predict` takes them: text such as "dog: ear, tail", or a
-    file. Raises `ValueError` with a sentence for words that cannot be read."""
-    return [(pair.object, pair.part) for pair in Vocabulary.load(text).object_parts]
+    """Return pairs (object, part) of words as `partclipseg predict` takes them: text, or a file.
+
+    Raises `ValueError` with a sentence for words that cannot be read.
+    """
+    return [(pair.object, pair.part) for pair in Vocabulary.load(text).with_objects("an exported model").object_parts]
 
 
 def read_image(path: str | Path) -> Image.Image:
@@ -251,7 +253,7 @@ def main() -> None:
     folder = Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description="Segment the parts of things in a photo.")
     parser.add_argument("photo")
-    parser.add_argument("--vocabulary", help='"dog: ear, tail; bus: wheel" or a file; default: the model\'s own')
+    parser.add_argument("--vocabulary", help='"dog: head, torso, leg, tail", or a file; default: the model\'s own')
     parser.add_argument("--output", help="PNG of class indices; default: the photo's name with .labels.png")
     options = parser.parse_args()
     own = folder / "vocabulary.json"

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,12 +16,16 @@ import tyro
 
 from partclipseg.apps.format_option import format_option
 from partclipseg.apps.options import (
+    Ask,
+    Asking,
     BatchSize,
     Dtype,
+    MinPartProbability,
     MinScore,
     Model,
     Vocabulary,
     Zoom,
+    check_min_part_probability,
     check_min_score,
     number,
     optional,
@@ -54,7 +58,7 @@ class Label:
     labelled does not stop the others; the exit code is then 1. Files that you have corrected are kept and count.
 
     Examples:
-      partclipseg label photos --vocabulary "dog: ear, tail; bus: wheel" --model models/pascal --output labels
+      partclipseg label photos --vocabulary "dog: head, torso, leg, tail" --model models/pascal --output labels
       partclipseg label photos --formats yolo --output labels
     """
 
@@ -69,6 +73,7 @@ class Label:
     """Only if you know what is in every photo: these objects.
     Their parts then share all pixels, and there is no background."""
     min_score: MinScore = 0.0
+    min_part_probability: MinPartProbability = None
     zoom: Zoom = False
     engine: Literal["local", "ray"] = "local"
     """local: processes on this machine.
@@ -85,6 +90,7 @@ class Label:
 
     overwrite: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     """Replace files in the output folder that a person made or changed. Without it they are kept and count."""
+    ask: Ask = field(default_factory=Asking)
 
     def run(self) -> int:
         from partclipseg.apps.label.photos import find_all
@@ -114,6 +120,8 @@ class Label:
         if not self.formats:
             raise UsageError("no format is asked for: leave --formats out, or name one after it")
         check_min_score(self.min_score)
+        check_min_part_probability(self.min_part_probability)
+        self.ask.prompting()
         for name, value in (("--workers", self.workers), ("--batch-size", self.batch_size)):
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}")
@@ -157,7 +165,8 @@ class Label:
         # default of the current device.
         begun = stored_options(self.output / OPTIONS).get("dtype")
         dtype = find_dtype(self.dtype or begun, find_device(devices[0]))
-        segmenter = PartSegmenter.from_pretrained(self.model, devices[0] if alone else "cpu", dtype)
+        device, prompting = devices[0] if alone else "cpu", self.ask.prompting()
+        segmenter = PartSegmenter.from_pretrained(self.model, device, dtype, prompting=prompting)
         job = self._job(segmenter)
         manifest = Manifest(self.output / MANIFEST, len(job.vocabulary))
         collections = Collections(self.output, self.overwrite)
@@ -194,7 +203,7 @@ class Label:
 
         words = segmenter.vocabulary if self.vocabulary is None else Words.load(self.vocabulary)
         if words is None:
-            raise UsageError('the model has no words of its own: give --vocabulary, such as "dog: ear, tail"')
+            raise UsageError('the model has no words of its own: name some with --vocabulary, as in its help')
         for word in self.objects:
             words.object_index(word)
         # Words that are too long or unknown are found once here instead of in every worker.
@@ -208,6 +217,8 @@ class Label:
             objects=self.objects,
             zoom=self.zoom,
             min_score=self.min_score,
+            min_part_probability=self.min_part_probability,
+            prompting=self.ask.prompting(),
             dtype=str(segmenter.model.dtype).removeprefix("torch."),
             batch_size=self.batch_size,
             max_pixels=self.max_pixels,

@@ -93,8 +93,10 @@ def recorded_result(job: BulkJob, record: ManifestRecord) -> PartResult:
 
 def result_of_map(job: BulkJob, name: str, labels: np.ndarray, scores: np.ndarray) -> PartResult:
     """Make a result from a label map int32 `[H, W]`, background -1, and a score for each class, float32 `[N_c]`."""
-    objects = np.array([*job.vocabulary.class_to_object, -1], np.int32)[labels]
-    return PartResult(labels, objects, scores, job.vocabulary, None, name)
+    vocabulary = job.vocabulary
+    owners = np.full(len(vocabulary) + 1, -1, np.int32)  # label -1 reads the last entry
+    owners[: len(vocabulary.object_parts)] = vocabulary.class_to_object
+    return PartResult(labels, owners[labels], scores, vocabulary, None, name)
 
 
 class Announcements:

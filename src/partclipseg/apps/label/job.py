@@ -13,6 +13,7 @@ from typing import Any
 from partclipseg.apps.label.photos import LabelPhoto
 from partclipseg.formats.format import Place
 from partclipseg.formats.registry import data_set_formats
+from partclipseg.models.prompting import Prompting
 from partclipseg.vocabulary import Vocabulary
 
 BulkFormat = str
@@ -43,6 +44,9 @@ class BulkJob:
     objects: tuple[str, ...] = ()
     zoom: bool = False
     min_score: float = 0.0
+    min_part_probability: float | None = None
+    prompting: Prompting | None = None
+    """How a plain CLIPSeg is asked."""
     dtype: str = "float32"
     batch_size: int = 8
     max_pixels: int = 80_000_000
@@ -71,6 +75,8 @@ class BulkJob:
             "objects": list(self.objects),
             "zoom": self.zoom,
             "min_score": self.min_score,
+            "min_part_probability": "default" if self.min_part_probability is None else str(self.min_part_probability),
+            **({} if self.prompting is None else {"prompting": str(self.prompting)}),
             "formats": list(self.formats),
             "dtype": self.dtype,
             "batch_size": self.batch_size,

@@ -85,7 +85,7 @@ class Labeller:
         logging.getLogger("partclipseg").propagate = False
         for name in ("partclipseg", None):
             logging.getLogger(name).addHandler(logging.NullHandler())
-        return cls(job, PartSegmenter.from_pretrained(job.model, device, job.dtype), threads)
+        return cls(job, PartSegmenter.from_pretrained(job.model, device, job.dtype, prompting=job.prompting), threads)
 
     def __call__(self, batch: Sequence[LabelPhoto]) -> list[ManifestRecord]:
         """Label a batch, write the photos' own files, and return the records, all flushed to disk.
@@ -114,6 +114,7 @@ class Labeller:
     def _segment(self, paths: Sequence[Path]) -> list[PartResult | Exception]:
         job = self.job
         options: dict[str, Any] = {"objects": job.objects or None, "zoom": job.zoom, "max_pixels": job.max_pixels}
+        options["min_part_probability"] = job.min_part_probability
         with warnings.catch_warnings():
             # Photos above the limit are reported by name; Pillow would warn about them a second time.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -53,6 +53,8 @@ def check_options(path: Path, options: dict[str, Any]) -> None:
 
 def _is_alike(before: Any, now: Any) -> bool:
     """Whether two values have the same JSON type."""
+    if before is None and isinstance(now, str):  # an option that the run was begun without
+        return True
     if isinstance(now, list):
         return isinstance(before, list) and all(isinstance(value, str) for value in before)
     if isinstance(now, bool) or isinstance(before, bool):

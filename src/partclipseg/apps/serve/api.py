@@ -61,6 +61,9 @@ class SegmentAnswer(BaseModel):
     seconds: float = Field(description="from the request to its answer")
     segments: list[SegmentInfo] | None = Field(None, description="json: the parts found")
     objects: list[SegmentInfo] | None = Field(None, description="json: the objects found")
+    without_part: list[SegmentInfo] | None = Field(
+        None, description="json: of each object the pixels that belong to none of the parts asked for"
+    )
     vocabulary: list[str] | None = Field(None, description="json: the classes, by index")
 
 
@@ -178,7 +181,7 @@ def _add_segment(app: FastAPI, engine: Engine) -> None:
         model = engine.model_name(wanted.model)
         vocabulary = await in_thread(engine.vocabulary, wanted.vocabulary, model)
         photo = await in_thread(engine.read_photo, wanted.photo)
-        task = Task(model, vocabulary, objects, wanted.zoom)
+        task = Task(model, vocabulary, objects, wanted.zoom, wanted.min_part_probability)
         found = await asyncio.wrap_future(engine.submit(task, photo))
         result = renamed(await in_thread(found.at_least, wanted.min_score), wanted.name)
         if "application/zip" in request.headers.get("accept", ""):
@@ -302,7 +305,7 @@ _FAULT = "a fault of this server, whose log says more: try another photo or othe
 
 
 def _request_body() -> dict[str, Any]:
-    example = {"vocabulary": "dog: ear, tail; bus: wheel", "formats": "json,overlay"}
+    example = {"vocabulary": "dog: head, torso, leg, tail; bus: body, wheel", "formats": "json,overlay"}
     schema = SegmentRequest.model_json_schema()
     return {
         "required": True,
@@ -312,7 +315,7 @@ def _request_body() -> dict[str, Any]:
                 "schema": schema,
                 "example": {
                     "photo": _ONE_PIXEL,
-                    "vocabulary": {"dog": ["ear", "tail"], "bus": ["wheel"]},
+                    "vocabulary": {"dog": ["head", "torso", "leg", "tail"], "bus": ["body", "wheel"]},
                     "formats": ["json", "coco"],
                 },
             },

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
-from partclipseg.apps.options import Device, Dtype, optional
+from partclipseg.apps.options import Ask, Asking, Device, Dtype, optional
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.machine import how_to_install
 
@@ -65,6 +65,7 @@ class Serve:
     """Seconds until the head of a request must be complete. Bodies and answers must flow at 1,000 bytes a second."""
     device: Device = None
     dtype: Dtype = None
+    ask: Ask = field(default_factory=Asking)
 
     def run(self) -> int:
         try:
@@ -83,12 +84,12 @@ class Serve:
         connections = ConnectionLimits(self.connections, self.connections_per_address, self.idle_timeout)
         backlog = allow_files(connections)
         token = self.token or os.environ.get(TOKEN_VARIABLE)
-        engine = Engine.load(self.model or [None], self.device, self.dtype, limits)
+        engine = Engine.load(self.model or [None], self.device, self.dtype, limits, self.ask.prompting())
         app = create_app(engine, token, local=is_loopback(self.host))
         socket = _listen(self.host, self.port)
         console = Console(soft_wrap=True, highlight=False)
         for name, segmenter in engine.segmenters.items():
-            kind, dtype = type(segmenter.model).__name__, str(segmenter.model.dtype).removeprefix("torch.")
+            kind, dtype = segmenter.model.title, str(segmenter.model.dtype).removeprefix("torch.")
             console.print(f"model: {name} ({kind}, {segmenter.device}, {dtype})", markup=False)
         if engine.built_in:
             console.print("the built-in model knows rendered scenes only; for photos name another with --model")

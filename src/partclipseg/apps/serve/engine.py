@@ -21,6 +21,7 @@ from partclipseg.data.photo import photo_formats, read_photo
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.models.prompting import Prompting
 from partclipseg.models.registry import is_built_in
 from partclipseg.vocabulary import Vocabulary
 
@@ -68,6 +69,8 @@ class Task(NamedTuple):
     """Objects known to be in the photo (protocol Oracle-Obj), or None (Pred-All)."""
     zoom: bool = False
     """Whether small objects are segmented a second time, enlarged."""
+    min_part_probability: float | None = None
+    """Minimum probability of a part at a pixel; None is the model's default."""
     explained: bool = False
     """Whether the result is an `Explained` instead of a `PartResult`."""
 
@@ -93,9 +96,23 @@ class Engine:
         self.metrics.queue_length.set_function(lambda: self.waiting)
 
     @classmethod
-    def load(cls, models: Sequence[str | None], device: str | None, dtype: str | None, limits: Limits) -> Engine:
-        """Load models, each a directory or hub name, None for the built-in one; raises as `from_pretrained` does."""
+    def load(
+        cls,
+        models: Sequence[str | None],
+        device: str | None,
+        dtype: str | None,
+        limits: Limits,
+        prompting: Prompting | None = None,
+    ) -> Engine:
+        """Load models, each a directory or hub name, None for the built-in one; raises as `from_pretrained` does.
+
+        `prompting` is for the plain CLIPSeg among them; raises `UsageError` if there is none.
+        """
         segmenters = [PartSegmenter.from_pretrained(model, device, dtype) for model in models]
+        if prompting is not None:
+            plain = [segmenter.model for segmenter in segmenters if segmenter.model.config.model_type == "clipseg"]
+            for model in plain or [segmenters[0].model]:  # which says that it is none
+                model.ask(prompting)
         names = model_names(models)
         built_in = [name for name, model in zip(names, models, strict=True) if model is None or is_built_in(model)]
         return cls(dict(zip(names, segmenters, strict=True)), limits, built_in=next(iter(built_in), None))
@@ -151,7 +168,7 @@ class Engine:
             return read_words(words, self.limits.max_classes)
         own = self.segmenters[model].vocabulary
         if own is None:
-            raise UsageError('no words are given: write what to look for, such as "dog: ear, tail"')
+            raise UsageError('no words are given: write what to look for, such as "dog: head, torso, leg, tail"')
         check_count(len(own), self.limits.max_classes)
         return own
 
@@ -196,9 +213,15 @@ class Engine:
             if task.explained:
                 from partclipseg.apps.serve.explain import explain
 
-                return [explain(segmenter, photo, task.vocabulary, task.objects, task.zoom) for photo in photos]
+                asked = task.vocabulary, task.objects, task.zoom, task.min_part_probability
+                return [explain(segmenter, photo, *asked) for photo in photos]
             return segmenter(
-                list(photos), task.vocabulary, objects=task.objects, zoom=task.zoom, batch_size=len(photos)
+                list(photos),
+                task.vocabulary,
+                objects=task.objects,
+                zoom=task.zoom,
+                min_part_probability=task.min_part_probability,
+                batch_size=len(photos),
             )
 
 

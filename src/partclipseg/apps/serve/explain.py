@@ -13,7 +13,7 @@ from torch import Tensor
 
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.segmenter import PartSegmenter
-from partclipseg.maps.label_maps import LabelMaps
+from partclipseg.maps.label_maps import LabelMaps, no_object
 from partclipseg.maps.upsample import upsample
 from partclipseg.vocabulary import Vocabulary
 
@@ -65,26 +65,36 @@ def explain(
     vocabulary: Vocabulary,
     objects: Iterable[str] | None = None,
     zoom: bool = False,
+    min_part_probability: float | None = None,
 ) -> Explained:
     """Segment one photo, uint8 `[H, W, 3]`, and keep the maps that led to the result.
 
     With `zoom` the result, and the objects in `part_map`, come from both passes; all other maps from the first.
     """
-    with_attention = segmenter.model.has_attention and len(vocabulary) <= MAX_ATTENTION
-    pairs = torch.tensor([[0, index] for index in range(len(vocabulary))], device=segmenter.device)
-    inputs, words = segmenter.prepare([photo]), segmenter.words(vocabulary)
-    output = segmenter.model(inputs, words, attention_pairs=pairs if with_attention else None)
-    sizes = [(photo.shape[0], photo.shape[1])]
     present = None if objects is None else [[vocabulary.object_index(word) for word in objects]]
+    inputs, sizes = segmenter.prepare([photo]), [(photo.shape[0], photo.shape[1])]
+    found = [tensor.cpu().numpy() for maps in segmenter.word_maps(inputs, vocabulary, sizes) for tensor in maps]
+    least = segmenter.least_part_probability(min_part_probability, objects is not None)
+
+    def result(maps: LabelMaps) -> PartResult:
+        labels, objects, scores = (tensor.cpu().numpy() for tensor in maps)
+        return PartResult.from_maps(labels, objects, scores, vocabulary, photo, "photo", least, found)
+
+    if (pairs := vocabulary.paired) is None:
+        nothing = np.full(nearest(photo[:, :, 0], LONGEST_SIDE).shape, -1, np.int32)
+        return Explained(result(no_object(sizes[0], segmenter.device)), nothing, np.zeros(0, np.float32), (), ())
+    with_attention = segmenter.model.has_attention and len(pairs) <= MAX_ATTENTION
+    asked = torch.tensor([[0, index] for index in range(len(pairs))], device=segmenter.device)
+    words = segmenter.words(pairs)
+    output = segmenter.model(inputs, words, attention_pairs=asked if with_attention else None)
     [maps] = segmenter.model.maps_of(output, inputs, words, sizes, present)
     if zoom:
-        [maps] = segmenter.look_again([photo], [maps], vocabulary, present)
-    labels, object_labels, scores = (tensor.cpu().numpy() for tensor in maps)
+        [maps] = segmenter.look_again([photo], [maps], pairs, present)
     return Explained(
-        PartResult.from_maps(labels, object_labels, scores, vocabulary, photo),
-        *_part_map(output, maps, vocabulary),
-        tuple(_probabilities(output, vocabulary)),
-        tuple(_attention(output, vocabulary)) if with_attention else (),
+        result(maps),
+        *_part_map(output, maps, pairs),
+        tuple(_probabilities(output, pairs)),
+        tuple(_attention(output, pairs)) if with_attention else (),
     )
 
 

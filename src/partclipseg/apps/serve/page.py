@@ -191,6 +191,15 @@ def create_page(engine: Engine, examples: Sequence[Example]) -> gr.Blocks:
                         elem_id="objects",
                     )
                     zoom = gr.Checkbox(label="Look again at small objects (slower)", elem_id="zoom")
+                    least = gr.Number(
+                        value=None,
+                        label="Least probability of a part, 0 to 1",
+                        info="Below it a pixel belongs to the object without a part. Empty: 0.3.",
+                        minimum=0,
+                        maximum=1,
+                        step=0.05,
+                        elem_id="least",
+                    )
                     model = gr.Dropdown(models, value=models[0], label="Model", visible=len(models) > 1)
                     compare = gr.Checkbox(label="Compare with other words or another model", elem_id="compare")
                     with gr.Group(visible=False) as other:
@@ -225,7 +234,7 @@ def create_page(engine: Engine, examples: Sequence[Example]) -> gr.Blocks:
             lambda on: gr.update(visible=on), compare, other, show_progress="hidden", api_visibility="private"
         )
         find = _Finder(engine).run
-        inputs = [photo, first.words, objects, zoom, model, compare, model_b, second.words]
+        inputs = [photo, first.words, objects, zoom, model, compare, model_b, second.words, least]
         gr.on(
             [run.click, first.words.submit],
             find,
@@ -253,7 +262,7 @@ class _WordChoice(NamedTuple):
     def create(cls, engine: Engine, model: str, label: str, name: str) -> _WordChoice:
         words = gr.Textbox(
             label=label,
-            placeholder="dog: ear, tail\nbus: wheel",
+            placeholder="dog: head, torso, leg, tail\nbus: body, wheel",
             info="An object, a colon, its parts; a line for each object.",
             lines=3,
             max_lines=8,
@@ -295,6 +304,7 @@ class _Finder:
         compare: bool,
         model_b: str,
         words_b: str | None,
+        least: float | None = None,
     ) -> Iterator[tuple[Any, Any, Any, Any]]:
         """Yield updates of message, both views and the download."""
         hidden = gr.update(visible=False)
@@ -302,7 +312,7 @@ class _Finder:
             runs = [(model, words or "")]  # an untouched box holds None
             if compare:
                 runs.append((model_b, words_b or words or ""))
-            found = self._find(photo, runs, objects or "", zoom)
+            found = self._find(photo, runs, objects or "", zoom, least)
         except PartCLIPSegError as error:
             # Clear the old result, which would be mistaken for this photo's.
             empty = gr.update(value=_EMPTY, visible=True)
@@ -325,7 +335,9 @@ class _Finder:
             path.write_bytes(_archive(found))
             yield gr.skip(), gr.skip(), gr.skip(), gr.update(value=str(path), interactive=True, visible=True)
 
-    def _find(self, photo: str | None, runs: Sequence[tuple[str, str]], objects: str, zoom: bool) -> list[Explained]:
+    def _find(
+        self, photo: str | None, runs: Sequence[tuple[str, str]], objects: str, zoom: bool, least: float | None
+    ) -> list[Explained]:
         if not photo:
             raise UsageError("there is no photo yet: drop one above, or pick an example")
         try:
@@ -336,7 +348,7 @@ class _Finder:
         tasks = []
         for model, words in runs:
             name = self._engine.model_name(model)
-            tasks.append(Task(name, self._engine.vocabulary(words, name), known, zoom, explained=True))
+            tasks.append(Task(name, self._engine.vocabulary(words, name), known, zoom, least, explained=True))
         array = self._engine.read_photo(content)
         futures = [self._engine.submit(task, array) for task in tasks]
         try:

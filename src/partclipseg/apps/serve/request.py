@@ -62,8 +62,9 @@ class SegmentRequest(BaseModel):
     )
     vocabulary: str | dict[str, list[str]] | list[str | tuple[str, str]] | None = Field(
         None,
-        description='What to look for: words such as "dog: ear, tail; bus: wheel", a mapping from object to parts '
-        '({"dog": ["ear", "tail"]}), a list of names (["dog\'s ear"]) or the name of a catalogue '
+        description='What to look for: words such as "dog: head, torso, leg, tail; bus: body, wheel", all large parts, '
+        'or "any: handle" for a part of any object; a mapping from object to parts '
+        '({"dog": ["head", "torso"]}), a list of names (["dog\'s ear"]) or the name of a catalogue '
         "(pascal-part-116, ade20k-part-234, part-imagenet). Left out: the words that the model came with.",
     )
     model: str | None = Field(None, max_length=1000, description="A name from /v1/models. Left out: the first of them.")
@@ -82,6 +83,13 @@ class SegmentRequest(BaseModel):
     )
     min_score: float = Field(
         0.0, ge=0, le=1, description="Parts whose score, 0 to 1, is lower than this become background."
+    )
+    min_part_probability: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="A pixel whose best part has a lower probability, 0 to 1, belongs to the object without a part. "
+        "Left out: 0.3, or 0 with known objects; a plain CLIPSeg has its threshold.",
     )
     formats: Annotated[list[str], AfterValidator(_known_formats), BeforeValidator(_listed)] = Field(
         ["json"], min_length=1, max_length=20, json_schema_extra=_describe_formats

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from partclipseg.apps.serve.explain import LONGEST_SIDE, Explained, HeatMap, nearest
-from partclipseg.formats.palette import object_colour, object_colours, part_colours
+from partclipseg.formats.palette import object_colour, object_colours, pale_object_colours, part_colours
 
 
 def viewer_script() -> str:
@@ -48,7 +48,7 @@ def viewer_data(explained: Explained, title: str) -> dict[str, Any]:
         "title": title,
         "photo": _photo(result.photo),
         "layers": {
-            "object-parts": _layer(result.label_map, _entries(explained, "parts")),
+            "object-parts": _layer(result.labelled.painted()[0], _entries(explained, "parts")),
             "objects": _layer(result.object_map, _entries(explained, "objects")),
             "parts": _layer(explained.part_map, sorted(parts, key=lambda entry: -entry["area"])),
         },
@@ -65,8 +65,8 @@ def _entries(explained: Explained, view: Any) -> list[dict[str, Any]]:
     result = explained.result
     colours = part_colours(result.vocabulary) if view == "parts" else object_colours(result.vocabulary)
     sizes = {segment.object: segment.area for segment in result.segments("objects")}
-    found = sorted(result.segments(view), key=lambda s: (-sizes[s.object], s.object, -s.area))
-    return [
+    found = sorted(result.segments(view), key=lambda s: (-sizes.get(s.object, 0), s.object, -s.area))
+    lines = [
         {
             "name": segment.name,
             "short": segment.part or segment.object,
@@ -78,6 +78,26 @@ def _entries(explained: Explained, view: Any) -> list[dict[str, Any]]:
         }
         for segment in found
     ]
+    return lines if view == "objects" else _with_rest(explained, lines)
+
+
+def _with_rest(explained: Explained, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the entries of parts, and after those of each object one for its pixels without a part."""
+    result = explained.result
+    pale, first = pale_object_colours(result.vocabulary), len(result.vocabulary) + 1
+    for segment in result.without_part():
+        line = {
+            "name": f"rest of the {segment.object}",
+            "short": "(rest)",
+            "group": segment.object,
+            "colour": pale[segment.index].tolist(),
+            "index": first + segment.index,
+            "score": _rounded(segment.score),
+            "area": segment.area,
+        }
+        ends = [place for place, other in enumerate(lines, 1) if other["group"] == segment.object]
+        lines.insert(ends[-1] if ends else len(lines), line)
+    return lines
 
 
 def _layer(label_map: np.ndarray, entries: list[dict[str, Any]]) -> dict[str, Any]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from partclipseg.errors import UsageError
-from partclipseg.vocabulary import CATALOGS, Vocabulary
+from partclipseg.vocabulary import CATALOGS, Vocabulary, check_no_file
 
 MAX_WORD = 200
 """Maximum number of characters of one word or name."""
@@ -22,7 +21,7 @@ def read_words(words: str | Mapping[str, Any] | Sequence[Any], max_classes: int)
     files.
 
     Args:
-        words: ``"dog: ear, tail"``, the name of a catalogue, JSON text, an object-to-parts mapping, a list of names.
+        words: ``"dog: head, torso, leg, tail"``, a catalogue's name, JSON text, a mapping, or a list of names.
         max_classes: maximum number of object-parts.
 
     Raises `UsageError` for wrong words, too many of them, or too long ones.
@@ -79,7 +78,7 @@ def shortened(sentence: str) -> str:
 def _check_list(words: Sequence[Any]) -> None:
     for word in words:
         if isinstance(word, list | dict):
-            raise UsageError('the vocabulary is nested too deeply: write {"dog": ["ear", "tail"]} or ["dog\'s ear"]')
+            raise UsageError('the vocabulary is nested too deeply: write {"dog": ["head", "torso"]} or ["dog\'s ear"]')
         _check_word(word)
 
 
@@ -100,11 +99,7 @@ def _from_text(text: str, max_classes: int) -> Vocabulary:
     if text in CATALOGS:
         return Vocabulary.from_catalog(text)
     if text[0] not in "{[":
-        if ":" not in text and "'s" not in text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"):
-            raise UsageError(
-                f"{textwrap.shorten(text, 100)!r} has no colon and is no catalogue ({', '.join(CATALOGS)}); "
-                'words are written as "dog: ear, tail; bus: wheel"'
-            )
+        check_no_file(text, "no catalogue")
         return Vocabulary.from_text(text)
     try:
         content = json.loads(text)

@@ -134,5 +134,5 @@ def _vocabulary(
     if words == "seen" and spec.catalog is not None:
         return Vocabulary.from_catalog(spec.catalog, "seen")
     if words in ("seen", "all"):
-        return Vocabulary(source.object_parts)
-    return Vocabulary.load(words)
+        return Vocabulary(source.object_parts).with_objects("a data set")
+    return Vocabulary.load(words).with_objects("a data set")

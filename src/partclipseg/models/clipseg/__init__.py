@@ -1,1 +1,1 @@
-"""CLIPSeg with one prompt for each object-part: the baseline of the paper (Lüddecke & Ecker, CVPR 2022)."""
+"""CLIPSeg with one prompt for each object-part (Lüddecke & Ecker, CVPR 2022): the paper's baseline, and as it is."""

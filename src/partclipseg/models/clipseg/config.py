@@ -1,4 +1,4 @@
-"""Configuration of the CLIPSeg baseline."""
+"""Configurations of the CLIPSeg baseline and of CLIPSeg without training."""
 
 from __future__ import annotations
 
@@ -9,3 +9,9 @@ class CLIPSegBaselineConfig(CLIPSegTowersConfig):
     """The shared configuration; the baseline adds nothing to it."""
 
     model_type = "clipseg-baseline"
+
+
+class PlainCLIPSegConfig(CLIPSegTowersConfig):
+    """The configuration of transformers' CLIPSeg, with the size and normalisation of photos of its processor."""
+
+    model_type = "clipseg"

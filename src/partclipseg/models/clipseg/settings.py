@@ -1,4 +1,4 @@
-"""Settings of a training run of the CLIPSeg baseline."""
+"""Settings of training runs of the CLIPSeg families."""
 
 from __future__ import annotations
 
@@ -16,3 +16,10 @@ class CLIPSegSettings(MethodSettings):
 
     train_background: bool = False
     """Train the background's vector too."""
+
+
+@dataclass(frozen=True)
+class PlainCLIPSegSettings(MethodSettings):
+    """Settings of CLIPSeg without training, which no run uses."""
+
+    family: ClassVar[str] = "clipseg"

@@ -105,8 +105,12 @@ class CATSegModel(PartModel):
     def texts(self, words: Words) -> tuple[Tensor, Tensor]:
         """Return the prompts' vectors by word, `[words, P, D]`, and the background's unit vector, `[1, P, D]`."""
         texts = words.embeddings.to(self.dtype).unflatten(0, (-1, len(self.config.templates)))
+        return texts, self.background_texts(texts.shape[1])
+
+    def background_texts(self, templates: int) -> Tensor:
+        """Return the background's unit vector as if of each template, `[1, P, D]`."""
         background = self.background if self.config.repaired("background") else self.background.detach()
-        return texts, F.normalize(background, dim=-1).unsqueeze(1).expand(-1, texts.shape[1], -1)
+        return F.normalize(background, dim=-1).unsqueeze(1).expand(-1, templates, -1)
 
     # -- photos -----------------------------------------------------------------------------------------------
 
@@ -314,6 +318,17 @@ class PartCATSegModel(CATSegModel):
         """
         last = torch.full_like(class_to_part[:1], num_parts + num_objects)
         return torch.cat([class_to_part, last]), torch.cat([class_to_object + num_parts, last])
+
+    def word_prompts(self, part_words: Sequence[str]) -> list[str]:
+        """Put every part word into every template: `W · P` strings."""
+        return self._templated(part_words)
+
+    def part_word_logits(self, inputs: Mapping[str, Tensor], embeddings: Tensor) -> Tensor:
+        """Compute logits `[B, W + 1, 4g, 4g]` of part words and background, from the first stage without objects."""
+        texts = embeddings.to(self.dtype).unflatten(0, (-1, len(self.config.templates)))
+        photo, guidance = self.features(inputs)
+        volume = self.aggregator.aggregate(photo, torch.cat([texts, self.background_texts(texts.shape[1])]), guidance)
+        return self.aggregator.decode(volume.embedding, guidance)
 
     def class_volume(self, inputs: Mapping[str, Tensor], words: Words) -> tuple[Volume, AppearanceGuidance]:
         _, second, guidance = self.volumes(inputs, words)

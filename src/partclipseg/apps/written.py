@@ -31,18 +31,21 @@ class OwnFiles:
         folder: the output folder; it and its record are created. Raises `OSError` if it cannot be written to.
         command: name of the record.
         overwrite: replace all files, whoever made them.
+        read_only: only ask which files are its own; nothing is created.
     """
 
-    def __init__(self, folder: Path, command: str, overwrite: bool = False) -> None:
+    def __init__(self, folder: Path, command: str, overwrite: bool = False, read_only: bool = False) -> None:
         self.folder = folder
         self._overwrite = overwrite
-        (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+        if not read_only:
+            (folder / FOLDER).mkdir(parents=True, exist_ok=True)
         self._record = Journal(folder / FOLDER / f"{command}.jsonl")
         # Damaged lines are skipped: at worst a file of our own is kept.
         entries = self._record.read(damaged="skip")
         self._known = {(entry.get("file"), entry.get("sha256")) for entry in entries}
         self._names = {name for name, _ in self._known}
-        self._record.append([])  # to find out now whether the folder can be written to
+        if not read_only:
+            self._record.append([])  # to find out now whether the folder can be written to
         self._lock = Lock()
 
     def is_own(self, path: Path) -> bool:
@@ -78,6 +81,14 @@ class OwnFiles:
                 self._record.append([{"file": name, "sha256": digest}])
                 self._known.add((name, digest))
                 self._names.add(name)
+
+
+def without_results(folder: Path, photos: list[Path]) -> list[Path]:
+    """Leave out of the `photos` directly in a folder those that `partclipseg predict` wrote there as results."""
+    if not (folder / FOLDER / "predict.jsonl").is_file():
+        return photos
+    files = OwnFiles(folder, "predict", read_only=True)
+    return [photo for photo in photos if not files.is_own(photo)]
 
 
 def kept_sentence(paths: list[str]) -> str:

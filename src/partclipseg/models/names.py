@@ -69,7 +69,7 @@ def is_local(name: Any) -> bool:
         )
     owner = text.partition("/")[0]
     if not _HUB_NAME.fullmatch(text) or owner in _FOLDERS or is_directory(owner):
-        raise PartCLIPSegError(f"there is no directory {quoted(text)}{_nearest(text)}: {_REMEDY}")
+        raise PartCLIPSegError(f"there is no directory {quoted(text)}{_nearest(text)}{_REMEDY}")
     return False
 
 
@@ -142,14 +142,14 @@ def _fetch(name: Any, file: str, hub_options: Mapping[str, Any]) -> Path | None:
 
 
 def _nearest(text: str) -> str:
-    """Return ``; did you mean …?`` with the most similar name of a model or of a directory beside the missing one."""
+    """Return ``; did you mean …? `` with the most similar name of a model or directory, or ``: `` without one."""
     parent, _, name = text.rstrip("/").rpartition("/")
     if not name or "\0" in text or len(text) > 1000:
-        return ""
+        return ": "
     known = [] if parent else [*catalogue()]
     try:
         folders = [entry.name for entry in os.scandir(parent or ".") if entry.is_dir()]
     except OSError:
         folders = []
     close = difflib.get_close_matches(name, [*known, *folders], 1)
-    return f"; did you mean {os.path.join(parent, close[0])}?" if close else ""  # noqa: PTH118
+    return f"; did you mean {os.path.join(parent, close[0])}? Else " if close else ": "  # noqa: PTH118

@@ -32,7 +32,7 @@ def exported(
     request, tokenizer_directory: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[PartSegmenter, Path]:
     config_class: Any = CATSegConfig if request.param == "CAT-Seg" else PartCATSegConfig
-    config = small_config(config_class, reference=request.param.endswith("released"))
+    config = small_config(config_class, num_layers=1, reference=request.param.endswith("released"))
     folder = tmp_path_factory.mktemp("export")
     build(config).save_pretrained(folder / "model")
     load_tokenizer(tokenizer_directory).save_pretrained(folder / "model")

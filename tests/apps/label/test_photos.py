@@ -157,3 +157,19 @@ def test_names_that_are_no_unicode(photos, model, tmp_path):
     assert records(output)[0]["photo"] == name
     assert (output / "labels" / name).is_file()
     assert r"caf\udce9.png" in (output / "report.html").read_text()
+
+
+def test_results_of_predict_beside_the_photos_are_no_photos(tmp_path, model_directory, photos):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    name = "twin.png"
+    shutil.copy(photos / name, folder)
+    words = ["--vocabulary", "cat: head, leg", "--model", str(model_directory), "--device", "cpu"]
+    assert main(["predict", str(folder), *words, "--output", str(folder), "--format", "png", "overlay"]) == 0
+    assert len([path for path in folder.iterdir() if path.suffix in {".png", ".jpg"}]) == 3
+    found = find_all(folder, tmp_path / "drafts").photos
+    assert [photo.path for photo in found] == [name]
+    (overlay,) = folder.glob("*.overlay.*")
+    Image.new("RGB", (8, 8)).save(overlay)  # changed by a person: theirs, and so a photo
+    found = find_all(folder, tmp_path / "drafts").photos
+    assert {photo.path for photo in found} == {name, overlay.name}

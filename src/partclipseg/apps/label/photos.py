@@ -10,6 +10,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
+from partclipseg.apps.written import without_results
 from partclipseg.data.photo import describe_unread, find_photos, unread_pictures
 from partclipseg.errors import UsageError
 from partclipseg.files import refusal
@@ -122,7 +123,7 @@ def _walk(folder: Path, output: Path) -> tuple[list[Path], list[str], list[Path]
         )
         try:
             others += unread_pictures([here])
-            photos += find_photos([here])
+            photos += without_results(here, find_photos([here]))
         except UsageError:  # no photos directly in this folder
             continue
         except OSError as error:

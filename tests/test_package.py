@@ -71,7 +71,7 @@ def test_every_command_explains_itself(command, capsys):
         (["predikt"], 2, "err", "no command 'predikt'"),
         (["convert"], 2, "err", "vocabulary"),
         (["convert", "a.pth", "--output", "out", "--vocabulary", "dog: ear"], 1, "err", "there is no file a.pth"),
-        (["convert", "a.pth", "--output", "out", "--vocabulary", "dog"], 2, "err", "neither a file nor a catalogue"),
+        (["convert", "a.pth", "--output", "out", "--vocabulary", "dog"], 2, "err", "'dog' has no object"),
     ],
 )
 def test_exit_codes(arguments, code, stream, words, capsys, tmp_path, monkeypatch):

@@ -92,8 +92,3 @@ def test_serve_answers(directory: Path, photo: Path) -> None:
     finally:
         engine.close()
     assert np.array_equal(found.label_map, segmenter(image, WORDS).label_map)
-
-
-def test_export_is_refused_in_a_sentence(directory: Path, tmp_path: Path, capsys) -> None:
-    assert main(["export", str(directory), str(tmp_path / "onnx")]) == 1
-    assert "cannot be exported to ONNX" in " ".join(capsys.readouterr().err.split())

@@ -57,7 +57,7 @@ def test_reference_recipes_take_every_departure_and_nothing_else(name: str) -> N
     }  # fmt: skip
     ours, theirs = intended["settings"], reference["settings"]
     assert {key for key in ours if ours[key] != theirs[key]} == {
-        "merges", "reference_object_lookup", "train_background", "loss"
+        "merges", "class_film", "reference_object_lookup", "train_background", "loss"
     }  # fmt: skip
     assert reference["retention"]["weight"] == 0
     assert theirs["loss"]["attention_control"] == "reference"

@@ -239,9 +239,9 @@ def page(make_engine):
 
 def click(client: TestClient, path: str) -> httpx.Response:
     functions = client.get("/config").json()["dependencies"]
-    index = next(number for number, function in enumerate(functions) if len(function["inputs"]) == 8)
+    index = next(number for number, function in enumerate(functions) if len(function["inputs"]) == 9)
     photo = {"path": path, "meta": {"_type": "gradio.FileData"}}
-    data = [photo, "dog: ear", "", False, "random", False, "random", ""]
+    data = [photo, "dog: ear", "", False, "random", False, "random", "", 0.3]
     click = {"data": data, "fn_index": functions[index]["id"], "session_hash": "x"}
     return client.post("/gradio_api/queue/join", json=click)
 

@@ -277,8 +277,8 @@ def upload(client: TestClient, content: bytes) -> dict:
 def click(client: TestClient, photo: object) -> int:
     """Status of pressing the button with this as the photo."""
     functions = client.get("/config").json()["dependencies"]
-    index = next(number for number, function in enumerate(functions) if len(function["inputs"]) == 8)
-    data = [photo, "dog: ear", "", False, "random", False, "random", ""]
+    index = next(number for number, function in enumerate(functions) if len(function["inputs"]) == 9)
+    data = [photo, "dog: ear", "", False, "random", False, "random", "", 0.3]
     click = {"data": data, "fn_index": functions[index]["id"], "session_hash": "x"}
     return client.post("/gradio_api/queue/join", json=click).status_code
 

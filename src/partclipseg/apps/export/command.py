@@ -233,6 +233,7 @@ def _describe(segmenter: PartSegmenter, graphs: dict[str, OnnxGraph], fp16: bool
         "patch_size": None if photos else config.vision_config.patch_size,
         "photos": asdict(photos) if photos else None,
         "prompts": {name: list(templates) for name, templates in graphs["decoder"].prompts.items()},
+        "min_part_probability": segmenter.model.min_part_probability,
         "max_tokens": segmenter.model.longest_prompt,
         "pad_token_id": tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
         **({"object_words": config.object_words} if reference else {}),
@@ -246,8 +247,8 @@ def _card(config: dict[str, Any], folder: Path, source: str, equal: float) -> st
     from partclipseg.models.fetch import find_model
 
     name = Path(source).name or "model"
-    own_card = Path(find_model(source)) / "README.md"
-    about = own_card.read_text(encoding="utf-8").strip() if own_card.is_file() else ""
+    own_card = Path(find_model(source) if source else "") / "README.md"
+    about = own_card.read_text(encoding="utf-8").strip() if source and own_card.is_file() else ""
     parts = [
         f"---\nlibrary_name: onnx\npipeline_tag: image-segmentation\ntags: [onnx, {config['kind']}]\n---\n",
         f"# {name}, exported to ONNX\n",

@@ -44,25 +44,32 @@ class Segmenter:
     def __call__(self, image: Image.Image, words: Sequence[tuple[str, str]]) -> np.ndarray:
         """Return the label map int32 `[H, W]` of an RGB image: index into the pairs `words`; background -1."""
         outputs = self.decode(self.encode_photos(self.photo_inputs([image])), words)
-        return self.label_maps(outputs, words, [(image.height, image.width)])[0]
+        return self.label_maps(outputs, words, [(image.height, image.width)], self.config["min_part_probability"])[0]
 
     def label_maps(
-        self, outputs: dict[str, Any], words: Sequence[tuple[str, str]], sizes: Sequence[tuple[int, int]]
+        self,
+        outputs: dict[str, Any],
+        words: Sequence[tuple[str, str]],
+        sizes: Sequence[tuple[int, int]],
+        least: float = 0.0,
     ) -> list[np.ndarray]:
-        """Return the label map of each photo, int32 of its (height, width) in `sizes`, from the decoder's outputs."""
+        """Return the label map of each photo, int32 of its (height, width) in `sizes`, from the decoder's outputs.
+
+        A pixel whose best class is less probable than `least` gets `BACKGROUND`.
+        """
         owners = index(words)[2]
         if "object_part_logits" in outputs:
             objects = outputs.get("object_logits", [None] * len(sizes))
             logits = outputs["object_part_logits"]
             return [
-                label_map(values, of_objects, owners, size)
+                label_map(values, of_objects, owners, size, -np.inf if least <= 0 else np.log(least / (1 - least)))
                 for values, of_objects, size in zip(logits, objects, sizes, strict=True)
             ]
         probabilities = outputs["object_part_probabilities"]
         # A model that pads photos takes the map for one of the resized photo, from its first pixel.
         seen = [self._first_size(size) if self._padded() else probabilities.shape[2:] for size in sizes]
         return [
-            label_map(values[:, :height, :width], None, owners, size)
+            label_map(values[:, :height, :width], None, owners, size, least)
             for values, (height, width), size in zip(probabilities, seen, sizes, strict=True)
         ]
 
@@ -172,21 +179,26 @@ def object_words(objects: Sequence[str], parts: Sequence[str], trained: dict[str
 
 
 def label_map(
-    class_logits: np.ndarray, object_logits: np.ndarray | None, class_to_object: np.ndarray, size: tuple[int, int]
+    class_logits: np.ndarray,
+    object_logits: np.ndarray | None,
+    class_to_object: np.ndarray,
+    size: tuple[int, int],
+    least: float = -np.inf,
 ) -> np.ndarray:
     """Return the best class of every pixel, int32 `size`; a class counts only where its object is the best object.
 
-    Logits are `[N_c + 1, h, w]` and `[N_o + 1, h, w]`, background last; None for a model without objects.
+    A pixel whose best class has a value below `least` gets `BACKGROUND`. Logits are `[N_c + 1, h, w]` and
+    `[N_o + 1, h, w]`, background last; None for a model without objects.
     """
     background = len(class_to_object)
     if object_logits is None:
-        labels = best_channel(class_logits, range(background + 1), size)
+        labels, values = best_channel(class_logits, range(background + 1), size)
     else:
-        owners = best_channel(object_logits, range(len(object_logits)), size)
+        owners, _ = best_channel(object_logits, range(len(object_logits)), size)
         owner_of = np.append(class_to_object, len(object_logits) - 1)
         alive = np.flatnonzero(np.isin(owner_of, owners))
-        labels = best_channel(class_logits, alive.tolist(), size, owner_of, owners)
-    return np.where(labels == background, BACKGROUND, labels).astype(np.int32)
+        labels, values = best_channel(class_logits, alive.tolist(), size, owner_of, owners)
+    return np.where((labels == background) | (values < least), BACKGROUND, labels).astype(np.int32)
 
 
 def best_channel(
@@ -195,8 +207,8 @@ def best_channel(
     size: tuple[int, int],
     owner_of: np.ndarray | None = None,
     owners: np.ndarray | None = None,
-) -> np.ndarray:
-    """Return the index of the greatest of `channels` upsampled values per pixel; one at a time, to save memory."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return index and value of the greatest upsampled channel at every pixel; one at a time, to save memory."""
     best, winner = np.full(size, -np.inf, np.float32), np.zeros(size, np.int64)
     for channel in channels:
         value = upsample(logits[channel], size)
@@ -204,7 +216,7 @@ def best_channel(
         if owner_of is not None:
             better &= owners == owner_of[channel]
         best[better], winner[better] = value[better], channel
-    return winner
+    return winner, best
 
 
 def upsample(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:

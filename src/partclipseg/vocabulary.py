@@ -131,7 +131,10 @@ class Vocabulary:
 
     @classmethod
     def from_dict(cls, words: Mapping[str, Iterable[str]]) -> Vocabulary:
-        """Make a vocabulary from ``{"dog": ["head", "torso"]}``: object word to part words, one word per entry."""
+        """Make a vocabulary from ``{"dog": ["head", "torso"]}``: object word to part words.
+
+        A comma, semicolon or line end within an entry separates words, as in text.
+        """
         pairs: list[ObjectPart] = []
         for object_word, part_words in words.items():
             if part_words is None or isinstance(part_words, str) or not isinstance(part_words, Iterable):
@@ -139,7 +142,7 @@ class Vocabulary:
                     f"the parts of {_short(object_word)} must be a list of words, not {_short(part_words)}: write it "
                     'as {"dog": ["head", "torso"]}'
                 )
-            members = [ObjectPart(object_word, part) for part in part_words]
+            members = [ObjectPart(object_word, part) for entry in part_words for part in _separated(entry)]
             if not members:
                 raise UsageError(f"{_short(object_word)} has no part: name one, or leave the object out")
             pairs.extend(members)
@@ -147,10 +150,13 @@ class Vocabulary:
 
     @classmethod
     def from_names(cls, names: Iterable[str | Sequence[str]]) -> Vocabulary:
-        """Make a vocabulary from ``["dog's ear", "handle"]``: a name, or a pair ``("dog", "ear")``, per class."""
+        """Make a vocabulary from ``["dog's ear", "handle"]``: a name, or a pair ``("dog", "ear")``, per class.
+
+        A comma, semicolon or line end within a name separates names, as in text; a pair is one class.
+        """
         if isinstance(names, str | bytes) or not isinstance(names, Iterable):
             raise UsageError(f'expected a list of names such as ["dog\'s ear"], not {_short(names)}')
-        return cls(tuple(_pair(name) for name in names))
+        return cls(tuple(_pair(name) for entry in names for name in _separated(entry)))
 
     @classmethod
     def from_text(cls, text: str) -> Vocabulary:
@@ -394,6 +400,16 @@ def _parts_of_object(entry: str) -> Iterable[ObjectPart]:
                 '";" or a new line between objects, as in "dog: head, torso, leg, tail; bus: body, wheel"'
             )
         yield ObjectPart(object_word, part)
+
+
+def _separated(entry: Any) -> Iterable[Any]:
+    """Return the words of a list's entry, which commas, semicolons and line ends separate; no text as it is."""
+    if not isinstance(entry, str):
+        return [entry]
+    words = [word.strip() for word in re.split("[,;\n]", _plain(entry))]
+    if len(words) > 1 and not all(words):
+        raise UsageError(f"{_short(entry)} has a comma, semicolon or line end too many: remove it")
+    return words
 
 
 def _names(entry: str) -> Iterable[ObjectPart]:

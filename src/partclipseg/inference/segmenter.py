@@ -27,6 +27,7 @@ from partclipseg.models.interface import Inputs, PartModel, PartOutput, WordMaps
 from partclipseg.models.names import check_hub_name
 from partclipseg.models.prompting import Prompting
 from partclipseg.models.reading import library_errors
+from partclipseg.models.registry import built_in_model as built_in_model  # its former place, for scripts of users
 from partclipseg.models.registry import find_device, find_dtype
 from partclipseg.vocabulary import Vocabulary
 from partclipseg.writing import writing

@@ -286,3 +286,9 @@ def test_the_name_of_a_pair():
 )
 def test_separators_separate_words_everywhere_alike(words):
     assert Vocabulary.load(words).names == ("dog's ear", "dog's tail")
+
+
+@pytest.mark.parametrize("words", ["dog's ear, tail", ["dog's ear, tail"], ["cat's ear", "dog's ear, tail"]], ids=str)
+def test_a_name_without_an_object_beside_others_is_refused_everywhere_alike(words):
+    with pytest.raises(UsageError, match="'tail' names no object, while others of its entry do"):
+        Vocabulary.load(words)

@@ -156,7 +156,7 @@ class Vocabulary:
         """
         if isinstance(names, str | bytes) or not isinstance(names, Iterable):
             raise UsageError(f'expected a list of names such as ["dog\'s ear"], not {_short(names)}')
-        return cls(tuple(_pair(name) for entry in names for name in _separated(entry)))
+        return cls(tuple(pair for entry in names for pair in _listed(entry)))
 
     @classmethod
     def from_text(cls, text: str) -> Vocabulary:
@@ -402,7 +402,7 @@ def _parts_of_object(entry: str) -> Iterable[ObjectPart]:
         yield ObjectPart(object_word, part)
 
 
-def _separated(entry: Any) -> Iterable[Any]:
+def _separated(entry: Any) -> list[Any]:
     """Return the words of a list's entry, which commas, semicolons and line ends separate; no text as it is."""
     if not isinstance(entry, str):
         return [entry]
@@ -410,6 +410,13 @@ def _separated(entry: Any) -> Iterable[Any]:
     if len(words) > 1 and not all(words):
         raise UsageError(f"{_short(entry)} has a comma, semicolon or line end too many: remove it")
     return words
+
+
+def _listed(entry: Any) -> Iterable[ObjectPart]:
+    """Return the pairs of a list's entry: one, or those that the same text has where separators stand in it."""
+    if len(_separated(entry)) == 1:
+        return [_pair(entry)]
+    return [pair for some in re.split("[;\n]", _plain(entry)) for pair in _names(some)]
 
 
 def _names(entry: str) -> Iterable[ObjectPart]:

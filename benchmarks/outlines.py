@@ -1,4 +1,4 @@
-"""How long the outlines of a 12-megapixel photo take, beside a plain walk along every pixel edge.
+"""Time the outlines of a 12-megapixel photo, beside a plain walk along every pixel edge.
 
     python benchmarks/outlines.py --output outlines.json
 

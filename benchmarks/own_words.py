@@ -1,4 +1,4 @@
-"""Which word should stand for an object in a model that was trained in reference mode (defect D1)?
+"""Compare the words that may stand for an object in a model trained in reference mode (defect D1).
 
     python benchmarks/own_words.py "runs/evidence/runs/reference, seed 0/model" --output own-words.json
 

@@ -1,4 +1,4 @@
-"""What becomes of an object when only some of its parts are asked for, by the least probability of a part.
+"""Measure what the least probability of a part changes when only some parts of an object are asked for.
 
     python benchmarks/part_threshold.py                          # the built-in model, and its towers as a plain CLIPSeg
     python benchmarks/part_threshold.py --model runs/x/model     # another model

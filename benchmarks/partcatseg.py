@@ -1,4 +1,4 @@
-"""How long PartCATSeg takes for a photo, beside a plain implementation of the same model in the same run.
+"""Time PartCATSeg on a photo, beside a plain implementation of the same model in the same run.
 
     python benchmarks/partcatseg.py                                         # released size, two CPU threads
     python benchmarks/partcatseg.py --device cuda --dtype bfloat16 --batch 16

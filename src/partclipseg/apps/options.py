@@ -93,7 +93,10 @@ class Asking:
     """Let the object words decide first which object a pixel belongs to."""
 
     def prompting(self) -> Prompting | None:
-        """What was asked for; None if nothing was. Raises `UsageError` for a wrong prompt or threshold."""
+        """Return the prompting that the options ask for; None if they ask for none.
+
+        Raises `UsageError` for a wrong prompt or threshold.
+        """
         from partclipseg.models.prompting import Prompting
 
         given: dict[str, Any] = {} if self.object_gate else {"object_gate": False}

@@ -1,4 +1,4 @@
-"""What ``partclipseg train`` shows of a run. Separate from the options, so that their help does not import rich."""
+"""The display of a run of ``partclipseg train``, apart from the options, whose help then imports no rich."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def read_outlines(
 def _damage(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
-    # Of the others only ValueError speaks of the file: wrong JSON, wrong encoding, a word in place of a number.
+    # A ValueError describes the file (wrong JSON, wrong encoding, a word in place of a number); other errors do not.
     return first_line(error)[:200] if isinstance(error, ValueError) else "its entries are not those of the format"
 
 

@@ -267,7 +267,7 @@ class PartModel(PreTrainedModel):
 
     @property
     def title(self) -> str:
-        """What the model is, in a line for people; the class's name unless the family has more to say."""
+        """Name of the model in a line for people; the class's name unless the family has more to say."""
         return type(self).__name__
 
     @property

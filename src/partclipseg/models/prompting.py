@@ -13,7 +13,7 @@ PROMPT = "{object} {part}"
 
 @dataclass(frozen=True)
 class Prompting:
-    """What a plain CLIPSeg is asked, and what counts as an answer.
+    """The questions that a plain CLIPSeg is asked, and the threshold of an answer.
 
     Raises `UsageError` for a prompt without ``{part}`` or with other braces, and for a threshold outside of 0 to 1.
     """

@@ -56,7 +56,7 @@ class PlainCLIPSeg(CLIPSegTowers):
 
     @property
     def title(self) -> str:
-        """What the model is, and how it is asked."""
+        """Name the model, and how it is asked, in a line for people."""
         return f"CLIPSeg without training: {self.prompting}"
 
     @property
@@ -111,7 +111,7 @@ class PlainCLIPSeg(CLIPSegTowers):
         present_objects: Sequence[Sequence[int]] | None = None,
         with_background: bool = False,
     ) -> list[LabelMaps]:
-        """As `PartModel.label_maps`; only classes of objects that win or are named are decoded.
+        """Compute label maps as `PartModel.label_maps`; only classes of objects that win or are named are decoded.
 
         In Pred-All `object_map` has an object also where its word, but none of its parts, reaches the threshold.
         """
@@ -139,7 +139,7 @@ class PlainCLIPSeg(CLIPSegTowers):
         present_objects: Sequence[Sequence[int]] | None = None,
         with_background: bool = False,
     ) -> list[LabelMaps]:
-        """As `label_maps`, of an output of `forward`."""
+        """Compute the label maps of `label_maps` from an output of `forward`."""
         assert output.object_part_logits is not None
         groups = [output.object_part_logits, output.object_logits]
         logits = torch.cat([group[:, :-1] for group in groups if group is not None], dim=1)

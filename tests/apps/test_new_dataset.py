@@ -134,7 +134,7 @@ def root(raw: Path, tmp_path: Path) -> Path:
     [
         (["check-data"], ("index-png,toys}", "toys: robots and their parts.")),
         (["evaluate"], ("toys: robots and their parts.",)),
-        (["prepare"], ("part-imagenet,toys}", "toys: robots and their parts.", "toys: a folder of robots.")),
+        (["prepare"], ("part-imagenet-pp,toys}", "toys: robots and their parts.", "toys: a folder of robots.")),
         (["train", "own-data"], ("index-png,toys}", "toys: robots and their parts.")),
     ],
 )

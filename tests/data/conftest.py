@@ -139,6 +139,97 @@ def part_imagenet(files: Files) -> Files:
     return files
 
 
+@pytest.fixture
+def part_imagenet_ood(files: Files) -> Files:
+    """A photo of a quadruped to train on and one of another synset to test on, in the release's layout."""
+    categories = [
+        {"id": 1, "name": "Quadruped Head", "supercategory": "Quadruped"},
+        {"id": 2, "name": "Quadruped Body", "supercategory": "Quadruped"},
+        {"id": 3, "name": "Car Side Mirror", "supercategory": "Car"},
+    ]
+    for split, name in (("train", "n02423022_1"), ("test", "n02422699_7")):
+        files.photo(f"{split}/{name.split('_')[0]}/{name}.JPEG")
+        photos = [{"id": 4, "file_name": f"{name}.JPEG", "height": 4, "width": 6}]
+        annotations = [
+            {"id": 8, "image_id": 4, "category_id": 1, "segmentation": [box(0, 0, 2, 1)]},
+            {"id": 9, "image_id": 4, "category_id": 2, "segmentation": [box(0, 0, 6, 2)]},
+        ]
+        files.json(f"{split}.json", {"images": photos, "annotations": annotations, "categories": categories})
+    return files
+
+
+@pytest.fixture
+def part_imagenet_pp(files: Files) -> Files:
+    """Ten photos of a chiton, whose shell lies in its body, and ten of a crane of one category."""
+    words = {"n01955084": ("body", "shell"), "n02012849": ("wing",)}
+    for synset, parts in words.items():
+        categories = [{"id": number, "name": part} for number, part in enumerate(parts, start=1)]
+        photos, annotations = [], []
+        for number in range(10):
+            name = f"{synset}_{number}.JPEG"
+            files.photo(f"images/{synset}/{name}")
+            photos.append({"id": number, "file_name": name, "height": 4, "width": 6})
+            annotations += [
+                {
+                    "id": 10 * number + category["id"],
+                    "image_id": number,
+                    "category_id": category["id"],
+                    "segmentation": [box(0, 0, 6 // category["id"], 2)],
+                }
+                for category in categories
+            ]
+        files.json(f"json/{synset}.json", {"images": photos, "annotations": annotations, "categories": categories})
+    files.text("including/n01955084.txt", "shell:body")
+    files.json("discarded_data.json", [{"file_name": "n02012849_3.JPEG"}])
+    files.text("LOC_synset_mapping.txt", "n01955084 chiton, coat-of-mail shell\nn02012849 crane\nn03126707 crane\n")
+    return files
+
+
+@pytest.fixture
+def instructpart(files: Files) -> Files:
+    """A kettle's handle to train on, and a kettle's spout and a pair of scissors' blade to test on."""
+    texts = ["How to lift it?", "Lift the kettle.", "the handle of the kettle", "where to hold", "handle", "hold"]
+    for folder, split, pairs in (
+        ("train/train1800", "train", [("kettle", "handle")]),
+        ("train/train200", "train", []),
+        ("test", "test", [("kettle", "spout"), ("pair of scissors", "blade")]),
+    ):
+        entries = []
+        for place, (word, part) in enumerate(pairs):
+            key = f"p{place}-{word}-{part}".replace(" ", "_")
+            files.photo(f"{folder}/images/{key}.jpg")
+            files.labels(f"{folder}/masks/{key}.png", [[255, 255, 0, 0, 0, 0]] + 3 * [[0] * 6])
+            part_list = [{"object": word, "part": part, "affordance": "lift", "action": "lift", "instruction": texts}]
+            entries.append({"image_path": f"p{place}.jpg", "part_list": part_list})
+        files.json(f"{folder}/data_{split}.json", entries)
+    return files
+
+
+@pytest.fixture
+def partonomy_core(files: Files) -> Files:
+    """Two questions about one photo of an airplane, one about a mug, as a list of questions."""
+    files.photo("images/airplanes--agricultural/a.jpg")
+    files.photo("images/kitchen--mug/m.jpg")
+    wing = {"segmentation": {"size": [4, 6], "counts": [0, 4, 20]}, "image_path": "a.jpg"}
+    tail = {"size": [4, 6], "polygon": box(4, 0, 2, 4)}
+    plane = {
+        "image_path": "/data/authors/images/airplanes--agricultural/a.jpg",
+        "image_label": "airplanes--agricultural",
+        "segmentations": {"wing": [wing], "airplanes--agricultural--part:tail": [tail]},
+        "question": "What parts?",
+        "question_type": "identification",
+    }
+    mug = {
+        "image_path": "images/kitchen--mug/m.jpg",
+        "image_label": "kitchen--mug",
+        "segmentations": {"handle": [tail]},
+        "question_type": "identification",
+    }
+    files.json("questions.json", [plane, {**plane, "question_type": "positive"}, mug])
+    files.json("object_names_to_nl.json", {"airplanes--agricultural": "agricultural airplane"})
+    return files
+
+
 def box(x: float, y: float, width: float, height: float) -> list[float]:
     """A rectangle as a COCO polygon."""
     return [x, y, x + width, y, x + width, y + height, x, y + height]

@@ -31,6 +31,8 @@ _FOLDERS: dict[Split, str] = {"train": "train", "test": "val"}
 class PartImageNetNames:
     """Names of parts and objects in the files."""
 
+    part_categories: tuple[str, ...]
+    """Name of each category, by its id."""
     part_words: tuple[str, ...]
     """Part word of each category id: the category's name without its first word, in lower case."""
     synset_to_object: dict[str, str]
@@ -40,6 +42,7 @@ class PartImageNetNames:
         """Read the built-in list."""
         content = json.loads(files("partclipseg").joinpath("data/catalog/part-imagenet-files.json").read_text("utf-8"))
         return cls(
+            tuple(content["part_categories"]),
             tuple(category.split(" ", 1)[1].lower() for category in content["part_categories"]),
             {synset: word for word, synset in content["object_synsets"].items()},
         )

@@ -6,14 +6,14 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from partclipseg.data.prepare.archive import is_archive, unpack
+from partclipseg.data.prepare.archive import SUFFIXES, is_archive, unpack
 from partclipseg.errors import UsageError
 
 
 def open_sources(paths: Sequence[Path], output: Path) -> list[Path]:
     """Return the folders to search: those given, and archives unpacked beside `output` (into ``OUTPUT.unpacked``).
 
-    An archive that was unpacked before is not unpacked again.
+    An archive that was unpacked before is not unpacked again. Archives in an archive are unpacked beside themselves.
 
     Raises:
         UsageError: a path is neither folder nor archive, or the output lies in a source, or a source in the output.
@@ -31,6 +31,8 @@ def open_sources(paths: Sequence[Path], output: Path) -> list[Path]:
         elif path.is_file() and is_archive(path):
             folder = output.with_name(f"{output.name}.unpacked") / path.name
             unpack(path, folder)
+            for inner in list(find([folder], *SUFFIXES)):
+                unpack(inner, inner.with_name(f"{inner.name}.unpacked"))
             folders.append(folder)
         else:
             what = "is not a folder or an archive (.zip, .tar.gz)" if path.exists() else "does not exist"

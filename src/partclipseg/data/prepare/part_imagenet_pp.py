@@ -1,0 +1,90 @@
+"""Put ImageNet's photos beside PartImageNet++'s annotations: ``images/SYNSET/PHOTO``, lists and annotations unchanged.
+
+Li et al., *PartImageNet++ Dataset*, ECCV 2024. Only the 100 photos of each object that are annotated are taken.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from partclipseg.data.coco import read_coco
+from partclipseg.data.datasets.part_imagenet_pp import CATEGORY_NAMES, DISCARDED, NAME, SYNSET_LIST
+from partclipseg.data.prepare.runner import Outcome, PhotoMode, photo_size, place_photo, sizes
+from partclipseg.data.prepare.source import find
+from partclipseg.errors import PartCLIPSegError
+from partclipseg.files import whole_file
+
+
+@dataclass(frozen=True)
+class PartImageNetPPJob:
+    """Job of one photo: copy or link it."""
+
+    key: str
+    synset: str
+    photo: Path
+    object: int
+    mode: PhotoMode
+
+    def run(self, output: Path) -> Outcome:
+        """See `Job.run`."""
+        size = photo_size(self.photo)
+        target = output / "images" / self.synset / self.photo.name
+        place_photo(self.photo, target, self.mode)
+        return Outcome(self.key, "json", sizes(output, target), objects=[self.object], size=size)
+
+
+class PartImageNetPPRecipe:
+    """Recipe of PartImageNet++: see `Recipe`.
+
+    Raises:
+        PartCLIPSegError: there are no annotation files, or one is not COCO JSON.
+    """
+
+    name = NAME
+
+    def __init__(self, folders: Sequence[Path], mode: PhotoMode = "copy") -> None:
+        self._folders = folders
+        self._mode: PhotoMode = mode
+        self._annotations = {
+            path.stem: path for path in find(folders, ".json") if path.parent.name == "json" and path.stem[:1] == "n"
+        }
+        if not self._annotations:
+            raise PartCLIPSegError("there is no json/SYNSET.json: add the folder of PartImageNetPP to --source")
+
+    def options(self) -> dict[str, Any]:
+        """Return no options: nothing changes the result."""
+        return {}
+
+    def jobs(self) -> list[PartImageNetPPJob]:
+        """Make one job for each annotated photo; raises `PartCLIPSegError` for one that is not in the source."""
+        photos = {path.name.lower(): path for path in find(self._folders, ".jpeg", ".jpg")}
+        jobs = []
+        for number, (synset, file) in enumerate(sorted(self._annotations.items())):
+            for entry in read_coco(file).photos:
+                name = Path(entry.file_name or "").name
+                if (photo := photos.get(name.lower())) is None:
+                    raise PartCLIPSegError(
+                        f"the photo {name} of {synset}.json is not in the source: add ImageNet's training photos to "
+                        "--source"
+                    )
+                jobs.append(PartImageNetPPJob(f"{synset}/{photo.stem}", synset, photo, number, self._mode))
+        return jobs
+
+    def finish(self, output: Path, outcomes: Sequence[Outcome]) -> None:
+        """Copy the annotations, the inclusion lists and the lists of names and discarded photos."""
+        for synset, path in self._annotations.items():
+            _copy(path, output / "json" / f"{synset}.json")
+        for path in find(self._folders, ".txt", ".json"):
+            if path.parent.name == "including" and path.stem in self._annotations:
+                _copy(path, output / "including" / path.name)
+            elif path.name in (SYNSET_LIST, CATEGORY_NAMES, DISCARDED):
+                _copy(path, output / path.name)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with whole_file(target) as temporary:
+        shutil.copyfile(source, temporary)

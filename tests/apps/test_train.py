@@ -155,6 +155,61 @@ def test_ctrl_c_says_how_to_continue(
     assert (tmp_path / "run/model/model.safetensors").is_file()
 
 
+@pytest.fixture
+def pascal_photos(tmp_path: Path) -> Path:
+    """Pascal-Part-116 with three photos of a dog's ear, one of a bird's head and one of both."""
+    from partclipseg.vocabulary import Catalog
+
+    catalog = Catalog.load("pascal-part-116")
+    names, root = [pair.name for pair in catalog.object_parts], tmp_path / "PascalPart116"
+    shown = {f"2008_{place}": ["dog's ear"] for place in range(3)}
+    for key, parts in {**shown, "2008_7": ["bird's head"], "2008_9": ["dog's ear", "bird's head"]}.items():
+        image = np.random.default_rng(len(key)).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+        maps = {kind: np.full((48, 64), 255, np.uint8) for kind in ("part", "obj")}
+        for place, name in enumerate(parts):
+            rows = slice(20 * place, 20 * place + 16)
+            maps["part"][rows], maps["obj"][rows] = names.index(name), catalog.objects.index(name.split("'")[0])
+        for folder, picture in (("images", image), *((f"annotations_detectron2_{k}", m) for k, m in maps.items())):
+            path = root / folder / "train" / (f"{key}.jpg" if folder == "images" else f"{key}.png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(path)
+    return root
+
+
+def test_few_shots_of_a_benchmark(model_directory: Path, pascal_photos: Path, tmp_path: Path, capsys) -> None:
+    def run(output: str, *more: str) -> Path:
+        options = arguments(model_directory, tmp_path / output, "--data", str(pascal_photos), *more)
+        options[1] = "pascal"
+        # Four of the five are chosen or fewer; attention control needs photos of several parts.
+        assert main([*options, "--loss.attention-control", "off"]) == 0
+        return tmp_path / output
+
+    first, again = run("a", "--shots", "1", "--shot-seed", "2"), run("b", "--shots", "1", "--shot-seed", "2")
+    split = json.loads((first / "few-shot.json").read_text())
+    assert (split["seed"], split["shots"], split["rule"]) == (2, 1, "photos of an object")
+    assert 1 <= len(split["files"]) <= 2
+    theirs = json.loads((first / "train_1shot.json").read_text())
+    paths = [f"datasets/PascalPart116/images/train/{key}.jpg" for key in split["files"]]
+    assert [entry["file_name"] for entry in theirs] == paths
+    for name in ("few-shot.json", "train_1shot.json", "model/model.safetensors"):
+        assert (first / name).read_bytes() == (again / name).read_bytes()  # a seed decides all of it
+    assert len(json.loads((first / "model/vocabulary.json").read_text())) == 116  # unseen classes are trained too
+
+    listed = run("c", "--shot-list", str(first / "train_1shot.json"))
+    assert json.loads((listed / "few-shot.json").read_text())["files"] == split["files"]
+    assert (listed / "model/model.safetensors").read_bytes() == (first / "model/model.safetensors").read_bytes()
+    options = arguments(model_directory, first, "--data", str(pascal_photos), "--shots", "1", "--shot-seed", "3")
+    options[1] = "pascal"
+    assert main([*options, "--loss.attention-control", "off"]) == 1
+    assert "shot_seed: 2 then, 3 now" in " ".join(capsys.readouterr().err.split())
+
+
+def test_rendered_scenes_have_no_few_shot_split(model_directory: Path, tmp_path: Path, capsys) -> None:
+    options = ["train", "partshapes", "--start", str(model_directory), "--output", str(tmp_path / "run")]
+    assert main([*options, "--shots", "1"]) == 2
+    assert "partshapes has no few-shot split" in capsys.readouterr().err
+
+
 def test_partshapes_are_rendered_and_kept(model_directory: Path, tmp_path: Path, capsys) -> None:
     options = [
         "train", "partshapes", "--start", str(model_directory), "--output", str(tmp_path / "run"),

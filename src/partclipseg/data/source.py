@@ -86,6 +86,14 @@ class Source(ABC):
             DataError: a label file is missing, damaged, of another size, or holds unknown labels.
         """
 
+    def part_labels(self, photo: SourcePhoto) -> tuple[int, ...]:
+        """Return the part labels that occur in a photo, ascending; here its photo and labels are read.
+
+        Raises:
+            DataError: as `read_labels`, or for the photo.
+        """
+        return tuple(self.read_labels(photo, read_source_photo(photo).shape[:2]).part_classes.tolist())
+
     def instance_mask(self, photo: SourcePhoto, instance: int, size: tuple[int, int]) -> np.ndarray:
         """Read the mask of one object instance, bool `[H, W]`, for sources whose records are instances."""
         raise NotImplementedError(f"{type(self).__name__} has no instances")

@@ -11,10 +11,13 @@ import numpy as np
 
 from partclipseg.data.datasets.registry import dataset_spec, open_dataset
 from partclipseg.data.datasets.spec import OwnOptions
+from partclipseg.data.few_shot import FewShotSplit, interchange_path
 from partclipseg.data.fingerprint import fingerprint
 from partclipseg.data.loader import PartDataset
 from partclipseg.data.sample import PartSample
+from partclipseg.data.source import FileDataset
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.evaluation.state import text_digest
 from partclipseg.training.recipe import Recipe
 from partclipseg.training.streams import Scenes
 from partclipseg.vocabulary import Vocabulary
@@ -29,6 +32,10 @@ class TrainingData:
     held_out: PartDataset
     digest: Mapping[str, str] = field(default_factory=dict)
     """Digest of the records' files, as `fingerprint` computes it; empty for data without files."""
+    few_shot: FewShotSplit | None = None
+    """The few-shot split that the training records are; None where they are all."""
+    shot_paths: tuple[str, ...] = ()
+    """Paths of the photos of the split, as OV-PARTS writes them: from the folder above the data set's."""
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -46,9 +53,24 @@ class TrainingData:
                 f"{held_out} of the {len(dataset)} training photos would be held out, and none left to train on: "
                 "give a smaller --held-out"
             )
-        order = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2**32 - 1,))).permutation(len(dataset))
+        order = _order(len(dataset), seed)
         train, aside = (Subset(dataset, sorted(chosen)) for chosen in (order[held_out:], order[:held_out]))
         return cls(train, aside, fingerprint(dataset, verify=verify))
+
+    @classmethod
+    def few(
+        cls, dataset: FileDataset, chosen: FewShotSplit, root: Path, held_out: int, seed: int, verify: bool = False
+    ) -> TrainingData:
+        """Train on the photos of a few-shot split, and hold others out: `held_out` of them, or all that there are."""
+        keys, files = [record.photo.key for record in dataset.records], set(chosen.files)
+        inside = [index for index, key in enumerate(keys) if key in files]
+        outside = [index for index, key in enumerate(keys) if key not in files]
+        aside = sorted(outside[place] for place in _order(len(outside), seed)[:held_out])
+        digest = fingerprint(dataset, verify=verify)
+        if digest:
+            digest["few-shot photos"] = text_digest(sorted(keys[index] for index in inside))
+        paths = [interchange_path(dataset.records[index].photo.path, root, dataset.name) for index in inside]
+        return cls(Subset(dataset, inside), Subset(dataset, aside), digest, chosen, tuple(paths))
 
 
 def open_training_data(
@@ -63,6 +85,11 @@ def open_training_data(
     `vocabulary` and `own` as in `open_dataset`, `verify` as in `fingerprint`. Raises `UsageError` for a wrong root or
     option and `PartCLIPSegError` for unreadable files.
     """
+    if recipe.few_shot.wanted:
+        dataset = open_dataset(recipe.dataset, root, "train", "all" if vocabulary is None else vocabulary, **own)
+        chosen = recipe.few_shot.choose(dataset)
+        folder = Path(root).expanduser()
+        return TrainingData.few(dataset, chosen, folder, recipe.held_out, recipe.seed, verify)
     dataset = open_dataset(recipe.dataset, root, "train", vocabulary, **own)
     return TrainingData.split(dataset, recipe.held_out, recipe.seed, verify)
 
@@ -86,6 +113,11 @@ def render_training_data(recipe: Recipe, directory: str | Path | None = None) ->
         return TrainingData(train, Subset(scenes("val", 1, size, "seen"), ()), rendered.digest)
     held_out = scenes.ahead("val", recipe.held_out, size, "seen", directory)
     return TrainingData(train, held_out, rendered.digest)
+
+
+def _order(length: int, seed: int) -> np.ndarray:
+    """Return an order of records that depends on the seed alone, int64 `[length]`."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2**32 - 1,))).permutation(length)
 
 
 @dataclass(frozen=True)

@@ -157,6 +157,8 @@ class _Run:
                 output / "config.yaml",
                 {"recipe": recipe.to_dict(), **notes, "digest": self.digest, "run": self._summary(workers)},
             )
+            if data.few_shot is not None:
+                data.few_shot.write(output, data.shot_paths)
             observer.started(self._summary(workers))
         logger.info("%s", self._summary(workers))
 

@@ -22,6 +22,7 @@ from partclipseg.checks import check_fields
 from partclipseg.data.augment import Augmentation
 from partclipseg.data.datasets.choice import dataset_option, may_train, names
 from partclipseg.data.datasets.registry import dataset_spec
+from partclipseg.data.few_shot import FewShot
 from partclipseg.errors import UsageError
 from partclipseg.losses.config import LossConfig, MaskLossConfig
 from partclipseg.models.clipseg.settings import CLIPSegSettings
@@ -88,6 +89,8 @@ class Recipe:
     """Number of training photos that are set aside to score the model on. 0 turns the scores off."""
     scenes: int = 20_000
     """Number of scenes that are rendered ahead and trained on (PartShapes only)."""
+    few_shot: Annotated[FewShot, tyro.conf.arg(name="")] = field(default_factory=FewShot)
+    """Training on a few photos of each object."""
 
     steps: int = 20_000
     """Number of updates of the weights."""
@@ -155,6 +158,8 @@ class Recipe:
             f"{self.dataset} is not for training: choose one of {', '.join(names(may_train))}",
         )
         _require(bool(self.start) or self.dataset == "partshapes", "start is missing: name a CLIPSeg model")
+        rendered = dataset_spec(self.dataset).rendering is not None
+        _require(not (self.few_shot.wanted and rendered), f"{self.dataset} has no few-shot split: leave out shots")
 
     @property
     def method(self) -> str:
@@ -168,7 +173,7 @@ class Recipe:
 
 def with_current_names(values: Mapping[str, Any]) -> dict[str, Any]:
     """Rename the settings of a run of an older release, as `Recipe.to_dict` gave them, to the current names."""
-    current = {"schedule": "polynomial", **values}
+    current = {"schedule": "polynomial", "few_shot": asdict(FewShot()), **values}
     if current.get("precision") == "bf16":
         current["precision"] = "bfloat16"
     if "settings" in current:

@@ -177,7 +177,7 @@ def _read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
     if found != size:
         problem = f"is {found[1]}x{found[0]}, but its photo is {size[1]}x{size[0]}: one of them was resized"
         raise DataError(Problem("size", path, problem))
-    return values.reshape(*size, -1).any(axis=2)
+    return np.any(values.reshape(*size, -1) != 0, axis=2, keepdims=True)[..., 0]
 
 
 def _folder(root: Path, split: Split) -> Path:

@@ -68,17 +68,19 @@ class PascalPart(Source):
     def _map(self, folder: str, key: str) -> Path:
         return self.root / folder / self.split / f"{key}.png"
 
-    def objects_with_parts(self, photo: SourcePhoto) -> tuple[int, ...]:
-        """Return the indices of the objects that have a part label in the photo.
+    def part_labels(self, photo: SourcePhoto) -> tuple[int, ...]:
+        """See `Source.part_labels`.
 
         They stand in ``*_part_label_count.json``; where that file or the photo's entry is missing the part map is
         read, which takes longer.
         """
         if self.part_counts is not None and photo.key in self.part_counts:
-            labels = self.part_counts[photo.key]
-        else:
-            labels = self._labels_in_map(photo)
-        return tuple(sorted({int(self.object_of[label]) for label in labels}))
+            return tuple(sorted(self.part_counts[photo.key]))
+        return tuple(self._labels_in_map(photo))
+
+    def objects_with_parts(self, photo: SourcePhoto) -> tuple[int, ...]:
+        """Return the indices of the objects that have a part label in the photo; see `part_labels`."""
+        return tuple(sorted({int(self.object_of[label]) for label in self.part_labels(photo)}))
 
     def _labels_in_map(self, photo: SourcePhoto) -> list[int]:
         from PIL import Image

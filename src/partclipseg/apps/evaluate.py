@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from partclipseg.apps.checking import check_bar, progress_bar
+from partclipseg.apps.checking import check_bar, progress_bar, rich_table
 from partclipseg.apps.options import Ask, Asking, BatchSize, Device, Number, Own, OwnData, Zoom, optional
 from partclipseg.data.datasets.choice import dataset_option
 from partclipseg.errors import UsageError
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from partclipseg.data.datasets.spec import Rendering
     from partclipseg.data.loader import PartDataset
+    from partclipseg.evaluation.cross import SharedWords
     from partclipseg.evaluation.evaluator import Evaluator
-    from partclipseg.evaluation.report import Report, Table
+    from partclipseg.evaluation.report import Report
     from partclipseg.evaluation.run import PhotoRecords
     from partclipseg.evaluation.scores import Protocol
     from partclipseg.evaluation.state import SavedScores
@@ -45,6 +46,8 @@ class _Subject:
     photos: list[PhotoRecords]
     remark: str = ""
     """Reason why this is not the whole benchmark; empty if it is."""
+    shared: SharedWords | None = None
+    """Words that the model was trained on, where they are another data set's."""
     digest: Mapping[str, str] = field(default_factory=dict)
     """Digest of the settings of rendered scenes; empty for files, whose digest is computed."""
 
@@ -67,11 +70,12 @@ class Evaluate:
     dataset: Annotated[str, dataset_option(metavar="NAME")]
     root: Annotated[Path | None, optional("DIR"), tyro.conf.arg(name="data")] = None
     """The data set's folder; a rendered one needs none."""
-    protocol: Literal["oracle_obj", "pred_all", "strict", "all"] = "all"
+    protocol: Literal["oracle_obj", "pred_all", "strict", "predicted_objects", "all"] = "all"
     """oracle_obj: the model is told which objects are in the photo.
     pred_all: it is told nothing; what it finds outside the labels is not counted.
     strict: it is told nothing, and a part found on the background is an error.
-    all: these three, from one pass over the photos."""
+    predicted_objects: the parts within the objects that the model finds; pixels without one are left out.
+    all: the first three, from one pass over the photos."""
     rule: Literal["partclipseg", "partcatseg", "ov-parts"] = "partclipseg"
     """Classes that mIoU is averaged over: those with labels (partclipseg), those with an IoU above 0 (partcatseg), or
     those with labels, divided by the number of those labelled or predicted (ov-parts). The report shows all three."""
@@ -86,6 +90,9 @@ class Evaluate:
     """Score only the first N photos. Left out: all of them; 1000 of a rendered data set."""
     vocabulary: Annotated[str | None, optional("WORDS")] = None
     """Other words than the data set's own: "seen", a file, or text such as "dog: head, torso, leg, tail"."""
+    vocabulary_of_training: Annotated[str | None, optional("WORDS")] = None
+    """Words that the model was trained on, where it was on another data set: "model" for those that it came with, a
+    catalogue such as ade20k-part-234, a file, or text. The classes that they share with this data set count as seen."""
     zoom: Zoom = False
     device: Device = None
     dtype: Number = "float32"
@@ -110,7 +117,7 @@ class Evaluate:
         processes = join_processes(cpu=self.device == "cpu")
         console = Console(quiet=not processes.is_main_process, soft_wrap=True, highlight=False)
         # Check the options and the data before the model is loaded.
-        subject = self._open_subject(processes, console)
+        subject = self._with_training(self._open_subject(processes, console))
         if self.output is None or not processes.is_main_process:
             return self._evaluate(subject, processes, console)
         with claimed(self.output):
@@ -218,6 +225,25 @@ class Evaluate:
         remark = dataset_spec(self.dataset).remark(dataset)
         return _Subject(dataset, group_records(dataset)[: self.limit], remark)
 
+    def _with_training(self, subject: _Subject) -> _Subject:
+        """Add the words that the model was trained on, if they are named."""
+        if self.vocabulary_of_training is None:
+            return subject
+        from partclipseg.evaluation.cross import SharedWords
+        from partclipseg.models.directory import load_vocabulary
+        from partclipseg.models.fetch import find_model
+        from partclipseg.vocabulary import Vocabulary
+
+        if self.vocabulary_of_training == "model":
+            training = load_vocabulary(find_model(self.model))
+            if training is None:
+                raise UsageError(
+                    f"{self.model} came without words: name those that it was trained on with --vocabulary-of-training"
+                )
+        else:
+            training = Vocabulary.load(self.vocabulary_of_training)
+        return replace(subject, shared=SharedWords.of(training, subject.dataset.vocabulary))
+
     def _evaluators(self, subject: _Subject) -> dict[Protocol, Evaluator]:
         from partclipseg.evaluation.run import make_evaluators
         from partclipseg.evaluation.scores import PROTOCOLS
@@ -225,6 +251,7 @@ class Evaluate:
         return make_evaluators(
             subject.dataset,
             PROTOCOLS if self.protocol == "all" else self.protocol,
+            seen=None if subject.shared is None else subject.shared.pairs,
             rule=self.rule,
             boundary=None if self.boundary == "none" else self.boundary,
         )
@@ -310,6 +337,7 @@ class Evaluate:
             settings=settings if saved is None else {**settings, "data": saved.data},
             scores=tuple(evaluator.compute() for evaluator in evaluators.values()),
             photos=len(subject.photos),
+            compared=subject.shared is None,
             remark=self._remark(subject),
         )
         if self.output is not None:  # before anything is printed: standard output may be closed
@@ -317,7 +345,7 @@ class Evaluate:
             if saved is not None:
                 saved.remove()
         for table in report.tables():
-            console.print(_rich_table(table), "")
+            console.print(rich_table(table), "")
         if report.remark:
             console.print(report.remark, markup=False)
         if self.output is not None:
@@ -334,7 +362,11 @@ class Evaluate:
             reasons.append("small objects were looked at a second time (--zoom)")
         if self.split != "test":
             reasons.append(f"the {self.split} split was scored")
-        return f"Not comparable with published figures: {', '.join(reasons)}." if reasons else ""
+        remark = f"Not comparable with published figures: {', '.join(reasons)}." if reasons else ""
+        if subject.shared is None:
+            return remark
+        cross = f"Cross-dataset: {subject.shared.sentence()}; these object-parts stand under seen."
+        return f"{cross} {remark}".strip()
 
     def _write(
         self,
@@ -379,14 +411,3 @@ class Evaluate:
             with writing(folder / name):
                 write_text(folder / name, text)
 
-
-def _rich_table(table: Table) -> Any:
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    result = RichTable(title=table.title, title_justify="left", caption=table.note or None, caption_justify="left")
-    for place, column in enumerate(table.columns):
-        result.add_column(column, justify="right" if place else "left")
-    for row in table.rows:
-        result.add_row(*(Text(cell) for cell in row))
-    return result

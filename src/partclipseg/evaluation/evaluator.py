@@ -11,6 +11,9 @@ Protocols (`region_counts` says what each one counts):
 - `pred_all`: nothing is known to the model; only labelled pixels count, as in the published figures.
 - `strict`: nothing is known to the model and the whole photo counts: a part predicted on the background is an
   error. Pixels of an object that no part label covers stay ignored, since their part is unknown.
+- `predicted_objects`: parts of predicted objects. The model finds the objects, and at each pixel the parts of the
+  object that it found there compete without background, as in `oracle_obj`; pixels where it found none are left out.
+  It is not OV-PARTS' Pred-Obj, whose object masks and cost of a missed object are not published.
 """
 
 from __future__ import annotations
@@ -27,7 +30,16 @@ from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.evaluation.boundary import BoundaryKind, boundary_maps
 from partclipseg.evaluation.confusion import ConfusionMatrix, count_pixels
 from partclipseg.evaluation.ov_parts import resize_there_and_back
-from partclipseg.evaluation.scores import PROTOCOLS, RULES, Protocol, Rule, Scores, compute_scores, region_counts
+from partclipseg.evaluation.scores import (
+    ALL_PROTOCOLS,
+    RULES,
+    WITHIN_OBJECTS,
+    Protocol,
+    Rule,
+    Scores,
+    compute_scores,
+    region_counts,
+)
 from partclipseg.vocabulary import Vocabulary
 
 IndexMap = np.ndarray | torch.Tensor
@@ -42,11 +54,11 @@ class Evaluator:
     Args:
         vocabulary: the classes, in the order of the indices of the maps; anything that `Vocabulary.load` takes.
         seen: the classes that the model was trained on, by index or name; all others are unseen. None: all seen.
-        protocol: `oracle_obj`, `pred_all` or `strict`.
+        protocol: `oracle_obj`, `pred_all`, `strict` or `predicted_objects`.
         boundary: `per_class`, `reference` or None (no Boundary IoU); see `boundary_maps`.
         small_part_area: a part is small below this share of the photo; see `SmallPartScores`.
         rule: the classes that the mIoU of a set is averaged over, see `scores.mean_iou`; `strict` has the first only.
-            With `ov-parts` the labels of `oracle_obj` are resized as that evaluator does, before they are counted.
+            With `ov-parts` the labels of `WITHIN_OBJECTS` are resized as that evaluator does, before they are counted.
 
     Raises:
         UsageError: an unknown protocol, boundary, rule or seen class, or too many classes: 32,766, and 255 for the
@@ -63,8 +75,8 @@ class Evaluator:
         rule: Rule = "partclipseg",
     ) -> None:
         self.vocabulary = Vocabulary.load(vocabulary).with_objects("evaluation")
-        if protocol not in PROTOCOLS:
-            raise UsageError(f"unknown protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
+        if protocol not in ALL_PROTOCOLS:
+            raise UsageError(f"unknown protocol {protocol!r}: choose one of {', '.join(ALL_PROTOCOLS)}")
         if boundary is not None and boundary not in get_args(BoundaryKind):
             raise UsageError(f"unknown boundary {boundary!r}: choose one of {', '.join(get_args(BoundaryKind))}")
         if rule not in RULES:
@@ -198,7 +210,7 @@ class Evaluator:
 
     @property
     def _resizes_labels(self) -> bool:
-        return self.protocol == "oracle_obj" and self.rule == "ov-parts"
+        return self.protocol in WITHIN_OBJECTS and self.rule == "ov-parts"
 
     def _check_options(self, options: Mapping[str, Any], what: str) -> None:
         own = self._options()

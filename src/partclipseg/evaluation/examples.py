@@ -14,6 +14,7 @@ from partclipseg.data.sample import UNLABELLED
 from partclipseg.evaluation.evaluator import Evaluator
 from partclipseg.evaluation.pictures import PhotoExample
 from partclipseg.evaluation.run import PhotoRecords, predict, read_batches
+from partclipseg.evaluation.scores import WITHIN_OBJECTS
 from partclipseg.inference.segmenter import PartSegmenter
 
 
@@ -49,7 +50,7 @@ def make_examples(
         for prediction in predict(segmenter, dataset.vocabulary, [resized], [evaluator.protocol], zoom):
             key, labels, _ = prediction.labels
             label_map = prediction.label_map.cpu().numpy().astype(np.int32)
-            if evaluator.protocol == "oracle_obj":
+            if evaluator.protocol in WITHIN_OBJECTS:
                 # Without background the parts fill the whole photo, also where no label can be compared.
                 label_map = np.where(labels == UNLABELLED, UNLABELLED, label_map)
             if key in keys:

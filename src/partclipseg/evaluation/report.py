@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-from partclipseg.evaluation.scores import Protocol, Rule, Scores, SetScores
+from partclipseg.evaluation.scores import WITHIN_OBJECTS, Protocol, Rule, Scores, SetScores
 
 PROTOCOL_TITLES: dict[Protocol, str] = {
     "oracle_obj": "Oracle-Obj: the objects in the photo are known",
     "pred_all": "Pred-All: nothing is known, labelled pixels count",
     "strict": "Strict: nothing is known, the whole photo counts",
+    "predicted_objects": "Parts of predicted objects: what is found within the objects that the model finds",
 }
 
 RULE_TITLES: dict[Rule, str] = {
@@ -58,6 +59,8 @@ class Report:
     """Resolved options, needed to repeat the evaluation."""
     scores: tuple[Scores, ...]
     photos: int
+    compared: bool = True
+    """Whether published figures stand beside the scores; not for a model that was trained on another data set."""
     remark: str = ""
     """Reason why these figures are not comparable, such as a limit on the photos; empty if they are."""
 
@@ -68,7 +71,7 @@ class Report:
             tables.append(score_table(scores))
             if scores.rules:
                 tables.append(rule_table(scores))
-            if rows := published(self.dataset, scores.protocol):
+            if self.compared and (rows := published(self.dataset, scores.protocol)):
                 tables.append(published_table(self.model, scores, rows))
         return tables
 
@@ -81,7 +84,10 @@ class Report:
             "remark": self.remark,
             "settings": self.settings,
             "scores": {scores.protocol: scores.to_dict() for scores in self.scores},
-            "published": {s.protocol: [r._asdict() for r in published(self.dataset, s.protocol)] for s in self.scores},
+            "published": {
+                s.protocol: [r._asdict() for r in published(self.dataset, s.protocol)] if self.compared else []
+                for s in self.scores
+            },
         }
 
     def to_markdown(self, bars: dict[Protocol, str] | None = None, photos_page: str | None = None) -> str:
@@ -90,7 +96,7 @@ class Report:
         if self.remark:
             lines += ["", f"> {_escaped(self.remark)}"]
         for table in self.tables():
-            lines += ["", f"## {table.title}", "", *_markdown_rows(table)]
+            lines += ["", f"## {table.title}", "", *markdown_rows(table)]
         if photos_page:
             lines += ["", "## Photos", "", f"[The best and the worst]({photos_page}): photo, labels, prediction."]
         for scores in self.scores:
@@ -98,7 +104,7 @@ class Report:
             lines += ["", f"## {table.title}", ""]
             if bars and scores.protocol in bars:
                 lines += [f"![IoU of each class]({bars[scores.protocol]})", ""]
-            lines += _markdown_rows(table)
+            lines += markdown_rows(table)
         settings = json.dumps(self.settings, indent=2, ensure_ascii=False)
         lines += ["", "## Settings", "", "```json", settings, "```", ""]
         return "\n".join(lines)
@@ -133,6 +139,11 @@ def score_table(scores: Scores) -> Table:
     )
     if scores.protocol == "pred_all":
         note += " As published, mIoU of all counts a predicted class without any label as 0."
+    if scores.protocol == "predicted_objects":
+        note += (
+            f" Where no object was found nothing is counted: {figure(scores.left_out)} % of the labelled pixels. This "
+            "is not OV-PARTS' Pred-Obj, whose object masks are not published."
+        )
     if scores.boundary == "reference":
         note += " Boundary IoU in the form of the published evaluation."
     return Table(PROTOCOL_TITLES[scores.protocol], ("", *sets), tuple(rows), note)
@@ -153,7 +164,7 @@ def rule_table(scores: Scores) -> Table:
         "was found gives the higher figure, so compare figures of one rule only."
     )
     title = f"mIoU by the rule of averaging, {PROTOCOL_TITLES[scores.protocol].split(':')[0]}"
-    if scores.protocol == "oracle_obj":
+    if scores.protocol in WITHIN_OBJECTS:
         chosen = scores.rule == "ov-parts"
         note += (
             " Labels were resized to a shortest edge of 800 pixels and back, as OV-PARTS' evaluator does."
@@ -213,7 +224,8 @@ def figure(value: float | None) -> str:
     return "–" if value is None or math.isnan(value) else f"{value:.2f}"
 
 
-def _markdown_rows(table: Table) -> list[str]:
+def markdown_rows(table: Table) -> list[str]:
+    """Return the lines of a table in Markdown, its note last."""
     lines = [
         "| " + " | ".join(table.columns) + " |",
         "|" + "|".join([" :-- ", *[" --: "] * (len(table.columns) - 1)]) + "|",

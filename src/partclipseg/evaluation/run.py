@@ -20,12 +20,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from partclipseg.data.augment import resize_photo
 from partclipseg.data.loader import PartDataset
-from partclipseg.data.sample import PartSample, objects_in
+from partclipseg.data.sample import UNLABELLED, PartSample, objects_in
 from partclipseg.data.source import FileDataset
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.evaluation.boundary import BoundaryKind
 from partclipseg.evaluation.evaluator import Evaluator
-from partclipseg.evaluation.scores import PROTOCOLS, Protocol, Rule, Scores
+from partclipseg.evaluation.scores import ALL_PROTOCOLS, PROTOCOLS, Protocol, Rule, Scores
 from partclipseg.evaluation.state import merge_processes
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.vocabulary import Vocabulary
@@ -103,7 +103,7 @@ def evaluate(
         segmenter: the model with its tokenizer.
         dataset: what `open_dataset` gives, a `PartShapesDataset`, or anything else with a vocabulary, a length and
             `PartSample`s.
-        protocols: one or several of `oracle_obj`, `pred_all` and `strict`; see `Evaluator`.
+        protocols: one or several of `oracle_obj`, `pred_all`, `strict` and `predicted_objects`; see `Evaluator`.
         seen: the classes that the model was trained on, by index or name. None takes those that the data set names
             (``dataset.seen``), or all of them.
         boundary: `per_class`, `reference` or None (no Boundary IoU); see `boundary_maps`.
@@ -145,7 +145,7 @@ def make_evaluators(
     """Create an evaluator for each protocol; arguments and errors as in `evaluate`."""
     names: list[Protocol] = [protocols] if isinstance(protocols, str) else list(protocols)  # pyright: ignore
     if not names:
-        raise UsageError(f"no protocol is named: choose from {', '.join(PROTOCOLS)}")
+        raise UsageError(f"no protocol is named: choose from {', '.join(ALL_PROTOCOLS)}")
     seen = getattr(dataset, "seen", None) if seen is None else list(seen)
     return {name: Evaluator(dataset.vocabulary, seen, name, boundary, rule=rule) for name in names}
 
@@ -194,9 +194,9 @@ def predict(
 ) -> Iterator[Prediction]:
     """Yield every prediction of a batch of photos, from pruned decoding, once for all protocols without given objects.
 
-    `oracle_obj` and `pred_all` yield one prediction for each record. `strict` yields one for each photo, with the
-    labels of all its records: background that belongs to several records must not count several times. With `zoom`
-    the photos, of their own size, are looked at a second time.
+    `strict` yields one prediction for each photo, with the labels of all its records: background that belongs to
+    several records must not count several times. All other protocols yield one for each record. With `zoom` the photos,
+    of their own size, are looked at a second time.
     """
     protocols = set(protocols)
     images = [photo.image for photo in photos]
@@ -211,6 +211,11 @@ def predict(
                 yield Prediction("strict", found.label_map, photo.whole())
             if "pred_all" in protocols:
                 yield from (Prediction("pred_all", found.label_map, record) for record in photo.records)
+        if "predicted_objects" in protocols:
+            for row, (photo, found) in enumerate(zip(photos, maps, strict=True)):
+                single = {name: value[row : row + 1] for name, value in inputs.items()}
+                label_map = parts_of_objects(segmenter, vocabulary, single, found.object_map)
+                yield from (Prediction("predicted_objects", label_map, record) for record in photo.records)
     if "oracle_obj" in protocols:
         rows, records = zip(*((row, r) for row, photo in enumerate(photos) for r in photo.records), strict=True)
         present = [objects_in(record.object_labels) for record in records]
@@ -221,6 +226,28 @@ def predict(
             maps = segmenter.look_again([images[row] for row in rows], maps, vocabulary, present)
         for record, found in zip(records, maps, strict=True):
             yield Prediction("oracle_obj", found.label_map, record)
+
+
+def parts_of_objects(
+    segmenter: PartSegmenter, vocabulary: Vocabulary, inputs: Mapping[str, torch.Tensor], object_map: torch.Tensor
+) -> torch.Tensor:
+    """Let the parts of the object at each pixel compete, without background.
+
+    Args:
+        segmenter, vocabulary: the model and its words.
+        inputs: one prepared photo.
+        object_map: int64 `[H, W]`: index of the object, -1 where there is none.
+
+    Returns:
+        int64 `[H, W]`: index of the object-part, -1 where there is no object.
+    """
+    label_map = torch.full_like(object_map, UNLABELLED)
+    size = (object_map.shape[0], object_map.shape[1])
+    for index in object_map.unique().tolist():
+        if index >= 0:
+            (parts,) = segmenter.label_maps(inputs, vocabulary, [size], [[index]])
+            label_map = torch.where(object_map == index, parts.label_map, label_map)
+    return label_map
 
 
 def score(

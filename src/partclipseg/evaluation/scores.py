@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
 from partclipseg.evaluation.boundary import BoundaryKind
 from partclipseg.evaluation.confusion import ConfusionMatrix
 
-Protocol = Literal["oracle_obj", "pred_all", "strict"]
+Protocol = Literal["oracle_obj", "pred_all", "strict", "predicted_objects"]
 
 PROTOCOLS: tuple[Protocol, ...] = ("oracle_obj", "pred_all", "strict")
+"""Protocols that are scored unless others are named."""
+
+ALL_PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+
+WITHIN_OBJECTS: tuple[Protocol, ...] = ("oracle_obj", "predicted_objects")
+"""Protocols under which parts compete within an object, without background."""
 
 Rule = Literal["partclipseg", "partcatseg", "ov-parts"]
 """Rule that selects the classes over which the mIoU of a set is averaged; see `mean_iou`."""
@@ -97,6 +103,8 @@ class Scores:
     """The rule by which the mIoU of the sets is averaged."""
     rules: tuple[RuleScores, ...] = ()
     """mIoU by every rule; empty for `strict`, which has no published rule but this project's."""
+    left_out: float = 0.0
+    """Share of the labelled pixels that count nowhere, as no object was predicted there: `predicted_objects` only."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; None in place of NaN."""
@@ -125,12 +133,12 @@ def region_counts(matrix: np.ndarray, protocol: Protocol) -> ClassCounts:
     Args:
         matrix: int64 `[K + 1, K + 1]`, row = prediction, column = label, index K = background. Ignored pixels
             stand in element `[K, K]`.
-        protocol: `oracle_obj` drops the background's row and column; `pred_all` drops its column, so that
-            predictions outside the labels cost nothing, and keeps the background as class K (labelled nowhere);
-            `strict` counts everything, and scores the K classes.
+        protocol: `oracle_obj` and `predicted_objects` drop the background's row and column; `pred_all` drops its
+            column, so that predictions outside the labels cost nothing, and keeps the background as class K
+            (labelled nowhere); `strict` counts everything, and scores the K classes.
     """
     background = len(matrix) - 1
-    if protocol == "oracle_obj":
+    if protocol in WITHIN_OBJECTS:
         return _counts(matrix[:background, :background])
     if protocol == "pred_all":
         matrix = matrix.copy()
@@ -148,7 +156,7 @@ def boundary_counts(matrix: np.ndarray, protocol: Protocol, kind: BoundaryKind) 
     background = len(matrix) - 1
     if kind == "per_class":
         return _first(_counts(matrix), background)
-    return _counts(matrix[:background, :background] if protocol == "oracle_obj" else matrix)
+    return _counts(matrix[:background, :background] if protocol in WITHIN_OBJECTS else matrix)
 
 
 def mean_iou(counts: ClassCounts, members: np.ndarray, rule: Rule) -> float:
@@ -183,7 +191,7 @@ def compute_scores(
     counts = region_counts(regions.total, protocol)
     is_seen = np.isin(np.arange(len(counts.labelled)), list(seen))
     iou, recall, has_labels = counts.iou(), counts.recall(), counts.labelled > 0
-    if protocol == "oracle_obj":
+    if protocol in WITHIN_OBJECTS:
         iou[~has_labels] = math.nan
     boundary_iou = np.full(len(iou), math.nan)
     if boundaries is not None and boundary is not None:
@@ -245,6 +253,7 @@ def compute_scores(
         ),
         rule="partclipseg" if chosen is None else rule,
         rules=rules,
+        left_out=_left_out(regions.total) if protocol == "predicted_objects" else 0.0,
     )
 
 
@@ -252,6 +261,12 @@ def percent(part: np.ndarray | np.integer, whole: np.ndarray | np.integer) -> np
     """Return 100 × `part` / `whole` as float64; NaN where `whole` is 0."""
     whole = np.asarray(whole)
     return 100.0 * np.divide(part, whole, out=np.full(whole.shape, math.nan), where=whole > 0)
+
+
+def _left_out(matrix: np.ndarray) -> float:
+    """Return the share in percent of the labelled pixels that are predicted as background; 0 without labels."""
+    labelled = int(matrix[:, :-1].sum())
+    return 100.0 * int(matrix[-1, :-1].sum()) / labelled if labelled else 0.0
 
 
 def _counts(matrix: np.ndarray) -> ClassCounts:

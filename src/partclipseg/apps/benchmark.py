@@ -1,0 +1,371 @@
+"""``partclipseg benchmark``: published benchmarks that are more than one evaluation, in one command and one table."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from partclipseg.apps.checking import check_bar, progress_bar, rich_table
+from partclipseg.apps.options import BatchSize, Device, Number, optional
+from partclipseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from partclipseg.data.loader import PartDataset
+    from partclipseg.evaluation.report import Table
+    from partclipseg.evaluation.tasks import Job, Result
+    from partclipseg.vocabulary import Vocabulary
+
+ROWS = "results.jsonl"
+
+
+@dataclass(frozen=True)
+class OVParts:
+    """Score models in OV-PARTS' three tasks, beside the published figures, with whatever data are there.
+
+    The words that a model was trained on tell its task: a benchmark's seen classes are zero-shot, all its classes
+    few-shot (where the run's few-shot.json is beside the model) or supervised, and on another benchmark it is
+    cross-dataset. Several models of one task give a mean and a spread.
+    """
+
+    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL...")] = ()
+    """Directories or hub names of models."""
+    few_shot: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN...", help_behavior_hint="")] = ()
+    """Folders of few-shot training runs, such as those of three seeds; their models are taken."""
+    data: Annotated[Path | None, optional("DIR")] = None
+    """Folder of Pascal-Part-116, of ADE20K-Part-234, or one that holds them.
+    A model of PartShapes needs none."""
+    task: Annotated[Literal["zero-shot", "few-shot"] | None, optional("zero-shot|few-shot")] = None
+    """Task of the models on the benchmark whose words they have, where their words do not tell it: a converted
+    zero-shot model that came with all words of its benchmark. Left out: as their words tell."""
+    output: Annotated[Path | None, optional("DIR")] = None
+    """Folder for benchmark.md, benchmark.json and the results so far: the same command leaves them out."""
+    limit: Annotated[int | None, optional("N")] = None
+    """Score only the first N photos of each benchmark. Left out: all of them; 1000 scenes of PartShapes."""
+    device: Device = None
+    dtype: Number = "float32"
+    """Number type of the model's arithmetic: float32 for figures that others can be compared with."""
+    batch_size: BatchSize = 8
+    workers: Annotated[int, tyro.conf.arg(metavar="N")] = 2
+    """Processes that read photos ahead."""
+
+    def run(self) -> int:
+        from rich.console import Console
+
+        for name, least in (("batch_size", 1), ("limit", 1), ("workers", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
+        console = Console(soft_wrap=True, highlight=False)
+        results = self._results(console)
+        from partclipseg.evaluation.tasks import task_tables
+
+        tables = task_tables(results)
+        if self.output is not None:
+            self._write(self.output, results, tables)
+        for table in tables:
+            console.print(rich_table(table), "")
+        if remark := self._remark():
+            console.print(remark, markup=False)
+        if self.output is not None:
+            console.print(f"report: {self.output / 'benchmark.md'}", markup=False)
+        return 0
+
+    def _results(self, console: Console) -> list[Result]:
+        from partclipseg.evaluation.tasks import find_roots, jobs_of
+        from partclipseg.journal import Journal
+        from partclipseg.models.directory import load_vocabulary
+        from partclipseg.models.fetch import find_model
+        from partclipseg.models.registry import is_built_in
+
+        models = [*self.models, *(str(run / "model") for run in self.few_shot)]
+        if not models:
+            raise UsageError("no model is named: give one or several")
+        if missing := [run for run in self.few_shot if not (run / "model").is_dir()]:
+            raise UsageError(f"{missing[0]} holds no finished training run: there is no folder model in it")
+        if self.data is not None and not self.data.is_dir():
+            raise UsageError(f"{self.data}: no such folder: check --data")
+        roots = {} if self.data is None else find_roots(self.data)
+        # 1. What is to be done is known before the first model is loaded.
+        plan: list[tuple[str, Vocabulary | None, list[Job]]] = []
+        for name in models:
+            training = load_vocabulary(find_model(name))
+            training = None if training is None else training.paired
+            task = self.task or ("zero-shot" if is_built_in(name) else None)  # it came with all words
+            jobs = jobs_of(training, list(roots), task, few=bool(split_beside(name)))
+            if not jobs:
+                where = f"--data {self.data}" if self.data else "--data"
+                raise UsageError(
+                    f"there is nothing to score {name} on: name the folder of Pascal-Part-116 or ADE20K-Part-234 "
+                    f"with {where}"
+                )
+            plan.append((name, training, jobs))
+        datasets = {
+            name: self._open(name, roots.get(name), console)
+            for name in dict.fromkeys(job.dataset for _, _, jobs in plan for job in jobs)
+        }
+        # 2. Results of an earlier call with the same data and model are taken over.
+        journal = None
+        if self.output is not None:
+            self.output.mkdir(parents=True, exist_ok=True)
+            journal = Journal(self.output / ROWS)
+        return [
+            result
+            for name, training, jobs in plan
+            for result in self._score_model(name, training, jobs, datasets, journal, console)
+        ]
+
+    def _open(self, name: str, root: Path | None, console: Console) -> PartDataset:
+        from partclipseg.data.check import check_dataset, raise_if_broken
+        from partclipseg.data.datasets.registry import dataset_spec, open_dataset
+
+        if root is None:
+            rendering = dataset_spec(name).rendering
+            assert rendering is not None
+            return rendering.load()("test", self.limit or rendering.scored, vocabulary="all")
+        with check_bar(console) as show:
+            raise_if_broken(check_dataset(name, root, "test", on_progress=show))
+        return open_dataset(name, root)
+
+    def _score_model(
+        self,
+        name: str,
+        training: Vocabulary | None,
+        jobs: list[Job],
+        datasets: dict[str, PartDataset],
+        journal: Any,
+        console: Console,
+    ) -> list[Result]:
+        from partclipseg.evaluation.state import model_digest
+        from partclipseg.evaluation.tasks import Result, without_listed
+        from partclipseg.inference.segmenter import PartSegmenter
+
+        segmenter = None
+        results: list[Result] = []
+        for job in jobs:
+            dataset = datasets[job.dataset]
+            if job.task == "few-shot":
+                dataset = without_listed(dataset, split_beside(name))
+            digest = {**job._asdict(), "model": model_digest(name), "dtype": self.dtype, **self._digest(dataset)}
+            entries = [] if journal is None else journal.read(damaged="skip")
+            done = next((entry["result"] for entry in entries if entry.get("of") == digest), None)
+            if done is not None:
+                results.append(Result.from_dict({**done, "method": method_name(name)}))
+                continue
+            segmenter = segmenter or PartSegmenter.from_pretrained(name, self.device, self.dtype)
+            result = self._score(name, training, job, segmenter, dataset, console)
+            if journal is not None:
+                journal.append([{"of": digest, "result": result.to_dict()}])
+            results.append(result)
+        return with_source(results)
+
+    def _digest(self, dataset: PartDataset) -> dict[str, str]:
+        from partclipseg.data.fingerprint import fingerprint
+        from partclipseg.evaluation.run import group_records
+        from partclipseg.evaluation.state import text_digest
+
+        keys = [key for photo in group_records(dataset)[: self.limit] for key in photo.record_keys]
+        return {**fingerprint(dataset), **getattr(dataset, "digest", {}), "records": text_digest(keys)}
+
+    def _score(
+        self,
+        name: str,
+        training: Vocabulary | None,
+        job: Job,
+        segmenter: Any,
+        dataset: PartDataset,
+        console: Console,
+    ) -> Result:
+        from partclipseg.evaluation.cross import SharedWords
+        from partclipseg.evaluation.run import group_records, make_evaluators, score_photos
+        from partclipseg.evaluation.tasks import Result, origin_of
+
+        evaluators = make_evaluators(dataset, "oracle_obj", boundary=None, rule="ov-parts")
+        photos = group_records(dataset)[: self.limit]
+        with progress_bar(console) as progress:
+            bar = progress.add_task(f"{job.task}, {job.dataset}", total=len(photos), note=method_name(name))
+            for number in score_photos(
+                segmenter, dataset, photos, evaluators, batch_size=self.batch_size, workers=self.workers
+            ):
+                progress.update(bar, advance=number)
+        scores = evaluators["oracle_obj"].compute()
+        remarks = [self._incomplete(dataset)]
+        trained_on = ""
+        sets = (scores.seen.iou, scores.unseen.iou, scores.harmonic.iou)
+        if job.task == "cross-dataset" and training is not None:
+            sets = (math.nan, math.nan, math.nan)  # the benchmark's own split means nothing to this model
+            origin = origin_of(training)
+            trained_on = "other words" if origin is None else origin.dataset
+            remarks.append(f"{method_name(name)}: {SharedWords.of(training, dataset.vocabulary).sentence()}.")
+        remark = " ".join(filter(None, remarks))
+        return Result(job.task, job.dataset, method_name(name), *sets, scores.all.iou, trained_on, remark=remark)
+
+    def _incomplete(self, dataset: PartDataset) -> str:
+        """Return why the data are not the whole benchmark; empty if they are."""
+        from partclipseg.data.datasets.registry import dataset_spec
+        from partclipseg.data.source import FileDataset
+
+        if not isinstance(dataset, FileDataset) or not (reason := dataset_spec(dataset.name).remark(dataset)):
+            return ""
+        return f"Not comparable with published figures: {reason}."
+
+    def _remark(self) -> str:
+        if self.limit is None:
+            return ""
+        return f"Not comparable with published figures: only the first photos were scored (--limit {self.limit})."
+
+    def _write(self, folder: Path, results: list[Result], tables: list[Table]) -> None:
+        from partclipseg.evaluation.report import markdown_rows
+        from partclipseg.evaluation.tasks import published
+        from partclipseg.files import write_text
+        from partclipseg.writing import writing
+
+        lines = ["# OV-PARTS", ""] + ([f"> {self._remark()}", ""] if self._remark() else [])
+        for table in tables:
+            lines += [f"## {table.title}", "", *markdown_rows(table), ""]
+        content = {"results": [result.to_dict() for result in results], "published": published()}
+        for name, text in (
+            ("benchmark.md", "\n".join(lines)),
+            ("benchmark.json", json.dumps({"remark": self._remark(), **content}, indent=1) + "\n"),
+        ):
+            with writing(folder / name):
+                write_text(folder / name, text)
+
+
+@dataclass(frozen=True)
+class InstructPartQuestions:
+    """Ask a model for the one part of each photo of InstructPart, by its name and by an instruction: gIoU and cIoU."""
+
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """A model's directory or hub name."""
+    data: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """InstructPart's folder."""
+    task: Literal["referring", "instruction", "both"] = "both"
+    """referring: the part and its object are named.
+    instruction: a sentence is given, which only models that take words without an object can read."""
+    phrasing: Annotated[int, tyro.conf.arg(metavar="0..5")] = 0
+    """Sentence of the instruction: 0 of a person, 1 of a language model, 2 with part and object,
+    3 with the affordance, 4 the bare names, 5 names and affordance."""
+    split: Literal["train", "test"] = "test"
+    """Split to score."""
+    output: Annotated[Path | None, optional("FILE.json")] = None
+    """File for the scores. Left out: they are only printed."""
+    limit: Annotated[int | None, optional("N")] = None
+    """Ask only of the first N photos. Left out: all of them."""
+    device: Device = None
+    dtype: Number = "float32"
+    """Number type of the model's arithmetic."""
+
+    def run(self) -> int:
+        from rich.console import Console
+
+        from partclipseg.data.check import check_dataset, raise_if_broken
+        from partclipseg.data.datasets.instructpart import NAME, PHRASINGS
+        from partclipseg.data.datasets.registry import open_dataset
+        from partclipseg.evaluation.referring import ASKINGS, Asking, ReferringScores, score_questions
+        from partclipseg.files import write_text
+        from partclipseg.inference.segmenter import PartSegmenter
+        from partclipseg.writing import writing
+
+        if not 0 <= self.phrasing < len(PHRASINGS):
+            raise UsageError(f"--phrasing is one of 0 to {len(PHRASINGS) - 1}, not {self.phrasing}")
+        if self.limit is not None and self.limit < 1:
+            raise UsageError(f"--limit must be at least 1, not {self.limit}")
+        if self.output is not None and self.output.exists():
+            raise UsageError(f"{self.output} exists already: name another file, or remove it first")
+        console = Console(soft_wrap=True, highlight=False)
+        with check_bar(console) as show:
+            raise_if_broken(check_dataset(NAME, self.data, self.split, on_progress=show))
+        dataset = open_dataset(NAME, self.data, self.split)
+        segmenter = PartSegmenter.from_pretrained(self.model, self.device, self.dtype)
+        askings: tuple[Asking, ...] = tuple(ASKINGS) if self.task == "both" else (self.task,)
+        scores: list[ReferringScores] = []
+        skipped: list[str] = []
+        for asking in askings:
+            with progress_bar(console) as progress:
+                bar = progress.add_task(asking, total=None, note="")
+
+                def show_progress(done: int, total: int, bar: Any = bar, progress: Any = progress) -> None:
+                    progress.update(bar, completed=done, total=total)
+
+                try:
+                    scores.append(
+                        score_questions(segmenter, dataset, asking, self.phrasing, self.limit, show_progress)
+                    )
+                except UsageError as error:
+                    if self.task != "both" or asking != "instruction":
+                        raise
+                    skipped.append(f"{ASKINGS[asking].split(':')[0]} was left out: {error}")
+        if self.output is not None:
+            content = {"model": self.model, "phrasing": self.phrasing, "limit": self.limit, "left out": skipped}
+            content["scores"] = [one.to_dict() for one in scores]
+            with writing(self.output):
+                write_text(self.output, json.dumps(content, indent=1) + "\n")
+        console.print(rich_table(_question_table(scores)), "")
+        for line in skipped:
+            console.print(line, markup=False)
+        return 0
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Run a published benchmark that is more than one evaluation.
+
+    Examples:
+      partclipseg benchmark ov-parts runs/pascal/model runs/ade20k/model --data data
+      partclipseg benchmark ov-parts --few-shot runs/few-0 runs/few-1 runs/few-2 --data data/PascalPart116
+      partclipseg benchmark instructpart partclipseg-pascal --data data/InstructPart
+    """
+
+    which: Annotated[
+        Annotated[OVParts, tyro.conf.subcommand("ov-parts", prefix_name=False)]
+        | Annotated[InstructPartQuestions, tyro.conf.subcommand("instructpart", prefix_name=False)],
+        tyro.conf.arg(name=""),
+    ]
+
+    def run(self) -> int:
+        return self.which.run()
+
+
+def method_name(model: str) -> str:
+    """Return a short name of a model for a table: its folder, or the run's for ``RUN/model`` and ``RUN/best``."""
+    path = Path(model)
+    return path.parent.name if path.name in ("model", "best") and path.parent.name else path.name
+
+
+def split_beside(model: str) -> frozenset[str]:
+    """Return the photos that a few-shot model was trained on, where its run's list lies beside it; else none."""
+    from partclipseg.data.few_shot import SPLIT_FILE, FewShotSplit
+
+    for folder in (Path(model), Path(model).parent):
+        if (folder / SPLIT_FILE).is_file():
+            return frozenset(FewShotSplit.read(folder / SPLIT_FILE).files)
+    return frozenset()
+
+
+def with_source(results: list[Result]) -> list[Result]:
+    """Add to cross-dataset results the score on the benchmark that the model was trained on, where it is there."""
+    from dataclasses import replace
+
+    source = next((one.all for one in results if one.task != "cross-dataset"), math.nan)
+    return [replace(one, source=source) if one.task == "cross-dataset" else one for one in results]
+
+
+def _question_table(scores: list[Any]) -> Table:
+    from partclipseg.evaluation.referring import ASKINGS
+    from partclipseg.evaluation.report import Table, figure
+
+    rows = tuple(
+        (ASKINGS[one.asking].split(":")[0], *map(figure, (one.giou, one.ciou, one.precision_50)), str(one.questions))
+        for one in scores
+    )
+    note = "gIoU: mean IoU of the questions. cIoU: IoU of all pixels together. P@50: questions with an IoU of 50 %."
+    if too_long := sum(one.too_long for one in scores):
+        note += f" Questions that the model cannot read, since they are too long, count as 0: {too_long}."
+    return Table("InstructPart", ("", "gIoU", "cIoU", "P@50", "questions"), rows, note)

@@ -1,0 +1,144 @@
+"""Score answers to one question a photo: the mask of one part, asked by its name or by an instruction.
+
+InstructPart (Wan et al., ACL 2025) asks in two ways. *Oracle referring part segmentation* names the part and its
+object; *instruction reasoning part segmentation* gives a sentence such as "How do I lift the kettle?", which a model of
+words can only take as it takes any other words. gIoU is the mean of the questions' IoU, cIoU the IoU of all their
+pixels together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from partclipseg.data.datasets.instructpart import InstructPart
+from partclipseg.data.source import FileDataset, SampleRecord, read_source_photo
+from partclipseg.errors import UsageError
+from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.vocabulary import ANY, MAX_WORD, ObjectPart, Vocabulary
+
+Asking = Literal["referring", "instruction"]
+
+ASKINGS: dict[Asking, str] = {
+    "referring": "Oracle referring part segmentation: the part and its object are named",
+    "instruction": "Instruction reasoning part segmentation: a sentence is given",
+}
+
+
+class Question(NamedTuple):
+    """One photo with the part that is asked for."""
+
+    key: str
+    image: np.ndarray
+    """uint8 `[H, W, 3]`, RGB."""
+    mask: np.ndarray
+    """bool `[H, W]`: the part."""
+    words: Vocabulary
+
+
+@dataclass(frozen=True)
+class ReferringScores:
+    """Scores of one way of asking, in percent."""
+
+    asking: Asking
+    questions: int
+    """Number of questions that were answered."""
+    too_long: int
+    """Number of questions that the model cannot read; they count with an IoU of 0."""
+    giou: float
+    """Mean IoU of the questions."""
+    ciou: float
+    """Intersection over union of the pixels of all questions together."""
+    precision_50: float
+    """Share of the questions with an IoU of at least one half: P@50."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+def score_questions(
+    segmenter: PartSegmenter,
+    dataset: FileDataset,
+    asking: Asking = "referring",
+    phrasing: int = 0,
+    limit: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> ReferringScores:
+    """Ask a model for the part of each photo of InstructPart.
+
+    The answer is the pixels of the one word against background, by the segmenter's usual minimum probability.
+
+    Args:
+        segmenter: the model with its tokenizer.
+        dataset: an opened split of InstructPart.
+        asking: `referring` or `instruction`.
+        phrasing: which of the photo's sentences is the instruction, from 0; see `instructpart.PHRASINGS`.
+        limit: ask of the first photos only, this many.
+        on_progress: called with questions asked and to ask.
+
+    Raises:
+        UsageError: another data set, a photo without that sentence, or a model that cannot be asked for words without
+            an object.
+        DataError: a file cannot be read.
+    """
+    records = dataset.records[:limit]
+    areas: list[tuple[int, int]] = []
+    too_long = 0
+    for done, record in enumerate(records, start=1):
+        question = _question(dataset, record, asking, phrasing)
+        answered = None
+        try:
+            answered = segmenter(question.image, question.words).label_map == 0
+        except UsageError as error:
+            if "tokens long" not in str(error):
+                raise
+            too_long += 1
+        areas.append(_areas(answered, question.mask))
+        if on_progress is not None:
+            on_progress(done, len(records))
+    return _scores(asking, areas, too_long)
+
+
+def _question(dataset: FileDataset, record: SampleRecord, asking: Asking, phrasing: int) -> Question:
+    source, key = record.source, record.photo.key
+    if not isinstance(source, InstructPart):
+        raise UsageError(f"{dataset.name} has no questions: open instructpart")
+    image = read_source_photo(record.photo)
+    mask = source.read_labels(record.photo, image.shape[:2]).parts >= 0
+    pair = source.object_parts[source.labels[key]]
+    if asking == "instruction":
+        sentences = source.instructions[key]
+        if phrasing >= len(sentences):
+            raise UsageError(f"{key} has {len(sentences)} sentences, not one of number {phrasing}: choose another")
+        pair = ObjectPart(ANY, as_word(sentences[phrasing]))
+    return Question(key, image, mask, Vocabulary((pair,)))
+
+
+def as_word(sentence: str) -> str:
+    """Return a sentence as one word of a vocabulary: what separates words becomes a blank, its end is cut off."""
+    plain = " ".join("".join(" " if mark in ",;:\n" else mark for mark in sentence).split())
+    return plain[:MAX_WORD].strip()
+
+
+def _areas(answer: np.ndarray | None, mask: np.ndarray) -> tuple[int, int]:
+    """Return intersection and union in pixels; an answer of None is empty."""
+    if answer is None:
+        return 0, int(mask.sum())
+    return int((answer & mask).sum()), int((answer | mask).sum())
+
+
+def _scores(asking: Asking, areas: Sequence[tuple[int, int]], too_long: int) -> ReferringScores:
+    ious = np.array([both / union if union else 0.0 for both, union in areas])
+    inside, union = (sum(values) for values in zip(*areas, strict=True)) if areas else (0, 0)
+    return ReferringScores(
+        asking=asking,
+        questions=len(areas) - too_long,
+        too_long=too_long,
+        giou=100 * float(ious.mean()) if len(ious) else 0.0,
+        ciou=100 * inside / union if union else 0.0,
+        precision_50=100 * float((ious >= 0.5).mean()) if len(ious) else 0.0,
+    )

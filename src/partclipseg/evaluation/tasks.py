@@ -1,0 +1,200 @@
+"""OV-PARTS' three tasks: zero-shot, few-shot and cross-dataset, with the published figures of Oracle-Obj.
+
+Which task a model can be scored in follows from the words that it was trained on: a benchmark's seen classes
+(zero-shot), all its classes (few-shot where its few photos are listed, else supervised), or other words
+(cross-dataset). A model without words of its own was not trained on any of them and stands under zero-shot, as OV-PARTS
+lists CLIPSeg.
+
+Source: Wei et al., "OV-PARTS: Towards Open-Vocabulary Part Segmentation" (NeurIPS 2023).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, Literal, NamedTuple
+
+from partclipseg.data.datasets.registry import dataset_spec
+from partclipseg.data.datasets.roots import has_split
+from partclipseg.data.loader import PartDataset
+from partclipseg.data.source import FileDataset
+from partclipseg.evaluation.report import Table, figure
+from partclipseg.vocabulary import Catalog, Vocabulary
+
+Task = Literal["zero-shot", "few-shot", "cross-dataset", "supervised"]
+
+TASKS: tuple[Task, ...] = ("zero-shot", "few-shot", "cross-dataset", "supervised")
+"""OV-PARTS' tasks, and training on all classes and photos, which it lists for comparison."""
+
+DATASETS = ("pascal-part-116", "ade20k-part-234")
+"""Benchmarks of the tasks that lie in files."""
+
+RENDERED = "partshapes"
+"""Benchmark that needs no files; it joins for models that were trained on its words."""
+
+
+class Origin(NamedTuple):
+    """Benchmark whose words a model was trained on."""
+
+    dataset: str
+    words: Literal["seen", "all"]
+
+
+class Job(NamedTuple):
+    """Scoring of one model on one benchmark."""
+
+    task: Task
+    dataset: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """mIoU in percent of one model in one task; NaN where it has none."""
+
+    task: Task
+    dataset: str
+    method: str
+    seen: float
+    unseen: float
+    harmonic: float
+    all: float
+    trained_on: str = ""
+    """Benchmark that the model was trained on, or "other words": cross-dataset only."""
+    source: float = math.nan
+    """mIoU over all classes of the benchmark that the model was trained on: cross-dataset only."""
+    remark: str = ""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Result:
+        """Read what `to_dict` gave."""
+        known: dict[str, Any] = {name: math.nan if value is None else value for name, value in values.items()}
+        return cls(**known)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON; None in place of NaN."""
+        return {n: None if isinstance(v, float) and math.isnan(v) else v for n, v in vars(self).items()}
+
+
+def find_roots(folder: Path) -> dict[str, Path]:
+    """Return the root of each benchmark in a folder, which may be one of them or hold them."""
+    candidates = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())] if folder.is_dir() else []
+    roots: dict[str, Path] = {}
+    for name in DATASETS:
+        spec = dataset_spec(name)
+        found = (root for root in candidates if any(has_split(root, spec, split) for split in spec.test_splits))
+        if (root := next(found, None)) is not None:
+            roots[name] = root
+    return roots
+
+
+def origin_of(training: Vocabulary | None) -> Origin | None:
+    """Return the benchmark whose seen classes, or all of whose classes, are the training words; None for others."""
+    if training is None:
+        return None
+    trained = _pairs(training)
+    for name in (*DATASETS, RENDERED):
+        for words, vocabulary in _word_sets(name).items():
+            if trained == _pairs(vocabulary):
+                return Origin(name, words)
+    return None
+
+
+def jobs_of(
+    training: Vocabulary | None, available: Sequence[str], task: Task | None = None, few: bool = False
+) -> list[Job]:
+    """List what a model can be scored in, of the benchmarks that are available, in the order of `TASKS`.
+
+    Args:
+        training: the words that the model was trained on.
+        available: names of the benchmarks whose files are there.
+        task: the model's task on the benchmark of its words, where the words do not tell it.
+        few: whether the model was trained on a few-shot split.
+    """
+    origin = origin_of(training)
+    jobs = []
+    for name in (*DATASETS, RENDERED):
+        if name == RENDERED and (origin is None or origin.dataset != RENDERED):
+            continue
+        if name != RENDERED and name not in available:
+            continue
+        if training is None:
+            jobs.append(Job("zero-shot", name))
+        elif origin is None or origin.dataset != name:
+            jobs.append(Job("cross-dataset", name))
+        else:
+            of_words: Task = "zero-shot" if origin.words == "seen" else "supervised"
+            jobs.append(Job(task or ("few-shot" if few else of_words), name))
+    return sorted(jobs, key=lambda job: TASKS.index(job.task))
+
+
+def without_listed(dataset: PartDataset, files: frozenset[str]) -> PartDataset:
+    """Leave out the test records whose photos a few-shot model was trained on: those of ADE20K's training files."""
+    if not files or not isinstance(dataset, FileDataset):
+        return dataset
+    kept = [record for record in dataset.records if record.photo.key not in files]
+    return FileDataset(dataset.name, dataset.split, dataset.vocabulary, kept, dataset.seen)
+
+
+def published() -> list[dict[str, Any]]:
+    """Return the published rows: task, data set, method and its figures."""
+    content = files("partclipseg").joinpath("evaluation", "published_ov_parts.json").read_text("utf-8")
+    return json.loads(content)["rows"]
+
+
+def task_tables(results: Iterable[Result]) -> list[Table]:
+    """Return a table for each task and benchmark: published rows first, then ours, means of several models last."""
+    tables = []
+    results = list(results)
+    for task in TASKS:
+        for group in dict.fromkeys((one.dataset, one.trained_on) for one in results if one.task == task):
+            ours = [one for one in results if (one.task, one.dataset, one.trained_on) == (task, *group)]
+            tables.append(_table(task, *group, ours))
+    return tables
+
+
+def _table(task: Task, dataset: str, trained_on: str, ours: Sequence[Result]) -> Table:
+    # OV-PARTS reports one mean where seen and unseen say nothing: few-shot on ADE20K, and across data sets.
+    columns = ("all",) if task == "few-shot" and dataset == "ade20k-part-234" else ("all", "seen", "unseen", "harmonic")
+    columns = ("source", "all") if task == "cross-dataset" else columns
+    wanted = (task, dataset, trained_on)
+    theirs = [row for row in published() if (row["task"], row["dataset"], row.get("trained_on", "")) == wanted]
+    rows = [(f"OV-PARTS: {row['method']}", *(figure(row.get(name)) for name in columns)) for row in theirs]
+    rows += [(result.method, *(figure(getattr(result, name)) for name in columns)) for result in ours]
+    if len(ours) > 1:
+        rows.append((f"mean of {len(ours)}", *(_spread([getattr(one, name) for one in ours]) for name in columns)))
+    notes = [
+        "Oracle-Obj. Rule of the mean: ov-parts, on labels that were resized to a shortest edge of 800 pixels and "
+        "back, as in the evaluator that gave the published figures."
+    ]
+    if len(ours) > 1:
+        notes.append("± is the standard deviation over the models.")
+    if not theirs:
+        notes.append("No published figure is at hand for this task.")
+    notes += list(dict.fromkeys(result.remark for result in ours if result.remark))
+    title = f"{task}: {trained_on} → {dataset}" if trained_on else f"{task}: {dataset}"
+    return Table(title, ("mIoU", *columns), tuple(rows), " ".join(notes))
+
+
+def _spread(values: Sequence[float]) -> str:
+    if any(math.isnan(value) for value in values):
+        return figure(math.nan)
+    return f"{figure(mean(values))} ± {figure(stdev(values))}"
+
+
+def _pairs(vocabulary: Vocabulary) -> set[tuple[str, str]]:
+    return {(pair.object.casefold(), pair.part.casefold()) for pair in vocabulary.object_parts}
+
+
+def _word_sets(name: str) -> dict[Literal["seen", "all"], Vocabulary]:
+    if name == RENDERED:
+        rendering = dataset_spec(name).rendering
+        assert rendering is not None
+        scenes = rendering.load()
+        return {words: scenes("test", 1, vocabulary=words).vocabulary for words in ("seen", "all")}
+    catalog = Catalog.load(name)
+    return {"seen": Vocabulary.from_catalog(name, "seen"), "all": catalog.vocabulary}

@@ -1,0 +1,172 @@
+"""``partclipseg benchmark`` from the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from partclipseg.apps.cli import main
+from partclipseg.data.datasets import open_dataset
+from partclipseg.vocabulary import Vocabulary
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    captured = capsys.readouterr()
+    return " ".join((captured.out + captured.err).split())
+
+
+@pytest.fixture
+def trained(model_directory: Path, tmp_path: Path):
+    """Copy the random model as one that was trained on some words."""
+
+    def make(name: str, words: Vocabulary, files: list[str] | None = None) -> Path:
+        model = tmp_path / name / "model"
+        shutil.copytree(model_directory, model)
+        words.save(model / "vocabulary.json")
+        if files is not None:
+            (model.parent / "few-shot.json").write_text(json.dumps({"seed": 0, "shots": 16, "files": files}))
+        return model
+
+    return make
+
+
+def options(tmp_path: Path, *more: str) -> list[str]:
+    return ["--workers", "0", "--limit", "1", "--device", "cpu", "--output", str(tmp_path / "report"), *more]
+
+
+def test_real_photos_in_all_tasks(trained, shared: Path, tmp_path: Path, capsys) -> None:
+    ade = trained("ade", Vocabulary.from_catalog("ade20k-part-234", "seen"))
+    first = open_dataset("ade20k-part-234", shared / "data/ADE20KPart234").records[0].photo.key
+    few = trained("few", Vocabulary.from_catalog("ade20k-part-234"), [first])
+    command = ["benchmark", "ov-parts", str(ade), "--few-shot", str(few.parent), "--data", str(shared / "data")]
+    assert main([*command, *options(tmp_path)]) == 0
+    text = said(capsys)
+    for words in ("zero-shot: ade20k-part-234", "few-shot: ade20k-part-234", "ade20k-part-234 → pascal-part-116"):
+        assert words in text
+    assert "12 of 116 object-parts (6 of car, 6 of person)" in text
+    assert "the test records draw on the training and the validation files" in text
+    assert "only the first photos were scored" in text
+    content = json.loads((tmp_path / "report/benchmark.json").read_text())
+    assert [(one["task"], one["dataset"]) for one in content["results"]] == [
+        ("zero-shot", "ade20k-part-234"),
+        ("cross-dataset", "pascal-part-116"),
+        ("few-shot", "ade20k-part-234"),
+        ("cross-dataset", "pascal-part-116"),
+    ]
+    assert content["results"][1]["source"] == content["results"][0]["all"]
+    lines = (tmp_path / "report/results.jsonl").read_text().splitlines()
+    # A few-shot model is not tested on the photos that it has seen.
+    digests = [json.loads(line)["of"]["records"] for line in lines]
+    assert digests[0] != digests[2]
+    assert main([*command, *options(tmp_path)]) == 0
+    assert (tmp_path / "report/results.jsonl").read_text().splitlines() == lines  # nothing is scored twice
+
+
+def test_a_spread_on_rendered_scenes(trained, tmp_path: Path, capsys) -> None:
+    from partclipseg.shapes.world import partshapes_world
+
+    words = partshapes_world().vocabulary
+    runs = [str(trained(f"run{seed}", words, ["x"]).parent) for seed in range(2)]
+    assert main(["benchmark", "ov-parts", "--few-shot", *runs, *options(tmp_path)]) == 0
+    text = said(capsys)
+    assert "few-shot: partshapes" in text
+    assert "mean of 2" in text
+    assert "±" in text
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ([], "no model is named"),
+        (["MODEL"], "there is nothing to score"),
+        (["MODEL", "--data", "nowhere"], "nowhere: no such folder"),
+        (["--few-shot", "."], "holds no finished training run"),
+        (["MODEL", "--limit", "0"], "--limit must be at least 1"),
+        (["MODEL", "--batch-size", "0"], "--batch-size must be at least 1"),
+    ],
+)
+def test_wrong_calls(more: list[str], message: str, trained, tmp_path: Path, capsys) -> None:
+    model = trained("m", Vocabulary.from_text("dog: ear"))
+    assert main(["benchmark", "ov-parts", *(str(model) if word == "MODEL" else word for word in more)]) == 2
+    assert message in said(capsys)
+
+
+def test_evaluate_says_what_the_training_words_share(trained, shared: Path, tmp_path: Path, capsys) -> None:
+    model = trained("ade", Vocabulary.from_catalog("ade20k-part-234", "seen"))
+    command = ["evaluate", str(model), "--dataset", "pascal-part-116", "--data", str(shared / "data/PascalPart116")]
+    command += ["--protocol", "oracle_obj", "--boundary", "none", "--rule", "ov-parts", *options(tmp_path)]
+    assert main([*command, "--vocabulary-of-training", "model"]) == 0
+    text = said(capsys)
+    assert "12 of 116 object-parts (6 of car, 6 of person)" in text
+    assert "beside published figures" not in text
+    report = json.loads((tmp_path / "report/scores.json").read_text())
+    assert sum(one["seen"] for one in report["scores"]["oracle_obj"]["classes"]) == 12
+    assert report["published"] == {"oracle_obj": []}
+    bare = tmp_path / "bare"
+    shutil.copytree(model, bare)
+    (bare / "vocabulary.json").unlink()
+    assert main([*command[:1], str(bare), *command[2:], "--vocabulary-of-training", "model"]) == 2
+    assert "came without words" in said(capsys)
+
+
+def test_evaluate_scores_parts_of_predicted_objects(trained, tmp_path: Path, capsys) -> None:
+    model = trained("m", Vocabulary.from_text("dog: ear"))
+    command = ["evaluate", str(model), "--dataset", "partshapes", "--protocol", "predicted_objects"]
+    assert main([*command, "--boundary", "none", *options(tmp_path)[:-2]]) == 0
+    text = said(capsys)
+    assert "Parts of predicted objects" in text
+    assert "not OV-PARTS' Pred-Obj" in text
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    """InstructPart with two photos to test on."""
+    root = tmp_path / "InstructPart" / "test"
+    entries = []
+    for place, (word, part) in enumerate((("dog", "ear"), ("cat", "tail"))):
+        key = f"p{place}-{word}-{part}"
+        for folder in ("images", "masks"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        mask = np.zeros((40, 50), np.uint8)
+        mask[5:20, 5:30] = 255
+        Image.fromarray(mask).save(root / "masks" / f"{key}.png")
+        noise = np.random.default_rng(place).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(root / "images" / f"{key}.jpg")
+        texts = ["Go; to it", "a, very: long question " * 20]
+        part_list = [{"object": word, "part": part, "instruction": texts}]
+        entries.append({"image_path": f"p{place}.jpg", "part_list": part_list})
+    (root / "data_test.json").write_text(json.dumps(entries))
+    return root.parent
+
+
+@pytest.mark.parametrize(("phrasing", "too_long"), [(0, 0), (1, 2)])
+def test_instructpart_asks_by_name_and_by_sentence(
+    phrasing: int, too_long: int, model_directory: Path, questions: Path, tmp_path: Path, capsys
+) -> None:
+    output = tmp_path / "scores.json"
+    command = ["benchmark", "instructpart", str(model_directory), "--data", str(questions), "--device", "cpu"]
+    command += ["--phrasing", str(phrasing), "--output", str(output)]
+    assert main(command) == 0
+    assert "Oracle referring part segmentation" in said(capsys)
+    named, told = json.loads(output.read_text())["scores"]
+    assert (named["asking"], named["questions"], named["too_long"]) == ("referring", 2, 0)
+    assert (told["asking"], told["questions"], told["too_long"]) == ("instruction", 2 - too_long, too_long)
+    assert 0 <= named["giou"] <= 100
+    assert main(command) == 2  # the file is a person's now
+    assert "exists already" in said(capsys)
+
+
+def test_instructpart_refuses_what_is_not_there(model_directory: Path, questions: Path, capsys) -> None:
+    command = ["benchmark", "instructpart", str(model_directory), "--data", str(questions), "--device", "cpu"]
+    assert main([*command, "--phrasing", "9"]) == 2
+    assert "--phrasing is one of 0 to 5" in said(capsys)
+    assert main([*command, "--phrasing", "4", "--task", "instruction"]) == 2
+    assert "has 2 sentences" in said(capsys)
+    (questions / "test/masks/p0-dog-ear.png").unlink()
+    assert main(command) == 1
+    assert "the mask is missing" in said(capsys)

@@ -59,10 +59,10 @@ class Report:
     """Resolved options, needed to repeat the evaluation."""
     scores: tuple[Scores, ...]
     photos: int
-    compared: bool = True
-    """Whether published figures stand beside the scores; not for a model that was trained on another data set."""
     remark: str = ""
     """Reason why these figures are not comparable, such as a limit on the photos; empty if they are."""
+    compared: bool = True
+    """Whether published figures stand beside the scores; not for a model that was trained on another data set."""
 
     def tables(self) -> list[Table]:
         """Return the scores of every protocol, each followed by the published figures where there are any."""

@@ -221,6 +221,9 @@ def predict(
         present = [objects_in(record.object_labels) for record in records]
         sizes = [record.part_labels.shape for record in records]
         chosen = {name: value[list(rows)] for name, value in inputs.items()}
+        if segmenter.model.takes_object_masks:
+            inside = (torch.from_numpy(record.object_labels >= 0) for record in records)
+            chosen = segmenter.model.with_object_masks(chosen, list(inside))
         maps = segmenter.label_maps(chosen, vocabulary, sizes, present)
         if zoom:
             maps = segmenter.look_again([images[row] for row in rows], maps, vocabulary, present)
@@ -245,6 +248,8 @@ def parts_of_objects(
     size = (object_map.shape[0], object_map.shape[1])
     for index in object_map.unique().tolist():
         if index >= 0:
+            if segmenter.model.takes_object_masks:
+                inputs = segmenter.model.with_object_masks(inputs, [object_map == index])
             (parts,) = segmenter.label_maps(inputs, vocabulary, [size], [[index]])
             label_map = torch.where(object_map == index, parts.label_map, label_map)
     return label_map

@@ -102,6 +102,8 @@ class PartModel(PreTrainedModel):
     """The family's own settings of a training run."""
     has_attention: ClassVar[bool] = False
     """Whether `forward` takes `attention_pairs`."""
+    takes_object_masks: ClassVar[bool] = False
+    """Whether Oracle-Obj tells it the masks of the objects too, by `with_object_masks`."""
 
     # -- what a family must define ----------------------------------------------------------------------------
 
@@ -179,6 +181,10 @@ class PartModel(PreTrainedModel):
             mean, std = (torch.tensor(value, device=self.device).view(3, 1, 1) for value in values)
             self._kept_mean_and_std = kept = (mean, std)
         return kept
+
+    def with_object_masks(self, inputs: Inputs, masks: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Add the objects' masks, bool `[H, W]` at each photo's own size, to inputs of a family that takes them."""
+        raise TypeError(f"{type(self).__name__} takes no object masks")
 
     # -- predictions ------------------------------------------------------------------------------------------
 

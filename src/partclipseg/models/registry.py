@@ -30,19 +30,21 @@ FAMILIES = {
     "clipseg": "partclipseg.models.clipseg.plain:PlainCLIPSeg",
     "partcatseg": "partclipseg.models.partcatseg.model:PartCATSegModel",
     "catseg": "partclipseg.models.partcatseg.model:CATSegModel",
+    "zsseg": "partclipseg.models.zsseg.model:ZSSegModel",
 }
 """Import path of the family's class for each `model_type` of a configuration."""
 
 FOREIGN = {
     "PartCLIPSeg": "partclipseg.models.partclipseg.foreign",
     "OV-PARTS' CLIPSeg": "partclipseg.models.clipseg.foreign",
+    "OV-PARTS' ZSSeg+": "partclipseg.models.zsseg.foreign",
     "PartCATSeg, CAT-Seg or OV-PARTS' CAT-Seg": "partclipseg.models.partcatseg.foreign",
 }
 """Methods with released files: the module that knows such a file by the names of its tensors (`knows`), its
 configuration (`config_for`), its weights (`load_released`) and what is to be said of it (`REMARK`)."""
 
 REFUSED = {
-    "ZSSeg+": r"clip_adapter\.|prompt_learner\.",
+    "ZSSeg+'s prompts alone": r"prompt_learner\.",
     "MaskFormer": r"(module\.)?sem_seg_head\.(pixel_decoder|predictor\.query_embed)\.",
 }
 """Methods without a family here that people have files of: the beginning of a name that only their tensors have."""
@@ -86,14 +88,14 @@ def find_foreign(path: str | Path, values: Mapping[str, Any] | None = None) -> t
     unreadable, or of a method that is not here, which is named if it is one of `REFUSED`.
     """
     tensors = read_tensors(path, "meta")
+    for module in map(import_module, FOREIGN.values()):
+        if module.knows(tensors):
+            return module, module.config_for(values, tensors, str(path))
     for method, start in REFUSED.items():
         if any(re.match(start, name) for name in tensors):
             raise PartCLIPSegError(
                 f"{path} is a checkpoint of {method}, a method that is not here: give one of {', '.join(FOREIGN)}"
             )
-    for module in map(import_module, FOREIGN.values()):
-        if module.knows(tensors):
-            return module, module.config_for(values, tensors, str(path))
     raise PartCLIPSegError(
         f"{path} is no released file of a method that is known here: give one of {', '.join(FOREIGN)}"
     )

@@ -144,6 +144,7 @@ def test_convert_and_predict(ovparts: OVParts, shared: Path, tmp_path: Path, cap
         (["clip.logit_scale", "decoder.reduces.0.bias"], "partclipseg"),
         (["backbone.res2.0.conv1.weight", "sem_seg_head.predictor.transformer.conv1.weight"], "catseg"),
         (["module.sem_seg_head.predictor.transformer.conv1.weight"], "catseg"),
+        (["sem_seg_head.predictor.transformer.decoder.norm.weight", "clip_adapter.fuse_weight"], "zsseg"),
         (["backbone.dinov2.cls_token", "sem_seg_head.predictor.transformer.conv_proj_feat.weight"], "partcatseg"),
     ],
 )
@@ -156,16 +157,19 @@ def test_files_are_told_by_their_tensors(names: list[str], family: str, tmp_path
     ("names", "message"),
     [
         (
-            ["sem_seg_head.predictor.transformer.conv1.weight", "clip_adapter.fuse_weight"],
-            r"file.pth is a checkpoint of ZSSeg\+, a method that is not here: give one of PartCLIPSeg, "
-            "OV-PARTS' CLIPSeg",
+            ["prompt_learner.prefix_prompt"],
+            r"file.pth is a checkpoint of ZSSeg\+'s prompts alone, a method that is not here: give one of PartCLIPSeg, "
+            "OV-PARTS' CLIPSeg, OV-PARTS' ZSSeg",
         ),
-        (["prompt_learner.prefix_prompt"], r"is a checkpoint of ZSSeg\+"),
         (
             ["backbone.res2.0.conv1.weight", "sem_seg_head.pixel_decoder.mask_features.weight"],
             "checkpoint of MaskFormer",
         ),
         (["module.sem_seg_head.predictor.query_embed.weight"], "checkpoint of MaskFormer"),
+        (
+            ["sem_seg_head.predictor.query_embed.weight", "sem_seg_head.predictor.transformer.decoder.norm.weight"],
+            "checkpoint of MaskFormer",
+        ),
         (["layer1.weight"], "is no released file of a method that is known here: give one of PartCLIPSeg"),
     ],
 )
@@ -179,8 +183,8 @@ def test_files_of_other_methods_are_refused_by_name(names: list[str], message: s
 
 def test_every_name_of_zsseg_tells_its_method(shared: Path, tmp_path: Path):
     names = json.loads((shared / "reference" / "names_zsseg_r50.json").read_text())
-    with pytest.raises(PartCLIPSegError, match=r"is a checkpoint of ZSSeg\+"):
-        find_foreign(write(tmp_path / "zsseg.pth", names))
+    _, config = find_foreign(write(tmp_path / "zsseg.pth", names))
+    assert (config.model_type, config.reference) == ("zsseg", True)
 
 
 def write(path: Path, names: Iterable[str]) -> Path:

@@ -183,7 +183,9 @@ def load_released(path: str | Path, config: CATSegConfig | None = None) -> CATSe
 
 def knows(names: Collection[str]) -> bool:
     """Whether these are names of tensors in a file of PartCATSeg or CAT-Seg."""
-    return any(_bare(name).startswith("transformer.") for name in names)
+    bare = [_bare(name) for name in names]
+    maskformer = any(name.startswith("transformer.decoder.") for name in bare)  # whose names begin alike
+    return not maskformer and any(name.startswith("transformer.") for name in bare)
 
 
 def config_for(values: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], origin: str) -> CATSegConfig:

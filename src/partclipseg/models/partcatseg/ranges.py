@@ -14,11 +14,13 @@ _WIDTH, _LAYERS, _HEADS, _SHARE = (
 _SIDE, _STEP, _NUMBERS = VISION["image_size"], TEXT["initializer_range"], TOWERS["image_mean"]
 
 
-def _or_null(rule: Rule) -> Rule:
+def or_null(rule: Rule) -> Rule:
+    """Return the rule, or null."""
     return Rule(f"{rule.text} or null", lambda value: value is None or rule.holds(value))
 
 
-def _list(rule: Rule, most: int) -> Rule:
+def list_of(rule: Rule, most: int) -> Rule:
+    """Return a rule for lists of at most `most` entries that the rule holds for."""
     return Rule(
         f"a list, each {rule.text}",
         lambda value: isinstance(value, list | tuple) and len(value) <= most and all(map(rule.holds, value)),
@@ -31,15 +33,15 @@ CATSEG = {
     "clip_config": CLIPSEG["text_config"],
     "guidance_config": CLIPSEG["text_config"],
     "image_size": _SIDE,
-    "guidance_image_size": _or_null(_SIDE),
-    "shortest_edge": _or_null(_SIDE),
+    "guidance_image_size": or_null(_SIDE),
+    "shortest_edge": or_null(_SIDE),
     "longest_edge": _SIDE,
     "size_divisibility": _SIDE,
     "image_mean": _NUMBERS,
     "image_std": TOWERS["image_std"],
     "guidance_mean": _NUMBERS,
     "guidance_std": TOWERS["image_std"],
-    "templates": _list(_TEXT, 1000),
+    "templates": list_of(_TEXT, 1000),
     "hidden_dim": _WIDTH,
     "num_heads": _HEADS,
     "num_layers": _LAYERS,
@@ -47,13 +49,13 @@ CATSEG = {
     "pooling_size": _SIDE,
     "text_guidance_dim": _WIDTH,
     "appearance_guidance_dim": _WIDTH,
-    "decoder_dims": _list(_WIDTH, 2),
-    "decoder_guidance_dims": _list(_WIDTH, 2),
+    "decoder_dims": list_of(_WIDTH, 2),
+    "decoder_guidance_dims": list_of(_WIDTH, 2),
     "reference": YES_OR_NO,
-    "repairs": _or_null(_list(_TEXT, 64)),
+    "repairs": or_null(list_of(_TEXT, 64)),
 }
 """The fields of `config.CATSegConfig`."""
-_CLIP = {name: CLIPSEG[name] for name in ("text_config", "vision_config", "projection_dim", "initializer_factor")} | {
+CLIP = {name: CLIPSEG[name] for name in ("text_config", "vision_config", "projection_dim", "initializer_factor")} | {
     "logit_scale_init_value": CLIPSEG["logit_scale_init_value"]
 }
 _DINOV2 = {
@@ -75,11 +77,11 @@ _DINOV2 = {
     "use_swiglu_ffn": YES_OR_NO,
     "use_mask_token": YES_OR_NO,
 }
-_RESNET = {
+RESNET = {
     "num_channels": VISION["num_channels"],
     "embedding_size": _WIDTH,
-    "hidden_sizes": _list(Rule("a whole number from 4 to 65,536", lambda v: _WIDTH.holds(v) and v >= 4), 3),
-    "depths": _list(_LAYERS, 3),
+    "hidden_sizes": list_of(Rule("a whole number from 4 to 65,536", lambda v: _WIDTH.holds(v) and v >= 4), 3),
+    "depths": list_of(_LAYERS, 3),
     "layer_type": Rule("basic or bottleneck", lambda value: value in ("basic", "bottleneck")),
     "hidden_act": TEXT["hidden_act"],
     "downsample_in_first_stage": YES_OR_NO,
@@ -96,11 +98,11 @@ def checked_values(values: Mapping[str, Any], guidance: str) -> dict[str, Any]:
     known = {name: value for name, value in values.items() if name in CATSEG}
     check_values(known, CATSEG)
     if isinstance(clip := known.get("clip_config"), Mapping):
-        known["clip_config"] = known_values(clip, _CLIP)
-        check_values(known["clip_config"], _CLIP)
+        known["clip_config"] = known_values(clip, CLIP)
+        check_values(known["clip_config"], CLIP)
     if isinstance(tower := known.get("guidance_config"), Mapping):
         kind = tower.get("model_type", guidance)
-        table = {"dinov2": _DINOV2, "resnet": _RESNET}.get(kind) if isinstance(kind, str) else None
+        table = {"dinov2": _DINOV2, "resnet": RESNET}.get(kind) if isinstance(kind, str) else None
         if table is None:
             raise PartCLIPSegError(f"guidance_config is of type {str(kind)[:60]!r}: give dinov2 or resnet")
         entries = {name: value for name, value in tower.items() if name in table}

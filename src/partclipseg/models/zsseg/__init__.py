@@ -1,0 +1,1 @@
+"""ZSSeg+: OV-PARTS' two-stage baseline, proposals of a MaskFormer classified by CLIP."""

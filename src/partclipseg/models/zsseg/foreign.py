@@ -1,0 +1,142 @@
+"""Load OV-PARTS' released ZSSeg+ files: CLIP, the composed prompts and stage 1 are all in one.
+
+The only place that knows how the released code names its tensors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from partclipseg.models.partcatseg.foreign import Source, source
+from partclipseg.models.reading import check_complete, check_finite, check_size, read_tensors
+from partclipseg.models.zsseg.config import ZSSegConfig
+from partclipseg.models.zsseg.model import ZSSegModel
+
+REMARK = (
+    "reference mode, as released; it is made for objects whose masks are known: score it with Oracle-Obj, since "
+    "without a mask it takes each photo as a whole for the object"
+)
+"""Remark for people about a model from a released file."""
+
+UNUSED = re.compile(
+    r"criterion\.empty_weight|clip_adapter\.fuse_weight|clip_adapter\.prompt_learner\.(start|ss|dot|end|pad)_signal|"
+    r"clip_adapter\.clip_model\.(logit_scale|input_resolution|context_length|vocab_size)|pixel_(mean|std)"
+)
+"""Tensors without effect: class weights of a loss (E5), the prompts' weight a second time, embeddings of single tokens
+that the table of embeddings has too, and constants."""
+
+_OPTIONAL = re.compile(r"clip\.logit_scale|.*\.num_batches_tracked|.*\.position_ids")
+"""Tensors of ours that no file must have: without effect here."""
+
+_HEAD, _LAYERS = "sem_seg_head.", "sem_seg_head.predictor.transformer.decoder."
+
+_RENAMED = (  # ours, theirs; every rule is applied, in order
+    (r"^background$", "clip_adapter.non_object_embedding"),
+    (r"^composed\.prefix$", "clip_adapter.prompt_learner.prefix_prompt"),
+    (r"^composed\.connection$", "clip_adapter.prompt_learner.connect_prompt"),
+    (r"^composed\.fuse_weight$", "clip_adapter.prompt_learner.fuse_weight"),
+    # ResNet
+    (r"^proposals\.pixel_level\.encoder\.embedder\.embedder\.", "backbone.stem.conv1."),
+    (
+        r"^proposals\.pixel_level\.encoder\.encoder\.stages\.(\d+)\.layers\.(\d+)\.",
+        lambda found: f"backbone.res{int(found[1]) + 2}.{found[2]}.",
+    ),
+    (r"^(backbone\.res\d+\.\d+)\.layer\.(\d+)\.", lambda found: f"{found[1]}.conv{int(found[2]) + 1}."),
+    (r"^(backbone\..*)\.convolution\.", r"\1."),
+    (r"^(backbone\..*)\.normalization\.", r"\1.norm."),
+    # pixel decoder: theirs count from the finest features, ours from the coarsest
+    (r"^proposals\.pixel_level\.decoder\.mask_projection\.", _HEAD + "pixel_decoder.mask_features."),
+    (r"^proposals\.pixel_level\.decoder\.fpn\.stem\.", _HEAD + "pixel_decoder.layer_4."),
+    (
+        r"^proposals\.pixel_level\.decoder\.fpn\.layers\.(\d+)\.(proj|block)\.",
+        lambda found: (
+            f"{_HEAD}pixel_decoder.{'adapter' if found[2] == 'proj' else 'layer'}_{3 - int(found[1])}."
+        ),
+    ),
+    (r"^(sem_seg_head\.pixel_decoder\.(?:layer|adapter)_\d+)\.0\.", r"\1."),
+    (r"^(sem_seg_head\.pixel_decoder\.(?:layer|adapter)_\d+)\.1\.", r"\1.norm."),
+    # transformer decoder and heads
+    (r"^proposals\.transformer\.queries_embedder\.", _HEAD + "predictor.query_embed."),
+    (r"^proposals\.transformer\.input_projection\.", _HEAD + "predictor.input_proj."),
+    (r"^proposals\.transformer\.decoder\.layernorm\.", _LAYERS + "norm."),
+    (r"^proposals\.transformer\.decoder\.layers\.", _LAYERS + "layers."),
+    (r"^(sem_seg_head\..*)\.encoder_attn\.", r"\1.multihead_attn."),
+    (r"^(sem_seg_head\..*_attn)\.[qkv]_proj\.(weight|bias)$", r"\1.in_proj_\2"),
+    (r"^(sem_seg_head\..*_attn)\.o_proj\.", r"\1.out_proj."),
+    (r"^(sem_seg_head\..*)\.self_attn_layer_norm\.", r"\1.norm1."),
+    (r"^(sem_seg_head\..*)\.encoder_attn_layer_norm\.", r"\1.norm2."),
+    (r"^(sem_seg_head\..*)\.multihead_attn_layer_norm\.", r"\1.norm2."),
+    (r"^(sem_seg_head\..*)\.final_layer_norm\.", r"\1.norm3."),
+    (r"^(sem_seg_head\..*)\.mlp\.fc([12])\.", r"\1.linear\2."),
+    (r"^proposals\.(mask|class)_head\.(\d+)\.0\.", r"sem_seg_head.predictor.\1_embed.layers.\2."),
+)
+
+
+def place_of(name: str) -> Source:
+    """Say where our tensor `name` stands in a released file."""
+    if name.startswith("clip."):
+        found = source(name)
+        return found._replace(name=f"clip_adapter.{found.name}")
+    letter = re.search(r"\.([qkv])_proj\.", name)
+    for ours, theirs in _RENAMED:
+        name = re.sub(ours, theirs, name)
+    return Source(name, "qkv".index(letter[1]) if letter else None, False)
+
+
+def knows(names: Collection[str]) -> bool:
+    """Whether these are names of tensors in a ZSSeg+ file."""
+    bare = [_bare(name) for name in names]
+    return any(name.startswith("clip_adapter.") for name in bare) and any(name.startswith(_HEAD) for name in bare)
+
+
+def config_for(values: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], origin: str) -> ZSSegConfig:
+    """The configuration for a file's tensors: the released one, or in reference mode the given `values`."""
+    return ZSSegConfig.from_values({"reference": True, **(values or {})})
+
+
+def load_released(path: str | Path, config: ZSSegConfig | None = None) -> ZSSegModel:
+    """Load a ZSSeg+ file (``{"model": {name: tensor}, …}``), float32 on the CPU.
+
+    Args:
+        path: the ``.pth`` file. Only tensors are read from it: a pickle that wants to run code is refused.
+        config: None stands for the released sizes, in reference mode.
+
+    Raises `PartCLIPSegError` that counts the missing, unknown, mis-shaped or non-finite tensors and names the first.
+    """
+    tensors = {_bare(name): tensor for name, tensor in read_tensors(path).items()}
+    config = config or config_for(None, tensors, str(path))
+    check_size(lambda: ZSSegModel(config), sum(tensor.numel() for tensor in tensors.values()), str(path))
+    model = ZSSegModel(config)
+    fill(model, tensors, str(path))
+    check_finite(model, str(path))
+    return model.eval()
+
+
+@torch.no_grad()
+def fill(model: ZSSegModel, tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Copy the tensors of a released file into the model; raises `PartCLIPSegError` naming those that do not fit."""
+    missing, misshapen, used = [], [], set()
+    for name, target in model.state_dict().items():
+        place = place_of(name)
+        used.add(place.name)
+        if place.name not in tensors:
+            if not _OPTIONAL.fullmatch(name) and place.name not in missing:
+                missing.append(place.name)
+            continue
+        tensor = place.of(tensors[place.name])
+        if tensor.shape != target.shape:
+            misshapen.append((place.name, tuple(tensors[place.name].shape), place.shape(tuple(target.shape))))
+            continue
+        target.copy_(tensor)
+    unknown = sorted(name for name in tensors if name not in used and not UNUSED.fullmatch(name))
+    check_complete(origin, missing, unknown, misshapen)
+
+
+def _bare(name: str) -> str:
+    return name.removeprefix("module.")

@@ -1,0 +1,327 @@
+"""ZSSeg+: mask proposals for one object, classified by stage 1's words and by CLIP on the regions they make.
+
+Letters in shapes: B photos, K object-parts, Q queries, C side of the square canvas, h x w a resized photo in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import CLIPModel
+from transformers import initialization as init
+
+from partclipseg.data.augment import resize_photo
+from partclipseg.errors import PartCLIPSegError
+from partclipseg.maps.label_maps import BACKGROUND, LabelMaps, no_object
+from partclipseg.models.interface import PartModel, PartOutput, Words, register
+from partclipseg.models.partcatseg.photos import first_size
+from partclipseg.models.zsseg.config import ZSSegConfig
+from partclipseg.models.zsseg.prompts import ComposedPrompts
+from partclipseg.models.zsseg.proposals import Proposals
+from partclipseg.models.zsseg.regions import class_scores, region_logits
+from partclipseg.models.zsseg.settings import ZSSegSettings
+from partclipseg.vocabulary import Vocabulary
+
+CLASSES_AT_ONCE = 16
+"""Number of classes that are enlarged to the photo's size together, to save memory."""
+
+_LEAST = 0.02
+"""Least probability that the logits of `forward` tell apart."""
+
+
+@dataclass
+class ZSSegOutput(PartOutput):
+    """What both stages found, from which label maps are made at full size; an entry a photo."""
+
+    mask_logits: tuple[Tensor, ...] | None = None
+    """float32 `[Q, H/4, W/4]` each, of the padded photo."""
+    class_logits: tuple[Tensor, ...] | None = None
+    """float32 `[Q, K + 1]` each, background last."""
+    region_logits: tuple[Tensor, ...] | None = None
+    """float32 `[K, K]` each; see `regions.region_logits`."""
+
+
+@register
+class ZSSegModel(PartModel):
+    """Two-stage baseline of OV-PARTS: MaskFormer conditioned on an object, then CLIP (Wei et al., NeurIPS 2023).
+
+    It is made for photos whose object is known by its mask: give it with `with_object_masks`. Without, the whole photo
+    counts as the object, for which it was not trained. It runs here from released files; it is not trained.
+    """
+
+    config_class = ZSSegConfig
+    settings_class = ZSSegSettings
+    takes_object_masks = True
+    _supports_sdpa = True
+    _no_split_modules: ClassVar = ["CLIPEncoderLayer", "MaskFormerDetrDecoderLayer"]
+
+    config: ZSSegConfig
+
+    def __init__(self, config: ZSSegConfig) -> None:
+        super().__init__(config)
+        self.clip = CLIPModel(config.clip_config)
+        self.proposals = Proposals(config)
+        self.composed = ComposedPrompts(config)
+        self.background = nn.Parameter(torch.empty(1, config.clip_config.projection_dim))
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.LayerNorm | nn.GroupNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            statistics: Any = module
+            for values in (statistics.weight, statistics.running_var):
+                init.ones_(values)
+            for values in (statistics.bias, statistics.running_mean, statistics.num_batches_tracked):
+                init.zeros_(values)
+        elif isinstance(module, nn.Linear | nn.Conv2d):
+            init.kaiming_uniform_(module.weight, a=5**0.5)  # PyTorch's own default: std 1/sqrt(3·fan_in)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, ComposedPrompts):
+            init.normal_(module.prefix, std=0.02)
+            init.normal_(module.connection, std=0.02)
+            init.zeros_(module.fuse_weight)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, std=1.0)
+        elif isinstance(module, ZSSegModel):
+            init.normal_(module.background, std=self.config.clip_config.projection_dim**-0.5)
+
+    # -- words ------------------------------------------------------------------------------------------------
+
+    def prompts(self, vocabulary: Vocabulary) -> list[str]:
+        """Write each object-part as ``dog, ear``: a comma, which no word holds, stands between object and part."""
+        return [f"{pair.object}, {pair.part}" for pair in vocabulary.object_parts]
+
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Compute unit vectors `[K, D]` of the composed prompts of int64 ids `[K, L]`."""
+        return self.composed(self.clip, input_ids)
+
+    @property
+    def longest_prompt(self) -> int:
+        """Number of tokens that leaves room for the learnt vectors."""
+        return self.config.text_config.max_position_embeddings - self.composed.added
+
+    # -- photos -----------------------------------------------------------------------------------------------
+
+    @property
+    def ahead_shape(self) -> None:
+        """Photos come to `prepare` at their own size, whose aspect ratio it keeps."""
+        return None
+
+    def prepare(self, photos: Sequence[np.ndarray] | Tensor) -> dict[str, Tensor]:
+        """Put photos on square canvases, on the model's device.
+
+        Args:
+            photos: uint8 `[H, W, 3]` RGB of any sizes, which are resized to `config.shortest_edge`; or a tensor
+                `[B, 3, h, w]`, uint8 or float in 0..1, of at most the canvas's size, taken as it is.
+
+        Returns `pixel_values` float32 `[B, 3, C, C]` in 0..255, and `photo_sizes` int64 `[B, 2]`.
+        """
+        if isinstance(photos, Tensor):
+            values = photos.to(self.device, non_blocking=True)
+            images = list(values.float() * 255 if values.is_floating_point() else values.float())
+        else:
+            settings: Any = self.config
+            resized = [resize_photo(photo, first_size(photo.shape[:2], settings)) for photo in photos]
+            images = [torch.from_numpy(np.array(one)).to(self.device).permute(2, 0, 1).float() for one in resized]
+        canvas = torch.zeros(len(images), 3, *self.config.image_shape, device=self.device)
+        for place, image in zip(canvas, images, strict=True):
+            place[:, : image.shape[1], : image.shape[2]] = image
+        sizes = torch.tensor([image.shape[1:] for image in images], dtype=torch.int64, device=self.device)
+        return {"pixel_values": canvas, "photo_sizes": sizes.view(-1, 2)}
+
+    def with_object_masks(self, inputs: Mapping[str, Tensor], masks: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Add the masks of the photos' objects, bool `[H, W]` each at the photo's own size, to their inputs."""
+        canvas = torch.zeros(len(masks), *self.config.image_shape, dtype=torch.bool, device=self.device)
+        for place, mask, size in zip(canvas, masks, inputs["photo_sizes"].tolist(), strict=True):
+            resized = F.interpolate(mask[None, None].to(self.device, torch.float32), size, mode="nearest")[0, 0] > 0.5
+            place[: size[0], : size[1]] = resized
+        return {**inputs, "object_masks": canvas}
+
+    # -- the method -------------------------------------------------------------------------------------------
+
+    def forward(
+        self, inputs: Mapping[str, Tensor], words: Words, attention_pairs: Tensor | None = None
+    ) -> ZSSegOutput:
+        """Run both stages on photo after photo, and make logits `[B, K + 1, C/4, C/4]` with each photo on the square.
+
+        The label maps are made from what the stages found, not from these logits, which are for pictures.
+        """
+        if attention_pairs is not None:
+            raise TypeError("ZSSeg+ has no attention of objects to control: leave attention_pairs out")
+        found = self.stages(inputs, words)
+        logits = []
+        for index, size in enumerate(inputs["photo_sizes"].tolist()):
+            everything = torch.arange(len(words.class_to_object), device=self.device)
+            scores = torch.cat(self._scores(*self._of(found, index), tuple(size), everything, everything))[None]
+            square = F.interpolate(scores, self._logits_shape, mode="bilinear", align_corners=False)
+            logits.append(torch.logit(square.clamp(_LEAST, 1 - _LEAST)))
+        found.object_part_logits = torch.cat(logits).to(self.dtype)
+        return found
+
+    def stages(self, inputs: Mapping[str, Tensor], words: Words) -> ZSSegOutput:
+        """Run stage 1 and stage 2; of `inputs`, `object_masks` are the objects, else each photo as a whole."""
+        config = self.config
+        texts = words.embeddings.float()
+        with_background = torch.cat([texts, F.normalize(self.background.float(), dim=-1)])  # [K + 1, D]
+        mean, std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in (config.image_mean, config.image_std))
+        results: list[tuple[Tensor, Tensor, Tensor]] = []
+        for index, (height, width) in enumerate(inputs["photo_sizes"].tolist()):
+            image = inputs["pixel_values"][index, :, :height, :width]
+            inside = self._inside(inputs, index, (height, width))
+            padding = (0, -width % config.size_divisibility, 0, -height % config.size_divisibility)
+            pixels = F.pad((image - mean) / std, padding)[None].to(self.dtype)
+            padded = F.pad(inside, padding)[None, None]
+            masks, classes = self.proposals(pixels, padded, with_background)
+            labels = class_scores(masks, classes, (height, width))[:-1].argmax(0)
+            weight = self.composed.fuse_weight
+            results.append((masks, classes, region_logits(config, self.clip, weight, image, inside, labels, texts)))
+        masks, classes, regions = zip(*results, strict=True)
+        return ZSSegOutput(mask_logits=masks, class_logits=classes, region_logits=regions)
+
+    def _inside(self, inputs: Mapping[str, Tensor], index: int, size: Sequence[int]) -> Tensor:
+        """Return the object of a photo, bool `[h, w]`; one without a pixel counts as the whole photo."""
+        whole = torch.ones(size[0], size[1], dtype=torch.bool, device=self.device)
+        if "object_masks" not in inputs:
+            return whole
+        mask = inputs["object_masks"][index, : size[0], : size[1]].bool()
+        return mask if mask.any() else whole
+
+    @staticmethod
+    def _of(found: ZSSegOutput, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        fields: Any = (found.mask_logits, found.class_logits, found.region_logits)
+        masks, classes, regions = (values[index] for values in fields)
+        return masks, classes, regions
+
+    @staticmethod
+    def _scores(
+        mask_logits: Tensor,
+        class_logits: Tensor,
+        regions: Tensor,
+        size: tuple[int, int],
+        rivals: Tensor,
+        chosen: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the final scores of the `chosen` classes, `[n, h, w]`, and stage 1's of background, `[1, h, w]`.
+
+        They are the geometric mean of both stages'. Stage 2's are probabilities among the `rivals`, int64 `[m]`, of the
+        word that wins stage 1 at each pixel, and 0 where that word wins nowhere on the object.
+        """
+        first = class_scores(mask_logits, class_logits, size)  # [K + 1, h, w]
+        labels = first[:-1].argmax(0)  # [h, w]
+        second = regions[:, rivals].softmax(-1)[:, torch.isin(rivals, chosen)]  # [K, n]
+        second = second * regions.any(1, keepdim=True)
+        return (first[chosen] * second.T[:, labels]).sqrt(), first[-1:]
+
+    # -- label maps -------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def label_maps(
+        self,
+        inputs: Mapping[str, Tensor],
+        words: Words,
+        sizes: Sequence[tuple[int, int]],
+        present_objects: Sequence[Sequence[int]] | None = None,
+        with_background: bool = False,
+    ) -> list[LabelMaps]:
+        """Label B photos by the greatest score at their own size; arguments as in `PartModel.label_maps`.
+
+        Without `present_objects`, or with background, the background of stage 1 competes as it is.
+        """
+        return self.maps_of(self.stages(inputs, words), inputs, words, sizes, present_objects, with_background)
+
+    def maps_of(
+        self,
+        output: Any,
+        inputs: Mapping[str, Tensor],
+        words: Words,
+        sizes: Sequence[tuple[int, int]],
+        present_objects: Sequence[Sequence[int]] | None = None,
+        with_background: bool = False,
+    ) -> list[LabelMaps]:
+        """Label B photos as `label_maps` does, from an output at hand."""
+        maps = []
+        owners = F.pad(words.class_to_object, (0, 1), value=BACKGROUND)  # label -1 reads the last entry
+        for index, size in enumerate(sizes):
+            present = None if present_objects is None else present_objects[index]
+            rivals = self._rivals(words, present)
+            if not len(rivals):
+                maps.append(no_object(size, self.device))
+                continue
+            height, width = inputs["photo_sizes"][index].tolist()
+            best, labels = torch.full(size, -1.0, device=self.device), torch.full(size, BACKGROUND, device=self.device)
+            for chosen in rivals.split(CLASSES_AT_ONCE):
+                scores, background = self._scores(*self._of(output, index), (height, width), rivals, chosen)
+                value, winner = _enlarged(scores, size).max(0)
+                labels = torch.where(value > best, chosen[winner], labels)
+                best = torch.maximum(best, value)
+            if present is None or with_background:
+                none = _enlarged(background, size)[0]
+                labels, best = labels.masked_fill(none > best, BACKGROUND), torch.maximum(none, best)
+            maps.append(LabelMaps(labels, owners[labels], best.clamp(0, 1)))
+        return maps
+
+    def _rivals(self, words: Words, present: Sequence[int] | None) -> Tensor:
+        """Return the classes that compete, int64 `[m]`: all, or those of the objects that are present."""
+        owners = words.class_to_object
+        everything = torch.arange(len(owners), device=owners.device)
+        if present is None:
+            return everything
+        if self.config.repaired("oracle"):
+            return everything[torch.isin(owners, owners.new_tensor(list(present)))]
+        named = [words.vocabulary.objects[index] for index in present]
+        holds = [any(word in name for word in named) for name in words.vocabulary.names]
+        return everything[torch.tensor(holds, dtype=torch.bool, device=owners.device)]
+
+    # -- what it says of itself -------------------------------------------------------------------------------
+
+    @property
+    def _logits_shape(self) -> tuple[int, int]:
+        return self.config.canvas // 4, self.config.canvas // 4
+
+    @torch.no_grad()
+    def logits_size(self, inputs: Mapping[str, Tensor], words: Words) -> tuple[int, int]:
+        """Height and width of the logits."""
+        return self._logits_shape
+
+    @property
+    def min_part_probability(self) -> float:
+        """None: its scores are means of two probabilities, and background is a class of stage 1."""
+        return 0.0
+
+    def repeated_layers(self) -> list[nn.Module]:
+        """List the layers that repeat, for compilation one by one."""
+        return [*list(self.clip.vision_model.encoder.layers)[:-1], *self.proposals.transformer.decoder.layers]
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load as in transformers. Raises `PartCLIPSegError` for what is not there, incomplete or damaged."""
+        from partclipseg.models.partcatseg.directory import load_pretrained
+
+        family: Any = cls
+        return load_pretrained(family, pretrained_model_name_or_path, super().from_pretrained, *args, **kwargs)
+
+    def trained_parameters(self, settings: Any = None) -> list[nn.Parameter]:
+        """Raises `PartCLIPSegError`: ZSSeg+ is not trained here."""
+        raise _untrained()
+
+    def build_loss(self, settings: Any = None, compiled: bool = False) -> Any:
+        """Raises `PartCLIPSegError`: ZSSeg+ is not trained here."""
+        raise _untrained()
+
+
+def _untrained() -> PartCLIPSegError:
+    return PartCLIPSegError("ZSSeg+ is not trained here: convert a released file, or train another method")
+
+
+def _enlarged(scores: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(scores[None], size, mode="bilinear", align_corners=False)[0]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from partclipseg.errors import PartCLIPSegError
+from partclipseg.models.clip_names import CLIP_RENAMED, CLIP_TRANSPOSED, Source
 from partclipseg.models.partcatseg.config import CATSegConfig, PartCATSegConfig
 from partclipseg.models.partcatseg.model import CATSegModel, PartCATSegModel
 from partclipseg.models.reading import check_complete, check_finite, check_size
@@ -37,25 +38,7 @@ _LAYERS = {"layers": "layers", "pair_layers": "layers_specific_part"}
 
 _RENAMED = (  # ours, theirs; every rule is applied, in order
     (r"^background$", "non_object_embedding"),
-    # CLIP
-    (r"^clip\.vision_model\.embeddings\.class_embedding$", "clip_model.visual.class_embedding"),
-    (r"^clip\.vision_model\.embeddings\.patch_embedding\.", "clip_model.visual.conv1."),
-    (r"^clip\.vision_model\.embeddings\.position_embedding\.weight$", "clip_model.visual.positional_embedding"),
-    (r"^clip\.vision_model\.pre_layrnorm\.", "clip_model.visual.ln_pre."),
-    (r"^clip\.vision_model\.post_layernorm\.", "clip_model.visual.ln_post."),
-    (r"^clip\.visual_projection\.weight$", "clip_model.visual.proj"),
-    (r"^clip\.text_projection\.weight$", "clip_model.text_projection"),
-    (r"^clip\.text_model\.embeddings\.token_embedding\.", "clip_model.token_embedding."),
-    (r"^clip\.text_model\.embeddings\.position_embedding\.weight$", "clip_model.positional_embedding"),
-    (r"^clip\.text_model\.final_layer_norm\.", "clip_model.ln_final."),
-    (r"^clip\.vision_model\.encoder\.layers\.", "clip_model.visual.transformer.resblocks."),
-    (r"^clip\.text_model\.encoder\.layers\.", "clip_model.transformer.resblocks."),
-    (r"^(clip_model\..*)\.self_attn\.[qkv]_proj\.(weight|bias)$", r"\1.attn.in_proj_\2"),
-    (r"^(clip_model\..*)\.self_attn\.out_proj\.", r"\1.attn.out_proj."),
-    (r"^(clip_model\..*)\.layer_norm([12])\.", r"\1.ln_\2."),
-    (r"^(clip_model\..*)\.mlp\.fc1\.", r"\1.mlp.c_fc."),
-    (r"^(clip_model\..*)\.mlp\.fc2\.", r"\1.mlp.c_proj."),
-    (r"^clip\.logit_scale$", "clip_model.logit_scale"),
+    *CLIP_RENAMED,
     # DINOv2; its attention has other names in earlier versions of transformers
     (r"^(guidance\..*)\.attention\.attention\.query\.", r"\1.attention.q_proj."),
     (r"^(guidance\..*)\.attention\.attention\.key\.", r"\1.attention.k_proj."),
@@ -107,28 +90,6 @@ _RENAMED = (  # ours, theirs; every rule is applied, in order
 )
 
 
-class Source(NamedTuple):
-    """Place of one of our tensors in a released file."""
-
-    name: str
-    """Without `sem_seg_head.predictor.`."""
-    third: int | None
-    """Index of the third of the rows, for tensors that stack queries, keys and values."""
-    transposed: bool
-
-    def of(self, tensor: Tensor) -> Tensor:
-        """Return the part of the foreign tensor that is ours."""
-        if self.third is not None and len(tensor) % 3 == 0:
-            tensor = tensor.chunk(3)[self.third]
-        return tensor.T if self.transposed else tensor
-
-    def shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape of the foreign tensor for a tensor of ours of shape `ours`."""
-        if self.third is not None:
-            return (3 * ours[0], *ours[1:])
-        return ours[::-1] if self.transposed else ours
-
-
 class Fit(NamedTuple):
     """Result of loading the tensors of a released file."""
 
@@ -145,7 +106,7 @@ class Fit(NamedTuple):
 def source(name: str) -> Source:
     """Say where our tensor `name` stands in a released file."""
     letter = re.search(r"\.([qkv])_proj\.|\.attention\.attention\.([qkv])\w*\.", name)
-    transposed = name in ("clip.visual_projection.weight", "clip.text_projection.weight")
+    transposed = name in CLIP_TRANSPOSED
     for ours, theirs in _RENAMED:
         name = re.sub(ours, theirs, name)
     return Source(name, "qkv".index(letter[1] or letter[2]) if letter else None, transposed)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from partclipseg.data.augment import resize_photo
 from partclipseg.models.partcatseg.config import CATSegConfig
+from partclipseg.models.photo_size import size_at_shortest_edge
 
 
 def model_inputs(
@@ -56,12 +57,7 @@ def first_size(size: tuple[int, ...], config: CATSegConfig) -> tuple[int, int]:
     height, width = size
     if config.shortest_edge is None:
         return height, width
-    scale = config.shortest_edge / min(height, width)
-    edges = (height * scale, width * scale)
-    if max(edges) > config.longest_edge:
-        # In two steps, as released: the roundings of the two factors decide about half pixels.
-        edges = tuple(edge * (config.longest_edge / max(edges)) for edge in edges)
-    return max(1, int(edges[0] + 0.5)), max(1, int(edges[1] + 0.5))
+    return size_at_shortest_edge((height, width), config.shortest_edge, config.longest_edge)
 
 
 def _input(photos: Tensor, mean: Sequence[float], std: Sequence[float], edge: int, config: CATSegConfig) -> Tensor:

@@ -6,25 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from partclipseg.errors import PartCLIPSegError
+from partclipseg.models.clip_ranges import CLIP, RESNET, list_of, or_null
 from partclipseg.models.clipseg_ranges import CLIPSEG, TEXT, TOWERS, VISION, YES_OR_NO, Rule, check_values, known_values
 
 _WIDTH, _LAYERS, _HEADS, _SHARE = (
     TEXT[name] for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "layer_norm_eps")
 )
 _SIDE, _STEP, _NUMBERS = VISION["image_size"], TEXT["initializer_range"], TOWERS["image_mean"]
-
-
-def or_null(rule: Rule) -> Rule:
-    """Return the rule, or null."""
-    return Rule(f"{rule.text} or null", lambda value: value is None or rule.holds(value))
-
-
-def list_of(rule: Rule, most: int) -> Rule:
-    """Return a rule for lists of at most `most` entries that the rule holds for."""
-    return Rule(
-        f"a list, each {rule.text}",
-        lambda value: isinstance(value, list | tuple) and len(value) <= most and all(map(rule.holds, value)),
-    )
 
 
 _TEXT = Rule("text of at most 1,000 characters", lambda value: isinstance(value, str) and len(value) <= 1000)
@@ -55,9 +43,7 @@ CATSEG = {
     "repairs": or_null(list_of(_TEXT, 64)),
 }
 """The fields of `config.CATSegConfig`."""
-CLIP = {name: CLIPSEG[name] for name in ("text_config", "vision_config", "projection_dim", "initializer_factor")} | {
-    "logit_scale_init_value": CLIPSEG["logit_scale_init_value"]
-}
+
 _DINOV2 = {
     "hidden_size": _WIDTH,
     "num_hidden_layers": _LAYERS,
@@ -76,16 +62,6 @@ _DINOV2 = {
     "drop_path_rate": _SHARE,
     "use_swiglu_ffn": YES_OR_NO,
     "use_mask_token": YES_OR_NO,
-}
-RESNET = {
-    "num_channels": VISION["num_channels"],
-    "embedding_size": _WIDTH,
-    "hidden_sizes": list_of(Rule("a whole number from 4 to 65,536", lambda v: _WIDTH.holds(v) and v >= 4), 3),
-    "depths": list_of(_LAYERS, 3),
-    "layer_type": Rule("basic or bottleneck", lambda value: value in ("basic", "bottleneck")),
-    "hidden_act": TEXT["hidden_act"],
-    "downsample_in_first_stage": YES_OR_NO,
-    "downsample_in_bottleneck": YES_OR_NO,
 }
 
 

@@ -13,7 +13,6 @@ from transformers import CLIPModel, Dinov2Model, PreTrainedConfig, ResNetModel
 
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.models.partcatseg.config import CATSegConfig
-from partclipseg.models.partcatseg.directory import saved_config
 from partclipseg.models.partcatseg.foreign import (
     family_of,
     fill_dinov2,
@@ -24,6 +23,7 @@ from partclipseg.models.partcatseg.foreign import (
 )
 from partclipseg.models.partcatseg.model import CATSegModel, PartCATSegModel
 from partclipseg.models.partcatseg.settings import CATSegSettings
+from partclipseg.models.pretrained import saved_config
 from partclipseg.models.reading import check_complete, check_finite
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from partclipseg.models.partcatseg.foreign import Source, source
+from partclipseg.models.clip_names import Source, clip_source
 from partclipseg.models.reading import check_complete, check_finite, check_size, read_tensors
 from partclipseg.models.zsseg.config import ZSSegConfig
 from partclipseg.models.zsseg.model import ZSSegModel
@@ -81,7 +81,7 @@ _RENAMED = (  # ours, theirs; every rule is applied, in order
 def place_of(name: str) -> Source:
     """Say where our tensor `name` stands in a released file."""
     if name.startswith("clip."):
-        found = source(name)
+        found = clip_source(name)
         return found._replace(name=f"clip_adapter.{found.name}")
     letter = re.search(r"\.([qkv])_proj\.", name)
     for ours, theirs in _RENAMED:

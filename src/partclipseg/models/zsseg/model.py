@@ -20,7 +20,7 @@ from partclipseg.data.augment import resize_photo
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.maps.label_maps import BACKGROUND, LabelMaps, no_object
 from partclipseg.models.interface import PartModel, PartOutput, Words, register
-from partclipseg.models.partcatseg.photos import first_size
+from partclipseg.models.photo_size import size_at_shortest_edge
 from partclipseg.models.zsseg.config import ZSSegConfig
 from partclipseg.models.zsseg.prompts import ComposedPrompts
 from partclipseg.models.zsseg.proposals import Proposals
@@ -130,8 +130,8 @@ class ZSSegModel(PartModel):
             values = photos.to(self.device, non_blocking=True)
             images = list(values.float() * 255 if values.is_floating_point() else values.float())
         else:
-            settings: Any = self.config
-            resized = [resize_photo(photo, first_size(photo.shape[:2], settings)) for photo in photos]
+            edges = self.config.shortest_edge, self.config.longest_edge
+            resized = [resize_photo(photo, size_at_shortest_edge(photo.shape[:2], *edges)) for photo in photos]
             images = [torch.from_numpy(np.array(one)).to(self.device).permute(2, 0, 1).float() for one in resized]
         canvas = torch.zeros(len(images), 3, *self.config.image_shape, device=self.device)
         for place, image in zip(canvas, images, strict=True):
@@ -305,10 +305,9 @@ class ZSSegModel(PartModel):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load as in transformers. Raises `PartCLIPSegError` for what is not there, incomplete or damaged."""
-        from partclipseg.models.partcatseg.directory import load_pretrained
+        from partclipseg.models.pretrained import load_pretrained
 
-        family: Any = cls
-        return load_pretrained(family, pretrained_model_name_or_path, super().from_pretrained, *args, **kwargs)
+        return load_pretrained(cls, pretrained_model_name_or_path, super().from_pretrained, *args, **kwargs)
 
     def trained_parameters(self, settings: Any = None) -> list[nn.Parameter]:
         """Raises `PartCLIPSegError`: ZSSeg+ is not trained here."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from partclipseg.models.clip_ranges import CLIP, RESNET, list_of, or_null
 from partclipseg.models.clipseg_ranges import CLIPSEG, TEXT, TOWERS, VISION, YES_OR_NO, Rule, check_values, known_values
-from partclipseg.models.partcatseg.ranges import CLIP, RESNET, list_of, or_null
 
 _WIDTH, _LAYERS, _HEADS = (TEXT[name] for name in ("hidden_size", "num_hidden_layers", "num_attention_heads"))
 _SIDE = VISION["image_size"]

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPModel
 
-from partclipseg.models.partcatseg.towers import dense_features
+from partclipseg.models.clip_dense import dense_features
 from partclipseg.models.zsseg.config import ZSSegConfig
 from partclipseg.models.zsseg.proposals import SCALE
 

@@ -1,23 +1,19 @@
-"""A model's directory in: the type, the configuration and every tensor are checked."""
+"""A model's directory in, for families whose configurations check themselves: type, configuration and every tensor."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.models.directory import read_config
 from partclipseg.models.names import quoted
 from partclipseg.models.reading import load_complete
 
-if TYPE_CHECKING:
-    from partclipseg.models.partcatseg.config import CATSegConfig
-    from partclipseg.models.partcatseg.model import CATSegModel
-
 _HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only")
 
 
-def load_pretrained(cls: type[CATSegModel], name: Any, load: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def load_pretrained(cls: Any, name: Any, load: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Load a directory or hub name of class `cls` through `load`, a `from_pretrained` of transformers.
 
     Raises `PartCLIPSegError` for a model that is not there, of another type, incomplete or damaged.
@@ -29,7 +25,7 @@ def load_pretrained(cls: type[CATSegModel], name: Any, load: Callable[..., Any],
     return (model, {}) if with_info else model
 
 
-def saved_config(config_class: type[CATSegConfig], name: Any, **hub_options: Any) -> CATSegConfig:
+def saved_config(config_class: Any, name: Any, **hub_options: Any) -> Any:
     """The configuration in a directory or on the hub; raises `PartCLIPSegError` if it is of another type or unsound."""
     values = read_config(name, **hub_options)
     kind, expected = values.get("model_type"), config_class.model_type

@@ -1,0 +1,64 @@
+"""Names of OpenAI's CLIP in released files of other methods, and the place of one of our tensors in such a file."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from torch import Tensor
+
+CLIP_RENAMED = (
+    (r"^clip\.vision_model\.embeddings\.class_embedding$", "clip_model.visual.class_embedding"),
+    (r"^clip\.vision_model\.embeddings\.patch_embedding\.", "clip_model.visual.conv1."),
+    (r"^clip\.vision_model\.embeddings\.position_embedding\.weight$", "clip_model.visual.positional_embedding"),
+    (r"^clip\.vision_model\.pre_layrnorm\.", "clip_model.visual.ln_pre."),
+    (r"^clip\.vision_model\.post_layernorm\.", "clip_model.visual.ln_post."),
+    (r"^clip\.visual_projection\.weight$", "clip_model.visual.proj"),
+    (r"^clip\.text_projection\.weight$", "clip_model.text_projection"),
+    (r"^clip\.text_model\.embeddings\.token_embedding\.", "clip_model.token_embedding."),
+    (r"^clip\.text_model\.embeddings\.position_embedding\.weight$", "clip_model.positional_embedding"),
+    (r"^clip\.text_model\.final_layer_norm\.", "clip_model.ln_final."),
+    (r"^clip\.vision_model\.encoder\.layers\.", "clip_model.visual.transformer.resblocks."),
+    (r"^clip\.text_model\.encoder\.layers\.", "clip_model.transformer.resblocks."),
+    (r"^(clip_model\..*)\.self_attn\.[qkv]_proj\.(weight|bias)$", r"\1.attn.in_proj_\2"),
+    (r"^(clip_model\..*)\.self_attn\.out_proj\.", r"\1.attn.out_proj."),
+    (r"^(clip_model\..*)\.layer_norm([12])\.", r"\1.ln_\2."),
+    (r"^(clip_model\..*)\.mlp\.fc1\.", r"\1.mlp.c_fc."),
+    (r"^(clip_model\..*)\.mlp\.fc2\.", r"\1.mlp.c_proj."),
+    (r"^clip\.logit_scale$", "clip_model.logit_scale"),
+)
+"""Ours, theirs, for a CLIP of transformers that is called ``clip``; every rule is applied, in order."""
+
+CLIP_TRANSPOSED = ("clip.visual_projection.weight", "clip.text_projection.weight")
+"""Tensors of ours that OpenAI's code has transposed."""
+
+
+class Source(NamedTuple):
+    """Place of one of our tensors in a released file."""
+
+    name: str
+    """Its name there, as far as the method's module writes it out."""
+    third: int | None
+    """Index of the third of the rows, for tensors that stack queries, keys and values."""
+    transposed: bool
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """Return the part of the foreign tensor that is ours."""
+        if self.third is not None and len(tensor) % 3 == 0:
+            tensor = tensor.chunk(3)[self.third]
+        return tensor.T if self.transposed else tensor
+
+    def shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of the foreign tensor for a tensor of ours of shape `ours`."""
+        if self.third is not None:
+            return (3 * ours[0], *ours[1:])
+        return ours[::-1] if self.transposed else ours
+
+
+def clip_source(name: str) -> Source:
+    """Say where our tensor ``clip.…`` stands among CLIP's own."""
+    letter = re.search(r"\.([qkv])_proj\.", name)
+    transposed = name in CLIP_TRANSPOSED
+    for ours, theirs in CLIP_RENAMED:
+        name = re.sub(ours, theirs, name)
+    return Source(name, "qkv".index(letter[1]) if letter else None, transposed)

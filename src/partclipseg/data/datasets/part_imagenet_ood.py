@@ -95,6 +95,6 @@ DATASET = DatasetSpec(
     raw=("PartImageNet_OOD*", "train.zip", "annotations/val.json", "annotations/val/val.json"),
     preparation=Preparation(
         recipe="partclipseg.data.prepare.part_imagenet_ood:PartImageNetOODRecipe",
-        source="PartImageNet_OOD.zip, the archives in it unpacked or not",
+        source="PartImageNet_OOD.zip, or its folder with the archives in it unpacked",
     ),
 )

@@ -162,7 +162,9 @@ class ZSSegModel(PartModel):
         logits = []
         for index, size in enumerate(inputs["photo_sizes"].tolist()):
             everything = torch.arange(len(words.class_to_object), device=self.device)
-            scores = torch.cat(self._scores(*self._of(found, index), tuple(size), everything, everything))[None]
+            masks, classes, regions = self._of(found, index)
+            first = class_scores(masks, classes, tuple(size))
+            scores = torch.cat([self._scores(first, regions, everything, everything), first[-1:]])[None]
             square = F.interpolate(scores, self._logits_shape, mode="bilinear", align_corners=False)
             logits.append(torch.logit(square.clamp(_LEAST, 1 - _LEAST)))
         found.object_part_logits = torch.cat(logits).to(self.dtype)
@@ -203,24 +205,16 @@ class ZSSegModel(PartModel):
         return masks, classes, regions
 
     @staticmethod
-    def _scores(
-        mask_logits: Tensor,
-        class_logits: Tensor,
-        regions: Tensor,
-        size: tuple[int, int],
-        rivals: Tensor,
-        chosen: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Return the final scores of the `chosen` classes, `[n, h, w]`, and stage 1's of background, `[1, h, w]`.
+    def _scores(first: Tensor, regions: Tensor, rivals: Tensor, chosen: Tensor) -> Tensor:
+        """Return the final scores `[n, h, w]` of the `chosen` classes, from those of stage 1, `[K + 1, h, w]`.
 
         They are the geometric mean of both stages'. Stage 2's are probabilities among the `rivals`, int64 `[m]`, of the
         word that wins stage 1 at each pixel, and 0 where that word wins nowhere on the object.
         """
-        first = class_scores(mask_logits, class_logits, size)  # [K + 1, h, w]
         labels = first[:-1].argmax(0)  # [h, w]
         second = regions[:, rivals].softmax(-1)[:, torch.isin(rivals, chosen)]  # [K, n]
         second = second * regions.any(1, keepdim=True)
-        return (first[chosen] * second.T[:, labels]).sqrt(), first[-1:]
+        return (first[chosen] * second.T[:, labels]).sqrt()
 
     # -- label maps -------------------------------------------------------------------------------------------
 
@@ -258,14 +252,15 @@ class ZSSegModel(PartModel):
                 maps.append(no_object(size, self.device))
                 continue
             height, width = inputs["photo_sizes"][index].tolist()
+            masks, classes, regions = self._of(output, index)
+            first = class_scores(masks, classes, (height, width))
             best, labels = torch.full(size, -1.0, device=self.device), torch.full(size, BACKGROUND, device=self.device)
             for chosen in rivals.split(CLASSES_AT_ONCE):
-                scores, background = self._scores(*self._of(output, index), (height, width), rivals, chosen)
-                value, winner = _enlarged(scores, size).max(0)
+                value, winner = _enlarged(self._scores(first, regions, rivals, chosen), size).max(0)
                 labels = torch.where(value > best, chosen[winner], labels)
                 best = torch.maximum(best, value)
             if present is None or with_background:
-                none = _enlarged(background, size)[0]
+                none = _enlarged(first[-1:], size)[0]
                 labels, best = labels.masked_fill(none > best, BACKGROUND), torch.maximum(none, best)
             maps.append(LabelMaps(labels, owners[labels], best.clamp(0, 1)))
         return maps

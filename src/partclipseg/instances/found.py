@@ -101,7 +101,7 @@ class ObjectSource(Protocol):
 
 
 def select(found: Sequence[FoundObject], words: Collection[str], size: tuple[int, int]) -> list[FoundObject]:
-    """Return the objects of one photo of `size` (H, W) that are worth a look, by score; of equal ones the earlier first.
+    """Return the objects of one photo of `size` (H, W) that are worth a look, by score, the earlier first of equals.
 
     Objects of other words than `words` are dropped. Boxes are cut to the photo, and dropped where a side is shorter
     than `LEAST_SIDE`. Objects found twice are suppressed. At most `MOST_OBJECTS` remain, the others are counted in the

@@ -11,7 +11,6 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from partclipseg.data.augment import resize_labels
 from partclipseg.formats.palette import Colour
-from partclipseg.formats.segment import mask_box
 
 SIDE_RANGE = (640, 1600)
 """Least and greatest longer side of the drawn photo in pixels: smaller photos are enlarged, so that the legend is
@@ -112,7 +111,7 @@ def _contours(labels: np.ndarray) -> np.ndarray:
 
 
 def _numbered(picture: Image.Image, instances: np.ndarray) -> Image.Image:
-    """Outline each instance in dark, two pixels wide, and write its number at the upper left of its box.
+    """Outline each instance in dark, two pixels wide, and write its number at its upper left.
 
     The outline lies inside the instance, within the light contour of its parts.
     """
@@ -130,7 +129,9 @@ def _numbered(picture: Image.Image, instances: np.ndarray) -> Image.Image:
     drawn = Image.fromarray(pixels)
     pen, unit = ImageDraw.Draw(drawn), max(13, round(max(picture.size) / 50))
     for index in np.unique(instances[instances >= 0]).tolist():
-        left, top, _, _ = mask_box(instances == index)
+        rows, columns = np.nonzero(instances == index)
+        first = (rows + columns).argmin()  # of a slim object the corner of its box may lie far from it
+        left, top = int(columns[first]), int(rows[first])
         text = str(index + 1)
         width, height = _length(text, unit) + unit // 2 + unit // 4, round(1.3 * unit)
         left, top = min(left, drawn.width - width - 1), min(top, drawn.height - height - 1)

@@ -176,4 +176,9 @@ def connected_regions(labels: np.ndarray) -> np.ndarray:
 
 def resize_labels(labels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Resize integers `[H, W]`, below 2^24, to `size`: the label under the centre of each new pixel."""
-    return F.interpolate(labels[None, None].float(), size, mode="nearest-exact")[0, 0].long()
+    return resize_values(labels.float(), size).long()
+
+
+def resize_values(values: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Resize floats `[H, W]` to `size`: the value under the centre of each new pixel."""
+    return F.interpolate(values[None, None], size, mode="nearest-exact")[0, 0]

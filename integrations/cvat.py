@@ -17,12 +17,16 @@ import cvat_sdk.auto_annotation as cvat
 from cvat_sdk.masks import encode_mask
 from PIL import Image
 
-from partclipseg import PartSegmenter, Vocabulary
+from partclipseg import Outliner, PartSegmenter, Vocabulary
 from partclipseg.formats.polygons import mask_polygons
+from partclipseg.instances.sources import open_source
 
 
 class PartFunction:
-    """A detection function of CVAT: one shape for each part of an image, or for each piece of it as a polygon."""
+    """A detection function of CVAT: one shape for each part of an image, or for each piece of it as a polygon.
+
+    With instances, the parts of one object share a group.
+    """
 
     def __init__(self, segmenter: PartSegmenter, vocabulary: Vocabulary, **options: Any) -> None:
         """Ask `segmenter` for the classes of `vocabulary`; `options` are those of a call of it, such as ``zoom``."""
@@ -41,11 +45,12 @@ class PartFunction:
         for segment in self.segmenter(image, self.vocabulary, **self.options):
             if segment.score < threshold:
                 continue
+            common = {"score": segment.score, "group": segment.instance or 0}  # CVAT's group 0 is none
             if not as_polygons:
-                yield cvat.mask(segment.index, encode_mask(segment.mask), score=segment.score)
+                yield cvat.mask(segment.index, encode_mask(segment.mask), **common)
                 continue
             for polygon in mask_polygons(segment.mask):
-                yield cvat.polygon(segment.index, polygon.ravel().tolist(), score=segment.score)
+                yield cvat.polygon(segment.index, polygon.ravel().tolist(), **common)
 
 
 def create(
@@ -54,6 +59,8 @@ def create(
     device: str | None = None,
     zoom: bool = False,
     min_part_probability: float | None = None,
+    instances: str | None = None,
+    outlines: str | None = None,
 ) -> PartFunction:
     """Make the function from the parameters that `cvat-cli` passes with ``-p name=type:value``.
 
@@ -63,6 +70,8 @@ def create(
         device: device to run on.
         zoom: segment crops around small objects a second time.
         min_part_probability: minimum probability of a part at a pixel.
+        instances: ``components``, or what `Detector.from_pretrained` takes: the parts of one object then share a group.
+        outlines: what `Outliner.from_pretrained` takes, to draw masks of the objects.
 
     Raises `PartCLIPSegError` where the model cannot be loaded, and `UsageError` for wrong words.
     """
@@ -71,4 +80,9 @@ def create(
     words = segmenter.vocabulary if vocabulary is None else Vocabulary.load(vocabulary)
     if words is None:
         raise ValueError('the model has no words of its own: give -p vocabulary=str:"dog: head, ear"')
-    return PartFunction(segmenter, words, zoom=zoom, min_part_probability=min_part_probability)
+    options: dict[str, Any] = {"zoom": zoom, "min_part_probability": min_part_probability}
+    if instances is not None:
+        options["instances"] = open_source(instances, device=device)
+    if outlines is not None:
+        options["outlines"] = Outliner.from_pretrained(outlines, device)
+    return PartFunction(segmenter, words, **options)

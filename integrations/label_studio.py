@@ -5,7 +5,8 @@
 
 Labels such as ``dog's ear`` of a ``PolygonLabels`` or ``BrushLabels`` control are the words that the model is asked
 for. PARTCLIPSEG_MODEL is what `PartSegmenter.from_pretrained` takes, the built-in model without it; PARTCLIPSEG_DEVICE
-is the device. docs/integrations.md says more.
+is the device; PARTCLIPSEG_INSTANCES is ``components`` or a detector, so that each object's parts are regions of their
+own. docs/integrations.md says more.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ from label_studio_ml.api import init_app
 from label_studio_ml.model import LabelStudioMLBase
 
 from partclipseg import PartCLIPSegError, PartResult, PartSegmenter, Vocabulary, read_photo
+from partclipseg.instances.sources import open_source
 
 log = logging.getLogger(__name__)
+
+_VARIABLES = ("MODEL", "DEVICE", "INSTANCES")
 
 _RUN_BITS = (3, 4, 8, 16)
 """Bits of a run's length in Label Studio's RLE, from which each run takes the fewest that hold it."""
@@ -102,11 +106,11 @@ def _split(length: int, most: int) -> Iterator[int]:
 
 
 @cache
-def load_segmenter() -> PartSegmenter:
-    """Load the model that the environment names, once for all projects."""
-    return PartSegmenter.from_pretrained(
-        os.environ.get("PARTCLIPSEG_MODEL"), os.environ.get("PARTCLIPSEG_DEVICE") or None
-    )
+def load_segmenter() -> tuple[PartSegmenter, Any]:
+    """Load the model and the source of instances that the environment names, once for all projects."""
+    model, device, instances = (os.environ.get(f"PARTCLIPSEG_{name}") or None for name in _VARIABLES)
+    source = None if instances is None else open_source(instances, device=device)
+    return PartSegmenter.from_pretrained(model, device), source
 
 
 class PartBackend(LabelStudioMLBase):
@@ -121,18 +125,16 @@ class PartBackend(LabelStudioMLBase):
         """
         control = find_control(self.parsed_label_config)
         vocabulary = Vocabulary.from_names(control.labels)
-        segmenter = load_segmenter()
-        return [self._predict(task, control, segmenter, vocabulary) for task in tasks]
+        return [self._predict(task, control, vocabulary) for task in tasks]
 
-    def _predict(
-        self, task: dict[str, Any], control: Control, segmenter: PartSegmenter, vocabulary: Vocabulary
-    ) -> dict[str, Any]:
+    def _predict(self, task: dict[str, Any], control: Control, vocabulary: Vocabulary) -> dict[str, Any]:
+        segmenter, source = load_segmenter()
         try:
             photo = read_photo(self._local_path(task["data"][control.key], task.get("id")))
         except Exception as error:  # of whatever brings the photo, too
             log.warning("task %s: its photo cannot be read: %s", task.get("id"), error)
             return {"model_version": "partclipseg", "score": 0.0, "result": []}
-        result = segmenter(photo, vocabulary)
+        result = segmenter(photo, vocabulary, instances=source)
         scores = [segment.score for segment in result]
         mean = sum(scores) / len(scores) if scores else 0.0
         return {"model_version": "partclipseg", "score": round(mean, 4), "result": regions(result, control)}

@@ -37,7 +37,8 @@ def load_model(
         model: what `PartSegmenter.from_pretrained` takes; None is the built-in model, which knows PartShapes only.
         vocabulary: what `Vocabulary.load` takes; None are the model's own words.
         device: device to run on.
-        options: those of a call of `PartSegmenter`, such as ``zoom=True``.
+        options: those of a call of `PartSegmenter`, such as ``zoom=True``. ``instances`` and ``outlines`` may be names
+            of a detector and an outliner.
 
     Raises `PartCLIPSegError` where the model cannot be loaded, and `UsageError` for wrong words.
     """

@@ -9,7 +9,8 @@ import fiftyone as fo
 import fiftyone.core.models as fom
 import numpy as np
 
-from partclipseg import PartResult, PartSegmenter, Segment
+from partclipseg import Outliner, PartResult, PartSegmenter, Segment
+from partclipseg.instances.sources import open_source
 
 
 class PartModel(fom.Model):
@@ -21,6 +22,10 @@ class PartModel(fom.Model):
         """Load the model; the arguments are those of `load_model` beside this file."""
         self.segmenter = PartSegmenter.from_pretrained(model, device)
         self.vocabulary = vocabulary
+        if isinstance(source := options.get("instances"), str):
+            options["instances"] = open_source(source, device=device)
+        if isinstance(outlines := options.get("outlines"), str):
+            options["outlines"] = Outliner.from_pretrained(outlines, device)
         self.options = options
 
     @property
@@ -55,7 +60,11 @@ class PartModel(fom.Model):
 
 
 def detections(result: PartResult) -> fo.Detections:
-    """Return the parts of a photo; the attributes ``object`` and ``part`` of each hold its two words."""
+    """Return the parts of a photo.
+
+    The attributes ``object`` and ``part`` of each hold its two words, and ``owner`` the number of its object in the
+    photo, if instances were asked for.
+    """
     return fo.Detections(detections=[_detection(segment) for segment in result])
 
 
@@ -70,4 +79,5 @@ def _detection(segment: Segment) -> fo.Detection:
         confidence=segment.score,
         object=segment.object,
         part=segment.part,
+        owner=segment.instance,
     )

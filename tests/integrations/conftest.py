@@ -34,3 +34,10 @@ def photo() -> np.ndarray:
 @pytest.fixture(scope="session")
 def segmenter() -> PartSegmenter:
     return PartSegmenter.from_pretrained()
+
+
+@pytest.fixture(scope="session")
+def two_scenes() -> np.ndarray:
+    """Two scenes side by side, uint8 `[H, 2W, 3]`, each with the same object."""
+    scene = render_scene("test", 2, 160).image
+    return np.concatenate([scene, scene], axis=1)

@@ -96,12 +96,23 @@ def test_words_and_options(segmenter: PartSegmenter, photo: np.ndarray):
     assert [shape.label_id for shape in shapes] == [segment.index for segment in expected]
 
 
+def test_the_parts_of_one_object_share_a_group(function: Any, segmenter: PartSegmenter, two_scenes: np.ndarray):
+    owned = load("cvat.py").create(instances="components")
+    shapes = owned.detect(context(), Image.fromarray(two_scenes))
+    expected = segmenter(two_scenes, instances="components")
+    assert [shape.group for shape in shapes] == [segment.instance or 0 for segment in expected]
+    assert len({shape.group for shape in shapes}) >= 2
+    assert {shape.group for shape in function.detect(context(), Image.fromarray(two_scenes))} == {0}
+
+
 @pytest.mark.parametrize(
     ("parameters", "error", "message"),
     [
         ({"model": "no such folder"}, PartCLIPSegError, "there is no directory 'no such folder'"),
         ({"vocabulary": "dog:"}, UsageError, "has no part"),
         ({"min_part_probability": 2.0}, UsageError, "must be from 0 to 1"),
+        ({"instances": "no such folder"}, PartCLIPSegError, "give the directory of a detector"),
+        ({"outlines": "no such folder"}, PartCLIPSegError, "the directory of a model that outlines objects"),
     ],
 )
 def test_wrong_parameters(parameters: dict[str, Any], error: type[Exception], message: str):

@@ -46,11 +46,9 @@ def assert_same(found: Any, result: PartResult) -> None:
     assert len(found.detections) == len(result) > 0
     height, width = result.size
     for detection, segment in zip(found.detections, result, strict=True):
-        assert (detection.label, detection["object"], detection["part"]) == (
-            segment.name,
-            segment.object,
-            segment.part,
-        )
+        words = detection.label, detection["object"], detection["part"]
+        assert words == (segment.name, segment.object, segment.part)
+        assert detection["owner"] == segment.instance
         assert detection.confidence == pytest.approx(segment.score)
         x, y, w, h = (value * side for value, side in zip(detection.bounding_box, (width, height) * 2, strict=True))
         assert (x, y, w, h) == pytest.approx(segment.box)
@@ -76,6 +74,13 @@ def test_words_and_options_reach_the_segmenter(model: Any, segmenter: PartSegmen
     assert_same(asked.predict(photo), segmenter(photo, words, zoom=True))
     with pytest.raises(UsageError, match="'bus' has no part"):
         foz.load_zoo_model("partclipseg", vocabulary="bus:").predict(photo)
+
+
+def test_parts_know_their_owner(model: Any, segmenter: PartSegmenter, two_scenes: np.ndarray):
+    asked = foz.load_zoo_model("partclipseg", instances="components")
+    result = segmenter(two_scenes, instances="components")
+    assert len({segment.instance for segment in result}) >= 2
+    assert_same(asked.predict(two_scenes), result)
 
 
 def test_the_form_of_the_app(model: Any):

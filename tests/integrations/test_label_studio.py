@@ -72,6 +72,20 @@ def test_regions_are_the_parts_of_the_photo(
             assert np.count_nonzero(drawn & segment.mask) > 0.8 * np.count_nonzero(drawn | segment.mask)
 
 
+def test_each_object_has_brushes_of_its_own(
+    client: Any, tmp_path: Path, two_scenes: np.ndarray, segmenter: PartSegmenter, monkeypatch: pytest.MonkeyPatch
+):
+    Image.fromarray(two_scenes).save(tmp_path / "two.png")
+    monkeypatch.setenv("PARTCLIPSEG_INSTANCES", "components")
+    backend.load_segmenter.cache_clear()
+    answer = ask(client, interface("BrushLabels"), tmp_path / "two.png")
+    backend.load_segmenter.cache_clear()
+    result = segmenter(two_scenes, list(LABELS), instances="components")
+    labels = [region["value"]["brushlabels"] for region in answer.json["results"][0]["result"]]
+    assert labels == [[segment.name] for segment in result]
+    assert len(labels) > len({segment.name for segment in result})
+
+
 @pytest.mark.parametrize("kind", ["PolygonLabels", "BrushLabels"])
 def test_the_sdk_finds_the_prediction_valid(kind: str, client: Any, tmp_path: Path):
     (prediction,) = ask(client, interface(kind), tmp_path / "photo.png").json["results"]

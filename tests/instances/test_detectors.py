@@ -205,8 +205,8 @@ def test_sam3_gives_masks_and_names_its_licence(directory: Callable[[str], Path]
     detector = Detector.from_pretrained(directory("sam3"), threshold=0)
     (message,) = caplog.messages
     assert message == (
-        f"the weights of {directory('sam3')} are under the SAM License of Meta, which forbids some uses: read it "
-        "before you use them"
+        f"the weights of {directory('sam3')} are under the SAM License of Meta, which has conditions of its own: read "
+        "it before you use them"
     )
     (found,) = detector.find(noise((45, 70)), ["dog", "cat"])
     assert len(found) == 16

@@ -166,6 +166,7 @@ def test_signs_that_cut_the_text_of_grounding_dino_are_left_out(
     [
         ("?", r"the word '\?' has nothing that the detector can read: name the object by other words"),
         ("...", "has nothing that the detector can read"),
+        ("\N{SNOWMAN} \N{DOG}", "has nothing that the detector can read"),
         ("a" * 65, "is too long for the detector: name the object by other words"),
     ],
 )

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from partclipseg.maps.upsample import Pixels, keep_best
+from partclipseg.maps.upsample import PhotoPixels, keep_best
 
 BACKGROUND = -1
 
@@ -121,7 +121,7 @@ class Contest:
 
         The gate is read as it is, so nothing may be added to it afterwards.
         """
-        self._pixels = Pixels(sizes, device)
+        self._pixels = PhotoPixels(sizes, device)
         self._labels = self._pixels.full(BACKGROUND)
         self._best = self._pixels.full(-torch.inf)
         self._gate = None if gate is None else gate._labels

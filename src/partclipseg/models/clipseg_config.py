@@ -10,7 +10,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import CLIPSegConfig
 
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.models.clipseg_ranges import TOWERS, Rule, check_values, known_values
+from partclipseg.models.clipseg_ranges import TOWERS, Range, check_values, known_values
 
 RELEASED = {
     "extract_layers": [3, 6, 9],
@@ -79,7 +79,7 @@ class CLIPSegTowersConfig(CLIPSegConfig):
         check_values({**values, **towers}, self.ranges())
 
     @classmethod
-    def ranges(cls) -> Mapping[str, Rule]:
+    def ranges(cls) -> Mapping[str, Range]:
         """Return the range of each field."""
         return TOWERS
 

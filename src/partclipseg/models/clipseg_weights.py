@@ -17,7 +17,8 @@ from transformers import CLIPSegConfig, CLIPSegForImageSegmentation
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.models.clipseg_config import CLIPSegTowersConfig
 from partclipseg.models.clipseg_ranges import CLIPSEG, known_values
-from partclipseg.models.directory import read_config
+from partclipseg.models.directory import read_config, stated_type
+from partclipseg.models.hub import HUB_OPTIONS
 from partclipseg.models.names import quoted
 from partclipseg.models.reading import check_complete, check_finite, check_size, load_complete, read_tensors
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from partclipseg.models.clipseg_towers import CLIPSegTowers
 
 Model = TypeVar("Model", bound="CLIPSegTowers")
-
-_HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only")
 
 _UNUSED = re.compile(r".*\.position_ids|text_adapter\.fc\.[02]\.weight|tunable_linear\.weight")
 """Tensors of released files without any effect: buffers, and two layers that are never read."""
@@ -95,12 +94,15 @@ def load_pretrained(cls: type[Model], name: Any, load: Callable[..., Any], *args
 
     Raises `PartCLIPSegError` for a model that is not there, of another type, incomplete or damaged.
     """
-    hub_options = {key: kwargs.pop(key) for key in _HUB_OPTIONS if key in kwargs}
+    hub_options = {key: kwargs.pop(key) for key in HUB_OPTIONS if key in kwargs}
     values = read_config(name, **hub_options)
     kind = values.get("model_type")
     expected = cls.config_class
     if kind not in (expected.model_type, CLIPSegConfig.model_type):
-        raise wrong_kind(name, kind, expected.model_type)
+        raise PartCLIPSegError(
+            f"{name} holds {stated_type(kind)}, not {quoted(expected.model_type)}: give a directory of that type, as "
+            "`partclipseg convert` or `train` writes it, or a CLIPSeg model to start from"
+        )
     changes = {key: kwargs.pop(key) for key in expected.ranges() if key in kwargs}
     try:
         config = kwargs.pop("config", None) or expected.from_values({**values, **changes})
@@ -150,15 +152,6 @@ def load_reference(cls: type[Model], path: str | Path, config: CLIPSegTowersConf
     fill(model, {name: tensor for name, tensor in tensors.items() if not _UNUSED.fullmatch(name)}, str(path))
     check_finite(model, str(path))
     return model.eval()
-
-
-def wrong_kind(name: Any, kind: Any, expected: str) -> PartCLIPSegError:
-    """Return the error for a model of another type than `expected`."""
-    what = f"a model of type {quoted(kind)}" if isinstance(kind, str) else "a config.json without a model_type"
-    return PartCLIPSegError(
-        f"{name} holds {what}, not {quoted(expected)}: give a directory of that type, as `partclipseg convert` or "
-        "`train` writes it, or a CLIPSeg model to start from"
-    )
 
 
 @torch.no_grad()

@@ -13,9 +13,8 @@ from typing import Any
 import torch
 
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.models.directory import load_tokenizer, load_vocabulary, read_config
+from partclipseg.models.directory import load_tokenizer, load_vocabulary, read_config, stated_type
 from partclipseg.models.interface import PartModel
-from partclipseg.models.names import quoted
 from partclipseg.models.reading import read_tensors
 from partclipseg.models.released import is_released
 
@@ -71,16 +70,15 @@ def load_model(name: str | Path, **kwargs: Any) -> Any:
         name = fetch(str(name))
     kind = read_config(name).get("model_type")
     if not isinstance(kind, str) or kind not in FAMILIES:
-        what = f"a model of type {quoted(kind)}" if isinstance(kind, str) else "a config.json without a model_type"
         raise PartCLIPSegError(
-            f"{name} holds {what}, not one of {', '.join(FAMILIES)}: give a directory that `partclipseg "
+            f"{name} holds {stated_type(kind)}, not one of {', '.join(FAMILIES)}: give a directory that `partclipseg "
             "convert` or `train` wrote, or a CLIPSeg model"
         )
     return family(kind).from_pretrained(name, **kwargs)
 
 
 def find_foreign(path: str | Path, values: Mapping[str, Any] | None = None) -> tuple[Any, Any]:
-    """The module of `FOREIGN` that knows a released file, and the file's configuration.
+    """Find the module of `FOREIGN` that knows a released file, and the file's configuration.
 
     `values` are those of a model of another size than the released ones. Raises `PartCLIPSegError` for a file that is
     unreadable, or of a method that is not here, which is named if it is one of `REFUSED`.

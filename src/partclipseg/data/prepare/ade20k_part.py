@@ -178,7 +178,7 @@ class ADE20KPartJob:
 
 @dataclass(frozen=True)
 class ADE20KPartRecipe:
-    """Recipe of ADE20K-Part-234: see `Recipe`."""
+    """Recipe of ADE20K-Part-234: see `LayoutRecipe`."""
 
     folders: Sequence[Path]
     mode: PhotoMode = "copy"

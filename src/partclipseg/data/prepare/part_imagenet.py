@@ -55,7 +55,7 @@ class PartImageNetJob:
 
 
 class PartImageNetRecipe:
-    """Recipe of PartImageNet: see `Recipe`.
+    """Recipe of PartImageNet: see `LayoutRecipe`.
 
     Raises:
         PartCLIPSegError: an annotation file is missing or not COCO JSON with PartImageNet's categories.

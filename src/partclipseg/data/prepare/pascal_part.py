@@ -72,7 +72,7 @@ class PascalPartJob:
 
 @dataclass(frozen=True)
 class PascalPartRecipe:
-    """Recipe of Pascal-Part-116: see `Recipe`."""
+    """Recipe of Pascal-Part-116: see `LayoutRecipe`."""
 
     folders: Sequence[Path]
     val_list: Path | None

@@ -22,6 +22,7 @@ from partclipseg.models.clipseg_config import CLIPSegTowersConfig
 from partclipseg.models.clipseg_decoder import ConditionDecoder
 from partclipseg.models.clipseg_rows import DecodedPhotos, named_rows, slices
 from partclipseg.models.clipseg_towers import CLIPSegTowers
+from partclipseg.models.hub import PROCESSOR
 from partclipseg.models.interface import Inputs, PartOutput, WordMaps, Words
 from partclipseg.models.names import find_file, is_local
 from partclipseg.models.prompting import Prompting
@@ -29,7 +30,7 @@ from partclipseg.models.reading import read_json_table
 from partclipseg.models.settings import MethodSettings
 from partclipseg.vocabulary import Vocabulary
 
-_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+_PROCESSOR_FILES = (PROCESSOR, "processor_config.json")
 
 Decode = Callable[[np.ndarray, np.ndarray], Tensor]
 """Logits `[k, h, w]` of rows (photo, condition), int64 `[k]` each; conditions are object-parts, then objects."""
@@ -240,7 +241,7 @@ def write_processor(directory: Path, config: CLIPSegTowersConfig) -> None:
         "image_mean": list(config.image_mean),
         "image_std": list(config.image_std),
     }
-    write_text(directory / _PROCESSOR_FILES[0], json.dumps(content, indent=1) + "\n")
+    write_text(directory / PROCESSOR, json.dumps(content, indent=1) + "\n")
 
 
 def _processor_values(name: Any) -> dict[str, Any]:

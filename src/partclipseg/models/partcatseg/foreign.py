@@ -107,7 +107,7 @@ _RENAMED = (  # ours, theirs; every rule is applied, in order
 )
 
 
-class Source(NamedTuple):
+class TensorPlace(NamedTuple):
     """Place of one of our tensors in a released file."""
 
     name: str
@@ -142,13 +142,13 @@ class Fit(NamedTuple):
         check_complete(origin, self.missing, self.unknown, self.misshapen)
 
 
-def source(name: str) -> Source:
+def source(name: str) -> TensorPlace:
     """Say where our tensor `name` stands in a released file."""
     letter = re.search(r"\.([qkv])_proj\.|\.attention\.attention\.([qkv])\w*\.", name)
     transposed = name in ("clip.visual_projection.weight", "clip.text_projection.weight")
     for ours, theirs in _RENAMED:
         name = re.sub(ours, theirs, name)
-    return Source(name, "qkv".index(letter[1] or letter[2]) if letter else None, transposed)
+    return TensorPlace(name, "qkv".index(letter[1] or letter[2]) if letter else None, transposed)
 
 
 def load_released(path: str | Path, config: CATSegConfig | None = None) -> CATSegModel:

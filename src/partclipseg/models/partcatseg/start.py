@@ -1,4 +1,4 @@
-"""The model that training starts from: released weights, CLIP's own, or a directory of ours."""
+"""Build the model that training starts from: released weights, CLIP's own, or a directory that `train` wrote."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import CLIPModel, Dinov2Model, PreTrainedConfig, ResNetModel
 
 from partclipseg.errors import PartCLIPSegError
+from partclipseg.models.directory import stated_type
 from partclipseg.models.partcatseg.config import CATSegConfig
 from partclipseg.models.partcatseg.directory import saved_config
 from partclipseg.models.partcatseg.foreign import (
@@ -39,7 +40,8 @@ def start_model(
     Args:
         cls: `PartCATSegModel` or `CATSegModel`.
         name: a `.pth` file as released (for PartCATSeg usually CAT-Seg's `model_final_base.pth`), or a directory or
-            hub name of CLIP or of a model of ours. Of another family, what fits by name and shape is copied.
+            hub name of CLIP or of a model of this package. From a model of another family, what fits by name and
+            shape is copied.
         settings: the guidance weights to load, and the repairs.
         config: sizes of a model that starts from a `.pth` file or from CLIP; None stands for the released ones.
 
@@ -98,7 +100,7 @@ def _started(
         model = cls(config_class(**{**sizes, **changes}))
         return model, _copy(model, source.state_dict(), name)
     raise PartCLIPSegError(
-        f"{name} holds a model of type {kind!r}, from which {config_class.model_type!r} cannot start: give CLIP, "
+        f"{name} holds {stated_type(kind)}, from which {config_class.model_type!r} cannot start: give CLIP, "
         "CAT-Seg, or a released .pth file"
     )
 
@@ -131,7 +133,7 @@ def _guidance_config(settings: CATSegSettings) -> Any:
     values = _config_dict(settings.guidance)
     kind = values.get("model_type")
     if kind not in _TOWERS:
-        raise PartCLIPSegError(f"{settings.guidance} holds a model of type {kind!r}: give a DINOv2 or a ResNet")
+        raise PartCLIPSegError(f"{settings.guidance} holds {stated_type(kind)}: give a DINOv2 or a ResNet")
     if kind == "resnet":  # the guidance ends at res4
         return {**values, "depths": values["depths"][:3], "hidden_sizes": values["hidden_sizes"][:3]}
     return {**values, "use_mask_token": False}
@@ -145,7 +147,7 @@ def _load_guidance(model: CATSegModel, name: str) -> None:
     kind = _model_type(name)
     expected = model.config.guidance_config.model_type
     if kind != expected:
-        raise PartCLIPSegError(f"{name} holds a model of type {kind!r}, and the guidance tower is a {expected}")
+        raise PartCLIPSegError(f"{name} holds {stated_type(kind)}, and the guidance tower is a {expected}")
     tensors = _TOWERS[expected].from_pretrained(name, dtype=torch.float32).state_dict()
     missing, misshapen = [], []
     for key, target in model.guidance.tower.state_dict().items():
@@ -169,5 +171,5 @@ def _config_dict(name: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise PartCLIPSegError(
             f"there is no file or directory {name!r} with a model, and the hub cannot be reached for one of that name: "
-            "give a released .pth file, or a directory of CLIP or of a model of ours"
+            "give a released .pth file, or a directory of CLIP or of a model of this package"
         ) from error

@@ -39,7 +39,6 @@ KNOW_A_FAMILY = {
     "partclipseg": "its public names",
     "partclipseg.training.backbone": "PartShapes' own backbone is a CLIPSeg",
     "partclipseg.training.recipe": "a recipe holds the settings of its family",
-    "partclipseg.training.start": "word retention keeps the maps of a plain CLIPSeg",
 }
 """Modules outside `models` that import a family's own folder, and why; all others know `PartModel` alone."""
 

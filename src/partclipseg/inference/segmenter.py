@@ -53,7 +53,7 @@ class PartSegmenter:
     """
 
     def __init__(self, model: PartModel, tokenizer: Any, vocabulary: Vocabulary | None = None) -> None:
-        """Use `vocabulary` for calls that give none."""
+        """Wrap a model and its tokenizer; `vocabulary` is for calls that give none."""
         self.model: Any = model.eval()
         self.tokenizer = tokenizer
         self.vocabulary = vocabulary
@@ -128,7 +128,7 @@ class PartSegmenter:
         token: str | None = None,
         commit_message: str = "Upload a partclipseg model",
     ) -> str:
-        """Upload the files of `save_pretrained` to the Hugging Face hub; returns the address of the commit.
+        """Upload the files of `save_pretrained` to the Hugging Face hub; return the address of the commit.
 
         Args:
             name: ``owner/model``, or ``model`` for the account that is logged in. It is made if it is not there.
@@ -207,7 +207,7 @@ class PartSegmenter:
         batch_size: int = 8,
         max_pixels: int = MAX_PIXELS,
     ) -> PartResult | list[PartResult]:
-        """Segment one photo (returns a `PartResult`) or a list or tuple of them (returns a list, in their order).
+        """Segment one photo to a `PartResult`, or a list or tuple of photos to a list of results in their order.
 
         Args:
             photos: whatever `read_photo` reads: path, bytes, file, PIL image, uint8 array `[H, W, 3]`.

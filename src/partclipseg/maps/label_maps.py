@@ -117,7 +117,7 @@ class Contest:
     """
 
     def __init__(self, sizes: Sequence[tuple[int, int]], device: torch.device, gate: Contest | None = None) -> None:
-        """`sizes` are `(H, W)` of each photo; with a `gate` a class counts only where its owner has won the gate.
+        """Start a contest of photos of `sizes` (H, W); with a `gate` a class counts only where its owner has won it.
 
         The gate is read as it is, so nothing may be added to it afterwards.
         """

@@ -18,7 +18,7 @@ RELEASED = {
     "use_complex_transposed_convolution": True,
     "vision_config": {"patch_size": 16},
 }
-"""What the released checkpoints (CLIP ViT-B/16, complex up-sampling head) differ in from CLIPSeg's defaults."""
+"""Values of the released checkpoints (CLIP ViT-B/16, complex up-sampling head) that differ from CLIPSeg's defaults."""
 
 
 class CLIPSegTowersConfig(CLIPSegConfig):
@@ -95,7 +95,7 @@ class CLIPSegTowersConfig(CLIPSegConfig):
 
     @classmethod
     def from_reference(cls, values: Mapping[str, Any] | None = None) -> Self:
-        """From the configuration dictionary that the reference builds its model with; its defaults if None.
+        """Make a configuration from the dictionary that the reference builds its model with; its defaults if None.
 
         Raises `PartCLIPSegError` if the dictionary lacks the two towers.
         """

@@ -1,6 +1,6 @@
 """Convert tensors from and to CLIPSeg: names, a start from a CLIPSeg checkpoint, and a CLIPSeg from a model.
 
-The only place that knows how CLIPSeg and the released PartCLIPSeg files name their tensors.
+No other module knows how CLIPSeg and the released PartCLIPSeg files name their tensors.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Model = TypeVar("Model", bound="CLIPSegTowers")
 _UNUSED = re.compile(r".*\.position_ids|text_adapter\.fc\.[02]\.weight|tunable_linear\.weight")
 """Tensors of released files without any effect: buffers, and two layers that are never read."""
 
-_RENAMED = (  # ours, theirs; the first that matches applies
+_RENAMED = (  # our name, their name; the first that matches applies
     (r"^background$", "non_object_embedding"),
     (r"^visual_adapter\.down\.", "visual_adapter.fc.0."),
     (r"^visual_adapter\.up\.", "visual_adapter.fc.2."),
@@ -56,7 +56,7 @@ def foreign_names(name: str, config: CLIPSegTowersConfig) -> tuple[str, ...]:
         if matches:
             name = renamed
             break
-    if not config.use_complex_transposed_convolution:  # theirs is then a bare layer, not a sequence of one
+    if not config.use_complex_transposed_convolution:  # their head is then a bare layer, not a sequence of one
         name = re.sub(r"(transposed_convolution|part_obj_with_cond_embed)\.0\.", r"\1.", name)
     return tuple(name.replace("{qkv}", letter) for letter in "qkv") if "{qkv}" in name else (name,)
 
@@ -71,7 +71,7 @@ def start_from_clipseg(cls: type[Model], source: CLIPSegForImageSegmentation, **
     new = ("background", "visual_adapter.", "decoder.class_", "decoder.merge_")
     fill(model, dict(source.state_dict()), "the CLIPSeg checkpoint", keep=new)
     model.decoder.initialise_composition()
-    torch.nn.Module.to(model, source.dtype)  # transformers' own `to` adds nothing here and hides its types
+    torch.nn.Module.to(model, source.dtype)  # transformers' own `to` hides its types
     return model.eval()
 
 

@@ -29,6 +29,7 @@ from transformers import PreTrainedTokenizerBase
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import whole_directory
 from partclipseg.losses.finite import check_finite
+from partclipseg.losses.labels import shown
 from partclipseg.models.clipseg.config import CLIPSegBaselineConfig
 from partclipseg.models.clipseg.model import CLIPSegBaseline
 from partclipseg.models.clipseg_weights import to_clipseg
@@ -53,7 +54,7 @@ CAPTION_LENGTH = 48
 
 
 def backbone_config(image_size: int, words: int) -> CLIPSegBaselineConfig:
-    """Some 4.5 million parameters: 7 vision blocks of width 192 on 8-pixel patches, 3 text blocks of width 128."""
+    """Return a configuration of some 4.5 million parameters: 7 vision blocks of width 192, 3 text blocks of 128."""
     return CLIPSegBaselineConfig(
         image_size=image_size,
         visual_adapter_ratio=0.0,  # CLIPSeg has no adapter; PartCLIPSeg brings its own
@@ -208,11 +209,8 @@ class _Batches:
         self.labels = torch.from_numpy(np.array(scenes.objects)).to(device)
         self.captions = _tokenise(tokenizer, [caption(scene, rng) for scene in scenes], device)  # [N, L]
         self.object_words = _tokenise(tokenizer, list(object_words), device)  # [O, L']
-        self.present = torch.cat([_presence(part, len(object_words)) for part in self.labels.split(4096)])  # [N, O]
-        self.mean, self.std = (
-            torch.tensor(values, device=device).view(3, 1, 1)
-            for values in (model.config.image_mean, model.config.image_std)
-        )
+        self.present = torch.cat([shown(part, len(object_words)) for part in self.labels.split(4096)])  # [N, O]
+        self._normalise = model.normalise
 
     def photos_and_labels(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return normalised pixels `[B, 3, S, S]` and object labels `[B, S, S]`."""
@@ -224,7 +222,7 @@ class _Batches:
         labels = torch.where(mirrored, labels.flip(-1), labels)
         gain = 1 + 0.3 * (torch.rand(batch, 3, 1, 1, device=device) - 0.5)
         shift = 0.2 * (torch.rand(batch, 1, 1, 1, device=device) - 0.5)
-        return ((pixels * gain + shift).clamp(0, 1) - self.mean) / self.std, labels
+        return self._normalise((pixels * gain + shift).clamp(0, 1))["pixel_values"], labels
 
 
 def _losses(model: CLIPSegBaseline, batches: _Batches, rows: Tensor, recipe: BackboneRecipe) -> dict[str, Tensor]:
@@ -265,13 +263,7 @@ def _losses(model: CLIPSegBaseline, batches: _Batches, rows: Tensor, recipe: Bac
     return {"masks": masks, "captions": captions, "patches": patches, "total": total}
 
 
-def _presence(labels: Tensor, count: int) -> Tensor:
-    """Return the objects, of `count`, that each map shows: `[N, S, S]` → bool `[N, count]`."""
-    flat = labels.flatten(1).long() + 1  # 0 is background
-    return torch.zeros(len(flat), count + 1, dtype=torch.bool, device=flat.device).scatter_(1, flat, True)[:, 1:]
-
-
 def _tokenise(tokenizer: PreTrainedTokenizerBase, texts: list[str], device: torch.device) -> Tensor:
-    """Tokenise as int64 `[N, L]`, padded to the longest; the tower reads nothing after the end token."""
+    """Tokenise texts as int64 `[N, L]`, padded to the longest; the tower reads nothing after the end token."""
     encoded = tokenizer(texts, padding="longest", truncation=True, return_tensors="pt")
     return torch.as_tensor(encoded["input_ids"], device=device)

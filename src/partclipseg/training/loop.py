@@ -1,4 +1,4 @@
-"""The training loop: one device or many, stopped and continued exactly.
+"""Train on one device or many; a run that was stopped continues exactly.
 
 A run is a function of its recipe, its data and its start model. All random numbers of a step come from generators
 seeded by (seed, step), the learning rate is a function of the step, and the order of the photos one of their
@@ -209,7 +209,7 @@ class _Run:
         for name, value in values.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
 
-    # -- outputs -- --------------------------------------------------------------------------------
+    # -- outputs ----------------------------------------------------------------------------------------------
 
     def _write_log(self, seconds: float, steps: int) -> None:
         """Write a line; `seconds` and `steps` since this process wrote its last line give the pace."""
@@ -285,7 +285,7 @@ class _Run:
         with writing(directory), whole_directory(directory, durable=True) as unfinished:
             write_directory(unfinished, self.model, self.tokenizer, self.data.vocabulary, str(directory))
 
-    # -- start and resume -- ---------------------------------------------------------------------------
+    # -- start and resume -------------------------------------------------------------------------------------
 
     def _compatible_checkpoint(self, accept_changed_data: bool) -> Checkpoint | None:
         checkpoint = self.store.load()

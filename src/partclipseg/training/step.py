@@ -1,4 +1,4 @@
-"""The losses of one step: what the loop takes the gradients of."""
+"""Compute the losses of one step."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ class StepLosses:
         retention: WordRetention | None,
         processes: PartialState,
     ) -> None:
-        """
+        """Make the losses of a run.
+
         Args:
             recipe: the run's recipe.
             model: a `PartModel` in training mode.

@@ -47,7 +47,7 @@ class Preparation:
     """Further fields of the command that the recipe takes."""
 
     def load(self) -> Any:
-        """Import the class."""
+        """Import the class that the path names."""
         return load(self.recipe)
 
 
@@ -94,7 +94,7 @@ class Rendering:
     """Number of scenes that `evaluate` scores by default."""
 
     def load(self) -> Any:
-        """Import the class."""
+        """Import the class that the path names."""
         return load(self.scenes)
 
 

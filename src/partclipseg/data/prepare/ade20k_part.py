@@ -77,7 +77,7 @@ class ADE20KPartJob:
     mode: PhotoMode
 
     def run(self, output: Path) -> Outcome:
-        """See `Job.run`."""
+        """Do the work of the photo, as in `Job.run`."""
         catalog = Catalog.load(NAME)
         source = self.annotation.with_suffix(".jpg")
         items = _read(self.annotation)

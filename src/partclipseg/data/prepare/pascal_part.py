@@ -48,7 +48,7 @@ class PascalPartJob:
     mode: PhotoMode
 
     def run(self, output: Path) -> Outcome:
-        """See `Job.run`."""
+        """Do the work of the photo, as in `Job.run`."""
         catalog = Catalog.load(NAME)
         objects = read_annotation(self.annotation)
         size = photo_size(self.photo)

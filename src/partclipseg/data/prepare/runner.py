@@ -61,7 +61,9 @@ class Job(Protocol):
     @property
     def key(self) -> str: ...
 
-    def run(self, output: Path) -> Outcome: ...
+    def run(self, output: Path) -> Outcome:
+        """Write the files of the photo below `output`."""
+        ...
 
 
 class LayoutRecipe(Protocol):
@@ -138,7 +140,7 @@ def prepare(
     )
 
 
-# -- helpers for jobs -- ---------------------------------------------------------------------------------------
+# -- helpers for jobs -----------------------------------------------------------------------------------------
 
 
 def place_photo(source: Path, target: Path, mode: PhotoMode) -> None:

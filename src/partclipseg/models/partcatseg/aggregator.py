@@ -253,7 +253,7 @@ class ClassBlock(nn.Module):
     """Attends between the classes at each place of a pooled grid; the texts guide queries and keys."""
 
     def __init__(self, width: int, guidance: int, heads: int, pooling: int, attention: str) -> None:
-        """`attention` is "query", whose softmax runs over the queries, or "linear"."""
+        """Make the block; `attention` is "query", whose softmax runs over the queries, or "linear"."""
         super().__init__()
         self.heads, self.pooling = heads, pooling
         self.attend: Callable[[Tensor, Tensor, Tensor], Tensor] = ATTENTIONS[attention]

@@ -100,7 +100,7 @@ class CATSegConfig(PreTrainedConfig):
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Self:
-        """From a configuration file's content; entries that no model of ours reads are left out.
+        """Make a configuration from a file's content; entries that no model here reads are left out.
 
         Raises `PartCLIPSegError` that says of each value out of its range what it must be.
         """

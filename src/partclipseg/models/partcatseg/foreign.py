@@ -1,6 +1,6 @@
-"""Released weights in: the files of PartCATSeg, CAT-Seg and OV-PARTS, and DINOv2's own.
+"""Load released weights: the files of PartCATSeg, CAT-Seg and OV-PARTS, and DINOv2's own.
 
-The only place that knows how other code names its tensors.
+No other module knows how other code names these tensors.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ REMARK = "reference mode, as released; `predict` takes the words that you give, 
 """Remark for people about a model from a released file."""
 
 UNUSED = re.compile(r".*attn_mask|transformer\.layers_object\..*|.*mask_token|.*logit_scale")
-"""Tensors of released files without effect: constants, a branch that is never called, tokens and scales of others."""
+"""Tensors of released files that have no effect: constants, a branch that is never called, unused tokens and scales."""
 
 _OPTIONAL = re.compile(r"clip\.logit_scale|.*\.num_batches_tracked")
-"""Tensors of ours that no file must have: without effect here."""
+"""Tensors of our models that a file may lack: they have no effect."""
 
 _DINO = "backbone.dinov2."
 
@@ -187,7 +187,7 @@ def knows(names: Collection[str]) -> bool:
 
 
 def config_for(values: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], origin: str) -> CATSegConfig:
-    """The configuration for a file's tensors: the released one, or in reference mode the given `values`."""
+    """Return the configuration for a file's tensors: the released one, or the given `values` in reference mode."""
     tensors = {_bare(name): tensor for name, tensor in tensors.items()}
     if values is None:
         return released_config(tensors, origin)

@@ -97,7 +97,7 @@ _RESNET = {
 
 
 def checked_values(values: Mapping[str, Any], guidance: str) -> dict[str, Any]:
-    """The entries of a configuration file that the model reads, each in its range.
+    """Return the entries of a configuration file that the model reads, after checking their ranges.
 
     `guidance` is the type of the guidance tower where the file names none. Raises `PartCLIPSegError` that says of each
     value out of its range what it must be.

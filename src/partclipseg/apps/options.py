@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from partclipseg.errors import UsageError
+from partclipseg.models.number_types import NUMBER_TYPES, NumberType
 
 if TYPE_CHECKING:
     from partclipseg.models.prompting import Prompting
@@ -47,11 +48,10 @@ Model = Annotated[
 Device = Annotated[
     str | None, optional("NAME", "cpu, cuda, cuda:1, mps and so on. Left out: CUDA, else Apple's MPS, else the CPU.")
 ]
-Number = Literal["float32", "bfloat16", "float16"]
 Dtype = Annotated[
-    Number | None,
+    NumberType | None,
     optional(
-        "float32|bfloat16|float16",
+        "|".join(NUMBER_TYPES),
         "Number type of the model's arithmetic. Left out: bfloat16 on GPUs that have it, else float32.",
     ),
 ]

@@ -15,6 +15,7 @@ import torch
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.models.directory import load_tokenizer, load_vocabulary, read_config, stated_type
 from partclipseg.models.interface import PartModel
+from partclipseg.models.number_types import NUMBER_TYPES
 from partclipseg.models.reading import read_tensors
 from partclipseg.models.released import is_released
 
@@ -138,14 +139,13 @@ def find_device(device: str | torch.device | None) -> torch.device:
 def find_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
     """Return the number type of a name; for None bfloat16 if `device` is a GPU that has it, else float32.
 
-    Raises `UsageError` for names other than float32, bfloat16 and float16.
+    Raises `UsageError` for a name that is not in `NUMBER_TYPES`.
     """
     if dtype is None:
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
             fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if fast else torch.float32
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    found = known.get(str(dtype).removeprefix("torch."))
-    if found is None:
-        raise UsageError(f"unknown dtype {str(dtype)!r}: choose from {', '.join(known)}")
-    return found
+    name = str(dtype).removeprefix("torch.")
+    if name not in NUMBER_TYPES:
+        raise UsageError(f"unknown dtype {str(dtype)!r}: choose from {', '.join(NUMBER_TYPES)}")
+    return getattr(torch, name)

@@ -16,7 +16,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "partclipseg"
 FLOORS = (
     ("errors",),
     ("checks", "files", "machine", "processes"),
-    ("journal", "writing"),
+    ("grammar", "journal", "writing"),
     ("maps", "vocabulary"),
     ("data",),
     ("formats", "losses", "shapes"),

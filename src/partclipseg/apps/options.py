@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from partclipseg.errors import UsageError
+from partclipseg.grammar import CATALOGS
 from partclipseg.models.number_types import NUMBER_TYPES, NumberType
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ Vocabulary = Annotated[
         "WORDS",
         'What to look for: text such as "dog: head, torso, leg, tail; bus: body, wheel" with all large parts, '
         '"any: handle" for a part of any object, a file (YAML, JSON, or one "dog\'s ear" a line), '
-        "or pascal-part-116, ade20k-part-234, part-imagenet. Left out: the words that the model came with.",
+        f"or {', '.join(CATALOGS)}. Left out: the words that the model came with.",
     ),
 ]
 Model = Annotated[

@@ -54,7 +54,7 @@ class PartSegmenter:
 
     def __init__(self, model: PartModel, tokenizer: Any, vocabulary: Vocabulary | None = None) -> None:
         """Wrap a model and its tokenizer; `vocabulary` is for calls that give none."""
-        self.model: Any = model.eval()
+        self.model: PartModel = model.eval()
         self.tokenizer = tokenizer
         self.vocabulary = vocabulary
         self._embeddings: dict[str, Tensor] = {}
@@ -95,10 +95,10 @@ class PartSegmenter:
         target = find_device(device)
         number_type = find_dtype(dtype, target)
         source = find_model(name_or_path)
-        model: Any = load_model(source, dtype=number_type)
+        model = load_model(source, dtype=number_type)
         if prompting is not None:
             model.ask(prompting)
-        model.to(target)
+        torch.nn.Module.to(model, target)  # transformers' own `to` hides its types
         if compile:
             compile_layers(model)
         return cls(model, load_tokenizer(source, getattr(model.config, "text_config", None)), load_vocabulary(source))

@@ -59,7 +59,7 @@ def family(name: str) -> type[PartModel]:
     return getattr(import_module(module), attribute)
 
 
-def load_model(name: str | Path, **kwargs: Any) -> Any:
+def load_model(name: str | Path, **kwargs: Any) -> PartModel:
     """Load the model in a directory, on the hub, or of a name that `partclipseg models` lists, of whichever family.
 
     A plain CLIPSeg is CLIPSeg without training; `PartCLIPSegModel.from_pretrained` takes it as a start. Keyword
@@ -98,7 +98,7 @@ def find_foreign(path: str | Path, values: Mapping[str, Any] | None = None) -> t
     )
 
 
-def load_file(path: str | Path, values: Mapping[str, Any] | None = None) -> Any:
+def load_file(path: str | Path, values: Mapping[str, Any] | None = None) -> PartModel:
     """Load the model in a released file of any method of `FOREIGN`, float32 on the CPU; arguments of `find_foreign`.
 
     Raises `PartCLIPSegError` for a file that is damaged, of another method, or does not fit.

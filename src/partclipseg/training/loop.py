@@ -30,6 +30,7 @@ from partclipseg.files import whole_directory
 from partclipseg.losses.finite import check_finite
 from partclipseg.models.cuda_graphs import StepGradients
 from partclipseg.models.directory import write_directory
+from partclipseg.models.interface import PartModel
 from partclipseg.models.registry import is_built_in, load_tokenizer
 from partclipseg.processes import join_processes, step_seed, termination
 from partclipseg.training import optim
@@ -128,7 +129,8 @@ class _Run:
         text_tower = getattr(model.config, "text_config", None)
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(find_start(recipe), text_tower)
         learn_new_words(model, self.tokenizer, model.prompts(data.vocabulary))
-        self.model: Any = model.to(self.device).train()
+        torch.nn.Module.to(model, self.device)  # transformers' own `to` hides its types
+        self.model: PartModel = model.train()
         self.words = PromptTokens.tokenise(self.model, self.tokenizer, data.vocabulary, self.device)
         if recipe.compile:
             compile_on(self.device, self.model)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from partclipseg.errors import PartCLIPSegError
+from partclipseg.models.interface import PartModel
 
 
-def build_optimizer(model: Any, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+def build_optimizer(model: PartModel, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
     """Build AdamW over the model's own `parameter_groups`, with one fused kernel on a GPU.
 
     A group keeps its share of the learning rate, see `set_learning_rate`. Raises `PartCLIPSegError` if nothing is

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from transformers import PreTrainedTokenizerBase
 
@@ -25,7 +23,7 @@ def find_start(recipe: Recipe) -> str:
     return str(find_model(recipe.start))
 
 
-def build_model(recipe: Recipe) -> Any:
+def build_model(recipe: Recipe) -> PartModel:
     """Build the recipe's start model in float32 on the CPU; all weights but the trained ones are frozen.
 
     New layers come from torch's global generator. Raises `PartCLIPSegError` where the start cannot be loaded, and

@@ -44,7 +44,11 @@ def convert_file(
 
 
 def write_model(
-    model: PartModel, tokenizer: Any, output: Path, vocabulary: Vocabulary | None, notes: Mapping[str, str] | None = None
+    model: PartModel,
+    tokenizer: Any,
+    output: Path,
+    vocabulary: Vocabulary | None,
+    notes: Mapping[str, str] | None = None,
 ) -> None:
     """Write a released model as a directory, whole or not at all; `notes` are more files, text by name.
 

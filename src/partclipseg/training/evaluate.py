@@ -59,7 +59,9 @@ def score_held_out(
 class _InTraining(PartSegmenter):
     """Segmenter of a model in training, with the run's tokens and the model's number type."""
 
-    def __init__(self, model: PartModel, tokenizer: PreTrainedTokenizerBase, words: PromptTokens, precision: str) -> None:
+    def __init__(
+        self, model: PartModel, tokenizer: PreTrainedTokenizerBase, words: PromptTokens, precision: str
+    ) -> None:
         super().__init__(model, tokenizer, words.vocabulary)
         self._mixed = precision == "bfloat16"
         with torch.inference_mode(), self._autocast():

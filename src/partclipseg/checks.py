@@ -70,3 +70,9 @@ def _expected(hint: Any) -> str:
     known = {bool: "True or False", int: "a whole number", float: "a finite number", str: "text", NoneType: "None"}
     name = (origin or hint).__name__
     return known.get(hint) or f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise `UsageError` with the message unless the condition holds."""
+    if not condition:
+        raise UsageError(message)

@@ -22,13 +22,13 @@ from partclipseg.models.partclipseg.settings import PartCLIPSegSettings
 from partclipseg.models.prompting import Prompting
 from partclipseg.training.recipe import (
     RECIPES,
-    BackboneRecipe,
     Recipe,
     Retention,
     pascal,
     with_current_names,
     with_settings,
 )
+from partclipseg.training.towers import BackboneRecipe, GuidanceRecipe
 
 CONFIGURATIONS = {
     "recipe": pascal(),
@@ -36,6 +36,7 @@ CONFIGURATIONS = {
     "retention": Retention(),
     "augmentation": Augmentation(),
     "backbone": BackboneRecipe(),
+    "guidance": GuidanceRecipe(),
     "partclipseg": PartCLIPSegSettings(),
     "clipseg": CLIPSegSettings(),
     "partcatseg": PartCATSegSettings(),

@@ -108,7 +108,7 @@ def load_pretrained(cls: type[Model], name: Any, load: Callable[..., Any], *args
         config = kwargs.pop("config", None) or expected.from_values({**values, **changes})
     except PartCLIPSegError as error:
         raise PartCLIPSegError(f"{name}: {error}; give the config.json that belongs to the weights") from None
-    config.architectures = [cls.__name__]  # as files of ours have it
+    config.architectures = [cls.__name__]  # as in this package's files
     if kind == expected.model_type != CLIPSegConfig.model_type:
         with_info = kwargs.pop("output_loading_info", False)
         model = load_complete(load, lambda: cls(config), name, *args, config=config, **hub_options, **kwargs)

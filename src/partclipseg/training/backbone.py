@@ -179,7 +179,7 @@ def _losses(model: CLIPSegBaseline, batches: _Batches, rows: Tensor, recipe: Bac
     same = same / same.sum(1, keepdim=True)
     captions = (F.cross_entropy(similarity, same) + F.cross_entropy(similarity.T, same)) / 2
 
-    # Patches: each one that lies on an object is told its word among all objects' words.
+    # Patches: each one on an object is compared with the words of all objects.
     on_patches = labels[:, PATCH // 2 :: PATCH, PATCH // 2 :: PATCH].flatten().long()  # [B·g·g]
     patches = F.cross_entropy((scale * tokens[:, 1:] @ object_words.T).flatten(0, 1), on_patches, ignore_index=-1)
     total = masks + recipe.caption_weight * captions + recipe.patch_weight * patches

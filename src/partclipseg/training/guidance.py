@@ -82,7 +82,7 @@ class SelfDistillation:
             crops, patches = self.student(large, hidden)
             small_crops = [self.student(torch.cat(small))[0]] if small else []  # [small_crops·B, K]
 
-        # Crops: each of the student's is told what the teacher says of the large crops that it is not itself.
+        # Crops: the target of each of the student's is the teacher's answer for every other large crop.
         targets = balanced(crops_of_teacher, recipe.teacher_temperature).chunk(2)  # 2 × [B, K]
         students = [*crops.chunk(2), *(one for many in small_crops for one in many.chunk(recipe.small_crops))]
         terms = [

@@ -83,7 +83,7 @@ def train(
 
     `output` receives ``config.yaml`` (recipe, versions, `notes`), ``log.jsonl``, ``checkpoints/``, ``best/`` (the
     model with the highest Pred-All mIoU on the held-out photos) and ``model/`` (the final one). SIGTERM ends the
-    run after the step at hand, with a checkpoint. `accept_changed_data` continues although photos, annotations or the
+    run after the current step, with a checkpoint. `accept_changed_data` continues although photos, annotations or the
     start model have changed since the run began.
 
     Raises:

@@ -31,7 +31,7 @@ from partclipseg.shapes.world import partshapes_world
 logger = logging.getLogger(__name__)
 
 CLIP = "openai/clip-vit-base-patch16"
-"""Start of PartCATSeg's two CLIP towers where CAT-Seg's weights are not at hand."""
+"""Start of PartCATSeg's two CLIP towers where CAT-Seg's weights are not given."""
 
 DINOV2 = "facebook/dinov2-small"
 """Start of PartCATSeg's guidance."""

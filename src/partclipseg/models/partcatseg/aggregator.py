@@ -20,10 +20,10 @@ from transformers import initialization as init
 from partclipseg.models.partcatseg.config import CATSegConfig
 
 CLASSES_AT_ONCE = 64
-"""Pairs of photo and class that pass the convolutions, spatial attention and the decoder together, unless gradients
-are recorded, which keep everything anyway."""
+"""Number of (photo, class) pairs in a pass of the convolutions, spatial attention and the decoder; all pass at once if
+gradients are recorded, which keep everything anyway."""
 SCORES_AT_ONCE = 1 << 25
-"""Scores of class attention that are held at once, with the same exception."""
+"""Number of scores of class attention in memory at a time, with the same exception."""
 
 
 class AppearanceGuidance(NamedTuple):

@@ -123,7 +123,7 @@ class TensorPlace(NamedTuple):
         return tensor.T if self.transposed else tensor
 
     def shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape of the foreign tensor for a tensor of ours of shape `ours`."""
+        """Return the shape of the foreign tensor for our tensor of shape `ours`."""
         if self.third is not None:
             return (3 * ours[0], *ours[1:])
         return ours[::-1] if self.transposed else ours
@@ -225,7 +225,7 @@ def _bare(name: str) -> str:
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str = "") -> Fit:
     """Copy the tensors of `read_tensors` into those of `model` that they fit; the others stay as they are.
 
-    `prefix`: only the tensors of ours whose name begins so.
+    `prefix`: copy only into tensors whose name begins with it.
     """
     missing, misshapen, used = [], [], set()
     for name, target in model.state_dict().items():

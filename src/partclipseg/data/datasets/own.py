@@ -110,7 +110,7 @@ class CocoSource(Source):
 
     @property
     def label_file(self) -> Path:
-        """See `Source.label_file`."""
+        """Annotation file, as in `Source.label_file`."""
         return self.file
 
     def label_problems(self, photo: SourcePhoto, labels: SourceLabels) -> Iterator[Problem]:
@@ -206,7 +206,7 @@ class IndexPngSource(Source):
         )
 
     def read_labels(self, photo: SourcePhoto, size: tuple[int, int]) -> SourceLabels:
-        """See `Source.read_labels`."""
+        """Read as `Source.read_labels`."""
         path = self.label_paths[photo.key]
         parts, objects = (read_label_map(path, table, None, size) for table in (self.part_table, self.object_table))
         return SourceLabels(parts, objects)

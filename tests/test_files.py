@@ -67,7 +67,7 @@ def test_what_is_no_file_is_neither_read_nor_replaced(
         lambda: Journal(path).rewrite([]),
     )
     for way in ways:
-        with pytest.raises(OSError) as caught:
+        with pytest.raises(OSError, match=re.escape(str(path))) as caught:
             way()
         assert refusal(caught.value).startswith(f"{path} cannot be read or written (")
         assert reason in refusal(caught.value)

@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 from tests.apps.label.helpers import (
+    FORMATS,
     arguments,
     make_photos,
     records,
@@ -153,8 +154,10 @@ def test_names_that_are_no_unicode(photos, model, tmp_path):
     except OSError:
         pytest.skip("this file system takes Unicode only")
     output = tmp_path / "out"
-    assert main(arguments(tmp_path, output, model)) == 0
+    formats = (*FORMATS, "csv", "masks")
+    assert main(arguments(tmp_path, output, model, "--formats", *formats)) == 0
     assert records(output)[0]["photo"] == name
+    assert (output / "areas.csv").read_text().splitlines()[1].startswith(r"caf\udce9.png,")
     assert (output / "labels" / name).is_file()
     assert r"caf\udce9.png" in (output / "report.html").read_text()
 

@@ -12,7 +12,7 @@ from partclipseg.apps.label.job import WRITTEN, BulkJob, ManifestRecord
 from partclipseg.apps.label.people import Results, own_contents
 from partclipseg.apps.label.photos import LabelPhoto
 from partclipseg.files import flush, is_disk_full, is_regular, refusal, temporary_path
-from partclipseg.formats.format import DataSet
+from partclipseg.formats.format import DataSet, encoded_text
 from partclipseg.formats.registry import data_set_formats
 from partclipseg.journal import Journal
 
@@ -60,12 +60,12 @@ class Collections:
     def text(self, name: str, text: str) -> None:
         """Write UTF-8 text to the file `name`."""
         with self.write(name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(encoded_text(text))
 
     def pieces(self, name: str, texts: Iterable[str]) -> None:
         """Write pieces of UTF-8 text to the file `name`, one by one."""
-        with self.write(name) as temporary, temporary.open("w", encoding="utf-8") as file:
-            file.writelines(texts)
+        with self.write(name) as temporary, temporary.open("wb") as file:
+            file.writelines(map(encoded_text, texts))
 
     def bytes(self, name: str, content: bytes) -> None:
         """Write the file `name`."""

@@ -28,6 +28,8 @@ __all__ = [
     "describe_unread",
     "find_photos",
     "photo_formats",
+    "photo_suffixes",
+    "pictures_by_stem",
     "read_photo",
     "unread_pictures",
 ]
@@ -77,6 +79,11 @@ def unread_pictures(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
         elif not os.path.exists(path):  # noqa: PTH110  (answers for text that no path can be)
             found.update(dict.fromkeys(_of_kinds(_matching(path), kinds)))
     return list(found)
+
+
+def pictures_by_stem(folder: Path) -> dict[str, Path]:
+    """List the pictures of unsupported kinds directly in a folder by their names without suffix."""
+    return {path.stem: path for path in unread_pictures([folder])} if folder.is_dir() else {}
 
 
 def describe_unread(pictures: Iterable[Path]) -> str | None:

@@ -85,12 +85,17 @@ class OwnFiles:
                 self._names.add(name)
 
 
-def without_results(folder: Path, photos: list[Path]) -> list[Path]:
-    """Leave out of the `photos` directly in a folder those that `partclipseg predict` wrote there as results."""
-    if not (folder / FOLDER / "predict.jsonl").is_file():
-        return photos
-    files = OwnFiles(folder, "predict", read_only=True)
-    return [photo for photo in photos if not files.is_own(photo)]
+def without_results(folder: Path, photos: list[Path], root: Path) -> list[Path]:
+    """Leave out of the `photos` directly in a folder those that `partclipseg predict` wrote there as results.
+
+    Its record is looked for in the folder and in those above it up to `root`.
+    """
+    above = [place for place in (folder, *folder.parents) if place == root or root in place.parents]
+    for place in above:
+        if (place / FOLDER / "predict.jsonl").is_file():
+            files = OwnFiles(place, "predict", read_only=True)
+            photos = [photo for photo in photos if not files.is_own(photo)]
+    return photos
 
 
 def kept_sentence(paths: list[str]) -> str:

@@ -53,7 +53,7 @@ def find_photos(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
 
     A named file is taken whatever its suffix. A folder gives the photos directly inside it, sorted, by their
     suffixes (those of HEIC where pillow-heif is, as usual, installed); a pattern likewise, over the files that match.
-    Hidden files (``._*`` of archives made on macOS among them) are skipped.
+    Hidden files (``._*`` of archives made on macOS among them) are skipped; links that lead nowhere are not.
 
     Raises:
         UsageError: nothing at all is found for one of `paths`, which is named.
@@ -136,5 +136,6 @@ def _of_kinds(candidates: Iterable[Path], suffixes: frozenset[str]) -> list[Path
     return sorted(
         path
         for path in candidates
-        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+        # Links that lead nowhere and pipes are kept: their reader says what is wrong with them.
+        if path.suffix.lower() in suffixes and not path.name.startswith(".") and not path.is_dir()
     )

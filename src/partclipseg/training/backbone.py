@@ -39,6 +39,7 @@ from partclipseg.shapes.captions import caption, words
 from partclipseg.shapes.tokenizer import build_tokenizer
 from partclipseg.shapes.world import partshapes_world
 from partclipseg.training.checkpoint import CheckpointStore, differences
+from partclipseg.training.folder import CONFIGURATION, LOG, check_new
 from partclipseg.training.log import RunLog, write_configuration
 from partclipseg.training.optim import set_learning_rate
 from partclipseg.training.recipe import BACKBONE_PATCH as PATCH
@@ -85,6 +86,10 @@ def backbone_config(image_size: int, words: int) -> CLIPSegBaselineConfig:
     )
 
 
+_HARMLESS = ("checkpoint_every", "log_every")
+"""Settings of the recipe that a continued run may change."""
+
+
 def train_backbone(
     recipe: BackboneRecipe,
     output: str | Path,
@@ -122,8 +127,10 @@ def _train(
 ) -> Path | None:
     store = CheckpointStore(output / "checkpoints", states=("model", "optimizer", "recipe"))
     checkpoint = store.load()
-    if checkpoint is not None:
-        changes = differences(checkpoint.states["recipe"], asdict(recipe), ("checkpoint_every", "log_every"))
+    if checkpoint is None:
+        check_new(output, asdict(recipe), _HARMLESS)
+    else:
+        changes = differences(checkpoint.states["recipe"], asdict(recipe), _HARMLESS)
         if changes:
             raise PartCLIPSegError(
                 f"{output} holds a backbone with another recipe: name another output\n  " + "\n  ".join(changes)
@@ -159,8 +166,8 @@ def _train(
 
     batches = _Batches(scenes, tokenizer, model, recipe.seed, device)
     gradients = StepGradients(lambda inputs: _losses(model, batches, inputs["rows"], recipe), parameters)
-    write_configuration(output / "config.yaml", {"recipe": asdict(recipe), "device": str(device)})
-    log = RunLog(output / "log.jsonl")
+    write_configuration(output / CONFIGURATION, {"recipe": asdict(recipe), "device": str(device)})
+    log = RunLog(output / LOG)
     log.rewind(start)
     with termination() as told_to_stop:
         for step in range(start, recipe.steps):

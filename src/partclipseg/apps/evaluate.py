@@ -116,6 +116,7 @@ class Evaluate:
         if self.output is None or not processes.is_main_process:
             return self._evaluate(subject, processes, console)
         with claimed(self.output):
+            _check_folder(self.output)
             return self._evaluate(subject, processes, console)
 
     def _evaluate(self, subject: _Subject, processes: PartialState, console: Console) -> int:
@@ -380,6 +381,22 @@ class Evaluate:
         ):
             with writing(folder / name):
                 write_text(folder / name, text)
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise `UsageError` if a report would replace files in a folder that holds no evaluation."""
+    found = [name for name in ("photos.html", "report.md", "scores.json") if (folder / name).is_file()]
+    if not found or any(folder.glob("scores-*.state")):
+        return
+    try:
+        content = json.loads((folder / "scores.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict) or "scores" not in content:
+        raise UsageError(
+            f"{folder} holds {' and '.join(found)}, which no evaluation wrote: name another folder with --output, or "
+            "move them away"
+        )
 
 
 def _rich_table(table: Table) -> Any:

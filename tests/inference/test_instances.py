@@ -122,7 +122,7 @@ def test_a_batch_equals_its_photos_one_by_one(segmenter, photos, options):
     for photo, batched in zip(photos, together, strict=True):
         check(batched)
         same(batched, segmenter(photo, WORDS, instances=Finder(), **options))
-        assert [i.object for i in batched.instances] == ["dog", "bus"], "each once, of words asked for, the surest first"
+        assert [i.object for i in batched.instances] == ["dog", "bus"], "each once, of words asked for, surest first"
         outlined = "detector and outline" if "outlines" in options else "detector"
         assert [i.source for i in batched.instances] == [outlined, "detector"]
         assert [i.score for i in batched.instances] == [0.9, 0.6]

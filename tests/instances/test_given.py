@@ -136,9 +136,9 @@ def test_objects_that_do_not_fit_their_photo(some, message):
     [
         ({"bbox": [1, 2, 3]}, "annotation 5 of .*: the box of a dog must be four finite numbers"),
         ({"bbox": [50, 2, 3, 4]}, "annotation 5 of .*: the box from 50, 2"),
-        ({}, "annotation 5 of .*: it has neither a box nor an outline with a pixel"),
-        ({"segmentation": {"size": [9, 9], "counts": [81]}}, "annotation 5 of .*: the mask's run lengths"),
-        ({"bbox": [1, 2, 3, 4], "score": "high"}, "annotation 5 of .*: the score of a dog must be a number from 0 to 1"),
+        ({}, "annotation 5 of .*: it has neither a box nor an outline"),
+        ({"segmentation": {"size": [9, 9], "counts": [81]}}, "annotation 5 of .*: the mask's run"),
+        ({"bbox": [1, 2, 3, 4], "score": "high"}, "annotation 5 of .*: the score of a dog must be a number"),
     ],
 )
 def test_annotations_that_do_not_fit_their_photo(tmp_path, entry, message):

@@ -198,13 +198,12 @@ def _object(entry: _Entry, size: tuple[int, int]) -> FoundObject:
 
 def _boxes(some: list[Any], path: Path, photo: str) -> Iterable[_Entry]:
     for place, entry in enumerate(some, start=1):
-        if not isinstance(entry, list) or len(entry) != 5 or not isinstance(entry[0], str):
+        word, corners = (entry[0], entry[1:]) if isinstance(entry, list) and entry else (None, [])
+        if not isinstance(word, str) or len(corners) != 4:
             raise UsageError(
                 f'{path}: box {place} of {photo} must be ["dog", x0, y0, x1, y1], a word and two corners, not '
                 f"{quoted(entry)}"
             )
-        word: Any = entry[0]
-        corners: list[Any] = entry[1:]
         numbers = np.array([value if isinstance(value, int | float) else np.nan for value in corners], dtype=float)
         if not np.isfinite(numbers).all() or (numbers[2:] <= numbers[:2]).any():
             raise UsageError(
@@ -220,9 +219,10 @@ def _read_coco(path: Path) -> dict[str, list[_Entry]]:
         file = read_coco(path, boxes=True)
     except DataError as error:
         raise UsageError(str(error)) from None
-    if file.defects:
-        more = f" (and {len(file.defects) - 1} more faults)" if len(file.defects) > 1 else ""
-        raise UsageError(f"{file.defects[0]}{more}")
+    defects = [str(defect) for defect in file.defects]
+    if defects:
+        more = f" (and {len(defects) - 1} more faults)" if len(defects) > 1 else ""
+        raise UsageError(f"{defects[0]}{more}")
     names = {category.number: category.name for category in file.categories}
     photos: dict[str, list[_Entry]] = {}
     for photo in file.photos:

@@ -220,7 +220,7 @@ def test_without_matplotlib_the_rest_is_written(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert main([*arguments, "--output", str(tmp_path / "out"), "--protocol", "strict"]) == 0
-    assert 'matplotlib is missing: pip install -e ".[plots]"' in capsys.readouterr().out
+    assert 'matplotlib is missing: pip install ".[plots]"' in capsys.readouterr().out
     assert (tmp_path / "out/report.md").is_file()
     assert not list((tmp_path / "out").glob("classes-*"))
 

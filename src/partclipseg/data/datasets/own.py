@@ -104,7 +104,8 @@ class CocoSource(Source):
                 problem = f"{chosen[error.place]} of photo {photo.key}: {error.message}"
                 raise DataError(Problem("annotation", self.file, problem)) from None
             for annotation in (chosen[place] for place in empty):
-                problem = f"{annotation} of photo {photo.key} covers no pixel: {why_empty(annotation.segmentation, size)}"
+                why = why_empty(annotation.segmentation, size)
+                problem = f"{annotation} of photo {photo.key} covers no pixel: {why}"
                 problems.append(Problem("empty", self.file, problem))
         return SourceLabels(*maps, problems=tuple(problems))
 

@@ -246,7 +246,7 @@ def test_wrong_options(
 
 
 def test_a_data_set_on_disk_needs_its_folder(capsys: pytest.CaptureFixture) -> None:
-    assert main(["evaluate", "anything", "--dataset", "coco"]) == 2
+    assert main(["evaluate", "partshapes", "--dataset", "coco"]) == 2
     assert "--data is missing: name the folder of coco" in capsys.readouterr().err
 
 

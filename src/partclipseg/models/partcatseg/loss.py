@@ -28,7 +28,7 @@ class CATSegLoss(ClassLoss):
     at_label_size = True
 
     def __init__(self, model: CATSegConfig, config: MaskLossConfig | None = None, compiled: bool = False) -> None:
-        """`model`: says what is repaired. `compiled`: as for `ClassLoss`."""
+        """Make the loss of a model, whose configuration says what is repaired; the rest as for `ClassLoss`."""
         super().__init__(config, compiled)
         self.model = model
         if not model.repaired("outside"):

@@ -1,11 +1,11 @@
 """Makes every picture of README and docs.
 
     python docs/pictures.py                        # all but own-data
-    python docs/pictures.py demo                   # only some: demo, shapes, protocols, results, instances, serve
+    python docs/pictures.py demo                   # only some: demo, shapes, protocols, results, instances, serve, label
     python docs/pictures.py demo --model models/pascal --photos dog.jpg bus.jpg --vocabulary pascal-part-116
     python docs/pictures.py own-data --run runs/cars --reports reports/before reports/after --photos truck.jpg
 
-Without ``--model`` the built-in model is used. ``serve`` needs the extra ``serve`` and Debian's chromium.
+Without ``--model`` the built-in model is used. ``serve`` needs the extra ``serve``, it and ``label`` Debian's chromium.
 """
 
 from __future__ import annotations
@@ -150,6 +150,13 @@ def draw_instances(options: argparse.Namespace) -> None:
     save(drawing(options.model), options.output / "instances.jpg")
 
 
+def draw_label(options: argparse.Namespace) -> None:
+    """The report of a labelled folder."""
+    from pictures_label import report_picture
+
+    save(report_picture(), options.output / "label-report.jpg")
+
+
 def draw_results(options: argparse.Namespace) -> None:
     """What the variants of the method reach on PartShapes."""
     from pictures_results import plot
@@ -164,6 +171,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "results": draw_results,
     "instances": draw_instances,
     "serve": draw_serve,
+    "label": draw_label,
     "own-data": draw_own_data,
 }
 

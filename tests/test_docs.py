@@ -28,7 +28,7 @@ from partclipseg.vocabulary import Catalog, Vocabulary
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCS = REPOSITORY / "docs"
-PAGES = sorted([REPOSITORY / "README.md", *DOCS.glob("*.md")])
+PAGES = sorted([REPOSITORY / "README.md", *DOCS.glob("*.md"), *(REPOSITORY / "benchmarks" / "results").glob("*.md")])
 WRITTEN = [page for page in PAGES if page.name != "api.md"]
 """The API page is made of docstrings, whose examples show one call each and not a whole program."""
 

@@ -231,7 +231,7 @@ def test_without_matplotlib_the_rest_is_written(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert main([*arguments, "--output", str(tmp_path / "out"), "--protocol", "strict"]) == 0
-    assert 'matplotlib is missing: pip install -e ".[plots]"' in capsys.readouterr().out
+    assert 'matplotlib is missing: pip install ".[plots]"' in capsys.readouterr().out
     assert (tmp_path / "out/report.md").is_file()
     assert not list((tmp_path / "out").glob("classes-*"))
 
@@ -257,7 +257,7 @@ def test_wrong_options(
 
 
 def test_a_data_set_on_disk_needs_its_folder(capsys: pytest.CaptureFixture) -> None:
-    assert main(["evaluate", "anything", "--dataset", "coco"]) == 2
+    assert main(["evaluate", "partshapes", "--dataset", "coco"]) == 2
     assert "--data is missing: name the folder of coco" in capsys.readouterr().err
 
 

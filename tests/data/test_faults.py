@@ -68,7 +68,7 @@ def problems(root: Path) -> list[str]:
 def test_masks_that_cover_no_pixel(edited: Callable, segmentation: Any, message: str) -> None:
     root = edited(lambda content: content["annotations"][1].update(segmentation=segmentation, bbox=[0, 0, 3, 3]))
     (problem,) = problems(root)
-    assert problem.startswith("empty: annotation 1 of a covers no pixel: ")
+    assert problem.startswith("empty: annotation 1 of photo a covers no pixel: ")
     assert message in problem
 
 

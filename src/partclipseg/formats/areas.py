@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from partclipseg.formats.format import Content, DataSet, Format, LabelledPhoto, Place, Record
+from partclipseg.vocabulary import ANY
 
 FILE = "areas.csv"
 
@@ -15,7 +16,10 @@ COLUMNS = (
     *("photo", "object", "part", "area", "share_of_photo", "share_of_object", "score"),
     *("x", "y", "width", "height"),
 )
-"""Columns; areas and boxes are in pixels, shares and scores from 0 to 1. An object's area is that of its parts."""
+"""Columns; areas and boxes are in pixels, shares and scores from 0 to 1.
+
+An object's area is that of its parts and of what is left of it without a part; words without an object have no share.
+"""
 
 OWNER = "instance"
 """Further column where instances were asked for: the owner's number, empty for none. The object is then the owner."""
@@ -25,11 +29,11 @@ def area_lines(record: Record) -> Iterator[str]:
     """Yield a line of CSV for each part of a photo."""
     photo = record["width"] * record["height"]
     objects = Counter[tuple[str, int | None]]()
-    for segment in record["segments"]:
+    for segment in (*record["segments"], *record.get("without_part", ())):
         objects[segment["object"], segment.get("instance")] += segment["area"]
     for segment in record["segments"]:
         area, word, owner = segment["area"], segment["object"], segment.get("instance")
-        shares = f"{area / photo:.6f}", f"{area / objects[word, owner]:.6f}"
+        shares = f"{area / photo:.6f}", "" if word == ANY else f"{area / objects[word, owner]:.6f}"
         last = (owner,) if "instances" in record else ()
         yield _line((record["photo"], word, segment["part"], area, *shares, segment["score"], *segment["box"], *last))
 

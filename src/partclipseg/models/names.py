@@ -16,7 +16,6 @@ from huggingface_hub import is_offline_mode
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import is_directory, is_file
 from partclipseg.models.hub import OPTIONAL_FILES, WEIGHTS, HubError, cached, hub_file, reach_hub
-from partclipseg.models.reading import read_json_table
 from partclipseg.models.released import catalogue, is_released
 
 logger = logging.getLogger(__name__)
@@ -74,6 +73,15 @@ def is_local(name: Any, remedy: str = REMEDY) -> bool:
     return False
 
 
+def check_model_name(name: Any) -> None:
+    """Raise as `is_local` for a name that can be no model's, without asking the hub and without importing PyTorch.
+
+    None, the built-in model, and names that `partclipseg models` lists are fine.
+    """
+    if name is not None and not is_released(name):
+        is_local(name)
+
+
 def find_file(name: Any, file: str, remedy: str = REMEDY, **hub_options: Any) -> Path:
     """Return the path of one file of a model; a file on the hub is fetched into the hub's cache.
 
@@ -125,6 +133,8 @@ def find_snapshot(name: Any, files: Iterable[str] = OPTIONAL_FILES, remedy: str 
 
 def _fetch_weights(name: str) -> Path | None:
     """Fetch a model's weights, in one file or several; returns the file, or the table of the files."""
+    from partclipseg.models.reading import read_json_table  # which imports PyTorch: a wrong name is told before
+
     for file in WEIGHTS:
         if (found := _fetch(name, file, {})) is not None:
             return found

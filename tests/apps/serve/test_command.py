@@ -231,7 +231,7 @@ def test_without_its_packages_it_names_them(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert main(["serve"]) == 1
     said = " ".join(capsys.readouterr().err.split())
-    assert 'pip install -e ".[serve]" in the folder of this repository' in said
+    assert 'pip install ".[serve]" in the folder of this repository' in said
 
 
 def test_importing_the_package_leaves_the_servers_packages_alone():

@@ -107,7 +107,7 @@ class ADE20KPart(Source):
 
     def _broken(self, photo: SourcePhoto, place: int, message: str) -> DataError:
         annotation = self.annotations(photo)[place]
-        return DataError(Problem("annotation", self._file, f"{annotation} of {photo.key}: {message}"))
+        return DataError(Problem("annotation", self._file, f"{annotation} of photo {photo.key}: {message}"))
 
 
 def _records(sources: Sequence[Source], vocabulary: Vocabulary, split: Split) -> list[SampleRecord]:

@@ -101,10 +101,11 @@ class CocoSource(Source):
                 labels, empty = [self.labels[a.category][kind] for a in chosen], []
                 maps.append(paint(labels, [a.segmentation for a in chosen], size, empty))
             except BrokenMaskError as error:
-                problem = f"{chosen[error.place]} of {photo.key}: {error.message}"
+                problem = f"{chosen[error.place]} of photo {photo.key}: {error.message}"
                 raise DataError(Problem("annotation", self.file, problem)) from None
             for annotation in (chosen[place] for place in empty):
-                problem = f"{annotation} of {photo.key} covers no pixel: {why_empty(annotation.segmentation, size)}"
+                why = why_empty(annotation.segmentation, size)
+                problem = f"{annotation} of photo {photo.key} covers no pixel: {why}"
                 problems.append(Problem("empty", self.file, problem))
         return SourceLabels(*maps, problems=tuple(problems))
 

@@ -116,13 +116,13 @@ class PartImageNet(Source):
         for annotation in entry.annotations:
             pair = ObjectPart(word, self.part_words[int(annotation.category)])
             if pair not in classes:
-                problem = f"{annotation} of {photo.key}: {pair.name} is not in the class list"
+                problem = f"{annotation} of photo {photo.key}: {pair.name} is not in the class list"
                 raise DataError(Problem("unknown label", file, problem))
             labels.append(classes[pair])
         try:
             parts = paint(labels, [annotation.segmentation for annotation in entry.annotations], size)
         except BrokenMaskError as error:
-            problem = f"{entry.annotations[error.place]} of {photo.key}: {error.message}"
+            problem = f"{entry.annotations[error.place]} of photo {photo.key}: {error.message}"
             raise DataError(Problem("annotation", file, problem)) from None
         return SourceLabels(parts, np.full_like(parts, UNLABELLED))
 

@@ -34,6 +34,7 @@ _OPTIONAL = re.compile(r"clip\.logit_scale|.*\.num_batches_tracked")
 _DINO = "backbone.dinov2."
 
 _LAYERS = {"layers": "layers", "pair_layers": "layers_specific_part"}
+_DOUBLE_CONV = {"conv1": 0, "norm1": 1, "conv2": 3, "norm2": 4}
 
 _RENAMED = (  # ours, theirs; every rule is applied, in order
     (r"^background$", "non_object_embedding"),
@@ -57,9 +58,10 @@ _RENAMED = (  # ours, theirs; every rule is applied, in order
     (r"^(clip_model\..*)\.mlp\.fc2\.", r"\1.mlp.c_proj."),
     (r"^clip\.logit_scale$", "clip_model.logit_scale"),
     # DINOv2; its attention has other names in earlier versions of transformers
-    (r"^(guidance\..*)\.attention\.attention\.query\.", r"\1.attention.q_proj."),
-    (r"^(guidance\..*)\.attention\.attention\.key\.", r"\1.attention.k_proj."),
-    (r"^(guidance\..*)\.attention\.attention\.value\.", r"\1.attention.v_proj."),
+    (
+        r"^(guidance\..*)\.attention\.attention\.(query|key|value)\.",
+        lambda found: f"{found[1]}.attention.{found[2][0]}_proj.",
+    ),
     (r"^(guidance\..*)\.attention\.output\.dense\.", r"\1.attention.o_proj."),
     (r"^guidance\.tower\.embeddings\.cls_token$", _DINO + "cls_token"),
     (r"^guidance\.tower\.embeddings\.position_embeddings$", _DINO + "pos_embed"),
@@ -81,15 +83,14 @@ _RENAMED = (  # ours, theirs; every rule is applied, in order
     (r"^aggregator\.(layers|pair_layers)\.", lambda found: f"transformer.{_LAYERS[found[1]]}."),
     (r"^(transformer\.layers\w*\.\d+)\.guidance_norm\.", r"\1.swin_block.guidance_norm."),
     (r"^(transformer\.layers\w*\.\d+)\.block([12])\.", r"\1.swin_block.block_\2."),
-    (r"^(transformer\..*\.block_[12])\.query\.", r"\1.attn.q."),
-    (r"^(transformer\..*\.block_[12])\.key\.", r"\1.attn.k."),
-    (r"^(transformer\..*\.block_[12])\.value\.", r"\1.attn.v."),
+    (r"^(transformer\..*\.block_[12])\.(query|key|value)\.", lambda found: f"{found[1]}.attn.{found[2][0]}."),
     (r"^(transformer\..*\.block_[12])\.project\.", r"\1.attn.proj."),
     (r"^(transformer\..*\.block_[12])\.mlp\.0\.", r"\1.mlp.fc1."),
     (r"^(transformer\..*\.block_[12])\.mlp\.2\.", r"\1.mlp.fc2."),
-    (r"^(transformer\.layers\w*\.\d+)\.classes\.query\.", r"\1.attention.attention.q."),
-    (r"^(transformer\.layers\w*\.\d+)\.classes\.key\.", r"\1.attention.attention.k."),
-    (r"^(transformer\.layers\w*\.\d+)\.classes\.value\.", r"\1.attention.attention.v."),
+    (
+        r"^(transformer\.layers\w*\.\d+)\.classes\.(query|key|value)\.",
+        lambda found: f"{found[1]}.attention.attention.{found[2][0]}.",
+    ),
     (r"^(transformer\.layers\w*\.\d+)\.classes\.mlp\.", r"\1.attention.MLP."),
     (r"^(transformer\.layers\w*\.\d+)\.classes\.norm([12])\.", r"\1.attention.norm\2."),
     (r"^aggregator\.cost_embedding\.", "transformer.conv1."),
@@ -99,10 +100,10 @@ _RENAMED = (  # ours, theirs; every rule is applied, in order
     (r"^aggregator\.text_projection\.", "transformer.text_guidance_projection.0."),
     (r"^aggregator\.decoder_guidance_projections\.([01])\.", r"transformer.decoder_guidance_projection.\1.0."),
     (r"^aggregator\.(decoder[12])\.up\.", r"transformer.\1.up."),
-    (r"^aggregator\.(decoder[12])\.conv1\.", r"transformer.\1.conv.double_conv.0."),
-    (r"^aggregator\.(decoder[12])\.norm1\.", r"transformer.\1.conv.double_conv.1."),
-    (r"^aggregator\.(decoder[12])\.conv2\.", r"transformer.\1.conv.double_conv.3."),
-    (r"^aggregator\.(decoder[12])\.norm2\.", r"transformer.\1.conv.double_conv.4."),
+    (
+        r"^aggregator\.(decoder[12])\.(conv1|norm1|conv2|norm2)\.",
+        lambda found: f"transformer.{found[1]}.conv.double_conv.{_DOUBLE_CONV[found[2]]}.",
+    ),
     (r"^aggregator\.head\.", "transformer.head."),
 )
 

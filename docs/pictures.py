@@ -1,7 +1,7 @@
 """Makes every picture of README and docs.
 
     python docs/pictures.py                        # all but own-data
-    python docs/pictures.py demo                   # only some: demo, shapes, protocols, results, instances, serve, label
+    python docs/pictures.py demo                   # only some, such as shapes, protocols, results, instances or label
     python docs/pictures.py demo --model models/pascal --photos dog.jpg bus.jpg --vocabulary pascal-part-116
     python docs/pictures.py own-data --run runs/cars --reports reports/before reports/after --photos truck.jpg
 

@@ -448,3 +448,32 @@ def test_an_installation_without_its_model_says_so(album, tmp_path, capsys, monk
     monkeypatch.setattr(registry, "BUILT_IN", "lost")
     assert main(["predict", str(album / "a.png"), "--vocabulary", WORDS, "--output", str(tmp_path / "out")]) == 1
     assert "no built-in model: name a model's directory with --model" in capsys.readouterr().err
+
+
+def test_a_detector_and_outlines_by_their_directories(predict, album, tmp_path):
+    """Tiny ones with random weights; what is found is theirs, and every photo has its own."""
+    from tests.instances.tiny import build
+
+    detector, outliner = build("owlv2", tmp_path / "owlv2"), build("sam2", tmp_path / "sam2")
+    options = ["--instances", detector, "--instance-threshold", "0", "--outlines", outliner, "--format", "json"]
+    assert predict(album, *options) == 0
+    sources = set()
+    for stem in "ab":
+        document = json.loads((tmp_path / f"out/{stem}.parts.json").read_text())
+        assert 1 <= len(document["instances"]) <= 32
+        sources |= {some["source"] for some in document["instances"]}
+    assert sources
+    assert sources <= {"detector", "detector and outline"}
+
+
+def test_instances_of_a_coco_file_are_written_and_given_again(predict, album, tmp_path):
+    path = tmp_path / "boxes.json"
+    path.write_text(json.dumps({"a.png": [["dog", 0, 0, 20, 30], ["dog", 15, 0, 40, 30]], "b.jpg": []}))
+    assert predict(album, "--instances", path, "--format", "coco", "instance-png") == 0
+    written = tmp_path / "out/annotations.coco.json"
+    numbers = np.asarray(Image.open(tmp_path / "out/a.instance.png"))
+    assert set(np.unique(numbers).tolist()) > {0}
+    again = tmp_path / "again"
+    assert predict(album, "--instances", written, "--format", "instance-png", "--output", again) == 0
+    found = np.asarray(Image.open(again / "a.instance.png"))
+    assert np.array_equal(found > 0, numbers > 0), "masks are all their objects'"

@@ -227,7 +227,7 @@ def count_segments(truth: PanopticMaps, prediction: PanopticMaps, classes: Seque
     matched = np.zeros(len(found_classes), dtype=bool)
     for segment, partner in zip(*np.nonzero(iou > 0.5), strict=True):
         label = true_classes[segment]
-        contribution = iou[segment, partner]
+        contribution = float(iou[segment, partner])
         if with_parts[label]:
             inside = true_map == segment
             scored = ~(void | (crowd == label) | (inside & (truth.parts < 0)))
@@ -235,7 +235,7 @@ def count_segments(truth: PanopticMaps, prediction: PanopticMaps, classes: Seque
                 np.where(inside, truth.parts, NOTHING)[scored],
                 np.where(found_map == partner, prediction.parts, NOTHING)[scored],
             )
-        counts[label] += (1, 0, 0, contribution)
+        counts[label] += np.array((1, 0, 0, contribution))
         matched[partner] = True
     # 4. The others. A prediction that lies on void and crowd for the most part is no error.
     missed = np.bincount(true_classes, minlength=len(classes)) - counts[:, 0]

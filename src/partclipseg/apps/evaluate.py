@@ -202,7 +202,10 @@ class Evaluate:
         words = self.vocabulary or "all"
         if words not in ("all", "seen"):
             raise UsageError(f"{self.dataset} has the words 'seen' and 'all', not {words!r}: leave --vocabulary out")
-        dataset = rendering.load()(self.split, self.limit or rendering.scored, vocabulary=words)
+        if self.split not in rendering.splits:
+            raise UsageError(f"{self.dataset} has the splits {', '.join(rendering.splits)}, not {self.split}")
+        scenes, size = rendering.splits[self.split]
+        dataset = rendering.load()(self.split, self.limit or scenes, size, words)
         return _Subject(dataset, group_records(dataset), digest=dataset.digest)
 
     def _open_files(self, root: Path, processes: PartialState, console: Console) -> _Subject:

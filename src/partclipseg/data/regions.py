@@ -52,6 +52,18 @@ class PhotoRegions:
     not_exhaustive: frozenset[int] = frozenset()
     """Labels of which the photo may show more than is annotated."""
 
+    def relabelled(self, labels: Sequence[int]) -> PhotoRegions:
+        """Return the regions with the label ``labels[label]`` each; what would get a negative one is left out."""
+
+        def lists(members: frozenset[int]) -> frozenset[int]:
+            return frozenset(labels[label] for label in members if labels[label] >= 0)
+
+        return PhotoRegions(
+            tuple(one._replace(label=labels[one.label]) for one in self.regions if labels[one.label] >= 0),
+            None if self.negative is None else lists(self.negative),
+            lists(self.not_exhaustive),
+        )
+
 
 def regions_of_maps(parts: np.ndarray, objects: np.ndarray, instances: np.ndarray, classes: int) -> PhotoRegions:
     """Make the regions of label maps, int32 `[H, W]` each, as in `PartSample`.
@@ -82,9 +94,7 @@ def regions_of_maps(parts: np.ndarray, objects: np.ndarray, instances: np.ndarra
 
 def merge_regions(regions: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Unite run lengths of one photo."""
-    if len(regions) == 1:
-        return regions[0]
-    merged = rle.merge(list(regions))
+    merged = regions[0] if len(regions) == 1 else rle.merge(list(regions))
     counts = merged["counts"]
     return {"size": merged["size"], "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts}
 

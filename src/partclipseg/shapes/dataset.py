@@ -98,7 +98,11 @@ class PartShapesDataset:
     def __getitem__(self, index: int) -> PartSample:
         scene = self.scene(index)
         return PartSample(
-            scene.image, self._table.parts(scene.parts), self._table.objects(scene.objects), scene.key
+            scene.image,
+            self._table.parts(scene.parts),
+            self._table.objects(scene.objects),
+            scene.key,
+            scene.instances.astype(np.int32),
         )
 
     def __iter__(self) -> Iterator[PartSample]:

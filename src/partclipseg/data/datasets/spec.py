@@ -87,11 +87,11 @@ class Rendering:
     scenes: str
     """Import path ``module:class`` of a class of `RenderedScenes`.
 
-    ``class(split, length, vocabulary=words)`` renders when asked, and ``class.ahead(split, length, size, words,
+    ``class(split, length, size, words)`` renders when asked, and ``class.ahead(split, length, size, words,
     directory)`` renders all scenes at once.
     """
-    scored: int
-    """Number of scenes that `evaluate` scores by default."""
+    splits: Mapping[str, tuple[int, int]]
+    """Splits that `evaluate` scores: the number of scenes by default, and the side of a picture in pixels."""
 
     def load(self) -> Any:
         """Import the class."""

@@ -154,9 +154,12 @@ class CocoSource(Source):
             # What belongs to no instance stays apart, whatever its word.
             key = (number if number >= 0 else -1 - place, label)
             try:
-                pieces.setdefault(key, []).append(run_lengths(annotation.segmentation, size))
+                run = run_lengths(annotation.segmentation, size)
             except PartCLIPSegError as error:
                 raise DataError(Problem("annotation", self.file, f"{annotation} of {photo.key}: {error}")) from None
+            if not rle.area(run):
+                continue
+            pieces.setdefault(key, []).append(run)
             if annotation.crowd:
                 crowds.add(key)
             words.setdefault(key[0], len(self.object_parts) + self.labels[annotation.category][1])
@@ -165,10 +168,8 @@ class CocoSource(Source):
                 pieces[number, label] = [run for (one, _), runs in pieces.items() if one == number for run in runs]
         regions = []
         for (number, label), runs in pieces.items():
-            merged = merge_regions(runs)
-            if area := float(rle.area(merged)):
-                crowd = (number, label) in crowds
-                regions.append(TrueRegion(label, merged, area, max(number, UNLABELLED), crowd))
+            merged, crowd = merge_regions(runs), (number, label) in crowds
+            regions.append(TrueRegion(label, merged, float(rle.area(merged)), max(number, UNLABELLED), crowd))
         negative, not_exhaustive = (
             None if numbers is None else frozenset(label for label in map(self._label, numbers) if label is not None)
             for numbers in (entry.negative, entry.not_exhaustive)

@@ -7,7 +7,7 @@ Ramanathan et al., *PACO: Parts and Attributes of Common Objects*, CVPR 2023.
 
 The files are COCO JSON with categories such as ``dog`` and ``dog:ear``. A part names its object by ``obj_ann_id``, and
 each photo lists the categories that are known to be absent and those of which not everything is annotated. PACO has no
-published split into seen and unseen classes. A model that was trained on COCO's or LVIS's train2017 has seen its photos.
+published split into seen and unseen classes. A model trained on COCO's or LVIS's train2017 has seen its photos.
 """
 
 from __future__ import annotations

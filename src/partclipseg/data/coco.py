@@ -34,6 +34,11 @@ class Annotation:
     category: int | str
     """Id of the category: see `values.entry_id`."""
     segmentation: Any
+    """None only where boxes are read too, and the entry has none."""
+    box: Any = None
+    """Its ``bbox``, unchecked; read where boxes are asked for."""
+    score: Any = None
+    """Its ``score``, likewise."""
     owner: int | str | None = None
     """PACO's ``obj_ann_id``: the id of the annotation of the object that this one is, or is a part of."""
     crowd: bool = False
@@ -79,13 +84,14 @@ class CocoFile:
     defects: tuple[Problem, ...]
 
 
-def read_coco(path: Path, categories: Iterable[int] | None = None) -> CocoFile:
+def read_coco(path: Path, categories: Iterable[int] | None = None, boxes: bool = False) -> CocoFile:
     """Read an annotation file.
 
     Args:
         path: the JSON file.
         categories: the category ids that annotations may have, where a benchmark fixes them; where None, those that
             the file lists.
+        boxes: read boxes, scores and owners too; an annotation then needs no outline.
 
     Raises:
         DataError: the file is missing, is not JSON, or lacks ``images``, ``annotations`` or needed ``categories``.
@@ -96,7 +102,7 @@ def read_coco(path: Path, categories: Iterable[int] | None = None) -> CocoFile:
     known = {category.number for category in named} if categories is None else set(categories)
     photos = tuple(entries.photos(known))
     by_photo: dict[int | str, list[Annotation]] = {photo.number: [] for photo in photos}
-    for photo, annotation in entries.annotations():
+    for photo, annotation in entries.annotations(boxes):
         if photo not in by_photo:
             problem = f"{annotation} belongs to the photo {quoted(photo)}, which the file does not list: remove it"
             entries.report("annotation", problem)
@@ -202,9 +208,10 @@ class _Entries:
                 number, _text(name), _text(entry.get("path")), size, (), negative, not_exhaustive or frozenset()
             )
 
-    def annotations(self) -> Iterator[tuple[int | str, Annotation]]:
-        """Return the sound entries of ``annotations``, each with the id of its photo."""
-        needed, ids = ("image_id", "category_id", "segmentation"), ("image_id", "category_id")
+    def annotations(self, boxes: bool = False) -> Iterator[tuple[int | str, Annotation]]:
+        """Return the sound entries of ``annotations``, each with the id of its photo; `boxes` as in `read_coco`."""
+        ids = ("image_id", "category_id")
+        needed = ids if boxes else (*ids, "segmentation")
         for place, entry in self._entries("annotations", needed, ids):
             photo, category = entry_id(entry["image_id"]), entry_id(entry["category_id"])
             if photo is None or category is None:
@@ -213,9 +220,10 @@ class _Entries:
             annotation = Annotation(
                 entry.get("id", place),
                 category,
-                entry["segmentation"],
+                entry.get("segmentation"),
+                *((entry.get("bbox"), entry.get("score")) if boxes else (None, None)),
                 None if owner is None else entry_id(owner),
-                whole_number(crowd) == 1 or crowd is True,
+                crowd is True or whole_number(crowd) == 1,
             )
             if owner is not None and annotation.owner is None:
                 problem = f"{annotation} has the obj_ann_id {quoted(owner)}, which is neither a whole number nor text"

@@ -31,7 +31,7 @@ from partclipseg.apps.serve.explain import MAX_ATTENTION, MAX_HEAT_SIDE, explain
 from partclipseg.apps.serve.page import _Finder, as_text, create_page, scene_examples
 from partclipseg.apps.serve.viewer import viewer_data, viewer_html
 from partclipseg.inference.segmenter import PartSegmenter
-from partclipseg.inference.zoom import Crop
+from partclipseg.maps.crops import Crop
 from partclipseg.shapes.renderer import render_scene
 
 WORDS = Vocabulary.from_text("dog: ear, head; bus: wheel; cat: ear")

@@ -24,6 +24,7 @@ from partclipseg.data.source import FileDataset
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.evaluation.average_precision import ApScores, AveragePrecision, categories_of
 from partclipseg.evaluation.partpq import (
+    BACKGROUND,
     NOTHING,
     UNKNOWN_PART,
     PanopticClass,
@@ -48,9 +49,6 @@ InstanceCounts = PartPQ | AveragePrecision
 
 TRUE_OBJECTS = ("true-boxes", "true-masks")
 """Sources of objects that take them from the labels, to measure the parts alone."""
-
-BACKGROUND = "background"
-"""Name of the class of all that is no object, where the labels are exhaustive."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,6 +29,9 @@ from partclipseg.evaluation.scores import without_nan
 NOTHING = -1
 """Class of void in the truth and of no prediction; number of no instance; part of no part."""
 
+BACKGROUND = "background"
+"""Name of the class of all that is no object, where the labels cover every object."""
+
 UNKNOWN_PART = -2
 """Part of a predicted pixel whose part is left open: it is a wrong pixel, but no label that a mean includes."""
 

@@ -133,7 +133,8 @@ class _Canvas:
             for whole, part in zip(self._maps, look, strict=True):
                 whole[crop.window] = torch.where(gone, part, whole[crop.window])
             claimed = inside & (look.object_map == crop.object)
-        claimed &= (claim < claims) | ((claim == claims) & (place < held))
+        # Not in place: on the CPU the tensor of a mask is the caller's own array.
+        claimed = claimed & ((claim < claims) | ((claim == claims) & (place < held)))
         for whole, part in zip(self._maps, look, strict=True):
             whole[crop.window] = torch.where(claimed, part, whole[crop.window])
         self._instances[crop.window] = torch.where(claimed, place, held)
@@ -146,15 +147,15 @@ class _Canvas:
 def _centrality(crop: Crop, edges: Edges) -> tuple[Tensor, Tensor]:
     """Return the distance of each pixel of the crop from the middle of a box, and which pixels lie in the box.
 
-    Float32 and bool, of the crop's size. The distance is a share of the box's sides: 0 is the middle, 0.5 the edge.
+    Float32 and bool, of the crop's size. Distances down and across are shares of the box's sides, 0.5 at its edges;
+    together they are Euclidean. The greater of the two alone would not tell two boxes of one height apart at the feet.
     """
     rows = torch.arange(crop.top, crop.top + crop.height) + 0.5
     columns = torch.arange(crop.left, crop.left + crop.width) + 0.5
     height, width = max(edges.bottom - edges.top, 1e-6), max(edges.right - edges.left, 1e-6)
     down = (rows - (edges.top + edges.bottom) / 2).abs() / height
     across = (columns - (edges.left + edges.right) / 2).abs() / width
-    distance = torch.maximum(down[:, None], across[None])
-    return distance, distance <= 0.5
+    return torch.hypot(down[:, None], across[None]), (down[:, None] <= 0.5) & (across[None] <= 0.5)
 
 
 def report_empty(name: str, areas: Sequence[int]) -> None:

@@ -33,19 +33,19 @@ def as_source(instances: Any) -> Source:
     ``"components"``, an `ObjectSource`, the path of a file for `GivenObjects.read`, or a mapping from the paths of
     photos to lists of `FoundObject`.
     """
-    if isinstance(instances, GivenObjects | ObjectSource):
-        return instances
     if isinstance(instances, Mapping):
         return GivenObjects.of_mapping(instances)
-    if isinstance(instances, str) and instances == COMPONENTS:
-        return COMPONENTS
-    if isinstance(instances, str | Path):
+    if isinstance(instances, str | Path):  # before the protocol: text has a method `find`, too
+        if instances == COMPONENTS:
+            return COMPONENTS
         if is_file(instances):
             return GivenObjects.read(instances)
         raise UsageError(
             f"instances={str(instances)!r} is neither 'components' nor a file of objects; for a detector give "
             "Detector.from_pretrained(...)"
         )
+    if isinstance(instances, GivenObjects | ObjectSource) and not isinstance(instances, bytes | bytearray):
+        return instances
     raise UsageError(
         f"instances must be 'components', a detector, a file, or FoundObject lists, not {quoted(instances)}"
     )

@@ -122,7 +122,7 @@ def corrected_result(job: BulkJob, record: ManifestRecord, labels: np.ndarray) -
     kept = np.where(labels < 0, label_map(record) < 0, made.object_map == objects[before])
     owner = np.where(kept, before, np.int32(-1)).astype(np.int32)
     free = (owner < 0) & (made.object_map >= 0)
-    nearest = np.full(labels.shape, _IN_BOX, np.float32)
+    nearest = np.full(labels.shape, np.inf, np.float32)
     for place, instance in enumerate(instances):
         distance = _distance(instance.found, labels.shape)
         taken = free & (made.object_map == instance.index) & (distance < nearest)
@@ -131,15 +131,20 @@ def corrected_result(job: BulkJob, record: ManifestRecord, labels: np.ndarray) -
 
 
 _IN_BOX = 0.6
-"""Maximum distance of a pixel from the middle of an instance's box, as a share of its sides: with some margin."""
+"""Maximum distance of a pixel from the middle of an instance's box, as a share of each side: with some margin."""
 
 
 def _distance(box: tuple[float, float, float, float], size: tuple[int, ...]) -> np.ndarray:
-    """Return the distance of each pixel from the middle of a box, as a share of its sides, float32 `[H, W]`."""
+    """Return the distance of each pixel from the middle of a box, as a share of its sides, float32 `[H, W]`.
+
+    It is infinite for pixels outside of the box.
+    """
     x, y, width, height = box
     down = np.abs(np.arange(size[0]) + 0.5 - y - height / 2) / max(height, 1e-6)
     across = np.abs(np.arange(size[1]) + 0.5 - x - width / 2) / max(width, 1e-6)
-    return np.maximum(down[:, None], across[None]).astype(np.float32)
+    distance = np.hypot(down[:, None], across[None])
+    distance[(down > _IN_BOX)[:, None] | (across > _IN_BOX)[None]] = np.inf
+    return distance.astype(np.float32)
 
 
 def recorded_instances(record: ManifestRecord) -> tuple[list[Instance], np.ndarray]:

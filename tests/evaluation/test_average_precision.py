@@ -284,7 +284,7 @@ def test_a_state_is_saved_and_merged_once() -> None:
     first.merge_state_dict(torch.load(content, weights_only=True))
     assert len(first) == 2
     assert first.compute().to_dict() == second.compute().to_dict()
-    assert first.found()["a"] == tuple(found)
+    assert first.photos()["a"].found == tuple(found)
     second.update(TWO_DOGS, [], "c")
     first.update(TWO_DOGS, found, "c")
     with pytest.raises(PartCLIPSegError, match="'c' was scored twice with different results"):

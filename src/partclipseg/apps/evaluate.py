@@ -85,7 +85,8 @@ class Evaluate:
     boundary: Literal["per_class", "reference", "none"] = "per_class"
     """Boundary IoU of each class (per_class), or computed as in the published evaluation (reference)."""
     output: Annotated[Path | None, optional("DIR")] = None
-    """Folder for the report: scores.json, report.md, pictures of bars, a page of the best and worst photos.
+    """Folder for the report: scores.json, report.md, pictures of bars, a page of the best and worst photos; with
+    --metric ap, instead of the pictures, truth.json and detections.json for the public evaluators.
     Left out: the scores are only printed."""
     limit: Annotated[int | None, optional("N")] = None
     """Score only the first N photos. Left out: all of them; 1000 of a rendered data set."""
@@ -398,6 +399,8 @@ class Evaluate:
         evaluators: Evaluators,
         console: Console,
     ) -> None:
+        from partclipseg.evaluation.average_precision import AveragePrecision
+        from partclipseg.evaluation.coco_files import detections_file, truth_file
         from partclipseg.evaluation.examples import draw_report
         from partclipseg.files import write_text
         from partclipseg.writing import writing
@@ -410,10 +413,14 @@ class Evaluate:
             )
             if bars is None:
                 console.print(f"no bars are drawn, matplotlib is missing: {how_to_install('plots')}", markup=False)
-        for name, text in (
-            ("report.md", report.to_markdown(bars, page)),
-            ("scores.json", json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n"),
-        ):
+        files = {
+            "report.md": report.to_markdown(bars, page),
+            "scores.json": json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n",
+        }
+        if isinstance(counts := evaluators.get("ap"), AveragePrecision):
+            files["truth.json"] = json.dumps(truth_file(counts), ensure_ascii=False)
+            files["detections.json"] = json.dumps(detections_file(counts))
+        for name, text in files.items():
             with writing(folder / name):
                 write_text(folder / name, text)
 

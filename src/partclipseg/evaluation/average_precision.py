@@ -162,13 +162,13 @@ class AveragePrecision:
         self._photos[key] = ScoredPhoto(truth, tuple(found))
         return True
 
-    def found(self) -> dict[str, tuple[FoundRegion, ...]]:
-        """Return the detections of each photo, by its key, in the order of the keys."""
-        return {key: self._photos[key].found for key in sorted(self._photos)}
+    def photos(self) -> dict[str, ScoredPhoto]:
+        """Return the regions of each photo, by its key, in the order of the keys."""
+        return {key: self._photos[key] for key in sorted(self._photos)}
 
     def compute(self) -> ApScores:
         """Compute the scores of the photos added so far."""
-        photos = [self._photos[key] for key in sorted(self._photos)]
+        photos = list(self.photos().values())
         precision = lvis_precision(photos, self.categories, self.rule, self.kind, self.most)
         coco = coco_precision(photos, len(self.categories), self.kind)
         truths = [0] * len(self.categories)

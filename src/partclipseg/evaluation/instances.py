@@ -8,7 +8,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -148,7 +150,7 @@ def score_instances(
     source = instances if isinstance(instances, str) and instances in TRUE_OBJECTS else as_source(instances)
     background = is_exhaustive(dataset)
     for batch in load_in_order(_Reader(dataset, photos), batch_size, workers):
-        with torch.inference_mode():
+        with torch.inference_mode(), _without_remarks():
             results = segmenter(
                 [photo.sample.image for photo in batch],
                 dataset.vocabulary,
@@ -248,6 +250,18 @@ def _objects(source: Any, photos: Sequence[TruePhoto], vocabulary: Vocabulary) -
         sizes = ((photo.sample.image.shape[0], photo.sample.image.shape[1]) for photo in photos)
         return [source.of(photo.path, size, vocabulary) for photo, size in zip(photos, sizes, strict=True)]
     return source
+
+
+@contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Leave out remarks about objects in which no pixel was found: they are missed, which the scores tell."""
+    remarks = logging.getLogger("partclipseg.instances.owners")
+    level = remarks.level
+    remarks.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        remarks.setLevel(level)
 
 
 def _part_places(vocabulary: Vocabulary, none: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,14 @@ import numpy as np
 import pytest
 
 from partclipseg import open_dataset
+from partclipseg.data.augment import Augmentation
 from partclipseg.data.check import check_dataset
 from partclipseg.data.coco import decode_mask, encode_mask
 from partclipseg.data.problem import DataError
 from partclipseg.data.regions import PhotoRegions
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.training.data import open_training_data
+from partclipseg.training.recipe import own_data
 
 HEIGHT, WIDTH = 4, 12
 CATEGORIES = [
@@ -353,3 +357,19 @@ def test_a_photo_without_lists_knows_all_that_is_absent(files) -> None:
     dataset = open_dataset("paco", files.root).with_instances()
     truth = dataset.regions(0, dataset[0])
     assert (truth.negative, truth.not_exhaustive) == (None, frozenset())
+
+
+# -- training -- ------------------------------------------------------------------------------------------------------
+
+
+def test_training_on_crops_around_objects_reads_instances(files) -> None:
+    write(files, TWO_DOGS, name="train.json")
+    recipe = replace(own_data(), held_out=0, augmentation=Augmentation(object_crop=0.5))
+    plain = replace(recipe, augmentation=Augmentation())
+    for some, has_instances in ((recipe, True), (plain, False)):
+        sample = open_training_data(some, files.root).train[0]  # type: ignore
+        assert (sample.instances is not None) == has_instances
+    write(files, [mark(1, EAR, 0, 2)], name="train.json")
+    assert len(open_training_data(plain, files.root).train) == 1
+    with pytest.raises(UsageError, match="do not tell objects of one kind apart"):
+        open_training_data(recipe, files.root)

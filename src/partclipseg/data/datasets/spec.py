@@ -75,6 +75,13 @@ class RenderedScenes(Protocol):
         """Return photos uint8 `[N, S, S, 3]`, part and object labels int32 `[N, S, S]`, of scenes rendered ahead."""
         ...
 
+    def boxes(self) -> Any:
+        """Return boxes of the objects of the vocabulary in scenes rendered ahead, int32 `[N, M, 4]`.
+
+        Left, top, right, bottom; -1 where there is none.
+        """
+        ...
+
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> PartSample: ...

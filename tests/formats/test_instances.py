@@ -140,7 +140,7 @@ def test_masks(result):
 
 
 def test_numbers(result):
-    image = Image.open(io.BytesIO(result.content("instances")))
+    image = Image.open(io.BytesIO(result.content("instance-png")))
     assert image.mode == "I;16"
     assert np.array_equal(np.asarray(image), result.instance_map + 1)
 
@@ -169,7 +169,7 @@ def test_what_partpq_cannot_number(words, count, message):
     made = PartResult.from_maps(empty, empty, empty, vocabulary, instance_map=empty, instances=instances)
     with pytest.raises(PartCLIPSegError, match=message):
         made.content("partpq")
-    assert made.content("instances")
+    assert made.content("instance-png")
 
 
 def test_csv(result):
@@ -225,7 +225,7 @@ def test_overlay_outlines_and_numbers_owners(result, view):
 
 
 def test_formats_of_instances_need_them(tmp_path):
-    for name in ("instances", "partpq"):
+    for name in ("instance-png", "partpq"):
         message = f"the format {name} is about instances, which were not asked for"
         with pytest.raises(UsageError, match=message):
             photo(False).save(tmp_path / "x", formats=["json", name])

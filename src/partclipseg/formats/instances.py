@@ -64,7 +64,7 @@ def _make_partpq(photo: LabelledPhoto, place: Place) -> Image.Image:
 
 
 NUMBERS = Format(
-    name="instances",
+    name="instance-png",
     help="images of the numbers of instances in 16 bits; 0 is none",
     suffix=".instance.png",
     make=_make_numbers,

@@ -23,7 +23,7 @@ FORMATS = {
     "labelme": "partclipseg.formats.labelme:FORMAT",
     "yolo": "partclipseg.formats.yolo:FORMAT",
     "label-studio": "partclipseg.formats.label_studio:FORMAT",
-    "instances": "partclipseg.formats.instances:NUMBERS",
+    "instance-png": "partclipseg.formats.instances:NUMBERS",
     "partpq": "partclipseg.formats.instances:PARTPQ",
 }
 """Import path of the `Format` of each name. Files are written, and choices listed, in this order."""

@@ -45,6 +45,22 @@ class SegmentInfo(BaseModel):
     score: float = Field(description="mean probability over its pixels, 0 to 1")
     area: int = Field(description="pixels")
     box: list[int] = Field(description="x, y, width, height in pixels")
+    instance: int | None = Field(
+        None, description="number of the instance whose part it is, null without an owner; only with instances"
+    )
+
+
+class InstanceInfo(BaseModel):
+    """One object of several of a kind."""
+
+    number: int = Field(description="its number, from 1")
+    object: str = Field(examples=["dog"])
+    index: int = Field(description="of the object in the sorted objects")
+    score: float = Field(description="of what found it, 0 to 1")
+    area: int = Field(description="pixels that it owns; 0 if nothing was found in it")
+    box: list[int] = Field(description="x, y, width, height of these pixels")
+    found: list[float] = Field(description="x, y, width, height of the box that it was found by")
+    source: str = Field(examples=["components"])
 
 
 class SegmentAnswer(BaseModel):
@@ -65,6 +81,7 @@ class SegmentAnswer(BaseModel):
         None, description="json: of each object the pixels that belong to none of the parts asked for"
     )
     vocabulary: list[str] | None = Field(None, description="json: the classes, by index")
+    instances: list[InstanceInfo] | None = Field(None, description="json: the instances, if they were asked for")
 
 
 def answer_model() -> type[SegmentAnswer]:
@@ -178,11 +195,14 @@ def _add_segment(app: FastAPI, engine: Engine) -> None:
 
     async def answer(request: Request, wanted: SegmentRequest, start: float) -> Response:
         objects = wanted.known_objects()
+        wanted.check_instances()
         model = engine.model_name(wanted.model)
         vocabulary = await in_thread(engine.vocabulary, wanted.vocabulary, model)
         photo = await in_thread(engine.read_photo, wanted.photo)
-        task = Task(model, vocabulary, objects, wanted.zoom, wanted.min_part_probability)
-        found = await asyncio.wrap_future(engine.submit(task, photo))
+        source, given = wanted.source()
+        least = wanted.min_part_probability
+        task = Task(model, vocabulary, objects, wanted.zoom, least, instances=source, rest=wanted.rest)
+        found = await asyncio.wrap_future(engine.submit(task, photo, given))
         result = renamed(await in_thread(found.at_least, wanted.min_score), wanted.name)
         if "application/zip" in request.headers.get("accept", ""):
             archive = await in_thread(lambda: zip_archive(result.files(wanted.formats)))

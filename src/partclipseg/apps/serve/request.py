@@ -17,9 +17,10 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from partclipseg.apps.serve.queue import QueueFullError
-from partclipseg.apps.serve.words import check_words, shortened
+from partclipseg.apps.serve.words import MAX_WORD, check_words, shortened
 from partclipseg.errors import UsageError
 from partclipseg.formats.registry import chosen_formats, single_formats
+from partclipseg.instances.found import MOST_OBJECTS, FoundObject
 
 Protocol = Literal["pred_all", "oracle_obj"]
 
@@ -46,6 +47,28 @@ def _describe_formats(schema: dict[str, Any]) -> None:
     lines = "; ".join(f"{name}: {kind.help}" for name, kind in kinds.items())
     schema["items"] = {"type": "string", "enum": list(kinds)}
     schema["description"] = f"What to answer, in forms separated by commas. {lines}."
+
+
+class GivenBox(BaseModel):
+    """An object of the photo, known by its box."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    object: str = Field(max_length=MAX_WORD, examples=["dog"])
+    box: tuple[float, float, float, float] = Field(description="x, y, width, height in pixels")
+
+
+def _instances(value: Any) -> Any:
+    """Read a form's text, which is one of the words or a JSON list; an empty field asks for nothing."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if not text.startswith("["):
+        return text or None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError('it is not valid JSON: write [{"object": "dog", "box": [x, y, width, height]}]') from None
 
 
 class SegmentRequest(BaseModel):
@@ -81,6 +104,21 @@ class SegmentRequest(BaseModel):
         description="Look a second time, at crops around small objects at the photo's full resolution: for small "
         "parts. Each such object takes nearly as long as a photo.",
     )
+    instances: Annotated[
+        Literal["components", "detector"] | Annotated[list[GivenBox], Field(max_length=MOST_OBJECTS)] | None,
+        BeforeValidator(_instances),
+    ] = Field(
+        None,
+        description="Tell the objects apart and say whose each part is. components: connected regions are objects; "
+        'detector: the one that the server was started with; or boxes, [{"object": "dog", "box": [x, y, width, '
+        f"height]}}], at most {MOST_OBJECTS}. Segments then have the number of their owner. Each object takes about a "
+        "fifth of a photo's time.",
+    )
+    rest: bool = Field(
+        False,
+        description="With instances: keep parts that belong to no object found; with a detector or boxes that costs a "
+        "look at the whole photo.",
+    )
     min_score: float = Field(
         0.0, ge=0, le=1, description="Parts whose score, 0 to 1, is lower than this become background."
     )
@@ -112,6 +150,22 @@ class SegmentRequest(BaseModel):
     @classmethod
     def _some(cls, value: list[str] | None) -> list[str] | None:
         return value or None  # a form sends an empty field as ""
+
+    def source(self) -> tuple[Literal["components", "detector", "given"] | None, list[FoundObject]]:
+        """Return what says where objects are, and the objects that are given; raises `UsageError` for what is none."""
+        if isinstance(self.instances, list):
+            return "given", [FoundObject(some.object, some.box) for some in self.instances]
+        return self.instances, []
+
+    def check_instances(self) -> None:
+        """Raise `HTTPException` 422 for fields that disagree about instances, as `PartSegmenter` would."""
+        if self.instances is None:
+            needing = [name for name, kind in single_formats().items() if kind.needs_instances and name in self.formats]
+            if self.rest or needing:
+                what = "rest" if self.rest else f"the format {needing[0]}"
+                raise HTTPException(422, f"{what} is for instances: say where objects are by the field instances")
+        elif self.zoom:
+            raise HTTPException(422, "instances look at crops already: leave zoom out")
 
     def known_objects(self) -> tuple[str, ...] | None:
         """Return the objects of Oracle-Obj, None for Pred-All; raises `HTTPException` 422 if the fields disagree."""

@@ -352,6 +352,21 @@ def test_broken_masks_are_named_by_their_annotation(files, segmentation: Any, me
         assert message in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("lists", "exhaustive"),
+    [
+        ({}, True),
+        ({"neg_category_ids": []}, False),  # nobody looked for a dog's leg or a cat's ear
+        ({"neg_category_ids": [LEG, CAT_EAR, CAT]}, True),  # all that is not annotated is absent
+        ({"neg_category_ids": [LEG, CAT_EAR, CAT], "not_exhaustive_category_ids": [DOG]}, False),
+        ({"not_exhaustive_category_ids": [DOG]}, False),
+    ],
+)
+def test_whether_all_else_is_background(files, lists: dict[str, Any], exhaustive: bool) -> None:
+    write(files, [mark(1, DOG, 0, 4, 1), mark(2, EAR, 1, 2, 1)], **lists)
+    assert open_dataset("coco", files.root).exhaustive == exhaustive
+
+
 def test_a_photo_without_lists_knows_all_that_is_absent(files) -> None:
     write_paco(files, PACO_DOGS, neg_category_ids=None, not_exhaustive_category_ids=None)
     dataset = open_dataset("paco", files.root).with_instances()

@@ -129,8 +129,16 @@ class CocoSource(Source):
 
     @property
     def exhaustive(self) -> bool:
-        """See `Source.exhaustive`: a file with lists of absent categories does not annotate the others everywhere."""
-        return all(entry.negative is None and not entry.not_exhaustive for entry in self.entries.values())
+        """See `Source.exhaustive`: what is neither annotated nor in a list of absent categories may be there."""
+        known = {number for number, (_, word) in self.labels.items() if word >= 0}
+        return all(
+            not entry.not_exhaustive
+            and (
+                entry.negative is None
+                or known <= entry.negative | {annotation.category for annotation in entry.annotations}
+            )
+            for entry in self.entries.values()
+        )
 
     def read_instances(self, photo: SourcePhoto, size: tuple[int, int]) -> np.ndarray:
         """See `Source.read_instances`."""

@@ -58,11 +58,6 @@ class PacoSource(CocoSource):
         fields = cls.fields_of(replace(content, photos=masked), meanings, file, root, split, images)
         return cls(**fields, without_mask=all_of_them - kept)
 
-    @property
-    def exhaustive(self) -> bool:
-        """See `Source.exhaustive`: PACO annotates some categories in each photo."""
-        return False
-
     def notes(self) -> Iterator[Problem]:
         """Yield the notes of `Source.notes`, and a count of the annotations without a mask."""
         yield from super().notes()

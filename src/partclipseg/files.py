@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -94,6 +95,12 @@ def write_text(path: Path, text: str, durable: bool = False) -> None:
     """Write UTF-8 text with `whole_file`."""
     with whole_file(path, durable) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def sha256(path: Path) -> str:
+    """Compute the SHA-256 of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_file(path: str | os.PathLike[str]) -> bool:

@@ -13,10 +13,12 @@ import tyro
 
 from partclipseg.apps.checking import check_bar, progress_bar
 from partclipseg.apps.instance_options import FindInstances, InstanceOptions, LoadedInstances
-from partclipseg.apps.options import Ask, Asking, BatchSize, Device, Number, Own, OwnData, Zoom, optional
+from partclipseg.apps.options import Ask, Asking, BatchSize, Device, Own, OwnData, Zoom, optional
 from partclipseg.data.datasets.choice import dataset_option
+from partclipseg.data.datasets.spec import Split
 from partclipseg.errors import UsageError
 from partclipseg.machine import how_to_install
+from partclipseg.models.number_types import NumberType
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -80,7 +82,7 @@ class Evaluate:
     rule: Literal["partclipseg", "partcatseg", "ov-parts"] = "partclipseg"
     """Classes that mIoU is averaged over: those with labels (partclipseg), those with an IoU above 0 (partcatseg), or
     those with labels, divided by the number of those labelled or predicted (ov-parts). The report shows all three."""
-    split: Literal["train", "test", "instances"] = "test"
+    split: Split | Literal["instances"] = "test"
     """Split to score; published figures are of the test split. partshapes has instances too: several of one kind."""
     boundary: Literal["per_class", "reference", "none"] = "per_class"
     """Boundary IoU of each class (per_class), or computed as in the published evaluation (reference)."""
@@ -94,7 +96,7 @@ class Evaluate:
     """Other words than the data set's own: "seen", a file, or text such as "dog: head, torso, leg, tail"."""
     zoom: Zoom = False
     device: Device = None
-    dtype: Number = "float32"
+    dtype: NumberType = "float32"
     """Number type of the model's arithmetic: float32 for figures that others can be compared with.
     bfloat16 is several times faster on GPUs."""
     batch_size: BatchSize = 8

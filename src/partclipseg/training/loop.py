@@ -1,4 +1,4 @@
-"""The training loop: one device or many, stopped and continued exactly.
+"""Train on one device or many; a run that was stopped continues exactly.
 
 A run is a function of its recipe, its data and its start model. All random numbers of a step come from generators
 seeded by (seed, step), the learning rate is a function of the step, and the order of the photos one of their
@@ -30,6 +30,7 @@ from partclipseg.files import whole_directory
 from partclipseg.losses.finite import check_finite
 from partclipseg.models.cuda_graphs import StepGradients
 from partclipseg.models.directory import write_directory
+from partclipseg.models.interface import PartModel
 from partclipseg.models.registry import is_built_in, load_tokenizer
 from partclipseg.processes import join_processes, step_seed, termination
 from partclipseg.training import optim
@@ -82,7 +83,7 @@ def train(
 
     `output` receives ``config.yaml`` (recipe, versions, `notes`), ``log.jsonl``, ``checkpoints/``, ``best/`` (the
     model with the highest Pred-All mIoU on the held-out photos) and ``model/`` (the final one). SIGTERM ends the
-    run after the step at hand, with a checkpoint. `accept_changed_data` continues although photos, annotations or the
+    run after the current step, with a checkpoint. `accept_changed_data` continues although photos, annotations or the
     start model have changed since the run began.
 
     Raises:
@@ -128,7 +129,8 @@ class _Run:
         text_tower = getattr(model.config, "text_config", None)
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(find_start(recipe), text_tower)
         learn_new_words(model, self.tokenizer, model.prompts(data.vocabulary))
-        self.model: Any = model.to(self.device).train()
+        torch.nn.Module.to(model, self.device)  # transformers' own `to` hides its types
+        self.model: PartModel = model.train()
         self.words = PromptTokens.tokenise(self.model, self.tokenizer, data.vocabulary, self.device)
         if recipe.compile:
             compile_on(self.device, self.model)
@@ -209,7 +211,7 @@ class _Run:
         for name, value in values.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
 
-    # -- outputs -- --------------------------------------------------------------------------------
+    # -- outputs ----------------------------------------------------------------------------------------------
 
     def _write_log(self, seconds: float, steps: int) -> None:
         """Write a line; `seconds` and `steps` since this process wrote its last line give the pace."""
@@ -285,7 +287,7 @@ class _Run:
         with writing(directory), whole_directory(directory, durable=True) as unfinished:
             write_directory(unfinished, self.model, self.tokenizer, self.data.vocabulary, str(directory))
 
-    # -- start and resume -- ---------------------------------------------------------------------------
+    # -- start and resume -------------------------------------------------------------------------------------
 
     def _compatible_checkpoint(self, accept_changed_data: bool) -> Checkpoint | None:
         checkpoint = self.store.load()

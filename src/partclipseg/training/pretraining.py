@@ -1,7 +1,7 @@
-"""The run that trains a tower of PartShapes from random weights: steps, checkpoints, log and end.
+"""Train a tower of PartShapes from random weights: steps, checkpoints, log and end.
 
-What is trained, and by which losses, is a `Pretraining`: the backbone (`backbone.py`) or the guidance tower
-(`guidance.py`). All scenes lie on the device, where batches are gathered and changed.
+A `Pretraining` holds the modules and their losses: the backbone (`backbone.py`) or the guidance tower (`guidance.py`).
+All scenes lie on the device, where batches are gathered and changed.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from partclipseg.writing import claimed, writing
 
 
 class Pretraining(Protocol):
-    """What a run trains."""
+    """Interface of a tower in training."""
 
     parameters: list[nn.Parameter]
-    """What the optimiser changes."""
+    """Parameters that the optimiser changes."""
 
     @property
     def module(self) -> nn.Module:
-        """All that a checkpoint holds."""
+        """Module with all weights that a checkpoint holds."""
         ...
 
     def losses(self, rows: Tensor) -> dict[str, Tensor]:
@@ -47,7 +47,7 @@ class Pretraining(Protocol):
         ...
 
     def after_step(self, step: int) -> None:
-        """Update what the optimiser does not, after the update of `step`, from 0."""
+        """Update weights that the optimiser does not change, after the update of `step`, from 0."""
         ...
 
     def save(self, directory: Path) -> None:
@@ -68,11 +68,11 @@ def pretrain(
     """Train from random weights, or continue the run that `output` holds.
 
     Args:
-        recipe: of the tower.
+        recipe: the recipe of the tower.
         output: receives ``config.yaml``, ``log.jsonl``, ``checkpoints/`` and ``model/``.
-        build: makes what is trained, with random weights from torch's generator.
-        scenes: the first of the split "base"; rendered here if None.
-        report: is told step and losses at every line of the log.
+        build: makes the `Pretraining`, with random weights from torch's generator.
+        scenes: the first scenes of the split "base"; None renders them here.
+        report: called with step and losses at every line of the log.
 
     Returns:
         The directory ``model/``, or None if SIGTERM stopped the run, which the same call then continues.

@@ -120,7 +120,7 @@ class CocoSource(Source):
 
     @property
     def lacks_instances(self) -> str:
-        """See `Source.lacks_instances`: whole objects have to be annotated, or parts have to name their owner."""
+        """Remedy where neither objects are annotated nor parts name their owner, as in `Source.lacks_instances`."""
         whole = {number for number, (part, word) in self.labels.items() if part < 0 <= word}
         for annotation in (one for entry in self.entries.values() for one in entry.annotations):
             if annotation.owner is not None or annotation.category in whole:
@@ -129,7 +129,7 @@ class CocoSource(Source):
 
     @property
     def exhaustive(self) -> bool:
-        """See `Source.exhaustive`: what is neither annotated nor in a list of absent categories may be there."""
+        """Whether each category is annotated or listed as absent in every photo, as in `Source.exhaustive`."""
         known = {number for number, (_, word) in self.labels.items() if word >= 0}
         return all(
             not entry.not_exhaustive
@@ -141,7 +141,7 @@ class CocoSource(Source):
         )
 
     def read_instances(self, photo: SourcePhoto, size: tuple[int, int]) -> np.ndarray:
-        """See `Source.read_instances`."""
+        """Read as `Source.read_instances`."""
         entry = self.entries[photo.key]
         words, numbers = [self.labels[annotation.category][1] for annotation in entry.annotations], self._numbers(entry)
         parts, objects = self._places(photo, size, [])
@@ -150,7 +150,7 @@ class CocoSource(Source):
         return np.where(owned >= 0, owned, np.where(alike, under, UNLABELLED)).astype(np.int32)
 
     def read_regions(self, photo: SourcePhoto, size: tuple[int, int]) -> PhotoRegions:
-        """See `Source.read_regions`; the pieces of one part word of one object are one region, as in PACO."""
+        """Read as `Source.read_regions`; the pieces of one part word of one object are one region, as in PACO."""
         entry = self.entries[photo.key]
         check_photo_size(photo.path, self.file, entry.size, size)
         pieces: dict[tuple[int, int], list[dict[str, Any]]] = {}
@@ -186,7 +186,7 @@ class CocoSource(Source):
 
     @property
     def label_file(self) -> Path:
-        """See `Source.label_file`."""
+        """Annotation file, as in `Source.label_file`."""
         return self.file
 
     def label_problems(self, photo: SourcePhoto, labels: SourceLabels) -> Iterator[Problem]:

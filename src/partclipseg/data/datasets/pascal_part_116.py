@@ -43,7 +43,7 @@ class PascalPart(Source):
 
     @classmethod
     def open(cls, root: Path, folder: str) -> PascalPart:
-        """Open ``train`` or ``val``."""
+        """Open the split ``train`` or ``val`` below the root."""
         catalog = Catalog.load(_NAME)
         defects: list[Problem] = []
         photos = files_by_stem(root / "images" / folder, PHOTO_SUFFIXES, defects)
@@ -64,7 +64,7 @@ class PascalPart(Source):
         )
 
     def read_labels(self, photo: SourcePhoto, size: tuple[int, int]) -> SourceLabels:
-        """See `Source.read_labels`."""
+        """Read as `Source.read_labels`."""
         return SourceLabels(
             read_label_map(self._map(_PARTS, photo.key), self.part_table, 8, size),
             read_label_map(self._map(_OBJECTS, photo.key), self.object_table, 8, size),
@@ -72,7 +72,7 @@ class PascalPart(Source):
 
     @property
     def lacks_instances(self) -> str:
-        """See `Source.lacks_instances`."""
+        """Remedy where there are no instance maps, as in `Source.lacks_instances`."""
         if self.root / INSTANCES / self.split in self.folders:
             return ""
         return (
@@ -81,7 +81,7 @@ class PascalPart(Source):
         )
 
     def read_instances(self, photo: SourcePhoto, size: tuple[int, int]) -> np.ndarray:
-        """See `Source.read_instances`."""
+        """Read as `Source.read_instances`."""
         return read_label_map(self._map(INSTANCES, photo.key), _table(255, 255), 8, size)
 
     def _map(self, folder: str, key: str) -> Path:

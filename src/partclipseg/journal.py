@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.files import flush, whole_file
+from partclipseg.files import flush, is_regular, whole_file
 
 Entry = dict[str, Any]
 
@@ -45,9 +45,9 @@ class Journal:
         """Yield the entries of `read` one by one, so that a long file need not be in memory.
 
         Raises `PartCLIPSegError` naming the file, the line and the remedy for a line that is no JSON object, unless
-        `damaged` is "skip".
+        `damaged` is "skip". Raises `OSError` of `is_regular`.
         """
-        if not self.path.is_file():
+        if not is_regular(self.path):
             return
         content = self.path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
@@ -62,8 +62,8 @@ class Journal:
                 raise PartCLIPSegError(f"{self.path} is damaged at line {number}: {self.remedy}")
 
     def append(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Append entries, and flush them to the disk if the journal is durable."""
-        created = not self.path.exists()
+        """Append entries, and flush them to the disk if the journal is durable. Raises `OSError` of `is_regular`."""
+        created = not is_regular(self.path)
         with self.path.open("a", encoding="utf-8") as file:
             file.writelines(f"{json_text(entry)}\n" for entry in entries)
         if self.durable:

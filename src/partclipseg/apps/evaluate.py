@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from partclipseg.apps.checking import check_bar, progress_bar
+from partclipseg.apps.evaluation_output import check_folder, present_score, rich_table
 from partclipseg.apps.instance_options import FindInstances, InstanceOptions, LoadedInstances
 from partclipseg.apps.options import Ask, Asking, BatchSize, Device, Own, OwnData, Zoom, optional
 from partclipseg.data.datasets.choice import dataset_option
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from partclipseg.evaluation.report import Report
     from partclipseg.evaluation.run import PhotoRecords
     from partclipseg.evaluation.state import SavedScores
-    from partclipseg.evaluation.tables import Table
     from partclipseg.inference.segmenter import PartSegmenter
 
     Evaluators = Mapping[Any, Any]
@@ -123,6 +123,7 @@ class Evaluate:
         if self.output is None or not processes.is_main_process:
             return self._evaluate(subject, processes, console)
         with claimed(self.output):
+            check_folder(self.output, self._files())
             return self._evaluate(subject, processes, console)
 
     def _evaluate(self, subject: _Subject, processes: PartialState, console: Console) -> int:
@@ -338,7 +339,7 @@ class Evaluate:
             with progress_bar(console) as progress:
                 task = progress.add_task("scoring", total=len(photos), note="")
                 for number in batches:
-                    note = _present_score(first)
+                    note = present_score(first)
                     progress.update(task, advance=number, note=note)
                     if saved is not None and time.monotonic() - last_saved > _SAVE_EVERY:
                         saved.save(evaluators, process)
@@ -346,6 +347,11 @@ class Evaluate:
         finally:
             if saved is not None:
                 saved.save(evaluators, process)
+
+    def _files(self) -> tuple[str, ...]:
+        """Return the names of the files that the report replaces in its folder."""
+        more = {"iou": ("photos.html",), "partpq": (), "ap": ("truth.json", "detections.json")}
+        return ("report.md", "scores.json", *more[self.metric])
 
     # -- output -- ------------------------------------------------------------------------------
 
@@ -373,7 +379,7 @@ class Evaluate:
             if saved is not None:
                 saved.remove()
         for table in report.tables():
-            console.print(_rich_table(table), "")
+            console.print(rich_table(table), "")
         if report.remark:
             console.print(report.remark, markup=False)
         if self.output is not None:
@@ -425,25 +431,3 @@ class Evaluate:
         for name, text in files.items():
             with writing(folder / name):
                 write_text(folder / name, text)
-
-
-def _present_score(counts: Any) -> str:
-    """Return the score of the photos counted so far, for the progress display; empty where that takes long."""
-    from partclipseg.evaluation.evaluator import Evaluator
-    from partclipseg.evaluation.partpq import PartPQ
-
-    if isinstance(counts, Evaluator):
-        return f"mIoU {counts.running_iou():.2f} ({counts.protocol})"
-    return f"PartPQ {counts.running():.2f}" if isinstance(counts, PartPQ) else ""
-
-
-def _rich_table(table: Table) -> Any:
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    result = RichTable(title=table.title, title_justify="left", caption=table.note or None, caption_justify="left")
-    for place, column in enumerate(table.columns):
-        result.add_column(column, justify="right" if place else "left")
-    for row in table.rows:
-        result.add_row(*(Text(cell) for cell in row))
-    return result

@@ -203,7 +203,8 @@ def _boxes(some: list[Any], path: Path, photo: str) -> Iterable[_Entry]:
                 f'{path}: box {place} of {photo} must be ["dog", x0, y0, x1, y1], a word and two corners, not '
                 f"{quoted(entry)}"
             )
-        word, *corners = list[Any](entry)
+        word: Any = entry[0]
+        corners: list[Any] = entry[1:]
         numbers = np.array([value if isinstance(value, int | float) else np.nan for value in corners], dtype=float)
         if not np.isfinite(numbers).all() or (numbers[2:] <= numbers[:2]).any():
             raise UsageError(

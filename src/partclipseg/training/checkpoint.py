@@ -7,8 +7,10 @@ leaves either the complete checkpoint or none. Nothing here knows what is being 
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import pickle
 import re
 import shutil
@@ -55,8 +57,13 @@ class CheckpointStore:
         self.states = tuple(states)
 
     def steps(self) -> list[int]:
-        """Return the steps that have a checkpoint, ascending, without checking them."""
+        """Return the steps that have a checkpoint, ascending, without checking them.
+
+        Raises `NotADirectoryError` if something else is in the folder's place, such as a link to a disk that is away.
+        """
         if not self.directory.is_dir():
+            if os.path.lexists(self.directory):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self.directory))
             return []
         matches = (_NAME.fullmatch(path.name) for path in self.directory.iterdir() if path.is_dir())
         return sorted(int(match[1]) for match in matches if match)

@@ -14,7 +14,7 @@ import yaml
 
 import partclipseg
 from partclipseg.errors import UsageError
-from partclipseg.files import write_text
+from partclipseg.files import is_regular, write_text
 from partclipseg.journal import Journal
 from partclipseg.machine import how_to_install
 from partclipseg.writing import writing
@@ -37,6 +37,7 @@ class RunLog:
         self._journal = Journal(self.path, durable=False)  # waiting for the disk would slow training
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            is_regular(self.path)
         self._writer = None if tensorboard is None else _summary_writer(tensorboard)
 
     def write(self, step: int, **values: Any) -> None:

@@ -37,6 +37,7 @@ from partclipseg.training import optim
 from partclipseg.training.checkpoint import Checkpoint, CheckpointStore, differences
 from partclipseg.training.data import ReversedColours, TrainingData
 from partclipseg.training.evaluate import HeldOutScores, score_held_out
+from partclipseg.training.folder import BEST, CONFIGURATION, LOG, MODEL, check_new
 from partclipseg.training.log import RunLog, write_configuration
 from partclipseg.training.new_words import learn_new_words
 from partclipseg.training.observer import Observer, Progress
@@ -153,10 +154,10 @@ class _Run:
 
         self.log = None
         if self.processes.is_main_process:
-            self.log = RunLog(output / "log.jsonl", output / "tensorboard" if tensorboard else None)
+            self.log = RunLog(output / LOG, output / "tensorboard" if tensorboard else None)
             self.log.rewind(self.step)
             write_configuration(
-                output / "config.yaml",
+                output / CONFIGURATION,
                 {"recipe": recipe.to_dict(), **notes, "digest": self.digest, "run": self._summary(workers)},
             )
             observer.started(self._summary(workers))
@@ -185,10 +186,10 @@ class _Run:
         self.stream.close()
         finished = self.step == recipe.steps
         if finished:
-            self._export(self.output / "model")
+            self._export(self.output / MODEL)
         if self.log is not None:
             self.log.close()
-        return TrainingResult(self.step, finished, self.output / "model", self.scores, self.best and self.best[0])
+        return TrainingResult(self.step, finished, self.output / MODEL, self.scores, self.best and self.best[0])
 
     def _train_step(self) -> None:
         recipe = self.recipe
@@ -260,7 +261,7 @@ class _Run:
         best = self.best is None or self.scores.pred_all > self.best[1]
         if best:
             self.best = self.step, self.scores.pred_all
-            self._export(self.output / "best")
+            self._export(self.output / BEST)
         if self.log is not None:
             self.log.write(self.step, held_out=self.scores._asdict())
             self.observer.scored(self.step, self.scores, best)
@@ -292,6 +293,7 @@ class _Run:
     def _compatible_checkpoint(self, accept_changed_data: bool) -> Checkpoint | None:
         checkpoint = self.store.load()
         if checkpoint is None:
+            check_new(self.output, self.recipe.to_dict(), HARMLESS)
             return None
         then = checkpoint.states["run"]
         changes = differences(with_current_names(then["recipe"]), self.recipe.to_dict(), harmless=HARMLESS)

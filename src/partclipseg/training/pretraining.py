@@ -22,10 +22,14 @@ from partclipseg.models.cuda_graphs import StepGradients
 from partclipseg.processes import join_processes, step_seed, termination
 from partclipseg.shapes.cache import SceneArrays, render_split
 from partclipseg.training.checkpoint import CheckpointStore, differences
+from partclipseg.training.folder import CONFIGURATION, LOG, check_new
 from partclipseg.training.log import RunLog, write_configuration
 from partclipseg.training.optim import set_learning_rate
 from partclipseg.training.towers import TowerRecipe
 from partclipseg.writing import claimed, writing
+
+_HARMLESS = ("checkpoint_every", "log_every")
+"""Fields of a recipe that do not change what is trained."""
 
 
 class Pretraining(Protocol):
@@ -104,8 +108,10 @@ def _train(
 ) -> Path | None:
     store = CheckpointStore(output / "checkpoints", states=("model", "optimizer", "recipe"))
     checkpoint = store.load()
-    if checkpoint is not None:
-        changes = differences(checkpoint.states["recipe"], asdict(recipe), ("checkpoint_every", "log_every"))
+    if checkpoint is None:
+        check_new(output, asdict(recipe), _HARMLESS)
+    else:
+        changes = differences(checkpoint.states["recipe"], asdict(recipe), _HARMLESS)
         if changes:
             raise PartCLIPSegError(
                 f"{output} holds a {recipe.name} with another recipe: name another output\n  " + "\n  ".join(changes)
@@ -132,8 +138,8 @@ def _train(
         start = checkpoint.step
 
     gradients = StepGradients(lambda inputs: trained.losses(inputs["rows"]), trained.parameters)
-    write_configuration(output / "config.yaml", {"recipe": asdict(recipe), "device": str(device)})
-    log = RunLog(output / "log.jsonl")
+    write_configuration(output / CONFIGURATION, {"recipe": asdict(recipe), "device": str(device)})
+    log = RunLog(output / LOG)
     log.rewind(start)
     with termination() as told_to_stop:
         for step in range(start, recipe.steps):

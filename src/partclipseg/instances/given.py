@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from partclipseg.data.classes import BACKGROUND
+from partclipseg.data.classes import BACKGROUND_NAMES
 from partclipseg.data.coco import Annotation, decode_mask, read_coco
 from partclipseg.data.json_file import read_json
 from partclipseg.data.photo import PhotoError
@@ -239,4 +239,4 @@ def _read_coco(path: Path) -> dict[str, list[_Entry]]:
 def _is_object(annotation: Annotation, name: str) -> bool:
     """Whether an annotation is one object: no crowd, no background, and no part of another annotation as in PACO."""
     is_part = annotation.owner is not None and entry_id(annotation.owner) != entry_id(annotation.number)
-    return not (annotation.crowd or is_part or name.strip().casefold() in BACKGROUND)
+    return not (annotation.crowd or is_part or name.strip().casefold() in BACKGROUND_NAMES)

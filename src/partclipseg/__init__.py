@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from partclipseg.data.photo import read_photo
     from partclipseg.errors import PartCLIPSegError, UsageError
     from partclipseg.evaluation.evaluator import Evaluator
+    from partclipseg.evaluation.instances import evaluate_instances
     from partclipseg.evaluation.run import evaluate
     from partclipseg.formats.segment import Instance, Segment
     from partclipseg.inference.result import PartResult
@@ -58,6 +59,7 @@ _HOME = {
     "UsageError": "errors",
     "Vocabulary": "vocabulary",
     "evaluate": "evaluation.run",
+    "evaluate_instances": "evaluation.instances",
     "load_model": "models.registry",
     "load_reference_checkpoint": "models.partclipseg.foreign",
     "open_dataset": "data.datasets",
@@ -84,6 +86,7 @@ __all__ = [  # noqa: RUF022  (in the order of use, not of the alphabet)
     "load_reference_checkpoint",
     "open_dataset",
     "evaluate",
+    "evaluate_instances",
     "Evaluator",
     "train",
     "Recipe",

@@ -139,6 +139,12 @@ def test_settings_of_an_older_run_are_read_in_current_names(name: str) -> None:
     assert with_current_names(former) == recipe.to_dict()
 
 
+def test_runs_from_before_crops_around_objects_had_none() -> None:
+    recipe = pascal().to_dict()
+    before = {name: value for name, value in recipe["augmentation"].items() if name != "object_crop"}
+    assert with_current_names({**recipe, "augmentation": before}) == recipe
+
+
 def test_runs_from_before_the_choice_began_with_a_copied_film() -> None:
     for start in ("copy", "identity"):
         recipe = with_settings(pascal(), class_film=start)

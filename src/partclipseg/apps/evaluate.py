@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from partclipseg.apps.checking import check_bar, progress_bar
+from partclipseg.apps.evaluation_output import check_folder, present_score, rich_table
+from partclipseg.apps.instance_options import FindInstances, InstanceOptions, LoadedInstances
 from partclipseg.apps.options import Ask, Asking, BatchSize, Device, Own, OwnData, Zoom, optional
 from partclipseg.data.datasets.choice import dataset_option
 from partclipseg.data.datasets.spec import Split
@@ -25,18 +27,16 @@ if TYPE_CHECKING:
 
     from partclipseg.data.datasets.spec import Rendering
     from partclipseg.data.loader import PartDataset
-    from partclipseg.evaluation.evaluator import Evaluator
-    from partclipseg.evaluation.report import Report, Table
+    from partclipseg.evaluation.report import Report
     from partclipseg.evaluation.run import PhotoRecords
-    from partclipseg.evaluation.scores import Protocol
     from partclipseg.evaluation.state import SavedScores
     from partclipseg.inference.segmenter import PartSegmenter
 
+    Evaluators = Mapping[Any, Any]
+    """An `Evaluator` for each protocol, or what a metric of instances is counted in, by its name."""
+
 _SAVE_EVERY = 30.0
 """Seconds between two saves of the state: at most this much work is lost in a crash."""
-
-_EXAMPLES = 6
-"""Number of best and of worst photos shown."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class Evaluate:
       partclipseg evaluate models/pascal --dataset pascal-part-116 --data data/PascalPart116 --output reports/pascal
       partclipseg evaluate models/cars --dataset coco --data data/car_parts --object car
       partclipseg evaluate partshapes --dataset partshapes
+      partclipseg evaluate partshapes --dataset partshapes --split instances --metric partpq --instances true-boxes
       torchrun --nproc-per-node 4 -m partclipseg.apps.cli evaluate ...   (one process for each GPU)
     """
 
@@ -74,15 +75,20 @@ class Evaluate:
     pred_all: it is told nothing; what it finds outside the labels is not counted.
     strict: it is told nothing, and a part found on the background is an error.
     all: these three, from one pass over the photos."""
+    metric: Literal["iou", "partpq", "ap"] = "iou"
+    """iou: pixels, by --protocol; objects of one kind are not told apart.
+    partpq: parts with their owner, PartPQ. ap: objects and object-parts as instances, by the rules of LVIS, PACO and
+    COCO. Both need data that tell objects apart, and --instances, which is components where it is left out."""
     rule: Literal["partclipseg", "partcatseg", "ov-parts"] = "partclipseg"
     """Classes that mIoU is averaged over: those with labels (partclipseg), those with an IoU above 0 (partcatseg), or
     those with labels, divided by the number of those labelled or predicted (ov-parts). The report shows all three."""
-    split: Split = "test"
-    """Split to score; published figures are of the test split."""
+    split: Split | Literal["instances"] = "test"
+    """Split to score; published figures are of the test split. partshapes has instances too: several of one kind."""
     boundary: Literal["per_class", "reference", "none"] = "per_class"
     """Boundary IoU of each class (per_class), or computed as in the published evaluation (reference)."""
     output: Annotated[Path | None, optional("DIR")] = None
-    """Folder for the report: scores.json, report.md, pictures of bars, a page of the best and worst photos.
+    """Folder for the report: scores.json, report.md, pictures of bars, a page of the best and worst photos; with
+    --metric ap, instead of the pictures, truth.json and detections.json for the public evaluators.
     Left out: the scores are only printed."""
     limit: Annotated[int | None, optional("N")] = None
     """Score only the first N photos. Left out: all of them; 1000 of a rendered data set."""
@@ -98,6 +104,7 @@ class Evaluate:
     """Processes that read photos ahead."""
     verify: bool = False
     """Compare the photos with those of a stopped evaluation by their content, not by their size and time."""
+    find: FindInstances = field(default_factory=InstanceOptions)
     own: Own = field(default_factory=OwnData)
     ask: Ask = field(default_factory=Asking)
 
@@ -107,7 +114,7 @@ class Evaluate:
         from partclipseg.processes import join_processes
         from partclipseg.writing import claimed
 
-        self._check_numbers()
+        self._check_options()
         self.ask.prompting()
         processes = join_processes(cpu=self.device == "cpu")
         console = Console(quiet=not processes.is_main_process, soft_wrap=True, highlight=False)
@@ -116,7 +123,7 @@ class Evaluate:
         if self.output is None or not processes.is_main_process:
             return self._evaluate(subject, processes, console)
         with claimed(self.output):
-            _check_folder(self.output)
+            check_folder(self.output, self._files())
             return self._evaluate(subject, processes, console)
 
     def _evaluate(self, subject: _Subject, processes: PartialState, console: Console) -> int:
@@ -124,8 +131,9 @@ class Evaluate:
         from partclipseg.evaluation.state import merge_processes
         from partclipseg.inference.segmenter import PartSegmenter
 
+        loaded = self._load_instances()
         evaluators = self._evaluators(subject)
-        saved = self._saved_scores(subject)
+        saved = self._saved_scores(subject, loaded)
         # 1. The main process holds what was saved; all of them leave those photos out.
         pending = photos = subject.photos
         if saved is not None:
@@ -150,7 +158,7 @@ class Evaluate:
         )
         share = pending[processes.process_index :: processes.num_processes]
         try:
-            self._score(segmenter, subject.dataset, share, evaluators, saved, processes.process_index, console)
+            self._score(segmenter, subject.dataset, share, evaluators, loaded, saved, processes.process_index, console)
         except KeyboardInterrupt:
             self._say_stopped(evaluators, subject, processes)
             return 130
@@ -165,7 +173,7 @@ class Evaluate:
         return 0
 
     def _say_stopped(
-        self, evaluators: Mapping[Protocol, Evaluator], subject: _Subject, processes: PartialState
+        self, evaluators: Evaluators, subject: _Subject, processes: PartialState
     ) -> None:
         from rich.console import Console
 
@@ -180,11 +188,40 @@ class Evaluate:
         silent = not processes.is_main_process
         Console(stderr=True, soft_wrap=True, highlight=False, quiet=silent).print(text, markup=False)
 
-    def _check_numbers(self) -> None:
+    def _check_options(self) -> None:
+        if self.metric == "iou":
+            if self.find != InstanceOptions():
+                raise UsageError("--instances and its options apply to --metric partpq and ap: name one of them")
+        else:
+            from partclipseg.formats.registry import all_formats
+
+            usual = Evaluate("", "")
+            for name in ("protocol", "rule", "boundary", "zoom"):
+                if getattr(self, name) != getattr(usual, name):
+                    raise UsageError(f"--{name} does not apply to --metric {self.metric}: leave it out")
+            self._finds().check(["json"], all_formats(), zoom=False)
         for name, least in (("batch_size", 1), ("limit", 1), ("workers", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
+
+    def _finds(self) -> InstanceOptions:
+        """Return what says where objects are, for the metrics that ask whose a part is."""
+        return self.find if self.find.asked else replace(self.find, instances="components")
+
+    def _load_instances(self) -> LoadedInstances:
+        """Load the source of objects; raises as `InstanceOptions.load` does."""
+        from partclipseg.evaluation.instances import TRUE_OBJECTS
+
+        finds = self._finds()
+        if self.metric == "iou":
+            return LoadedInstances()
+        if finds.instances not in TRUE_OBJECTS:
+            return finds.load(self.device)
+        if finds.instance_threshold is not None:
+            raise UsageError("--instance-threshold is for a detector: leave it out")
+        # The outliner is loaded by the same options; the objects are in the labels.
+        return replace(finds, instances="components").load(self.device)._replace(instances=finds.instances)
 
     # -- the data set to score -- -------------------------------------------------------------------------------------
 
@@ -205,7 +242,10 @@ class Evaluate:
         words = self.vocabulary or "all"
         if words not in ("all", "seen"):
             raise UsageError(f"{self.dataset} has the words 'seen' and 'all', not {words!r}: leave --vocabulary out")
-        dataset = rendering.load()(self.split, self.limit or rendering.scored, vocabulary=words)
+        if self.split not in rendering.splits:
+            raise UsageError(f"{self.dataset} has the splits {', '.join(rendering.splits)}, not {self.split}")
+        scenes, size = rendering.splits[self.split]
+        dataset = rendering.load()(self.split, self.limit or scenes, size, words)
         return _Subject(dataset, group_records(dataset), digest=dataset.digest)
 
     def _open_files(self, root: Path, processes: PartialState, console: Console) -> _Subject:
@@ -214,17 +254,24 @@ class Evaluate:
         from partclipseg.data.datasets.registry import dataset_spec, open_dataset
         from partclipseg.evaluation.run import group_records
 
+        if self.split == "instances":
+            raise UsageError(f"{self.dataset} has no split instances: choose train or test")
         own = self.own.given()
         with check_bar(console) as show:
             check_together(self.dataset, root, self.split, processes, show, **own)
         dataset = open_dataset(self.dataset, root, self.split, self.vocabulary, **own)
         remark = dataset_spec(self.dataset).remark(dataset)
+        if self.metric != "iou":
+            dataset = dataset.with_instances()
         return _Subject(dataset, group_records(dataset)[: self.limit], remark)
 
-    def _evaluators(self, subject: _Subject) -> dict[Protocol, Evaluator]:
+    def _evaluators(self, subject: _Subject) -> Evaluators:
+        from partclipseg.evaluation.instances import make_counts
         from partclipseg.evaluation.run import make_evaluators
         from partclipseg.evaluation.scores import PROTOCOLS
 
+        if self.metric != "iou":
+            return {self.metric: make_counts(subject.dataset, self.metric)}
         return make_evaluators(
             subject.dataset,
             PROTOCOLS if self.protocol == "all" else self.protocol,
@@ -232,7 +279,7 @@ class Evaluate:
             boundary=None if self.boundary == "none" else self.boundary,
         )
 
-    def _saved_scores(self, subject: _Subject) -> SavedScores | None:
+    def _saved_scores(self, subject: _Subject, loaded: LoadedInstances) -> SavedScores | None:
         from partclipseg.evaluation.state import SavedScores, model_digest, text_digest
 
         if self.output is None:
@@ -249,6 +296,7 @@ class Evaluate:
             "limit": self.limit,
             "vocabulary": None if self.vocabulary is None else classes,
             **({"prompting": str(prompting)} if (prompting := self.ask.prompting()) else {}),
+            **({} if self.metric == "iou" else {"metric": self.metric, **self._finds().describe(loaded)}),
         }
         return SavedScores(self.output, options, {**self._data_digests(subject), "class list": classes})
 
@@ -271,21 +319,27 @@ class Evaluate:
         segmenter: PartSegmenter,
         dataset: PartDataset,
         photos: list[PhotoRecords],
-        evaluators: Mapping[Protocol, Evaluator],
+        evaluators: Evaluators,
+        loaded: LoadedInstances,
         saved: SavedScores | None,
         process: int,
         console: Console,
     ) -> None:
+        from partclipseg.evaluation.instances import score_instances
         from partclipseg.evaluation.run import score_photos
 
         first = next(iter(evaluators.values()))
         last_saved = time.monotonic()
-        batches = score_photos(segmenter, dataset, photos, evaluators, self.zoom, self.batch_size, self.workers)
+        if self.metric == "iou":
+            batches = score_photos(segmenter, dataset, photos, evaluators, self.zoom, self.batch_size, self.workers)
+        else:
+            sizes = (self.batch_size, self.workers)
+            batches = score_instances(segmenter, dataset, photos, first, *loaded, *sizes)
         try:
             with progress_bar(console) as progress:
                 task = progress.add_task("scoring", total=len(photos), note="")
                 for number in batches:
-                    note = f"mIoU {first.running_iou():.2f} ({first.protocol})"
+                    note = present_score(first)
                     progress.update(task, advance=number, note=note)
                     if saved is not None and time.monotonic() - last_saved > _SAVE_EVERY:
                         saved.save(evaluators, process)
@@ -294,13 +348,18 @@ class Evaluate:
             if saved is not None:
                 saved.save(evaluators, process)
 
+    def _files(self) -> tuple[str, ...]:
+        """Return the names of the files that the report replaces in its folder."""
+        more = {"iou": ("photos.html",), "partpq": (), "ap": ("truth.json", "detections.json")}
+        return ("report.md", "scores.json", *more[self.metric])
+
     # -- output -- ------------------------------------------------------------------------------
 
     def _report(
         self,
         segmenter: PartSegmenter,
         subject: _Subject,
-        evaluators: Mapping[Protocol, Evaluator],
+        evaluators: Evaluators,
         saved: SavedScores | None,
         console: Console,
     ) -> None:
@@ -320,7 +379,7 @@ class Evaluate:
             if saved is not None:
                 saved.remove()
         for table in report.tables():
-            console.print(_rich_table(table), "")
+            console.print(rich_table(table), "")
         if report.remark:
             console.print(report.remark, markup=False)
         if self.output is not None:
@@ -345,67 +404,30 @@ class Evaluate:
         report: Report,
         segmenter: PartSegmenter,
         subject: _Subject,
-        evaluators: Mapping[Protocol, Evaluator],
+        evaluators: Evaluators,
         console: Console,
     ) -> None:
-        from partclipseg.evaluation.examples import best_and_worst, make_examples
-        from partclipseg.evaluation.pictures import draw_class_bars, write_photo_page
-        from partclipseg.files import remove_temporary, write_text
+        from partclipseg.evaluation.average_precision import AveragePrecision
+        from partclipseg.evaluation.coco_files import detections_file, truth_file
+        from partclipseg.evaluation.examples import draw_report
+        from partclipseg.files import write_text
         from partclipseg.writing import writing
 
-        # The last protocol is the strictest: it shows whole photos.
-        *_, evaluator = evaluators.values()
-        best, worst = best_and_worst(evaluator, _EXAMPLES)
-        groups = {
-            heading: make_examples(segmenter, subject.dataset, subject.photos, evaluator, keys, self.zoom)
-            for heading, keys in (("Best photos", best), ("Worst photos", worst))
-            if keys
+        bars, page = None, None
+        if self.metric == "iou":
+            title = f"{report.model} on {report.dataset}"
+            bars, page = draw_report(
+                folder, title, segmenter, subject.dataset, subject.photos, evaluators, self.zoom
+            )
+            if bars is None:
+                console.print(f"no bars are drawn, matplotlib is missing: {how_to_install('plots')}", markup=False)
+        files = {
+            "report.md": report.to_markdown(bars, page),
+            "scores.json": json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n",
         }
-        title = f"{report.model} on {report.dataset}"
-        bars: dict[Protocol, str] = {}
-        try:
-            for scores in report.scores:
-                name = f"classes-{scores.protocol}.png"
-                with writing(folder / name):
-                    draw_class_bars(scores, folder / name, f"{title}, {scores.protocol}")
-                bars[scores.protocol] = name
-        except ImportError:
-            console.print(f"no bars are drawn, matplotlib is missing: {how_to_install('plots')}", markup=False)
-        page = folder / "photos.html"
-        with writing(page):
-            remove_temporary(page.with_suffix(""))
-            write_photo_page(page, title, evaluator.protocol, groups, subject.dataset.vocabulary)
-        for name, text in (
-            ("report.md", report.to_markdown(bars, page.name)),
-            ("scores.json", json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n"),
-        ):
+        if isinstance(counts := evaluators.get("ap"), AveragePrecision):
+            files["truth.json"] = json.dumps(truth_file(counts), ensure_ascii=False)
+            files["detections.json"] = json.dumps(detections_file(counts))
+        for name, text in files.items():
             with writing(folder / name):
                 write_text(folder / name, text)
-
-
-def _check_folder(folder: Path) -> None:
-    """Raise `UsageError` if a report would replace files in a folder that holds no evaluation."""
-    found = [name for name in ("photos.html", "report.md", "scores.json") if (folder / name).is_file()]
-    if not found or any(folder.glob("scores-*.state")):
-        return
-    try:
-        content = json.loads((folder / "scores.json").read_bytes())
-    except (OSError, ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict) or "scores" not in content:
-        raise UsageError(
-            f"{folder} holds {' and '.join(found)}, which no evaluation wrote: name another folder with --output, or "
-            "move them away"
-        )
-
-
-def _rich_table(table: Table) -> Any:
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    result = RichTable(title=table.title, title_justify="left", caption=table.note or None, caption_justify="left")
-    for place, column in enumerate(table.columns):
-        result.add_column(column, justify="right" if place else "left")
-    for row in table.rows:
-        result.add_row(*(Text(cell) for cell in row))
-    return result

@@ -26,7 +26,7 @@ from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.evaluation.boundary import BoundaryKind
 from partclipseg.evaluation.evaluator import Evaluator
 from partclipseg.evaluation.scores import PROTOCOLS, Protocol, Rule, Scores
-from partclipseg.evaluation.state import merge_processes
+from partclipseg.evaluation.state import Counts, merge_processes
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.vocabulary import Vocabulary
 
@@ -40,9 +40,9 @@ class PhotoRecords(NamedTuple):
     indices: tuple[int, ...]
     record_keys: tuple[str, ...]
 
-    def keys(self, protocol: Protocol) -> tuple[str, ...]:
+    def keys(self, protocol: str) -> tuple[str, ...]:
         """Return the keys under which an evaluator of `protocol` counts the photo: see `predict`."""
-        return (self.key,) if protocol == "strict" else self.record_keys
+        return self.record_keys if protocol in ("oracle_obj", "pred_all") else (self.key,)
 
 
 class RecordLabels(NamedTuple):
@@ -236,7 +236,7 @@ def score(
             evaluators[protocol].update(label_map, parts, objects, key=key)
 
 
-def is_scored(photo: PhotoRecords, evaluators: Evaluators) -> bool:
+def is_scored(photo: PhotoRecords, evaluators: Mapping[Any, Counts]) -> bool:
     """Whether every evaluator has counted the photo."""
     return all(key in evaluator for protocol, evaluator in evaluators.items() for key in photo.keys(protocol))
 
@@ -254,9 +254,16 @@ def read_batches(
     Raises `UsageError` for a batch size below 1, and `PartCLIPSegError` in the reader's words for a file that
     cannot be read.
     """
+    return load_in_order(_Reader(dataset, photos, image_shape), batch_size, workers)
+
+
+def load_in_order(reader: Dataset[Any], batch_size: int, workers: int) -> Iterator[list[Any]]:
+    """Read the items of a reader in batches, in worker processes, in order.
+
+    Raises `UsageError` for a batch size below 1, and the `PartCLIPSegError` that a reader returns in place of an item.
+    """
     if batch_size < 1:
         raise UsageError(f"the batch size must be at least 1, not {batch_size}")
-    reader: Dataset[Any] = _Reader(dataset, photos, image_shape)
     loader = DataLoader(
         reader,
         batch_size=batch_size,

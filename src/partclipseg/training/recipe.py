@@ -165,6 +165,8 @@ class Recipe:
 def with_current_names(values: Mapping[str, Any]) -> dict[str, Any]:
     """Rename the settings of a run of an older release, as `Recipe.to_dict` gave them, to the current names."""
     current = {"schedule": "polynomial", **values}
+    if "augmentation" in current:
+        current["augmentation"] = {"object_crop": 0.0, **current["augmentation"]}
     if current.get("precision") == "bf16":
         current["precision"] = "bfloat16"
     if "settings" in current:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,112 +10,19 @@ from typing import Any
 import numpy as np
 
 from partclipseg.data.classes import class_indices, class_list, meanings_of
-from partclipseg.data.coco import BrokenMaskError, CocoPhoto, paint, read_coco, repeated_photo, why_empty
+from partclipseg.data.datasets.coco_source import SPLIT_NAMES, CocoSource
 from partclipseg.data.datasets.roots import MissingSplitError
 from partclipseg.data.datasets.spec import DatasetSpec, OwnOptions, Split
 from partclipseg.data.json_file import read_json_or_yaml, read_text
 from partclipseg.data.label_map import label_table, read_label_map
-from partclipseg.data.paths import LookAlikes, alike, files_by_stem, inside, is_file
+from partclipseg.data.paths import alike, files_by_stem
 from partclipseg.data.photo import photo_suffixes, pictures_by_stem
-from partclipseg.data.problem import DataError, Problem
+from partclipseg.data.problem import Problem
 from partclipseg.data.sample import UNLABELLED
-from partclipseg.data.source import Source, SourceLabels, SourcePhoto, check_photo_size
+from partclipseg.data.source import Source, SourceLabels, SourcePhoto
 from partclipseg.data.values import is_text, quoted, whole_number
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.vocabulary import ObjectPart
-
-SPLIT_NAMES = {"train": ("train", "training"), "test": ("test", "val", "valid", "validation")}
-"""Usual names of the folders and files of each split; the first that is found counts."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class CocoSource(Source):
-    """One COCO annotation file and its photos."""
-
-    file: Path
-    entries: dict[str, CocoPhoto] = field(repr=False)
-    """Entries of the photos, by key."""
-    labels: dict[int | str, tuple[int, int]] = field(repr=False)
-    """Index into `object_parts` and index into `objects` of each category id; -1 for none."""
-
-    @classmethod
-    def open(
-        cls,
-        file: Path,
-        root: Path,
-        split: str,
-        object: str | None = None,
-        mapping: Path | Mapping[str, Any] | None = None,
-        images: Path | None = None,
-    ) -> CocoSource:
-        """Open an annotation file.
-
-        Args:
-            file: the JSON file.
-            root: the photos lie in this folder or below.
-            split: what to call it.
-            object: whose parts all categories are, where the file does not say.
-            mapping: what each category stands for: see `classes.read_mapping`.
-            images: where the photos lie; by default they are looked for beside the file and below the root.
-
-        Raises:
-            DataError: the file is missing or is no COCO annotation file.
-            UsageError: it is not clear whose parts the categories are.
-        """
-        content = read_coco(file)
-        defects = list(content.defects)
-        names = [(category.name, category.group) for category in content.categories]
-        # Without any sound category, what is wrong with them says more than that none is a part.
-        meanings = meanings_of(names, file, object, mapping) if names else []
-        pairs, objects = class_list(meanings)
-        folders = [images] if images else _photo_folders(file, root, split)
-        located = _locate(content.photos, folders, file, defects)
-        keys = _keys([path.relative_to(folder) for _, folder, path, _ in located])
-        return cls(
-            root=root,
-            split=split,
-            object_parts=pairs,
-            objects=objects,
-            photos=tuple(SourcePhoto(key, path, alike) for key, (_, _, path, alike) in zip(keys, located, strict=True)),
-            defects=tuple(defects),
-            file=file,
-            entries={key: entry for key, (entry, _, _, _) in zip(keys, located, strict=True)},
-            labels={
-                category.number: indices
-                for category, indices in zip(content.categories, class_indices(meanings, pairs, objects), strict=True)
-            },
-        )
-
-    def read_labels(self, photo: SourcePhoto, size: tuple[int, int]) -> SourceLabels:
-        """Read as in `Source.read_labels`; small masks lie on top, parts over whole objects."""
-        entry = self.entries[photo.key]
-        check_photo_size(photo.path, self.file, entry.size, size)
-        maps: list[np.ndarray] = []
-        problems: list[Problem] = []
-        for kind in (0, 1):
-            chosen = [a for a in entry.annotations if self.labels[a.category][kind] >= 0]
-            if kind == 1:  # whole objects: those of parts follow from their parts
-                chosen = [a for a in chosen if self.labels[a.category][0] < 0]
-            try:
-                labels, empty = [self.labels[a.category][kind] for a in chosen], []
-                maps.append(paint(labels, [a.segmentation for a in chosen], size, empty))
-            except BrokenMaskError as error:
-                problem = f"{chosen[error.place]} of photo {photo.key}: {error.message}"
-                raise DataError(Problem("annotation", self.file, problem)) from None
-            for annotation in (chosen[place] for place in empty):
-                why = why_empty(annotation.segmentation, size)
-                problem = f"{annotation} of photo {photo.key} covers no pixel: {why}"
-                problems.append(Problem("empty", self.file, problem))
-        return SourceLabels(*maps, problems=tuple(problems))
-
-    @property
-    def label_file(self) -> Path:
-        """Annotation file, as in `Source.label_file`."""
-        return self.file
-
-    def label_problems(self, photo: SourcePhoto, labels: SourceLabels) -> Iterator[Problem]:
-        """Yield masks that cover no pixel; a photo without any part is an ordinary negative here."""
-        return iter(labels.problems)
 
 
 def find_annotations(root: Path, split: str) -> Path:
@@ -250,67 +156,6 @@ def read_class_list(path: Path) -> dict[int, tuple[str, str | None]]:
             raise UsageError(f"{path}: the label number {label} stands in it twice: keep one of the two")
         names[label] = (name, word)
     return names
-
-
-def _photo_folders(file: Path, root: Path, split: str) -> list[Path]:
-    """Return the folders where photos may lie, the likeliest first."""
-    folders = [file.parent, file.parent / "images"]
-    for base in (root if root.is_dir() else root.parent, root / "images"):
-        folders += [base, *(base / name for name in SPLIT_NAMES.get(split, ()))]
-    return list(dict.fromkeys(folder for folder in folders if folder.is_dir()))
-
-
-def _locate(
-    photos: tuple[CocoPhoto, ...], folders: list[Path], file: Path, defects: list[Problem]
-) -> list[tuple[CocoPhoto, Path, Path, Path | None]]:
-    """Find the folder and path of each photo; the place of the last one is tried first.
-
-    Of those that are not found, the last is a file of almost the same name, if there is one. A photo that is listed
-    twice is put in `defects`, and given once.
-    """
-    located: dict[Path, tuple[CocoPhoto, Path, Path, Path | None]] = {}
-    look_alikes = LookAlikes()
-    usual: tuple[int, Path] | None = None
-    for photo in photos:
-        names = [name for name in (photo.path, photo.file_name) if name]
-        if not names:
-            problem = f"the photo {quoted(photo.number)} has neither file_name nor path: write the file's name"
-            defects.append(Problem("annotation", file, problem))
-            continue
-        try:
-            places = [
-                (index, folder, inside(folder, name, file)) for folder in folders for index, name in enumerate(names)
-            ]
-        except DataError as error:
-            defects.append(error.problem)
-            continue
-        places.sort(key=lambda place: (place[0], place[1]) != usual)
-        index, folder, path = next((place for place in places if is_file(place[2])), places[-1])
-        found = None
-        if is_file(path):
-            usual = (index, folder)
-        else:
-            alikes = ((look_alikes.find(place[1], names[place[0]]), place) for place in places)
-            found, (index, folder, path) = next((pair for pair in alikes if pair[0]), (None, places[-1]))
-        if path in located:
-            defects.append(repeated_photo(located[path][0], photo, quoted(path.name), file))
-        else:
-            located[path] = (photo, folder, path, found)
-    return list(located.values())
-
-
-def _keys(paths: list[Path]) -> list[str]:
-    """Make short names that are unique and fit for files."""
-    stems = Counter(path.stem for path in paths)
-    longer = [path.stem if stems[path.stem] == 1 else "-".join(path.with_suffix("").parts) for path in paths]
-    repeats = Counter(longer)
-    keys: dict[str, None] = {}
-    for place, key in enumerate(longer):
-        name = key if repeats[key] == 1 else f"{key}-{place}"
-        while name in keys or (name != key and name in repeats):
-            name += "-"
-        keys[name] = None
-    return list(keys)
 
 
 def _split_folder(root: Path, name: str, split: str) -> Path:

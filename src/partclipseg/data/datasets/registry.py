@@ -18,6 +18,7 @@ DATASETS = {
     "pascal-part-116": "partclipseg.data.datasets.pascal_part_116:DATASET",
     "ade20k-part-234": "partclipseg.data.datasets.ade20k_part_234:DATASET",
     "part-imagenet": "partclipseg.data.datasets.part_imagenet:DATASET",
+    "paco": "partclipseg.data.datasets.paco:DATASET",
     "partshapes": "partclipseg.data.datasets.partshapes:DATASET",
     "coco": "partclipseg.data.datasets.own:COCO",
     "index-png": "partclipseg.data.datasets.own:INDEX_PNG",

@@ -25,7 +25,7 @@ def random_segmenter(model_directory: Path):
 @pytest.fixture
 def make_engine(random_segmenter) -> Iterator[Callable]:
     """Makes engines of the random model with the given limits; closes them at the end."""
-    pytest.importorskip("gradio")
+    pytest.importorskip("fastapi")
     from partclipseg.apps.serve.engine import Engine, Limits
     from partclipseg.inference.segmenter import PartSegmenter
 
@@ -67,7 +67,7 @@ def client(engine):
 @contextmanager
 def started_server(*options: str | Path, **environment: str) -> Iterator[tuple[str, subprocess.Popen]]:
     """`partclipseg serve` as a process on a free loopback port: its address, as printed, and the process."""
-    pytest.importorskip("gradio")
+    pytest.importorskip("fastapi")
     process = subprocess.Popen(
         [sys.executable, "-m", "partclipseg.apps.cli", "serve", "--port", "0", *map(str, options)],
         stdout=subprocess.PIPE,

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from PIL import Image
 
 pytest.importorskip("schemathesis")
-pytest.importorskip("gradio")
+pytest.importorskip("fastapi")
 
 import schemathesis
 from schemathesis import GenerationMode
@@ -33,7 +33,7 @@ def test_no_request_breaks_the_server(make_engine):
             if mode is GenerationMode.NEGATIVE and operation.method == "get":
                 continue  # there is nothing to break
             _send_many(operation.as_strategy(generation_mode=mode), answered)
-    assert {path for path, _ in answered} == {"/v1/segment", "/v1/models", "/healthz", "/metrics"}
+    assert {path for path, _ in answered} == {operation.path for operation in operations}
     # The requests go deep enough: some were segmented, some refused.
     assert {200, 422} <= {code for path, code in answered if path == "/v1/segment"}
 

@@ -129,9 +129,11 @@ def create_app(engine: Engine, token: str | None = None, *, local: bool = False)
     """Create API and page as one application, with the access checks of `access.protect`."""
     from partclipseg.apps.serve.access import protect
     from partclipseg.apps.serve.api import create_api
-    from partclipseg.apps.serve.page import mount_page, scene_examples
+    from partclipseg.apps.serve.page import add_page
 
-    return protect(mount_page(create_api(engine), engine, scene_examples()), token, local=local)
+    app = create_api(engine)
+    add_page(app)
+    return protect(app, token, local=local)
 
 
 def _answering_to_the_end(app: ASGIApp) -> ASGIApp:

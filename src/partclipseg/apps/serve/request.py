@@ -1,4 +1,4 @@
-"""The body of ``POST /v1/segment``: a form with a file, or JSON with the photo in base64."""
+"""Bodies of requests about a photo: a form with a file, or JSON with the photo in base64."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import binascii
 import json
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from starlette.datastructures import Headers, UploadFile
@@ -35,20 +35,27 @@ _PLAIN = bytes.maketrans(b"-_", b"+/")
 
 def _known_formats(names: list[str]) -> list[str]:
     try:
-        return list(chosen_formats(names, single_formats()))
+        kinds = single_formats()
+        usual = [name for name, kind in kinds.items() if not kind.on_request]
+        return list(chosen_formats((known for name in names for known in (usual if name == ALL else [name])), kinds))
     except UsageError as error:
         raise ValueError(str(error)) from None
+
+
+ALL = "all"
+"""Format name that stands for every format but those that are slow to make."""
 
 
 def _describe_formats(schema: dict[str, Any]) -> None:
     """Add the formats to the field's schema when the API is created."""
     kinds = single_formats()
     lines = "; ".join(f"{name}: {kind.help}" for name, kind in kinds.items())
-    schema["items"] = {"type": "string", "enum": list(kinds)}
-    schema["description"] = f"What to answer, in forms separated by commas. {lines}."
+    slow = ", ".join(name for name, kind in kinds.items() if kind.on_request)
+    schema["items"] = {"type": "string", "enum": [*kinds, ALL]}
+    schema["description"] = f"What to answer, in forms separated by commas. {lines}; {ALL}: each of these but {slow}."
 
 
-class SegmentRequest(BaseModel):
+class PhotoRequest(BaseModel):
     """A photo and the words to look for in it."""
 
     model_config = ConfigDict(extra="forbid")
@@ -81,18 +88,12 @@ class SegmentRequest(BaseModel):
         description="Look a second time, at crops around small objects at the photo's full resolution: for small "
         "parts. Each such object takes nearly as long as a photo.",
     )
-    min_score: float = Field(
-        0.0, ge=0, le=1, description="Parts whose score, 0 to 1, is lower than this become background."
-    )
     min_part_probability: float | None = Field(
         None,
         ge=0,
         le=1,
         description="A pixel whose best part has a lower probability, 0 to 1, belongs to the object without a part. "
         "Left out: 0.3, or 0 with known objects; a plain CLIPSeg has its threshold.",
-    )
-    formats: Annotated[list[str], AfterValidator(_known_formats), BeforeValidator(_listed)] = Field(
-        ["json"], min_length=1, max_length=20, json_schema_extra=_describe_formats
     )
 
     @field_validator("photo", mode="before")
@@ -122,9 +123,28 @@ class SegmentRequest(BaseModel):
         return tuple(self.objects) if self.objects else None
 
 
-def form_schema() -> dict[str, Any]:
+class SegmentRequest(PhotoRequest):
+    """A photo, the words to look for in it, and the formats of the answer."""
+
+    min_score: float = Field(
+        0.0, ge=0, le=1, description="Parts whose score, 0 to 1, is lower than this become background."
+    )
+    opacity: float = Field(0.6, ge=0, le=1, description="Opacity of the colours in the format overlay, 0 to 1.")
+    formats: Annotated[list[str], AfterValidator(_known_formats), BeforeValidator(_listed)] = Field(
+        ["json"], min_length=1, max_length=20, json_schema_extra=_describe_formats
+    )
+
+
+class ExplainRequest(PhotoRequest):
+    """A photo and the words whose maps are wanted."""
+
+
+Wanted = TypeVar("Wanted", bound=PhotoRequest)
+
+
+def form_schema(kind: type[PhotoRequest]) -> dict[str, Any]:
     """Return the OpenAPI schema of the form: all fields but the file are text."""
-    fields = SegmentRequest.model_json_schema()["properties"]
+    fields = kind.model_json_schema()["properties"]
     return {
         "type": "object",
         "required": ["photo"],
@@ -192,8 +212,8 @@ async def receive_body(request: Request, max_bytes: int, max_classes: int, take:
     return body
 
 
-def read_request(headers: Headers, body: bytearray, max_classes: int) -> SegmentRequest:
-    """Read and check the body. This can take long: call it in a thread.
+def read_request(headers: Headers, body: bytearray, max_classes: int, kind: type[Wanted]) -> Wanted:
+    """Read and check the body of a request of this kind. This can take long: call it in a thread.
 
     Raises `HTTPException` 400 for a body that cannot be read, 413 for one that is too long beside the photo, 422
     for wrong fields, `UsageError` for words beyond the limits; each with a sentence about the first fault.
@@ -201,16 +221,16 @@ def read_request(headers: Headers, body: bytearray, max_classes: int) -> Segment
     if _kind(headers) == "application/json":
         fields = _json_fields(body, max_classes)
     else:
-        fields = asyncio.run(_form_fields(headers, body, max_classes))
+        fields = asyncio.run(_form_fields(headers, body, max_classes, kind))
     for name in fields:
-        if name not in SegmentRequest.model_fields:
-            known = ", ".join(SegmentRequest.model_fields)
+        if name not in kind.model_fields:
+            known = ", ".join(kind.model_fields)
             raise HTTPException(422, shortened(f"there is no field {name!r}: the fields are {known}"))
     check_words(fields.get("vocabulary"), max_classes)
     objects = fields.get("objects")
     check_words(_listed(objects) if isinstance(objects, str) else objects, max_classes)
     try:
-        return SegmentRequest.model_validate(fields)
+        return kind.model_validate(fields)
     except ValidationError as error:
         raise HTTPException(422, shortened(_sentence(error))) from None
 
@@ -229,7 +249,9 @@ def _values_limit(max_classes: int) -> int:
     return 1_000 + 10 * max_classes
 
 
-async def _form_fields(headers: Headers, body: bytearray, max_classes: int) -> dict[str, Any]:
+async def _form_fields(
+    headers: Headers, body: bytearray, max_classes: int, kind: type[PhotoRequest]
+) -> dict[str, Any]:
     async def stream() -> AsyncGenerator[bytes, None]:
         yield bytes(body)
 
@@ -251,7 +273,7 @@ async def _form_fields(headers: Headers, body: bytearray, max_classes: int) -> d
                 fields["photo"] = await values[0].read()
                 fields.setdefault("name", values[0].filename)
             elif any(isinstance(value, UploadFile) for value in values):
-                if name not in SegmentRequest.model_fields:
+                if name not in kind.model_fields:
                     raise HTTPException(422, shortened(f"there is no field {name!r}: send the photo as 'photo'"))
                 raise HTTPException(422, f"{name} must be text, not a file")
             elif text := ",".join(map(str, values)):  # a list may come as repeated fields; empty ones are left out

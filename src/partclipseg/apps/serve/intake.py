@@ -1,0 +1,107 @@
+"""The way of a request about a photo through the limits: its body, its time, and how many are answered at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import numpy as np
+from anyio import CapacityLimiter, to_thread
+from fastapi import Request, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from partclipseg.apps.serve.access import drain
+from partclipseg.apps.serve.engine import Engine, Task
+from partclipseg.apps.serve.queue import QueueFullError
+from partclipseg.apps.serve.request import Budget, PhotoRequest, read_request, receive_body
+from partclipseg.machine import usable_cores
+
+T = TypeVar("T")
+Wanted = TypeVar("Wanted", bound=PhotoRequest)
+
+
+class Intake:
+    """Receives requests about photos within the engine's limits, and asks the engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        # Threads for decoding and encoding, beside the model's own thread.
+        self._threads = CapacityLimiter(usable_cores())
+        # Limit on requests that wait or are answered: their memory must not grow with the number of clients.
+        self.at_once = asyncio.Semaphore(2 * engine.limits.queue)
+        self.budget = Budget(engine.limits.max_held)
+
+    async def in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run a function in one of the threads."""
+        return await to_thread.run_sync(function, *arguments, limiter=self._threads, abandon_on_cancel=True)
+
+    async def answer(
+        self, request: Request, kind: type[Wanted], make: Callable[[Wanted], Awaitable[Response]]
+    ) -> Response:
+        """Read a request of this kind, and answer it by `make`, all within the time limit.
+
+        Raises `HTTPException` and `PartCLIPSegError` for requests that cannot be answered.
+        """
+        try:
+            async with asyncio.timeout(self.engine.limits.timeout):
+                return await self._answer(request, kind, make)
+        except TimeoutError:
+            limit = f"{self.engine.limits.timeout:g} seconds"
+            raise HTTPException(504, f"not done within {limit}: try again later") from None
+        except ClientDisconnect:
+            return Response(status_code=499)  # the client is gone; only the counters see this
+
+    async def _answer(
+        self, request: Request, kind: type[Wanted], make: Callable[[Wanted], Awaitable[Response]]
+    ) -> Response:
+        limits = self.engine.limits
+        await self.check_room(request)
+        with self.budget.share() as share:
+            body = await receive_body(request, limits.max_bytes, limits.max_classes, share)
+            # Take the slot only now: clients that send slowly must not keep the others out.
+            self.check_slots()
+            async with self.at_once:
+                wanted = await self.in_thread(read_request, request.headers, body, limits.max_classes, kind)
+                return await make(wanted)
+
+    async def check_room(self, request: Request) -> None:
+        """Raise `QueueFullError` if a photo would be refused now; the request has been read by then."""
+        try:
+            self.engine.check_room()
+        except QueueFullError:
+            await drain(request.receive)
+            raise
+
+    def check_slots(self) -> None:
+        """Raise `QueueFullError` if as many requests as allowed are being answered."""
+        if self.at_once.locked():
+            number = 2 * self.engine.limits.queue
+            raise QueueFullError(f"the server is busy ({number} requests at once): try again in a few seconds")
+
+    async def task(self, wanted: PhotoRequest, explained: bool = False) -> Task:
+        """Return the task that is asked for; raises `UsageError` and `HTTPException` 422."""
+        objects = wanted.known_objects()
+        model = self.engine.model_name(wanted.model)
+        vocabulary = await self.in_thread(self.engine.vocabulary, wanted.vocabulary, model)
+        return Task(model, vocabulary, objects, wanted.zoom, wanted.min_part_probability, explained)
+
+    async def find(self, task: Task, photo: bytes) -> Any:
+        """Return the result of one photo, by its file."""
+        array: np.ndarray = await self.in_thread(self.engine.read_photo, photo)
+        return await asyncio.wrap_future(self.engine.submit(task, array))
+
+    async def head(self, task: Task) -> dict[str, Any]:
+        """Return the fields that every answer begins with."""
+        return {
+            "model": task.model,
+            "protocol": "oracle_obj" if task.objects else "pred_all",
+            "unknown_words": await self.in_thread(self.engine.unknown_words, task.model, task.vocabulary),
+        }
+
+
+def seconds_since(start: float) -> float:
+    """Return the seconds since this reading of `time.perf_counter`, for an answer."""
+    return round(time.perf_counter() - start, 4)

@@ -122,7 +122,7 @@ def _place(origin: str) -> str:
 
 
 class TokenGate:
-    """Refuses requests without the token: as bearer, or as the cookie that ``?token=`` sets."""
+    """Refuses requests without the token: as bearer, in the header ``Token``, or as the cookie of ``?token=``."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:
         self.app = app
@@ -136,8 +136,10 @@ class TokenGate:
             await send({"type": "websocket.close", "code": 1008})
             return
         request = Request(scope, receive)
-        scheme, _, shown = request.headers.get("authorization", "").partition(" ")
-        if (scheme.lower() == "bearer" and self._matches(shown)) or self._matches(request.cookies.get(COOKIE, "")):
+        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+        shown = [bearer if scheme.lower() == "bearer" else "", request.cookies.get(COOKIE, "")]
+        shown.append(request.headers.get("token", ""))  # X-AnyLabeling's client sends this header
+        if any(map(self._matches, shown)):
             await self.app(scope, receive, send)
         elif request.method == "GET" and self._matches(request.query_params.get("token", "")):
             await self._welcome(request)(scope, receive, send)

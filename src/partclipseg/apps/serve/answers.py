@@ -181,6 +181,23 @@ class ErrorAnswer(BaseModel):
     detail: str
 
 
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    code: {"model": ErrorAnswer, "description": text}
+    for code, text in {
+        400: "the body cannot be read",
+        401: "the token is missing or wrong",
+        403: "the server is for this machine alone, and was called by another name or by another page",
+        413: "too many bytes or pixels",
+        415: "neither a form nor JSON",
+        422: "not a photo, wrong words, too many classes, or another wrong field",
+        500: "a fault of the server, which its log describes",
+        503: "no memory for this photo, or the queue is full: try again after the seconds in Retry-After",
+        504: "not done within the time limit",
+    }.items()
+}
+"""Answers without a result, for the description of a path."""
+
+
 def content_of(result: PartResult, formats: Iterable[str], opacity: float) -> dict[str, Any]:
     """Return a photo's part of an answer: the fields of json, and the others by the name of their format."""
     content: dict[str, Any] = {"photo": result.name, "width": result.size[1], "height": result.size[0]}

@@ -15,9 +15,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from partclipseg import __version__
 from partclipseg.apps.serve.access import drain
 from partclipseg.apps.serve.answers import (
+    PROBLEMS,
     CatalogInfo,
     CatalogList,
-    ErrorAnswer,
     ExplainAnswer,
     ModelInfo,
     ModelList,
@@ -34,26 +34,10 @@ from partclipseg.apps.serve.metrics import CONTENT_TYPE, Counting
 from partclipseg.apps.serve.queue import QueueFullError
 from partclipseg.apps.serve.request import ExplainRequest, PhotoRequest, SegmentRequest, form_schema
 from partclipseg.apps.serve.words import shortened
+from partclipseg.apps.serve.xanylabeling import add_xanylabeling
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.formats.archive import zip_archive
 from partclipseg.vocabulary import CATALOGS, Vocabulary
-
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    code: {"model": ErrorAnswer, "description": text}
-    for code, text in {
-        400: "the body cannot be read",
-        401: "the token is missing or wrong",
-        403: "the server is for this machine alone, and was called by another name or by another page",
-        413: "too many bytes or pixels",
-        415: "neither a form nor JSON",
-        422: "not a photo, wrong words, too many classes, or another wrong field",
-        500: "a fault of the server, which its log describes",
-        503: "no memory for this photo, or the queue is full: try again after the seconds in Retry-After",
-        504: "not done within the time limit",
-    }.items()
-}
-"""Answers without a result, for the description of a path."""
-
 
 BINARY = {"type": "string", "format": "binary"}
 """Schema of a file in an answer."""
@@ -82,6 +66,7 @@ def create_api(engine: Engine) -> FastAPI:
     intake = Intake(engine)
     _add_segment(app, intake)
     _add_explain(app, intake)
+    add_xanylabeling(app, intake)
     paths = app.openapi()["paths"]
     methods = {path: {method.upper() for method in operations} for path, operations in paths.items()}
     app.add_middleware(OwnMethods, methods={**methods, str(app.openapi_url): {"GET"}})
@@ -210,7 +195,8 @@ def _add_errors(app: FastAPI) -> None:
 
     async def other_method(request: Request, error: Any) -> Response:
         await drain(request.receive)
-        sentence = f"{shortened(request.url.path)} takes {error.headers['Allow']}, not {request.method}"
+        taken = {method.strip() for method in error.headers["Allow"].split(",")} - {"HEAD"}
+        sentence = f"{shortened(request.url.path)} takes {' and '.join(sorted(taken))}, not {request.method}"
         return JSONResponse({"detail": sentence}, 405, error.headers)
 
     app.add_exception_handler(404, nothing)

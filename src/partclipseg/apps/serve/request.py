@@ -8,7 +8,7 @@ import binascii
 import json
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from starlette.datastructures import Headers, UploadFile
@@ -59,6 +59,8 @@ class PhotoRequest(BaseModel):
     """A photo and the words to look for in it."""
 
     model_config = ConfigDict(extra="forbid")
+    photo_key: ClassVar[str] = "photo"
+    """Name of the photo's field in JSON bodies."""
 
     photo: bytes = Field(
         description="The photo's file: JPEG, PNG, WebP, TIFF and others. A file in forms, base64 in JSON.",
@@ -95,6 +97,11 @@ class PhotoRequest(BaseModel):
         description="A pixel whose best part has a lower probability, 0 to 1, belongs to the object without a part. "
         "Left out: 0.3, or 0 with known objects; a plain CLIPSeg has its threshold.",
     )
+
+    @classmethod
+    def translated(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields of a JSON body under the names of this class."""
+        return fields
 
     @field_validator("photo", mode="before")
     @classmethod
@@ -219,7 +226,7 @@ def read_request(headers: Headers, body: bytearray, max_classes: int, kind: type
     for wrong fields, `UsageError` for words beyond the limits; each with a sentence about the first fault.
     """
     if _kind(headers) == "application/json":
-        fields = _json_fields(body, max_classes)
+        fields = kind.translated(_json_fields(body, max_classes, kind.photo_key))
     else:
         fields = asyncio.run(_form_fields(headers, body, max_classes, kind))
     for name in fields:
@@ -283,8 +290,8 @@ async def _form_fields(
         await form.close()
 
 
-def _json_fields(body: bytearray, max_classes: int) -> dict[str, Any]:
-    _check_json_size(body, max_classes)
+def _json_fields(body: bytearray, max_classes: int, photo: str) -> dict[str, Any]:
+    _check_json_size(body, max_classes, photo)
     try:
         fields = json.loads(body)
     except RecursionError:
@@ -292,13 +299,13 @@ def _json_fields(body: bytearray, max_classes: int) -> dict[str, Any]:
     except ValueError as error:
         raise HTTPException(400, shortened(f"the body is not valid JSON: {error}")) from None
     if not isinstance(fields, dict):
-        raise HTTPException(422, "the JSON body must be an object with a field 'photo'")
-    if not isinstance(fields.get("photo", ""), str):
-        raise HTTPException(422, "photo must be the file's bytes in base64")
+        raise HTTPException(422, f"the JSON body must be an object with a field {photo!r}")
+    if not isinstance(fields.get(photo, ""), str):
+        raise HTTPException(422, f"{photo} must be the file's bytes in base64")
     return fields
 
 
-def _check_json_size(body: bytearray, max_classes: int) -> None:
+def _check_json_size(body: bytearray, max_classes: int, photo: str) -> None:
     """Refuse JSON that would take long to parse, by counts that `bytes` computes quickly.
 
     A body has as many values as commas and brackets, and one string, the photo, may be long. Base64 has neither
@@ -314,7 +321,7 @@ def _check_json_size(body: bytearray, max_classes: int) -> None:
     pieces = body.split(b'"')  # strings, and the text between them
     longest = max(range(len(pieces)), key=lambda index: len(pieces[index]))
     key = pieces[longest - 2] if longest >= 3 and pieces[longest - 1].strip() == b":" else b""
-    if key != b"photo" or len(body) - len(pieces[longest]) > words:
+    if key != photo.encode() or len(body) - len(pieces[longest]) > words:
         raise HTTPException(
             413, f"the request is too long: beside the photo it may have {words:,} bytes on this server"
         )

@@ -8,7 +8,6 @@ import re
 import threading
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +20,8 @@ from partclipseg.formats.registry import single_formats
 pytest.importorskip("fastapi")
 pytest.importorskip("playwright.sync_api")
 
-import uvicorn
 from playwright.sync_api import sync_playwright
 
-from partclipseg.apps.serve.command import create_app
 from partclipseg.apps.serve.engine import Engine
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.shapes.renderer import render_scene
@@ -43,22 +40,8 @@ pytestmark = [
 ]
 
 
-@contextmanager
-def serving(engine: Engine) -> Iterator[str]:
-    """The application in a thread of this process, at a free port of this machine."""
-    server = uvicorn.Server(uvicorn.Config(create_app(engine, local=True), port=0, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-    [address] = [socket.getsockname() for one in server.servers for socket in one.sockets]
-    yield f"http://127.0.0.1:{address[1]}/"
-    server.should_exit = True
-    thread.join(20)
-
-
 @pytest.fixture(scope="module")
-def address(random_segmenter) -> Iterator[str]:
+def address(random_segmenter, serving) -> Iterator[str]:
     """Two models: a plain one, and one that counts as the built-in one."""
     model, tokenizer = random_segmenter.model, random_segmenter.tokenizer
     segmenters = {name: PartSegmenter(model, tokenizer) for name in ("plain", "scenes")}

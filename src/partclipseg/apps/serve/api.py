@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Set
+from collections.abc import AsyncIterator, Mapping, Set
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -25,17 +25,16 @@ from partclipseg.apps.serve.answers import (
     content_of,
     files_of,
 )
-from partclipseg.apps.serve.engine import Engine, NoMemoryError, TooLargeError, renamed
+from partclipseg.apps.serve.batch import add_batch
+from partclipseg.apps.serve.engine import Engine, renamed
+from partclipseg.apps.serve.errors import add_errors
 from partclipseg.apps.serve.examples import Scenes, add_examples
 from partclipseg.apps.serve.explain import Explained
 from partclipseg.apps.serve.explained import explained_content
 from partclipseg.apps.serve.intake import Intake, seconds_since
 from partclipseg.apps.serve.metrics import CONTENT_TYPE, Counting
-from partclipseg.apps.serve.queue import QueueFullError
 from partclipseg.apps.serve.request import ExplainRequest, PhotoRequest, SegmentRequest, form_schema
-from partclipseg.apps.serve.words import shortened
 from partclipseg.apps.serve.xanylabeling import add_xanylabeling
-from partclipseg.errors import PartCLIPSegError
 from partclipseg.formats.archive import zip_archive
 from partclipseg.vocabulary import CATALOGS, Vocabulary
 
@@ -60,12 +59,13 @@ def create_api(engine: Engine) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    _add_errors(app)
+    add_errors(app)
     _add_information(app, engine)
     add_examples(app, Scenes())
     intake = Intake(engine)
     _add_segment(app, intake)
     _add_explain(app, intake)
+    add_batch(app, intake)
     add_xanylabeling(app, intake)
     paths = app.openapi()["paths"]
     methods = {path: {method.upper() for method in operations} for path, operations in paths.items()}
@@ -179,39 +179,6 @@ def _add_information(app: FastAPI, engine: Engine) -> None:
     @app.get("/metrics", summary="Counters for Prometheus", response_class=PlainTextResponse)
     async def figures() -> Response:
         return Response(engine.metrics.text(), media_type=CONTENT_TYPE)
-
-
-def _add_errors(app: FastAPI) -> None:
-    def problem(code: int, headers: dict[str, str] | None = None) -> Callable[[Request, Any], Response]:
-        def answer(_: Request, error: Exception) -> Response:
-            sentence = shortened(str(error)).encode("utf-8", "backslashreplace").decode()  # it may quote any input
-            return JSONResponse({"detail": sentence}, code, headers)
-
-        return answer
-
-    async def nothing(request: Request, _: Exception) -> Response:
-        await drain(request.receive)
-        return JSONResponse({"detail": f"there is nothing at {shortened(request.url.path)}"}, 404)
-
-    async def other_method(request: Request, error: Any) -> Response:
-        await drain(request.receive)
-        taken = {method.strip() for method in error.headers["Allow"].split(",")} - {"HEAD"}
-        sentence = f"{shortened(request.url.path)} takes {' and '.join(sorted(taken))}, not {request.method}"
-        return JSONResponse({"detail": sentence}, 405, error.headers)
-
-    app.add_exception_handler(404, nothing)
-    app.add_exception_handler(405, other_method)
-    app.add_exception_handler(TooLargeError, problem(413))
-    app.add_exception_handler(QueueFullError, problem(503, {"Retry-After": "2"}))
-    app.add_exception_handler(PartCLIPSegError, problem(422))
-    app.add_exception_handler(NoMemoryError, problem(503))
-    # MemoryError while the answer is written, outside of the engine.
-    app.add_exception_handler(MemoryError, lambda request, _: problem(503)(request, NoMemoryError()))
-    # Starlette raises the error again after this answer, so that the server logs it.
-    app.add_exception_handler(Exception, lambda *_: JSONResponse({"detail": _FAULT}, 500))
-
-
-_FAULT = "a fault of this server, whose log says more: try another photo or other words"
 
 
 def _request_body(kind: type[PhotoRequest], formats: str | None = None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import asyncio
 import os
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from partclipseg.apps.options import Ask, Asking, Device, Dtype, optional
 from partclipseg.errors import PartCLIPSegError, UsageError
@@ -50,6 +50,8 @@ class Serve:
     """Maximum size of a photo, width times height."""
     max_classes: int = 500
     """Maximum number of object-parts of a vocabulary."""
+    max_photos: int = 32
+    """Maximum number of photos of one request to /v1/batch."""
     queue: int = 64
     """Maximum number of waiting photos. Further ones are refused at once with status 503, and so are requests beyond
     twice as many."""
@@ -61,8 +63,13 @@ class Serve:
     """Maximum number of connections of all clients. Beyond it, connections with an incomplete request are closed."""
     connections_per_address: int = 256
     """Maximum number of connections of one address, likewise; all programs of this machine share one."""
+    rate: int = 0
+    """Maximum number of requests with photos of one client in a minute, answered with status 429 beyond it; 0: any."""
     idle_timeout: float = 10
     """Seconds until the head of a request must be complete. Bodies and answers must flow at 1,000 bytes a second."""
+    log_level: Literal["debug", "info", "warning", "error"] = "warning"
+    """What is written to standard error: info adds a line of JSON for each request, without photo and words; debug
+    adds the words."""
     device: Device = None
     dtype: Dtype = None
     ask: Ask = field(default_factory=Asking)
@@ -74,18 +81,23 @@ class Serve:
             from partclipseg.apps.serve.access import is_loopback
             from partclipseg.apps.serve.connections import ConnectionLimits, Connections, allow_files
             from partclipseg.apps.serve.engine import Engine, Limits
+            from partclipseg.apps.serve.log import AccessLog, set_level
         except ImportError as error:
             raise PartCLIPSegError(f"{_MISSING} ({error})") from error
         from rich.console import Console
 
+        if self.rate < 0:
+            raise UsageError(f"--rate must be at least 0, not {self.rate}")
         if not 0 <= self.port <= 65535:
             raise UsageError(f"--port must lie in 0..65535, not {self.port}")
-        limits = Limits(self.max_bytes, self.max_pixels, self.max_classes, self.queue, self.timeout, self.max_held)
+        limits = Limits(self.max_bytes, self.max_pixels, self.max_classes, self.queue, self.timeout, self.max_held,
+                        self.max_photos)  # fmt: skip
         connections = ConnectionLimits(self.connections, self.connections_per_address, self.idle_timeout)
         backlog = allow_files(connections)
         token = self.token or os.environ.get(TOKEN_VARIABLE)
         engine = Engine.load(self.model or [None], self.device, self.dtype, limits, self.ask.prompting())
-        app = create_app(engine, token, local=is_loopback(self.host))
+        app = create_app(engine, token, local=is_loopback(self.host), rate=self.rate)
+        set_level(self.log_level)
         socket = _listen(self.host, self.port)
         console = Console(soft_wrap=True, highlight=False)
         for name, segmenter in engine.segmenters.items():
@@ -101,8 +113,9 @@ class Serve:
             console.print("everyone who can reach this address can use it: set --token to ask for one")
         # After Ctrl+C or SIGTERM: accept no connections, finish running requests within their usual time limit.
         config = uvicorn.Config(
-            _answering_to_the_end(app),
+            AccessLog(_answering_to_the_end(app)),
             log_level="warning",
+            access_log=False,
             timeout_graceful_shutdown=max(1, round(self.timeout)),
             lifespan="on",
             http=Connections(connections).protocol,
@@ -125,14 +138,20 @@ def addresses(host: str, port: int, token: str | None = None) -> list[str]:
     return [f"http://{name}:{port}/{f'?token={token}' if token else ''}" for name in hosts]
 
 
-def create_app(engine: Engine, token: str | None = None, *, local: bool = False) -> FastAPI:
-    """Create API and page as one application, with the access checks of `access.protect`."""
+def create_app(engine: Engine, token: str | None = None, *, local: bool = False, rate: int = 0) -> FastAPI:
+    """Create API and page as one application, with the access checks of `access.protect`.
+
+    `rate` is the maximum number of requests with photos of one client in a minute; 0 is any.
+    """
     from partclipseg.apps.serve.access import protect
     from partclipseg.apps.serve.api import create_api
     from partclipseg.apps.serve.page import add_page
+    from partclipseg.apps.serve.rates import RateLimit
 
     app = create_api(engine)
     add_page(app)
+    if rate:
+        app.add_middleware(RateLimit, per_minute=rate)
     return protect(app, token, local=local)
 
 

@@ -53,9 +53,11 @@ class Limits:
     """Maximum number of seconds from the arrival of a request to its answer."""
     max_held: int = 256_000_000
     """Maximum number of bytes of the bodies of all requests being received or answered."""
+    max_photos: int = 32
+    """Maximum number of photos of one request."""
 
     def __post_init__(self) -> None:
-        for name in ("max_bytes", "max_pixels", "max_classes", "queue", "timeout", "max_held"):
+        for name in ("max_bytes", "max_pixels", "max_classes", "queue", "timeout", "max_held", "max_photos"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"--{name.replace('_', '-')} must be greater than 0, not {getattr(self, name)}")
 

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 import numpy as np
 from anyio import CapacityLimiter, to_thread
 from fastapi import Request, Response
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
 from partclipseg.apps.serve.access import drain
 from partclipseg.apps.serve.engine import Engine, Task
+from partclipseg.apps.serve.log import log_question
 from partclipseg.apps.serve.queue import QueueFullError
-from partclipseg.apps.serve.request import Budget, PhotoRequest, read_request, receive_body
+from partclipseg.apps.serve.request import Budget, Question, read_request, receive_body
 from partclipseg.machine import usable_cores
 
 T = TypeVar("T")
-Wanted = TypeVar("Wanted", bound=PhotoRequest)
+Wanted = TypeVar("Wanted", bound=Question)
 
 
 class Intake:
@@ -45,27 +46,34 @@ class Intake:
 
         Raises `HTTPException` and `PartCLIPSegError` for requests that cannot be answered.
         """
+        async with self.within_time(), AsyncExitStack() as held:
+            return await make(await self.receive(request, kind, held))
+
+    @asynccontextmanager
+    async def within_time(self) -> AsyncIterator[None]:
+        """Raise `HTTPException` 504 if the time limit passes."""
         try:
             async with asyncio.timeout(self.engine.limits.timeout):
-                return await self._answer(request, kind, make)
+                yield
         except TimeoutError:
             limit = f"{self.engine.limits.timeout:g} seconds"
             raise HTTPException(504, f"not done within {limit}: try again later") from None
-        except ClientDisconnect:
-            return Response(status_code=499)  # the client is gone; only the counters see this
 
-    async def _answer(
-        self, request: Request, kind: type[Wanted], make: Callable[[Wanted], Awaitable[Response]]
-    ) -> Response:
+    async def receive(self, request: Request, kind: type[Wanted], held: AsyncExitStack, max_photos: int = 1) -> Wanted:
+        """Read a request of this kind; `held` keeps its share of the memory, and its slot, until it is closed.
+
+        Raises `HTTPException` and `PartCLIPSegError`.
+        """
         limits = self.engine.limits
         await self.check_room(request)
-        with self.budget.share() as share:
-            body = await receive_body(request, limits.max_bytes, limits.max_classes, share)
-            # Take the slot only now: clients that send slowly must not keep the others out.
-            self.check_slots()
-            async with self.at_once:
-                wanted = await self.in_thread(read_request, request.headers, body, limits.max_classes, kind)
-                return await make(wanted)
+        share = held.enter_context(self.budget.share())
+        body = await receive_body(request, limits.max_bytes, limits.max_classes, share, max_photos)
+        # Take the slot only now: clients that send slowly must not keep the others out.
+        self.check_slots()
+        await held.enter_async_context(self.at_once)
+        wanted = await self.in_thread(read_request, request.headers, body, limits.max_classes, kind, max_photos)
+        log_question(request.scope, wanted.model_dump(exclude={"photo", "photos"}))
+        return wanted
 
     async def check_room(self, request: Request) -> None:
         """Raise `QueueFullError` if a photo would be refused now; the request has been read by then."""
@@ -81,7 +89,7 @@ class Intake:
             number = 2 * self.engine.limits.queue
             raise QueueFullError(f"the server is busy ({number} requests at once): try again in a few seconds")
 
-    async def task(self, wanted: PhotoRequest, explained: bool = False) -> Task:
+    async def task(self, wanted: Question, explained: bool = False) -> Task:
         """Return the task that is asked for; raises `UsageError` and `HTTPException` 422."""
         objects = wanted.known_objects()
         model = self.engine.model_name(wanted.model)

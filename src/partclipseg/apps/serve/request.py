@@ -55,20 +55,11 @@ def _describe_formats(schema: dict[str, Any]) -> None:
     schema["description"] = f"What to answer, in forms separated by commas. {lines}; {ALL}: each of these but {slow}."
 
 
-class PhotoRequest(BaseModel):
-    """A photo and the words to look for in it."""
+class Question(BaseModel):
+    """The words to look for, and how."""
 
     model_config = ConfigDict(extra="forbid")
-    photo_key: ClassVar[str] = "photo"
-    """Name of the photo's field in JSON bodies."""
 
-    photo: bytes = Field(
-        description="The photo's file: JPEG, PNG, WebP, TIFF and others. A file in forms, base64 in JSON.",
-        json_schema_extra={"format": "byte"},
-    )
-    name: str | None = Field(
-        None, max_length=1000, description="The photo's name. Left out: in forms that of the file."
-    )
     vocabulary: str | dict[str, list[str]] | list[str | tuple[str, str]] | None = Field(
         None,
         description='What to look for: words such as "dog: head, torso, leg, tail; bus: body, wheel", all large parts, '
@@ -98,6 +89,33 @@ class PhotoRequest(BaseModel):
         "Left out: 0.3, or 0 with known objects; a plain CLIPSeg has its threshold.",
     )
 
+    @field_validator("objects")
+    @classmethod
+    def _some(cls, value: list[str] | None) -> list[str] | None:
+        return value or None  # a form sends an empty field as ""
+
+    def known_objects(self) -> tuple[str, ...] | None:
+        """Return the objects of Oracle-Obj, None for Pred-All; raises `HTTPException` 422 if the fields disagree."""
+        if self.protocol == "oracle_obj" and not self.objects:
+            raise HTTPException(422, "protocol oracle_obj needs objects: name those in the photo")
+        if self.protocol == "pred_all" and self.objects:
+            raise HTTPException(422, "objects are for protocol oracle_obj: leave them out, or leave protocol out")
+        return tuple(self.objects) if self.objects else None
+
+
+class PhotoRequest(Question):
+    """A photo and the words to look for in it."""
+
+    photo_key: ClassVar[str] = "photo"
+    """Name of the photo's field in JSON bodies."""
+
+    photo: bytes = Field(
+        description="The photo's file: JPEG, PNG, WebP, TIFF and others. A file in forms, base64 in JSON.",
+        json_schema_extra={"format": "byte"},
+    )
+    name: str | None = Field(
+        None, max_length=1000, description="The photo's name. Left out: in forms that of the file."
+    )
     @classmethod
     def translated(cls, fields: dict[str, Any]) -> dict[str, Any]:
         """Return the fields of a JSON body under the names of this class."""
@@ -116,22 +134,9 @@ class PhotoRequest(BaseModel):
         except (binascii.Error, ValueError):
             raise ValueError("the photo must be the file's bytes in base64") from None
 
-    @field_validator("objects")
-    @classmethod
-    def _some(cls, value: list[str] | None) -> list[str] | None:
-        return value or None  # a form sends an empty field as ""
 
-    def known_objects(self) -> tuple[str, ...] | None:
-        """Return the objects of Oracle-Obj, None for Pred-All; raises `HTTPException` 422 if the fields disagree."""
-        if self.protocol == "oracle_obj" and not self.objects:
-            raise HTTPException(422, "protocol oracle_obj needs objects: name those in the photo")
-        if self.protocol == "pred_all" and self.objects:
-            raise HTTPException(422, "objects are for protocol oracle_obj: leave them out, or leave protocol out")
-        return tuple(self.objects) if self.objects else None
-
-
-class SegmentRequest(PhotoRequest):
-    """A photo, the words to look for in it, and the formats of the answer."""
+class Output(BaseModel):
+    """The formats of an answer."""
 
     min_score: float = Field(
         0.0, ge=0, le=1, description="Parts whose score, 0 to 1, is lower than this become background."
@@ -142,25 +147,39 @@ class SegmentRequest(PhotoRequest):
     )
 
 
+class SegmentRequest(PhotoRequest, Output):
+    """A photo, the words to look for in it, and the formats of the answer."""
+
+
+class BatchRequest(Question, Output):
+    """Several photos, the words to look for in them, and the formats of the answers."""
+
+    photos: list[tuple[str | None, bytes]] = Field(min_length=1)
+    """Name and file of each photo; in the form they are files `photo`."""
+
+
 class ExplainRequest(PhotoRequest):
     """A photo and the words whose maps are wanted."""
 
 
-Wanted = TypeVar("Wanted", bound=PhotoRequest)
+Wanted = TypeVar("Wanted", bound=Question)
 
 
-def form_schema(kind: type[PhotoRequest]) -> dict[str, Any]:
-    """Return the OpenAPI schema of the form: all fields but the file are text."""
+def form_schema(kind: type[Question]) -> dict[str, Any]:
+    """Return the OpenAPI schema of the form: all fields but the files are text."""
     fields = kind.model_json_schema()["properties"]
+    file: dict[str, Any] = {"type": "string", "format": "binary", "description": "The photo's file."}
+    if "photos" in fields:
+        file = {"type": "array", "items": {"type": "string", "format": "binary"}, "description": "The photos' files."}
     return {
         "type": "object",
         "required": ["photo"],
         "properties": {
-            "photo": {"type": "string", "format": "binary", "description": "The photo's file."},
+            "photo": file,
             **{
                 name: {"type": "string", "description": field["description"]}
                 for name, field in fields.items()
-                if name != "photo"
+                if name not in {"photo", "photos"}
             },
         },
     }
@@ -192,14 +211,18 @@ class Budget:
             self.held -= taken
 
 
-async def receive_body(request: Request, max_bytes: int, max_classes: int, take: Callable[[int], bool]) -> bytearray:
-    """Receive the body: the photo of at most `max_bytes`, base64 in JSON, and `_words_limit` bytes for the rest.
+async def receive_body(
+    request: Request, max_bytes: int, max_classes: int, take: Callable[[int], bool], max_photos: int = 1
+) -> bytearray:
+    """Receive the body: `max_photos` photos of `max_bytes` on average, base64 in JSON, and `_words_limit` bytes for
+    the rest.
 
-    Raises `HTTPException` 413 for a body that is too long and 415 for another content type, and `QueueFullError` if
-    `take`, called for each chunk, returns False. The rest of the request has been read by then.
+    Several photos come in a form. Raises `HTTPException` 413 for a body that is too long and 415 for another type,
+    and `QueueFullError` if `take`, called for each chunk, returns False. The rest of the request has been read by then.
     """
     body, size = bytearray(), 0
-    photo = 3 * max_bytes // 2 if _kind(request.headers) == "application/json" else max_bytes
+    kinds = {"multipart/form-data"} | ({"application/json"} if max_photos == 1 else set())
+    photo = 3 * max_bytes // 2 if _kind(request.headers) == "application/json" else max_photos * max_bytes
     limit, full = photo + _words_limit(max_classes), False
     async for chunk in request.stream():
         size += len(chunk)
@@ -211,24 +234,30 @@ async def receive_body(request: Request, max_bytes: int, max_classes: int, take:
         else:
             body += chunk
     if size > limit:
-        raise HTTPException(413, f"the request is too long: photos may have {max_bytes:,} bytes on this server")
+        several = f", and a request {max_photos} photos" if max_photos > 1 else ""
+        sentence = f"the request is too long: photos may have {max_bytes:,} bytes on this server{several}"
+        raise HTTPException(413, sentence)
     if full:
         raise QueueFullError("the server receives too many bytes at once: try again in a few seconds")
-    if _kind(request.headers) not in {"application/json", "multipart/form-data"}:
-        raise HTTPException(415, "send multipart/form-data with a file 'photo', or application/json")
+    if _kind(request.headers) not in kinds:
+        or_json = ", or application/json" if max_photos == 1 else ""
+        raise HTTPException(415, f"send multipart/form-data with a file 'photo'{or_json}")
     return body
 
 
-def read_request(headers: Headers, body: bytearray, max_classes: int, kind: type[Wanted]) -> Wanted:
+def read_request(
+    headers: Headers, body: bytearray, max_classes: int, kind: type[Wanted], max_photos: int = 1
+) -> Wanted:
     """Read and check the body of a request of this kind. This can take long: call it in a thread.
 
     Raises `HTTPException` 400 for a body that cannot be read, 413 for one that is too long beside the photo, 422
     for wrong fields, `UsageError` for words beyond the limits; each with a sentence about the first fault.
     """
     if _kind(headers) == "application/json":
+        assert issubclass(kind, PhotoRequest)
         fields = kind.translated(_json_fields(body, max_classes, kind.photo_key))
     else:
-        fields = asyncio.run(_form_fields(headers, body, max_classes, kind))
+        fields = asyncio.run(_form_fields(headers, body, max_classes, kind, max_photos))
     for name in fields:
         if name not in kind.model_fields:
             known = ", ".join(kind.model_fields)
@@ -257,14 +286,15 @@ def _values_limit(max_classes: int) -> int:
 
 
 async def _form_fields(
-    headers: Headers, body: bytearray, max_classes: int, kind: type[PhotoRequest]
+    headers: Headers, body: bytearray, max_classes: int, kind: type[Question], max_photos: int
 ) -> dict[str, Any]:
     async def stream() -> AsyncGenerator[bytes, None]:
         yield bytes(body)
 
     words = _words_limit(max_classes)
     try:
-        parser = MultiPartParser(headers, stream(), max_files=1, max_fields=20, max_part_size=words)
+        parser = MultiPartParser(headers, stream(), max_files=max_photos, max_fields=20, max_part_size=words)
+        parser.spool_max_size = len(body) + 1  # photos stay in memory: none is written to the disk
         form = await parser.parse()
     except MultiPartException as error:
         raise HTTPException(400, shortened(f"the form cannot be read: {error.message}")) from None
@@ -275,10 +305,14 @@ async def _form_fields(
         for name in form:
             values = form.getlist(name)
             if name == "photo":
-                if not isinstance(values[0], UploadFile):
+                files = [value for value in values if isinstance(value, UploadFile)]
+                if len(files) < len(values):
                     raise HTTPException(422, "photo must be a file: with curl, -F photo=@picture.jpg")
-                fields["photo"] = await values[0].read()
-                fields.setdefault("name", values[0].filename)
+                if "photos" in kind.model_fields:
+                    fields["photos"] = [(file.filename, await file.read()) for file in files]
+                else:
+                    fields["photo"] = await files[0].read()
+                    fields.setdefault("name", files[0].filename)
             elif any(isinstance(value, UploadFile) for value in values):
                 if name not in kind.model_fields:
                     raise HTTPException(422, shortened(f"there is no field {name!r}: send the photo as 'photo'"))
@@ -330,6 +364,8 @@ def _check_json_size(body: bytearray, max_classes: int, photo: str) -> None:
 def _sentence(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
     field = str(first["loc"][0]) if first["loc"] else "the body"
+    if field == "photos":
+        field = "photo"  # its name in forms
     if first["type"] == "missing":
         return f"{field} is missing"
     return f"{field}: {first['msg'].removeprefix('Value error, ')}"

@@ -21,8 +21,9 @@ FLOORS = (
     ("data",),
     ("formats", "losses", "shapes"),
     ("models",),
+    ("instances",),
     ("inference",),
-    ("evaluation", "instances"),
+    ("evaluation",),
     ("training",),
     ("apps", "integrations"),
 )

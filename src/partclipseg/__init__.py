@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from partclipseg.formats.segment import Segment
     from partclipseg.inference.result import PartResult
     from partclipseg.inference.segmenter import PartSegmenter
+    from partclipseg.instances.detectors import Detector
+    from partclipseg.instances.outlines import Outliner
     from partclipseg.models.clipseg.model import CLIPSegBaseline
     from partclipseg.models.interface import PartOutput
     from partclipseg.models.partclipseg.config import PartCLIPSegConfig
@@ -38,8 +40,10 @@ __version__ = "0.1.0"
 
 _HOME = {
     "CLIPSegBaseline": "models.clipseg.model",
+    "Detector": "instances.detectors",
     "Evaluator": "evaluation.evaluator",
     "ObjectPart": "vocabulary",
+    "Outliner": "instances.outlines",
     "PartCLIPSegConfig": "models.partclipseg.config",
     "PartCLIPSegError": "errors",
     "PartCLIPSegModel": "models.partclipseg.model",
@@ -65,6 +69,8 @@ __all__ = [  # noqa: RUF022  (in the order of use, not of the alphabet)
     "PartResult",
     "Segment",
     "read_photo",
+    "Detector",
+    "Outliner",
     "PartCLIPSegModel",
     "CLIPSegBaseline",
     "PartCLIPSegConfig",

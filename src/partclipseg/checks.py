@@ -69,3 +69,9 @@ def _expected(hint: Any) -> str:
         return f"a tuple of {' and '.join(map(_expected, arguments))}"
     known = {bool: "True or False", int: "a whole number", float: "a finite number", str: "text", NoneType: "None"}
     return known.get(hint) or f"a {(origin or hint).__name__}"
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise `UsageError` with the message unless the condition holds."""
+    if not condition:
+        raise UsageError(message)

@@ -18,13 +18,13 @@ from partclipseg.errors import UsageError
 from partclipseg.losses.config import LossConfig
 from partclipseg.training.recipe import (
     RECIPES,
-    BackboneRecipe,
     Recipe,
     Retention,
     pascal,
     with_current_names,
     with_settings,
 )
+from partclipseg.training.towers import BackboneRecipe, GuidanceRecipe
 
 CONFIGURATIONS = {
     "recipe": pascal(),
@@ -32,6 +32,7 @@ CONFIGURATIONS = {
     "retention": Retention(),
     "augmentation": Augmentation(),
     "backbone": BackboneRecipe(),
+    "guidance": GuidanceRecipe(),
 }
 WRONG: dict[Any, tuple[object, ...]] = {
     bool: (1, 0, "yes", None),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from partclipseg.apps.format_option import format_option
+from partclipseg.apps.instance_options import FindInstances, InstanceOptions, LoadedInstances
 from partclipseg.apps.options import (
     Ask,
     Asking,
@@ -78,6 +79,7 @@ class Predict:
     batch_size: BatchSize = 8
     max_pixels: Annotated[int, tyro.conf.arg(metavar="N")] = 80_000_000
     """Photos with more pixels than this are refused before they are decoded."""
+    find: FindInstances = field(default_factory=InstanceOptions)
     ask: Ask = field(default_factory=Asking)
 
     def run(self) -> int:
@@ -93,6 +95,7 @@ class Predict:
         console = Console(soft_wrap=True, highlight=False)
         # Check the options before the model is loaded.
         formats = chosen_formats(self.format, all_formats())
+        self.find.check(self.format, formats, self.zoom)
         check_min_score(self.min_score)
         check_min_part_probability(self.min_part_probability)
         prompting = self.ask.prompting()
@@ -108,11 +111,12 @@ class Predict:
             photos = [photo for photo in photos if str(photo) in self.photos or not files.is_own(photo)]
             if not photos:
                 raise UsageError(f"nothing but results of an earlier run is in {', '.join(self.photos)}: name a photo")
+            loaded = self.find.load(self.device)
             segmenter = PartSegmenter.from_pretrained(self.model, self.device, self.dtype, prompting=prompting)
             console.print(describe(segmenter, self.model), markup=False)
             # Photos above the limit are reported by name; Pillow would warn about them a second time.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            outcome = self._segment(segmenter, photos, vocabulary, formats, files, console)
+            outcome = self._segment(segmenter, loaded, photos, vocabulary, formats, files, console)
         outcome.unread = describe_unread(unread_pictures(self.photos))
         outcome.tell(len(photos))
         return 1 if outcome.failed or outcome.kept else 0
@@ -120,6 +124,7 @@ class Predict:
     def _segment(
         self,
         segmenter: PartSegmenter,
+        loaded: LoadedInstances,
         photos: Sequence[Path],
         vocabulary: Any,
         formats: Mapping[str, Format],
@@ -173,6 +178,7 @@ class Predict:
             objects=split_words(self.objects) or None,
             zoom=self.zoom,
             min_part_probability=self.min_part_probability,
+            **loaded._asdict(),
             batch_size=self.batch_size,
             max_pixels=self.max_pixels,
         )
@@ -387,6 +393,6 @@ def _all_differ(names: Sequence[str]) -> bool:
 
 def _summary(result: PartResult) -> str:
     found = sorted(result.segments(), key=lambda segment: -segment.area)
-    words = ", ".join(segment.name for segment in found[:4]) or "nothing found"
+    words = ", ".join(segment.title for segment in found[:4]) or "nothing found"
     more = f" and {len(found) - 4} more" if len(found) > 4 else ""
     return f"  {result.name}: {words}{more}"

@@ -34,6 +34,15 @@ class Annotation:
     category: int | str
     """Id of the category: see `values.entry_id`."""
     segmentation: Any
+    """None only where boxes are read too, and the entry has none."""
+    box: Any = None
+    """Its ``bbox``, unchecked; read where boxes are asked for."""
+    score: Any = None
+    """Its ``score``, likewise."""
+    owner: Any = None
+    """Its ``obj_ann_id``, by which PACO names the object of a part, likewise."""
+    crowd: bool = False
+    """Whether it outlines a crowd (``iscrowd``)."""
 
     def __str__(self) -> str:
         return f"annotation {self.number if is_text(self.number) else quoted(self.number)}"
@@ -71,13 +80,14 @@ class CocoFile:
     defects: tuple[Problem, ...]
 
 
-def read_coco(path: Path, categories: Iterable[int] | None = None) -> CocoFile:
+def read_coco(path: Path, categories: Iterable[int] | None = None, boxes: bool = False) -> CocoFile:
     """Read an annotation file.
 
     Args:
         path: the JSON file.
         categories: the category ids that annotations may have, where a benchmark fixes them; where None, those that
             the file lists.
+        boxes: read boxes, scores and owners too; an annotation then needs no outline.
 
     Raises:
         DataError: the file is missing, is not JSON, or lacks ``images``, ``annotations`` or needed ``categories``.
@@ -88,7 +98,7 @@ def read_coco(path: Path, categories: Iterable[int] | None = None) -> CocoFile:
     known = {category.number for category in named} if categories is None else set(categories)
     photos = tuple(entries.photos())
     by_photo: dict[int | str, list[Annotation]] = {photo.number: [] for photo in photos}
-    for photo, annotation in entries.annotations():
+    for photo, annotation in entries.annotations(boxes):
         if photo not in by_photo:
             problem = f"{annotation} belongs to the photo {quoted(photo)}, which the file does not list: remove it"
             entries.report("annotation", problem)
@@ -123,6 +133,10 @@ def _load(path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
             problem = f"is not a COCO annotation file: there is no list {key!r} in it"
             raise DataError(Problem("annotation", path, problem))
     return content
+
+
+_BOX_KEYS = {"box": "bbox", "score": "score", "owner": "obj_ann_id"}
+"""Fields of `Annotation` that are read with boxes, and their keys."""
 
 
 class _Entries:
@@ -186,15 +200,19 @@ class _Entries:
             size = (self._edge(entry, "height", where), self._edge(entry, "width", where))
             yield CocoPhoto(number, _text(name), _text(entry.get("path")), size, ())
 
-    def annotations(self) -> Iterator[tuple[int | str, Annotation]]:
-        """Return the sound entries of ``annotations``, each with the id of its photo."""
-        needed, ids = ("image_id", "category_id", "segmentation"), ("image_id", "category_id")
+    def annotations(self, boxes: bool = False) -> Iterator[tuple[int | str, Annotation]]:
+        """Return the sound entries of ``annotations``, each with the id of its photo; `boxes` as in `read_coco`."""
+        ids = ("image_id", "category_id")
+        needed = ids if boxes else (*ids, "segmentation")
         for place, entry in self._entries("annotations", needed, ids):
             photo, category = entry_id(entry["image_id"]), entry_id(entry["category_id"])
             if photo is None or category is None:
                 continue
-            annotation = Annotation(entry.get("id", place), category, entry["segmentation"])
+            annotation = Annotation(entry.get("id", place), category, entry.get("segmentation"))
             crowd = entry.get("iscrowd", 0)
+            if boxes:
+                more = {name: entry.get(key) for name, key in _BOX_KEYS.items()}
+                annotation = replace(annotation, **more, crowd=crowd is True or whole_number(crowd) == 1)
             if not isinstance(crowd, bool) and whole_number(crowd) not in (0, 1):
                 problem = f"{annotation} has the iscrowd {quoted(crowd)}: write 0 or 1, or leave it out"
                 self.report("annotation", problem)

@@ -9,7 +9,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from partclipseg.data.augment import resize_photo
 from partclipseg.data.photo import PhotoError, read_photo
 from partclipseg.errors import UsageError
+from partclipseg.instances.found import FoundObject
 from partclipseg.machine import usable_cores
 
 _THREADS = min(16, usable_cores())
@@ -39,12 +40,18 @@ class LoadedPhoto:
     """uint8 `[H, W, 3]`, as it was read."""
     resized: np.ndarray
     """uint8 `[h, w, 3]`, of the size that the model takes photos at: of its input, or as it was read."""
+    objects: tuple[FoundObject, ...] = ()
+    """Objects that the caller gives, within the photo."""
 
     @classmethod
     def read(cls, source: Any, image_shape: tuple[int, int] | None, max_pixels: int) -> LoadedPhoto:
         """Read whatever `read_photo` takes, and resize it; None leaves it as it is. Raises `PhotoError`."""
         photo = read_photo(source, max_pixels)
         return cls(_name(source), photo, photo if image_shape is None else resize_photo(photo, image_shape))
+
+    def with_objects(self, objects: Iterable[FoundObject]) -> LoadedPhoto:
+        """Return the photo with the objects that the caller gives."""
+        return replace(self, objects=tuple(objects))
 
 
 Segment = Callable[[Sequence[LoadedPhoto]], Sequence[Callable[[], Result]]]

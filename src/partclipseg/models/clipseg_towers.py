@@ -17,6 +17,7 @@ from partclipseg.models.clipseg_config import CLIPSegTowersConfig
 from partclipseg.models.clipseg_decoder import ConditionDecoder, DecoderLayer, UpsamplingHead
 from partclipseg.models.cuda_graphs import Graphs
 from partclipseg.models.interface import Inputs, PartModel, Words
+from partclipseg.models.tokens import add_token_embeddings
 
 
 class VisualAdapter(nn.Module):
@@ -170,16 +171,9 @@ class CLIPSegTowers(PartModel):
         self.decoder.requires_grad_(True)
         self.background.requires_grad_(background)
 
-    @torch.no_grad()
     def add_tokens(self, count: int) -> None:
         """Add embeddings, drawn from torch's global generator with mean and deviation of the old ones."""
-        embeddings = self.clip.text_model.embeddings
-        old = embeddings.token_embedding.weight  # [W, D]
-        new = torch.randn(count, old.shape[1], dtype=old.dtype, device=old.device) * old.std(0) + old.mean(0)
-        grown = nn.Parameter(torch.cat([old, new]), requires_grad=old.requires_grad)
-        embeddings.token_embedding.weight = grown
-        embeddings.token_embedding.num_embeddings = len(grown)
-        self.config.text_config.vocab_size = len(grown)
+        add_token_embeddings(self.clip.text_model, self.config.text_config, count)
         self.renew_stamp()
 
     def recompute(self, enabled: bool) -> None:

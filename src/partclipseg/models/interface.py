@@ -19,16 +19,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
-from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from partclipseg.data.augment import resize_photo
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.losses.classes import ClassLoss
 from partclipseg.maps.label_maps import Contest, LabelMaps, oracle_obj, pred_all
+from partclipseg.models.imports import fitting_torchvision
 from partclipseg.models.prompting import Prompting
 from partclipseg.models.settings import MethodSettings
 from partclipseg.vocabulary import Vocabulary
+
+with fitting_torchvision():
+    from transformers.modeling_utils import PreTrainedModel
 
 if TYPE_CHECKING:
     from partclipseg.models.onnx import OnnxGraph

@@ -21,3 +21,9 @@ class MethodSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    @property
+    def needs_guidance(self) -> bool:
+        """Whether a guidance tower must be trained first, where the start brings none; its directory is then given
+        as the setting `guidance`."""
+        return False

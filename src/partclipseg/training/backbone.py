@@ -14,10 +14,8 @@ real one, and the recipes for PartShapes start from it.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -26,27 +24,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
-from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.files import whole_directory
-from partclipseg.losses.finite import check_finite
 from partclipseg.models.clipseg.config import CLIPSegBaselineConfig
 from partclipseg.models.clipseg.model import CLIPSegBaseline
 from partclipseg.models.clipseg_weights import to_clipseg
-from partclipseg.models.cuda_graphs import StepGradients
-from partclipseg.processes import join_processes, step_seed, termination
-from partclipseg.shapes.cache import SceneArrays, render_split
+from partclipseg.shapes.cache import SceneArrays
 from partclipseg.shapes.captions import caption, words
 from partclipseg.shapes.tokenizer import build_tokenizer
 from partclipseg.shapes.world import partshapes_world
-from partclipseg.training.checkpoint import CheckpointStore, differences
-from partclipseg.training.log import RunLog, write_configuration
-from partclipseg.training.optim import set_learning_rate
-from partclipseg.training.recipe import BACKBONE_PATCH as PATCH
-from partclipseg.training.recipe import BackboneRecipe
+from partclipseg.training.pretraining import pretrain
 from partclipseg.training.start import compile_on
-from partclipseg.writing import claimed, writing
-
-logger = logging.getLogger(__name__)
+from partclipseg.training.towers import PATCH, BackboneRecipe
 
 CAPTION_LENGTH = 48
 """Maximum number of tokens of the text tower; longer captions are cut."""
@@ -93,102 +80,38 @@ def train_backbone(
 ) -> Path | None:
     """Train the towers and the decoder together from random weights, or continue the run that `output` holds.
 
-    `output` receives ``config.yaml``, ``log.jsonl``, ``checkpoints/`` and ``model/``, a CLIPSeg checkpoint with its
-    tokenizer, which is returned. SIGTERM saves and returns None. `scenes` are the first of the split "base",
-    rendered here if None; all of them lie on the device. `report` is told step and losses at every line of the log.
-
-    Raises `PartCLIPSegError` if `output` holds a run with another recipe, or a loss is not finite; `UsageError` if it
-    is to be compiled on a CPU, or by several processes.
+    ``model/`` in `output`, which is returned, is a CLIPSeg checkpoint with its tokenizer. The other arguments, None
+    and the errors are those of `pretraining.pretrain`; `UsageError` also where it is to be compiled on a CPU.
     """
-    output = Path(output)
-    processes = join_processes()
-    if processes.num_processes > 1:
-        if (output / "model").is_dir():
-            return output / "model"
-        raise UsageError(
-            "the backbone is trained by one process: train it without torchrun first, "
-            f"partclipseg train partshapes-backbone --output {output}"
-        )
-    with claimed(output):
-        return _train(recipe, output, processes.device or torch.device("cpu"), scenes, report)
+    return pretrain(recipe, output, Backbone, scenes, report)
 
 
-def _train(
-    recipe: BackboneRecipe,
-    output: Path,
-    device: torch.device,
-    scenes: SceneArrays | None,
-    report: Callable[[int, Mapping[str, float]], None] | None,
-) -> Path | None:
-    store = CheckpointStore(output / "checkpoints", states=("model", "optimizer", "recipe"))
-    checkpoint = store.load()
-    if checkpoint is not None:
-        changes = differences(checkpoint.states["recipe"], asdict(recipe), ("checkpoint_every", "log_every"))
-        if changes:
-            raise PartCLIPSegError(
-                f"{output} holds a backbone with another recipe: name another output\n  " + "\n  ".join(changes)
-            )
-    if (output / "model").is_dir() and (checkpoint is None or checkpoint.step == recipe.steps):
-        return output / "model"  # finished
-    scenes = scenes or render_split("base", recipe.scenes, recipe.image_size)
+class Backbone:
+    """The backbone in training; see `pretraining.Pretraining`."""
 
-    torch.manual_seed(recipe.seed)
-    tokenizer = build_tokenizer(words(), CAPTION_LENGTH)
-    model = CLIPSegBaseline(backbone_config(scenes.size, len(tokenizer)))
-    nn.Module.to(model, device)
-    model.train()
-    model.visual_adapter.requires_grad_(False)
-    model.background.requires_grad_(False)
-    if recipe.compile:
-        compile_on(device, model)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ],
-        lr=recipe.learning_rate,
-        betas=(0.9, 0.98),
-        fused=True if device.type == "cuda" else None,
-    )
-    start = 0
-    if checkpoint is not None:
-        model.load_state_dict(checkpoint.states["model"])
-        optimizer.load_state_dict(checkpoint.states["optimizer"])
-        start = checkpoint.step
+    def __init__(self, recipe: BackboneRecipe, scenes: SceneArrays, device: torch.device) -> None:
+        self.recipe = recipe
+        self.tokenizer = build_tokenizer(words(), CAPTION_LENGTH)
+        self.module = CLIPSegBaseline(backbone_config(scenes.size, len(self.tokenizer)))
+        nn.Module.to(self.module, device)
+        self.module.train()
+        self.module.visual_adapter.requires_grad_(False)
+        self.module.background.requires_grad_(False)
+        if recipe.compile:
+            compile_on(device, self.module)
+        self.parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        self.batches = _Batches(scenes, self.tokenizer, self.module, recipe.seed, device)
 
-    batches = _Batches(scenes, tokenizer, model, recipe.seed, device)
-    gradients = StepGradients(lambda inputs: _losses(model, batches, inputs["rows"], recipe), parameters)
-    write_configuration(output / "config.yaml", {"recipe": asdict(recipe), "device": str(device)})
-    log = RunLog(output / "log.jsonl")
-    log.rewind(start)
-    with termination() as told_to_stop:
-        for step in range(start, recipe.steps):
-            set_learning_rate(optimizer, recipe.learning_rate * recipe.learning_rate_factor(step))
-            seed = step_seed(recipe.seed, step)
-            torch.manual_seed(seed)
-            rows = np.random.default_rng(seed).integers(0, len(scenes), recipe.batch_size)
-            terms = gradients({"rows": torch.from_numpy(rows)})
-            torch.nn.utils.clip_grad_norm_(parameters, recipe.max_gradient_norm)
-            optimizer.step()
-            done = step + 1
-            if done % recipe.log_every == 0 or done == recipe.steps:
-                check_finite(terms)
-                losses = {name: term.item() for name, term in terms.items()}
-                log.write(done, losses=losses)
-                if report is not None:
-                    report(done, losses)
-            if done % recipe.checkpoint_every == 0 or done == recipe.steps or told_to_stop.is_set():
-                states = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "recipe": asdict(recipe)}
-                store.save(done, states)
-            if told_to_stop.is_set() and done < recipe.steps:
-                return None
-    nn.Module.to(model, "cpu")
-    clipseg = to_clipseg(model).half()
-    with writing(output / "model"), whole_directory(output / "model", durable=True) as unfinished:
-        clipseg.save_pretrained(unfinished)
-        tokenizer.save_pretrained(unfinished)
-    return output / "model"
+    def losses(self, rows: Tensor) -> dict[str, Tensor]:
+        return _losses(self.module, self.batches, rows, self.recipe)
+
+    def after_step(self, step: int) -> None:
+        pass
+
+    def save(self, directory: Path) -> None:
+        nn.Module.to(self.module, "cpu")
+        to_clipseg(self.module).half().save_pretrained(directory)
+        self.tokenizer.save_pretrained(directory)
 
 
 class _Batches:

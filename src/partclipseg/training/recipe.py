@@ -11,21 +11,19 @@ for each object-part. ``…_partcatseg`` trains PartCATSeg, with ``…_partcatse
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from partclipseg.checks import check_fields
+from partclipseg.checks import check_fields, require
 from partclipseg.data.augment import Augmentation
 from partclipseg.data.datasets.choice import dataset_option, may_train, names
 from partclipseg.data.datasets.registry import dataset_spec
-from partclipseg.errors import UsageError
 from partclipseg.losses.config import LossConfig, MaskLossConfig
 from partclipseg.models.clipseg.settings import CLIPSegSettings
-from partclipseg.models.partcatseg.settings import PartCATSegSettings
+from partclipseg.models.partcatseg.settings import CATSegSettings, PartCATSegSettings
 from partclipseg.models.partclipseg.settings import PartCLIPSegSettings
 from partclipseg.models.settings import MethodSettings
 from partclipseg.shapes.world import partshapes_world
@@ -41,9 +39,6 @@ DINOV2 = "facebook/dinov2-small"
 CLIPSEG = "CIDAS/clipseg-rd64-refined"
 """The published start: CLIP ViT-B/16 with a CLIPSeg decoder of width 64."""
 
-BACKBONE_PATCH = 8
-"""Side of a patch of PartShapes' backbone, in pixels."""
-
 
 @dataclass(frozen=True)
 class Retention:
@@ -58,9 +53,9 @@ class Retention:
 
     def __post_init__(self) -> None:
         check_fields(self, "retention")
-        _require(self.weight >= 0, f"retention: weight must not be negative: {self.weight}")
-        _require(self.weight == 0 or bool(self.words), "retention has a weight and no words: name the words to keep")
-        _require(self.words_per_step >= 1, f"retention: words_per_step must be at least 1: {self.words_per_step}")
+        require(self.weight >= 0, f"retention: weight must not be negative: {self.weight}")
+        require(self.weight == 0 or bool(self.words), "retention has a weight and no words: name the words to keep")
+        require(self.words_per_step >= 1, f"retention: words_per_step must be at least 1: {self.words_per_step}")
 
 
 @dataclass(frozen=True)
@@ -72,7 +67,8 @@ class Recipe:
 
     start: str = CLIPSEG
     """Model to start from: a directory, a name on the hub, or partshapes, the built-in model. Empty, for PartShapes
-    only: its own backbone, which is trained first, into the output's folder ``backbone``."""
+    only: its own towers, which are trained first, into the output's folders ``backbone`` and, for a method that takes
+    guidance, ``guidance``."""
     image_size: int | None = None
     """Side of the square that photos are resized to, in pixels. The start model's size by default."""
     settings: Annotated[MethodSettings, tyro.conf.arg(name="")] = field(default_factory=PartCLIPSegSettings)
@@ -133,28 +129,28 @@ class Recipe:
         check_fields(self)
         for name in ("steps", "batch_size", "gradient_accumulation", "evaluate_every", "checkpoint_every",
                      "log_every", "scenes"):  # fmt: skip
-            _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
+            require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("learning_rate", "decay_power", "max_gradient_norm"):
-            _require(getattr(self, name) > 0, f"{name} must be positive, not {getattr(self, name)}")
+            require(getattr(self, name) > 0, f"{name} must be positive, not {getattr(self, name)}")
         for name in ("weight_decay", "warmup_steps", "held_out", "seed"):
-            _require(getattr(self, name) >= 0, f"{name} must not be negative: {getattr(self, name)}")
-        _require(
+            require(getattr(self, name) >= 0, f"{name} must not be negative: {getattr(self, name)}")
+        require(
             self.image_size is None or self.image_size >= 1, f"image_size must be at least 1, not {self.image_size}"
         )
-        _require(
+        require(
             self.warmup_steps < self.steps,
             f"warmup_steps {self.warmup_steps} must be less than the {self.steps} steps",
         )
-        _require(
+        require(
             self.batch_size % self.gradient_accumulation == 0,
             f"batch_size {self.batch_size} cannot be split into {self.gradient_accumulation} micro-batches: "
             "use a divisor",
         )
-        _require(
+        require(
             dataset_spec(self.dataset).trains,
             f"{self.dataset} is not for training: choose one of {', '.join(names(may_train))}",
         )
-        _require(bool(self.start) or self.dataset == "partshapes", "start is missing: name a CLIPSeg model")
+        require(bool(self.start) or self.dataset == "partshapes", "start is missing: name a CLIPSeg model")
 
     @property
     def method(self) -> str:
@@ -312,6 +308,21 @@ def partshapes_clipseg() -> Recipe:
     return as_baseline(partshapes())
 
 
+def partshapes_partcatseg() -> Recipe:
+    """PartShapes, PartCATSeg with its defects repaired, from the backbone's CLIP and a guidance tower of its own."""
+    return _tiny(as_partcatseg(partshapes()))
+
+
+def partshapes_partcatseg_reference() -> Recipe:
+    """PartShapes, PartCATSeg as the released implementation trains it."""
+    return _tiny(as_partcatseg(partshapes(), reference=True))
+
+
+def partshapes_catseg() -> Recipe:
+    """PartShapes, CAT-Seg with one prompt for each object-part, the plain form of PartCATSeg."""
+    return replace(partshapes_partcatseg(), settings=CATSegSettings(guidance="", sizes="tiny", loss=MaskLossConfig()))
+
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     function.__name__.replace("_", "-"): function
     for function in (
@@ -321,6 +332,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         part_imagenet_partcatseg_reference,
         own_data, own_data_partcatseg,
         partshapes, partshapes_reference, partshapes_clipseg,
+        partshapes_partcatseg, partshapes_partcatseg_reference, partshapes_catseg,
     )
 }  # fmt: skip
 """Function that makes the recipe, by its name on the command line."""
@@ -372,70 +384,18 @@ def as_partcatseg(recipe: Recipe, reference: bool = False) -> Recipe:
     )
 
 
+def _tiny(recipe: Recipe) -> Recipe:
+    """Return a PartCATSeg recipe for PartShapes: towers of its own, and the built-in model's optimisation."""
+    own = partshapes()
+    return replace(
+        with_settings(recipe, guidance="", sizes="tiny"),
+        start="",
+        augmentation=own.augmentation,
+        batch_size=own.batch_size,
+        learning_rate=own.learning_rate,
+    )
+
+
 def with_settings(recipe: Recipe, **changes: Any) -> Recipe:
     """Return the recipe with other settings of its method."""
     return replace(recipe, settings=replace(recipe.settings, **changes))
-
-
-@dataclass(frozen=True)
-class BackboneRecipe:
-    """PartShapes' own backbone: a tiny CLIP with a CLIPSeg decoder, trained from random weights."""
-
-    steps: int = 16_500
-    """Number of updates of the weights."""
-    batch_size: int = 128
-    """Number of scenes in a step."""
-    scenes: int = 80_000
-    """Number of scenes that are rendered ahead and trained on."""
-    image_size: int = 128
-    """Side of the square scenes, in pixels."""
-    phrases: int = 4
-    """Number of object words asked for in each scene: those in it, filled up with words of absent objects."""
-    caption_weight: float = 0.1
-    """Weight of the contrastive loss of whole photos beside the mask loss."""
-    patch_weight: float = 0.5
-    """Weight of the contrastive loss of patches beside the mask loss."""
-    learning_rate: float = 1e-3
-    """Peak learning rate of AdamW."""
-    warmup_steps: int = 300
-    """Number of steps over which the learning rate rises to its peak; then it falls to 0 along a cosine."""
-    weight_decay: float = 0.05
-    """Weight decay of AdamW, on matrices only."""
-    max_gradient_norm: float = 1.0
-    """Greatest norm of the gradient of the whole model; a greater one is scaled down to it."""
-    compile: bool = False
-    """Compile the layers (GPU only): a minute at the start, then faster steps. Sums may round differently."""
-    seed: int = 0
-    """Seed of the initial weights, the order of the scenes and the words."""
-    checkpoint_every: int = 1000
-    """Number of steps between two checkpoints."""
-    log_every: int = 100
-    """Number of steps between two lines of the log."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        for name in ("learning_rate", "max_gradient_norm"):
-            _require(getattr(self, name) > 0, f"{name} must be positive, not {getattr(self, name)}")
-        for name in ("caption_weight", "patch_weight", "weight_decay", "seed"):
-            _require(getattr(self, name) >= 0, f"{name} must not be negative: {getattr(self, name)}")
-        for name in ("steps", "batch_size", "scenes", "phrases", "checkpoint_every", "log_every"):
-            _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
-        _require(
-            self.image_size % BACKBONE_PATCH == 0 and self.image_size >= 2 * BACKBONE_PATCH,
-            f"image_size {self.image_size} must be a multiple of {BACKBONE_PATCH}, at least {2 * BACKBONE_PATCH}",
-        )
-        _require(
-            0 <= self.warmup_steps < self.steps,
-            f"warmup_steps {self.warmup_steps} must be less than the {self.steps} steps",
-        )
-
-    def learning_rate_factor(self, step: int) -> float:
-        """Return the learning rate factor at `step`, from 0."""
-        if step < self.warmup_steps:
-            return (step + 1) / self.warmup_steps
-        return 0.5 * (1 + math.cos(math.pi * (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)))
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise UsageError(message)

@@ -27,7 +27,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from partclipseg.apps.serve.api import create_api
-from partclipseg.apps.serve.request import SegmentRequest
+from partclipseg.apps.serve.question import SegmentRequest
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 PAGE = (REPOSITORY / "docs" / "serve.md").read_text(encoding="utf-8")

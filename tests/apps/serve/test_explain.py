@@ -22,7 +22,7 @@ from partclipseg.apps.serve.api import create_api
 from partclipseg.apps.serve.explain import MAX_ATTENTION, MAX_HEAT_SIDE, explain
 from partclipseg.apps.serve.explained import explained_content
 from partclipseg.inference.segmenter import PartSegmenter
-from partclipseg.inference.zoom import Crop
+from partclipseg.maps.crops import Crop
 from partclipseg.shapes.renderer import render_scene
 
 WORDS = Vocabulary.from_text("dog: ear, head; bus: wheel; cat: ear")

@@ -75,23 +75,27 @@ def test_the_menu_has_every_model(http):
 def test_shapes_are_the_parts(http, random_segmenter):
     photo = picture(120, 80)
     shapes = Client(http).shapes("second", photo, WORDS, epsilon_factor=0.0)
-    expected = random_segmenter(photo, WORDS)
-    assert {shape["label"] for shape in shapes} == {segment.name for segment in expected}
-    owners = {shape["label"].partition("'s ")[0]: shape["group_id"] for shape in shapes}
-    assert sorted(owners.values()) == list(range(1, len(owners) + 1))
+    expected = random_segmenter(photo, WORDS, instances="components", rest=True)
+    assert len({segment.instance for segment in expected}) > 1, "otherwise this shows little"
     for segment in expected:
-        own = [shape for shape in shapes if shape["label"] == segment.name]
+        own = [shape for shape in shapes if (shape["label"], shape["group_id"]) == (segment.name, segment.instance)]
         assert {shape["score"] for shape in own} == {round(segment.score, 4)}
-        assert {shape["group_id"] for shape in own} == {owners[segment.object]}
         covered = np.zeros(expected.size, bool)
         for shape in own:
             covered |= filled(shape["points"], expected.size)
         assert np.array_equal(covered, segment.mask)
+    pairs = {(segment.name, segment.instance) for segment in expected}
+    assert {(shape["label"], shape["group_id"]) for shape in shapes} == pairs
+
+
+def test_words_without_an_object_have_no_group(http):
+    shapes = Client(http).shapes("first", picture(120, 80), "any: handle", epsilon_factor=0.0)
+    assert {shape["group_id"] for shape in shapes} <= {None}
 
 
 def test_its_controls_count(http, random_segmenter):
     photo, client = picture(120, 80), Client(http)
-    scores = sorted(segment.score for segment in random_segmenter(photo, WORDS))
+    scores = sorted(segment.score for segment in random_segmenter(photo, WORDS, instances="components", rest=True))
     least = scores[-1] - 1e-3
     found = client.shapes("first", photo, WORDS, conf_threshold=least)
     assert {shape["score"] >= least for shape in found} == {True}

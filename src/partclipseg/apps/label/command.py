@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from partclipseg.apps.format_option import format_option
+from partclipseg.apps.instance_options import FindInstances, InstanceOptions, LoadedInstances
 from partclipseg.apps.options import (
     Ask,
     Asking,
@@ -90,6 +91,7 @@ class Label:
 
     overwrite: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     """Replace files in the output folder that a person made or changed. Without it they are kept and count."""
+    find: FindInstances = field(default_factory=InstanceOptions)
     ask: Ask = field(default_factory=Asking)
 
     def run(self) -> int:
@@ -121,6 +123,7 @@ class Label:
             raise UsageError("no format is asked for: leave --formats out, or name one after it")
         check_min_score(self.min_score)
         check_min_part_probability(self.min_part_probability)
+        self.find.check(self.formats, data_set_formats(), self.zoom)
         self.ask.prompting()
         for name, value in (("--workers", self.workers), ("--batch-size", self.batch_size)):
             if value is not None and value < 1:
@@ -166,11 +169,12 @@ class Label:
         begun = stored_options(self.output / OPTIONS).get("dtype")
         dtype = find_dtype(self.dtype or begun, find_device(devices[0]))
         device, prompting = devices[0] if alone else "cpu", self.ask.prompting()
+        instances = self.find.load(device)
         segmenter = PartSegmenter.from_pretrained(self.model, device, dtype, prompting=prompting)
         job = self._job(segmenter)
         manifest = Manifest(self.output / MANIFEST, len(job.vocabulary))
         collections = Collections(self.output, self.overwrite)
-        check_options(self.output / OPTIONS, job.options(fingerprint(segmenter.model)))
+        check_options(self.output / OPTIONS, job.options(fingerprint(segmenter.model), instances))
         remove_temporary(self.output)
         deleted = deleted_files(job, photos, manifest)
         batches = open_batches(job, photos, manifest)
@@ -183,7 +187,7 @@ class Label:
             say.files(f"{_count(len(deleted), 'deleted file')} made again:", [str(path) for path in deleted])
         if long := [photo.path for photo in photos if not photo.path.startswith(Path(photo.stem).as_posix())]:
             say.files(f"{_count(len(long), 'name')} too long for the files of results, which have shorter ones:", long)
-        with self._engine(job, segmenter, batches, devices) as (stream, place):
+        with self._engine(job, segmenter, instances, batches, devices) as (stream, place):
             say.line(f"model: {model}; {job.dtype}; {place}")
             start = time.perf_counter()
             for records in _watched(stream, todo, say.console):
@@ -223,11 +227,17 @@ class Label:
             batch_size=self.batch_size,
             max_pixels=self.max_pixels,
             overwrite=self.overwrite,
+            find=self.find,
         )
 
     @contextmanager
     def _engine(
-        self, job: BulkJob, segmenter: PartSegmenter, batches: list[PhotoBatch], devices: Sequence[str]
+        self,
+        job: BulkJob,
+        segmenter: PartSegmenter,
+        instances: LoadedInstances,
+        batches: list[PhotoBatch],
+        devices: Sequence[str],
     ) -> Iterator[tuple[Iterator[list[ManifestRecord]], str]]:
         """Yield the records of the batches as they come, and a description of the workers."""
         from partclipseg.apps.label.labeller import Labeller
@@ -245,7 +255,7 @@ class Label:
         threads = max(1, usable_cores() // workers)
         place = f"{', '.join(devices)}, {workers} worker{'s' * (workers > 1)}"
         if workers == 1:
-            yield map(Labeller(job, segmenter, threads), batches), place
+            yield map(Labeller(job, segmenter, instances, threads), batches), place
         else:
             yield run_processes(job, batches, devices, workers, threads), place
 

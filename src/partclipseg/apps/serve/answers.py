@@ -10,7 +10,7 @@ from typing import Any, Literal
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from partclipseg.apps.serve.request import Protocol
+from partclipseg.apps.serve.question import Protocol
 from partclipseg.formats.format import Document, encoded
 from partclipseg.formats.registry import single_formats
 from partclipseg.inference.result import PartResult
@@ -29,6 +29,22 @@ class SegmentInfo(BaseModel):
     score: float = Field(description="mean probability over its pixels, 0 to 1")
     area: int = Field(description="pixels")
     box: list[int] = Field(description="x, y, width, height in pixels")
+    instance: int | None = Field(
+        None, description="number of the instance whose part it is, null without an owner; only with instances"
+    )
+
+
+class InstanceInfo(BaseModel):
+    """One object of several of a kind."""
+
+    number: int = Field(description="its number, from 1")
+    object: str = Field(examples=["dog"])
+    index: int = Field(description="of the object in the sorted objects")
+    score: float = Field(description="of what found it, 0 to 1")
+    area: int = Field(description="pixels that it owns; 0 if nothing was found in it")
+    box: list[int] = Field(description="x, y, width, height of these pixels")
+    found: list[float] = Field(description="x, y, width, height of the box that it was found by")
+    source: str = Field(examples=["components"])
 
 
 class Answer(BaseModel):
@@ -54,6 +70,7 @@ class SegmentAnswer(Answer):
         None, description="json: of each object the pixels that belong to none of the parts asked for"
     )
     vocabulary: list[str] | None = Field(None, description="json: the classes, by index")
+    instances: list[InstanceInfo] | None = Field(None, description="json: the instances, if they were asked for")
 
 
 def answer_model() -> type[SegmentAnswer]:

@@ -33,7 +33,7 @@ from partclipseg.apps.serve.explain import Explained
 from partclipseg.apps.serve.explained import explained_content
 from partclipseg.apps.serve.intake import Intake, seconds_since
 from partclipseg.apps.serve.metrics import CONTENT_TYPE, Counting
-from partclipseg.apps.serve.request import ExplainRequest, PhotoRequest, SegmentRequest, form_schema
+from partclipseg.apps.serve.question import ExplainRequest, PhotoRequest, SegmentRequest, form_schema, schema_of
 from partclipseg.apps.serve.xanylabeling import add_xanylabeling
 from partclipseg.formats.archive import zip_archive
 from partclipseg.vocabulary import CATALOGS, Vocabulary
@@ -110,8 +110,10 @@ def _add_segment(app: FastAPI, intake: Intake) -> None:
         start = time.perf_counter()
 
         async def make(wanted: SegmentRequest) -> Response:
-            task = await intake.task(wanted)
-            found = await intake.find(task, wanted.photo)
+            wanted.check_instances()
+            source, given = wanted.source()
+            task = (await intake.task(wanted))._replace(instances=source, rest=wanted.rest)
+            found = await intake.find(task, wanted.photo, given)
             result = renamed(await intake.in_thread(found.at_least, wanted.min_score), wanted.name)
             made = result, wanted.formats, wanted.opacity
             if "application/zip" in request.headers.get("accept", ""):
@@ -192,7 +194,7 @@ def _request_body(kind: type[PhotoRequest], formats: str | None = None) -> dict[
         "content": {
             "multipart/form-data": {"schema": form_schema(kind), "example": {"photo": "(file)", **example}},
             "application/json": {
-                "schema": kind.model_json_schema(),
+                "schema": schema_of(kind),
                 "example": {"photo": _ONE_PIXEL, "vocabulary": words, **split},
             },
         },

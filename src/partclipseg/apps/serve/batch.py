@@ -20,8 +20,8 @@ from partclipseg.apps.serve.answers import PROBLEMS, SegmentAnswer, content_of
 from partclipseg.apps.serve.engine import Task, renamed
 from partclipseg.apps.serve.errors import FAULT, sentence_of, status_of
 from partclipseg.apps.serve.intake import Intake, seconds_since
+from partclipseg.apps.serve.question import BatchRequest, form_schema, schema_of
 from partclipseg.apps.serve.queue import QueueFullError
-from partclipseg.apps.serve.request import BatchRequest, form_schema
 
 AT_ONCE = 8
 """Photos of one request that are decoded, wait or are in the model; as many as one batch of the model."""
@@ -60,7 +60,7 @@ def add_batch(app: FastAPI, intake: Intake) -> None:
         responses={
             200: {
                 "description": "a line of JSON for each photo, in their order",
-                "content": {"application/x-ndjson": {"schema": BatchLine.model_json_schema(ref_template=_INLINE)}},
+                "content": {"application/x-ndjson": {"schema": schema_of(BatchLine)}},
             },
             **PROBLEMS,
         },
@@ -80,12 +80,13 @@ def add_batch(app: FastAPI, intake: Intake) -> None:
         async with AsyncExitStack() as held:
             async with intake.within_time():
                 wanted = await intake.receive(request, BatchRequest, held, intake.engine.limits.max_photos)
-                task = await intake.task(wanted)
+                wanted.check_instances()
+                source, given = wanted.source()
+                if given:
+                    raise HTTPException(422, "boxes are for one photo: send it to /v1/segment, or ask for components")
+                task = (await intake.task(wanted))._replace(instances=source, rest=wanted.rest)
                 head = await intake.head(task)
             return _Lines(_answers(intake, wanted, task, head), held.pop_all())
-
-
-_INLINE = "#/components/schemas/{model}"
 
 
 async def _answers(intake: Intake, wanted: BatchRequest, task: Task, head: dict[str, Any]) -> AsyncIterator[str]:

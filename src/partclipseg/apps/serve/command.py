@@ -70,6 +70,11 @@ class Serve:
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
     """What is written to standard error: info adds a line of JSON for each request, without photo and words; debug
     adds the words."""
+    detector: Annotated[str | None, optional("DIR|NAME")] = None
+    """Detector that tells objects apart for requests that ask whose each part is: a directory or hub name, such as
+    IDEA-Research/grounding-dino-tiny. Left out: requests may ask for connected regions, or give boxes."""
+    instance_threshold: Annotated[float | None, optional("P")] = None
+    """Minimum score, 0 to 1, of what the detector finds. Left out: the detector's own."""
     device: Device = None
     dtype: Dtype = None
     ask: Ask = field(default_factory=Asking)
@@ -95,7 +100,17 @@ class Serve:
         connections = ConnectionLimits(self.connections, self.connections_per_address, self.idle_timeout)
         backlog = allow_files(connections)
         token = self.token or os.environ.get(TOKEN_VARIABLE)
-        engine = Engine.load(self.model or [None], self.device, self.dtype, limits, self.ask.prompting())
+        if self.instance_threshold is not None and self.detector is None:
+            raise UsageError("--instance-threshold is for a detector: name one with --detector, or leave it out")
+        engine = Engine.load(
+            self.model or [None],
+            self.device,
+            self.dtype,
+            limits,
+            self.ask.prompting(),
+            self.detector,
+            self.instance_threshold,
+        )
         app = create_app(engine, token, local=is_loopback(self.host), rate=self.rate)
         set_level(self.log_level)
         socket = _listen(self.host, self.port)

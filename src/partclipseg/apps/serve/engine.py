@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from partclipseg.data.photo import photo_formats, read_photo
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.instances.found import FoundObject, ObjectSource
+from partclipseg.instances.given import fitted
 from partclipseg.models.prompting import Prompting
 from partclipseg.models.registry import is_built_in
 from partclipseg.vocabulary import Vocabulary
@@ -75,6 +77,17 @@ class Task(NamedTuple):
     """Minimum probability of a part at a pixel; None is the model's default."""
     explained: bool = False
     """Whether the result is an `Explained` instead of a `PartResult`."""
+    instances: Literal["components", "detector", "given"] | None = None
+    """What says where objects are; None if no instances are asked for."""
+    rest: bool = False
+    """Whether to keep parts that belong to no object found."""
+
+
+class Waiting(NamedTuple):
+    """A photo in the queue, with the objects that the client gives."""
+
+    photo: np.ndarray
+    objects: tuple[FoundObject, ...] = ()
 
 
 @dataclass
@@ -87,6 +100,8 @@ class Engine:
     metrics: Metrics = field(default_factory=Metrics)
     built_in: str | None = None
     """Name of the built-in model, which knows rendered scenes only; None if it is not loaded."""
+    detector: ObjectSource | None = None
+    """Detector that finds objects for instances, if the server has one."""
 
     def __post_init__(self) -> None:
         self._batcher = Batcher(
@@ -105,11 +120,20 @@ class Engine:
         dtype: str | None,
         limits: Limits,
         prompting: Prompting | None = None,
+        detector: str | None = None,
+        threshold: float | None = None,
     ) -> Engine:
         """Load models, each a directory or hub name, None for the built-in one; raises as `from_pretrained` does.
 
+        `detector` is the directory or hub name of a detector, `threshold` the minimum score of what it finds.
+
         `prompting` is for the plain CLIPSeg among them; raises `UsageError` if there is none.
         """
+        found = None
+        if detector is not None:
+            from partclipseg.instances.detectors import Detector
+
+            found = Detector.from_pretrained(detector, device=device, threshold=threshold)
         segmenters = [PartSegmenter.from_pretrained(model, device, dtype) for model in models]
         if prompting is not None:
             plain = [segmenter.model for segmenter in segmenters if segmenter.model.config.model_type == "clipseg"]
@@ -117,7 +141,8 @@ class Engine:
                 model.ask(prompting)
         names = model_names(models)
         built_in = [name for name, model in zip(names, models, strict=True) if model is None or is_built_in(model)]
-        return cls(dict(zip(names, segmenters, strict=True)), limits, built_in=next(iter(built_in), None))
+        loaded = dict(zip(names, segmenters, strict=True))
+        return cls(loaded, limits, built_in=next(iter(built_in), None), detector=found)
 
     # -- checks -- -----------------------------------------------------------------------
 
@@ -194,22 +219,39 @@ class Engine:
         """Raise `QueueFullError` if a photo would be refused now."""
         self._batcher.check_room()
 
-    def submit(self, task: Task, photo: np.ndarray) -> Future[Any]:
+    def submit(self, task: Task, photo: np.ndarray, given: Sequence[FoundObject] = ()) -> Future[Any]:
         """Queue a photo, uint8 `[H, W, 3]`. The future gives a `PartResult`, or an `Explained` if the task asks for it,
-        or raises `NoMemoryError`.
+        or raises `NoMemoryError`. `given` are the photo's objects, if the task's instances are given.
 
-        Raises `QueueFullError` at once, and `UsageError` for objects that are not in the vocabulary.
+        Raises `QueueFullError` at once, and `UsageError` for objects that are not in the vocabulary or not in the
+        photo, and where the server has no detector.
         """
         for word in task.objects or ():
             task.vocabulary.object_index(word)
-        return self._batcher.submit(task, photo, photo.shape[0] * photo.shape[1])
+        if task.instances is not None and task.vocabulary.paired is None:
+            raise UsageError('the vocabulary names no object, so there are no instances: write "kettle: handle"')
+        if task.instances == "detector" and self.detector is None:
+            raise UsageError("this server has no detector: use components or boxes, or start it with --detector")
+        size = photo.shape[0], photo.shape[1]
+        objects = tuple(
+            fitted(some, size, task.vocabulary, f"object {place} of instances")
+            for place, some in enumerate(given, start=1)
+        )
+        return self._batcher.submit(task, Waiting(photo, objects), photo.shape[0] * photo.shape[1])
 
     def close(self) -> None:
         """Finish the queued photos and accept no more."""
         self._batcher.close()
 
-    def _segment(self, task: Hashable, photos: Sequence[np.ndarray]) -> Sequence[Any]:
+    def _segment(self, task: Hashable, waiting: Sequence[Waiting]) -> Sequence[Any]:
         assert isinstance(task, Task)
+        photos = [one.photo for one in waiting]
+        sources = {
+            None: None,
+            "components": "components",
+            "detector": self.detector,
+            "given": [list(one.objects) for one in waiting],
+        }
         with self.metrics.model_seconds.time(), _memory_errors():
             segmenter = self.segmenters[task.model]
             if task.explained:
@@ -218,11 +260,13 @@ class Engine:
                 asked = task.vocabulary, task.objects, task.zoom, task.min_part_probability
                 return [explain(segmenter, photo, *asked) for photo in photos]
             return segmenter(
-                list(photos),
+                photos,
                 task.vocabulary,
                 objects=task.objects,
                 zoom=task.zoom,
                 min_part_probability=task.min_part_probability,
+                instances=sources[task.instances],
+                rest=task.rest,
                 batch_size=len(photos),
             )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
@@ -16,8 +16,10 @@ from starlette.exceptions import HTTPException
 from partclipseg.apps.serve.access import drain
 from partclipseg.apps.serve.engine import Engine, Task
 from partclipseg.apps.serve.log import log_question
+from partclipseg.apps.serve.question import Question
 from partclipseg.apps.serve.queue import QueueFullError
-from partclipseg.apps.serve.request import Budget, Question, read_request, receive_body
+from partclipseg.apps.serve.request import Budget, read_request, receive_body
+from partclipseg.instances.found import FoundObject
 from partclipseg.machine import usable_cores
 
 T = TypeVar("T")
@@ -96,10 +98,10 @@ class Intake:
         vocabulary = await self.in_thread(self.engine.vocabulary, wanted.vocabulary, model)
         return Task(model, vocabulary, objects, wanted.zoom, wanted.min_part_probability, explained)
 
-    async def find(self, task: Task, photo: bytes) -> Any:
-        """Return the result of one photo, by its file."""
+    async def find(self, task: Task, photo: bytes, given: Sequence[FoundObject] = ()) -> Any:
+        """Return the result of one photo, by its file; `given` are its objects, if the task's instances are given."""
         array: np.ndarray = await self.in_thread(self.engine.read_photo, photo)
-        return await asyncio.wrap_future(self.engine.submit(task, array))
+        return await asyncio.wrap_future(self.engine.submit(task, array, given))
 
     async def head(self, task: Task) -> dict[str, Any]:
         """Return the fields that every answer begins with."""

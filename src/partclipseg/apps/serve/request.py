@@ -1,188 +1,24 @@
-"""Bodies of requests about a photo: a form with a file, or JSON with the photo in base64."""
+"""Bodies of requests about photos: a form with files, or JSON with the photo in base64."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import json
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ValidationError
 from starlette.datastructures import Headers, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from partclipseg.apps.serve.question import PhotoRequest, Question, listed
 from partclipseg.apps.serve.queue import QueueFullError
 from partclipseg.apps.serve.words import check_words, shortened
-from partclipseg.errors import UsageError
-from partclipseg.formats.registry import chosen_formats, single_formats
-
-Protocol = Literal["pred_all", "oracle_obj"]
-
-
-def _listed(value: Any) -> Any:
-    """Split a form's text ``a, b`` into a list."""
-    return [word for part in value.split(",") if (word := part.strip())] if isinstance(value, str) else value
-
-
-_PLAIN = bytes.maketrans(b"-_", b"+/")
-"""Translation of url-safe base64 into the standard alphabet."""
-
-
-def _known_formats(names: list[str]) -> list[str]:
-    try:
-        kinds = single_formats()
-        usual = [name for name, kind in kinds.items() if not kind.on_request]
-        return list(chosen_formats((known for name in names for known in (usual if name == ALL else [name])), kinds))
-    except UsageError as error:
-        raise ValueError(str(error)) from None
-
-
-ALL = "all"
-"""Format name that stands for every format but those that are slow to make."""
-
-
-def _describe_formats(schema: dict[str, Any]) -> None:
-    """Add the formats to the field's schema when the API is created."""
-    kinds = single_formats()
-    lines = "; ".join(f"{name}: {kind.help}" for name, kind in kinds.items())
-    slow = ", ".join(name for name, kind in kinds.items() if kind.on_request)
-    schema["items"] = {"type": "string", "enum": [*kinds, ALL]}
-    schema["description"] = f"What to answer, in forms separated by commas. {lines}; {ALL}: each of these but {slow}."
-
-
-class Question(BaseModel):
-    """The words to look for, and how."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    vocabulary: str | dict[str, list[str]] | list[str | tuple[str, str]] | None = Field(
-        None,
-        description='What to look for: words such as "dog: head, torso, leg, tail; bus: body, wheel", all large parts, '
-        'or "any: handle" for a part of any object; a mapping from object to parts '
-        '({"dog": ["head", "torso"]}), a list of names (["dog\'s ear"]) or the name of a catalogue '
-        "(pascal-part-116, ade20k-part-234, part-imagenet). Left out: the words that the model came with.",
-    )
-    model: str | None = Field(None, max_length=1000, description="A name from /v1/models. Left out: the first of them.")
-    protocol: Protocol | None = Field(
-        None,
-        description="pred_all: anything of the vocabulary may be there, or background. oracle_obj: the photo shows "
-        "exactly the given objects; their parts share all pixels. Left out: oracle_obj if objects are given.",
-    )
-    objects: Annotated[list[str], BeforeValidator(_listed)] | None = Field(
-        None, description="Objects known to be in the photo, for oracle_obj; in forms separated by commas."
-    )
-    zoom: bool = Field(
-        False,
-        description="Look a second time, at crops around small objects at the photo's full resolution: for small "
-        "parts. Each such object takes nearly as long as a photo.",
-    )
-    min_part_probability: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="A pixel whose best part has a lower probability, 0 to 1, belongs to the object without a part. "
-        "Left out: 0.3, or 0 with known objects; a plain CLIPSeg has its threshold.",
-    )
-
-    @field_validator("objects")
-    @classmethod
-    def _some(cls, value: list[str] | None) -> list[str] | None:
-        return value or None  # a form sends an empty field as ""
-
-    def known_objects(self) -> tuple[str, ...] | None:
-        """Return the objects of Oracle-Obj, None for Pred-All; raises `HTTPException` 422 if the fields disagree."""
-        if self.protocol == "oracle_obj" and not self.objects:
-            raise HTTPException(422, "protocol oracle_obj needs objects: name those in the photo")
-        if self.protocol == "pred_all" and self.objects:
-            raise HTTPException(422, "objects are for protocol oracle_obj: leave them out, or leave protocol out")
-        return tuple(self.objects) if self.objects else None
-
-
-class PhotoRequest(Question):
-    """A photo and the words to look for in it."""
-
-    photo_key: ClassVar[str] = "photo"
-    """Name of the photo's field in JSON bodies."""
-
-    photo: bytes = Field(
-        description="The photo's file: JPEG, PNG, WebP, TIFF and others. A file in forms, base64 in JSON.",
-        json_schema_extra={"format": "byte"},
-    )
-    name: str | None = Field(
-        None, max_length=1000, description="The photo's name. Left out: in forms that of the file."
-    )
-    @classmethod
-    def translated(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        """Return the fields of a JSON body under the names of this class."""
-        return fields
-
-    @field_validator("photo", mode="before")
-    @classmethod
-    def _decode(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            # Browsers encode a file as "data:image/png;base64,...".
-            text = value.partition(",")[2] if value.startswith("data:") else value
-            plain = text.encode("ascii").translate(_PLAIN, b" \t\r\n").rstrip(b"=")
-            return base64.b64decode(plain + b"=" * (-len(plain) % 4), validate=True)
-        except (binascii.Error, ValueError):
-            raise ValueError("the photo must be the file's bytes in base64") from None
-
-
-class Output(BaseModel):
-    """The formats of an answer."""
-
-    min_score: float = Field(
-        0.0, ge=0, le=1, description="Parts whose score, 0 to 1, is lower than this become background."
-    )
-    opacity: float = Field(0.6, ge=0, le=1, description="Opacity of the colours in the format overlay, 0 to 1.")
-    formats: Annotated[list[str], AfterValidator(_known_formats), BeforeValidator(_listed)] = Field(
-        ["json"], min_length=1, max_length=20, json_schema_extra=_describe_formats
-    )
-
-
-class SegmentRequest(PhotoRequest, Output):
-    """A photo, the words to look for in it, and the formats of the answer."""
-
-
-class BatchRequest(Question, Output):
-    """Several photos, the words to look for in them, and the formats of the answers."""
-
-    photos: list[tuple[str | None, bytes]] = Field(min_length=1)
-    """Name and file of each photo; in the form they are files `photo`."""
-
-
-class ExplainRequest(PhotoRequest):
-    """A photo and the words whose maps are wanted."""
-
 
 Wanted = TypeVar("Wanted", bound=Question)
-
-
-def form_schema(kind: type[Question]) -> dict[str, Any]:
-    """Return the OpenAPI schema of the form: all fields but the files are text."""
-    fields = kind.model_json_schema()["properties"]
-    file: dict[str, Any] = {"type": "string", "format": "binary", "description": "The photo's file."}
-    if "photos" in fields:
-        file = {"type": "array", "items": {"type": "string", "format": "binary"}, "description": "The photos' files."}
-    return {
-        "type": "object",
-        "required": ["photo"],
-        "properties": {
-            "photo": file,
-            **{
-                name: {"type": "string", "description": field["description"]}
-                for name, field in fields.items()
-                if name not in {"photo", "photos"}
-            },
-        },
-    }
 
 
 class Budget:
@@ -264,7 +100,7 @@ def read_request(
             raise HTTPException(422, shortened(f"there is no field {name!r}: the fields are {known}"))
     check_words(fields.get("vocabulary"), max_classes)
     objects = fields.get("objects")
-    check_words(_listed(objects) if isinstance(objects, str) else objects, max_classes)
+    check_words(listed(objects) if isinstance(objects, str) else objects, max_classes)
     try:
         return kind.model_validate(fields)
     except ValidationError as error:

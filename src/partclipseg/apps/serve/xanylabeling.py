@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from partclipseg.apps.serve.answers import PROBLEMS
 from partclipseg.apps.serve.intake import Intake
-from partclipseg.apps.serve.request import PhotoRequest
+from partclipseg.apps.serve.question import PhotoRequest, schema_of
 from partclipseg.formats.polygons import mask_polygons
 from partclipseg.formats.segment import Segment
 from partclipseg.inference.result import PartResult
@@ -83,7 +83,7 @@ class RemoteShape(BaseModel):
     shape_type: str
     points: list[list[float]] = Field(description="x, y in pixels; the last is the first")
     score: float
-    group_id: int = Field(description="the same for all parts of one object")
+    group_id: int | None = Field(description="number of the object whose part it is, the same for all its parts")
 
 
 class RemoteShapes(BaseModel):
@@ -128,20 +128,23 @@ def add_xanylabeling(app: FastAPI, intake: Intake) -> None:
         }
         return RemoteModels(success=True, data=kinds)
 
-    schema = {"content": {"application/json": {"schema": RemoteBody.model_json_schema()}}, "required": True}
-
     @app.post(
         f"{PREFIX}/v1/predict",
         summary="Outlines for X-AnyLabeling",
         response_model=RemoteAnswer,
         responses=PROBLEMS,
-        openapi_extra={"requestBody": _inline(schema)},
+        openapi_extra={
+            "requestBody": {"required": True, "content": {"application/json": {"schema": schema_of(RemoteBody)}}}
+        },
     )
     async def remote_predict(request: Request) -> Response:
         """Take a photo as data URI and words as text prompt; answer polygons with label, score and group."""
 
         async def make(wanted: RemoteRequest) -> Response:
-            found: PartResult = await intake.find(await intake.task(wanted), wanted.photo)
+            task = await intake.task(wanted)
+            if task.vocabulary.paired is not None:  # only objects have owners
+                task = task._replace(instances="detector" if intake.engine.detector else "components", rest=True)
+            found: PartResult = await intake.find(task, wanted.photo)
             shapes = await intake.in_thread(lambda: list(_shapes(found.at_least(wanted.min_score), wanted.fineness)))
             return JSONResponse({"success": True, "data": {"shapes": shapes, "description": ""}})
 
@@ -149,7 +152,7 @@ def add_xanylabeling(app: FastAPI, intake: Intake) -> None:
 
 
 def _shapes(result: PartResult, fineness: float) -> Iterator[dict[str, Any]]:
-    groups = {word: number for number, word in enumerate(dict.fromkeys(one.object for one in result), 1)}
+    """Yield a shape for each piece of each part. The group is the number of the owner; parts without one have none."""
     for segment in result:
         for polygon in _outlines(segment, fineness):
             yield {
@@ -157,7 +160,7 @@ def _shapes(result: PartResult, fineness: float) -> Iterator[dict[str, Any]]:
                 "shape_type": "polygon",
                 "points": [*polygon.tolist(), polygon[0].tolist()],
                 "score": round(segment.score, 4),
-                "group_id": groups[segment.object],
+                "group_id": segment.instance,
             }
 
 
@@ -168,11 +171,3 @@ def _outlines(segment: Segment, fineness: float) -> list[np.ndarray]:
         return polygons
     perimeters = [np.linalg.norm(polygon - np.roll(polygon, 1, axis=0), axis=1).sum() for polygon in polygons]
     return mask_polygons(segment.mask, fineness * max(perimeters))
-
-
-def _inline(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a schema without references, which would point into the document."""
-    body = schema["content"]["application/json"]["schema"]
-    known = body.pop("$defs")
-    body["properties"]["params"] = known["RemoteParams"]
-    return schema

@@ -24,6 +24,28 @@ REPAIRS = {
 """Name and purpose of each repair of a released defect."""
 
 
+SIZES: dict[str, dict[str, Any]] = {
+    "released": {},
+    # For square scenes of 128 pixels and towers with patches of 8; CLIP's input is normalised as CLIPSeg's.
+    "tiny": {
+        "image_size": 128,
+        "guidance_image_size": 128,
+        "shortest_edge": 128,
+        "longest_edge": 1024,
+        "image_mean": (123.675, 116.28, 103.53),
+        "image_std": (58.395, 57.12, 57.375),
+        "templates": ("{}", "a photo of {}", "a picture of {}", "here is {}"),
+        "hidden_dim": 64,
+        "window_size": 8,
+        "text_guidance_dim": 64,
+        "appearance_guidance_dim": 64,
+        "decoder_dims": (32, 16),
+        "decoder_guidance_dims": (16, 8),
+    },
+}
+"""Fields of the configuration that differ from its defaults, by the setting `sizes` of training."""
+
+
 class CATSegConfig(PreTrainedConfig):
     """Configuration of CAT-Seg (Cho et al., CVPR 2024) on object-parts, the baseline of OV-PARTS and PartCATSeg.
 

@@ -31,6 +31,7 @@ from partclipseg.models.partcatseg.config import CATSegConfig, PartCATSegConfig
 from partclipseg.models.partcatseg.photos import model_inputs
 from partclipseg.models.partcatseg.settings import CATSegSettings, PartCATSegSettings
 from partclipseg.models.partcatseg.towers import Guidance, ResNetGuidance, dense_features, text_features
+from partclipseg.models.tokens import add_token_embeddings
 from partclipseg.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -226,11 +227,14 @@ class CATSegModel(PartModel):
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Group the trained parameters for AdamW as published: guidance at a hundredth, norms without decay."""
-        norms = {
+        """Group the trained parameters for AdamW as published: guidance at a hundredth, norms without decay.
+
+        Embeddings of words, which are trained only where words were added, are not decayed either.
+        """
+        undecayed = {
             parameter
             for module in self.modules()
-            if isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.BatchNorm2d)
+            if isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.BatchNorm2d | nn.Embedding)
             for parameter in module.parameters(recurse=False)
         }
         tower = set(self.guidance.parameters())
@@ -239,8 +243,16 @@ class CATSegModel(PartModel):
             {"params": params, "lr": rate, "weight_decay": decay}
             for slow, rate in ((True, learning_rate / 100), (False, learning_rate))
             for plain, decay in ((False, weight_decay), (True, 0.0))
-            if (params := [p for p in trained if (p in tower) == slow and (p in norms) == plain])
+            if (params := [p for p in trained if (p in tower) == slow and (p in undecayed) == plain])
         ]
+
+    def add_tokens(self, count: int) -> None:
+        """Add embeddings, drawn from torch's global generator, and train them with those of the known words.
+
+        CLIP is frozen as published, since it knows all words; a tokenizer that lacks some must learn them.
+        """
+        add_token_embeddings(self.clip.text_model, self.config.text_config, count).requires_grad_(True)
+        self.renew_stamp()
 
     def recompute(self, enabled: bool) -> None:
         """Keep less of the aggregation in training and compute it again in the backward pass."""

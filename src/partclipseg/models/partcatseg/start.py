@@ -9,10 +9,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import CLIPModel, Dinov2Model, PreTrainedConfig, ResNetModel
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPSegForImageSegmentation,
+    Dinov2Model,
+    PreTrainedConfig,
+    ResNetModel,
+)
 
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.models.partcatseg.config import CATSegConfig
+from partclipseg.models.partcatseg.config import SIZES, CATSegConfig
 from partclipseg.models.partcatseg.directory import saved_config
 from partclipseg.models.partcatseg.foreign import (
     family_of,
@@ -39,9 +46,10 @@ def start_model(
     Args:
         cls: `PartCATSegModel` or `CATSegModel`.
         name: a `.pth` file as released (for PartCATSeg usually CAT-Seg's `model_final_base.pth`), or a directory or
-            hub name of CLIP or of a model of ours. Of another family, what fits by name and shape is copied.
-        settings: the guidance weights to load, and the repairs.
-        config: sizes of a model that starts from a `.pth` file or from CLIP; None stands for the released ones.
+            hub name of CLIP, of CLIPSeg or of a model of ours. Of another family, what fits by name and shape is
+            copied.
+        settings: the guidance weights to load, the sizes, and the repairs.
+        config: sizes of a model that starts from a `.pth` file, CLIP or CLIPSeg; None stands for `settings.sizes`.
 
     New layers come from torch's global generator. Raises `PartCLIPSegError` where the start or its guidance weights
     cannot be had.
@@ -68,7 +76,7 @@ def _started(
 ) -> tuple[CATSegModel, list[str]]:
     """Return the model, and the names of its tensors that the start does not have."""
     config_class: Any = cls.config_class
-    sizes = {} if config is None else _sizes(config)
+    sizes = dict(SIZES[settings.sizes]) if config is None else _sizes(config)
     changes: dict[str, Any] = {"reference": settings.reference, "repairs": settings.repairs}
     if guidance := _guidance_config(settings):
         changes["guidance_config"] = guidance
@@ -86,8 +94,8 @@ def _started(
         # Given to from_pretrained, changes would be set after the configuration is checked.
         own = config_class(**{**_sizes(saved_config(config_class, name)), **changes})
         return cls.from_pretrained(name, config=own, dtype=torch.float32), []
-    if kind == "clip":
-        clip: Any = CLIPModel.from_pretrained(name, dtype=torch.float32)
+    if kind in ("clip", "clipseg"):
+        clip = _clip(name, kind)
         model = cls(config_class(**{**sizes, **changes, "clip_config": clip.config}))
         return model, _copy(model, {f"clip.{key}": tensor for key, tensor in clip.state_dict().items()}, name)
     if kind == CATSegConfig.model_type:
@@ -99,8 +107,25 @@ def _started(
         return model, _copy(model, source.state_dict(), name)
     raise PartCLIPSegError(
         f"{name} holds a model of type {kind!r}, from which {config_class.model_type!r} cannot start: give CLIP, "
-        "CAT-Seg, or a released .pth file"
+        "CLIPSeg, CAT-Seg, or a released .pth file"
     )
+
+
+def _clip(name: str, kind: str) -> CLIPModel:
+    """Load CLIP, or the towers of a CLIPSeg, which are CLIP's with other names of their configurations."""
+    if kind == "clip":
+        loaded: Any = CLIPModel.from_pretrained(name, dtype=torch.float32)
+        return loaded
+    clipseg: Any = CLIPSegForImageSegmentation.from_pretrained(name, dtype=torch.float32)
+    text, vision = (
+        {key: value for key, value in part.to_dict().items() if key != "model_type"}
+        for part in (clipseg.config.text_config, clipseg.config.vision_config)
+    )
+    clip = CLIPModel(
+        CLIPConfig(text_config=text, vision_config=vision, projection_dim=clipseg.config.projection_dim)
+    )
+    clip.load_state_dict(clipseg.clip.state_dict())
+    return clip
 
 
 @torch.no_grad()

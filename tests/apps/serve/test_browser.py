@@ -166,7 +166,8 @@ def test_the_whole_way(page, files, random_segmenter):
 
     with downloaded(page, "#download") as archive:
         names = [name for name in archive.namelist() if ".masks/" not in name]
-        kinds = [kind for kind in single_formats().values() if not kind.on_request and kind.make_many is None]
+        usual = [kind for kind in single_formats().values() if not (kind.on_request or kind.needs_instances)]
+        kinds = [kind for kind in usual if kind.make_many is None]
         assert sorted(names) == sorted(f"my scene{kind.suffix}" for kind in kinds)
         masks = {name for name in archive.namelist() if ".masks/" in name}
         assert len(masks) == len(found)
@@ -234,6 +235,22 @@ def test_two_vocabularies_side_by_side(page, files):
     with downloaded(page, "#download") as archive:
         names = [name for name in archive.namelist() if name.endswith("coco.json")]
     assert names == ["a/my scene.coco.json", "b/my scene.coco.json"]
+
+
+def test_objects_are_told_apart(page, files, random_segmenter):
+    page.locator("#options summary").first.click()
+    options = page.get_by_label("Tell objects of one kind apart").locator("option")
+    assert options.all_inner_texts() == ["no", "by connected regions"]  # this server has no detector
+    page.get_by_label("Tell objects of one kind apart").select_option("components")
+    find(page, files["my scene"])
+    expected = random_segmenter(files["my scene"], WORDS, instances="components")
+    headings = set(page.locator(".legend h4").all_inner_texts())
+    assert {f"{segment.object} {segment.instance}" for segment in expected if segment.instance} <= headings
+    assert "instances=components" in page.url
+    with downloaded(page, "#download") as archive:
+        assert "my scene.instance.png" in archive.namelist()
+        found = json.loads(archive.read("my scene.parts.json"))
+    assert len(found["instances"]) == len(expected.instances)
 
 
 def test_catalogues_are_searched(page):

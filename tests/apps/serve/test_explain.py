@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +23,7 @@ from partclipseg.apps.serve.api import create_api
 from partclipseg.apps.serve.explain import MAX_ATTENTION, MAX_HEAT_SIDE, explain
 from partclipseg.apps.serve.explained import explained_content
 from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.instances.found import FoundObject
 from partclipseg.maps.crops import Crop
 from partclipseg.shapes.renderer import render_scene
 
@@ -167,6 +169,30 @@ def test_more_classes_than_a_byte_can_count(random_segmenter, scene):
     explained = replace(explained, result=replace(explained.result, label_map=labels, object_map=nothing))
     pixels = decoded(explained_content(explained)["layers"]["object_parts"]["map"]).astype(int)
     assert (pixels[0, :3, 0] + 256 * pixels[0, :3, 1]).tolist() == [300, 255, 0]
+
+
+def test_with_instances_each_owner_has_values_of_its_own(client, photo, random_segmenter):
+    """Layers are those of the result with instances, which the download has as well; heat maps stay."""
+    words = "dog: ear, head; bus: wheel"
+    plain = ask(client, photo, vocabulary=words).json()
+    boxes = [{"object": "dog", "box": [0, 0, 30, 40]}, {"object": "dog", "box": [30, 0, 30, 40]}]
+    found = ask(client, photo, vocabulary=words, instances=json.dumps(boxes)).json()
+    given = [FoundObject(some["object"], tuple(some["box"])) for some in boxes]
+    expected = random_segmenter(photo, words, instances=given)
+    assert {segment.instance for segment in expected} == {1, 2}, "otherwise this shows nothing"
+    layer = found["layers"]["object_parts"]
+    values = decoded(layer["map"]).astype(int)
+    values = values[..., 0] + 256 * values[..., 1]
+    parts = {(entry["name"], entry["instance"]): entry["value"] for entry in layer["entries"] if not entry["rest"]}
+    assert set(parts) == {(segment.title, segment.instance) for segment in expected}
+    for segment in expected:
+        assert np.array_equal(values == parts[segment.title, segment.instance], segment.mask)
+    objects = found["layers"]["objects"]["entries"]
+    assert {entry["name"] for entry in objects} == {segment.title for segment in expected.segments("objects")}
+    assert len({tuple(entry["colour"]) for entry in objects}) == len(objects)
+    assert found["heat"] == plain["heat"]
+    refused = ask(client, photo, vocabulary=words, instances="components", zoom="true")
+    assert refused.json()["detail"] == "instances look at crops already: leave zoom out"
 
 
 def ask(client, photo: bytes, **fields):

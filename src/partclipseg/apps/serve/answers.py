@@ -93,6 +93,7 @@ class LayerEntry(BaseModel):
     object: str | None = Field(description="null for parts of any object")
     part: str | None = Field(description="null for whole objects and their rest")
     rest: bool = Field(description="whether it is the pixels of the object that belong to none of its parts")
+    instance: int | None = Field(description="number of the object whose part it is; only with instances")
     value: int = Field(description="of its pixels in `map`")
     score: float = Field(description="mean probability over its pixels, 0 to 1")
     share: float = Field(description="of the photo's pixels, 0 to 1")
@@ -163,6 +164,7 @@ class ModelList(BaseModel):
     """List of the models; the first is the default."""
 
     models: list[ModelInfo]
+    instances: list[str] = Field(description="words of the field `instances` that this server can answer")
 
 
 class CatalogInfo(BaseModel):

@@ -110,10 +110,8 @@ def _add_segment(app: FastAPI, intake: Intake) -> None:
         start = time.perf_counter()
 
         async def make(wanted: SegmentRequest) -> Response:
-            wanted.check_instances()
-            source, given = wanted.source()
-            task = (await intake.task(wanted))._replace(instances=source, rest=wanted.rest)
-            found = await intake.find(task, wanted.photo, given)
+            task = await intake.task(wanted)
+            found = await intake.find(task, wanted.photo, wanted.source()[1])
             result = renamed(await intake.in_thread(found.at_least, wanted.min_score), wanted.name)
             made = result, wanted.formats, wanted.opacity
             if "application/zip" in request.headers.get("accept", ""):
@@ -139,7 +137,7 @@ def _add_explain(app: FastAPI, intake: Intake) -> None:
 
         async def make(wanted: ExplainRequest) -> Response:
             task = await intake.task(wanted, explained=True)
-            found: Explained = await intake.find(task, wanted.photo)
+            found: Explained = await intake.find(task, wanted.photo, wanted.source()[1])
             found = found.renamed(wanted.name)
             content = {**await intake.head(task), **await intake.in_thread(explained_content, found)}
             return JSONResponse({**content, "seconds": seconds_since(start)})
@@ -151,6 +149,7 @@ def _add_information(app: FastAPI, engine: Engine) -> None:
     @app.get("/v1/models", summary="The models that can be asked")
     async def models() -> ModelList:
         return ModelList(
+            instances=["components", *(["detector"] if engine.detector else [])],
             models=[
                 ModelInfo(
                     name=name,

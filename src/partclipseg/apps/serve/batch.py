@@ -80,11 +80,9 @@ def add_batch(app: FastAPI, intake: Intake) -> None:
         async with AsyncExitStack() as held:
             async with intake.within_time():
                 wanted = await intake.receive(request, BatchRequest, held, intake.engine.limits.max_photos)
-                wanted.check_instances()
-                source, given = wanted.source()
-                if given:
+                if wanted.source()[1]:
                     raise HTTPException(422, "boxes are for one photo: send it to /v1/segment, or ask for components")
-                task = (await intake.task(wanted))._replace(instances=source, rest=wanted.rest)
+                task = await intake.task(wanted)
                 head = await intake.head(task)
             return _Lines(_answers(intake, wanted, task, head), held.pop_all())
 

@@ -246,29 +246,37 @@ class Engine:
     def _segment(self, task: Hashable, waiting: Sequence[Waiting]) -> Sequence[Any]:
         assert isinstance(task, Task)
         photos = [one.photo for one in waiting]
-        sources = {
-            None: None,
-            "components": "components",
-            "detector": self.detector,
-            "given": [list(one.objects) for one in waiting],
-        }
         with self.metrics.model_seconds.time(), _memory_errors():
             segmenter = self.segmenters[task.model]
             if task.explained:
                 from partclipseg.apps.serve.explain import explain
 
                 asked = task.vocabulary, task.objects, task.zoom, task.min_part_probability
-                return [explain(segmenter, photo, *asked) for photo in photos]
-            return segmenter(
-                photos,
-                task.vocabulary,
-                objects=task.objects,
-                zoom=task.zoom,
-                min_part_probability=task.min_part_probability,
-                instances=sources[task.instances],
-                rest=task.rest,
-                batch_size=len(photos),
-            )
+                explained = [explain(segmenter, photo, *asked) for photo in photos]
+                if task.instances is None:
+                    return explained
+                # The maps are those of the whole photo; the result is that of the looks at each object.
+                owned = self._results(segmenter, task, waiting)
+                return [replace(one, result=result) for one, result in zip(explained, owned, strict=True)]
+            return self._results(segmenter, task, waiting)
+
+    def _results(self, segmenter: PartSegmenter, task: Task, waiting: Sequence[Waiting]) -> Sequence[PartResult]:
+        sources = {
+            None: None,
+            "components": "components",
+            "detector": self.detector,
+            "given": [list(one.objects) for one in waiting],
+        }
+        return segmenter(
+            [one.photo for one in waiting],
+            task.vocabulary,
+            objects=task.objects,
+            zoom=task.zoom,
+            min_part_probability=task.min_part_probability,
+            instances=sources[task.instances],
+            rest=task.rest,
+            batch_size=len(waiting),
+        )
 
 
 @contextmanager

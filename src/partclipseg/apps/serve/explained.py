@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from PIL import Image
 from partclipseg.apps.serve.explain import LONGEST_SIDE, Explained, HeatMap, nearest
 from partclipseg.formats.format import View
 from partclipseg.formats.palette import object_colour, object_colours, pale_object_colours, part_colours
+from partclipseg.formats.segment import Segment
+from partclipseg.inference.result import PartResult
 
 
 def explained_content(explained: Explained) -> dict[str, Any]:
@@ -26,8 +28,8 @@ def explained_content(explained: Explained) -> dict[str, Any]:
         "height": result.size[0],
         "picture": _photo(result.photo),
         "layers": {
-            "object_parts": _layer(result.labelled.painted()[0], _entries(explained, "parts")),
-            "objects": _layer(result.object_map, _entries(explained, "objects")),
+            "object_parts": _view_layer(result, "parts"),
+            "objects": _view_layer(result, "objects"),
             "parts": _layer(explained.part_map, _part_entries(explained)),
         },
         "heat": {
@@ -38,39 +40,43 @@ def explained_content(explained: Explained) -> dict[str, Any]:
 
 
 def _entry(name: str, value: int, score: float, share: float, colour: Sequence[int], **more: Any) -> dict[str, Any]:
-    known = {"object": None, "part": None, "rest": False, **more}
+    known = {"object": None, "part": None, "rest": False, "instance": None, **more}
     sizes = {"score": _rounded(score), "share": round(share, 6)}
     return {"name": name, **known, "value": value, **sizes, "colour": [int(channel) for channel in colour]}
 
 
-def _entries(explained: Explained, view: View) -> list[dict[str, Any]]:
-    """Return the entries of the legend: objects by size, and the parts of each by size, and then its rest."""
-    result = explained.result
-    size = math.prod(result.size)
+def _view_layer(result: PartResult, view: View) -> dict[str, Any]:
+    """Return a layer of a view; its legend has objects by size, the parts of each by size, and then its rest."""
+    size, last = math.prod(result.size), len(result.vocabulary)
     colours = part_colours(result.vocabulary) if view == "parts" else object_colours(result.vocabulary)
-    sizes = {segment.object: segment.area for segment in result.segments("objects")}
-    found = [
-        (segment.area, False, _entry(
-            segment.name, segment.index + 1, segment.score, segment.area / size,
-            colours[segment.index], object=segment.object, part=segment.part,
-        ))
-        for segment in result.segments(view)
-    ]  # fmt: skip
+    pale = pale_object_colours(result.vocabulary)
+    segments = [(segment, False) for segment in result.segments(view)]
     if view == "parts":
-        pale, first = pale_object_colours(result.vocabulary), len(result.vocabulary) + 1
-        found += [
-            (segment.area, True, _entry(
-                f"rest of the {segment.object}", first + segment.index, segment.score, segment.area / size,
-                pale[segment.index], object=segment.object, rest=True,
-            ))
-            for segment in result.without_part()
-        ]  # fmt: skip
+        segments += [(segment, True) for segment in result.without_part()]
+    sizes = {(whole.object, whole.instance): whole.area for whole in result.segments("objects")}
+    segments.sort(key=lambda one: (*_owner_place(one[0], sizes), one[1], -one[0].area))
+    labels = np.full(result.size, -1, np.int32)
+    entries = []
+    for number, (segment, rest) in enumerate(segments):
+        if result.instance_map is None:
+            value = segment.index + last * rest
+        else:  # the parts of two dogs have values of their own
+            value = number
+            labels[segment.mask] = value
+        colour = pale[segment.index] if rest else colours[segment.index]
+        if view == "objects" and segment.instance is not None:
+            colour = object_colour(segment.title)
+        known = {"object": segment.object, "part": segment.part, "rest": rest, "instance": segment.instance}
+        name = f"rest of the {segment.title}" if rest else segment.title
+        entries.append(_entry(name, value + 1, segment.score, segment.area / size, colour, **known))
+    if result.instance_map is None:
+        labels = result.labelled.painted()[0] if view == "parts" else result.object_map
+    return _layer(labels, entries)
 
-    def place(one: tuple[int, bool, dict[str, Any]]) -> tuple[Any, ...]:
-        area, rest, entry = one
-        return -sizes.get(entry["object"], 0), entry["object"], rest, -area
 
-    return [entry for _, _, entry in sorted(found, key=place)]
+def _owner_place(segment: Segment, sizes: Mapping[tuple[str, int | None], int]) -> tuple[Any, ...]:
+    owner = segment.object, segment.instance
+    return -sizes.get(owner, 0), segment.object, segment.instance or 0
 
 
 def _part_entries(explained: Explained) -> list[dict[str, Any]]:

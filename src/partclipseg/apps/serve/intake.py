@@ -93,10 +93,13 @@ class Intake:
 
     async def task(self, wanted: Question, explained: bool = False) -> Task:
         """Return the task that is asked for; raises `UsageError` and `HTTPException` 422."""
+        wanted.check_instances()
         objects = wanted.known_objects()
         model = self.engine.model_name(wanted.model)
         vocabulary = await self.in_thread(self.engine.vocabulary, wanted.vocabulary, model)
-        return Task(model, vocabulary, objects, wanted.zoom, wanted.min_part_probability, explained)
+        source, _ = wanted.source()
+        least = wanted.min_part_probability
+        return Task(model, vocabulary, objects, wanted.zoom, least, explained, source, wanted.rest)
 
     async def find(self, task: Task, photo: bytes, given: Sequence[FoundObject] = ()) -> Any:
         """Return the result of one photo, by its file; `given` are its objects, if the task's instances are given."""

@@ -106,6 +106,22 @@ class Question(BaseModel):
         "Left out: 0.3, or 0 with known objects; a plain CLIPSeg has its threshold.",
     )
 
+    instances: Annotated[
+        Literal["components", "detector"] | Annotated[list[GivenBox], Field(max_length=MOST_OBJECTS)] | None,
+        BeforeValidator(_instances),
+    ] = Field(
+        None,
+        description="Tell the objects apart and say whose each part is. components: connected regions are objects; "
+        'detector: the one that the server was started with; or boxes, [{"object": "dog", "box": [x, y, width, '
+        f"height]}}], at most {MOST_OBJECTS}. Segments then have the number of their owner. Each object takes about a "
+        "fifth of a photo's time.",
+    )
+    rest: bool = Field(
+        False,
+        description="With instances: keep parts that belong to no object found; with a detector or boxes that costs a "
+        "look at the whole photo.",
+    )
+
     @field_validator("objects")
     @classmethod
     def _some(cls, value: list[str] | None) -> list[str] | None:
@@ -118,6 +134,19 @@ class Question(BaseModel):
         if self.protocol == "pred_all" and self.objects:
             raise HTTPException(422, "objects are for protocol oracle_obj: leave them out, or leave protocol out")
         return tuple(self.objects) if self.objects else None
+
+    def source(self) -> tuple[Literal["components", "detector", "given"] | None, list[FoundObject]]:
+        """Return what says where objects are, and the objects that are given; raises `UsageError` for what is none."""
+        if isinstance(self.instances, list):
+            return "given", [FoundObject(some.object, some.box) for some in self.instances]
+        return self.instances, []
+
+    def check_instances(self) -> None:
+        """Raise `HTTPException` 422 for fields that disagree about instances, as `PartSegmenter` would."""
+        if self.instances is None and self.rest:
+            raise HTTPException(422, "rest is for instances: say where objects are by the field instances")
+        if self.instances is not None and self.zoom:
+            raise HTTPException(422, "instances look at crops already: leave zoom out")
 
 
 class PhotoRequest(Question):
@@ -153,23 +182,8 @@ class PhotoRequest(Question):
 
 
 class Output(Question):
-    """The formats of an answer, and whose each part is."""
+    """The formats of an answer."""
 
-    instances: Annotated[
-        Literal["components", "detector"] | Annotated[list[GivenBox], Field(max_length=MOST_OBJECTS)] | None,
-        BeforeValidator(_instances),
-    ] = Field(
-        None,
-        description="Tell the objects apart and say whose each part is. components: connected regions are objects; "
-        'detector: the one that the server was started with; or boxes, [{"object": "dog", "box": [x, y, width, '
-        f"height]}}], at most {MOST_OBJECTS}. Segments then have the number of their owner. Each object takes about a "
-        "fifth of a photo's time.",
-    )
-    rest: bool = Field(
-        False,
-        description="With instances: keep parts that belong to no object found; with a detector or boxes that costs a "
-        "look at the whole photo.",
-    )
     min_score: float = Field(
         0.0, ge=0, le=1, description="Parts whose score, 0 to 1, is lower than this become background."
     )
@@ -178,21 +192,12 @@ class Output(Question):
         ["json"], min_length=1, max_length=20, json_schema_extra=_describe_formats
     )
 
-    def source(self) -> tuple[Literal["components", "detector", "given"] | None, list[FoundObject]]:
-        """Return what says where objects are, and the objects that are given; raises `UsageError` for what is none."""
-        if isinstance(self.instances, list):
-            return "given", [FoundObject(some.object, some.box) for some in self.instances]
-        return self.instances, []
-
     def check_instances(self) -> None:
-        """Raise `HTTPException` 422 for fields that disagree about instances, as `PartSegmenter` would."""
-        if self.instances is None:
-            needing = [name for name, kind in single_formats().items() if kind.needs_instances and name in self.formats]
-            if self.rest or needing:
-                what = "rest" if self.rest else f"the format {needing[0]}"
-                raise HTTPException(422, f"{what} is for instances: say where objects are by the field instances")
-        elif self.zoom:
-            raise HTTPException(422, "instances look at crops already: leave zoom out")
+        super().check_instances()
+        needing = [name for name, kind in single_formats().items() if kind.needs_instances and name in self.formats]
+        if self.instances is None and needing:
+            what = f"the format {needing[0]}"
+            raise HTTPException(422, f"{what} is for instances: say where objects are by the field instances")
 
 
 class SegmentRequest(PhotoRequest, Output):

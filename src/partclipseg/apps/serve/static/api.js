@@ -11,6 +11,7 @@
  * @property {string | null} object
  * @property {string | null} part
  * @property {boolean} rest
+ * @property {number | null} instance
  * @property {number} value
  * @property {number} score
  * @property {number} share
@@ -40,6 +41,7 @@
  * @property {string} objects
  * @property {boolean} zoom
  * @property {string} min_part_probability
+ * @property {string} [instances]
  */
 
 const TRIES = 5;
@@ -47,8 +49,8 @@ const TRIES = 5;
 /** An answer without a result; the message is the server's sentence. */
 export class RefusedError extends Error {}
 
-/** @returns {Promise<Model[]>} */
-export const models = async () => (await getJson("v1/models")).models;
+/** @returns {Promise<{ models: Model[], instances: string[] }>} */
+export const models = () => getJson("v1/models");
 /** @returns {Promise<Catalog[]>} */
 export const catalogs = async () => (await getJson("v1/catalogs")).catalogs;
 /** @returns {Promise<Scene[]>} */

@@ -7,7 +7,10 @@ import { WordBox } from "./words.js";
 /** @typedef {import("./api.js").Catalog} Catalog */
 /** @typedef {import("./api.js").Question} Question */
 /** @typedef {import("./state.js").State} State */
-/** @typedef {Pick<State, "words" | "objects" | "zoom" | "least" | "model" | "compare" | "modelB" | "wordsB">} Fields */
+/** @typedef {Pick<State, "words" | "objects" | "zoom" | "least" | "model" | "compare" | "modelB" | "wordsB" | "instances">} Fields */
+
+/** @type {Readonly<Record<string, string>>} */
+const INSTANCES = { components: "by connected regions", detector: "by the server's detector" };
 
 export class Form {
   /** @param {() => void} changed  after a person has changed a field */
@@ -20,6 +23,7 @@ export class Form {
     this.zoom = byId("zoom", HTMLInputElement);
     this.least = byId("least", HTMLInputElement);
     this.compare = byId("compare", HTMLInputElement);
+    this.instances = byId("instances", HTMLSelectElement);
     this.model = byId("model", HTMLSelectElement);
     this.modelB = byId("model-b", HTMLSelectElement);
     const options = byId("options", HTMLDetailsElement);
@@ -35,8 +39,11 @@ export class Form {
   /**
    * @param {Model[]} models
    * @param {Catalog[]} catalogs
+   * @param {string[]} sources  ways to tell objects apart
    */
-  offer(models, catalogs) {
+  offer(models, catalogs, sources) {
+    this.instances.append(...sources.map((source) => new Option(INSTANCES[source] ?? source, source)));
+    byId("apart").hidden = !sources.length;
     [this.models, this.catalogs] = [models, catalogs];
     for (const select of [this.model, this.modelB]) {
       select.replaceChildren(...models.map(({ name }) => new Option(name)));
@@ -66,19 +73,21 @@ export class Form {
     return {
       words: this.a.text, objects: this.objects.value, zoom: this.zoom.checked, least: this.least.value,
       model: this.model.value === first ? "" : this.model.value, compare: this.compare.checked,
+      instances: this.instances.value,
       modelB: this.modelB.value === last ? "" : this.modelB.value, wordsB: this.b.text,
     };
   }
 
   /** @param {Fields} fields */
-  write({ words, objects, zoom, least, model, compare, modelB, wordsB }) {
+  write({ words, objects, zoom, least, model, compare, modelB, wordsB, instances }) {
+    this.instances.value = [...this.instances.options].some((one) => one.value === instances) ? instances : "";
     [this.a.text, this.b.text] = [words, wordsB];
     [this.objects.value, this.least.value] = [objects, least];
     [this.zoom.checked, this.compare.checked] = [zoom, compare];
     const names = this.models.map((one) => one.name);
     this.model.value = names.includes(model) ? model : names[0];
     this.modelB.value = names.includes(modelB) ? modelB : names[names.length - 1];
-    if (objects || zoom || least || compare || this.model.value !== names[0]) {
+    if (objects || zoom || least || compare || this.instances.value || this.model.value !== names[0]) {
       byId("options", HTMLDetailsElement).open = true;
     }
     this.arrange();
@@ -88,6 +97,7 @@ export class Form {
   questions() {
     const shared = {
       objects: this.objects.value, zoom: this.zoom.checked, min_part_probability: this.least.value.trim(),
+      ...(this.instances.value ? { instances: this.instances.value } : {}),
     };
     const first = { model: this.model.value, vocabulary: this.a.text, ...shared };
     if (!this.compare.checked) return [first];

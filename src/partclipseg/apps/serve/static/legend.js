@@ -24,7 +24,8 @@ export function legend(entries, off, changed, point) {
   /** @type {Map<string, HTMLElement>} */
   const groups = new Map();
   for (const entry of entries) {
-    const heading = entry.object && (entry.part || entry.rest) ? entry.object : "";
+    const owner = entry.instance ? `${entry.object} ${entry.instance}` : entry.object;
+    const heading = owner && (entry.part || entry.rest) ? owner : "";
     let group = groups.get(heading);
     if (!group) {
       group = make("div", { class: "group" }, ...(heading ? [make("h4", {}, heading)] : []));

@@ -179,8 +179,8 @@ function restore(wanted) {
 }
 
 async function start() {
-  const [models, catalogs] = await Promise.all([api.models(), api.catalogs()]);
-  form.offer(models, catalogs);
+  const [{ models, instances }, catalogs] = await Promise.all([api.models(), api.catalogs()]);
+  form.offer(models, catalogs, instances);
   await restore(state);
   const scenes = await api.scenes();
   byId("scenes").hidden = !scenes.length;

@@ -10,6 +10,7 @@
  * @property {boolean} compare
  * @property {string} modelB
  * @property {string} wordsB
+ * @property {string} instances   what tells objects apart, empty for nothing
  * @property {string} scene   name of an example, where it is the photo
  * @property {string} view
  * @property {number} opacity
@@ -18,7 +19,8 @@
 
 /** @type {Readonly<State>} */
 export const DEFAULTS = Object.freeze({
-  words: "", objects: "", zoom: false, least: "", model: "", compare: false, modelB: "", wordsB: "", scene: "",
+  words: "", objects: "", zoom: false, least: "", model: "", compare: false, modelB: "", wordsB: "",
+  instances: "", scene: "",
   view: "object_parts", opacity: 0.6, score: 0,
 });
 

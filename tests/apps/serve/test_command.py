@@ -25,8 +25,10 @@ pytest.importorskip("fastapi")
 
 from fastapi import FastAPI
 from starlette.testclient import TestClient
+from tests.apps.serve.api_requests import picture
 
 from partclipseg.apps.serve.api import create_api
+from partclipseg.apps.serve.engine import Engine, Limits, Task, worker_devices
 from partclipseg.apps.serve.question import SegmentRequest
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -212,6 +214,9 @@ def test_the_built_in_model_is_said_to_know_no_photos(model_directory, monkeypat
     [
         (["--port", "70000"], 2, "--port must lie in 0..65535"),
         (["--queue", "0"], 2, "--queue must be greater than 0"),
+        (["--rate", "-1"], 2, "--rate must be at least 0"),
+        (["--workers", "0"], 2, "--workers must be at least 1"),
+        (["--max-photos", "0"], 2, "--max-photos must be greater than 0"),
         (["--model", "{model}", "--device", "toaster"], 2, "no device 'toaster'"),
         (["--model", "nowhere/at/all"], 1, "nowhere/at/all"),
         (["--model", "{model}", "{model}"], 2, "named twice"),
@@ -225,6 +230,38 @@ def test_errors(model_directory, capsys, options, code, words):
         values = {"model": model_directory, "taken": taken.getsockname()[1]}
         assert main(["serve", *(option.format(**values) for option in options)]) == code
     assert words in "".join(capsys.readouterr()).replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "workers", "expected"),
+    [
+        (None, 0, 2, [None, None]),
+        (None, 2, 1, [None]),
+        (None, 2, 3, ["cuda:0", "cuda:1", "cuda:0"]),
+        ("cuda", 4, 2, ["cuda:0", "cuda:1"]),
+        ("cuda:1", 4, 2, ["cuda:1", "cuda:1"]),
+        ("cpu", 4, 2, ["cpu", "cpu"]),
+    ],
+)
+def test_workers_take_the_gpus_in_turn(monkeypatch, device, gpus, workers, expected):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    assert worker_devices(device, workers) == expected
+
+
+def test_two_workers_answer_as_one(model_directory, monkeypatch):
+    monkeypatch.setattr("torch.set_num_threads", lambda _: None)
+    engine = Engine.load([str(model_directory)], "cpu", None, Limits(), workers=2)
+    photos = [picture(30 + number, 40, number) for number in range(6)]
+    try:
+        words = engine.vocabulary("dog: ear; bus: wheel", engine.model_name(None))
+        tasks = [Task(engine.model_name(None), words, None) for _ in photos]
+        futures = [engine.submit(task, engine.read_photo(one)) for task, one in zip(tasks, photos, strict=True)]
+        for future, photo in zip(futures, photos, strict=True):
+            alone = engine.segmenters[engine.model_name(None)](photo, words)
+            assert np.array_equal(future.result(30).label_map, alone.label_map)
+    finally:
+        engine.close()
+    assert len(engine.others) == 1
 
 
 def test_without_its_packages_it_names_them(monkeypatch, capsys):

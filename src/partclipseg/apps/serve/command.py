@@ -44,6 +44,8 @@ class Serve:
     token: Annotated[str | None, optional("WORD")] = None
     """Token that every request needs, as 'Authorization: Bearer WORD' or in the printed address. May also come from the
     environment, as PARTCLIPSEG_TOKEN, where other users of the machine cannot read it."""
+    workers: int = 1
+    """Copies of the models, each used by a thread of its own: on the GPUs in turn, or on shares of the CPU's cores."""
     max_bytes: int = 20_000_000
     """Maximum size of a photo's file, in bytes."""
     max_pixels: int = 25_000_000
@@ -110,6 +112,7 @@ class Serve:
             self.ask.prompting(),
             self.detector,
             self.instance_threshold,
+            self.workers,
         )
         app = create_app(engine, token, local=is_loopback(self.host), rate=self.rate)
         set_level(self.log_level)

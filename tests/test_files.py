@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,38 @@ def test_a_file_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), whole_file(path) as temporary:
         temporary.write_text((tmp_path / "none").read_text())
     assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: path.symlink_to("/nowhere/x"), "it is a link that leads nowhere): move away what is there"),
+        (lambda path: path.symlink_to(path.name), "it is a link that leads nowhere"),
+        (os.mkfifo, "it is no regular file): move away what is there, or name another path"),
+        (lambda path: path.symlink_to("/dev/null"), "it is no regular file"),
+        (Path.mkdir, "a folder stands where a file should be"),
+    ],
+    ids=["dangling link", "circle", "pipe", "device", "folder"],
+)
+def test_what_is_no_file_is_neither_read_nor_replaced(
+    tmp_path: Path, make: Callable[[Path], None], reason: str
+) -> None:
+    path = tmp_path / "a.jsonl"
+    make(path)
+    kind = path.lstat().st_mode
+    ways: tuple[Callable[[], object], ...] = (
+        lambda: write_text(path, "x"),
+        lambda: Journal(path).read(),
+        lambda: Journal(path).append([{}]),
+        lambda: Journal(path).rewrite([]),
+    )
+    for way in ways:
+        with pytest.raises(OSError, match=re.escape(str(path))) as caught:
+            way()
+        assert refusal(caught.value).startswith(f"{path} cannot be read or written (")
+        assert reason in refusal(caught.value)
+    assert path.lstat().st_mode == kind
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import hashlib
 import os
 import re
 import secrets
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -32,6 +34,7 @@ _REMEDIES = {
     errno.EEXIST: "a file stands where a folder should be: move it away, or name another path",
     errno.ENAMETOOLONG: "the name is too long for the file system: use a shorter one",
     errno.ENOENT: "check the path",
+    errno.ENXIO: "move away what is there, or name another path",
     errno.EMFILE: "too many files are open: use fewer workers, or raise the limit (ulimit -n)",
 }
 
@@ -42,8 +45,11 @@ def whole_file(path: Path, durable: bool = False) -> Iterator[Path]:
 
     The temporary path keeps the suffix, since writers choose their format by it. Missing folders are made. With
     `durable` the file is on the disk, safe from a power cut, when the block has ended.
+
+    Raises `OSError` of `is_regular`: what is no file is never replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    is_regular(path)
     temporary = temporary_path(path)
     try:
         yield temporary
@@ -96,12 +102,39 @@ def write_text(path: Path, text: str, durable: bool = False) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def sha256(path: Path) -> str:
+    """Compute the SHA-256 of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def is_file(path: str | os.PathLike[str]) -> bool:
     """Whether `path` is an existing file; False, and no error, for text that cannot be a path."""
     try:
         return os.fspath(path) != "" and Path(path).is_file()
     except (OSError, ValueError, TypeError):
         return False
+
+
+def is_regular(path: Path) -> bool:
+    """Whether a file, or a link to one, is at `path`; False where nothing is.
+
+    Raises `OSError` naming the path for a folder, a pipe or socket, whose reader would wait for a writer, and a link
+    that leads nowhere: a person made it, and its target may be on a disk that is not mounted.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        if error.errno == errno.ELOOP or (error.errno == errno.ENOENT and path.is_symlink()):
+            raise OSError(errno.ENXIO, "it is a link that leads nowhere", str(path)) from None
+        if error.errno == errno.ENOENT:
+            return False
+        raise
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.ENXIO, "it is no regular file", str(path))
+    return True
 
 
 def is_directory(path: str | os.PathLike[str]) -> bool:

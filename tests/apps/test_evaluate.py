@@ -181,6 +181,17 @@ def test_two_evaluations_do_not_share_a_folder(
     assert "another run is writing to" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["report.md", "scores.json", "photos.html"])
+@pytest.mark.parametrize("text", ["mine", "[1]", '{"mine": 1}'])
+def test_what_no_evaluation_wrote_is_kept(arguments: list[str], tmp_path: Path, capsys, name: str, text: str) -> None:
+    theirs = tmp_path / "out" / name
+    theirs.parent.mkdir()
+    theirs.write_text(text)
+    assert main([*arguments, "--output", str(tmp_path / "out")]) == 2
+    assert f"holds {name}, which no evaluation wrote: name another folder" in capsys.readouterr().err
+    assert theirs.read_text() == text
+
+
 def test_an_output_that_is_a_file_is_named(arguments: list[str], tmp_path: Path, capsys) -> None:
     (tmp_path / "file").write_text("")
     assert main([*arguments, "--output", str(tmp_path / "file")]) == 1

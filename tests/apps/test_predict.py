@@ -203,6 +203,49 @@ def test_names_too_long_for_results_get_short_ones(predict, album, tmp_path, cap
     assert {str(album / f"{name}.png") for name in names} < {image["file_name"] for image in images}
 
 
+@pytest.mark.parametrize(
+    "replace", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/nowhere/x"), lambda path: path.symlink_to(path)]
+)
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_is_no_file_stays_and_costs_one_file_alone(predict, album, tmp_path, capsys, replace, when):
+    out, formats = tmp_path / "out", ("json", "labelme", "coco", "csv")
+    arguments = (album / "a.png", "--format", *formats)
+    places = [out / "a.parts.json", out / "annotations.coco.json"]
+    others = [out / "a.labelme.json", out / "areas.csv"]
+    if when == "after":
+        assert predict(*arguments) == 0
+    for path in places:
+        path.parent.mkdir(exist_ok=True)
+        path.unlink(missing_ok=True)
+    replace(places[0])
+    assert predict(*arguments) == 1
+    assert f"{places[0]} cannot be read or written" in capsys.readouterr().err
+    assert others[0].is_file()
+    places[0].rmdir() if places[0].is_dir() else places[0].unlink()
+    places[1].unlink(missing_ok=True)
+    replace(places[1])
+    kind = places[1].lstat().st_mode
+    assert predict(*arguments) == 1
+    said = capsys.readouterr().err
+    assert "files about all photos that could not be written:\n" in said
+    assert f"  {places[1]} cannot be read or written" in said
+    assert places[1].lstat().st_mode == kind
+    assert others[1].is_file()
+
+
+def test_names_that_are_no_unicode_or_dots_alone(predict, album, tmp_path):
+    (album / "..png").write_bytes((album / "a.png").read_bytes())
+    odd = album / os.fsdecode(b"caf\xe9.png")
+    try:
+        shutil.copy(album / "a.png", odd)
+    except OSError:
+        pytest.skip("this file system takes Unicode only")
+    assert predict(album / "..png", odd, "--format", "json", "csv", "coco", "jsonl", "labelme") == 0
+    out = tmp_path / "out"
+    assert {"..png.parts.json", "areas.csv", f"{odd.stem}.labelme.json"} < {path.name for path in out.iterdir()}
+    assert rf"{album}/caf\udce9.png," in (out / "areas.csv").read_text()
+
+
 def test_a_folder_in_a_results_place_fails_its_photo_alone(predict, album, tmp_path, capsys):
     (tmp_path / "out" / "a.parts.json").mkdir(parents=True)
     assert predict(album, "--format", "json", "coco") == 1

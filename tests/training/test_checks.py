@@ -16,6 +16,10 @@ from partclipseg.checks import check_fields
 from partclipseg.data.augment import Augmentation
 from partclipseg.errors import UsageError
 from partclipseg.losses.config import LossConfig
+from partclipseg.models.clipseg.settings import CLIPSegSettings
+from partclipseg.models.partcatseg.settings import PartCATSegSettings
+from partclipseg.models.partclipseg.settings import PartCLIPSegSettings
+from partclipseg.models.prompting import Prompting
 from partclipseg.training.recipe import (
     RECIPES,
     Recipe,
@@ -33,6 +37,10 @@ CONFIGURATIONS = {
     "augmentation": Augmentation(),
     "backbone": BackboneRecipe(),
     "guidance": GuidanceRecipe(),
+    "partclipseg": PartCLIPSegSettings(),
+    "clipseg": CLIPSegSettings(),
+    "partcatseg": PartCATSegSettings(),
+    "prompting": Prompting(),
 }
 WRONG: dict[Any, tuple[object, ...]] = {
     bool: (1, 0, "yes", None),
@@ -55,7 +63,7 @@ def wrong_values() -> list[Any]:
 
 @pytest.mark.parametrize(("config", "field", "value"), wrong_values())
 def test_a_value_that_the_annotation_does_not_allow_is_refused(config: Any, field: str, value: object) -> None:
-    with pytest.raises(UsageError, match=f"{field} is .*; give "):
+    with pytest.raises(UsageError, match=rf"{field} (is .*; give |must be from )"):
         replace(config, **{field: value})
 
 
@@ -80,6 +88,7 @@ def test_equal_types_are_taken(config: str, changes: dict[str, Any]) -> None:
         ({"steps": "10"}, "steps is '10'; give a whole number"),
         ({"image_size": "big"}, "image_size is 'big'; give a whole number or None"),
         ({"settings": {"merges": "random"}}, "give a MethodSettings"),
+        ({"augmentation": None}, "augmentation is None; give an Augmentation"),
     ],
 )
 def test_the_message_says_what_to_give(changes: dict[str, Any], message: str) -> None:

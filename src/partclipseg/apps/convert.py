@@ -10,6 +10,16 @@ import tyro
 
 from partclipseg.apps.options import optional
 from partclipseg.errors import UsageError
+from partclipseg.grammar import CATALOGS
+
+VocabularyWords = Annotated[
+    str,
+    tyro.conf.arg(
+        metavar="WORDS",
+        help="Words that the model is meant for; `predict` uses them when it is given none.\n"
+        f'A catalogue ({", ".join(CATALOGS)}), a file, or text such as\n"dog: head, torso, leg, tail".',
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -30,10 +40,7 @@ class Convert:
     """The released .pth file. Only tensors are read from it."""
     output: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """The directory to write; it must not exist yet."""
-    vocabulary: Annotated[str, tyro.conf.arg(metavar="WORDS")]
-    """Words that the model is meant for; `predict` uses them when it is given none.
-    A catalogue (pascal-part-116, ade20k-part-234, part-imagenet), a file, or text such as
-    "dog: head, torso, leg, tail"."""
+    vocabulary: VocabularyWords
     config: Annotated[Path | None, optional("FILE.json")] = None
     """Configuration as JSON, for models of another size than the released ones: that of the released code for
     PartCLIPSeg and CLIPSeg, the entries of a config.json for the others."""

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from partclipseg.apps.checking import check_bar, progress_bar
-from partclipseg.apps.options import Ask, Asking, BatchSize, Device, Number, Own, OwnData, Zoom, optional
+from partclipseg.apps.options import Ask, Asking, BatchSize, Device, Own, OwnData, Zoom, optional
 from partclipseg.data.datasets.choice import dataset_option
+from partclipseg.data.datasets.spec import Split
 from partclipseg.errors import UsageError
 from partclipseg.machine import how_to_install
+from partclipseg.models.number_types import NumberType
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -75,7 +77,7 @@ class Evaluate:
     rule: Literal["partclipseg", "partcatseg", "ov-parts"] = "partclipseg"
     """Classes that mIoU is averaged over: those with labels (partclipseg), those with an IoU above 0 (partcatseg), or
     those with labels, divided by the number of those labelled or predicted (ov-parts). The report shows all three."""
-    split: Literal["train", "test"] = "test"
+    split: Split = "test"
     """Split to score; published figures are of the test split."""
     boundary: Literal["per_class", "reference", "none"] = "per_class"
     """Boundary IoU of each class (per_class), or computed as in the published evaluation (reference)."""
@@ -88,7 +90,7 @@ class Evaluate:
     """Other words than the data set's own: "seen", a file, or text such as "dog: head, torso, leg, tail"."""
     zoom: Zoom = False
     device: Device = None
-    dtype: Number = "float32"
+    dtype: NumberType = "float32"
     """Number type of the model's arithmetic: float32 for figures that others can be compared with.
     bfloat16 is several times faster on GPUs."""
     batch_size: BatchSize = 8
@@ -114,6 +116,7 @@ class Evaluate:
         if self.output is None or not processes.is_main_process:
             return self._evaluate(subject, processes, console)
         with claimed(self.output):
+            _check_folder(self.output)
             return self._evaluate(subject, processes, console)
 
     def _evaluate(self, subject: _Subject, processes: PartialState, console: Console) -> int:
@@ -378,6 +381,22 @@ class Evaluate:
         ):
             with writing(folder / name):
                 write_text(folder / name, text)
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise `UsageError` if a report would replace files in a folder that holds no evaluation."""
+    found = [name for name in ("photos.html", "report.md", "scores.json") if (folder / name).is_file()]
+    if not found or any(folder.glob("scores-*.state")):
+        return
+    try:
+        content = json.loads((folder / "scores.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict) or "scores" not in content:
+        raise UsageError(
+            f"{folder} holds {' and '.join(found)}, which no evaluation wrote: name another folder with --output, or "
+            "move them away"
+        )
 
 
 def _rich_table(table: Table) -> Any:

@@ -13,6 +13,9 @@ from partclipseg.data.photo import MAX_PIXELS, photo_formats
 from partclipseg.data.problem import DataError, Problem
 from partclipseg.data.sample import UNLABELLED
 
+_LOSSLESS = frozenset({"PNG", "TIFF", "BMP", "PPM", "TGA"})
+"""Pillow's names of formats that keep every value. JPEG blurs labels, and writers of GIF number colours anew."""
+
 _MODES = {8: ("L", "P"), 16: ("I;16", "I;16B", "I;16L", "I")}
 """Pillow's modes of grey or palette pictures, by the bits of a pixel."""
 
@@ -93,6 +96,9 @@ def _check_header(path: Path, image: Image.Image, bits: int | None, size: tuple[
         wanted = f"{bits}-bit grey" if bits else "8- or 16-bit grey or palette"
         problem = f"is a picture of mode {image.mode}, not a {wanted} label map: save the labels themselves"
         raise DataError(Problem("bit depth", path, problem))
+    if image.format not in _LOSSLESS:
+        problem = f"is a {image.format} file, which does not keep labels as they are: save the labels as PNG"
+        raise DataError(Problem("unreadable", path, problem))
     if image.size != (width, height):
         problem = f"is {image.width}x{image.height}, but its photo is {width}x{height}: one of them was resized"
         raise DataError(Problem("size", path, problem))

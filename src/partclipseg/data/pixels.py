@@ -123,6 +123,8 @@ def _open(source: Any) -> tuple[Any, str]:
         except PermissionError as error:
             raise PhotoError(f"{name}: may not be read: change the permissions of the file and its folder") from error
         except (OSError, ValueError) as error:  # no such file, or text that no path can be
+            if isinstance(error, OSError) and os.path.islink(source):  # noqa: PTH114
+                raise PhotoError(f"{name}: a link that leads nowhere: restore the photo that it points to") from error
             raise PhotoError(f"{name}: no such file: check the path") from error
         if stat.S_ISDIR(found.st_mode):
             raise PhotoError(f"{name}: a folder, not a photo: name the photos inside it")

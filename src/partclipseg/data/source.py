@@ -16,7 +16,7 @@ import numpy as np
 
 from partclipseg.data.label_map import labels_in
 from partclipseg.data.paths import files_by_stem, is_file, spelling, stray_files
-from partclipseg.data.photo import PHOTO_SUFFIXES, read_photo
+from partclipseg.data.photo import describe_unread, photo_suffixes, read_photo
 from partclipseg.data.problem import DataError, Problem
 from partclipseg.data.sample import OUTSIDE, UNLABELLED, PartSample
 from partclipseg.errors import PartCLIPSegError
@@ -93,7 +93,7 @@ class Source(ABC):
     def folder_problems(self) -> Iterator[Problem]:
         """Yield problems between the files: photos without labels, lists that disagree."""
         known = {photo.key for photo in self.photos}
-        for key, path in files_by_stem(self.folders[0], PHOTO_SUFFIXES).items() if self.folders else ():
+        for key, path in files_by_stem(self.folders[0], photo_suffixes()).items() if self.folders else ():
             if key not in known:
                 yield Problem("missing label", path, "the photo has no labels: restore them or remove the photo")
 
@@ -223,6 +223,8 @@ def missing_photo(photo: SourcePhoto) -> Problem:
     """Report a missing photo that labels belong to, and name a file of almost the same name."""
     if (found := photo.look_alike) is None:
         return Problem("missing photo", photo.path, "the photo is missing: restore it or remove its labels")
+    if found.suffix.lower() not in photo_suffixes():
+        return Problem("missing photo", photo.path, f"the photo is missing; there is {describe_unread([found])}")
     wanted, there = photo.path.parts, found.parts
     names = next(((w, t) for w, t in zip(reversed(wanted), reversed(there), strict=False) if w != t), ("", ""))
     hint = f"{found} is there, whose name differs {spelling(*names)}: rename it, or correct the labels"

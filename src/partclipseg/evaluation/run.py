@@ -54,7 +54,7 @@ class RecordLabels(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledPhoto:
+class EvaluationPhoto:
     """A photo, at its own size or resized for the model, and its records."""
 
     key: str
@@ -188,7 +188,7 @@ def group_records(dataset: PartDataset) -> list[PhotoRecords]:
 def predict(
     segmenter: PartSegmenter,
     vocabulary: Vocabulary,
-    photos: Sequence[LabelledPhoto],
+    photos: Sequence[EvaluationPhoto],
     protocols: Iterable[Protocol],
     zoom: bool = False,
 ) -> Iterator[Prediction]:
@@ -226,7 +226,7 @@ def predict(
 def score(
     segmenter: PartSegmenter,
     vocabulary: Vocabulary,
-    photos: Sequence[LabelledPhoto],
+    photos: Sequence[EvaluationPhoto],
     evaluators: Evaluators,
     zoom: bool = False,
 ) -> None:
@@ -247,7 +247,7 @@ def read_batches(
     image_shape: tuple[int, int] | None,
     batch_size: int,
     workers: int,
-) -> Iterator[list[LabelledPhoto]]:
+) -> Iterator[list[EvaluationPhoto]]:
     """Read photos in worker processes, in order, and resize them to `image_shape`, height and width.
 
     With None they keep their size, which zoom needs.
@@ -283,7 +283,7 @@ class _Reader(Dataset):
     def __len__(self) -> int:
         return len(self._photos)
 
-    def __getitem__(self, place: int) -> LabelledPhoto | PartCLIPSegError:
+    def __getitem__(self, place: int) -> EvaluationPhoto | PartCLIPSegError:
         photo = self._photos[place]
         try:
             samples = _samples(self._dataset, photo.indices)
@@ -295,7 +295,7 @@ class _Reader(Dataset):
             for key, sample in zip(photo.record_keys, samples, strict=True)
         )
         sizes = () if self._size is None else (self._size,)
-        return LabelledPhoto(photo.key, resize_photo(samples[0].image, *sizes), records)
+        return EvaluationPhoto(photo.key, resize_photo(samples[0].image, *sizes), records)
 
 
 def _samples(dataset: PartDataset, indices: Sequence[int]) -> list[PartSample]:

@@ -261,17 +261,22 @@ class Format:
 
 
 def encoded(document: Document, indent: int | None = None) -> bytes:
-    """Encode a file: JSON in UTF-8 with a final line feed, text in UTF-8, or PNG."""
+    """Encode a file: JSON in UTF-8 with a final line feed, text as `encoded_text`, or PNG."""
     if isinstance(document, Image.Image):
         buffer = io.BytesIO()
         document.save(buffer, format="PNG")
         return buffer.getvalue()
     if isinstance(document, str):
-        return document.encode()
+        return encoded_text(document)
     try:
         return f"{json.dumps(document, ensure_ascii=False, indent=indent)}\n".encode()
     except UnicodeEncodeError:  # a photo's name that is not valid Unicode
         return f"{json.dumps(document, indent=indent)}\n".encode()
+
+
+def encoded_text(text: str) -> bytes:
+    """Encode text in UTF-8; bytes of file names that are not valid Unicode are written as ``\\udce9``."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def segment_entry(segment: Segment) -> dict[str, Any]:

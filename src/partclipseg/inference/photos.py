@@ -54,12 +54,12 @@ class LoadedPhoto:
         return replace(self, objects=tuple(objects))
 
 
-Segment = Callable[[Sequence[LoadedPhoto]], Sequence[Callable[[], Result]]]
+SegmentBatch = Callable[[Sequence[LoadedPhoto]], Sequence[Callable[[], Result]]]
 """Runs the model on a batch; returns a function for each photo that makes its result, in any thread."""
 
 
 def stream(
-    sources: Iterable[Any], read: Callable[[Any], LoadedPhoto], segment: Segment[Result], batch_size: int
+    sources: Iterable[Any], read: Callable[[Any], LoadedPhoto], segment: SegmentBatch[Result], batch_size: int
 ) -> Iterator[tuple[Any, Result | PhotoError]]:
     """Yield each of `sources` in order with its result, or with the error that prevented it.
 
@@ -71,7 +71,7 @@ def stream(
 
 
 def _stream(
-    chunks: Iterator[list[Any]], read: Callable[[Any], LoadedPhoto], segment: Segment[Result]
+    chunks: Iterator[list[Any]], read: Callable[[Any], LoadedPhoto], segment: SegmentBatch[Result]
 ) -> Iterator[tuple[Any, Result | PhotoError]]:
     def attempt(source: Any) -> LoadedPhoto | PhotoError:
         try:

@@ -54,8 +54,8 @@ class PartSegmenter:
     """
 
     def __init__(self, model: PartModel, tokenizer: Any, vocabulary: Vocabulary | None = None) -> None:
-        """Use `vocabulary` for calls that give none."""
-        self.model: Any = model.eval()
+        """Wrap a model and its tokenizer; `vocabulary` is for calls that give none."""
+        self.model: PartModel = model.eval()
         self.tokenizer = tokenizer
         self.vocabulary = vocabulary
         self._embeddings: dict[str, Tensor] = {}
@@ -96,10 +96,10 @@ class PartSegmenter:
         target = find_device(device)
         number_type = find_dtype(dtype, target)
         source = find_model(name_or_path)
-        model: Any = load_model(source, dtype=number_type)
+        model = load_model(source, dtype=number_type)
         if prompting is not None:
             model.ask(prompting)
-        model.to(target)
+        torch.nn.Module.to(model, target)  # transformers' own `to` hides its types
         if compile:
             compile_layers(model)
         return cls(model, load_tokenizer(source, getattr(model.config, "text_config", None)), load_vocabulary(source))
@@ -129,7 +129,7 @@ class PartSegmenter:
         token: str | None = None,
         commit_message: str = "Upload a partclipseg model",
     ) -> str:
-        """Upload the files of `save_pretrained` to the Hugging Face hub; returns the address of the commit.
+        """Upload the files of `save_pretrained` to the Hugging Face hub; return the address of the commit.
 
         Args:
             name: ``owner/model``, or ``model`` for the account that is logged in. It is made if it is not there.
@@ -217,7 +217,7 @@ class PartSegmenter:
         batch_size: int = 8,
         max_pixels: int = MAX_PIXELS,
     ) -> PartResult | list[PartResult]:
-        """Segment one photo (returns a `PartResult`) or a list or tuple of them (returns a list, in their order).
+        """Segment one photo to a `PartResult`, or a list or tuple of photos to a list of results in their order.
 
         Args:
             photos: whatever `read_photo` reads: path, bytes, file, PIL image, uint8 array `[H, W, 3]`.

@@ -27,7 +27,7 @@ class ClassLoss:
     """Whether the forward pass must return the attention of the shown pairs, see `present_pairs`."""
 
     def __init__(self, config: MaskLossConfig | None = None, compiled: bool = False) -> None:
-        """`compiled`: process the logits by kernels of `torch.compile`, made at the first call; faster on a GPU."""
+        """Make the loss; `compiled` processes the logits by kernels of `torch.compile`, which is faster on a GPU."""
         self.config = config or MaskLossConfig()
         self.passes = masks.compiled() if compiled else masks.by_photo()
 
@@ -89,7 +89,7 @@ class Pixels(NamedTuple):
 
     @classmethod
     def of(cls, classes: Tensor, objects: Tensor, outside: Outside) -> Pixels:
-        """Masks of `classes` and `objects`, int64 `[B, h, w]`, as in `PartSample`."""
+        """Make the masks of `classes` and `objects`, int64 `[B, h, w]`, as in `PartSample`."""
         counted = objects != OUTSIDE if outside == "ignore" else torch.ones_like(objects, dtype=torch.bool)
         on_object = objects >= 0
         return cls((classes >= 0) & counted, on_object, ~on_object & counted, counted)

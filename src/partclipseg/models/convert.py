@@ -9,6 +9,7 @@ from typing import Any
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import whole_directory
 from partclipseg.models.directory import check_tokenizer, load_tokenizer, write_directory
+from partclipseg.models.interface import PartModel
 from partclipseg.models.registry import find_foreign
 from partclipseg.models.tokenizer import clip_tokenizer
 from partclipseg.vocabulary import Catalog, Vocabulary
@@ -21,7 +22,7 @@ def convert_file(
     vocabulary: Vocabulary | None,
     config: Mapping[str, Any] | None = None,
     tokenizer: str | Path | None = None,
-) -> tuple[Any, str]:
+) -> tuple[PartModel, str]:
     """Write the model in a released file as a directory; return the model, and a remark on it for people.
 
     Args:
@@ -43,7 +44,11 @@ def convert_file(
 
 
 def write_model(
-    model: Any, tokenizer: Any, output: Path, vocabulary: Vocabulary | None, notes: Mapping[str, str] | None = None
+    model: PartModel,
+    tokenizer: Any,
+    output: Path,
+    vocabulary: Vocabulary | None,
+    notes: Mapping[str, str] | None = None,
 ) -> None:
     """Write a released model as a directory, whole or not at all; `notes` are more files, text by name.
 

@@ -24,6 +24,5 @@ class MethodSettings:
 
     @property
     def needs_guidance(self) -> bool:
-        """Whether a guidance tower must be trained first, where the start brings none; its directory is then given
-        as the setting `guidance`."""
+        """Whether a guidance tower must be trained first, whose directory then becomes the setting `guidance`."""
         return False

@@ -8,7 +8,7 @@ whole objects. Here all losses run together, since few scenes and words cannot r
   says of some 256 patches together what it says of one;
 - object words, those in the photo and some that are not, are referred to their masks (CLIPSeg).
 
-No part is ever labelled or named, of seen and unseen objects alike. What results is a CLIPSeg checkpoint like the
+No part is ever labelled or named, of seen and unseen objects alike. The result is a CLIPSeg checkpoint like the
 real one, and the recipes for PartShapes start from it.
 """
 
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
+from partclipseg.losses.labels import shown
 from partclipseg.models.clipseg.config import CLIPSegBaselineConfig
 from partclipseg.models.clipseg.model import CLIPSegBaseline
 from partclipseg.models.clipseg_weights import to_clipseg
@@ -40,7 +41,7 @@ CAPTION_LENGTH = 48
 
 
 def backbone_config(image_size: int, words: int) -> CLIPSegBaselineConfig:
-    """Some 4.5 million parameters: 7 vision blocks of width 192 on 8-pixel patches, 3 text blocks of width 128."""
+    """Return a configuration of some 4.5 million parameters: 7 vision blocks of width 192, 3 text blocks of 128."""
     return CLIPSegBaselineConfig(
         image_size=image_size,
         visual_adapter_ratio=0.0,  # CLIPSeg has no adapter; PartCLIPSeg brings its own
@@ -131,11 +132,8 @@ class _Batches:
         self.labels = torch.from_numpy(np.array(scenes.objects)).to(device)
         self.captions = _tokenise(tokenizer, [caption(scene, rng) for scene in scenes], device)  # [N, L]
         self.object_words = _tokenise(tokenizer, list(object_words), device)  # [O, L']
-        self.present = torch.cat([_presence(part, len(object_words)) for part in self.labels.split(4096)])  # [N, O]
-        self.mean, self.std = (
-            torch.tensor(values, device=device).view(3, 1, 1)
-            for values in (model.config.image_mean, model.config.image_std)
-        )
+        self.present = torch.cat([shown(part, len(object_words)) for part in self.labels.split(4096)])  # [N, O]
+        self._normalise = model.normalise
 
     def photos_and_labels(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return normalised pixels `[B, 3, S, S]` and object labels `[B, S, S]`."""
@@ -147,7 +145,7 @@ class _Batches:
         labels = torch.where(mirrored, labels.flip(-1), labels)
         gain = 1 + 0.3 * (torch.rand(batch, 3, 1, 1, device=device) - 0.5)
         shift = 0.2 * (torch.rand(batch, 1, 1, 1, device=device) - 0.5)
-        return ((pixels * gain + shift).clamp(0, 1) - self.mean) / self.std, labels
+        return self._normalise((pixels * gain + shift).clamp(0, 1))["pixel_values"], labels
 
 
 def _losses(model: CLIPSegBaseline, batches: _Batches, rows: Tensor, recipe: BackboneRecipe) -> dict[str, Tensor]:
@@ -181,20 +179,14 @@ def _losses(model: CLIPSegBaseline, batches: _Batches, rows: Tensor, recipe: Bac
     same = same / same.sum(1, keepdim=True)
     captions = (F.cross_entropy(similarity, same) + F.cross_entropy(similarity.T, same)) / 2
 
-    # Patches: each one that lies on an object is told its word among all objects' words.
+    # Patches: each one on an object is compared with the words of all objects.
     on_patches = labels[:, PATCH // 2 :: PATCH, PATCH // 2 :: PATCH].flatten().long()  # [B·g·g]
     patches = F.cross_entropy((scale * tokens[:, 1:] @ object_words.T).flatten(0, 1), on_patches, ignore_index=-1)
     total = masks + recipe.caption_weight * captions + recipe.patch_weight * patches
     return {"masks": masks, "captions": captions, "patches": patches, "total": total}
 
 
-def _presence(labels: Tensor, count: int) -> Tensor:
-    """Return the objects, of `count`, that each map shows: `[N, S, S]` → bool `[N, count]`."""
-    flat = labels.flatten(1).long() + 1  # 0 is background
-    return torch.zeros(len(flat), count + 1, dtype=torch.bool, device=flat.device).scatter_(1, flat, True)[:, 1:]
-
-
 def _tokenise(tokenizer: PreTrainedTokenizerBase, texts: list[str], device: torch.device) -> Tensor:
-    """Tokenise as int64 `[N, L]`, padded to the longest; the tower reads nothing after the end token."""
+    """Tokenise texts as int64 `[N, L]`, padded to the longest; the tower reads nothing after the end token."""
     encoded = tokenizer(texts, padding="longest", truncation=True, return_tensors="pt")
     return torch.as_tensor(encoded["input_ids"], device=device)

@@ -7,8 +7,8 @@ scene. Crops are distributed among prototypes, and the student learns to give wh
 - for a patch that is hidden from it, the teacher's answer for that patch (iBOT, Zhou et al., 2022).
 
 The teacher is the moving average of the student. Its answers are balanced over the prototypes of a batch by
-Sinkhorn's iterations (SwAV, Caron et al., 2020), so that not all crops can get the same one. What results is a
-`Dinov2Model`, the teacher's, as PartCATSeg takes it for guidance.
+Sinkhorn's iterations (SwAV, Caron et al., 2020), so that not all crops can get the same one. The result is
+the teacher's `Dinov2Model`, as PartCATSeg takes it for guidance.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SMALL_AREA = (0.1, 0.4)
 
 
 def guidance_config(image_size: int) -> Dinov2Config:
-    """Some 1.2 million parameters: 6 blocks of width 128 on 8-pixel patches."""
+    """Return a configuration of some 1.2 million parameters: 6 blocks of width 128 on 8-pixel patches."""
     return Dinov2Config(
         hidden_size=128, num_hidden_layers=6, num_attention_heads=4, image_size=image_size, patch_size=PATCH
     )
@@ -82,7 +82,7 @@ class SelfDistillation:
             crops, patches = self.student(large, hidden)
             small_crops = [self.student(torch.cat(small))[0]] if small else []  # [small_crops·B, K]
 
-        # Crops: each of the student's is told what the teacher says of the large crops that it is not itself.
+        # Crops: the target of each of the student's is the teacher's answer for every other large crop.
         targets = balanced(crops_of_teacher, recipe.teacher_temperature).chunk(2)  # 2 × [B, K]
         students = [*crops.chunk(2), *(one for many in small_crops for one in many.chunk(recipe.small_crops))]
         terms = [

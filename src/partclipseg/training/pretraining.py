@@ -1,7 +1,7 @@
-"""The run that trains a tower of PartShapes from random weights: steps, checkpoints, log and end.
+"""Train a tower of PartShapes from random weights: steps, checkpoints, log and end.
 
-What is trained, and by which losses, is a `Pretraining`: the backbone (`backbone.py`) or the guidance tower
-(`guidance.py`). All scenes lie on the device, where batches are gathered and changed.
+A `Pretraining` holds the modules and their losses: the backbone (`backbone.py`) or the guidance tower (`guidance.py`).
+All scenes lie on the device, where batches are gathered and changed.
 """
 
 from __future__ import annotations
@@ -22,21 +22,25 @@ from partclipseg.models.cuda_graphs import StepGradients
 from partclipseg.processes import join_processes, step_seed, termination
 from partclipseg.shapes.cache import SceneArrays, render_split
 from partclipseg.training.checkpoint import CheckpointStore, differences
+from partclipseg.training.folder import CONFIGURATION, LOG, check_new
 from partclipseg.training.log import RunLog, write_configuration
 from partclipseg.training.optim import set_learning_rate
 from partclipseg.training.towers import TowerRecipe
 from partclipseg.writing import claimed, writing
 
+_HARMLESS = ("checkpoint_every", "log_every")
+"""Fields of a recipe that do not change what is trained."""
+
 
 class Pretraining(Protocol):
-    """What a run trains."""
+    """Interface of a tower in training."""
 
     parameters: list[nn.Parameter]
-    """What the optimiser changes."""
+    """Parameters that the optimiser changes."""
 
     @property
     def module(self) -> nn.Module:
-        """All that a checkpoint holds."""
+        """Module with all weights that a checkpoint holds."""
         ...
 
     def losses(self, rows: Tensor) -> dict[str, Tensor]:
@@ -47,7 +51,7 @@ class Pretraining(Protocol):
         ...
 
     def after_step(self, step: int) -> None:
-        """Update what the optimiser does not, after the update of `step`, from 0."""
+        """Update weights that the optimiser does not change, after the update of `step`, from 0."""
         ...
 
     def save(self, directory: Path) -> None:
@@ -68,11 +72,11 @@ def pretrain(
     """Train from random weights, or continue the run that `output` holds.
 
     Args:
-        recipe: of the tower.
+        recipe: the recipe of the tower.
         output: receives ``config.yaml``, ``log.jsonl``, ``checkpoints/`` and ``model/``.
-        build: makes what is trained, with random weights from torch's generator.
-        scenes: the first of the split "base"; rendered here if None.
-        report: is told step and losses at every line of the log.
+        build: makes the `Pretraining`, with random weights from torch's generator.
+        scenes: the first scenes of the split "base"; None renders them here.
+        report: called with step and losses at every line of the log.
 
     Returns:
         The directory ``model/``, or None if SIGTERM stopped the run, which the same call then continues.
@@ -104,8 +108,10 @@ def _train(
 ) -> Path | None:
     store = CheckpointStore(output / "checkpoints", states=("model", "optimizer", "recipe"))
     checkpoint = store.load()
-    if checkpoint is not None:
-        changes = differences(checkpoint.states["recipe"], asdict(recipe), ("checkpoint_every", "log_every"))
+    if checkpoint is None:
+        check_new(output, asdict(recipe), _HARMLESS)
+    else:
+        changes = differences(checkpoint.states["recipe"], asdict(recipe), _HARMLESS)
         if changes:
             raise PartCLIPSegError(
                 f"{output} holds a {recipe.name} with another recipe: name another output\n  " + "\n  ".join(changes)
@@ -132,8 +138,8 @@ def _train(
         start = checkpoint.step
 
     gradients = StepGradients(lambda inputs: trained.losses(inputs["rows"]), trained.parameters)
-    write_configuration(output / "config.yaml", {"recipe": asdict(recipe), "device": str(device)})
-    log = RunLog(output / "log.jsonl")
+    write_configuration(output / CONFIGURATION, {"recipe": asdict(recipe), "device": str(device)})
+    log = RunLog(output / LOG)
     log.rewind(start)
     with termination() as told_to_stop:
         for step in range(start, recipe.steps):

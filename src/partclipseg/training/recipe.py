@@ -31,7 +31,7 @@ from partclipseg.shapes.world import partshapes_world
 logger = logging.getLogger(__name__)
 
 CLIP = "openai/clip-vit-base-patch16"
-"""Start of PartCATSeg's two CLIP towers where CAT-Seg's weights are not at hand."""
+"""Start of PartCATSeg's two CLIP towers where CAT-Seg's weights are not given."""
 
 DINOV2 = "facebook/dinov2-small"
 """Start of PartCATSeg's guidance."""
@@ -186,83 +186,83 @@ HARMLESS = ("evaluate_every", "checkpoint_every", "log_every")
 
 
 def pascal() -> Recipe:
-    """Pascal-Part-116, the intended method."""
+    """Train PartCLIPSeg on Pascal-Part-116 by the intended method."""
     return Recipe(dataset="pascal-part-116")
 
 
 def pascal_reference() -> Recipe:
-    """Pascal-Part-116 as the released implementation trains on it."""
+    """Train PartCLIPSeg on Pascal-Part-116 as the released implementation does."""
     return as_reference(pascal())
 
 
 def pascal_clipseg() -> Recipe:
-    """Pascal-Part-116, the paper's CLIPSeg baseline."""
+    """Train the paper's CLIPSeg baseline on Pascal-Part-116."""
     return as_baseline(pascal())
 
 
 def pascal_partcatseg() -> Recipe:
-    """Pascal-Part-116, PartCATSeg with its defects repaired."""
+    """Train PartCATSeg on Pascal-Part-116 with its defects repaired."""
     return as_partcatseg(pascal())
 
 
 def pascal_partcatseg_reference() -> Recipe:
-    """Pascal-Part-116, PartCATSeg as its released implementation trains on it."""
+    """Train PartCATSeg on Pascal-Part-116 as its released implementation does."""
     return as_partcatseg(pascal(), reference=True)
 
 
 def ade20k() -> Recipe:
-    """ADE20K-Part-234, the intended method."""
+    """Train PartCLIPSeg on ADE20K-Part-234 by the intended method."""
     return Recipe(dataset="ade20k-part-234", recompute=True)
 
 
 def ade20k_reference() -> Recipe:
-    """ADE20K-Part-234 as the released implementation trains on it."""
+    """Train PartCLIPSeg on ADE20K-Part-234 as the released implementation does."""
     return as_reference(ade20k())
 
 
 def ade20k_clipseg() -> Recipe:
-    """ADE20K-Part-234, the paper's CLIPSeg baseline."""
+    """Train the paper's CLIPSeg baseline on ADE20K-Part-234."""
     return as_baseline(ade20k())
 
 
 def ade20k_partcatseg() -> Recipe:
-    """ADE20K-Part-234, PartCATSeg with its defects repaired."""
+    """Train PartCATSeg on ADE20K-Part-234 with its defects repaired."""
     return as_partcatseg(ade20k())
 
 
 def ade20k_partcatseg_reference() -> Recipe:
-    """ADE20K-Part-234, PartCATSeg as its released implementation trains on it."""
+    """Train PartCATSeg on ADE20K-Part-234 as its released implementation does."""
     return as_partcatseg(ade20k(), reference=True)
 
 
 def part_imagenet() -> Recipe:
-    """PartImageNet, the intended method."""
+    """Train PartCLIPSeg on PartImageNet by the intended method."""
     return Recipe(dataset="part-imagenet")
 
 
 def part_imagenet_reference() -> Recipe:
-    """PartImageNet as the released implementation trains on it."""
+    """Train PartCLIPSeg on PartImageNet as the released implementation does."""
     return as_reference(part_imagenet())
 
 
 def part_imagenet_clipseg() -> Recipe:
-    """PartImageNet, the paper's CLIPSeg baseline."""
+    """Train the paper's CLIPSeg baseline on PartImageNet."""
     return as_baseline(part_imagenet())
 
 
 def part_imagenet_partcatseg() -> Recipe:
-    """PartImageNet, PartCATSeg with its defects repaired."""
+    """Train PartCATSeg on PartImageNet with its defects repaired."""
     return as_partcatseg(part_imagenet())
 
 
 def part_imagenet_partcatseg_reference() -> Recipe:
-    """PartImageNet, PartCATSeg as its released implementation trains on it."""
+    """Train PartCATSeg on PartImageNet as its released implementation does."""
     return as_partcatseg(part_imagenet(), reference=True)
 
 
 def own_data() -> Recipe:
-    """Your own photos with part labels, from CLIPSeg's weights; with `--start partshapes --learning-rate 1e-3` from the
-    built-in model, which is small enough for a laptop and has never seen a photo."""
+    """Train on your own photos with part labels, from CLIPSeg's weights; `--start partshapes --learning-rate 1e-3`
+    starts from the built-in model, which is small enough for a laptop and has never seen a photo."""
     return Recipe(
         dataset="coco",
         settings=PartCLIPSegSettings(loss=LossConfig(attention_control="off")),  # on PartShapes it costs accuracy
@@ -275,13 +275,13 @@ def own_data() -> Recipe:
 
 
 def own_data_partcatseg() -> Recipe:
-    """Your own photos with part labels, with PartCATSeg, from CLIP's and DINOv2's weights."""
+    """Train PartCATSeg on your own photos with part labels, from CLIP's and DINOv2's weights."""
     return replace(as_partcatseg(own_data()), augmentation=own_data().augmentation)
 
 
 def partshapes() -> Recipe:
-    """PartShapes, the built-in rendered benchmark, from its own backbone; what was found to be best on it: with word
-    retention and without attention control."""
+    """Train on PartShapes, the built-in rendered benchmark, from its own backbone, with word retention and without
+    attention control, which is best there."""
     return Recipe(
         dataset="partshapes",
         start="",
@@ -299,27 +299,27 @@ def partshapes() -> Recipe:
 
 
 def partshapes_reference() -> Recipe:
-    """PartShapes, trained as the released implementation trains."""
+    """Train on PartShapes as the released implementation trains."""
     return as_reference(partshapes())
 
 
 def partshapes_clipseg() -> Recipe:
-    """PartShapes, the paper's CLIPSeg baseline."""
+    """Train the paper's CLIPSeg baseline on PartShapes."""
     return as_baseline(partshapes())
 
 
 def partshapes_partcatseg() -> Recipe:
-    """PartShapes, PartCATSeg with its defects repaired, from the backbone's CLIP and a guidance tower of its own."""
+    """Train PartCATSeg on PartShapes with its defects repaired, from the backbone's CLIP and a guidance tower."""
     return _tiny(as_partcatseg(partshapes()))
 
 
 def partshapes_partcatseg_reference() -> Recipe:
-    """PartShapes, PartCATSeg as the released implementation trains it."""
+    """Train PartCATSeg on PartShapes as its released implementation does."""
     return _tiny(as_partcatseg(partshapes(), reference=True))
 
 
 def partshapes_catseg() -> Recipe:
-    """PartShapes, CAT-Seg with one prompt for each object-part, the plain form of PartCATSeg."""
+    """Train CAT-Seg on PartShapes with one prompt for each object-part, the plain form of PartCATSeg."""
     return replace(partshapes_partcatseg(), settings=CATSegSettings(guidance="", sizes="tiny", loss=MaskLossConfig()))
 
 
@@ -361,7 +361,7 @@ def as_baseline(recipe: Recipe) -> Recipe:
 
 
 def as_partcatseg(recipe: Recipe, reference: bool = False) -> Recipe:
-    """The same run with PartCATSeg and its published optimisation, from CLIP's and DINOv2's weights.
+    """Return the recipe with PartCATSeg and its published optimisation, from CLIP's and DINOv2's weights.
 
     Published runs start from CAT-Seg's own weights, which can be named as `start`, and crop and colour the photos in
     another way (docs/partcatseg.md). `reference` trains with the released defects of model and loss.

@@ -63,7 +63,7 @@ def train(
         vocabulary: train on these words only; None takes a benchmark's seen classes, or all classes of own data.
         workers: number of processes that read photos ahead; 0 reads them in this one.
         tensorboard: write TensorBoard curves too.
-        observer: is told of progress and scores.
+        observer: receives progress and scores.
         verify: compare the data with those that the run began with by their content, not by size and time.
         accept_changed_data: continue although photos, annotations or the start model have changed.
         on_check: called with photos checked and photos in all, on the main process.

@@ -53,7 +53,7 @@ class Scenes:
         return len(self.images)
 
     def to(self, device: torch.device | str) -> Scenes:
-        """Move to another device that has room for all scenes.
+        """Copy the scenes to another device that has room for all of them.
 
         Raises `PartCLIPSegError` naming the memory that is needed.
         """
@@ -69,6 +69,7 @@ class Scenes:
             raise PartCLIPSegError(
                 f"{len(self)} scenes need {needed:.1f} GiB on {device}, which it does not have: ask for fewer scenes"
             ) from error
+
 
 class SceneStream:
     """Batches drawn from `Scenes` and augmented on their device; nothing waits for the device.

@@ -14,10 +14,10 @@ PATCH = 8
 
 @dataclass(frozen=True)
 class TowerRecipe:
-    """What all towers that are trained on PartShapes have in common."""
+    """Settings that all towers trained on PartShapes share."""
 
     name: ClassVar[str] = ""
-    """What the log calls the tower; ``partclipseg train partshapes-NAME`` trains it alone."""
+    """Name of the tower in the log; ``partclipseg train partshapes-NAME`` trains it alone."""
 
     steps: int = 16_500
     """Number of updates of the weights."""

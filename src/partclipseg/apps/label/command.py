@@ -153,7 +153,7 @@ class Label:
         """Label the photos that are not labelled yet, then write the files for all photos; return the exit code."""
         from partclipseg.apps.label.collections import Collections, write_collections
         from partclipseg.apps.label.job import MANIFEST, OPTIONS
-        from partclipseg.apps.label.manifest import Manifest, deleted_files, open_batches
+        from partclipseg.apps.label.manifest import Manifest, changed_photos, deleted_files, open_batches
         from partclipseg.apps.label.options import check_options, fingerprint, stored_options
         from partclipseg.apps.label.people import take_in
         from partclipseg.apps.label.report import write_report
@@ -177,7 +177,8 @@ class Label:
         check_options(self.output / OPTIONS, job.options(fingerprint(segmenter.model), instances))
         remove_temporary(self.output)
         deleted = deleted_files(job, photos, manifest)
-        batches = open_batches(job, photos, manifest)
+        changed = changed_photos(job, photos, manifest)
+        batches = open_batches(job, photos, manifest, changed)
 
         model = model_title(segmenter, self.model)
         todo = sum(map(len, batches))
@@ -185,6 +186,9 @@ class Label:
             say.line(f"{len(photos) - todo} of {len(photos)} photos are labelled already")
         if deleted:
             say.files(f"{_count(len(deleted), 'deleted file')} made again:", [str(path) for path in deleted])
+        if changed:
+            title = f"{len(changed)} of the photos changed since and labelled again:"
+            say.files(title, [photo.path for photo in changed])
         if long := [photo.path for photo in photos if not photo.path.startswith(Path(photo.stem).as_posix())]:
             say.files(f"{_count(len(long), 'name')} too long for the files of results, which have shorter ones:", long)
         with self._engine(job, segmenter, instances, batches, devices) as (stream, place):

@@ -6,7 +6,6 @@ and is replaced only by ``--overwrite``.
 
 from __future__ import annotations
 
-import errno
 import secrets
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
@@ -20,7 +19,7 @@ from partclipseg.apps.label.job import WRITTEN, BulkFormat, BulkJob, ManifestRec
 from partclipseg.apps.label.photos import LabelPhoto
 from partclipseg.data.coco import paint
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.files import flush, whole_file
+from partclipseg.files import flush, is_regular, whole_file
 from partclipseg.formats.registry import data_set_formats
 from partclipseg.formats.segment import Instance, counted
 from partclipseg.inference.result import PartResult
@@ -47,13 +46,9 @@ def is_free(path: Path, known: Collection[str], overwrite: bool = False) -> bool
 def read_own(path: Path) -> bytes:
     """Read one of a photo's own files.
 
-    Raises `FileNotFoundError` if nothing is there, and another `OSError` for anything that is not a readable file. A
-    link that leads nowhere is such a thing: a person made it, and its target may be on a disk that is not mounted.
+    Raises `FileNotFoundError` if nothing is there, and another `OSError` for anything that is not a readable file.
     """
-    if path.is_symlink() and not path.exists():
-        raise OSError(errno.ENXIO, "it is a link that leads nowhere", str(path))
-    if path.exists() and not path.is_file() and not path.is_dir():  # opening a pipe would wait for a writer
-        raise OSError(errno.ENXIO, "it is no regular file", str(path))
+    is_regular(path)
     return path.read_bytes()
 
 

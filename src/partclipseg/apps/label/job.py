@@ -29,7 +29,8 @@ ManifestRecord = dict[str, Any]
 """A line of the manifest: photo, status, and either error or width, height, segments with RLE masks, and files.
 
 `files` has the digest of each file of the photo as it was written; `corrected` names the format of a person's file
-that the record was made from; `warning` holds warnings of the photo reader, such as that it is nearly black.
+that the record was made from; `content` is the digest of the photo's file; `warning` holds warnings of the photo
+reader, such as that it is nearly black.
 """
 
 

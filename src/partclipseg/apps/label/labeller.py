@@ -140,7 +140,7 @@ class Labeller:
                 contents: dict[BulkFormat, bytes] = {}
                 for name in self.job.own_files(photo):
                     contents[name] = draft(self.job, name, photo, result)
-                record = done_record(photo, result)
+                record = done_record(photo, result) | {"content": digest((self.job.folder / photo.path).read_bytes())}
                 return _Drafts(photo, record | {"warning": warning} if warning else record, contents)
             except Exception as error:
                 result = error

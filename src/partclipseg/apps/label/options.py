@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.files import write_text
+from partclipseg.files import is_regular, write_text
 from partclipseg.journal import json_text
 
 _DIGESTS = {
@@ -22,9 +22,9 @@ _DIGESTS = {
 def stored_options(path: Path) -> dict[str, Any]:
     """Return the options that the run was started with; empty for a new run.
 
-    Raises `PartCLIPSegError` if the file is damaged.
+    Raises `PartCLIPSegError` if the file is damaged, and `OSError` of `is_regular`.
     """
-    if not path.is_file():
+    if not is_regular(path):
         return {}
     try:
         options = json.loads(path.read_bytes())

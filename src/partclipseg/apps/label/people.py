@@ -48,8 +48,8 @@ class Results:
     def __iter__(self) -> Iterator[ManifestRecord]:
         """Yield records in the manifest's order; ``corrected`` names the format of a corrected one."""
         for record in self.manifest:
-            record.pop("files", None)
-            record.pop("corrected", None)
+            for key in ("files", "corrected", "content"):
+                record.pop(key, None)
             corrected = self.taken.get(record["photo"])
             yield json.loads(corrected) if corrected else record
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Literal
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Annotated
 
 from partclipseg.apps.options import Ask, Asking, Device, Dtype, optional
 from partclipseg.errors import PartCLIPSegError, UsageError
@@ -69,17 +70,24 @@ class Serve:
     """Maximum number of requests with photos of one client in a minute, answered with status 429 beyond it; 0: any."""
     idle_timeout: float = 10
     """Seconds until the head of a request must be complete. Bodies and answers must flow at 1,000 bytes a second."""
-    log_level: Literal["debug", "info", "warning", "error"] = "warning"
-    """What is written to standard error: info adds a line of JSON for each request, without photo and words; debug
-    adds the words."""
     detector: Annotated[str | None, optional("DIR|NAME")] = None
     """Detector that tells objects apart for requests that ask whose each part is: a directory or hub name, such as
     IDEA-Research/grounding-dino-tiny. Left out: requests may ask for connected regions, or give boxes."""
     instance_threshold: Annotated[float | None, optional("P")] = None
     """Minimum score, 0 to 1, of what the detector finds. Left out: the detector's own."""
+    config: Annotated[str | None, optional("FILE")] = None
+    """YAML file with a line such as 'port: 8080' for each option. Environment variables such as PARTCLIPSEG_SERVE_PORT
+    come before it, and the command line before both."""
     device: Device = None
     dtype: Dtype = None
     ask: Ask = field(default_factory=Asking)
+
+    @classmethod
+    def completed(cls, arguments: Sequence[str]) -> list[str]:
+        """Return the arguments with the options that a file and the environment set."""
+        from partclipseg.apps.serve.settings import with_settings
+
+        return with_settings(arguments, [field.name for field in fields(cls) if field.name != "ask"])
 
     def run(self) -> int:
         try:
@@ -88,7 +96,7 @@ class Serve:
             from partclipseg.apps.serve.access import is_loopback
             from partclipseg.apps.serve.connections import ConnectionLimits, Connections, allow_files
             from partclipseg.apps.serve.engine import Engine, Limits
-            from partclipseg.apps.serve.log import AccessLog, set_level
+            from partclipseg.apps.serve.log import AccessLog
         except ImportError as error:
             raise PartCLIPSegError(f"{_MISSING} ({error})") from error
         from rich.console import Console
@@ -115,7 +123,6 @@ class Serve:
             self.workers,
         )
         app = create_app(engine, token, local=is_loopback(self.host), rate=self.rate)
-        set_level(self.log_level)
         socket = _listen(self.host, self.port)
         console = Console(soft_wrap=True, highlight=False)
         for name, segmenter in engine.segmenters.items():

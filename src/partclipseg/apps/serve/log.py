@@ -5,35 +5,23 @@ from __future__ import annotations
 import json
 import logging
 import re
-import sys
 import time
 import uuid
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from partclipseg.apps.serve.words import shortened
 
-Level = Literal["debug", "info", "warning", "error"]
-
 HEADER = "x-request-id"
 
 _LOG = logging.getLogger("partclipseg.serve")
+"""Writes to standard error what the option ``--log-level`` of every command lets through."""
 
 _IDENTIFIER = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 """Identifiers that are taken from clients, such as a proxy; others would make the log unreadable."""
-
-
-def set_level(level: Level) -> None:
-    """Write lines of this level and above to standard error."""
-    _LOG.setLevel(level.upper())
-    if not _LOG.handlers:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        _LOG.addHandler(handler)
-        _LOG.propagate = False
 
 
 def log_question(scope: Scope, question: dict[str, Any]) -> None:

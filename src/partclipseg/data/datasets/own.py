@@ -17,7 +17,7 @@ from partclipseg.data.datasets.spec import DatasetSpec, OwnOptions, Split
 from partclipseg.data.json_file import read_json_or_yaml, read_text
 from partclipseg.data.label_map import label_table, read_label_map
 from partclipseg.data.paths import LookAlikes, alike, files_by_stem, inside, is_file
-from partclipseg.data.photo import PHOTO_SUFFIXES
+from partclipseg.data.photo import photo_suffixes, pictures_by_stem
 from partclipseg.data.problem import DataError, Problem
 from partclipseg.data.sample import UNLABELLED
 from partclipseg.data.source import Source, SourceLabels, SourcePhoto, check_photo_size
@@ -110,7 +110,7 @@ class CocoSource(Source):
 
     @property
     def label_file(self) -> Path:
-        """See `Source.label_file`."""
+        """Annotation file, as in `Source.label_file`."""
         return self.file
 
     def label_problems(self, photo: SourcePhoto, labels: SourceLabels) -> Iterator[Problem]:
@@ -184,9 +184,9 @@ class IndexPngSource(Source):
         # Tools write these values for unlabelled pixels; a class of that number replaces it below.
         unlabelled = {255: UNLABELLED, 65535: UNLABELLED}
         defects: list[Problem] = []
-        photos = files_by_stem(images, PHOTO_SUFFIXES, defects)
+        photos = files_by_stem(images, photo_suffixes(), defects)
         maps = files_by_stem(labels, frozenset({".png"}), defects)
-        spellings = {alike(key): path for key, path in photos.items()}
+        spellings = {alike(key): path for key, path in {**pictures_by_stem(images), **photos}.items()}
         return cls(
             root=root,
             split=split,
@@ -206,7 +206,7 @@ class IndexPngSource(Source):
         )
 
     def read_labels(self, photo: SourcePhoto, size: tuple[int, int]) -> SourceLabels:
-        """See `Source.read_labels`."""
+        """Read as `Source.read_labels`."""
         path = self.label_paths[photo.key]
         parts, objects = (read_label_map(path, table, None, size) for table in (self.part_table, self.object_table))
         return SourceLabels(parts, objects)
@@ -326,8 +326,9 @@ def _split_folder(root: Path, name: str, split: str) -> Path:
         return root / name
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder: check --data")
-    other = next((entry.name for entry in root.iterdir() if entry.name.lower() == name), None)
-    hint = f" (found {other}: rename it)" if other else ""
+    other = next((entry for entry in root.iterdir() if entry.name.lower() == name), None)
+    remedy = "rename it" if other and other.is_dir() else "it is no folder: move it away"
+    hint = f" (found {other.name}: {remedy})" if other else ""
     raise UsageError(f"{root}: there is no folder {name}{hint}: own index PNGs lie in images and labels")
 
 

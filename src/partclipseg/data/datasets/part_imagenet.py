@@ -60,7 +60,7 @@ class PartImageNet(Source):
 
     @classmethod
     def open(cls, root: Path, folder: str) -> PartImageNet:
-        """Open ``train`` or ``val``."""
+        """Open the split ``train`` or ``val`` below the root."""
         catalog, names = Catalog.load(_NAME), PartImageNetNames.load()
         content = read_coco(root / f"{folder}.json", categories=range(len(names.part_words)))
         objects = {word: index for index, word in enumerate(catalog.objects)}
@@ -103,7 +103,7 @@ class PartImageNet(Source):
 
     @property
     def label_file(self) -> Path:
-        """See `Source.label_file`."""
+        """Annotation file, as in `Source.label_file`."""
         return self.root / f"{self.split}.json"
 
     def read_labels(self, photo: SourcePhoto, size: tuple[int, int]) -> SourceLabels:

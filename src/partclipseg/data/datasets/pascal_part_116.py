@@ -39,7 +39,7 @@ class PascalPart(Source):
 
     @classmethod
     def open(cls, root: Path, folder: str) -> PascalPart:
-        """Open ``train`` or ``val``."""
+        """Open the split ``train`` or ``val`` below the root."""
         catalog = Catalog.load(_NAME)
         defects: list[Problem] = []
         photos = files_by_stem(root / "images" / folder, PHOTO_SUFFIXES, defects)
@@ -59,7 +59,7 @@ class PascalPart(Source):
         )
 
     def read_labels(self, photo: SourcePhoto, size: tuple[int, int]) -> SourceLabels:
-        """See `Source.read_labels`."""
+        """Read as `Source.read_labels`."""
         return SourceLabels(
             read_label_map(self._map(_PARTS, photo.key), self.part_table, 8, size),
             read_label_map(self._map(_OBJECTS, photo.key), self.object_table, 8, size),

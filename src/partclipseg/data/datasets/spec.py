@@ -40,14 +40,14 @@ class Preparation:
     """Description of how `partclipseg prepare` makes the layout of a data set from its raw source."""
 
     recipe: str
-    """Import path ``module:class`` of a `prepare.runner.Recipe`, which takes ``folders`` and ``mode``."""
+    """Import path ``module:class`` of a `prepare.runner.LayoutRecipe`, which takes ``folders`` and ``mode``."""
     source: str
     """Files to download, in words, for help texts."""
     options: tuple[str, ...] = ()
     """Further fields of the command that the recipe takes."""
 
     def load(self) -> Any:
-        """Import the class."""
+        """Import the class that the path names."""
         return load(self.recipe)
 
 
@@ -94,7 +94,7 @@ class Rendering:
     """Number of scenes that `evaluate` scores by default."""
 
     def load(self) -> Any:
-        """Import the class."""
+        """Import the class that the path names."""
         return load(self.scenes)
 
 

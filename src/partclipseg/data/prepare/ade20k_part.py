@@ -77,7 +77,7 @@ class ADE20KPartJob:
     mode: PhotoMode
 
     def run(self, output: Path) -> Outcome:
-        """See `Job.run`."""
+        """Do the work of the photo, as in `Job.run`."""
         catalog = Catalog.load(NAME)
         source = self.annotation.with_suffix(".jpg")
         items = _read(self.annotation)
@@ -178,7 +178,7 @@ class ADE20KPartJob:
 
 @dataclass(frozen=True)
 class ADE20KPartRecipe:
-    """Recipe of ADE20K-Part-234: see `Recipe`."""
+    """Recipe of ADE20K-Part-234: see `LayoutRecipe`."""
 
     folders: Sequence[Path]
     mode: PhotoMode = "copy"

@@ -40,7 +40,7 @@ class PartImageNetJob:
     mode: PhotoMode
 
     def run(self, output: Path) -> Outcome:
-        """See `Job.run`."""
+        """Do the work of the photo, as in `Job.run`."""
         size = photo_size(self.photo)
         target = output / "images" / self.split / self.photo.name
         place_photo(self.photo, target, self.mode)
@@ -55,7 +55,7 @@ class PartImageNetJob:
 
 
 class PartImageNetRecipe:
-    """Recipe of PartImageNet: see `Recipe`.
+    """Recipe of PartImageNet: see `LayoutRecipe`.
 
     Raises:
         PartCLIPSegError: an annotation file is missing or not COCO JSON with PartImageNet's categories.

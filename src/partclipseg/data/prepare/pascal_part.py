@@ -48,7 +48,7 @@ class PascalPartJob:
     mode: PhotoMode
 
     def run(self, output: Path) -> Outcome:
-        """See `Job.run`."""
+        """Do the work of the photo, as in `Job.run`."""
         catalog = Catalog.load(NAME)
         objects = read_annotation(self.annotation)
         size = photo_size(self.photo)
@@ -72,7 +72,7 @@ class PascalPartJob:
 
 @dataclass(frozen=True)
 class PascalPartRecipe:
-    """Recipe of Pascal-Part-116: see `Recipe`."""
+    """Recipe of Pascal-Part-116: see `LayoutRecipe`."""
 
     folders: Sequence[Path]
     val_list: Path | None

@@ -61,10 +61,12 @@ class Job(Protocol):
     @property
     def key(self) -> str: ...
 
-    def run(self, output: Path) -> Outcome: ...
+    def run(self, output: Path) -> Outcome:
+        """Write the files of the photo below `output`."""
+        ...
 
 
-class Recipe(Protocol):
+class LayoutRecipe(Protocol):
     """Interface of a recipe that makes the layout of a data set."""
 
     @property
@@ -101,7 +103,7 @@ class Summary:
 
 
 def prepare(
-    recipe: Recipe, output: Path, *, workers: int = 1, progress: Callable[[int, int], None] | None = None
+    recipe: LayoutRecipe, output: Path, *, workers: int = 1, progress: Callable[[int, int], None] | None = None
 ) -> Summary:
     """Make the layout of a data set in `output`; `progress` is called with photos done and photos in all.
 
@@ -138,7 +140,7 @@ def prepare(
     )
 
 
-# -- helpers for jobs -- ---------------------------------------------------------------------------------------
+# -- helpers for jobs -----------------------------------------------------------------------------------------
 
 
 def place_photo(source: Path, target: Path, mode: PhotoMode) -> None:
@@ -184,7 +186,7 @@ def sizes(output: Path, *paths: Path) -> dict[str, int]:
 # -- journal and processes ----------------------------------------------------------------------------------------
 
 
-def _open_journal(recipe: Recipe, output: Path) -> dict[str, Outcome]:
+def _open_journal(recipe: LayoutRecipe, output: Path) -> dict[str, Outcome]:
     """Read the outcomes of an earlier run whose files are still there; start a journal if there is none."""
     journal, head = Journal(output / JOURNAL), {"dataset": recipe.name, "options": recipe.options()}
     if output.exists() and not output.is_dir():

@@ -1,4 +1,4 @@
-"""A model's directory in: the type, the configuration and every tensor are checked."""
+"""Load a model's directory; its type, its configuration and every tensor are checked."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.models.directory import read_config
+from partclipseg.models.directory import read_config, stated_type
+from partclipseg.models.hub import HUB_OPTIONS
 from partclipseg.models.names import quoted
 from partclipseg.models.reading import load_complete
 
@@ -14,15 +15,13 @@ if TYPE_CHECKING:
     from partclipseg.models.partcatseg.config import CATSegConfig
     from partclipseg.models.partcatseg.model import CATSegModel
 
-_HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only")
-
 
 def load_pretrained(cls: type[CATSegModel], name: Any, load: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Load a directory or hub name of class `cls` through `load`, a `from_pretrained` of transformers.
 
     Raises `PartCLIPSegError` for a model that is not there, of another type, incomplete or damaged.
     """
-    hub_options = {key: kwargs.pop(key) for key in _HUB_OPTIONS if key in kwargs}
+    hub_options = {key: kwargs.pop(key) for key in HUB_OPTIONS if key in kwargs}
     config = kwargs.pop("config", None) or saved_config(cls.config_class, name, **hub_options)
     with_info = kwargs.pop("output_loading_info", False)
     model = load_complete(load, lambda: cls(config), name, *args, config=config, **hub_options, **kwargs)
@@ -30,14 +29,16 @@ def load_pretrained(cls: type[CATSegModel], name: Any, load: Callable[..., Any],
 
 
 def saved_config(config_class: type[CATSegConfig], name: Any, **hub_options: Any) -> CATSegConfig:
-    """The configuration in a directory or on the hub; raises `PartCLIPSegError` if it is of another type or unsound."""
+    """Read the configuration of a directory or hub name.
+
+    Raises `PartCLIPSegError` if it is of another type or unsound.
+    """
     values = read_config(name, **hub_options)
     kind, expected = values.get("model_type"), config_class.model_type
     if kind != expected:
-        what = f"a model of type {quoted(kind)}" if isinstance(kind, str) else "a config.json without a model_type"
         raise PartCLIPSegError(
-            f"{name} holds {what}, not {quoted(expected)}: give a directory of that type, as `partclipseg convert` or "
-            "`train` writes it"
+            f"{name} holds {stated_type(kind)}, not {quoted(expected)}: give a directory of that type, as "
+            "`partclipseg convert` or `train` writes it"
         )
     try:
         return config_class.from_values(values)

@@ -1,6 +1,6 @@
-"""Released weights in: the files of PartCATSeg, CAT-Seg and OV-PARTS, and DINOv2's own.
+"""Load released weights: the files of PartCATSeg, CAT-Seg and OV-PARTS, and DINOv2's own.
 
-The only place that knows how other code names its tensors.
+No other module knows how other code names these tensors.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ REMARK = "reference mode, as released; `predict` takes the words that you give, 
 """Remark for people about a model from a released file."""
 
 UNUSED = re.compile(r".*attn_mask|transformer\.layers_object\..*|.*mask_token|.*logit_scale")
-"""Tensors of released files without effect: constants, a branch that is never called, tokens and scales of others."""
+"""Tensors of released files that have no effect: constants, a branch that is never called, unused tokens and scales."""
 
 _OPTIONAL = re.compile(r"clip\.logit_scale|.*\.num_batches_tracked")
-"""Tensors of ours that no file must have: without effect here."""
+"""Tensors of our models that a file may lack: they have no effect."""
 
 _DINO = "backbone.dinov2."
 
@@ -107,7 +107,7 @@ _RENAMED = (  # ours, theirs; every rule is applied, in order
 )
 
 
-class Source(NamedTuple):
+class TensorPlace(NamedTuple):
     """Place of one of our tensors in a released file."""
 
     name: str
@@ -123,7 +123,7 @@ class Source(NamedTuple):
         return tensor.T if self.transposed else tensor
 
     def shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape of the foreign tensor for a tensor of ours of shape `ours`."""
+        """Return the shape of the foreign tensor for our tensor of shape `ours`."""
         if self.third is not None:
             return (3 * ours[0], *ours[1:])
         return ours[::-1] if self.transposed else ours
@@ -142,13 +142,13 @@ class Fit(NamedTuple):
         check_complete(origin, self.missing, self.unknown, self.misshapen)
 
 
-def source(name: str) -> Source:
+def source(name: str) -> TensorPlace:
     """Say where our tensor `name` stands in a released file."""
     letter = re.search(r"\.([qkv])_proj\.|\.attention\.attention\.([qkv])\w*\.", name)
     transposed = name in ("clip.visual_projection.weight", "clip.text_projection.weight")
     for ours, theirs in _RENAMED:
         name = re.sub(ours, theirs, name)
-    return Source(name, "qkv".index(letter[1] or letter[2]) if letter else None, transposed)
+    return TensorPlace(name, "qkv".index(letter[1] or letter[2]) if letter else None, transposed)
 
 
 def load_released(path: str | Path, config: CATSegConfig | None = None) -> CATSegModel:
@@ -187,7 +187,7 @@ def knows(names: Collection[str]) -> bool:
 
 
 def config_for(values: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], origin: str) -> CATSegConfig:
-    """The configuration for a file's tensors: the released one, or in reference mode the given `values`."""
+    """Return the configuration for a file's tensors: the released one, or the given `values` in reference mode."""
     tensors = {_bare(name): tensor for name, tensor in tensors.items()}
     if values is None:
         return released_config(tensors, origin)
@@ -225,7 +225,7 @@ def _bare(name: str) -> str:
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str = "") -> Fit:
     """Copy the tensors of `read_tensors` into those of `model` that they fit; the others stay as they are.
 
-    `prefix`: only the tensors of ours whose name begins so.
+    `prefix`: copy only into tensors whose name begins with it.
     """
     missing, misshapen, used = [], [], set()
     for name, target in model.state_dict().items():

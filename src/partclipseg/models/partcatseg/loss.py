@@ -28,7 +28,7 @@ class CATSegLoss:
     needs_attention = False
 
     def __init__(self, config: CATSegConfig, settings: MaskLossConfig | None = None, compiled: bool = False) -> None:
-        """`compiled`: go through the logits by kernels of `torch.compile`, made at the first call."""
+        """Make the loss; `compiled` processes the logits by kernels of `torch.compile`, made at the first call."""
         self.settings = settings or MaskLossConfig()
         self.config = config
         self.outside: Outside = self.settings.outside if config.repaired("outside") else "background"
@@ -47,13 +47,13 @@ class CATSegLoss:
         """Return the scalars object_part and total, which are equal.
 
         Args:
-            output: of the model.
+            output: a `PartOutput`, or for `PartCATSegLoss` a `PartCATSegOutput`.
             part_labels: integer `[B, H, W]`, object-part index or `UNLABELLED`.
             object_labels: integer `[B, H, W]`, object index, `UNLABELLED` (background) or `OUTSIDE`.
             class_to_part: for `PartCATSegLoss`.
             class_to_object: for `PartCATSegLoss`.
-            attention_pairs: of no use here.
-            counts: of the batch that this is a share of, the sum of its shares' `counts`; the losses of the shares
+            attention_pairs: not used.
+            counts: denominators of the batch that this is a micro-batch of, summed over its micro-batches, whose losses
                 then add up to the batch's. None: this is the batch.
         """
         pixels = Pixels.of(part_labels, object_labels, self.outside)

@@ -178,7 +178,7 @@ class CATSegModel(PartModel):
         present_objects: Sequence[Sequence[int]] | None = None,
         with_background: bool = False,
     ) -> list[LabelMaps]:
-        """Label B photos as `label_maps` does, from an output at hand."""
+        """Compute the label maps of `label_maps` from an output of `forward`."""
         from partclipseg.models.partcatseg.maps import chosen_maps
 
         logits: Any = output.object_part_logits
@@ -187,7 +187,7 @@ class CATSegModel(PartModel):
 
     @torch.no_grad()
     def logits_size(self, inputs: Mapping[str, Tensor], words: Words) -> tuple[int, int]:
-        """Height and width of the logits."""
+        """Return height and width of the logits."""
         return self.config.logits_edge, self.config.logits_edge
 
     def repeated_layers(self) -> list[nn.Module]:
@@ -255,7 +255,7 @@ class CATSegModel(PartModel):
         self.renew_stamp()
 
     def recompute(self, enabled: bool) -> None:
-        """Keep less of the aggregation in training and compute it again in the backward pass."""
+        """Compute the aggregation again in the backward pass instead of storing it."""
         self.aggregator.recompute = enabled
 
     def build_loss(self, settings: Any = None, compiled: bool = False) -> Any:

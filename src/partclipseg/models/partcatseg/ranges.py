@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.models.clipseg_ranges import CLIPSEG, TEXT, TOWERS, VISION, YES_OR_NO, Rule, check_values, known_values
+from partclipseg.models.clipseg_ranges import (
+    CLIPSEG,
+    TEXT,
+    TOWERS,
+    VISION,
+    YES_OR_NO,
+    Range,
+    check_values,
+    known_values,
+)
 
 _WIDTH, _LAYERS, _HEADS, _SHARE = (
     TEXT[name] for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "layer_norm_eps")
@@ -14,18 +23,18 @@ _WIDTH, _LAYERS, _HEADS, _SHARE = (
 _SIDE, _STEP, _NUMBERS = VISION["image_size"], TEXT["initializer_range"], TOWERS["image_mean"]
 
 
-def _or_null(rule: Rule) -> Rule:
-    return Rule(f"{rule.text} or null", lambda value: value is None or rule.holds(value))
+def _or_null(allowed: Range) -> Range:
+    return Range(f"{allowed.text} or null", lambda value: value is None or allowed.holds(value))
 
 
-def _list(rule: Rule, most: int) -> Rule:
-    return Rule(
-        f"a list, each {rule.text}",
-        lambda value: isinstance(value, list | tuple) and len(value) <= most and all(map(rule.holds, value)),
+def _list(allowed: Range, most: int) -> Range:
+    return Range(
+        f"a list, each {allowed.text}",
+        lambda value: isinstance(value, list | tuple) and len(value) <= most and all(map(allowed.holds, value)),
     )
 
 
-_TEXT = Rule("text of at most 1,000 characters", lambda value: isinstance(value, str) and len(value) <= 1000)
+_TEXT = Range("text of at most 1,000 characters", lambda value: isinstance(value, str) and len(value) <= 1000)
 
 CATSEG = {
     "clip_config": CLIPSEG["text_config"],
@@ -60,7 +69,7 @@ _DINOV2 = {
     "hidden_size": _WIDTH,
     "num_hidden_layers": _LAYERS,
     "num_attention_heads": _HEADS,
-    "mlp_ratio": Rule("a number from 1 to 64", lambda value: _is_number(value) and 1 <= value <= 64),
+    "mlp_ratio": Range("a number from 1 to 64", lambda value: _is_number(value) and 1 <= value <= 64),
     "hidden_act": TEXT["hidden_act"],
     "hidden_dropout_prob": _SHARE,
     "attention_probs_dropout_prob": _SHARE,
@@ -78,9 +87,9 @@ _DINOV2 = {
 _RESNET = {
     "num_channels": VISION["num_channels"],
     "embedding_size": _WIDTH,
-    "hidden_sizes": _list(Rule("a whole number from 4 to 65,536", lambda v: _WIDTH.holds(v) and v >= 4), 3),
+    "hidden_sizes": _list(Range("a whole number from 4 to 65,536", lambda v: _WIDTH.holds(v) and v >= 4), 3),
     "depths": _list(_LAYERS, 3),
-    "layer_type": Rule("basic or bottleneck", lambda value: value in ("basic", "bottleneck")),
+    "layer_type": Range("basic or bottleneck", lambda value: value in ("basic", "bottleneck")),
     "hidden_act": TEXT["hidden_act"],
     "downsample_in_first_stage": YES_OR_NO,
     "downsample_in_bottleneck": YES_OR_NO,
@@ -88,7 +97,7 @@ _RESNET = {
 
 
 def checked_values(values: Mapping[str, Any], guidance: str) -> dict[str, Any]:
-    """The entries of a configuration file that the model reads, each in its range.
+    """Return the entries of a configuration file that the model reads, after checking their ranges.
 
     `guidance` is the type of the guidance tower where the file names none. Raises `PartCLIPSegError` that says of each
     value out of its range what it must be.

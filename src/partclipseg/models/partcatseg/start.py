@@ -1,4 +1,4 @@
-"""The model that training starts from: released weights, CLIP's own, or a directory of ours."""
+"""Build the model that training starts from: released weights, CLIP's own, or a directory that `train` wrote."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from partclipseg.errors import PartCLIPSegError
+from partclipseg.models.directory import stated_type
 from partclipseg.models.partcatseg.config import SIZES, CATSegConfig
 from partclipseg.models.partcatseg.directory import saved_config
 from partclipseg.models.partcatseg.foreign import (
@@ -46,8 +47,8 @@ def start_model(
     Args:
         cls: `PartCATSegModel` or `CATSegModel`.
         name: a `.pth` file as released (for PartCATSeg usually CAT-Seg's `model_final_base.pth`), or a directory or
-            hub name of CLIP, of CLIPSeg or of a model of ours. Of another family, what fits by name and shape is
-            copied.
+            hub name of CLIP, of CLIPSeg or of a model of this package. From a model of another family, what fits by
+            name and shape is copied.
         settings: the guidance weights to load, the sizes, and the repairs.
         config: sizes of a model that starts from a `.pth` file, CLIP or CLIPSeg; None stands for `settings.sizes`.
 
@@ -106,7 +107,7 @@ def _started(
         model = cls(config_class(**{**sizes, **changes}))
         return model, _copy(model, source.state_dict(), name)
     raise PartCLIPSegError(
-        f"{name} holds a model of type {kind!r}, from which {config_class.model_type!r} cannot start: give CLIP, "
+        f"{name} holds {stated_type(kind)}, from which {config_class.model_type!r} cannot start: give CLIP, "
         "CLIPSeg, CAT-Seg, or a released .pth file"
     )
 
@@ -156,7 +157,7 @@ def _guidance_config(settings: CATSegSettings) -> Any:
     values = _config_dict(settings.guidance)
     kind = values.get("model_type")
     if kind not in _TOWERS:
-        raise PartCLIPSegError(f"{settings.guidance} holds a model of type {kind!r}: give a DINOv2 or a ResNet")
+        raise PartCLIPSegError(f"{settings.guidance} holds {stated_type(kind)}: give a DINOv2 or a ResNet")
     if kind == "resnet":  # the guidance ends at res4
         return {**values, "depths": values["depths"][:3], "hidden_sizes": values["hidden_sizes"][:3]}
     return {**values, "use_mask_token": False}
@@ -170,7 +171,7 @@ def _load_guidance(model: CATSegModel, name: str) -> None:
     kind = _model_type(name)
     expected = model.config.guidance_config.model_type
     if kind != expected:
-        raise PartCLIPSegError(f"{name} holds a model of type {kind!r}, and the guidance tower is a {expected}")
+        raise PartCLIPSegError(f"{name} holds {stated_type(kind)}, and the guidance tower is a {expected}")
     tensors = _TOWERS[expected].from_pretrained(name, dtype=torch.float32).state_dict()
     missing, misshapen = [], []
     for key, target in model.guidance.tower.state_dict().items():
@@ -194,5 +195,5 @@ def _config_dict(name: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise PartCLIPSegError(
             f"there is no file or directory {name!r} with a model, and the hub cannot be reached for one of that name: "
-            "give a released .pth file, or a directory of CLIP or of a model of ours"
+            "give a released .pth file, or a directory of CLIP or of a model of this package"
         ) from error

@@ -16,7 +16,7 @@ from transformers import CLIPModel, Dinov2Model, ResNetConfig, ResNetModel
 from partclipseg.models.partcatseg.config import CATSegConfig
 
 PROMPTS_AT_ONCE = 256
-"""Prompts that pass the text tower together: a vocabulary has 80 for each word."""
+"""Number of prompts per batch of the text tower: a vocabulary has 80 for each word."""
 
 
 def dense_features(clip: CLIPModel, pixels: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Makes every picture of README and docs.
 
     python docs/pictures.py                        # all but own-data
-    python docs/pictures.py demo                   # only some: demo, shapes, protocols, results, serve
+    python docs/pictures.py demo                   # only some: demo, shapes, protocols, results, instances, serve
     python docs/pictures.py demo --model models/pascal --photos dog.jpg bus.jpg --vocabulary pascal-part-116
     python docs/pictures.py own-data --run runs/cars --reports reports/before reports/after --photos truck.jpg
 
@@ -143,6 +143,13 @@ def draw_serve(options: argparse.Namespace) -> None:
     take_pictures(options.model, options.output)
 
 
+def draw_instances(options: argparse.Namespace) -> None:
+    """Whose each part is, by the three ways to say where objects are."""
+    from pictures_instances import drawing
+
+    save(drawing(options.model), options.output / "instances.jpg")
+
+
 def draw_results(options: argparse.Namespace) -> None:
     """What the variants of the method reach on PartShapes."""
     from pictures_results import plot
@@ -155,6 +162,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "shapes": draw_shapes,
     "protocols": draw_protocols,
     "results": draw_results,
+    "instances": draw_instances,
     "serve": draw_serve,
     "own-data": draw_own_data,
 }

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from partclipseg.errors import PartCLIPSegError, UsageError
     from partclipseg.evaluation.evaluator import Evaluator
     from partclipseg.evaluation.run import evaluate
-    from partclipseg.formats.segment import Segment
+    from partclipseg.formats.segment import Instance, Segment
     from partclipseg.inference.result import PartResult
     from partclipseg.inference.segmenter import PartSegmenter
     from partclipseg.instances.detectors import Detector
+    from partclipseg.instances.found import FoundObject
     from partclipseg.instances.outlines import Outliner
     from partclipseg.models.clipseg.model import CLIPSegBaseline
     from partclipseg.models.interface import PartOutput
@@ -42,6 +43,8 @@ _HOME = {
     "CLIPSegBaseline": "models.clipseg.model",
     "Detector": "instances.detectors",
     "Evaluator": "evaluation.evaluator",
+    "FoundObject": "instances.found",
+    "Instance": "formats.segment",
     "ObjectPart": "vocabulary",
     "Outliner": "instances.outlines",
     "PartCLIPSegConfig": "models.partclipseg.config",
@@ -68,6 +71,8 @@ __all__ = [  # noqa: RUF022  (in the order of use, not of the alphabet)
     "PartSegmenter",
     "PartResult",
     "Segment",
+    "Instance",
+    "FoundObject",
     "read_photo",
     "Detector",
     "Outliner",

@@ -115,6 +115,20 @@ def test_two_claims_on_a_pixel(order):
     assert not is_left[:, 25:].any()
 
 
+def test_what_is_nearer_to_another_core_is_not_claimed():
+    """Of two boxes over each other: an object of which the core is known is not cut off, nor leaves it specks."""
+    everywhere, cores = photo((1, 0, 0, 60, 40)), np.zeros((2, 20, 30), bool)
+    cores[0, :, :8], cores[1, :, 12:] = True, True
+    left = FoundObject("dog", (0, 0, 35, 40), core=cores[0])
+    right = FoundObject("dog", (5, 0, 55, 40), core=cores[1])
+    owned = owners([right, left], everywhere)
+    assert np.array_equal(owned.instance_map.numpy()[:, :19] == 1, mask(0, 0, 19, 40)[:, :19])
+    assert (owned.instance_map[:, 21:] == 0).all()
+    assert not owned.in_mask.any()
+    without = owners([FoundObject(some.object, some.box) for some in (right, left)], everywhere)
+    assert area(without, 1) != area(owned, 1)
+
+
 def test_equal_claims_go_to_the_first():
     owned = owners([DOG, DOG], photo((1, 0, 0, 60, 40)))
     assert (area(owned, 0), area(owned, 1)) == (400, 0)

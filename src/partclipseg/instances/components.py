@@ -49,6 +49,7 @@ def find_components(
             top, left, bottom, right = region.edges
             score = float(scores[region.pixels].mean(dtype=np.float64))
             if score >= threshold:
-                some.append(FoundObject.from_corners(words[region.object], left, top, right, bottom, min(score, 1.0)))
+                box = left, top, right - left, bottom - top
+                some.append(FoundObject(words[region.object], box, min(score, 1.0), core=region.pixels))
         found.append(some)
     return found

@@ -221,8 +221,9 @@ class GroundingDino(Detector):
             # A full stop or question mark within a word would end it.
             tokens = self._tokenizer(word.lower(), add_special_tokens=False)["input_ids"]
             tokens = [token for token in tokens if token not in marks]
-            if not tokens or len(tokens) >= most:
-                reason = "has nothing that the detector can read" if not tokens else "is too long for the detector"
+            unknown = not set(tokens) - {self._tokenizer.unk_token_id}
+            if unknown or len(tokens) >= most:
+                reason = "has nothing that the detector can read" if unknown else "is too long for the detector"
                 raise UsageError(f"the word {word!r} {reason}: name the object by other words")
             if texts[-1] and sum(len(some) + 1 for some in texts[-1]) + len(tokens) + 1 > most:
                 texts.append([])

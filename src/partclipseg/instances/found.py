@@ -42,6 +42,11 @@ class FoundObject:
     """Confidence, 0 to 1."""
     mask: np.ndarray | None = None
     """bool `[H, W]` of the photo's size: the object's pixels; None where only the box is known."""
+    core: np.ndarray | None = None
+    """bool `[h, w]`, stretched over the photo, of one size for all objects: pixels that are surely the object's.
+
+    What is nearer to the core of another object of its word is not claimed for it. None where there are none.
+    """
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for values that are no word, box, score or mask."""

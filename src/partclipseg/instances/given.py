@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from partclipseg.data.classes import BACKGROUND
+from partclipseg.data.classes import BACKGROUND_NAMES
 from partclipseg.data.coco import Annotation, decode_mask, read_coco
 from partclipseg.data.json_file import read_json
 from partclipseg.data.photo import PhotoError
@@ -203,7 +203,8 @@ def _boxes(some: list[Any], path: Path, photo: str) -> Iterable[_Entry]:
                 f'{path}: box {place} of {photo} must be ["dog", x0, y0, x1, y1], a word and two corners, not '
                 f"{quoted(entry)}"
             )
-        word, *corners = list[Any](entry)
+        word: Any = entry[0]
+        corners: list[Any] = entry[1:]
         numbers = np.array([value if isinstance(value, int | float) else np.nan for value in corners], dtype=float)
         if not np.isfinite(numbers).all() or (numbers[2:] <= numbers[:2]).any():
             raise UsageError(
@@ -238,4 +239,4 @@ def _read_coco(path: Path) -> dict[str, list[_Entry]]:
 def _is_object(annotation: Annotation, name: str) -> bool:
     """Whether an annotation is one object: no crowd, no background, and no part of another annotation as in PACO."""
     is_part = annotation.owner is not None and entry_id(annotation.owner) != entry_id(annotation.number)
-    return not (annotation.crowd or is_part or name.strip().casefold() in BACKGROUND)
+    return not (annotation.crowd or is_part or name.strip().casefold() in BACKGROUND_NAMES)

@@ -6,7 +6,7 @@ the object's. Found boxes are grown by `GROWTH`, given ones are not.
 
 Where two objects claim a pixel, a mask goes before a box, the smaller of two masks before the larger (a rider on a
 horse), and of two boxes the one in which the pixel lies more centrally: the looks themselves cannot tell whose a leg
-is, since both see the same leg.
+is, since both see the same leg. Of two objects with cores, neither claims what is nearer to the other's core.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 
 GROWTH = 0.1
 """Share of its sides by which a found box is grown each way: detectors cut ears and tails off."""
+
+STEPS = 12
+"""Maximum distance from a core, in pixels of its map, at which it is told which of two is nearer."""
 
 
 class OwnedMaps(NamedTuple):
@@ -116,6 +119,7 @@ class _Canvas:
         self._claims = torch.full_like(first.scores, torch.inf, dtype=torch.float32)
         areas = [0 if some.mask is None else int(np.count_nonzero(some.mask)) for some in found]
         by_area = sorted(range(len(found)), key=lambda place: areas[place])
+        self._territories = _territories(found)
         self._ranks = {place: float(rank - len(found)) for rank, place in enumerate(by_area)}
 
     def paint(self, place: int, crop: Crop, look: LabelMaps) -> None:
@@ -127,7 +131,10 @@ class _Canvas:
             claimed = torch.from_numpy(np.ascontiguousarray(mask[crop.window])).to(held.device)
             claim = torch.full_like(claims, self._ranks[place])
         else:
-            claim, inside = (values.to(held.device) for values in _centrality(crop, self.edges[place]))
+            claim, inside = _centrality(crop, self.edges[place])
+            if (territory := self._territories[place]) is not None:
+                inside &= _stretched(territory, crop, self._instances.shape)
+            claim, inside = claim.to(held.device), inside.to(held.device)
             # A look knows better than the first one what of its object is background.
             gone = inside & (look.object_map == BACKGROUND) & (before == crop.object) & (held < 0)
             for whole, part in zip(self._maps, look, strict=True):
@@ -156,6 +163,44 @@ def _centrality(crop: Crop, edges: Edges) -> tuple[Tensor, Tensor]:
     down = (rows - (edges.top + edges.bottom) / 2).abs() / height
     across = (columns - (edges.left + edges.right) / 2).abs() / width
     return torch.hypot(down[:, None], across[None]), (down[:, None] <= 0.5) & (across[None] <= 0.5)
+
+
+def _territories(found: Sequence[FoundObject]) -> list[np.ndarray | None]:
+    """Return for each object with a core the pixels that are no nearer to the core of another, bool `[h, w]`."""
+    steps = [None if some.core is None else _steps(some.core) for some in found]
+    made: list[np.ndarray | None] = []
+    for place, own in enumerate(steps):
+        territory = None if own is None else np.ones(own.shape, bool)
+        for other, theirs in enumerate(steps):
+            rivals = other != place and found[other].object == found[place].object
+            if rivals and territory is not None and own is not None and theirs is not None:
+                territory &= own <= theirs
+        made.append(territory)
+    return made
+
+
+def _steps(core: np.ndarray) -> np.ndarray:
+    """Return the number of 4-neighbour steps from each pixel to a core, bool `[h, w]`; at most `STEPS`, int16."""
+    steps = np.where(core, np.int16(0), np.int16(STEPS))
+    for number in range(1, STEPS):
+        near = steps < number
+        around = np.zeros_like(near)
+        around[1:] |= near[:-1]
+        around[:-1] |= near[1:]
+        around[:, 1:] |= near[:, :-1]
+        around[:, :-1] |= near[:, 1:]
+        steps[around & ~near] = number
+    return steps
+
+
+def _stretched(values: np.ndarray, crop: Crop, size: Sequence[int]) -> Tensor:
+    """Return a map `[h, w]`, stretched over a photo of `size` (H, W), at the pixels of a crop."""
+    starts = ((crop.top, crop.height), (crop.left, crop.width))
+    rows, columns = (
+        ((np.arange(start, start + length) + 0.5) * small / large).astype(np.intp)
+        for (start, length), small, large in zip(starts, values.shape, size, strict=True)
+    )
+    return torch.from_numpy(values[rows[:, None], columns])
 
 
 def report_empty(name: str, areas: Sequence[int]) -> None:

@@ -35,7 +35,7 @@ HALVES = (0.5,) * 3, (0.5,) * 3
 
 _FILES = (*OPTIONAL_FILES, "processor_config.json", "vocab.txt", "added_tokens.json")
 
-_LICENCES = {"Sam3": "the SAM License of Meta, which forbids some uses"}
+_LICENCES = {"Sam3": "the SAM License of Meta, which has conditions of its own"}
 """Licence that is no open-source licence, by the beginning of the class's name: it is named when a model is loaded."""
 
 

@@ -38,8 +38,9 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--model", help="directory or hub name; left out: the built-in model")
+    parser.add_argument("--workers", type=int, default=1, help="copies of the model in the server")
     arguments = parser.parse_args()
-    model = ["--model", arguments.model] if arguments.model else []
+    model = [*(["--model", arguments.model] if arguments.model else []), "--workers", str(arguments.workers)]
     photos = [photo_bytes(index) for index in range(8)]
     report: dict[str, object] = {**vars(arguments), "cores": os.cpu_count()}
     with started(*model) as (address, pid):

@@ -15,7 +15,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "partclipseg"
 
 FLOORS = (
     ("errors",),
-    ("checks", "files", "machine", "processes"),
+    ("checks", "client", "files", "machine", "processes"),
     ("grammar", "journal", "writing"),
     ("maps", "vocabulary"),
     ("data",),

@@ -142,6 +142,8 @@ def _run(command: str, arguments: list[str], level: str) -> int:
     try:
         # The docstring as it is: tyro's own reading of it drops the examples.
         description = inspect.getdoc(options_class)
+        if hasattr(options_class, "completed"):
+            arguments = options_class.completed(arguments)
         options = tyro.cli(options_class, prog=f"partclipseg {command}", description=description, args=arguments)
         _check_models(options)
         return options.run()

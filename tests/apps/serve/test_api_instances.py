@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from tests.apps.serve.api_requests import URL, WORDS, post
 
-pytest.importorskip("gradio")
+pytest.importorskip("fastapi")
 
 from starlette.testclient import TestClient
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from partclipseg.data.datasets.part_imagenet import PartImageNetNames
+from partclipseg.data.json_file import read_json
 from partclipseg.data.prepare.runner import Outcome, PhotoMode, photo_size, place_photo, sizes
 from partclipseg.data.prepare.source import find
 from partclipseg.errors import PartCLIPSegError
@@ -127,7 +128,10 @@ class PartImageNetRecipe:
         if not paths:
             raise PartCLIPSegError(f"{split}.json is not in the source: add the folder of PartImageNet_Seg to --source")
         try:
-            content = json.loads(paths[0].read_bytes())
+            content = read_json(paths[0])
+        except PartCLIPSegError as error:
+            raise PartCLIPSegError(f"{paths[0]}: it {error}") from None
+        try:
             content = {key: content[key] for key in ("images", "annotations", "categories")}
             _check(content, len(PartImageNetNames.load().part_words))
         except (ValueError, KeyError, TypeError, OSError) as error:

@@ -216,9 +216,10 @@ class IndexPngSource(Source):
 def read_class_list(path: Path) -> dict[int, tuple[str, str | None]]:
     """Read the class name of each label number, and the object if the file names it apart.
 
-    A text file with one name a line, from 0 on, without empty lines between names; or YAML or JSON with such a list, a mapping from number to name,
-    or a mapping from an object to the list of its parts, numbered through. Names are ``dog's ear``, pairs of object
-    and part, or bare part words where the object is said elsewhere; ``background`` stands for no label.
+    A text file with one name a line, from 0 on, no line empty; or YAML or JSON with such a list, a mapping from
+    number to name, or a mapping from an object to the list of its parts, numbered through. Names are
+    ``dog's ear``, pairs of object and part, or bare part words where the object is said elsewhere; ``background``
+    stands for no label.
 
     Raises:
         UsageError: an unreadable file or another form.

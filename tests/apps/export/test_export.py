@@ -296,9 +296,11 @@ def test_what_is_no_photo_is_said_in_a_sentence(exported, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_existing_directory_is_refused(exported, model_directory, capsys):
-    assert main(["export", str(model_directory), "--output", str(exported)]) == 2
-    assert "exists already" in capsys.readouterr().err
+def test_existing_directory_is_refused(exported, model_directory, tmp_path, capsys):
+    (tmp_path / "link").symlink_to("/nowhere/x")
+    for there in (exported, tmp_path / "link"):
+        assert main(["export", str(model_directory), "--output", str(there)]) == 2
+        assert "exists already" in capsys.readouterr().err
 
 
 def test_missing_packages_are_named(model_directory, tmp_path, monkeypatch, capsys):

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.errors import PartCLIPSegError
+from partclipseg.files import require_new, whole_directory
 from partclipseg.machine import how_to_install
 
 if TYPE_CHECKING:
@@ -49,8 +50,7 @@ class Export:
 
         from partclipseg.inference.segmenter import PartSegmenter
 
-        if self.output.exists():
-            raise UsageError(f"{self.output} exists already: name another --output, or remove it first")
+        require_new(self.output)
         _require_packages()
         segmenter = PartSegmenter.from_pretrained(self.model, device="cpu")
         agreement = export_model(segmenter, self.output, fp16=self.dtype == "float16", source=self.model)
@@ -71,14 +71,14 @@ def export_model(segmenter: PartSegmenter, directory: Path, *, fp16: bool = Fals
         source: origin of the model, for the model card.
 
     Returns the share of pixels at which ONNX gives PyTorch's label, see `agreement`. Raises `PartCLIPSegError`,
-    and writes nothing, if that is less than `AGREEMENT` in float32, or if 16-bit floats overflow.
+    and writes nothing, if that is less than `AGREEMENT` in float32, or if 16-bit floats overflow, and `UsageError` if
+    something is at `directory`, or has come there meanwhile.
     """
     from partclipseg.apps.export.graphs import trace
     from partclipseg.apps.written import naming
-    from partclipseg.files import whole_directory
 
     model = copy.deepcopy(segmenter.model).half() if fp16 else segmenter.model
-    with naming(directory), whole_directory(directory) as folder:
+    with naming(directory), whole_directory(directory, new=True) as folder:
         graphs = model.onnx_graphs()
         for name, program in trace(graphs).items():
             program.save(folder / f"{name}.onnx", external_data=False)

@@ -19,7 +19,7 @@ from typing import Any
 
 from partclipseg.data.datasets.part_imagenet import PartImageNetNames
 from partclipseg.data.json_file import read_json
-from partclipseg.data.prepare.runner import Outcome, PhotoMode, photo_size, place_photo, sizes
+from partclipseg.data.prepare.runner import Outcome, PhotoMode, photo_size, place_photo, sizes, source_state
 from partclipseg.data.prepare.source import find
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import write_text
@@ -39,6 +39,10 @@ class PartImageNetJob:
     object: int
     parts: tuple[int, ...]
     mode: PhotoMode
+
+    def source(self) -> str:
+        """Return the state of the source, as in `Job.source`."""
+        return source_state(self.photo, self.split, self.object, *self.parts)
 
     def run(self, output: Path) -> Outcome:
         """Do the work of the photo, as in `Job.run`."""

@@ -251,7 +251,7 @@ def test_script_refuses_a_comma_where_another_object_begins(exported, photo):
 
 
 def test_no_name_of_the_script_hides_another(exported):
-    """The script is made of three modules."""
+    """The script is made of four modules."""
     defined = ast.parse((exported / "segment.py").read_text()).body
     names = [node.name for node in defined if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     names += [

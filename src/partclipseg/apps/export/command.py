@@ -156,21 +156,27 @@ def _script() -> str:
 
     The script then needs no PartCLIPSeg, and reads photos and words as PartCLIPSeg does.
     """
-    from partclipseg import vocabulary
+    from partclipseg import grammar, vocabulary
     from partclipseg.apps.export import segment as onnx_segment
     from partclipseg.data import pixels
 
-    script, photos, words = (
-        Path(str(module.__file__)).read_text(encoding="utf-8").strip() for module in (onnx_segment, pixels, vocabulary)
+    script, photos, rules, words = (
+        Path(str(module.__file__)).read_text(encoding="utf-8").strip()
+        for module in (onnx_segment, pixels, grammar, vocabulary)
     )
-    photos, words = (text.partition("from __future__ import annotations\n")[2].strip() for text in (photos, words))
+    photos, rules, words = (
+        text.partition("from __future__ import annotations\n")[2].strip() for text in (photos, rules, words)
+    )
     photos = _replace(photos, "from partclipseg.errors import PartCLIPSegError", "PartCLIPSegError = ValueError")
-    words = _replace(words, "from partclipseg.errors import UsageError", _ERROR)
-    words = _replace(words, "from partclipseg.files import is_file, write_text", _FILES)
+    rules = _replace(rules, "from partclipseg.errors import UsageError", _ERROR)
     catalogs = 'CATALOGS = ("pascal-part-116", "ade20k-part-234", "part-imagenet")'
-    words = _replace(words, catalogs, "CATALOGS = ()")  # the class lists are not copied
+    rules = _replace(rules, catalogs, "CATALOGS = ()")  # the class lists are not copied
+    words = _replace(words, "from partclipseg.errors import UsageError", "")
+    words = _replace(words, "from partclipseg.files import is_file, write_text", _FILES)
+    before, _, after = words.partition("from partclipseg.grammar import (\n")
+    words = before + after.partition("\n)\n")[2]
     photos = f"# -- reading photos -----\n\n{photos}\n"
-    words = f"\n# -- reading words -----\n\n{words}\n\n\n# -- segmenting -----\n"
+    words = f"\n# -- reading words -----\n\n{rules}\n\n\n{words}\n\n\n# -- segmenting -----\n"
     script = _replace(script, "from partclipseg.data.pixels import read_photo", photos)
     return _replace(script, "from partclipseg.vocabulary import Vocabulary", words) + "\n"
 

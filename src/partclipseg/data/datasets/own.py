@@ -13,7 +13,7 @@ import numpy as np
 
 from partclipseg.data.classes import class_indices, class_list, meanings_of
 from partclipseg.data.coco import BrokenMaskError, CocoPhoto, paint, read_coco, repeated_photo, why_empty
-from partclipseg.data.datasets.roots import MissingSplitError
+from partclipseg.data.datasets.roots import MissingSplitError, form_of_another_tool
 from partclipseg.data.datasets.spec import DatasetSpec, OwnOptions, Split
 from partclipseg.data.json_file import read_json_or_yaml, read_text
 from partclipseg.data.label_map import label_table, read_label_map
@@ -140,6 +140,8 @@ def find_annotations(root: Path, split: str) -> Path:
     candidates.append(root / "annotations.json")
     if found := next((path for path in candidates if is_there(path)), None):
         return found
+    if other := form_of_another_tool(root):
+        raise UsageError(f"{root}: there is no COCO JSON in it: {other}")
     files = sorted(path for pattern in ("*.json", "*/*.json") for path in root.glob(pattern))
     names = ", ".join(str(path.relative_to(root)) for path in files[:5])
     hint = f"name one of {names} with --annotations" if files else "there is no JSON file in it: check --data"
@@ -348,6 +350,8 @@ def _split_folder(root: Path, name: str, split: str) -> Path:
     other = next((entry for entry in root.iterdir() if entry.name.lower() == name), None)
     remedy = "rename it" if other and other.is_dir() else "it is no folder: move it away"
     hint = f" (found {other.name}: {remedy})" if other else ""
+    if other is None and (form := form_of_another_tool(root)):
+        raise UsageError(f"{root}: there is no folder {name}: {form}")
     raise UsageError(f"{root}: there is no folder {name}{hint}: own index PNGs lie in images and labels")
 
 
@@ -355,6 +359,8 @@ def _class_file(root: Path) -> Path:
     candidates = [root / f"classes{suffix}" for suffix in (".txt", ".yaml", ".yml", ".json")]
     if found := next((path for path in candidates if is_there(path)), None):
         return found
+    if form := form_of_another_tool(root):
+        raise UsageError(f"{root}: there is no class list: {form}")
     raise UsageError(f"{root}: there is no class list classes.txt, .yaml or .json: add one, or name it with --classes")
 
 

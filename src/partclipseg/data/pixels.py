@@ -195,7 +195,7 @@ def _upright(image: Image.Image) -> Image.Image:
 def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        if image.getextrema()[3] == (0, 0):
+        if image.getchannel("A").getextrema() == (0, 0):
             logging.getLogger(__name__).warning(
                 "%s: it is transparent everywhere, so it is read as white: save it without transparency", name
             )

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from partclipseg.errors import PartCLIPSegError
+from partclipseg.errors import PartCLIPSegError, UsageError
 
 _TEMPORARY = re.compile(r"\.partclipseg-(\d+)-[0-9a-f]{8}\.tmp(\..*)?", re.DOTALL)
 
@@ -67,13 +67,24 @@ def whole_file(path: Path, durable: bool = False) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def require_new(path: Path) -> None:
+    """Raise `UsageError` if anything is at `path`, be it a link that leads nowhere."""
+    if os.path.lexists(path):
+        raise UsageError(f"{path} exists already: name another directory, or remove it first")
+
+
 @contextmanager
-def whole_directory(path: Path, durable: bool = False) -> Iterator[Path]:
+def whole_directory(path: Path, durable: bool = False, new: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; it takes `path`'s place when the block ends without an error.
 
-    A folder that exists at `path` is exchanged for the new one in a single step where the system supports it (Linux),
-    so that `path` exists at every moment.
+    A folder that exists at `path`, or that a link there leads to, is exchanged for the new one in a single step where
+    the system supports it (Linux), so that `path` exists at every moment. With `new` nothing is ever replaced: what is
+    there, or has come there when the block ends, raises `UsageError`.
     """
+    if new:
+        require_new(path)
+    elif path.is_symlink() and path.is_dir():
+        path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(path)
     temporary.mkdir()
@@ -83,7 +94,9 @@ def whole_directory(path: Path, durable: bool = False) -> Iterator[Path]:
             for written in temporary.rglob("*"):
                 flush(written)
             flush(temporary)
-        if path.is_dir() and not _exchange(temporary, path):
+        if new:
+            _rename_to_new(temporary, path)
+        elif path.is_dir() and not _exchange(temporary, path):
             old = temporary_path(path)
             path.rename(old)
             temporary.replace(path)
@@ -94,6 +107,16 @@ def whole_directory(path: Path, durable: bool = False) -> Iterator[Path]:
             flush(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _rename_to_new(folder: Path, path: Path) -> None:
+    """Rename a folder to `path`; raise `UsageError` if something came there meanwhile (an empty folder is replaced)."""
+    try:
+        folder.rename(path)
+    except OSError:
+        if not os.path.lexists(path):
+            raise
+        raise UsageError(f"{path} was made by another program meanwhile and is kept: name another directory") from None
 
 
 def write_text(path: Path, text: str, durable: bool = False) -> None:

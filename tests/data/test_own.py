@@ -328,3 +328,26 @@ def test_impossible_class_lists(files, label: str) -> None:
     index_png(files, label, "classes.json")
     with pytest.raises(UsageError, match="is not a label number from 0 to 65534 and a class name"):
         open_dataset("index-png", files.root)
+
+
+LABELME = '{"version": "5.4", "shapes": [], "imagePath": "a.jpg"}'
+
+
+@pytest.mark.parametrize("name", ["coco", "index-png"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"a.json": LABELME, "b.json": LABELME}, "these are files of labelme, .* convert them to COCO JSON"),
+        ({"labelme/a.json": LABELME}, "these are files of labelme"),
+        ({"images/train/a.jpg": "", "labels/train/a.txt": "0 .1 .1 .5 .1 .5 .5"}, "these are labels of YOLO"),
+        ({"data.yaml": "names: [ear]", "train/images/a.jpg": "", "train/labels/a.txt": ""}, "these are labels of YOLO"),
+        ({"gtFine/train/x/x_gtFine_labelIds.png": ""}, "this is the layout of Cityscapes"),
+        ({"SegmentationClass/a.png": "", "JPEGImages/a.jpg": ""}, "this is the layout of VOC: rename JPEGImages"),
+    ],
+)
+def test_data_in_the_form_of_another_tool_is_named(tmp_path: Path, content: dict, message: str, name: str) -> None:
+    for file, text in content.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(text)
+    with pytest.raises(UsageError, match=message):
+        open_dataset(name, tmp_path, "train")

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from partclipseg.apps.options import optional
-from partclipseg.errors import UsageError
+from partclipseg.files import require_new
 from partclipseg.grammar import CATALOGS
 
 VocabularyWords = Annotated[
@@ -55,8 +55,7 @@ class Convert:
         from partclipseg.models.reading import read_json_table
         from partclipseg.vocabulary import Vocabulary
 
-        if self.output.exists():
-            raise UsageError(f"{self.output} exists already: name another --output, or remove it first")
+        require_new(self.output)
         vocabulary = Vocabulary.load(self.vocabulary).with_objects("the list of a released model")
         config = None if self.config is None else read_json_table(self.config)
         model, remark = convert_file(self.checkpoint, self.output, vocabulary, config, self.tokenizer)

@@ -103,6 +103,7 @@ def _show(console, dataset: str, output: Path, summary: Summary) -> None:
     console.print(table)
     for count, words_of_count in (
         (summary.taken_over, "photos were there from an earlier run"),
+        (summary.changed, "photos have another source than at the earlier run and were prepared again"),
         (summary.left_out, "photos have no part of the class list and were left out"),
     ):
         if count:

@@ -15,7 +15,7 @@ import numpy as np
 from pycocotools import mask as pycocotools_mask
 
 from partclipseg.data.json_file import read_json
-from partclipseg.data.paths import is_file
+from partclipseg.data.paths import is_there
 from partclipseg.data.problem import DataError, Kind, Problem
 from partclipseg.data.sample import UNLABELLED
 from partclipseg.data.values import entry_id, is_text, quoted, whole_number
@@ -127,7 +127,7 @@ _LISTS = ("images", "annotations", "categories")
 
 
 def _load(path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
-    if not is_file(path):
+    if not is_there(path):
         raise DataError(Problem("missing label", path, "the annotation file is missing"))
     try:
         content = read_json(path)

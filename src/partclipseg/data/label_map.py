@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from partclipseg.data.paths import is_there
 from partclipseg.data.photo import MAX_PIXELS, photo_formats
 from partclipseg.data.problem import DataError, Problem
 from partclipseg.data.sample import UNLABELLED
+from partclipseg.files import is_regular
 
 _LOSSLESS = frozenset({"PNG", "TIFF", "BMP", "PPM", "TGA"})
 """Pillow's names of formats that keep every value. JPEG blurs labels, and writers of GIF number colours anew."""
@@ -70,8 +72,13 @@ _UNKNOWN = UNLABELLED - 100
 
 def _read(path: Path, bits: int | None, size: tuple[int, int]) -> np.ndarray:
     """Read the file's own values, uint8, uint16 or int32 `[H, W]`."""
-    if not path.is_file():
+    if not is_there(path):
         raise DataError(Problem("missing label", path, "the label map is missing: restore it or remove its photo"))
+    try:
+        is_regular(path)
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror or error}): put the label map itself there"
+        raise DataError(Problem("unreadable", path, problem)) from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size check below is stricter

@@ -421,3 +421,51 @@ def test_actors_of_ray_keep_corrections_too(run: Callable[..., int], tmp_path: P
     assert records(tmp_path / "out")[0]["corrected"] == "labelme"
     assert os.listdir(tmp_path / "out/.written") == ["collections.jsonl"]  # noqa: PTH208
     assert set(FORMATS) >= set(OWN)
+
+
+LEFT = "of photos that are gone or renamed"
+
+
+def removed(photo: Path) -> None:
+    photo.unlink()
+
+
+def renamed(photo: Path) -> None:
+    photo.rename(photo.with_name("new name.png"))
+
+
+def joined_by_a_twin(photo: Path) -> None:
+    """Both photos keep their suffix in the names of results then."""
+    Image.open(photo).save(photo.with_suffix(".jpg"))
+
+
+@pytest.mark.parametrize("change", [removed, renamed, joined_by_a_twin])
+def test_files_of_a_photo_that_is_gone_are_kept_and_named(
+    run: Callable[..., int], tmp_path: Path, change: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    labelme(output / OWN["labelme"])
+    theirs = {path: (output / path).read_bytes() for path in OWN.values()}
+    capsys.readouterr()
+    change(tmp_path / f"photos/{STEM}.png")
+    for _ in range(2):  # later runs say it too
+        assert run() == 0
+        (said,) = (line for line in capsys.readouterr().out.splitlines() if LEFT in line)
+        assert said.startswith(f"4 files are {LEFT}")
+        assert f": {', '.join(sorted(theirs))}: delete what" in said
+        assert {path: (output / path).read_bytes() for path in OWN.values()} == theirs
+    for path in theirs:
+        (output / path).unlink()
+    assert run() == 0
+    assert LEFT not in capsys.readouterr().out
+
+
+def test_at_most_five_files_of_photos_that_are_gone_are_named(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in sorted((tmp_path / "photos").rglob("*.png"))[:2]:
+        path.unlink()
+    assert run() == 0
+    (said,) = (line for line in capsys.readouterr().out.splitlines() if LEFT in line)
+    assert said.startswith("8 files are")
+    assert " and 3 more: delete" in said

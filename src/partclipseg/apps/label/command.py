@@ -49,6 +49,9 @@ if TYPE_CHECKING:
 SHOWN_FAILURES = 20
 """Maximum number of photos and files named in the terminal; the report names all."""
 
+SHOWN_LEFT = 5
+"""Maximum number of files of photos that are gone named in the terminal."""
+
 
 @dataclass(frozen=True)
 class Label:
@@ -153,7 +156,7 @@ class Label:
         """Label the photos that are not labelled yet, then write the files for all photos; return the exit code."""
         from partclipseg.apps.label.collections import Collections, write_collections
         from partclipseg.apps.label.job import MANIFEST, OPTIONS
-        from partclipseg.apps.label.manifest import Manifest, changed_photos, deleted_files, open_batches
+        from partclipseg.apps.label.manifest import Manifest, changed_photos, deleted_files, left_files, open_batches
         from partclipseg.apps.label.options import check_options, fingerprint, stored_options
         from partclipseg.apps.label.people import take_in
         from partclipseg.apps.label.report import write_report
@@ -203,7 +206,7 @@ class Label:
         write_collections(job, photos, results, collections)
         tally = write_report(job, results, collections, model, found.unread)
         collections.finish()
-        return _summary(say, self.output, found, tally, results, collections)
+        return _summary(say, self.output, found, tally, results, collections, left_files(job, photos))
 
     def _job(self, segmenter: PartSegmenter) -> BulkJob:
         from partclipseg.apps.label.job import BulkJob
@@ -314,6 +317,7 @@ def _summary(
     tally: Tally,
     results: Results,
     collections: Collections,
+    left: Sequence[str],
 ) -> int:
     """Print a summary of all photos and files; return the exit code."""
     total, failed = len(found.photos), tally.failed
@@ -326,6 +330,12 @@ def _summary(
         say.files(title, [f"{file}: {reason}" for file, reason in reasons.items()], error=True)
     for file, beside in collections.kept:
         say.line(f"{file} was changed by a person and is kept{f'; the new one is {beside}' if beside else ''}")
+    if left:
+        names = ", ".join(left[:SHOWN_LEFT]) + (f" and {len(left) - SHOWN_LEFT} more" if len(left) > SHOWN_LEFT else "")
+        say.line(
+            f"{_count(len(left), 'file')} of photos that are gone or renamed, so kept and not counted: {names}: delete "
+            "what you do not need, or give the photos their former names"
+        )
     say.line(f"{total - len(failed)} of {total} photos -> {output}")
     if failed:
         title = f"{len(failed)} of {total} photos could not be labelled (see {output / 'report.html'}):"

@@ -15,6 +15,7 @@ from partclipseg.apps.label.drafts import Announcements, digest, is_free
 from partclipseg.apps.label.job import BulkJob, ManifestRecord
 from partclipseg.apps.label.photos import LabelPhoto
 from partclipseg.errors import PartCLIPSegError
+from partclipseg.formats.registry import data_set_formats
 from partclipseg.journal import Journal, json_text
 from partclipseg.machine import usable_cores
 
@@ -157,6 +158,23 @@ def deleted_files(job: BulkJob, photos: Iterable[LabelPhoto], manifest: Manifest
         for name, path in job.own_files(photo).items()
         if name in manifest.files(photo) and not path.exists() and not path.is_symlink()
     ]
+
+
+def left_files(job: BulkJob, photos: Iterable[LabelPhoto]) -> list[str]:
+    """Return the files of photos that are gone or renamed, relative to the output folder, sorted.
+
+    They are told by their place alone, since a person may have corrected them.
+    """
+    current = {path for photo in photos for path in job.own_files(photo).values()}
+    places = {(kind.folder, kind.extension) for name, kind in data_set_formats().items() if name in job.formats}
+    found = {
+        path
+        for folder, extension in places
+        if folder is not None
+        for path in (job.output / folder).rglob(f"*{extension}")
+        if not path.name.startswith(".") and (path.is_symlink() or not path.is_dir())
+    }
+    return sorted(path.relative_to(job.output).as_posix() for path in found - current)
 
 
 def _is_record(record: ManifestRecord, classes: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +12,11 @@ import numpy as np
 
 from partclipseg.data.classes import class_indices, class_list, meanings_of
 from partclipseg.data.datasets.coco_source import SPLIT_NAMES, CocoSource
-from partclipseg.data.datasets.roots import MissingSplitError
+from partclipseg.data.datasets.roots import MissingSplitError, form_of_another_tool
 from partclipseg.data.datasets.spec import DatasetSpec, OwnOptions, Split
 from partclipseg.data.json_file import read_json_or_yaml, read_text
 from partclipseg.data.label_map import label_table, read_label_map
-from partclipseg.data.paths import alike, files_by_stem
+from partclipseg.data.paths import alike, files_by_stem, is_there
 from partclipseg.data.photo import photo_suffixes, pictures_by_stem
 from partclipseg.data.problem import Problem
 from partclipseg.data.sample import UNLABELLED
@@ -44,8 +45,10 @@ def find_annotations(root: Path, split: str) -> Path:
     )
     candidates = [root / pattern.format(name) for name in SPLIT_NAMES[split] for pattern in patterns]
     candidates.append(root / "annotations.json")
-    if found := next((path for path in candidates if path.is_file()), None):
+    if found := next((path for path in candidates if is_there(path)), None):
         return found
+    if other := form_of_another_tool(root):
+        raise UsageError(f"{root}: there is no COCO JSON in it: {other}")
     files = sorted(path for pattern in ("*.json", "*/*.json") for path in root.glob(pattern))
     names = ", ".join(str(path.relative_to(root)) for path in files[:5])
     hint = f"name one of {names} with --annotations" if files else "there is no JSON file in it: check --data"
@@ -122,9 +125,10 @@ class IndexPngSource(Source):
 def read_class_list(path: Path) -> dict[int, tuple[str, str | None]]:
     """Read the class name of each label number, and the object if the file names it apart.
 
-    A text file with one name a line, from 0 on; or YAML or JSON with such a list, a mapping from number to name,
-    or a mapping from an object to the list of its parts, numbered through. Names are ``dog's ear``, pairs of object
-    and part, or bare part words where the object is said elsewhere; ``background`` stands for no label.
+    A text file with one name a line, from 0 on, no line empty; or YAML or JSON with such a list, a mapping from
+    number to name, or a mapping from an object to the list of its parts, numbered through. Names are
+    ``dog's ear``, pairs of object and part, or bare part words where the object is said elsewhere; ``background``
+    stands for no label.
 
     Raises:
         UsageError: an unreadable file or another form.
@@ -133,7 +137,7 @@ def read_class_list(path: Path) -> dict[int, tuple[str, str | None]]:
         if path.suffix.lower() in {".yaml", ".yml", ".json"}:
             content: Any = read_json_or_yaml(path)
         else:
-            content = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+            content = _class_lines(read_text(path))
     except PartCLIPSegError as error:
         raise UsageError(f"cannot read the class list {path}: it {error}") from None
     if isinstance(content, dict) and content and all(isinstance(value, list) for value in content.values()):
@@ -158,6 +162,23 @@ def read_class_list(path: Path) -> dict[int, tuple[str, str | None]]:
     return names
 
 
+def _class_lines(text: str) -> list[str]:
+    """Return the lines of a text file; the line's place is the label number, so none may be skipped."""
+    lines = [line.strip() for line in re.split(r"\r\n|\r|\n", text.rstrip())]
+    if lines[0] == "__ignore__":
+        raise PartCLIPSegError(
+            "is a list for labelme, whose first line '__ignore__' stands for unlabelled pixels: delete that line, so "
+            "that the next name is label 0"
+        )
+    if lines != [""] and "" in lines:
+        number = lines.index("") + 1
+        raise PartCLIPSegError(
+            f"has an empty line {number}, and a line's place is the label number: write 'background' there if label "
+            f"{number - 1} is no class, or delete the line if the next name is label {number - 1}"
+        )
+    return [line for line in lines if line]
+
+
 def _split_folder(root: Path, name: str, split: str) -> Path:
     """Find the folder of a split, or the folder of all photos if splits are not told apart."""
     folders = {
@@ -175,13 +196,17 @@ def _split_folder(root: Path, name: str, split: str) -> Path:
     other = next((entry for entry in root.iterdir() if entry.name.lower() == name), None)
     remedy = "rename it" if other and other.is_dir() else "it is no folder: move it away"
     hint = f" (found {other.name}: {remedy})" if other else ""
+    if other is None and (form := form_of_another_tool(root)):
+        raise UsageError(f"{root}: there is no folder {name}: {form}")
     raise UsageError(f"{root}: there is no folder {name}{hint}: own index PNGs lie in images and labels")
 
 
 def _class_file(root: Path) -> Path:
     candidates = [root / f"classes{suffix}" for suffix in (".txt", ".yaml", ".yml", ".json")]
-    if found := next((path for path in candidates if path.is_file()), None):
+    if found := next((path for path in candidates if is_there(path)), None):
         return found
+    if form := form_of_another_tool(root):
+        raise UsageError(f"{root}: there is no class list: {form}")
     raise UsageError(f"{root}: there is no class list classes.txt, .yaml or .json: add one, or name it with --classes")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from partclipseg.data.datasets.spec import DatasetSpec, Preparation, Split, one_a_photo
 from partclipseg.data.json_file import read_json
 from partclipseg.data.label_map import label_table, labels_in, read_label_map
-from partclipseg.data.paths import files_by_stem
+from partclipseg.data.paths import files_by_stem, is_there
 from partclipseg.data.photo import PHOTO_SUFFIXES, photo_formats
 from partclipseg.data.problem import DataError, Problem
 from partclipseg.data.sample import UNLABELLED
@@ -151,7 +151,7 @@ _COUNT_REMEDY = "delete the list, and the maps themselves are read instead"
 
 
 def _read_counts(path: Path, defects: list[Problem]) -> dict[str, tuple[int, ...]] | None:
-    if not path.is_file():
+    if not is_there(path):
         return None
     try:
         content = read_json(path)

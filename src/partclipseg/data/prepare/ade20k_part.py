@@ -27,7 +27,7 @@ from PIL import Image
 
 from partclipseg.data.paths import inside
 from partclipseg.data.photo import photo_formats
-from partclipseg.data.prepare.runner import Outcome, PhotoMode, photo_size, place_photo, sizes, write_map
+from partclipseg.data.prepare.runner import Outcome, PhotoMode, photo_size, place_photo, sizes, source_state, write_map
 from partclipseg.data.prepare.source import find
 from partclipseg.data.values import is_text
 from partclipseg.errors import PartCLIPSegError
@@ -75,6 +75,11 @@ class ADE20KPartJob:
     split: str
     annotation: Path
     mode: PhotoMode
+
+    def source(self) -> str:
+        """Return the state of the source, as in `Job.source`."""
+        masks = sorted(self.annotation.with_suffix("").glob("*"))
+        return source_state(self.annotation, self.annotation.with_suffix(".jpg"), *masks, self.split)
 
     def run(self, output: Path) -> Outcome:
         """Do the work of the photo, as in `Job.run`."""

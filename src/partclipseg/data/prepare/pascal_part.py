@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from partclipseg.data.datasets.pascal_part_116 import INSTANCES
-from partclipseg.data.prepare.runner import Outcome, PhotoMode, photo_size, place_photo, sizes, write_map
+from partclipseg.data.prepare.runner import Outcome, PhotoMode, photo_size, place_photo, sizes, source_state, write_map
 from partclipseg.data.prepare.source import find
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import write_text
@@ -51,6 +51,10 @@ class PascalPartJob:
     annotation: Path
     photo: Path
     mode: PhotoMode
+
+    def source(self) -> str:
+        """Return the state of the source, as in `Job.source`."""
+        return source_state(self.annotation, self.photo, self.split)
 
     def run(self, output: Path) -> Outcome:
         """Do the work of the photo, as in `Job.run`."""

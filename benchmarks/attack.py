@@ -28,7 +28,7 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from serve import VOCABULARIES, _photo, _resident_mb, started
+from serve import VOCABULARIES, photo_bytes, resident_mb, started
 
 HALF_REQUEST = b"GET /v1/models HTTP/1.1\r\nHost: local"
 DEEP = "[" * 500 + "]" * 500
@@ -46,7 +46,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.output and arguments.output.exists():
         parser.error(f"{arguments.output} exists: name another file")
-    photo = _photo(0)
+    photo = photo_bytes(0)
     report: list[dict[str, Any]] = []
     # 1,024 open files, as systems give a process that asks for no more: a server that takes every connection is full.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -146,7 +146,7 @@ def send_json(address: str, body: bytes) -> tuple[int, float, str]:
 def watched(address: str, pid: int) -> Iterator[dict[str, Any]]:
     """Ask for ``/healthz`` on a new connection every 50 ms; gives the worst latency and the greatest memory."""
     latencies: list[float] = []
-    seen: dict[str, Any] = {"memory_mb": _resident_mb(pid), "lost": 0}
+    seen: dict[str, Any] = {"memory_mb": resident_mb(pid), "lost": 0}
     done = threading.Event()
 
     port = httpx.URL(address).port
@@ -156,7 +156,7 @@ def watched(address: str, pid: int) -> Iterator[dict[str, Any]]:
             start = time.perf_counter()
             seen["lost"] += not _is_healthy(port)
             latencies.append(time.perf_counter() - start)
-            seen["memory_mb"] = max(seen["memory_mb"], _resident_mb(pid))
+            seen["memory_mb"] = max(seen["memory_mb"], resident_mb(pid))
 
     thread = threading.Thread(target=watch)
     thread.start()

@@ -143,7 +143,7 @@ def run(
 
 def outputs(segmenter: PartSegmenter, photo: np.ndarray, vocabulary: Vocabulary) -> dict[Lookup, PartOutput]:
     """The logits of one photo, uint8 `[H, W, 3]`, under every lookup; only the class words differ."""
-    model = segmenter.model
+    model: Any = segmenter.model
     pixel_values, words = segmenter.prepare([photo])["pixel_values"], segmenter.words(vocabulary)
     conditions = torch.cat([words.embeddings.to(model.dtype), model.background])  # [N, D]
     num_parts, grid = len(vocabulary.parts), model.grid(pixel_values)

@@ -116,9 +116,10 @@ def right(segmenter: PartSegmenter, dataset: PartShapesDataset, probability: flo
 
 def save_plain(segmenter: PartSegmenter, directory: Path) -> None:
     """Write the towers and the decoder of a model as a plain CLIPSeg."""
-    to_clipseg(segmenter.model).save_pretrained(directory)
+    model: Any = segmenter.model
+    to_clipseg(model).save_pretrained(directory)
     segmenter.tokenizer.save_pretrained(directory)
-    write_processor(directory, segmenter.model.config)
+    write_processor(directory, model.config)
 
 
 def main() -> None:

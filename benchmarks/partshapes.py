@@ -32,21 +32,26 @@ from partclipseg.evaluation.scores import PROTOCOLS
 from partclipseg.files import write_text
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.losses.config import LossConfig
+from partclipseg.models.partcatseg.config import REPAIRS
 from partclipseg.shapes.cache import render_split
 from partclipseg.shapes.dataset import PartShapesDataset
 from partclipseg.shapes.world import partshapes_world
 from partclipseg.training.backbone import train_backbone
 from partclipseg.training.data import TrainingData, render_training_data
+from partclipseg.training.guidance import train_guidance
 from partclipseg.training.loop import train
 from partclipseg.training.recipe import (
-    BackboneRecipe,
     Recipe,
     Retention,
     partshapes,
+    partshapes_catseg,
     partshapes_clipseg,
+    partshapes_partcatseg,
+    partshapes_partcatseg_reference,
     partshapes_reference,
     with_settings,
 )
+from partclipseg.training.towers import BackboneRecipe, GuidanceRecipe
 
 WORLD = partshapes_world()
 SEEN_WORDS = WORLD.seen_vocabulary.objects
@@ -112,6 +117,16 @@ VARIANTS: dict[str, Recipe] = {
     "default, retention 5": _retention(5.0),
     "default, retention of seen words": _retention(1.0, SEEN_WORDS),
     "default, retention of half the unseen words": _retention(1.0, (*SEEN_WORDS, *HALF_OF_UNSEEN)),
+    # The other methods; guidance towers are trained once a seed, like the backbones.
+    "catseg": partshapes_catseg(),
+    "partcatseg": partshapes_partcatseg(),
+    "partcatseg reference": replace(partshapes_partcatseg_reference(), precision="bfloat16"),
+    **{
+        f"partcatseg, {name} repaired alone": replace(
+            with_settings(partshapes_partcatseg_reference(), reference=False, repairs=(name,)), precision="bfloat16"
+        )
+        for name in REPAIRS
+    },
 }
 
 
@@ -147,6 +162,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, help="scenes of a step of the part stage")
     parser.add_argument("--backbones", type=int, help="seed s starts from backbone s modulo this; default: its own")
     parser.add_argument("--backbone-steps", type=int)
+    parser.add_argument("--guidance-steps", type=int)
     parser.add_argument("--scenes", type=int, help="scenes rendered ahead for each stage")
     parser.add_argument("--image-size", type=int)
     parser.add_argument("--compile", action="store_true", help="compile the layers: pays on a GPU")
@@ -158,7 +174,11 @@ def _train(name: str, seed: int, output: Path, options: argparse.Namespace) -> t
     changes = {"scenes": options.scenes, "image_size": options.image_size}
     backbone_seed = seed % options.backbones if options.backbones else seed
     backbone = _backbone(backbone_seed, output, options, {k: v for k, v in changes.items() if v is not None})
-    changes |= {"steps": options.steps, "batch_size": options.batch_size}
+    method = VARIANTS[name].settings
+    if method.needs_guidance:
+        guidance = _guidance(backbone_seed, output, options, {k: v for k, v in changes.items() if v is not None})
+        method = replace(method, guidance=str(guidance))  # pyright: ignore[reportCallIssue]
+    changes |= {"settings": method, "steps": options.steps, "batch_size": options.batch_size}
     changes = {key: value for key, value in changes.items() if value is not None}
     recipe = replace(
         VARIANTS[name], start=str(backbone), seed=seed, held_out=0, compile=options.compile, **changes
@@ -203,6 +223,19 @@ def _backbone(seed: int, output: Path, options: argparse.Namespace, changes: dic
     recipe = BackboneRecipe(seed=seed, steps=steps, warmup_steps=warmup_steps, compile=options.compile, **changes)
     scenes = render_split("base", recipe.scenes, recipe.image_size, output / "scenes")
     model = train_backbone(recipe, folder, scenes, lambda step, losses: print(f"backbone {seed}, {step}: {losses}"))
+    assert model is not None
+    return model
+
+
+def _guidance(seed: int, output: Path, options: argparse.Namespace, changes: dict) -> Path:
+    folder = output / f"guidance-{seed}"
+    if (folder / "model").is_dir():
+        return folder / "model"
+    steps = options.guidance_steps or GuidanceRecipe.steps
+    warmup_steps = min(GuidanceRecipe.warmup_steps, steps // 4)
+    recipe = GuidanceRecipe(seed=seed, steps=steps, warmup_steps=warmup_steps, **changes)
+    scenes = render_split("base", recipe.scenes, recipe.image_size, output / "scenes")
+    model = train_guidance(recipe, folder, scenes, lambda step, losses: print(f"guidance {seed}, {step}: {losses}"))
     assert model is not None
     return model
 

@@ -38,9 +38,10 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--model", help="directory or hub name; left out: the built-in model")
+    parser.add_argument("--workers", type=int, default=1, help="copies of the model in the server")
     arguments = parser.parse_args()
-    model = ["--model", arguments.model] if arguments.model else []
-    photos = [_photo(index) for index in range(8)]
+    model = [*(["--model", arguments.model] if arguments.model else []), "--workers", str(arguments.workers)]
+    photos = [photo_bytes(index) for index in range(8)]
     report: dict[str, object] = {**vars(arguments), "cores": os.cpu_count()}
     with started(*model) as (address, pid):
         report["load"] = load(address, pid, photos, arguments)
@@ -51,14 +52,14 @@ def main() -> None:
 
 def load(address: str, pid: int, photos: list[bytes], arguments: argparse.Namespace) -> dict[str, object]:
     """Rounds of requests, all clients at once."""
-    memory, codes, latencies, seconds = [_resident_mb(pid)], Counter(), [], 0.0
+    memory, codes, latencies, seconds = [resident_mb(pid)], Counter(), [], 0.0
     for _ in range(arguments.rounds):
         start = time.perf_counter()
         answers = ask_all(address, photos, arguments.requests, arguments.clients)
         seconds += time.perf_counter() - start
         codes.update(code for code, _ in answers)
         latencies += [latency for _, latency in answers]
-        memory.append(_resident_mb(pid))
+        memory.append(resident_mb(pid))
     latencies.sort()
     total = arguments.requests * arguments.rounds
     return {
@@ -123,13 +124,13 @@ def started(*options: str) -> Iterator[tuple[str, int]]:
         process.wait(60)
 
 
-def _photo(index: int) -> bytes:
+def photo_bytes(index: int) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(render_scene("test", index, 384).image).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
-def _resident_mb(pid: int) -> float:
+def resident_mb(pid: int) -> float:
     with open(f"/proc/{pid}/status", encoding="ascii") as status:
         line = next(line for line in status if line.startswith("VmRSS"))
     return round(int(line.split()[1]) / 1024, 1)

@@ -1,11 +1,11 @@
 """Makes every picture of README and docs.
 
     python docs/pictures.py                        # all but own-data
-    python docs/pictures.py demo                   # only some: demo, shapes, protocols, results, serve
+    python docs/pictures.py demo                   # only some, such as shapes, protocols, results, instances or label
     python docs/pictures.py demo --model models/pascal --photos dog.jpg bus.jpg --vocabulary pascal-part-116
     python docs/pictures.py own-data --run runs/cars --reports reports/before reports/after --photos truck.jpg
 
-Without ``--model`` the built-in model is used. ``serve`` needs the extra ``serve`` and Debian's chromium.
+Without ``--model`` the built-in model is used. ``serve`` needs the extra ``serve``, it and ``label`` Debian's chromium.
 """
 
 from __future__ import annotations
@@ -143,6 +143,20 @@ def draw_serve(options: argparse.Namespace) -> None:
     take_pictures(options.model, options.output)
 
 
+def draw_instances(options: argparse.Namespace) -> None:
+    """Whose each part is, by the three ways to say where objects are."""
+    from pictures_instances import drawing
+
+    save(drawing(options.model), options.output / "instances.jpg")
+
+
+def draw_label(options: argparse.Namespace) -> None:
+    """The report of a labelled folder."""
+    from pictures_label import report_picture
+
+    save(report_picture(), options.output / "label-report.jpg")
+
+
 def draw_results(options: argparse.Namespace) -> None:
     """What the variants of the method reach on PartShapes."""
     from pictures_results import plot
@@ -155,7 +169,9 @@ PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "shapes": draw_shapes,
     "protocols": draw_protocols,
     "results": draw_results,
+    "instances": draw_instances,
     "serve": draw_serve,
+    "label": draw_label,
     "own-data": draw_own_data,
 }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from PIL import Image
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 TITLES = {"partshapes-2000.json": "2,000 steps, 3 seeds", "partshapes-500.json": "500 steps, 3 seeds"}
 PROTOCOLS = {"pred_all": ("Pred-All", "#3b6fb6"), "oracle_obj": ("Oracle-Obj", "#c9a13b")}
 

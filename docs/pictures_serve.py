@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
@@ -33,15 +34,15 @@ def take_pictures(model: str | None, output: Path) -> None:
             open_example(page, address, 3)
             find(page)
             save(page, output / "serve-wide.jpg")
-            page.locator("part-viewer [data-view=probability]").click()
+            page.locator("[data-view=probability]").click()
             save(page, output / "serve-probability.jpg")
-        with window(1280, 900) as page:
+        with window(1280, 900, "dark") as page:
             open_example(page, address, 0)
-            page.locator("#options button").first.click()
+            page.locator("#options summary").first.click()
             page.get_by_label("Compare with other words").check()
-            first = page.locator("#words textarea").input_value().splitlines()[0]
-            page.locator("#words-b textarea").fill(first)
-            find(page, 2)
+            first = page.locator("#words").input_value().splitlines()[0]
+            page.locator("#words-beside").fill(first)
+            find(page)
             save(page, output / "serve-compare.jpg")
         with window(390, 844) as page:
             open_example(page, address, 2)
@@ -51,33 +52,32 @@ def take_pictures(model: str | None, output: Path) -> None:
 
 def open_example(page: Page, address: str, number: int) -> None:
     page.goto(address)
-    page.locator("#examples button").nth(number).click()
-    page.wait_for_selector("#photo img")
-    page.wait_for_function("document.querySelector('#words textarea').value.length > 0")
+    page.locator("#scenes button").nth(number).click()
+    page.locator("#photos img").wait_for()
 
 
-def find(page: Page, count: int = 1) -> None:
+def find(page: Page) -> None:
     page.locator("#run").click()
-    page.wait_for_function(f"document.querySelectorAll('part-viewer[data-ready]').length === {count}")
-    page.wait_for_selector("#download:not([disabled])")
+    page.locator("#run", has_text="Find parts").wait_for()
+    page.locator("#download").wait_for()
 
 
 def save(page: Page, path: Path) -> None:
     page.mouse.move(0, 0)
-    page.wait_for_timeout(500)  # gradio's transitions
+    page.evaluate("scrollTo(0, 0)")
     picture = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
-    picture.save(path, quality=88, subsampling=0)
+    picture.save(path, quality=68, optimize=True)
 
 
 @contextmanager
-def window(width: int, height: int) -> Iterator[Page]:
+def window(width: int, height: int, colours: Literal["light", "dark"] = "light") -> Iterator[Page]:
     with tempfile.TemporaryDirectory() as profile, sync_playwright() as driver:
         context = driver.chromium.launch_persistent_context(
             profile,
             executable_path="/usr/bin/chromium",
             args=CHROMIUM_OPTIONS,
             viewport={"width": width, "height": height},
-            color_scheme="light",
+            color_scheme=colours,
         )
         yield context.pages[0]
         context.close()

@@ -28,7 +28,7 @@ from partclipseg.vocabulary import Catalog, Vocabulary
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCS = REPOSITORY / "docs"
-PAGES = sorted([REPOSITORY / "README.md", *DOCS.glob("*.md")])
+PAGES = sorted([REPOSITORY / "README.md", *DOCS.glob("*.md"), *(REPOSITORY / "benchmarks" / "results").glob("*.md")])
 WRITTEN = [page for page in PAGES if page.name != "api.md"]
 """The API page is made of docstrings, whose examples show one call each and not a whole program."""
 
@@ -70,6 +70,13 @@ def folder(tmp_path: Path, model_directory: Path, monkeypatch: pytest.MonkeyPatc
             "categories": [{"id": 1, "name": "wheel"}],
         }
         (tmp_path / f"data/cars/{split}/annotations.json").write_text(json.dumps(content))
+    photo("data/dogs/a.jpg")
+    dog = {"id": 1, "image_id": 1, "category_id": 3, "segmentation": [[0, 0, 24, 0, 24, 24, 0, 24]], "obj_ann_id": 1}
+    ear = {"id": 2, "image_id": 1, "category_id": 1, "segmentation": [[0, 0, 9, 0, 9, 9, 0, 9]], "obj_ann_id": 1}
+    names = [{"id": 1, "name": "dog's ear"}, {"id": 2, "name": "dog's tail"}, {"id": 3, "name": "dog"}]
+    categories = [{**name, "supercategory": "dog"} for name in names]
+    content = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [dog, ear], "categories": categories}
+    (tmp_path / "data/dogs/test.json").write_text(json.dumps(content))
     (tmp_path / "cars.yaml").write_text("wheel: car's wheel\n")
     shutil.copytree(tmp_path / "models/pascal", tmp_path / "runs/cars/best")
     for name in "ab":

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from partclipseg.errors import PartCLIPSegError
+from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import (
     is_directory,
     is_file,
@@ -41,6 +43,38 @@ def test_a_file_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: path.symlink_to("/nowhere/x"), "it is a link that leads nowhere): move away what is there"),
+        (lambda path: path.symlink_to(path.name), "it is a link that leads nowhere"),
+        (os.mkfifo, "it is no regular file): move away what is there, or name another path"),
+        (lambda path: path.symlink_to("/dev/null"), "it is no regular file"),
+        (Path.mkdir, "a folder stands where a file should be"),
+    ],
+    ids=["dangling link", "circle", "pipe", "device", "folder"],
+)
+def test_what_is_no_file_is_neither_read_nor_replaced(
+    tmp_path: Path, make: Callable[[Path], None], reason: str
+) -> None:
+    path = tmp_path / "a.jsonl"
+    make(path)
+    kind = path.lstat().st_mode
+    ways: tuple[Callable[[], object], ...] = (
+        lambda: write_text(path, "x"),
+        lambda: Journal(path).read(),
+        lambda: Journal(path).append([{}]),
+        lambda: Journal(path).rewrite([]),
+    )
+    for way in ways:
+        with pytest.raises(OSError, match=re.escape(str(path))) as caught:
+            way()
+        assert refusal(caught.value).startswith(f"{path} cannot be read or written (")
+        assert reason in refusal(caught.value)
+    assert path.lstat().st_mode == kind
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_directory_is_there_at_every_moment(tmp_path: Path) -> None:
     """A second process looks all the time while the directory is replaced two hundred times."""
     path = tmp_path / "best"
@@ -66,6 +100,47 @@ def test_a_directory_is_there_at_every_moment(tmp_path: Path) -> None:
     assert missing.strip() == "0" or not sys.platform.startswith("linux")
     assert (path / "x").read_text() == "199"
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["best", "stop"]
+
+
+FOUND: dict[str, Callable[[Path], object]] = {
+    "dangling link": lambda path: path.symlink_to("/nowhere/x"),
+    "circle": lambda path: path.symlink_to(path.name),
+    "file": lambda path: path.write_text("mine"),
+    "pipe": os.mkfifo,
+    "folder": lambda path: path.mkdir() or (path / "x").write_text("mine"),
+    "linked folder": lambda path: path.symlink_to(path.parent),
+}
+
+
+@pytest.mark.parametrize("meanwhile", [False, True])
+@pytest.mark.parametrize("kind", FOUND)
+def test_a_new_directory_replaces_nothing(tmp_path: Path, kind: str, meanwhile: bool) -> None:
+    path = tmp_path / "model"
+    if not meanwhile:
+        FOUND[kind](path)
+
+    def write() -> None:
+        with whole_directory(path, new=True) as unfinished:
+            (unfinished / "x").write_text("new")
+            FOUND[kind](path)
+
+    with pytest.raises(UsageError, match="made by another program meanwhile" if meanwhile else "exists already"):
+        write()
+    assert not path.is_file() or path.read_text() == "mine"
+    assert kind != "folder" or (path / "x").read_text() == "mine"
+    assert path.is_symlink() == (kind in {"dangling link", "circle", "linked folder"})
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_to_a_directory_stays_when_that_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "disk/best").mkdir(parents=True)
+    path = tmp_path / "best"
+    path.symlink_to("disk/best")
+    with whole_directory(path) as unfinished:
+        (unfinished / "x").write_text("new")
+    assert path.is_symlink()
+    assert (tmp_path / "disk/best/x").read_text() == "new"
+    assert sorted(entry.name for entry in tmp_path.rglob("*")) == ["best", "best", "disk", "x"]
 
 
 @pytest.mark.parametrize("name", [".a.123.tmp.json", "draft.tmp", ".partclipseg.tmp", ".partclipseg-1.tmp", "x.json"])

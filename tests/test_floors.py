@@ -15,14 +15,15 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "partclipseg"
 
 FLOORS = (
     ("errors",),
-    ("checks", "files", "machine", "processes"),
-    ("journal", "writing"),
+    ("checks", "client", "files", "machine", "processes"),
+    ("grammar", "journal", "writing"),
     ("maps", "vocabulary"),
     ("data",),
     ("formats", "losses", "shapes"),
     ("models",),
+    ("instances",),
     ("inference",),
-    ("evaluation", "instances"),
+    ("evaluation",),
     ("training",),
     ("apps", "integrations"),
 )
@@ -38,8 +39,8 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
 KNOW_A_FAMILY = {
     "partclipseg": "its public names",
     "partclipseg.training.backbone": "PartShapes' own backbone is a CLIPSeg",
+    "partclipseg.training.guidance": "PartShapes' own guidance tower sees photos as PartCATSeg's does",
     "partclipseg.training.recipe": "a recipe holds the settings of its family",
-    "partclipseg.training.start": "word retention keeps the maps of a plain CLIPSeg",
 }
 """Modules outside `models` that import a family's own folder, and why; all others know `PartModel` alone."""
 

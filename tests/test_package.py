@@ -27,6 +27,25 @@ def test_help_texts_are_light():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
+def test_a_mistyped_model_is_told_before_pytorch_is_imported(tmp_path: Path):
+    calls = [
+        ["predict", "photo.jpg", "--vocabulary", "dog: head", "--model", "models/pascl"],
+        ["label", "photos", "--vocabulary", "dog: head", "--output", "labels", "--model", "models/pascl"],
+        ["evaluate", "models/pascl", "--dataset", "partshapes"],
+        ["export", "models/pascl", "--output", "onnx"],
+        ["serve", "--model", "partshapes", "models/pascl"],
+    ]
+    code = (
+        "import sys; from partclipseg.apps.cli import main\n"
+        f"codes = [main(call) for call in {calls!r}]\n"
+        "sys.exit(codes != [1] * len(codes) or bool({'torch', 'transformers', 'gradio'} & set(sys.modules)))"
+    )
+    (tmp_path / "models" / "pascal").mkdir(parents=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("there is no directory 'models/pascl'; did you mean models/pascal?") == len(calls)
+
+
 def test_models_and_segmenter_do_without_the_extras():
     heavy = ("gradio", "fastapi", "ray", "onnx", "onnxruntime", "scipy", "matplotlib", "torchvision", "cv2")
     code = (

@@ -84,7 +84,7 @@ def _help(call: list[str]) -> str:
 
 def http_api() -> str:
     """Methods and paths of ``openapi.json`` with their answers, and the fields of its schemas."""
-    pytest.importorskip("gradio")
+    pytest.importorskip("fastapi")
     from partclipseg.apps.serve.api import create_api
     from partclipseg.apps.serve.engine import Engine, Limits
 

@@ -20,10 +20,14 @@ if TYPE_CHECKING:
     from partclipseg.data.photo import read_photo
     from partclipseg.errors import PartCLIPSegError, UsageError
     from partclipseg.evaluation.evaluator import Evaluator
+    from partclipseg.evaluation.instances import evaluate_instances
     from partclipseg.evaluation.run import evaluate
-    from partclipseg.formats.segment import Segment
+    from partclipseg.formats.segment import Instance, Segment
     from partclipseg.inference.result import PartResult
     from partclipseg.inference.segmenter import PartSegmenter
+    from partclipseg.instances.detectors import Detector
+    from partclipseg.instances.found import FoundObject
+    from partclipseg.instances.outlines import Outliner
     from partclipseg.models.clipseg.model import CLIPSegBaseline
     from partclipseg.models.interface import PartOutput
     from partclipseg.models.partclipseg.config import PartCLIPSegConfig
@@ -38,8 +42,12 @@ __version__ = "0.1.0"
 
 _HOME = {
     "CLIPSegBaseline": "models.clipseg.model",
+    "Detector": "instances.detectors",
     "Evaluator": "evaluation.evaluator",
+    "FoundObject": "instances.found",
+    "Instance": "formats.segment",
     "ObjectPart": "vocabulary",
+    "Outliner": "instances.outlines",
     "PartCLIPSegConfig": "models.partclipseg.config",
     "PartCLIPSegError": "errors",
     "PartCLIPSegModel": "models.partclipseg.model",
@@ -51,6 +59,7 @@ _HOME = {
     "UsageError": "errors",
     "Vocabulary": "vocabulary",
     "evaluate": "evaluation.run",
+    "evaluate_instances": "evaluation.instances",
     "load_model": "models.registry",
     "load_reference_checkpoint": "models.partclipseg.foreign",
     "open_dataset": "data.datasets",
@@ -64,7 +73,11 @@ __all__ = [  # noqa: RUF022  (in the order of use, not of the alphabet)
     "PartSegmenter",
     "PartResult",
     "Segment",
+    "Instance",
+    "FoundObject",
     "read_photo",
+    "Detector",
+    "Outliner",
     "PartCLIPSegModel",
     "CLIPSegBaseline",
     "PartCLIPSegConfig",
@@ -73,6 +86,7 @@ __all__ = [  # noqa: RUF022  (in the order of use, not of the alphabet)
     "load_reference_checkpoint",
     "open_dataset",
     "evaluate",
+    "evaluate_instances",
     "Evaluator",
     "train",
     "Recipe",

@@ -68,4 +68,11 @@ def _expected(hint: Any) -> str:
             return f"a tuple whose entries are each {_expected(arguments[0])}"
         return f"a tuple of {' and '.join(map(_expected, arguments))}"
     known = {bool: "True or False", int: "a whole number", float: "a finite number", str: "text", NoneType: "None"}
-    return known.get(hint) or f"a {(origin or hint).__name__}"
+    name = (origin or hint).__name__
+    return known.get(hint) or f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise `UsageError` with the message unless the condition holds."""
+    if not condition:
+        raise UsageError(message)

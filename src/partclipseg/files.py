@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import hashlib
 import os
 import re
 import secrets
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from partclipseg.errors import PartCLIPSegError
+from partclipseg.errors import PartCLIPSegError, UsageError
 
 _TEMPORARY = re.compile(r"\.partclipseg-(\d+)-[0-9a-f]{8}\.tmp(\..*)?", re.DOTALL)
 
@@ -32,6 +34,7 @@ _REMEDIES = {
     errno.EEXIST: "a file stands where a folder should be: move it away, or name another path",
     errno.ENAMETOOLONG: "the name is too long for the file system: use a shorter one",
     errno.ENOENT: "check the path",
+    errno.ENXIO: "move away what is there, or name another path",
     errno.EMFILE: "too many files are open: use fewer workers, or raise the limit (ulimit -n)",
 }
 
@@ -42,8 +45,11 @@ def whole_file(path: Path, durable: bool = False) -> Iterator[Path]:
 
     The temporary path keeps the suffix, since writers choose their format by it. Missing folders are made. With
     `durable` the file is on the disk, safe from a power cut, when the block has ended.
+
+    Raises `OSError` of `is_regular`: what is no file is never replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    is_regular(path)
     temporary = temporary_path(path)
     try:
         yield temporary
@@ -61,13 +67,24 @@ def whole_file(path: Path, durable: bool = False) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def require_new(path: Path) -> None:
+    """Raise `UsageError` if anything is at `path`, be it a link that leads nowhere."""
+    if os.path.lexists(path):
+        raise UsageError(f"{path} exists already: name another directory, or remove it first")
+
+
 @contextmanager
-def whole_directory(path: Path, durable: bool = False) -> Iterator[Path]:
+def whole_directory(path: Path, durable: bool = False, new: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; it takes `path`'s place when the block ends without an error.
 
-    A folder that exists at `path` is exchanged for the new one in a single step where the system supports it (Linux),
-    so that `path` exists at every moment.
+    A folder that exists at `path`, or that a link there leads to, is exchanged for the new one in a single step where
+    the system supports it (Linux), so that `path` exists at every moment. With `new` nothing is ever replaced: what is
+    there, or has come there when the block ends, raises `UsageError`.
     """
+    if new:
+        require_new(path)
+    elif path.is_symlink() and path.is_dir():
+        path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(path)
     temporary.mkdir()
@@ -77,7 +94,9 @@ def whole_directory(path: Path, durable: bool = False) -> Iterator[Path]:
             for written in temporary.rglob("*"):
                 flush(written)
             flush(temporary)
-        if path.is_dir() and not _exchange(temporary, path):
+        if new:
+            _rename_to_new(temporary, path)
+        elif path.is_dir() and not _exchange(temporary, path):
             old = temporary_path(path)
             path.rename(old)
             temporary.replace(path)
@@ -90,10 +109,26 @@ def whole_directory(path: Path, durable: bool = False) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _rename_to_new(folder: Path, path: Path) -> None:
+    """Rename a folder to `path`; raise `UsageError` if something came there meanwhile (an empty folder is replaced)."""
+    try:
+        folder.rename(path)
+    except OSError:
+        if not os.path.lexists(path):
+            raise
+        raise UsageError(f"{path} was made by another program meanwhile and is kept: name another directory") from None
+
+
 def write_text(path: Path, text: str, durable: bool = False) -> None:
     """Write UTF-8 text with `whole_file`."""
     with whole_file(path, durable) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def sha256(path: Path) -> str:
+    """Compute the SHA-256 of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_file(path: str | os.PathLike[str]) -> bool:
@@ -102,6 +137,27 @@ def is_file(path: str | os.PathLike[str]) -> bool:
         return os.fspath(path) != "" and Path(path).is_file()
     except (OSError, ValueError, TypeError):
         return False
+
+
+def is_regular(path: Path) -> bool:
+    """Whether a file, or a link to one, is at `path`; False where nothing is.
+
+    Raises `OSError` naming the path for a folder, a pipe or socket, whose reader would wait for a writer, and a link
+    that leads nowhere: a person made it, and its target may be on a disk that is not mounted.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        if error.errno == errno.ELOOP or (error.errno == errno.ENOENT and path.is_symlink()):
+            raise OSError(errno.ENXIO, "it is a link that leads nowhere", str(path)) from None
+        if error.errno == errno.ENOENT:
+            return False
+        raise
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.ENXIO, "it is no regular file", str(path))
+    return True
 
 
 def is_directory(path: str | os.PathLike[str]) -> bool:

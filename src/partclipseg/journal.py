@@ -4,8 +4,7 @@
     done = journal.read()
     journal.append([{"photo": "a.jpg", "status": "done"}])
 
-Entries are flushed to disk when `append` returns. A process that is killed during `append` leaves a torn last line,
-which `read` drops.
+A process that is killed during `append` leaves a torn last line, which `read` drops.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.files import flush, whole_file
+from partclipseg.files import flush, is_regular, whole_file
 
 Entry = dict[str, Any]
 
@@ -27,11 +26,13 @@ class Journal:
     Args:
         path: the ``.jsonl`` file; made by the first `append`.
         remedy: what a person can do about a damaged file, for the message of the error.
+        durable: whether entries are on the disk, safe from a power cut, when `append` returns.
     """
 
-    def __init__(self, path: Path, remedy: str = "delete it to start again") -> None:
+    def __init__(self, path: Path, remedy: str = "delete it to start again", durable: bool = True) -> None:
         self.path = path
         self.remedy = remedy
+        self.durable = durable
 
     def read(self, damaged: Literal["refuse", "skip"] = "refuse") -> list[Entry]:
         """Return the entries in their order; none if there is no file. A torn last line is cut off the file.
@@ -44,9 +45,9 @@ class Journal:
         """Yield the entries of `read` one by one, so that a long file need not be in memory.
 
         Raises `PartCLIPSegError` naming the file, the line and the remedy for a line that is no JSON object, unless
-        `damaged` is "skip".
+        `damaged` is "skip". Raises `OSError` of `is_regular`.
         """
-        if not self.path.is_file():
+        if not is_regular(self.path):
             return
         content = self.path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
@@ -61,13 +62,14 @@ class Journal:
                 raise PartCLIPSegError(f"{self.path} is damaged at line {number}: {self.remedy}")
 
     def append(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Append entries and flush them to disk."""
-        created = not self.path.exists()
+        """Append entries, and flush them to the disk if the journal is durable. Raises `OSError` of `is_regular`."""
+        created = not is_regular(self.path)
         with self.path.open("a", encoding="utf-8") as file:
             file.writelines(f"{json_text(entry)}\n" for entry in entries)
-        flush(self.path)
-        if created:
-            flush(self.path.parent)
+        if self.durable:
+            flush(self.path)
+            if created:
+                flush(self.path.parent)
 
     def rewrite(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Replace the file by one with these entries, atomically."""

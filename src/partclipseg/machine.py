@@ -12,4 +12,4 @@ def usable_cores() -> int:
 
 def how_to_install(extra: str) -> str:
     """Return the command that installs an extra's packages, for messages: it works with and without a package index."""
-    return f'pip install -e ".[{extra}]" in the folder of this repository'
+    return f'pip install ".[{extra}]" in the folder of this repository'

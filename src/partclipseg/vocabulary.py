@@ -5,87 +5,49 @@ word lists of objects and generalized parts, and the arrays that point from each
 
 A part word without an object, such as *handle*, asks for this part of any object. `ANY` stands for its object.
 
-Written words follow one grammar, wherever they come from:
-
-    text  = entry ((";" | new line) entry)*
-    entry = object ":" part ("," part)*   |   name ("," name)*
-    name  = object "'s " part | part
-
-The names of an entry all have an object, or none has. The object ``any`` gives words without an object too.
-
-so no word holds a comma, semicolon, colon or new line, and what `Vocabulary.to_text` prints reads back as it was.
+Written words follow one grammar, wherever they come from: see `partclipseg.grammar`.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cached_property
 from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
 from partclipseg.errors import UsageError
 from partclipseg.files import is_file, write_text
+from partclipseg.grammar import (
+    ANY,
+    CATALOGS,
+    MAX_WORD,
+    ObjectPart,
+    check_no_file,
+    check_word,
+    names_object,
+    plain_text,
+    plain_word,
+    quote,
+    read_entry,
+    read_pairs,
+    separate,
+    split_words,
+)
+
+__all__ = [
+    "ANY", "CATALOGS", "MAX_WORD", "Catalog", "CatalogSplit", "ObjectPart", "Vocabulary", "check_no_file", "plain_word",
+    "split_words",
+]  # fmt: skip
 
 CatalogSplit = Literal["seen", "all"]
 
-CATALOGS = ("pascal-part-116", "ade20k-part-234", "part-imagenet")
-
-ANY = "any"
-"""Object word of parts without an object."""
-
-MAX_WORD = 200
-"""Greatest number of characters of one word."""
-
 _FILE_SUFFIXES = {".yaml", ".yml", ".json", ".txt"}
-_WRITTEN_AS = 'words are written as "dog: head, torso, leg, tail; bus: body, wheel"'
-_SEPARATORS = {",": "a comma", ";": "a semicolon", ":": "a colon", "\n": "a new line"}
-_SPELLINGS = str.maketrans(
-    {
-        **dict.fromkeys("’‘‛ʼ′´`＇", "'"),
-        **dict.fromkeys("，、﹐﹑､،", ","),
-        **dict.fromkeys("；﹔؛", ";"),
-        **dict.fromkeys("：﹕", ":"),
-        **dict.fromkeys("\r\x85\u2028\u2029", "\n"),
-    }
-)
-_JOINERS = "\u200c\u200d"
-"""Zero-width characters that Persian, Hindi and emoji need between two characters; ASCII never needs them."""
-
-
-class ObjectPart(NamedTuple):
-    """One class: an object word and a part word."""
-
-    object: str
-    part: str
-
-    @property
-    def name(self) -> str:
-        """Return the written form, ``dog's ear``, or ``handle`` for a part of any object."""
-        return self.part if self.object == ANY else f"{self.object}'s {self.part}"
-
-    @classmethod
-    def from_name(cls, name: str) -> ObjectPart:
-        """Split ``"dog's ear"`` at the first ``'s`` that ends a word.
-
-        An object such as *driver's cab* cannot be written this way: use the pair or the dictionary form. Raises
-        `UsageError` where the ``'s`` or one of the two words is missing.
-        """
-        found = _POSSESSIVE.search(plain := _plain(name))
-        if not found:
-            raise UsageError(f'{_short(name)} is not an object-part: write it as "dog\'s ear"')
-        return cls(plain[: found.start()].strip(), plain[found.end() :].strip())
-
-
-_POSSESSIVE = re.compile(r"'s(?=\s|$)")
 
 
 @dataclass(frozen=True)
@@ -110,7 +72,7 @@ class Vocabulary:
     """Part words without an object, in the caller's order; models are asked for them by `PartModel.word_maps`."""
 
     def __post_init__(self) -> None:
-        pairs = tuple(ObjectPart(_word(o, "object", p), _word(p, "part", o)) for o, p in self.object_parts)
+        pairs = tuple(ObjectPart(check_word(o, "object", p), check_word(p, "part", o)) for o, p in self.object_parts)
         if not pairs:
             raise UsageError('the vocabulary is empty: name at least one object-part, such as "dog: head"')
         seen: dict[ObjectPart, ObjectPart] = {}
@@ -139,12 +101,12 @@ class Vocabulary:
         for object_word, part_words in words.items():
             if part_words is None or isinstance(part_words, str) or not isinstance(part_words, Iterable):
                 raise UsageError(
-                    f"the parts of {_short(object_word)} must be a list of words, not {_short(part_words)}: write it "
+                    f"the parts of {quote(object_word)} must be a list of words, not {quote(part_words)}: write it "
                     'as {"dog": ["head", "torso"]}'
                 )
-            members = [ObjectPart(object_word, part) for entry in part_words for part in _separated(entry)]
+            members = [ObjectPart(object_word, part) for entry in part_words for part in separate(entry)]
             if not members:
-                raise UsageError(f"{_short(object_word)} has no part: name one, or leave the object out")
+                raise UsageError(f"{quote(object_word)} has no part: name one, or leave the object out")
             pairs.extend(members)
         return cls(tuple(pairs))
 
@@ -155,8 +117,8 @@ class Vocabulary:
         A comma, semicolon or line end within a name separates names, as in text; a pair is one class.
         """
         if isinstance(names, str | bytes) or not isinstance(names, Iterable):
-            raise UsageError(f'expected a list of names such as ["dog\'s ear"], not {_short(names)}')
-        return cls(tuple(pair for entry in names for pair in _listed(entry)))
+            raise UsageError(f'expected a list of names such as ["dog\'s ear"], not {quote(names)}')
+        return cls(tuple(pair for entry in names for pair in read_entry(entry)))
 
     @classmethod
     def from_text(cls, text: str) -> Vocabulary:
@@ -164,10 +126,7 @@ class Vocabulary:
 
         Entries are separated by ``;`` or line ends; naming an object again adds to it.
         """
-        pairs: list[ObjectPart] = []
-        for entry in filter(None, (entry.strip() for entry in re.split("[;\n]", _plain(text)))):
-            pairs.extend(_parts_of_object(entry) if ":" in entry else _names(entry))
-        return cls(tuple(pairs))
+        return cls(tuple(read_pairs(text)))
 
     @classmethod
     def from_file(cls, path: str | Path) -> Vocabulary:
@@ -192,7 +151,7 @@ class Vocabulary:
     @classmethod
     def _from_file_content(cls, path: Path, text: str) -> Vocabulary:
         if path.suffix.lower() not in {".yaml", ".yml", ".json"}:
-            lines = (line.strip() for line in text.translate(_SPELLINGS).split("\n"))
+            lines = (line.strip() for line in plain_text(text).split("\n"))
             return cls.from_text("\n".join(line for line in lines if not line.startswith("#")))
         kind = path.suffix[1:].upper()
         try:
@@ -233,12 +192,11 @@ class Vocabulary:
             return cls.from_names(words)
         if words.strip() in CATALOGS:
             return cls.from_catalog(words.strip())
-        plain = _plain(words)
-        if (":" in plain or _POSSESSIVE.search(plain)) and Path(words).suffix.lower() not in _FILE_SUFFIXES:
+        if names_object(words) and Path(words).suffix.lower() not in _FILE_SUFFIXES:
             return cls.from_text(words)
         if is_file(words):
             return cls.from_file(words)
-        if not plain.strip(",; \n\t"):
+        if not plain_text(words).strip(",; \n\t"):
             return cls(())
         check_no_file(words)
         return cls.from_text(words)
@@ -282,8 +240,8 @@ class Vocabulary:
         """Return the vocabulary itself. Raises `UsageError` for words without an object, of which `what` has no use."""
         if self.anywhere:
             raise UsageError(
-                f"{_short(self.anywhere[0])} has no object, and {what} needs one for every part: write it as "
-                f'"kettle: {_short(self.anywhere[0])[1:-1]}"'
+                f"{quote(self.anywhere[0])} has no object, and {what} needs one for every part: write it as "
+                f'"kettle: {quote(self.anywhere[0])[1:-1]}"'
             )
         return self
 
@@ -310,7 +268,7 @@ class Vocabulary:
             if known.casefold() == folded:
                 return index
         known = ", ".join(self.objects) or "it names none"
-        raise UsageError(f"{_short(word)} is not an object of the vocabulary ({known})")
+        raise UsageError(f"{quote(word)} is not an object of the vocabulary ({known})")
 
 
 @dataclass(frozen=True)
@@ -353,149 +311,12 @@ class Catalog:
         return Vocabulary(self.object_parts)
 
 
-def plain_word(word: str) -> str:
-    """Return a word as a vocabulary stores it: single blanks, straight apostrophes, Unicode in NFC."""
-    return " ".join(_plain(word).split())
-
-
-def check_no_file(text: str, failing: str = "neither a file nor a catalogue") -> None:
-    """Raise `UsageError` for text without an object that looks like the name of a file or catalogue, mistyped.
-
-    `failing` is what the sentence says of it.
-    """
-    plain = _plain(text)
-    looks_named = any(mark in plain for mark in "./\\") or get_close_matches(plain.casefold(), CATALOGS, cutoff=0.7)
-    if ":" not in plain and not _POSSESSIVE.search(plain) and looks_named:
-        raise UsageError(f"{_short(text)} is {failing} ({', '.join(CATALOGS)}); {_WRITTEN_AS}")
-
-
-def split_words(texts: Iterable[str]) -> tuple[str, ...]:
-    """Split texts such as ``dog, bus``, the form of ``--objects``, into words, in their order."""
-    words = (plain_word(word) for text in texts for word in re.split("[,;\n]", _plain(text)))
-    return tuple(word for word in words if word)
-
-
-def _plain(text: str) -> str:
-    """Normalise text; NFC comes first, since it turns the Greek question mark into a semicolon."""
-    text = unicodedata.normalize("NFC", text).replace("\r\n", "\n").removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")
-    return text.translate(_SPELLINGS).strip()
-
-
-def _parts_of_object(entry: str) -> Iterable[ObjectPart]:
-    """Yield the pairs of ``dog: head, tail``."""
-    object_word, _, part_words = entry.partition(":")
-    object_word = object_word.strip()
-    if "," in object_word:
-        raise UsageError(
-            f'{_short(object_word)} has a comma, so it cannot be an object: put ";" or a new line between objects, as '
-            'in "dog: head, torso, leg, tail; bus: body, wheel"'
-        )
-    if not part_words.strip():
-        word = _short(object_word)
-        raise UsageError(f"{word} has no part: write it as {word[1:-1]}: head, torso, leg, tail")
-    for part in map(str.strip, part_words.split(",")):
-        if ":" in part:
-            raise UsageError(
-                f"{_short(part)} has a colon, so it cannot be a part of {_short(object_word)}: put "
-                '";" or a new line between objects, as in "dog: head, torso, leg, tail; bus: body, wheel"'
-            )
-        yield ObjectPart(object_word, part)
-
-
-def _separated(entry: Any) -> list[Any]:
-    """Return the words of a list's entry, which commas, semicolons and line ends separate; no text as it is."""
-    if not isinstance(entry, str):
-        return [entry]
-    words = [word.strip() for word in re.split("[,;\n]", _plain(entry))]
-    if len(words) > 1 and not all(words):
-        raise UsageError(f"{_short(entry)} has a comma, semicolon or line end too many: remove it")
-    return words
-
-
-def _listed(entry: Any) -> Iterable[ObjectPart]:
-    """Return the pairs of a list's entry: one, or those that the same text has where separators stand in it."""
-    if len(_separated(entry)) == 1:
-        return [_pair(entry)]
-    return [pair for some in re.split("[;\n]", _plain(entry)) for pair in _names(some)]
-
-
-def _names(entry: str) -> Iterable[ObjectPart]:
-    """Yield the pairs of ``dog's ear, dog's tail``, or of ``handle, wheel``, which have no object."""
-    names = [name.strip() for name in entry.split(",")]
-    if not all(names):
-        raise UsageError(f"{_short(entry)} has a comma too many: remove it")
-    if not any(map(_POSSESSIVE.search, names)):
-        yield from (ObjectPart(ANY, name) for name in names)
-        return
-    owner = None
-    for name in names:
-        if not _POSSESSIVE.search(name):
-            word = _short(name)[1:-1]
-            remedy = f'"{owner}\'s {word}"' if owner else f'"dog\'s {word}"'
-            raise UsageError(
-                f"{_short(name)} names no object, while others of its entry do: write it as {remedy}, or after a "
-                'semicolon if it is asked of any object'
-            )
-        pair = ObjectPart.from_name(name)
-        owner = pair.object
-        yield pair
-
-
-def _pair(entry: object) -> ObjectPart:
-    if isinstance(entry, str):
-        return ObjectPart.from_name(entry) if _POSSESSIVE.search(_plain(entry)) else ObjectPart(ANY, entry)
-    if isinstance(entry, Sequence) and not isinstance(entry, bytes) and len(entry) == 2:
-        return ObjectPart(*entry)
-    raise UsageError(f'{_short(entry)} is neither a name such as "dog\'s ear" nor a pair of object and part')
-
-
-def _word(word: object, role: str, partner: object) -> str:
-    if not isinstance(word, str):
-        raise UsageError(f"the {role} {_short(word)} (beside {_short(partner)}) must be a word; quote it in YAML")
-    plain = _plain(word)
-    if not plain:
-        raise UsageError(f"an entry has no {role}: {_short(partner)} stands alone")
-    for character, called in _SEPARATORS.items():
-        if character in plain:
-            raise UsageError(
-                f"the {role} {_short(word)} (beside {_short(partner)}) has {called}, which separates words: give "
-                "each word an entry of its own, or write it without"
-            )
-    if hidden := next(filter(None, map(_hidden, " " + plain, plain, plain[1:] + " ")), None):
-        if "\ud800" <= hidden <= "\udfff":
-            raise UsageError(f"a word that is not valid Unicode: {_short(word)}: write it anew")
-        raise UsageError(
-            f"the {role} {_short(word)} has an invisible character (U+{ord(hidden):04X}): write the word without it"
-        )
-    if len(plain) > MAX_WORD:
-        raise UsageError(
-            f"the {role} {_short(word)} has {len(plain):,} characters, more than the limit of {MAX_WORD}: use a "
-            "shorter word"
-        )
-    return " ".join(plain.split())
-
-
-def _hidden(before: str, character: str, after: str) -> str | None:
-    """Return the character if it is invisible: controls, direction marks, zero-width blanks, half surrogates."""
-    if character in _JOINERS:
-        return character if before.isascii() or after.isascii() else None
-    hidden = unicodedata.category(character) in {"Cc", "Cf", "Cs"} and character != "\t"
-    return character if hidden else None
-
-
-def _short(value: object) -> str:
-    """Quote a value for an error: at most 80 characters, on one line, invisible characters escaped."""
-    text = value if isinstance(value, str) else repr(value)
-    text = text if len(text) <= 80 else f"{text[:76]} ..."
-    return repr(text) if isinstance(value, str) else text
-
-
 def _distinct_keys(items: list[tuple[Any, Any]]) -> dict[Any, Any]:
     """Make a mapping; equal keys are errors, where JSON and YAML would silently keep the last one."""
     mapping: dict[Any, Any] = {}
     for key, value in items:
         if key in mapping:
-            raise UsageError(f"{_short(key)} stands in it twice: make one entry of the two")
+            raise UsageError(f"{quote(key)} stands in it twice: make one entry of the two")
         mapping[key] = value
     return mapping
 
@@ -521,7 +342,7 @@ def _distinct(words: Iterable[str], role: str) -> tuple[str, ...]:
     for word in words:
         if by_folded.setdefault(word.casefold(), word) != word:
             raise UsageError(
-                f"the {role}s {_short(by_folded[word.casefold()])} and {_short(word)} differ only in capitals, which "
+                f"the {role}s {quote(by_folded[word.casefold()])} and {quote(word)} differ only in capitals, which "
                 "the text tower does not see: spell them alike"
             )
     return tuple(sorted(by_folded.values()))

@@ -181,6 +181,17 @@ def test_two_evaluations_do_not_share_a_folder(
     assert "another run is writing to" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["report.md", "scores.json", "photos.html"])
+@pytest.mark.parametrize("text", ["mine", "[1]", '{"mine": 1}'])
+def test_what_no_evaluation_wrote_is_kept(arguments: list[str], tmp_path: Path, capsys, name: str, text: str) -> None:
+    theirs = tmp_path / "out" / name
+    theirs.parent.mkdir()
+    theirs.write_text(text)
+    assert main([*arguments, "--output", str(tmp_path / "out")]) == 2
+    assert f"holds {name}, which no evaluation wrote: name another folder" in capsys.readouterr().err
+    assert theirs.read_text() == text
+
+
 def test_an_output_that_is_a_file_is_named(arguments: list[str], tmp_path: Path, capsys) -> None:
     (tmp_path / "file").write_text("")
     assert main([*arguments, "--output", str(tmp_path / "file")]) == 1
@@ -220,7 +231,7 @@ def test_without_matplotlib_the_rest_is_written(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert main([*arguments, "--output", str(tmp_path / "out"), "--protocol", "strict"]) == 0
-    assert 'matplotlib is missing: pip install -e ".[plots]"' in capsys.readouterr().out
+    assert 'matplotlib is missing: pip install ".[plots]"' in capsys.readouterr().out
     assert (tmp_path / "out/report.md").is_file()
     assert not list((tmp_path / "out").glob("classes-*"))
 
@@ -246,7 +257,7 @@ def test_wrong_options(
 
 
 def test_a_data_set_on_disk_needs_its_folder(capsys: pytest.CaptureFixture) -> None:
-    assert main(["evaluate", "anything", "--dataset", "coco"]) == 2
+    assert main(["evaluate", "partshapes", "--dataset", "coco"]) == 2
     assert "--data is missing: name the folder of coco" in capsys.readouterr().err
 
 

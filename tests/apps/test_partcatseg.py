@@ -69,7 +69,7 @@ def test_evaluate(directory: Path, own_data: Path, tmp_path: Path) -> None:
 
 
 def test_the_page_of_serve_shows_maps_without_attention(directory: Path, photo: Path) -> None:
-    pytest.importorskip("gradio")
+    pytest.importorskip("fastapi")
     from partclipseg.apps.serve.explain import explain
 
     segmenter, image = PartSegmenter.from_pretrained(directory, device="cpu"), np.asarray(Image.open(photo))
@@ -82,7 +82,7 @@ def test_the_page_of_serve_shows_maps_without_attention(directory: Path, photo: 
 
 
 def test_serve_answers(directory: Path, photo: Path) -> None:
-    pytest.importorskip("gradio")
+    pytest.importorskip("fastapi")
     from partclipseg.apps.serve.engine import Engine, Limits, Task
 
     segmenter, image = PartSegmenter.from_pretrained(directory, device="cpu"), np.asarray(Image.open(photo))

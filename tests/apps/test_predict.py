@@ -203,6 +203,49 @@ def test_names_too_long_for_results_get_short_ones(predict, album, tmp_path, cap
     assert {str(album / f"{name}.png") for name in names} < {image["file_name"] for image in images}
 
 
+@pytest.mark.parametrize(
+    "replace", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/nowhere/x"), lambda path: path.symlink_to(path)]
+)
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_is_no_file_stays_and_costs_one_file_alone(predict, album, tmp_path, capsys, replace, when):
+    out, formats = tmp_path / "out", ("json", "labelme", "coco", "csv")
+    arguments = (album / "a.png", "--format", *formats)
+    places = [out / "a.parts.json", out / "annotations.coco.json"]
+    others = [out / "a.labelme.json", out / "areas.csv"]
+    if when == "after":
+        assert predict(*arguments) == 0
+    for path in places:
+        path.parent.mkdir(exist_ok=True)
+        path.unlink(missing_ok=True)
+    replace(places[0])
+    assert predict(*arguments) == 1
+    assert f"{places[0]} cannot be read or written" in capsys.readouterr().err
+    assert others[0].is_file()
+    places[0].rmdir() if places[0].is_dir() else places[0].unlink()
+    places[1].unlink(missing_ok=True)
+    replace(places[1])
+    kind = places[1].lstat().st_mode
+    assert predict(*arguments) == 1
+    said = capsys.readouterr().err
+    assert "files about all photos that could not be written:\n" in said
+    assert f"  {places[1]} cannot be read or written" in said
+    assert places[1].lstat().st_mode == kind
+    assert others[1].is_file()
+
+
+def test_names_that_are_no_unicode_or_dots_alone(predict, album, tmp_path):
+    (album / "..png").write_bytes((album / "a.png").read_bytes())
+    odd = album / os.fsdecode(b"caf\xe9.png")
+    try:
+        shutil.copy(album / "a.png", odd)
+    except OSError:
+        pytest.skip("this file system takes Unicode only")
+    assert predict(album / "..png", odd, "--format", "json", "csv", "coco", "jsonl", "labelme") == 0
+    out = tmp_path / "out"
+    assert {"..png.parts.json", "areas.csv", f"{odd.stem}.labelme.json"} < {path.name for path in out.iterdir()}
+    assert rf"{album}/caf\udce9.png," in (out / "areas.csv").read_text()
+
+
 def test_a_folder_in_a_results_place_fails_its_photo_alone(predict, album, tmp_path, capsys):
     (tmp_path / "out" / "a.parts.json").mkdir(parents=True)
     assert predict(album, "--format", "json", "coco") == 1
@@ -405,3 +448,32 @@ def test_an_installation_without_its_model_says_so(album, tmp_path, capsys, monk
     monkeypatch.setattr(registry, "BUILT_IN", "lost")
     assert main(["predict", str(album / "a.png"), "--vocabulary", WORDS, "--output", str(tmp_path / "out")]) == 1
     assert "no built-in model: name a model's directory with --model" in capsys.readouterr().err
+
+
+def test_a_detector_and_outlines_by_their_directories(predict, album, tmp_path):
+    """Tiny ones with random weights; what is found is theirs, and every photo has its own."""
+    from tests.instances.tiny import build
+
+    detector, outliner = build("owlv2", tmp_path / "owlv2"), build("sam2", tmp_path / "sam2")
+    options = ["--instances", detector, "--instance-threshold", "0", "--outlines", outliner, "--format", "json"]
+    assert predict(album, *options) == 0
+    sources = set()
+    for stem in "ab":
+        document = json.loads((tmp_path / f"out/{stem}.parts.json").read_text())
+        assert 1 <= len(document["instances"]) <= 32
+        sources |= {some["source"] for some in document["instances"]}
+    assert sources
+    assert sources <= {"detector", "detector and outline"}
+
+
+def test_instances_of_a_coco_file_are_written_and_given_again(predict, album, tmp_path):
+    path = tmp_path / "boxes.json"
+    path.write_text(json.dumps({"a.png": [["dog", 0, 0, 20, 30], ["dog", 15, 0, 40, 30]], "b.jpg": []}))
+    assert predict(album, "--instances", path, "--format", "coco", "instance-png") == 0
+    written = tmp_path / "out/annotations.coco.json"
+    numbers = np.asarray(Image.open(tmp_path / "out/a.instance.png"))
+    assert set(np.unique(numbers).tolist()) > {0}
+    again = tmp_path / "again"
+    assert predict(album, "--instances", written, "--format", "instance-png", "--output", again) == 0
+    found = np.asarray(Image.open(again / "a.instance.png"))
+    assert np.array_equal(found > 0, numbers > 0), "masks are all their objects'"

@@ -41,6 +41,39 @@ def arguments(start: Path, output: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("theirs", "named"),
+    [
+        ({"model/mine.txt": "mine"}, "holds model, which no run of training wrote"),
+        ({"best/mine.txt": "mine", "notes.txt": "mine"}, "holds best, which no run of training wrote"),
+        ({"log.jsonl": "mine"}, "holds log.jsonl, which no run of training wrote"),
+        ({"config.yaml": "mine: 1", "model/mine.txt": "mine"}, "holds config.yaml and model, which no run"),
+        ({"config.yaml": "[" * 9_000}, "holds config.yaml, which no run of training wrote"),
+        (
+            {"config.yaml": "recipe: {steps: 9}\nmade_with: {}\n", "model/mine.txt": "mine"},
+            "holds model, the results of another recipe",
+        ),
+        ({"checkpoints": "mine"}, "checkpoints cannot be read or written (Not a directory)"),
+    ],
+)
+@pytest.mark.parametrize("recipe", ["own-data", "partshapes-backbone"])
+def test_what_no_run_wrote_is_kept(
+    model_directory: Path, own_photos: Path, tmp_path: Path, capsys, theirs: dict[str, str], named: str, recipe: str
+) -> None:
+    output = tmp_path / "run"
+    for name, text in theirs.items():
+        path = output / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    call = arguments(model_directory, output, "--data", str(own_photos), "--dataset", "index-png")
+    code = main(call if recipe == "own-data" else ["train", recipe, "--output", str(output)])
+    assert code == (1 if "checkpoints" in theirs else 2)
+    said = capsys.readouterr().err
+    assert named in said
+    assert "move" in said
+    assert {name: (output / name).read_text() for name in theirs} == theirs
+
+
 def test_own_photos_in_a_model_out(
     model_directory: Path, own_photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

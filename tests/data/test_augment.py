@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -225,3 +227,54 @@ def test_words_that_contain_left_or_right_stay():
 def test_impossible_options_are_named(options, words):
     with pytest.raises(UsageError, match=words):
         Augmentation(**options)
+
+
+# -- crops around objects -- ------------------------------------------------------------------------------------------
+
+
+def with_two_objects(seed: int) -> PartSample:
+    """Two objects of six and eight pixels a side in a photo of 40x60, one of them without a labelled part."""
+    parts, objects = np.full((2, 40, 60), UNLABELLED, np.int32)
+    instances = parts.copy()
+    for number, (top, left, edge) in enumerate(((4, 5, 6), (25, 40, 8))):
+        objects[top : top + edge, left : left + edge], instances[top : top + edge, left : left + edge] = 0, number
+    parts[4:10, 5:10] = seed % CLASSES
+    return PartSample(paint(parts, objects), parts, objects, "two", instances)
+
+
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_an_object_with_a_labelled_part_is_cut_out_with_what_lies_beside_it(flip: float) -> None:
+    sample = with_two_objects(2)
+    config = Augmentation(flip=flip, object_crop=1, crop_edge=None, brightness=0, contrast=0, saturation=0)
+    changed = augment(sample, np.random.default_rng(0), config)
+    # The first object has parts: its box of 6 pixels with a quarter of margin on each side, in the photo's shape.
+    assert changed.image.shape == (20, 30, 3)  # a pixel is enlarged twice at most
+    assert (changed.object_labels == 0).sum() == 36
+    assert (changed.part_labels == 2).sum() == 30
+    np.testing.assert_array_equal(changed.image, paint(changed.part_labels, changed.object_labels))
+    assert augment(sample, np.random.default_rng(0), config, size=(32, 32)).image.shape == (32, 32, 3)
+
+
+def test_crops_around_objects_are_off_unless_asked_for() -> None:
+    """Nothing is drawn for them then: photos change exactly as before."""
+    assert Augmentation().object_crop == Augmentation.published().object_crop == Augmentation.none().object_crop == 0
+    sample = blocks(1, 40, 60)
+    generator = np.random.default_rng(3)
+    augment(sample, generator, Augmentation.none())
+    other = np.random.default_rng(3)
+    other.random()  # the flip
+    assert generator.random() == other.random()
+
+
+def test_without_a_part_in_any_object_the_random_crop_is_taken() -> None:
+    sample = with_two_objects(0)
+    bare = replace(sample, part_labels=np.full_like(sample.part_labels, UNLABELLED))
+    config = Augmentation(flip=0, object_crop=1, crop_edge=(0.5, 0.5), brightness=0, contrast=0, saturation=0)
+    assert augment(bare, np.random.default_rng(0), config).image.shape == (20, 30, 3)
+
+
+def test_crops_around_objects_need_an_instance_map() -> None:
+    with pytest.raises(UsageError, match="object_crop needs data that tell objects apart"):
+        augment(blocks(1, 8, 8), np.random.default_rng(0), Augmentation(object_crop=1))
+    with pytest.raises(UsageError, match=r"object_crop must lie in 0\.\.1"):
+        Augmentation(object_crop=1.5)

@@ -176,7 +176,7 @@ INSTANCES, ADE_PART = "ade20k_instance_val.json", f"{PARTS}/validation/v.png"
         (ADE_PART, Path.unlink, "missing label", "missing"),
         (INSTANCES, lambda path: edit_entry(path, "images", width=7), "size", f"{INSTANCES} says 7x4"),
         (INSTANCES, lambda path: edit_entry(path, "annotations", segmentation={"size": [4, 6], "counts": [3]}),
-         "annotation", "annotation 7 of v: the mask's run lengths do not fill the photo"),
+         "annotation", "annotation 7 of photo v: the mask's run lengths do not fill the photo"),
         (INSTANCES, lambda path: edit_entry(path, "annotations", category_id=44), "unknown label", "annotation 7"),
         (INSTANCES, lambda path: edit_entry(path, "annotations", image_id=3), "annotation", "annotation 7"),
         (INSTANCES, lambda path: edit_entry(path, "images", file_name="../v.jpg"), "path", "'../v.jpg' is refused"),
@@ -235,7 +235,7 @@ def test_own_coco(coco: Callable, rectangle: Callable) -> None:
     assert [(problem.kind, problem.file) for problem in report.problems] == [
         ("annotation", files.root / "annotations.json")
     ]
-    assert "annotation 1 of a" in report.problems[0].message
+    assert "annotation 1 of photo a" in report.problems[0].message
     assert len(report.splits) == 1  # the one file serves as both splits, and is checked once
     with pytest.raises(UsageError, match="whose parts"):
         check_dataset("coco", coco([("ear", "")], []).root)

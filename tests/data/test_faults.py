@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import unicodedata
 from collections.abc import Callable
@@ -68,7 +69,7 @@ def problems(root: Path) -> list[str]:
 def test_masks_that_cover_no_pixel(edited: Callable, segmentation: Any, message: str) -> None:
     root = edited(lambda content: content["annotations"][1].update(segmentation=segmentation, bbox=[0, 0, 3, 3]))
     (problem,) = problems(root)
-    assert problem.startswith("empty: annotation 1 of a covers no pixel: ")
+    assert problem.startswith("empty: annotation 1 of photo a covers no pixel: ")
     assert message in problem
 
 
@@ -278,6 +279,11 @@ def test_formats_that_are_no_pictures_of_ours_are_not_opened(files, file: str) -
         (b'{"images": "a', "perhaps since the file is cut off"),
         (b'{"images": [] "a"}', "is not valid JSON .Expecting"),
         (b"9" * 5000, "is not valid JSON"),
+        (b'{"images": [], "images": [], "annotations": [], "categories": []}', "has the key 'images' twice"),
+        (b'{"images": [{"id": 1, "id": 2}], "annotations": []}', "has the key 'id' twice"),
+        (b'{"info": {"a": {"b": 1, "b": 1}}}', "has the key 'b' twice"),
+        (b'{"images": [], "\\u0069mages": []}', "has the key 'images' twice"),
+        (b'{"' + b"x" * 900 + b'": 1, "' + b"x" * 900 + b'": 2}', "has the key 'x{100}'… twice"),
         (b"[]", "there is no list 'images'"),
         (b"null", "there is no list 'images'"),
         (b'{"images": {}}', "there is no list 'images'"),
@@ -289,6 +295,49 @@ def test_files_that_are_no_annotation_files(files, content: bytes, message: str)
     with pytest.raises(DataError, match=message) as caught:
         open_dataset("coco", files.root)
     assert caught.value.problem == problem
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def dangling(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def circle(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+ODD = [
+    (pipe, "is no regular file"),
+    (device, "is no regular file"),
+    (dangling, "is a link that leads nowhere"),
+    (circle, "is a link that leads nowhere"),
+    (Path.mkdir, "folder|directory"),
+]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes")
+@pytest.mark.parametrize(("odd", "message"), ODD, ids=lambda value: getattr(value, "__name__", None))
+@pytest.mark.parametrize("file", ["annotations.json", "train.json", "classes.txt", "mapping.yaml", "labels/a.png"])
+def test_what_is_no_file_is_named_and_not_waited_for(files, file: str, odd: Callable, message: str) -> None:
+    """A file of an odd kind is never passed over for another one, nor called missing."""
+    files.photo("images/a.jpg", 2, 3)
+    files.labels("labels/a.png", [[0, 1, 1], [2, 255, 0]])
+    files.text("classes.txt", "background\ncar's wheel\ncar's left door\n")
+    files.json("annotations.json", {"images": [], "annotations": [], "categories": []})
+    (files.root / file).unlink(missing_ok=True)
+    odd(files.root / file)
+    name = "coco" if file.endswith(".json") else "index-png"
+    options = {"mapping": files.root / file} if file.startswith("mapping") else {}
+    with pytest.raises(PartCLIPSegError, match=message) as caught:
+        open_dataset(name, files.root, "train", **options)[0]
+    assert file in str(caught.value)
 
 
 @pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
@@ -311,6 +360,11 @@ def test_json_in_every_unicode_encoding(tmp_path: Path, codec: str) -> None:
         ("classes.yaml", "[" * 5000, "is not valid YAML"),
         ("classes.yaml", "!!timestamp x", "is not valid YAML"),
         ("classes.txt", "<!doctype html>\n<title>dog's ear</title>", "is a web page"),
+        ("classes.txt", "dog's ear\n\ndog's tail", "has an empty line 2, .* if label 1 is no class"),
+        ("classes.txt", "\ndog's ear", "has an empty line 1, "),
+        ("classes.txt", "dog's ear\r\n \t\r\ndog's tail\r\n", "has an empty line 2, "),
+        ("classes.txt", "dog's ear\r\rdog's tail", "has an empty line 2, "),
+        ("classes.txt", "__ignore__\n_background_\near", "is a list for labelme, .*delete that line"),
         ("classes.txt", "version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
     ],
 )
@@ -319,6 +373,13 @@ def test_class_lists_that_are_none(tmp_path: Path, name: str, content: str, mess
     path.write_text(content)
     with pytest.raises(UsageError, match=message):
         read_class_list(path)
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\nb\n", "a\r\nb\r\n\r\n", "a\rb", "\ufeffa\nb\n \n\n"])
+def test_empty_lines_at_the_end_of_a_class_list_are_no_labels(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "classes.txt"
+    path.write_bytes(text.encode())
+    assert read_class_list(path) == {0: ("a", None), 1: ("b", None)}
 
 
 # -- names ------------------------------------------------------------------------------------------------------------

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from partclipseg.data.check import check_dataset
 from partclipseg.data.classes import class_list, meanings_of
@@ -282,8 +284,70 @@ def test_incomplete_index_png_roots(files, change: Callable[[Path], object], mes
         open_dataset("index-png", files.root)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda root: (root / "images/p0.png").rename(root / "images/p0.cr2"), "there is 1 picture of a kind that is"),
+        (lambda root: (root / "images/p0.png").rename(root / "images/p0.PSD"), "p0.PSD: convert .psd to JPEG or PNG"),
+        (lambda root: convert(root / "labels/p0.png", "JPEG"), "is a JPEG file, which does not keep labels"),
+        (lambda root: convert(root / "labels/p0.png", "GIF"), "is a GIF file, which does not keep labels as they are"),
+        (lambda root: convert(root / "labels/p0.png", "TIFF"), None),
+        (lambda root: convert(root / "labels/p0.png", "BMP"), None),
+    ],
+)
+def test_photos_and_labels_of_other_kinds(own_data: Path, change: Callable[[Path], object], message: str) -> None:
+    change(own_data)
+    problems = [str(problem) for problem in check_dataset("index-png", own_data).problems]
+    assert len(problems) == (message is not None)
+    assert message is None or message in problems[0]
+
+
+def convert(path: Path, kind: str) -> None:
+    Image.open(path).save(path, kind)
+
+
+def test_heic_photos_are_read(own_data: Path) -> None:
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    photo = own_data / "images/p0.png"
+    Image.open(photo).save(photo.with_suffix(".heic"), "HEIF", quality=100)
+    photo.unlink()
+    assert check_dataset("index-png", own_data).ok
+    sample = open_dataset("index-png", own_data)[0]
+    assert (sample.key, sample.image.shape) == ("p0", (40, 56, 3))
+
+
+def test_a_file_in_place_of_a_folder_is_told(own_data: Path) -> None:
+    (own_data / "labels").rename(own_data / "kept")
+    (own_data / "labels").write_text("x")
+    with pytest.raises(UsageError, match=re.escape("no folder labels (found labels: it is no folder: move it away)")):
+        open_dataset("index-png", own_data)
+
+
 @pytest.mark.parametrize("label", ['{"-1": "dog\'s ear"}', '{"65535": "dog\'s ear"}', '{"x": "dog\'s ear"}', "[3]"])
 def test_impossible_class_lists(files, label: str) -> None:
     index_png(files, label, "classes.json")
     with pytest.raises(UsageError, match="is not a label number from 0 to 65534 and a class name"):
         open_dataset("index-png", files.root)
+
+
+LABELME = '{"version": "5.4", "shapes": [], "imagePath": "a.jpg"}'
+
+
+@pytest.mark.parametrize("name", ["coco", "index-png"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"a.json": LABELME, "b.json": LABELME}, "these are files of labelme, .* convert them to COCO JSON"),
+        ({"labelme/a.json": LABELME}, "these are files of labelme"),
+        ({"images/train/a.jpg": "", "labels/train/a.txt": "0 .1 .1 .5 .1 .5 .5"}, "these are labels of YOLO"),
+        ({"data.yaml": "names: [ear]", "train/images/a.jpg": "", "train/labels/a.txt": ""}, "these are labels of YOLO"),
+        ({"gtFine/train/x/x_gtFine_labelIds.png": ""}, "this is the layout of Cityscapes"),
+        ({"SegmentationClass/a.png": "", "JPEGImages/a.jpg": ""}, "this is the layout of VOC: rename JPEGImages"),
+    ],
+)
+def test_data_in_the_form_of_another_tool_is_named(tmp_path: Path, content: dict, message: str, name: str) -> None:
+    for file, text in content.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(text)
+    with pytest.raises(UsageError, match=message):
+        open_dataset(name, tmp_path, "train")

@@ -242,6 +242,43 @@ def test_transparency_is_composited_on_white():
         assert np.abs(read_photo(source).astype(int) - expected).max() <= 1
 
 
+@pytest.mark.parametrize(("dtype", "high"), [(np.uint8, 255), (np.uint16, 65535)], ids=["8 bits", "16 bits"])
+def test_tiff_whose_zero_is_white(dtype, high, caplog):
+    """The values stand in the file as they are; 0 means white and the greatest value black."""
+    photo = Image.fromarray(np.array([[0, high, high // 5]], dtype))
+    stored = bytearray(encoded(photo, "TIFF"))
+    tag = stored.index(struct.pack("<HHI", 262, 3, 1))
+    stored[tag + 8 : tag + 10] = struct.pack("<H", 0)
+    np.testing.assert_array_equal(read_photo(bytes(stored))[0, :, 0], [255, 0, 204])
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(("bits", "row"), [(8, b"\1\0"), (16, b"\0\1\0\0")])
+def test_a_transparent_grey_value_is_white_at_every_depth(bits, row):
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", 2, 1, bits, 0, 0, 0, 0),
+        b"tRNS": struct.pack(">H", 1),
+        b"IDAT": zlib.compress(b"\0" + row),
+        b"IEND": b"",
+    }
+    content = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks.items()
+    )
+    np.testing.assert_array_equal(read_photo(content)[0, :, 0], [255, 0])
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+@pytest.mark.parametrize("alpha", [0, 1, 255])
+def test_a_photo_that_is_transparent_everywhere_is_named(mode, alpha, caplog):
+    photo = Image.fromarray(colours()).convert(mode)
+    photo.putalpha(alpha)
+    read = read_photo(encoded(photo))
+    assert (read == 255).all() == (alpha == 0)
+    expected = ["the given bytes: it is transparent everywhere, so it is read as white: save it without transparency"]
+    assert caplog.messages == expected * (alpha == 0)
+
+
 def test_palette_with_a_transparent_colour():
     image = Image.new("P", (2, 1))
     image.putpalette([10, 20, 30, 40, 50, 60])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import shutil
 import stat
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,7 +34,9 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    found = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    found.pop(".unpacked-from.json", None)  # the record of the archive
+    return found
 
 
 def good_archive(folder: Path, suffix: str) -> Path:
@@ -142,6 +146,65 @@ def test_leftovers_of_a_killed_run_go_away(tmp_path):
 
 
 # -- sources ------------------------------------------------------------------------------------------------------
+
+
+def changed(archive: Path, target: Path) -> None:
+    with zipfile.ZipFile(archive, "a") as file:
+        file.writestr("raw/c.txt", b"three")
+
+
+def another(archive: Path, target: Path) -> None:
+    archive.unlink()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("raw/a.txt", b"other")
+
+
+def a_persons(archive: Path, target: Path) -> None:
+    shutil.rmtree(target)
+    target.mkdir()
+    (target / "a.txt").write_text("mine")
+
+
+def emptied(archive: Path, target: Path) -> None:
+    shutil.rmtree(target)
+    target.mkdir()
+
+
+def a_file(archive: Path, target: Path) -> None:
+    shutil.rmtree(target)
+    target.write_text("mine")
+
+
+def a_dangling_link(archive: Path, target: Path) -> None:
+    shutil.rmtree(target)
+    target.symlink_to("nowhere")
+
+
+def damaged_record(archive: Path, target: Path) -> None:
+    (target / ".unpacked-from.json").write_text("[")
+
+
+@pytest.mark.parametrize(
+    "change", [changed, another, a_persons, emptied, a_file, a_dangling_link, damaged_record], ids=lambda f: f.__name__
+)
+def test_what_was_not_unpacked_from_the_archive_as_it_is_now_is_neither_used_nor_replaced(
+    tmp_path: Path, change: Callable[[Path, Path], None]
+) -> None:
+    archive, target = good_archive(tmp_path, ".zip"), tmp_path / "target"
+    unpack(archive, target)
+    change(archive, target)
+    before = files(tmp_path)
+    with pytest.raises(PartCLIPSegError, match=r"target was not unpacked from .*good.zip as it is now: .*delete"):
+        unpack(archive, target)
+    assert files(tmp_path) == before
+
+
+def test_two_archives_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for name, suffix in (("one", ".zip"), ("two", ".tar")):
+        (tmp_path / name).mkdir()
+        good_archive(tmp_path / name, suffix).rename(tmp_path / name / "same.zip")
+    with pytest.raises(PartCLIPSegError, match="of another archive of the same name, rename one of the two"):
+        open_sources([tmp_path / "one/same.zip", tmp_path / "two/same.zip"], tmp_path / "out")
 
 
 def test_sources_are_folders_and_archives_unpacked_beside_the_output(tmp_path):

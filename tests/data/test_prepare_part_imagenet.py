@@ -84,7 +84,8 @@ def test_a_photo_in_several_folders_is_that_of_the_split(tmp_path):
     [
         ("annotations/val/val.json", None, r"val\.json is not in the source"),
         ("annotations/val/val.json", "{}", "not PartImageNet's COCO JSON"),
-        ("annotations/val/val.json", "[", "not PartImageNet's COCO JSON"),
+        ("annotations/val/val.json", "[", "val.json: it is not valid JSON"),
+        ("annotations/val/val.json", '{"images": [], "images": []}', "has the key 'images' twice"),
         (
             "annotations/val/val.json",
             '{"images": [], "categories": [], "annotations": [{"image_id": 1, "category_id": 40}]}',

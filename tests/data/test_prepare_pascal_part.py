@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from partclipseg.data.check import check_dataset
+from partclipseg.data.datasets.registry import open_dataset
 from partclipseg.data.prepare.pascal_part import NAME, PascalPartRecipe, RawObject, draw, part_word, read_annotation
 from partclipseg.data.prepare.runner import prepare
 from partclipseg.errors import PartCLIPSegError, UsageError
@@ -97,17 +100,35 @@ def test_small_parts_lie_on_top_and_later_objects_cover_earlier_ones():
         RawObject("table", table, ()),
         RawObject("dragon", dog, ()),
     ]
-    part_map, object_map = np.full((2, 4, 6), 255, np.uint8)
-    assert draw(objects, part_map, object_map, Path("x.mat")) == ["dog: feather", "dragon"]
+    part_map, object_map, instance_map = np.full((3, 4, 6), 255, np.uint8)
+    assert draw(objects, part_map, object_map, instance_map, Path("x.mat")) == ["dog: feather", "dragon"]
     head_label, eye_label = (CATALOG.object_parts.index(("dog", part)) for part in ("head", "eye"))
     assert part_map[0].tolist() == [255, head_label, eye_label, head_label, 255, 255]
     dog_label, table_label = CATALOG.objects.index("dog"), CATALOG.objects.index("diningtable")
     assert object_map[0].tolist() == [dog_label] * 4 + [table_label] * 2
+    assert instance_map[0].tolist() == [0] * 4 + [1] * 2
+
+
+def test_a_pixel_belongs_to_the_owner_of_its_part():
+    """A later object covers the earlier one's outline, but not its parts; its own parts cover them."""
+    first, second, head, paw = boxes((0, 4), (2, 6), (1, 4), (3, 5))
+    objects = [RawObject("dog", first, (("head", head),)), RawObject("dog", second, (("lfpa", paw),))]
+    part_map, object_map, instance_map = np.full((3, 4, 6), 255, np.uint8)
+    draw(objects, part_map, object_map, instance_map, Path("x.mat"))
+    head_label, paw_label = (CATALOG.object_parts.index(("dog", part)) for part in ("head", "paw"))
+    assert part_map[0].tolist() == [255, head_label, head_label, paw_label, paw_label, 255]
+    assert instance_map[0].tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_more_objects_than_a_map_holds_are_refused():
+    dog = RawObject("dog", boxes((0, 5))[0], ())
+    with pytest.raises(PartCLIPSegError, match=r"x\.mat: has 256 objects, an instance map holds 255"):
+        draw([dog] * 256, *np.zeros((3, 4, 6), np.uint8), Path("x.mat"))
 
 
 def test_a_mask_of_another_size_is_named():
     with pytest.raises(PartCLIPSegError, match=r"x\.mat: a mask is 6x4, but the photo is 7x5"):
-        draw([RawObject("dog", boxes((0, 1))[0], ())], *np.zeros((2, 5, 7), np.uint8), Path("x.mat"))
+        draw([RawObject("dog", boxes((0, 1))[0], ())], *np.zeros((3, 5, 7), np.uint8), Path("x.mat"))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a mat file", b"MATLAB 5.0 MAT-file" + bytes(200)])
@@ -218,10 +239,29 @@ def test_the_22_real_photos_give_the_benchmarks_maps(tmp_path):
 def test_the_reader_reads_what_was_prepared(tmp_path):
     from partclipseg.data.datasets.pascal_part_116 import PascalPart
 
-    (tmp_path / "val.txt").write_text("2008_000008\n")
+    (tmp_path / "val.txt").write_text("2008_000008\n2008_000019\n")
     prepare(PascalPartRecipe([RAW], tmp_path / "val.txt"), tmp_path / "out")
     source = PascalPart.open(tmp_path / "out", "val")
-    assert [photo.key for photo in source.photos] == ["2008_000008"]
+    assert [photo.key for photo in source.photos] == ["2008_000008", "2008_000019"]
     labels = source.read_labels(source.photos[0], (442, 500))
     assert not list(source.folder_problems())
     assert not list(source.label_problems(source.photos[0], labels))
+    # The second photo shows three dogs that touch; test records are objects, instances need photos.
+    dataset = open_dataset(NAME, tmp_path / "out")
+    sample = dataset.with_instances()[1]
+    assert (sample.key, dataset[0].instances) == ("2008_000019", None)
+    raw = read_annotation(RAW / "annotations/2008_000019.mat")
+    assert sample.instances is not None
+    for number, item in enumerate(raw):
+        mine = sample.instances == number
+        assert (mine & item.mask).sum() / (mine | item.mask).sum() > 0.95
+        assert {dataset.vocabulary.objects[label] for label in np.unique(sample.object_labels[mine])} == {item.name}
+    assert (sample.instances >= 0).sum() == (sample.object_labels >= 0).sum()
+    # A folder from the published archive has no instance maps, and a damaged one is named.
+    picture = tmp_path / "out/annotations_instances/val/2008_000019.png"
+    picture.write_bytes(b"broken")
+    problems = check_dataset(NAME, tmp_path / "out", "test").problems
+    assert [(problem.kind, problem.file) for problem in problems] == [("unreadable", picture)]
+    shutil.rmtree(tmp_path / "out/annotations_instances")
+    with pytest.raises(UsageError, match="prepare the data set into a new folder"):
+        open_dataset(NAME, tmp_path / "out").with_instances()

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from partclipseg.data.prepare.runner import JOURNAL, Outcome, place_photo, prepare, sizes
+from partclipseg.data.prepare.runner import JOURNAL, Outcome, place_photo, prepare, sizes, source_state
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.files import write_text
+from partclipseg.files import locked, write_text
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,11 @@ class WriteJob:
 
     key: str
     seconds: float = 0
+    sources: tuple[Path | str | int, ...] = ()
+
+    def source(self) -> str:
+        """See `Job.source`."""
+        return source_state(*self.sources)
 
     def run(self, output: Path) -> Outcome:
         """See `Job.run`."""
@@ -50,6 +55,7 @@ class WriteRecipe:
     seconds: float = 0
     option: str = "a"
     name: str = "test"
+    sources: tuple[Path | str | int, ...] = ()
 
     def options(self) -> dict[str, str]:
         """One."""
@@ -57,7 +63,7 @@ class WriteRecipe:
 
     def jobs(self) -> list[WriteJob]:
         """One for each key."""
-        return [WriteJob(key, self.seconds) for key in self.keys]
+        return [WriteJob(key, self.seconds, self.sources) for key in self.keys]
 
     def finish(self, output: Path, outcomes: Sequence[Outcome]) -> None:
         """Write the keys."""
@@ -100,6 +106,63 @@ def test_a_file_that_is_gone_or_cut_is_made_again(tmp_path, damage):
     assert prepare(WriteRecipe(("a", "b")), output).taken_over == 1
     assert (output / "a.txt").read_text() == "a"
     assert prepare(WriteRecipe(("a", "b")), output).taken_over == 2
+
+
+def mended(path: Path) -> Path:
+    path.write_text("new")
+    return path
+
+
+def of_another_time(path: Path) -> Path:
+    os.utime(path, ns=(1, 1))
+    return path
+
+
+def moved(path: Path) -> Path:
+    (path.parent / "there").mkdir()
+    return path.rename(path.parent / "there" / path.name)
+
+
+def renamed(path: Path) -> Path:
+    return path.rename(path.with_name("other.mat"))
+
+
+def removed(path: Path) -> Path:
+    path.unlink()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [(mended, True), (of_another_time, True), (renamed, True), (removed, True), (moved, False), (Path.absolute, False)],
+)
+def test_a_photo_whose_source_has_changed_is_prepared_again(tmp_path, change, again):
+    output, source = tmp_path / "out", tmp_path / "a.mat"
+    source.write_text("annotation")
+    prepare(WriteRecipe(("a",), sources=(source, "train", 1)), output)
+    recipe = WriteRecipe(("a",), sources=(change(source), "train", 1))
+    second = prepare(recipe, output)
+    assert (second.taken_over, second.changed) == (1 - again, again)
+    assert log(output) == ["a", "a"][: 1 + again]
+    third = prepare(recipe, output)
+    assert (third.taken_over, third.changed) == (1, 0)
+
+
+def test_a_journal_without_the_state_of_sources_is_taken_over(tmp_path):
+    output = tmp_path / "out"
+    prepare(WriteRecipe(("a",), sources=(1,)), output)
+    head, line = map(json.loads, (output / JOURNAL).read_text().splitlines())
+    del line["source"]
+    (output / JOURNAL).write_text(f"{json.dumps(head)}\n{json.dumps(line)}\n")
+    assert prepare(WriteRecipe(("a",), sources=(2,)), output).taken_over == 1
+
+
+def test_two_runs_at_once_are_refused(tmp_path):
+    output = tmp_path / "out"
+    output.mkdir()
+    with locked(output), pytest.raises(PartCLIPSegError, match=r"another run is writing to .*out: wait for it"):
+        prepare(WriteRecipe(("a",)), output)
+    assert prepare(WriteRecipe(("a",)), output).photos["train"] == 1
 
 
 def test_a_journal_that_breaks_off_costs_one_photo(tmp_path):

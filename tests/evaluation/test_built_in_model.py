@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from partclipseg.evaluation.evaluator import Evaluator
-from partclipseg.evaluation.run import LabelledPhoto, RecordLabels, score
+from partclipseg.evaluation.run import EvaluationPhoto, RecordLabels, score
 from partclipseg.evaluation.scores import PROTOCOLS
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.models.registry import built_in_model
@@ -23,7 +23,7 @@ def test_scores_of_the_first_scenes() -> None:
     scenes = PartShapesDataset("test", EXPECTED["scenes"], EXPECTED["size"])
     assert (EXPECTED["size"],) * 2 == segmenter.model.config.image_shape  # nothing is resized below
     photos = [
-        LabelledPhoto(scene.key, scene.image, (RecordLabels(scene.key, scene.part_labels, scene.object_labels),))
+        EvaluationPhoto(scene.key, scene.image, (RecordLabels(scene.key, scene.part_labels, scene.object_labels),))
         for scene in scenes
     ]
     evaluators = {protocol: Evaluator(scenes.vocabulary, partshapes_world().seen, protocol) for protocol in PROTOCOLS}

@@ -12,7 +12,7 @@ from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.evaluation.evaluator import Evaluator
 from partclipseg.evaluation.examples import best_and_worst, make_examples
 from partclipseg.evaluation.run import (
-    LabelledPhoto,
+    EvaluationPhoto,
     PhotoRecords,
     RecordLabels,
     group_records,
@@ -40,7 +40,7 @@ def evaluators_of(dataset, **options) -> dict:
 def test_the_whole_photo_unites_its_records() -> None:
     first = RecordLabels("dog", np.array([[3, -1, -1, -1]], np.int32), np.array([[1, OUTSIDE, OUTSIDE, -1]], np.int32))
     second = RecordLabels("cat", np.array([[-1, 0, -1, -1]], np.int32), np.array([[OUTSIDE, 0, OUTSIDE, -1]], np.int32))
-    whole = LabelledPhoto("photo", np.zeros((1, 1, 3), np.uint8), (first, second)).whole()
+    whole = EvaluationPhoto("photo", np.zeros((1, 1, 3), np.uint8), (first, second)).whole()
     assert whole.key == "photo"
     np.testing.assert_array_equal(whole.part_labels, [[3, 0, UNLABELLED, UNLABELLED]])
     np.testing.assert_array_equal(whole.object_labels, [[1, 0, OUTSIDE, UNLABELLED]])

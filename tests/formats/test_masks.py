@@ -113,13 +113,24 @@ def bare(result: PartResult) -> PartResult:
     return PartResult(result.label_map, result.object_map, result.scores, result.vocabulary)
 
 
+def rows_of(result: PartResult) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(result.content("csv").decode())))
+
+
 def test_a_table_of_areas(result):
-    rows = list(csv.DictReader(io.StringIO(result.content("csv").decode())))
+    rows = rows_of(result)
     assert [row["part"] for row in rows] == [segment.part for segment in result]
     assert [int(row["area"]) for row in rows] == [segment.area for segment in result]
-    assert sum(float(row["share_of_object"]) for row in rows) == pytest.approx(1, abs=1e-4)
-    found = (result.label_map >= 0).mean()
-    assert sum(float(row["share_of_photo"]) for row in rows) == pytest.approx(found, abs=1e-4)
+    on_object, on_parts = (result.object_map >= 0).sum(), (result.label_map >= 0).sum()
+    assert sum(float(row["share_of_object"]) for row in rows) == pytest.approx(on_parts / on_object, abs=1e-4)
+    assert sum(float(row["share_of_photo"]) for row in rows) == pytest.approx((result.label_map >= 0).mean(), abs=1e-4)
+
+
+def test_shares_of_a_bus_of_which_wheels_alone_are_asked(segmenter):
+    [wheel] = rows_of(segmenter(SCENE.image, "bus: wheel"))
+    assert 0 < float(wheel["share_of_object"]) < 0.5
+    rows = rows_of(segmenter(SCENE.image, "bus: body; wheel"))
+    assert {row["part"]: row["share_of_object"] != "" for row in rows} == {"body": True, "wheel": False}
 
 
 @pytest.fixture

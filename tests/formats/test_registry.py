@@ -72,7 +72,7 @@ def test_a_new_format_is_saved_and_zipped(toy, result, tmp_path):
     assert counts(path.read_text()) == counts(result.content("table")) == EXPECTED
     archive = zipfile.ZipFile(io.BytesIO(zip_archive(result.files())))
     assert counts(archive.read("a.table.tsv")) == EXPECTED
-    single = [f"a{kind.suffix}" for kind in single_formats().values() if kind.make]
+    single = [f"a{kind.suffix}" for kind in single_formats().values() if kind.make and not kind.needs_instances]
     assert sorted(archive.namelist()) == sorted([*single, "a.masks/dog_ear.png", "a.masks/bus_wheel.png"])
 
 
@@ -133,13 +133,15 @@ def test_formats_that_a_photo_alone_does_not_have(result, formats, words, tmp_pa
 
 def test_predict_writes_every_format(album, model_directory, tmp_path):
     options = ["--vocabulary", "dog: ear, head; bus: wheel", "--model", str(model_directory)]
-    assert main(["predict", str(album), *options, "--output", str(tmp_path / "out"), "--format", *FORMATS]) == 0
+    options += ["--instances", "components", "--output", str(tmp_path / "out")]
+    assert main(["predict", str(album), *options, "--format", *FORMATS]) == 0
     single = [f"a{kind.suffix}" for kind in all_formats().values() if not kind.is_collected]
     shared = ["annotations.coco.json", "areas.csv", "labels.jsonl", "label_studio.xml"]
     assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) == sorted([*single, *shared])
     (line,) = (tmp_path / "out/labels.jsonl").read_text().splitlines()
     coco = json.loads((tmp_path / "out/annotations.coco.json").read_text())
-    masks = [annotation["segmentation"] for annotation in coco["annotations"]]
+    parts = [annotation for annotation in coco["annotations"] if annotation["category_id"] <= 3]
+    masks = [annotation["segmentation"] for annotation in parts]
     assert [segment["rle"] for segment in json.loads(line)["segments"]] == masks
 
 

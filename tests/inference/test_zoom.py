@@ -14,7 +14,9 @@ from hypothesis.extra.numpy import arrays
 from partclipseg.data.augment import resize_labels
 from partclipseg.inference import zoom
 from partclipseg.inference.segmenter import PartSegmenter
-from partclipseg.inference.zoom import Crop, compose, connected_regions, find_crops, look_again
+from partclipseg.inference.zoom import compose, find_crops, look_again
+from partclipseg.maps import crops as shared
+from partclipseg.maps.crops import Crop, connected_regions
 from partclipseg.maps.label_maps import BACKGROUND, LabelMaps
 from partclipseg.models.clipseg.model import CLIPSegBaseline
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
@@ -107,8 +109,8 @@ def test_crops_show_their_regions(labels, photo_size, least_area):
     assert len(crops) <= zoom.MOST_CROPS
     if len(crops) < zoom.MOST_CROPS:
         for word, start, end in boxes:
-            needed = (1 + 2 * zoom.MARGIN) * ((end - start) / labels.shape).max() * np.array(labels.shape)
-            needed = np.ceil(np.maximum(needed, np.array(labels.shape) / zoom.LARGEST_PIXEL) - 1e-9)
+            needed = (1 + 2 * shared.MARGIN) * ((end - start) / labels.shape).max() * np.array(labels.shape)
+            needed = np.ceil(np.maximum(needed, np.array(labels.shape) / shared.LARGEST_PIXEL) - 1e-9)
             window = np.minimum(needed, photo_size).prod()
             too_large = window * zoom.LEAST_GAIN**2 > np.prod(photo_size) * 0.98  # rounding may tip the balance
             assert too_large or any(shows(crop, word, start, end) for crop in crops)
@@ -340,7 +342,7 @@ def test_photos_together_are_as_alone():
         for ours, theirs in zip(result, alone, strict=True):
             assert torch.equal(ours, theirs)
     numbers = [len(shapes) for shapes, _, _ in model.calls]
-    assert max(numbers) <= max(zoom.CROPS_AT_ONCE, len(photos))
+    assert max(numbers) <= max(shared.CROPS_AT_ONCE, len(photos))
     assert sum(numbers) > max(numbers), "in several batches"
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from partclipseg.maps import upsample as upsampling
 from partclipseg.maps.label_maps import Contest, oracle_obj, pred_all
-from partclipseg.maps.upsample import Pixels, keep_best, upsample
+from partclipseg.maps.upsample import PhotoPixels, keep_best, upsample
 from partclipseg.models.interface import PartOutput
 
 TIE = 1e-3
@@ -62,7 +62,7 @@ def check(
     logits = torch.randn(rows, *shape, generator=generator).to(device, dtype)
     labels = torch.randperm(rows, generator=generator).to(device)
     owners = torch.randint(0, 3, (rows,), generator=generator).to(device)
-    pixels = Pixels(sizes, torch.device(device))
+    pixels = PhotoPixels(sizes, torch.device(device))
     best, found = pixels.full(-torch.inf), pixels.full(-1)
     gate = torch.randint(0, 3, best.shape, generator=generator).to(device) if gated else None
     for some in np.array_split(np.arange(rows), pieces):  # further rows are to be left out

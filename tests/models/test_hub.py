@@ -9,11 +9,13 @@ from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from tests.instances.tiny import build
 from tests.models.hosts import Hosts, redirect
 
-from partclipseg import PartSegmenter
+from partclipseg import Detector, PartSegmenter
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.models.registry import find_device, load_model, load_tokenizer
@@ -61,6 +63,21 @@ def test_a_hub_that_is_not_there_is_said_at_once(load: Any, cache: Path, monkeyp
     ):
         load("lab/pets")
     assert time.monotonic() - start < 5
+
+
+def test_a_detector_of_the_hub_works_without_it_later(hosts: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    put_on_hub(hosts, "lab/finder", build("grounding-dino", tmp_path / "finder"))
+    photo = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+
+    def boxes() -> list[tuple[float, ...]]:
+        (found,) = Detector.from_pretrained("lab/finder", threshold=0).find([photo], ["dog"])
+        return [one.box for one in found]
+
+    expected = boxes()
+    (found,) = Detector.from_pretrained(tmp_path / "finder", threshold=0).find([photo], ["dog"])
+    assert [one.box for one in found] == expected  # with the size that its settings ask for
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert boxes() == expected
 
 
 def test_a_model_of_the_hub_works_without_it_later(

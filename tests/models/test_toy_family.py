@@ -222,7 +222,7 @@ def files(folder: Path, photos: Sequence[np.ndarray]) -> Path:
 
 
 def test_a_server_answers(segmenter):
-    pytest.importorskip("gradio")
+    pytest.importorskip("fastapi")
     from starlette.testclient import TestClient
 
     from partclipseg.apps.serve.command import create_app
@@ -257,7 +257,7 @@ def test_a_folder_is_labelled(directory, tmp_path, capsys):
 
 
 def test_a_result_is_explained(segmenter):
-    pytest.importorskip("gradio")
+    pytest.importorskip("fastapi")
     from partclipseg.apps.serve.explain import explain
 
     photo = noise((50, 90))[0]

@@ -2,7 +2,10 @@
 
 import json
 import logging
+import os
 import pickle
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -236,8 +239,12 @@ def test_convert_command(released, config, tokenizer_directory, tmp_path, capsys
     loaded = load_model(tmp_path / "out")
     assert torch.equal(loaded.background, model.background)
     assert Vocabulary.from_file(tmp_path / "out" / "vocabulary.json").names == ("dog's ear", "dog's tail")
-    assert main(["convert", *arguments]) == 2  # what is there is not overwritten
-    assert "exists already" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "out")
+    for there in (Path.mkdir, Path.touch, lambda path: path.symlink_to("/nowhere/x"), os.mkfifo):
+        there(tmp_path / "out")
+        assert main(["convert", *arguments]) == 2  # what is there is not overwritten
+        assert "exists already" in capsys.readouterr().err
+        (tmp_path / "out").rmdir() if (tmp_path / "out").is_dir() else (tmp_path / "out").unlink()
 
 
 def test_an_untrained_class_film_is_a_copy_or_the_identity(clipseg_directory, tmp_path):

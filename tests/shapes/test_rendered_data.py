@@ -40,6 +40,9 @@ def test_full_vocabulary_keeps_the_labels() -> None:
         assert sample.part_labels.dtype == sample.object_labels.dtype == np.int32
         assert np.array_equal(sample.part_labels, scene.parts)
         assert np.array_equal(sample.object_labels, scene.objects)
+        assert sample.instances is not None
+        assert sample.instances.dtype == np.int32
+        assert np.array_equal(sample.instances, scene.instances)
         assert sample.key == f"test/{index}"
 
 

@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.models.registry import load_tokenizer
 from partclipseg.shapes.cache import render_split
-from partclipseg.training import backbone
+from partclipseg.training import pretraining
 from partclipseg.training.backbone import train_backbone
-from partclipseg.training.recipe import BackboneRecipe, partshapes, partshapes_clipseg
+from partclipseg.training.recipe import partshapes, partshapes_clipseg
 from partclipseg.training.start import build_model
+from partclipseg.training.towers import BackboneRecipe
 
 RECIPE = BackboneRecipe(
     steps=6, batch_size=4, scenes=16, image_size=32, warmup_steps=2, checkpoint_every=2, log_every=1
@@ -64,7 +65,7 @@ def test_another_recipe_is_refused(scenes, trained):
 
 
 def test_several_processes_are_refused(scenes, tmp_path, monkeypatch):
-    monkeypatch.setattr(backbone, "join_processes", lambda: SimpleNamespace(num_processes=2))
+    monkeypatch.setattr(pretraining, "join_processes", lambda: SimpleNamespace(num_processes=2))
     with pytest.raises(UsageError, match=r"by one process.*partshapes-backbone --output .*model"):
         train_backbone(RECIPE, tmp_path / "model", scenes)
     assert not list(tmp_path.iterdir())

@@ -16,15 +16,19 @@ from partclipseg.checks import check_fields
 from partclipseg.data.augment import Augmentation
 from partclipseg.errors import UsageError
 from partclipseg.losses.config import LossConfig
+from partclipseg.models.clipseg.settings import CLIPSegSettings
+from partclipseg.models.partcatseg.settings import PartCATSegSettings
+from partclipseg.models.partclipseg.settings import PartCLIPSegSettings
+from partclipseg.models.prompting import Prompting
 from partclipseg.training.recipe import (
     RECIPES,
-    BackboneRecipe,
     Recipe,
     Retention,
     pascal,
     with_current_names,
     with_settings,
 )
+from partclipseg.training.towers import BackboneRecipe, GuidanceRecipe
 
 CONFIGURATIONS = {
     "recipe": pascal(),
@@ -32,6 +36,11 @@ CONFIGURATIONS = {
     "retention": Retention(),
     "augmentation": Augmentation(),
     "backbone": BackboneRecipe(),
+    "guidance": GuidanceRecipe(),
+    "partclipseg": PartCLIPSegSettings(),
+    "clipseg": CLIPSegSettings(),
+    "partcatseg": PartCATSegSettings(),
+    "prompting": Prompting(),
 }
 WRONG: dict[Any, tuple[object, ...]] = {
     bool: (1, 0, "yes", None),
@@ -54,7 +63,7 @@ def wrong_values() -> list[Any]:
 
 @pytest.mark.parametrize(("config", "field", "value"), wrong_values())
 def test_a_value_that_the_annotation_does_not_allow_is_refused(config: Any, field: str, value: object) -> None:
-    with pytest.raises(UsageError, match=f"{field} is .*; give "):
+    with pytest.raises(UsageError, match=rf"{field} (is .*; give |must be from )"):
         replace(config, **{field: value})
 
 
@@ -79,6 +88,7 @@ def test_equal_types_are_taken(config: str, changes: dict[str, Any]) -> None:
         ({"steps": "10"}, "steps is '10'; give a whole number"),
         ({"image_size": "big"}, "image_size is 'big'; give a whole number or None"),
         ({"settings": {"merges": "random"}}, "give a MethodSettings"),
+        ({"augmentation": None}, "augmentation is None; give an Augmentation"),
     ],
 )
 def test_the_message_says_what_to_give(changes: dict[str, Any], message: str) -> None:
@@ -127,6 +137,12 @@ def test_settings_of_an_older_run_are_read_in_current_names(name: str) -> None:
     recipe = RECIPES[name]()
     former = {**recipe.to_dict(), "precision": {"bfloat16": "bf16"}.get(recipe.precision, recipe.precision)}
     assert with_current_names(former) == recipe.to_dict()
+
+
+def test_runs_from_before_crops_around_objects_had_none() -> None:
+    recipe = pascal().to_dict()
+    before = {name: value for name, value in recipe["augmentation"].items() if name != "object_crop"}
+    assert with_current_names({**recipe, "augmentation": before}) == recipe
 
 
 def test_runs_from_before_the_choice_began_with_a_copied_film() -> None:

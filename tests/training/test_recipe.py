@@ -15,8 +15,8 @@ BENCHMARKS = ("pascal", "ade20k", "part-imagenet")
 
 def test_every_setting_has_its_recipe() -> None:
     expected = {f"{name}{kind}" for name in (*BENCHMARKS, "partshapes") for kind in ("", "-reference", "-clipseg")}
-    expected |= {f"{name}-partcatseg{kind}" for name in BENCHMARKS for kind in ("", "-reference")}
-    assert set(RECIPES) == {*expected, "own-data", "own-data-partcatseg"}
+    expected |= {f"{name}-partcatseg{kind}" for name in (*BENCHMARKS, "partshapes") for kind in ("", "-reference")}
+    assert set(RECIPES) == {*expected, "own-data", "own-data-partcatseg", "partshapes-catseg"}
 
 
 @pytest.mark.parametrize("kind", ["", "-reference"])

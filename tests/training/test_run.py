@@ -105,7 +105,7 @@ def test_broken_data_are_found_before_the_run(small: Recipe, own_data: Path, tmp
     assert not (tmp_path / "run").exists()
 
 
-def test_partshapes_begins_with_its_backbone(
+def test_partshapes_begins_with_its_towers(
     clipseg_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[Path] = []

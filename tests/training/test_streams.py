@@ -10,6 +10,7 @@ from partclipseg.data.augment import Augmentation
 from partclipseg.data.loader import Batch, StepSampler, build_loader
 from partclipseg.data.sample import OUTSIDE, UNLABELLED
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.shapes.dataset import PartShapesDataset
 from partclipseg.training.streams import Scenes, SceneStream
 from partclipseg.vocabulary import Vocabulary
 
@@ -97,3 +98,28 @@ def test_what_memory_cannot_do_is_refused(squares_dataset) -> None:
     stream = open_stream(scenes)
     with pytest.raises(PartCLIPSegError, match="started on 99 scenes and there are now 12"):
         stream.load_state_dict({"seed": 3, "epoch": 0, "position": 4, "size": 99})
+
+
+def test_scenes_are_cropped_around_their_objects_as_the_loader_crops_them() -> None:
+    scenes = PartShapesDataset.ahead("instances", 4, 48)
+    stacked_scenes = Scenes.from_arrays(*scenes.arrays(), scenes.vocabulary, scenes.boxes())
+    still = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
+    augmentation = Augmentation(object_crop=0.5, crop_edge=None, **still)
+    ours = next(open_stream(stacked_scenes, augmentation))
+    theirs = next(build_loader(scenes, batch_size=4, augmentation=augmentation, seed=3, image_size=48))
+    whole = next(open_stream(stacked_scenes, Augmentation(crop_edge=None, **still)))
+    assert torch.equal(ours.part_labels, theirs.part_labels)
+    assert torch.equal(ours.object_labels, theirs.object_labels)
+    # Pillow rounds to whole grey levels.
+    assert (ours.photos - theirs.photos / 255).abs().mean() < 0.01
+    changed = (ours.part_labels != whole.part_labels).flatten(1).any(1)
+    assert changed.any()
+    with pytest.raises(UsageError, match="object_crop needs the boxes of the objects"):
+        open_stream(Scenes.from_arrays(*scenes.arrays(), scenes.vocabulary), augmentation)
+
+
+def test_objects_outside_the_vocabulary_have_no_box() -> None:
+    every, seen = (PartShapesDataset.ahead("test", 30, 32, words) for words in ("all", "seen"))
+    assert (every.boxes()[..., 0] >= 0).sum() > (seen.boxes()[..., 0] >= 0).sum() > 0
+    with pytest.raises(UsageError, match="rendered when asked for"):
+        PartShapesDataset("test", 1, 32).boxes()

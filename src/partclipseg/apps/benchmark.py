@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from partclipseg.apps.checking import check_bar, progress_bar, rich_table
-from partclipseg.apps.options import BatchSize, Device, Number, optional
+from partclipseg.apps.checking import check_bar, progress_bar
+from partclipseg.apps.evaluation_output import rich_table
+from partclipseg.apps.options import BatchSize, Device, optional
 from partclipseg.errors import UsageError
+from partclipseg.models.number_types import NumberType
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from partclipseg.data.loader import PartDataset
-    from partclipseg.evaluation.report import Table
+    from partclipseg.evaluation.tables import Table
     from partclipseg.evaluation.tasks import Job, Result
     from partclipseg.vocabulary import Vocabulary
 
@@ -49,7 +51,7 @@ class OVParts:
     limit: Annotated[int | None, optional("N")] = None
     """Score only the first N photos of each benchmark. Left out: all of them; 1000 scenes of PartShapes."""
     device: Device = None
-    dtype: Number = "float32"
+    dtype: NumberType = "float32"
     """Number type of the model's arithmetic: float32 for figures that others can be compared with."""
     batch_size: BatchSize = 8
     workers: Annotated[int, tyro.conf.arg(metavar="N")] = 2
@@ -221,7 +223,7 @@ class OVParts:
         return f"Not comparable with published figures: only the first photos were scored (--limit {self.limit})."
 
     def _write(self, folder: Path, results: list[Result], tables: list[Table]) -> None:
-        from partclipseg.evaluation.report import markdown_rows
+        from partclipseg.evaluation.tables import markdown_rows
         from partclipseg.evaluation.tasks import published
         from partclipseg.files import write_text
         from partclipseg.writing import writing
@@ -259,7 +261,7 @@ class InstructPartQuestions:
     limit: Annotated[int | None, optional("N")] = None
     """Ask only of the first N photos. Left out: all of them."""
     device: Device = None
-    dtype: Number = "float32"
+    dtype: NumberType = "float32"
     """Number type of the model's arithmetic."""
 
     def run(self) -> int:
@@ -359,7 +361,7 @@ def with_source(results: list[Result]) -> list[Result]:
 
 def _question_table(scores: list[Any]) -> Table:
     from partclipseg.evaluation.referring import ASKINGS
-    from partclipseg.evaluation.report import Table, figure
+    from partclipseg.evaluation.tables import Table, figure
 
     rows = tuple(
         (ASKINGS[one.asking].split(":")[0], *map(figure, (one.giou, one.ciou, one.precision_50)), str(one.questions))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from partclipseg.apps.options import Own, OwnData, optional
 from partclipseg.data.datasets.choice import dataset_option, has_files
+from partclipseg.data.datasets.spec import Split
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,7 +34,7 @@ class CheckData:
     dataset: Annotated[str, tyro.conf.Positional, dataset_option(has_files)]
     root: Annotated[Path, tyro.conf.arg(name="data", metavar="DIR")]
     """The data set's folder."""
-    split: Annotated[Literal["train", "test"] | None, optional("{train,test}")] = None
+    split: Annotated[Split | None, optional("{train,test}")] = None
     """Check only what this split needs. Left out: all that is there."""
     own: Own = field(default_factory=OwnData)
     all_problems: bool = False

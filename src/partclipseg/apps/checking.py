@@ -1,4 +1,4 @@
-"""Check a data set's files, with a progress bar, before a model is loaded; show tables of scores."""
+"""Check a data set's files, with a progress bar, before a model is loaded."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from partclipseg.evaluation.report import Table
 
 
 @contextmanager
@@ -40,16 +38,3 @@ def progress_bar(console: Console) -> Iterator[Any]:
     silent = console.quiet or not console.is_terminal
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=silent) as progress:
         yield progress
-
-
-def rich_table(table: Table) -> Any:
-    """Return a table of scores for the terminal."""
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    result = RichTable(title=table.title, title_justify="left", caption=table.note or None, caption_justify="left")
-    for place, column in enumerate(table.columns):
-        result.add_column(column, justify="right" if place else "left")
-    for row in table.rows:
-        result.add_row(*(Text(cell) for cell in row))
-    return result

@@ -143,7 +143,10 @@ def _run(command: str, arguments: list[str], level: str) -> int:
     try:
         # The docstring as it is: tyro's own reading of it drops the examples.
         description = inspect.getdoc(options_class)
+        if hasattr(options_class, "completed"):
+            arguments = options_class.completed(arguments)
         options = tyro.cli(options_class, prog=f"partclipseg {command}", description=description, args=arguments)
+        _check_models(options)
         return options.run()
     except SystemExit as stop:  # tyro: 0 after --help, 2 after a wrong option
         return int(stop.code or 0)
@@ -159,6 +162,15 @@ def _run(command: str, arguments: list[str], level: str) -> int:
     except OSError as error:
         _say(refusal(error))
         return 1
+
+
+def _check_models(options: Any) -> None:
+    """Raise `PartCLIPSegError` for a mistyped model, before anything slow is imported."""
+    if hasattr(options, "model"):
+        from partclipseg.models.names import check_model_name
+
+        for name in options.model if isinstance(options.model, list | tuple) else [options.model]:
+            check_model_name(name)
 
 
 def _print_overview() -> None:

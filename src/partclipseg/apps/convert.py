@@ -9,7 +9,17 @@ from typing import Annotated
 import tyro
 
 from partclipseg.apps.options import optional
-from partclipseg.errors import UsageError
+from partclipseg.files import require_new
+from partclipseg.grammar import CATALOGS
+
+VocabularyWords = Annotated[
+    str,
+    tyro.conf.arg(
+        metavar="WORDS",
+        help="Words that the model is meant for; `predict` uses them when it is given none.\n"
+        f'A catalogue ({", ".join(CATALOGS)}), a file, or text such as\n"dog: head, torso, leg, tail".',
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -30,10 +40,7 @@ class Convert:
     """The released .pth file. Only tensors are read from it."""
     output: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """The directory to write; it must not exist yet."""
-    vocabulary: Annotated[str, tyro.conf.arg(metavar="WORDS")]
-    """Words that the model is meant for; `predict` uses them when it is given none.
-    A catalogue (pascal-part-116, ade20k-part-234, part-imagenet), a file, or text such as
-    "dog: head, torso, leg, tail"."""
+    vocabulary: VocabularyWords
     config: Annotated[Path | None, optional("FILE.json")] = None
     """Configuration as JSON, for models of another size than the released ones: that of the released code for
     PartCLIPSeg and CLIPSeg, the entries of a config.json for the others."""
@@ -48,8 +55,7 @@ class Convert:
         from partclipseg.models.reading import read_json_table
         from partclipseg.vocabulary import Vocabulary
 
-        if self.output.exists():
-            raise UsageError(f"{self.output} exists already: name another --output, or remove it first")
+        require_new(self.output)
         vocabulary = Vocabulary.load(self.vocabulary).with_objects("the list of a released model")
         config = None if self.config is None else read_json_table(self.config)
         model, remark = convert_file(self.checkpoint, self.output, vocabulary, config, self.tokenizer)

@@ -7,15 +7,19 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from partclipseg.apps.checking import check_bar, progress_bar, rich_table
-from partclipseg.apps.options import Ask, Asking, BatchSize, Device, Number, Own, OwnData, Zoom, optional
+from partclipseg.apps.checking import check_bar, progress_bar
+from partclipseg.apps.evaluation_output import check_folder, present_score, rich_table
+from partclipseg.apps.instance_options import FindInstances, InstanceOptions, LoadedInstances
+from partclipseg.apps.options import Ask, Asking, BatchSize, Device, Own, OwnData, Zoom, optional
 from partclipseg.data.datasets.choice import dataset_option
+from partclipseg.data.datasets.spec import Split
 from partclipseg.errors import UsageError
 from partclipseg.machine import how_to_install
+from partclipseg.models.number_types import NumberType
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -24,18 +28,16 @@ if TYPE_CHECKING:
     from partclipseg.data.datasets.spec import Rendering
     from partclipseg.data.loader import PartDataset
     from partclipseg.evaluation.cross import SharedWords
-    from partclipseg.evaluation.evaluator import Evaluator
     from partclipseg.evaluation.report import Report
     from partclipseg.evaluation.run import PhotoRecords
-    from partclipseg.evaluation.scores import Protocol
     from partclipseg.evaluation.state import SavedScores
     from partclipseg.inference.segmenter import PartSegmenter
 
+    Evaluators = Mapping[Any, Any]
+    """An `Evaluator` for each protocol, or what a metric of instances is counted in, by its name."""
+
 _SAVE_EVERY = 30.0
 """Seconds between two saves of the state: at most this much work is lost in a crash."""
-
-_EXAMPLES = 6
-"""Number of best and of worst photos shown."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Evaluate:
       partclipseg evaluate models/pascal --dataset pascal-part-116 --data data/PascalPart116 --output reports/pascal
       partclipseg evaluate models/cars --dataset coco --data data/car_parts --object car
       partclipseg evaluate partshapes --dataset partshapes
+      partclipseg evaluate partshapes --dataset partshapes --split instances --metric partpq --instances true-boxes
       torchrun --nproc-per-node 4 -m partclipseg.apps.cli evaluate ...   (one process for each GPU)
     """
 
@@ -76,15 +79,20 @@ class Evaluate:
     strict: it is told nothing, and a part found on the background is an error.
     predicted_objects: the parts within the objects that the model finds; pixels without one are left out.
     all: the first three, from one pass over the photos."""
+    metric: Literal["iou", "partpq", "ap"] = "iou"
+    """iou: pixels, by --protocol; objects of one kind are not told apart.
+    partpq: parts with their owner, PartPQ. ap: objects and object-parts as instances, by the rules of LVIS, PACO and
+    COCO. Both need data that tell objects apart, and --instances, which is components where it is left out."""
     rule: Literal["partclipseg", "partcatseg", "ov-parts"] = "partclipseg"
     """Classes that mIoU is averaged over: those with labels (partclipseg), those with an IoU above 0 (partcatseg), or
     those with labels, divided by the number of those labelled or predicted (ov-parts). The report shows all three."""
-    split: Literal["train", "test"] = "test"
-    """Split to score; published figures are of the test split."""
+    split: Split | Literal["instances"] = "test"
+    """Split to score; published figures are of the test split. partshapes has instances too: several of one kind."""
     boundary: Literal["per_class", "reference", "none"] = "per_class"
     """Boundary IoU of each class (per_class), or computed as in the published evaluation (reference)."""
     output: Annotated[Path | None, optional("DIR")] = None
-    """Folder for the report: scores.json, report.md, pictures of bars, a page of the best and worst photos.
+    """Folder for the report: scores.json, report.md, pictures of bars, a page of the best and worst photos; with
+    --metric ap, instead of the pictures, truth.json and detections.json for the public evaluators.
     Left out: the scores are only printed."""
     limit: Annotated[int | None, optional("N")] = None
     """Score only the first N photos. Left out: all of them; 1000 of a rendered data set."""
@@ -95,7 +103,7 @@ class Evaluate:
     catalogue such as ade20k-part-234, a file, or text. The classes that they share with this data set count as seen."""
     zoom: Zoom = False
     device: Device = None
-    dtype: Number = "float32"
+    dtype: NumberType = "float32"
     """Number type of the model's arithmetic: float32 for figures that others can be compared with.
     bfloat16 is several times faster on GPUs."""
     batch_size: BatchSize = 8
@@ -103,6 +111,7 @@ class Evaluate:
     """Processes that read photos ahead."""
     verify: bool = False
     """Compare the photos with those of a stopped evaluation by their content, not by their size and time."""
+    find: FindInstances = field(default_factory=InstanceOptions)
     own: Own = field(default_factory=OwnData)
     ask: Ask = field(default_factory=Asking)
 
@@ -112,7 +121,7 @@ class Evaluate:
         from partclipseg.processes import join_processes
         from partclipseg.writing import claimed
 
-        self._check_numbers()
+        self._check_options()
         self.ask.prompting()
         processes = join_processes(cpu=self.device == "cpu")
         console = Console(quiet=not processes.is_main_process, soft_wrap=True, highlight=False)
@@ -121,6 +130,7 @@ class Evaluate:
         if self.output is None or not processes.is_main_process:
             return self._evaluate(subject, processes, console)
         with claimed(self.output):
+            check_folder(self.output, self._files())
             return self._evaluate(subject, processes, console)
 
     def _evaluate(self, subject: _Subject, processes: PartialState, console: Console) -> int:
@@ -128,8 +138,9 @@ class Evaluate:
         from partclipseg.evaluation.state import merge_processes
         from partclipseg.inference.segmenter import PartSegmenter
 
+        loaded = self._load_instances()
         evaluators = self._evaluators(subject)
-        saved = self._saved_scores(subject)
+        saved = self._saved_scores(subject, loaded)
         # 1. The main process holds what was saved; all of them leave those photos out.
         pending = photos = subject.photos
         if saved is not None:
@@ -154,7 +165,7 @@ class Evaluate:
         )
         share = pending[processes.process_index :: processes.num_processes]
         try:
-            self._score(segmenter, subject.dataset, share, evaluators, saved, processes.process_index, console)
+            self._score(segmenter, subject.dataset, share, evaluators, loaded, saved, processes.process_index, console)
         except KeyboardInterrupt:
             self._say_stopped(evaluators, subject, processes)
             return 130
@@ -169,7 +180,7 @@ class Evaluate:
         return 0
 
     def _say_stopped(
-        self, evaluators: Mapping[Protocol, Evaluator], subject: _Subject, processes: PartialState
+        self, evaluators: Evaluators, subject: _Subject, processes: PartialState
     ) -> None:
         from rich.console import Console
 
@@ -184,11 +195,41 @@ class Evaluate:
         silent = not processes.is_main_process
         Console(stderr=True, soft_wrap=True, highlight=False, quiet=silent).print(text, markup=False)
 
-    def _check_numbers(self) -> None:
+    def _check_options(self) -> None:
+        if self.metric == "iou":
+            if self.find != InstanceOptions():
+                raise UsageError("--instances and its options apply to --metric partpq and ap: name one of them")
+        else:
+            from partclipseg.formats.registry import all_formats
+
+            usual = Evaluate("", "")
+            for name in ("protocol", "rule", "boundary", "zoom", "vocabulary_of_training"):
+                if getattr(self, name) != getattr(usual, name):
+                    option = name.replace("_", "-")
+                    raise UsageError(f"--{option} does not apply to --metric {self.metric}: leave it out")
+            self._finds().check(["json"], all_formats(), zoom=False)
         for name, least in (("batch_size", 1), ("limit", 1), ("workers", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
+
+    def _finds(self) -> InstanceOptions:
+        """Return what says where objects are, for the metrics that ask whose a part is."""
+        return self.find if self.find.asked else replace(self.find, instances="components")
+
+    def _load_instances(self) -> LoadedInstances:
+        """Load the source of objects; raises as `InstanceOptions.load` does."""
+        from partclipseg.evaluation.instances import TRUE_OBJECTS
+
+        finds = self._finds()
+        if self.metric == "iou":
+            return LoadedInstances()
+        if finds.instances not in TRUE_OBJECTS:
+            return finds.load(self.device)
+        if finds.instance_threshold is not None:
+            raise UsageError("--instance-threshold is for a detector: leave it out")
+        # The outliner is loaded by the same options; the objects are in the labels.
+        return replace(finds, instances="components").load(self.device)._replace(instances=finds.instances)
 
     # -- the data set to score -- -------------------------------------------------------------------------------------
 
@@ -209,7 +250,10 @@ class Evaluate:
         words = self.vocabulary or "all"
         if words not in ("all", "seen"):
             raise UsageError(f"{self.dataset} has the words 'seen' and 'all', not {words!r}: leave --vocabulary out")
-        dataset = rendering.load()(self.split, self.limit or rendering.scored, vocabulary=words)
+        if self.split not in rendering.splits:
+            raise UsageError(f"{self.dataset} has the splits {', '.join(rendering.splits)}, not {self.split}")
+        scenes, size = rendering.splits[self.split]
+        dataset = rendering.load()(self.split, self.limit or scenes, size, words)
         return _Subject(dataset, group_records(dataset), digest=dataset.digest)
 
     def _open_files(self, root: Path, processes: PartialState, console: Console) -> _Subject:
@@ -218,11 +262,15 @@ class Evaluate:
         from partclipseg.data.datasets.registry import dataset_spec, open_dataset
         from partclipseg.evaluation.run import group_records
 
+        if self.split == "instances":
+            raise UsageError(f"{self.dataset} has no split instances: choose train or test")
         own = self.own.given()
         with check_bar(console) as show:
             check_together(self.dataset, root, self.split, processes, show, **own)
         dataset = open_dataset(self.dataset, root, self.split, self.vocabulary, **own)
         remark = dataset_spec(self.dataset).remark(dataset)
+        if self.metric != "iou":
+            dataset = dataset.with_instances()
         return _Subject(dataset, group_records(dataset)[: self.limit], remark)
 
     def _with_training(self, subject: _Subject) -> _Subject:
@@ -244,10 +292,13 @@ class Evaluate:
             training = Vocabulary.load(self.vocabulary_of_training)
         return replace(subject, shared=SharedWords.of(training, subject.dataset.vocabulary))
 
-    def _evaluators(self, subject: _Subject) -> dict[Protocol, Evaluator]:
+    def _evaluators(self, subject: _Subject) -> Evaluators:
+        from partclipseg.evaluation.instances import make_counts
         from partclipseg.evaluation.run import make_evaluators
         from partclipseg.evaluation.scores import PROTOCOLS
 
+        if self.metric != "iou":
+            return {self.metric: make_counts(subject.dataset, self.metric)}
         return make_evaluators(
             subject.dataset,
             PROTOCOLS if self.protocol == "all" else self.protocol,
@@ -256,7 +307,7 @@ class Evaluate:
             boundary=None if self.boundary == "none" else self.boundary,
         )
 
-    def _saved_scores(self, subject: _Subject) -> SavedScores | None:
+    def _saved_scores(self, subject: _Subject, loaded: LoadedInstances) -> SavedScores | None:
         from partclipseg.evaluation.state import SavedScores, model_digest, text_digest
 
         if self.output is None:
@@ -273,6 +324,7 @@ class Evaluate:
             "limit": self.limit,
             "vocabulary": None if self.vocabulary is None else classes,
             **({"prompting": str(prompting)} if (prompting := self.ask.prompting()) else {}),
+            **({} if self.metric == "iou" else {"metric": self.metric, **self._finds().describe(loaded)}),
         }
         return SavedScores(self.output, options, {**self._data_digests(subject), "class list": classes})
 
@@ -295,21 +347,27 @@ class Evaluate:
         segmenter: PartSegmenter,
         dataset: PartDataset,
         photos: list[PhotoRecords],
-        evaluators: Mapping[Protocol, Evaluator],
+        evaluators: Evaluators,
+        loaded: LoadedInstances,
         saved: SavedScores | None,
         process: int,
         console: Console,
     ) -> None:
+        from partclipseg.evaluation.instances import score_instances
         from partclipseg.evaluation.run import score_photos
 
         first = next(iter(evaluators.values()))
         last_saved = time.monotonic()
-        batches = score_photos(segmenter, dataset, photos, evaluators, self.zoom, self.batch_size, self.workers)
+        if self.metric == "iou":
+            batches = score_photos(segmenter, dataset, photos, evaluators, self.zoom, self.batch_size, self.workers)
+        else:
+            sizes = (self.batch_size, self.workers)
+            batches = score_instances(segmenter, dataset, photos, first, *loaded, *sizes)
         try:
             with progress_bar(console) as progress:
                 task = progress.add_task("scoring", total=len(photos), note="")
                 for number in batches:
-                    note = f"mIoU {first.running_iou():.2f} ({first.protocol})"
+                    note = present_score(first)
                     progress.update(task, advance=number, note=note)
                     if saved is not None and time.monotonic() - last_saved > _SAVE_EVERY:
                         saved.save(evaluators, process)
@@ -318,13 +376,18 @@ class Evaluate:
             if saved is not None:
                 saved.save(evaluators, process)
 
+    def _files(self) -> tuple[str, ...]:
+        """Return the names of the files that the report replaces in its folder."""
+        more = {"iou": ("photos.html",), "partpq": (), "ap": ("truth.json", "detections.json")}
+        return ("report.md", "scores.json", *more[self.metric])
+
     # -- output -- ------------------------------------------------------------------------------
 
     def _report(
         self,
         segmenter: PartSegmenter,
         subject: _Subject,
-        evaluators: Mapping[Protocol, Evaluator],
+        evaluators: Evaluators,
         saved: SavedScores | None,
         console: Console,
     ) -> None:
@@ -374,40 +437,30 @@ class Evaluate:
         report: Report,
         segmenter: PartSegmenter,
         subject: _Subject,
-        evaluators: Mapping[Protocol, Evaluator],
+        evaluators: Evaluators,
         console: Console,
     ) -> None:
-        from partclipseg.evaluation.examples import best_and_worst, make_examples
-        from partclipseg.evaluation.pictures import draw_class_bars, write_photo_page
-        from partclipseg.files import remove_temporary, write_text
+        from partclipseg.evaluation.average_precision import AveragePrecision
+        from partclipseg.evaluation.coco_files import detections_file, truth_file
+        from partclipseg.evaluation.examples import draw_report
+        from partclipseg.files import write_text
         from partclipseg.writing import writing
 
-        # The last protocol is the strictest: it shows whole photos.
-        *_, evaluator = evaluators.values()
-        best, worst = best_and_worst(evaluator, _EXAMPLES)
-        groups = {
-            heading: make_examples(segmenter, subject.dataset, subject.photos, evaluator, keys, self.zoom)
-            for heading, keys in (("Best photos", best), ("Worst photos", worst))
-            if keys
+        bars, page = None, None
+        if self.metric == "iou":
+            title = f"{report.model} on {report.dataset}"
+            bars, page = draw_report(
+                folder, title, segmenter, subject.dataset, subject.photos, evaluators, self.zoom
+            )
+            if bars is None:
+                console.print(f"no bars are drawn, matplotlib is missing: {how_to_install('plots')}", markup=False)
+        files = {
+            "report.md": report.to_markdown(bars, page),
+            "scores.json": json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n",
         }
-        title = f"{report.model} on {report.dataset}"
-        bars: dict[Protocol, str] = {}
-        try:
-            for scores in report.scores:
-                name = f"classes-{scores.protocol}.png"
-                with writing(folder / name):
-                    draw_class_bars(scores, folder / name, f"{title}, {scores.protocol}")
-                bars[scores.protocol] = name
-        except ImportError:
-            console.print(f"no bars are drawn, matplotlib is missing: {how_to_install('plots')}", markup=False)
-        page = folder / "photos.html"
-        with writing(page):
-            remove_temporary(page.with_suffix(""))
-            write_photo_page(page, title, evaluator.protocol, groups, subject.dataset.vocabulary)
-        for name, text in (
-            ("report.md", report.to_markdown(bars, page.name)),
-            ("scores.json", json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n"),
-        ):
+        if isinstance(counts := evaluators.get("ap"), AveragePrecision):
+            files["truth.json"] = json.dumps(truth_file(counts), ensure_ascii=False)
+            files["detections.json"] = json.dumps(detections_file(counts))
+        for name, text in files.items():
             with writing(folder / name):
                 write_text(folder / name, text)
-

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from partclipseg.errors import UsageError
+from partclipseg.grammar import CATALOGS
+from partclipseg.models.number_types import NUMBER_TYPES, NumberType
 
 if TYPE_CHECKING:
     from partclipseg.models.prompting import Prompting
@@ -33,7 +35,7 @@ Vocabulary = Annotated[
         "WORDS",
         'What to look for: text such as "dog: head, torso, leg, tail; bus: body, wheel" with all large parts, '
         '"any: handle" for a part of any object, a file (YAML, JSON, or one "dog\'s ear" a line), '
-        "or pascal-part-116, ade20k-part-234, part-imagenet. Left out: the words that the model came with.",
+        f"or {', '.join(CATALOGS)}. Left out: the words that the model came with.",
     ),
 ]
 Model = Annotated[
@@ -47,11 +49,10 @@ Model = Annotated[
 Device = Annotated[
     str | None, optional("NAME", "cpu, cuda, cuda:1, mps and so on. Left out: CUDA, else Apple's MPS, else the CPU.")
 ]
-Number = Literal["float32", "bfloat16", "float16"]
 Dtype = Annotated[
-    Number | None,
+    NumberType | None,
     optional(
-        "float32|bfloat16|float16",
+        "|".join(NUMBER_TYPES),
         "Number type of the model's arithmetic. Left out: bfloat16 on GPUs that have it, else float32.",
     ),
 ]

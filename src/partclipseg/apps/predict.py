@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from partclipseg.apps.format_option import format_option
+from partclipseg.apps.instance_options import FindInstances, InstanceOptions, LoadedInstances
 from partclipseg.apps.options import (
     Ask,
     Asking,
@@ -78,6 +79,7 @@ class Predict:
     batch_size: BatchSize = 8
     max_pixels: Annotated[int, tyro.conf.arg(metavar="N")] = 80_000_000
     """Photos with more pixels than this are refused before they are decoded."""
+    find: FindInstances = field(default_factory=InstanceOptions)
     ask: Ask = field(default_factory=Asking)
 
     def run(self) -> int:
@@ -93,6 +95,7 @@ class Predict:
         console = Console(soft_wrap=True, highlight=False)
         # Check the options before the model is loaded.
         formats = chosen_formats(self.format, all_formats())
+        self.find.check(self.format, formats, self.zoom)
         check_min_score(self.min_score)
         check_min_part_probability(self.min_part_probability)
         prompting = self.ask.prompting()
@@ -108,18 +111,20 @@ class Predict:
             photos = [photo for photo in photos if str(photo) in self.photos or not files.is_own(photo)]
             if not photos:
                 raise UsageError(f"nothing but results of an earlier run is in {', '.join(self.photos)}: name a photo")
+            loaded = self.find.load(self.device)
             segmenter = PartSegmenter.from_pretrained(self.model, self.device, self.dtype, prompting=prompting)
             console.print(describe(segmenter, self.model), markup=False)
             # Photos above the limit are reported by name; Pillow would warn about them a second time.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            outcome = self._segment(segmenter, photos, vocabulary, formats, files, console)
+            outcome = self._segment(segmenter, loaded, photos, vocabulary, formats, files, console)
         outcome.unread = describe_unread(unread_pictures(self.photos))
         outcome.tell(len(photos))
-        return 1 if outcome.failed or outcome.kept else 0
+        return 1 if outcome.failed or outcome.kept or outcome.unwritten else 0
 
     def _segment(
         self,
         segmenter: PartSegmenter,
+        loaded: LoadedInstances,
         photos: Sequence[Path],
         vocabulary: Any,
         formats: Mapping[str, Format],
@@ -151,13 +156,21 @@ class Predict:
                 return str(result)
             try:
                 result = result.at_least(self.min_score)
+                refused: OSError | None = None
                 for name, kind in formats.items():
                     if not kind.is_collected:
                         made = result.files([name], stem, (self.output / stem).parent)
                         for file, content in made.items():
-                            outcome.write(files, file, content)
+                            try:
+                                outcome.write(files, file, content)
+                            except OSError as error:
+                                if is_disk_full(error):
+                                    raise
+                                refused = refused or error  # one file in the way is no reason to leave others out
                         if kind.make_many is not None:
                             files.remove_others(f"{stem}{kind.suffix}", made)
+                if refused is not None:
+                    raise refused
                 collection.add(number, result)
             except OSError as error:
                 if is_disk_full(error):  # the next photo would fail likewise
@@ -173,6 +186,7 @@ class Predict:
             objects=split_words(self.objects) or None,
             zoom=self.zoom,
             min_part_probability=self.min_part_probability,
+            **loaded._asdict(),
             batch_size=self.batch_size,
             max_pixels=self.max_pixels,
         )
@@ -240,6 +254,8 @@ class _Outcome:
     """Reasons for the photos that have no results."""
     kept: list[str] = field(default_factory=list)
     """Files of somebody else that are in the place of results."""
+    unwritten: list[str] = field(default_factory=list)
+    """Reasons for the files about all photos that could not be written."""
     unread: str | None = None
 
     def write(self, files: OwnFiles, name: str, content: bytes) -> None:
@@ -251,6 +267,17 @@ class _Outcome:
         except KeptError as error:
             self.kept.append(str(error))
 
+    def write_shared(self, files: OwnFiles, name: str, content: bytes) -> None:
+        """Write a file about all photos, or note why the system refuses it. Raises `OSError` for a full disk."""
+        from partclipseg.files import is_disk_full, refusal
+
+        try:
+            self.write(files, name, content)
+        except OSError as error:
+            if is_disk_full(error):
+                raise
+            self.unwritten.append(refusal(error, files.folder / name))
+
     def tell(self, count: int) -> None:
         """Report the failures among `count` photos on standard error."""
         from rich.console import Console
@@ -261,6 +288,10 @@ class _Outcome:
         if self.failed:
             errors.print(f"{len(self.failed)} of {count} photos could not be segmented:")
             for message in self.failed:
+                errors.print(f"  {message}", markup=False)
+        if self.unwritten:
+            errors.print("files about all photos that could not be written:")
+            for message in self.unwritten:
                 errors.print(f"  {message}", markup=False)
         if self.kept:
             errors.print(kept_sentence(self.kept), markup=False)
@@ -304,7 +335,7 @@ def collected(
     `stems` maps the path of each photo to the name of its results.
     """
     from partclipseg.apps.written import FOLDER
-    from partclipseg.formats.format import DataSet
+    from partclipseg.formats.format import DataSet, encoded_text
 
     path = files.folder / FOLDER / "annotations.jsonl"
     kinds = list(formats.values())
@@ -317,11 +348,11 @@ def collected(
             )
             for kind in kinds:
                 for name, text in kind.shared(data_set.vocabulary) if kind.shared else ():
-                    outcome.write(files, name, text.encode())
+                    outcome.write_shared(files, name, text.encode())
                 for name, content in kind.collect(data_set) if kind.collect and kind.is_collected else ():
                     if not isinstance(content, Path):  # not a link to the photos: they may be in several folders
-                        encoded = content if isinstance(content, bytes) else "".join(content).encode()
-                        outcome.write(files, name, encoded)
+                        encoded = content if isinstance(content, bytes) else encoded_text("".join(content))
+                        outcome.write_shared(files, name, encoded)
         path.unlink(missing_ok=True)
 
     try:
@@ -363,15 +394,20 @@ def output_stems(photos: Sequence[Path]) -> list[str]:
     (``a.jpg`` and ``a.png``) keep their suffixes. Capitals do not count, since some file systems ignore them. A name
     too long for its results is shortened and gets a digest of the whole.
     """
-    stems = [photo.stem for photo in photos]
+    stems = [_without_suffix(photo).name for photo in photos]
     if not _all_differ(stems):
         absolute = [os.path.abspath(photo) for photo in photos]  # noqa: PTH100  (resolve would follow links)
         root = os.path.commonpath([os.path.dirname(path) for path in absolute])  # noqa: PTH120
         relative = [Path(path).relative_to(root) for path in absolute]
-        stems = [str(path.with_suffix("")) for path in relative]
+        stems = [str(_without_suffix(path)) for path in relative]
         if not _all_differ(stems):
             stems = [str(path) for path in relative]
     return [str(Path(stem).with_name(_short_name(Path(stem).name))) for stem in stems]
+
+
+def _without_suffix(path: Path) -> Path:
+    """Return the path without its suffix, unless nothing but dots would be left, as of ``..jpg``."""
+    return path.with_name(path.stem) if path.stem.strip(".") else path
 
 
 def _short_name(name: str) -> str:
@@ -387,6 +423,6 @@ def _all_differ(names: Sequence[str]) -> bool:
 
 def _summary(result: PartResult) -> str:
     found = sorted(result.segments(), key=lambda segment: -segment.area)
-    words = ", ".join(segment.name for segment in found[:4]) or "nothing found"
+    words = ", ".join(segment.title for segment in found[:4]) or "nothing found"
     more = f" and {len(found) - 4} more" if len(found) > 4 else ""
     return f"  {result.name}: {words}{more}"

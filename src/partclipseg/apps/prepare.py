@@ -14,7 +14,7 @@ from partclipseg.errors import UsageError
 from partclipseg.machine import usable_cores
 
 if TYPE_CHECKING:
-    from partclipseg.data.prepare.runner import Recipe, Summary
+    from partclipseg.data.prepare.runner import LayoutRecipe, Summary
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Prepare:
         _show(console, self.dataset, self.output, summary)
         return 1 if summary.failures else 0
 
-    def _recipe(self) -> Recipe:
+    def _recipe(self) -> LayoutRecipe:
         from partclipseg.data.datasets.registry import dataset_spec
         from partclipseg.data.prepare.source import open_sources
 
@@ -103,6 +103,7 @@ def _show(console, dataset: str, output: Path, summary: Summary) -> None:
     console.print(table)
     for count, words_of_count in (
         (summary.taken_over, "photos were there from an earlier run"),
+        (summary.changed, "photos have another source than at the earlier run and were prepared again"),
         (summary.left_out, "photos have no part of the class list and were left out"),
     ):
         if count:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,17 +12,15 @@ import tyro
 
 from partclipseg.apps.options import Own, OwnData, optional
 from partclipseg.machine import usable_cores
-from partclipseg.training.recipe import RECIPES, BackboneRecipe
+from partclipseg.training.recipe import RECIPES
+from partclipseg.training.towers import TOWER_RECIPES, BackboneRecipe, TowerRecipe
 
 STOPPED = 143
 """Exit code after SIGTERM, 128 + 15: the run is saved but not finished; the same command continues it."""
 
 AnyRecipe = tyro.extras.subcommand_type_from_defaults(
-    {**{name: make() for name, make in RECIPES.items()}, "partshapes-backbone": BackboneRecipe()},
-    {
-        **{name: inspect.getdoc(make) or "" for name, make in RECIPES.items()},
-        "partshapes-backbone": inspect.getdoc(BackboneRecipe) or "",
-    },
+    {name: make() for name, make in (RECIPES | TOWER_RECIPES).items()},
+    {name: inspect.getdoc(make) or "" for name, make in (RECIPES | TOWER_RECIPES).items()},
     prefix_names=False,
 )
 
@@ -60,8 +59,8 @@ class Train:
     own: Own = field(default_factory=OwnData)
 
     def run(self) -> int:
-        if isinstance(self.recipe, BackboneRecipe):
-            return 0 if self._train_backbone(self.recipe) else STOPPED
+        if isinstance(self.recipe, TowerRecipe):
+            return 0 if self._train_tower(self.recipe) else STOPPED
         from partclipseg.apps.train_display import TrainingDisplay, saying_how_to_continue
         from partclipseg.training.run import train
 
@@ -78,18 +77,20 @@ class Train:
                 verify=self.verify,
                 accept_changed_data=self.accept_changed_data,
                 on_check=display.checked,
-                on_backbone=display.backbone,
+                on_tower=display.tower,
                 **self.own.given(),
             )
         display.finished(result)
         return 0 if result.finished else STOPPED
 
-    def _train_backbone(self, recipe: BackboneRecipe) -> bool:
-        """Train the backbone; return whether it is finished. False: the run was told to stop."""
+    def _train_tower(self, recipe: TowerRecipe) -> bool:
+        """Train a tower alone; return whether it is finished. False: the run was told to stop."""
         from partclipseg.apps.train_display import TrainingDisplay
         from partclipseg.training.backbone import train_backbone
+        from partclipseg.training.guidance import train_guidance
 
         display = TrainingDisplay(recipe, self.output)
-        model = train_backbone(recipe, self.output, report=display.backbone)
-        display.console.print(f"backbone: {model}" if model else "stopped and saved; the same command continues")
+        train = train_backbone if isinstance(recipe, BackboneRecipe) else train_guidance
+        model = train(recipe, self.output, report=partial(display.tower, recipe.name))  # pyright: ignore
+        display.console.print(f"{recipe.name}: {model}" if model else "stopped and saved; the same command continues")
         return model is not None

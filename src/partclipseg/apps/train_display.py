@@ -12,7 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from partclipseg.training.observer import Observer
 from partclipseg.training.observer import Progress as Line
-from partclipseg.training.recipe import BackboneRecipe, Recipe
+from partclipseg.training.recipe import Recipe
+from partclipseg.training.towers import TowerRecipe
 
 if TYPE_CHECKING:
     from partclipseg.training.evaluate import HeldOutScores
@@ -32,7 +33,7 @@ def saying_how_to_continue(console: Console) -> Iterator[None]:
 class TrainingDisplay(Observer):
     """Progress bar with the losses on a terminal; otherwise only settings, scores and the end are printed."""
 
-    def __init__(self, recipe: Recipe | BackboneRecipe, output: Path) -> None:
+    def __init__(self, recipe: Recipe | TowerRecipe, output: Path) -> None:
         self.console = Console(stderr=True)
         self.progress = Progress(
             TextColumn("step"),
@@ -51,9 +52,9 @@ class TrainingDisplay(Observer):
     def checked(self, done: int, total: int) -> None:
         self.progress.update(self.task, completed=done, total=total, description="files checked", visible=True)
 
-    def backbone(self, step: int, losses: Mapping[str, float]) -> None:
+    def tower(self, tower: str, step: int, losses: Mapping[str, float]) -> None:
         values = ", ".join(f"{name} {value:.3g}" for name, value in losses.items())
-        self.console.print(f"backbone, step {step}: {values}")
+        self.console.print(f"{tower}, step {step}: {values}")
 
     def started(self, summary: Mapping[str, Any]) -> None:
         self.console.print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in summary.items()))

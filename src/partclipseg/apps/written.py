@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Lock
 
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.files import is_file, whole_file
+from partclipseg.files import is_regular, whole_file
 from partclipseg.journal import Journal
 
 FOLDER = ".partclipseg"
@@ -52,8 +52,10 @@ class OwnFiles:
         """Whether the file's content is what this command wrote."""
         try:
             name = path.absolute().relative_to(self.folder.absolute()).as_posix()
-            return name in self._names and (name, hashlib.sha256(path.read_bytes()).hexdigest()) in self._known
-        except (ValueError, OSError):  # outside the folder, or unreadable
+            if name not in self._names or not is_regular(path):
+                return False
+            return (name, hashlib.sha256(path.read_bytes()).hexdigest()) in self._known
+        except (ValueError, OSError):  # outside the folder, no file, or unreadable
             return False
 
     def write(self, name: str, content: bytes) -> None:
@@ -62,7 +64,7 @@ class OwnFiles:
         Raises `KeptError` if a file of somebody else is there, and `OSError` naming the file.
         """
         path = self.folder / name
-        if not self._overwrite and is_file(path) and not self.is_own(path):
+        if is_regular(path) and not self._overwrite and not self.is_own(path):
             raise KeptError(str(path))
         with naming(path), whole_file(path) as temporary:
             temporary.write_bytes(content)
@@ -83,12 +85,17 @@ class OwnFiles:
                 self._names.add(name)
 
 
-def without_results(folder: Path, photos: list[Path]) -> list[Path]:
-    """Leave out of the `photos` directly in a folder those that `partclipseg predict` wrote there as results."""
-    if not (folder / FOLDER / "predict.jsonl").is_file():
-        return photos
-    files = OwnFiles(folder, "predict", read_only=True)
-    return [photo for photo in photos if not files.is_own(photo)]
+def without_results(folder: Path, photos: list[Path], root: Path) -> list[Path]:
+    """Leave out of the `photos` directly in a folder those that `partclipseg predict` wrote there as results.
+
+    Its record is looked for in the folder and in those above it up to `root`.
+    """
+    above = [place for place in (folder, *folder.parents) if place == root or root in place.parents]
+    for place in above:
+        if (place / FOLDER / "predict.jsonl").is_file():
+            files = OwnFiles(place, "predict", read_only=True)
+            photos = [photo for photo in photos if not files.is_own(photo)]
+    return photos
 
 
 def kept_sentence(paths: list[str]) -> str:

@@ -42,10 +42,13 @@ class Augmentation:
     """Strength of the change of contrast around the mean grey, as for `brightness`."""
     saturation: float = 0.2
     """Strength of the change of saturation around the grey photo, as for `brightness`."""
+    object_crop: float = 0.0
+    """Probability of a crop around one object in place of the random one, as predictions with instances look at it:
+    with a margin in which whatever lies beside it keeps its labels. It needs data that tell objects apart."""
 
     def __post_init__(self) -> None:
         check_fields(self, "augmentation")
-        for name in ("flip", "crop_keeps", "brightness", "contrast", "saturation"):
+        for name in ("flip", "crop_keeps", "brightness", "contrast", "saturation", "object_crop"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"augmentation: {name} must lie in 0..1, not {getattr(self, name)}")
         if self.crop_edge and not 0 < self.crop_edge[0] <= self.crop_edge[1] <= 1:
@@ -100,10 +103,11 @@ def augment(
     mirror: Mirror | None = None,
     size: tuple[int, int] | None = None,
 ) -> PartSample:
-    """Return a changed copy of `sample` with the same key.
+    """Return a changed copy of `sample` with the same key and without an instance map.
 
     `mirror` (`Mirror.of(vocabulary)`) exchanges left and right words on a flip. `size` is the (height, width) of the
-    result, whatever the aspect ratio; None keeps the size after crop and scale.
+    result, whatever the aspect ratio; None keeps the size after crop and scale. A crop around an object has the shape
+    of `size`, or else of the photo. Raises `UsageError` if one is drawn and the sample has no instance map.
     """
     image, parts = sample.image, sample.part_labels
     # Every change of the geometry keeps rows and columns apart: the labels are looked up once, at the end.
@@ -111,8 +115,13 @@ def augment(
     flipped = generator.random() < config.flip
     if flipped:
         image, parts, columns = image[:, ::-1], parts[:, ::-1], columns[::-1]
-    if config.crop_edge is not None:
+    window = None
+    # No number is drawn for what is turned off, so that runs without it stay as they were.
+    if config.object_crop and generator.random() < config.object_crop:
+        window = _object_window(sample, flipped, generator, size or image.shape[:2])
+    if window is None and config.crop_edge is not None:
         window = _crop_window(parts, generator, config)
+    if window is not None:
         image, rows, columns = image[window], rows[window[0]], columns[window[1]]
     sizes = [size] if size is not None else []
     if config.shortest_edge is not None:
@@ -170,6 +179,24 @@ def _crop_window(parts: np.ndarray, generator: np.random.Generator, config: Augm
         if not labelled.any() or (kept[labelled] >= config.crop_keeps * areas[labelled]).any():
             return rows, columns
     return slice(None), slice(None)
+
+
+def _object_window(
+    sample: PartSample, flipped: bool, generator: np.random.Generator, shape: tuple[int, ...]
+) -> tuple[slice, slice] | None:
+    """Draw one of the objects with a part label; return its window, or None if the photo shows none."""
+    from partclipseg.maps.crops import Edges, crop_around  # with torch, which an import of settings should not need
+
+    if sample.instances is None:
+        raise UsageError("object_crop needs data that tell objects apart: set it to 0, or add instances to the labels")
+    instances = sample.instances[:, ::-1] if flipped else sample.instances
+    parts = sample.part_labels[:, ::-1] if flipped else sample.part_labels
+    candidates = np.unique(instances[(instances >= 0) & (parts >= 0)])
+    if not len(candidates):
+        return None
+    rows, columns = np.nonzero(instances == candidates[generator.integers(len(candidates))])
+    edges = Edges(rows.min(), columns.min(), rows.max() + 1, columns.max() + 1)
+    return crop_around(0, edges, (shape[0], shape[1]), (instances.shape[0], instances.shape[1])).window
 
 
 def _random_span(edge: int, share: float, generator: np.random.Generator) -> slice:

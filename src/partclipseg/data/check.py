@@ -58,7 +58,7 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """Return whether nothing is wrong."""
+        """Whether nothing is wrong."""
         return not self.problems
 
     def summary(self, limit: int = 20) -> str:

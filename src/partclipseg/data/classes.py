@@ -17,7 +17,9 @@ from partclipseg.data.values import is_text, quoted
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.vocabulary import ObjectPart
 
-BACKGROUND = frozenset({"background", "_background_", "__background__", "unlabeled", "unlabelled", "ignore", "void"})
+BACKGROUND_NAMES = frozenset(
+    {"background", "_background_", "__background__", "unlabeled", "unlabelled", "ignore", "void"}
+)
 """Category names, in lower case, that stand for no label."""
 
 Meaning = ObjectPart | str | None
@@ -87,7 +89,7 @@ def meanings_of(
     unclear: list[str] = []
     for name, group in categories:
         word = _words(name)
-        if name.strip().casefold() in BACKGROUND:
+        if name.strip().casefold() in BACKGROUND_NAMES:
             meanings.append(None)
         elif table is not None:
             if _folded(name) not in table:
@@ -173,7 +175,7 @@ def _split(name: str, owner: str | None) -> ObjectPart | None:
 def _group(name: str, group: str | None) -> str:
     """Return the supercategory if it says something: many tools write ``none`` or the name itself."""
     word = _words(group or "")
-    return "" if word.casefold() in {"none", "root", *BACKGROUND, _words(name).casefold()} else word
+    return "" if word.casefold() in {"none", "root", *BACKGROUND_NAMES, _words(name).casefold()} else word
 
 
 def _words(name: str) -> str:

@@ -6,7 +6,7 @@ input that would make it read beyond its memory, or be misread, is refused befor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 from pycocotools import mask as pycocotools_mask
 
 from partclipseg.data.json_file import read_json
-from partclipseg.data.paths import is_file
+from partclipseg.data.paths import is_there
 from partclipseg.data.problem import DataError, Kind, Problem
 from partclipseg.data.sample import UNLABELLED
 from partclipseg.data.values import entry_id, is_text, quoted, whole_number
@@ -34,6 +34,15 @@ class Annotation:
     category: int | str
     """Id of the category: see `values.entry_id`."""
     segmentation: Any
+    """None only where boxes are read too, and the entry has none."""
+    box: Any = None
+    """Its ``bbox``, unchecked; read where boxes are asked for."""
+    score: Any = None
+    """Its ``score``, likewise."""
+    owner: int | str | None = None
+    """PACO's ``obj_ann_id``: the id of the annotation of the object that this one is, or is a part of."""
+    crowd: bool = False
+    """Whether it stands for several objects that are not told apart: its ``iscrowd``."""
 
     def __str__(self) -> str:
         return f"annotation {self.number if is_text(self.number) else quoted(self.number)}"
@@ -50,6 +59,10 @@ class CocoPhoto:
     size: tuple[int | None, int | None]
     """Height and width as the file states them; None where it does not."""
     annotations: tuple[Annotation, ...]
+    negative: frozenset[int | str] | None = None
+    """LVIS's ``neg_category_ids``: categories that are known to be absent; None where the file does not list them."""
+    not_exhaustive: frozenset[int | str] = frozenset()
+    """LVIS's ``not_exhaustive_category_ids``: categories of which not everything is annotated."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +84,14 @@ class CocoFile:
     defects: tuple[Problem, ...]
 
 
-def read_coco(path: Path, categories: Iterable[int] | None = None) -> CocoFile:
+def read_coco(path: Path, categories: Iterable[int] | None = None, boxes: bool = False) -> CocoFile:
     """Read an annotation file.
 
     Args:
         path: the JSON file.
         categories: the category ids that annotations may have, where a benchmark fixes them; where None, those that
             the file lists.
+        boxes: read boxes, scores and owners too; an annotation then needs no outline.
 
     Raises:
         DataError: the file is missing, is not JSON, or lacks ``images``, ``annotations`` or needed ``categories``.
@@ -86,9 +100,9 @@ def read_coco(path: Path, categories: Iterable[int] | None = None) -> CocoFile:
     entries = _Entries(path, content)
     named = () if categories is not None else tuple(entries.categories())
     known = {category.number for category in named} if categories is None else set(categories)
-    photos = tuple(entries.photos())
+    photos = tuple(entries.photos(known))
     by_photo: dict[int | str, list[Annotation]] = {photo.number: [] for photo in photos}
-    for photo, annotation in entries.annotations():
+    for photo, annotation in entries.annotations(boxes):
         if photo not in by_photo:
             problem = f"{annotation} belongs to the photo {quoted(photo)}, which the file does not list: remove it"
             entries.report("annotation", problem)
@@ -97,6 +111,7 @@ def read_coco(path: Path, categories: Iterable[int] | None = None) -> CocoFile:
             entries.report("unknown label", problem)
         else:
             by_photo[photo].append(annotation)
+    entries.check_owners(by_photo)
     read = (replace(photo, annotations=tuple(by_photo[photo.number])) for photo in photos)
     return CocoFile(tuple(read), named, tuple(entries.defects))
 
@@ -112,7 +127,7 @@ _LISTS = ("images", "annotations", "categories")
 
 
 def _load(path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
-    if not is_file(path):
+    if not is_there(path):
         raise DataError(Problem("missing label", path, "the annotation file is missing"))
     try:
         content = read_json(path)
@@ -163,8 +178,11 @@ class _Entries:
             names[number] = name
             yield Category(number, name, group)
 
-    def photos(self) -> Iterator[CocoPhoto]:
-        """Return the sound entries of ``images``, each id once, still without annotations."""
+    def photos(self, known: Collection[int | str]) -> Iterator[CocoPhoto]:
+        """Return the sound entries of ``images``, each id once, still without annotations.
+
+        Their lists of categories may hold those that are `known`.
+        """
         names: dict[int | str, str] = {}
         for place, entry in self._entries("images", ("id",), ("id",)):
             if (number := entry_id(entry["id"])) is None:
@@ -184,21 +202,73 @@ class _Entries:
                 continue
             names[number] = quoted(name)
             size = (self._edge(entry, "height", where), self._edge(entry, "width", where))
-            yield CocoPhoto(number, _text(name), _text(entry.get("path")), size, ())
+            negative = self._listed(entry, "neg_category_ids", where, known)
+            not_exhaustive = self._listed(entry, "not_exhaustive_category_ids", where, known)
+            yield CocoPhoto(
+                number, _text(name), _text(entry.get("path")), size, (), negative, not_exhaustive or frozenset()
+            )
 
-    def annotations(self) -> Iterator[tuple[int | str, Annotation]]:
-        """Return the sound entries of ``annotations``, each with the id of its photo."""
-        needed, ids = ("image_id", "category_id", "segmentation"), ("image_id", "category_id")
+    def annotations(self, boxes: bool = False) -> Iterator[tuple[int | str, Annotation]]:
+        """Return the sound entries of ``annotations``, each with the id of its photo; `boxes` as in `read_coco`."""
+        ids = ("image_id", "category_id")
+        needed = ids if boxes else (*ids, "segmentation")
         for place, entry in self._entries("annotations", needed, ids):
             photo, category = entry_id(entry["image_id"]), entry_id(entry["category_id"])
             if photo is None or category is None:
                 continue
-            annotation = Annotation(entry.get("id", place), category, entry["segmentation"])
-            crowd = entry.get("iscrowd", 0)
+            crowd, owner = entry.get("iscrowd", 0), entry.get("obj_ann_id")
+            annotation = Annotation(
+                entry.get("id", place),
+                category,
+                entry.get("segmentation"),
+                *((entry.get("bbox"), entry.get("score")) if boxes else (None, None)),
+                None if owner is None else entry_id(owner),
+                crowd is True or whole_number(crowd) == 1,
+            )
+            if owner is not None and annotation.owner is None:
+                problem = f"{annotation} has the obj_ann_id {quoted(owner)}, which is neither a whole number nor text"
+                self.report("annotation", f"{problem}: write the id of its object's annotation")
             if not isinstance(crowd, bool) and whole_number(crowd) not in (0, 1):
                 problem = f"{annotation} has the iscrowd {quoted(crowd)}: write 0 or 1, or leave it out"
                 self.report("annotation", problem)
             yield photo, annotation
+
+    def check_owners(self, by_photo: Mapping[int | str, Sequence[Annotation]]) -> None:
+        """Report owners that are no annotation of the same photo, and ids that say no owner since they repeat."""
+        if not any(annotation.owner is not None for members in by_photo.values() for annotation in members):
+            return
+        places: dict[int | str | None, int | str] = {}
+        for photo, members in by_photo.items():
+            for annotation in members:
+                number = entry_id(annotation.number)
+                if number in places:
+                    problem = f"two annotations have the id {quoted(annotation.number)}, so that their parts have no "
+                    self.report("repeated", f"{problem}certain owner: number them anew")
+                places[number] = photo
+        for photo, members in by_photo.items():
+            for annotation in members:
+                owner = annotation.owner
+                if owner is None or places.get(owner) == photo:
+                    continue
+                where = "belongs to another photo" if owner in places else "no annotation has"
+                problem = f"{annotation} has the obj_ann_id {quoted(owner)}, which {where}"
+                self.report("annotation", f"{problem}: write the id of its object's annotation, or leave it out")
+
+    def _listed(
+        self, entry: dict[str, Any], key: str, where: str, known: Collection[int | str]
+    ) -> frozenset[int | str] | None:
+        """Read a list of category ids; None where there is none."""
+        if (value := entry.get(key)) is None:
+            return None
+        if not isinstance(value, list):
+            problem = f"{where} has the {key} {quoted(value)}, which is not a list: write a list of category ids"
+            self.report("annotation", problem)
+            return None
+        ids = [entry_id(one) for one in value]
+        if wrong := [one for one, number in zip(value, ids, strict=True) if number not in known]:
+            problem = f"{where} has {quoted(wrong[0])} in its {key}, which is not the id of a category"
+            self.report("unknown label", f"{problem}: list the ids of categories")
+        return frozenset(number for number in ids if number is not None and number in known)
 
     def _entries(self, key: str, needed: tuple[str, ...], ids: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield the entries that have the needed keys; values that are no ids are reported, but still yielded."""
@@ -244,7 +314,7 @@ def decode_mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
     Raises:
         PartCLIPSegError: neither form, coordinates far outside the photo, or run lengths that do not fill it.
     """
-    return rle.decode(_run_lengths(segmentation, size)).astype(bool)
+    return rle.decode(run_lengths(segmentation, size)).astype(bool)
 
 
 def encode_mask(mask: np.ndarray) -> dict[str, Any]:
@@ -267,7 +337,7 @@ def paint(
     runs = []
     for place, segmentation in enumerate(segmentations):
         try:
-            runs.append(_run_lengths(segmentation, size))
+            runs.append(run_lengths(segmentation, size))
         except PartCLIPSegError as error:
             raise BrokenMaskError(place, str(error)) from None
     painted = np.full(size, UNLABELLED, dtype=np.int32)
@@ -308,8 +378,11 @@ class BrokenMaskError(PartCLIPSegError):
         self.message = message
 
 
-def _run_lengths(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
-    """Return compressed run lengths for pycocotools, after checking that they fill `size`."""
+def run_lengths(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
+    """Return compressed run lengths for pycocotools, after checking that they fill `size`.
+
+    Raises `PartCLIPSegError` as `decode_mask` does.
+    """
     height, width = size
     if isinstance(segmentation, list):
         polygons = [_polygon(polygon, size) for polygon in segmentation]

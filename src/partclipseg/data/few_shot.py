@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from partclipseg.checks import check_fields
+from partclipseg.checks import check_fields, require
 from partclipseg.data.json_file import read_json
 from partclipseg.data.source import FileDataset
 from partclipseg.data.values import is_text, quoted
@@ -46,10 +46,8 @@ class FewShot:
     def __post_init__(self) -> None:
         check_fields(self, "few-shot")
         for name in ("shots", "shot_seed"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name} must not be negative: {getattr(self, name)}")
-        if self.shots and self.shot_list:
-            raise UsageError("give either shots or a shot_list, not both")
+            require(getattr(self, name) >= 0, f"{name} must not be negative: {getattr(self, name)}")
+        require(not (self.shots and self.shot_list), "give either shots or a shot_list, not both")
 
     @property
     def wanted(self) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from partclipseg.data.source import FileDataset, SampleRecord, Source, SourcePhoto
+from partclipseg.files import sha256
 from partclipseg.machine import usable_cores
 
 _PLACES = frozenset({"root", "split", "photos", "folders", "defects"})
@@ -48,7 +49,7 @@ def fingerprint(dataset: object, records: Iterable[SampleRecord] | None = None, 
     with ThreadPoolExecutor(usable_cores()) as pool:
         for digest in pool.map(_labels_digest, photos.values()):
             annotations.update(digest)
-        look = _content_digest if verify else _size_and_time
+        look = sha256 if verify else _size_and_time
         found = pool.map(look, (photo.path for _, photo in photos.values()))
         for (split, key), state in zip(photos, found, strict=True):
             pictures.update(f"{split}/{key}: {state}\n".encode("utf-8", "surrogatepass"))
@@ -97,13 +98,8 @@ def _labels_digest(found: tuple[Source, SourcePhoto]) -> bytes:
     digests = [f"{photo.key}\n"]
     for folder in source.folders[1:]:  # the folders of the label pictures
         path = folder / f"{photo.key}.png"
-        digests.append(_content_digest(path) if path.is_file() else "none")
+        digests.append(sha256(path) if path.is_file() else "none")
     return "\n".join(digests).encode("utf-8", "surrogatepass")
-
-
-def _content_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _size_and_time(path: Path) -> str:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
 
 from partclipseg.errors import PartCLIPSegError, first_line
+from partclipseg.files import is_regular
 
 _LFS = b"version https://git-lfs.github.com/spec/"
 _DVC = (b"outs:\n", b"md5:")
+_LONGEST_KEY = 100
+"""Maximum number of characters that a message shows of a key."""
+
 _PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "ZIP", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz"}
 
 
@@ -17,11 +22,13 @@ def read_json(path: Path) -> Any:
     """Read the content of a JSON file in UTF-8, with or without byte order mark, or in UTF-16 or UTF-32.
 
     Raises:
-        PartCLIPSegError: no file, or no JSON; the message does not repeat the path.
+        PartCLIPSegError: no file, no JSON, or a key given twice; the message does not repeat the path.
     """
     content = read_bytes(path)
     try:
-        return json.loads(content)
+        return json.loads(content, object_pairs_hook=_distinct_keys)
+    except PartCLIPSegError:
+        raise
     except UnicodeDecodeError:
         reason = _other_file(content) or "is not UTF-8 text: save it as UTF-8"
     except RecursionError:
@@ -40,9 +47,7 @@ def read_json_or_yaml(path: Path) -> Any:
         PartCLIPSegError: as `read_json`.
     """
     if path.suffix.lower() == ".json":
-        content = read_json(path)
-        json.loads(read_bytes(path), object_pairs_hook=_distinct_keys)
-        return content
+        return read_json(path)
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -51,7 +56,7 @@ def read_json_or_yaml(path: Path) -> Any:
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
             if again := _repeated(keys):
-                raise PartCLIPSegError(f"has the key {again!r} twice: keep one of the two")
+                raise PartCLIPSegError(_given_twice(again))
             return super().construct_mapping(node, deep)
 
     text = read_text(path)
@@ -87,12 +92,15 @@ def read_bytes(path: Path) -> bytes:
         PartCLIPSegError: it cannot be read; the message does not repeat the path.
     """
     try:
+        is_regular(path)  # a pipe would be waited for
         return path.read_bytes()
     except IsADirectoryError:
         raise PartCLIPSegError("is a folder: name the file in it") from None
     except FileNotFoundError:
         raise PartCLIPSegError("is missing: check the path") from None
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENXIO:
+            raise PartCLIPSegError(f"{str(error.strerror).removeprefix('it ')}: put the file itself there") from None
         reason = getattr(error, "strerror", None) or error
         raise PartCLIPSegError(f"cannot be read ({reason}): check the file and its permissions") from None
 
@@ -122,9 +130,15 @@ def _cut_off(error: json.JSONDecodeError) -> str:
 
 
 def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if again := _repeated([key for key, _ in pairs]):
-        raise PartCLIPSegError(f"has the key {again!r} twice: keep one of the two")
-    return dict(pairs)
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise PartCLIPSegError(_given_twice(_repeated([key for key, _ in pairs])))
+    return content
+
+
+def _given_twice(key: str | None) -> str:
+    shown = repr(key) if key is None or len(key) <= _LONGEST_KEY else f"{key[:_LONGEST_KEY]!r}…"
+    return f"has the key {shown} twice in one object, and one of the values would be lost: keep one of the two"
 
 
 def _repeated(keys: list[str]) -> str | None:

@@ -9,9 +9,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from partclipseg.data.paths import is_there
 from partclipseg.data.photo import MAX_PIXELS, photo_formats
 from partclipseg.data.problem import DataError, Problem
 from partclipseg.data.sample import UNLABELLED
+from partclipseg.files import is_regular
+
+_LOSSLESS = frozenset({"PNG", "TIFF", "BMP", "PPM", "TGA"})
+"""Pillow's names of formats that keep every value. JPEG blurs labels, and writers of GIF number colours anew."""
 
 _MODES = {8: ("L", "P"), 16: ("I;16", "I;16B", "I;16L", "I")}
 """Pillow's modes of grey or palette pictures, by the bits of a pixel."""
@@ -67,8 +72,13 @@ _UNKNOWN = UNLABELLED - 100
 
 def _read(path: Path, bits: int | None, size: tuple[int, int]) -> np.ndarray:
     """Read the file's own values, uint8, uint16 or int32 `[H, W]`."""
-    if not path.is_file():
+    if not is_there(path):
         raise DataError(Problem("missing label", path, "the label map is missing: restore it or remove its photo"))
+    try:
+        is_regular(path)
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror or error}): put the label map itself there"
+        raise DataError(Problem("unreadable", path, problem)) from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size check below is stricter
@@ -93,6 +103,9 @@ def _check_header(path: Path, image: Image.Image, bits: int | None, size: tuple[
         wanted = f"{bits}-bit grey" if bits else "8- or 16-bit grey or palette"
         problem = f"is a picture of mode {image.mode}, not a {wanted} label map: save the labels themselves"
         raise DataError(Problem("bit depth", path, problem))
+    if image.format not in _LOSSLESS:
+        problem = f"is a {image.format} file, which does not keep labels as they are: save the labels as PNG"
+        raise DataError(Problem("unreadable", path, problem))
     if image.size != (width, height):
         problem = f"is {image.width}x{image.height}, but its photo is {width}x{height}: one of them was resized"
         raise DataError(Problem("size", path, problem))

@@ -41,6 +41,11 @@ def is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for overlong names and locked folders
 
 
+def is_there(path: Path) -> bool:
+    """Return whether anything is at a path, such as a link that leads nowhere, whose reader then says what it is."""
+    return os.path.lexists(path)
+
+
 class LookAlikes:
     """Finder of files whose names differ from a wanted one only in the spelling that tools tend to change.
 

@@ -28,6 +28,8 @@ __all__ = [
     "describe_unread",
     "find_photos",
     "photo_formats",
+    "photo_suffixes",
+    "pictures_by_stem",
     "read_photo",
     "unread_pictures",
 ]
@@ -51,7 +53,7 @@ def find_photos(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
 
     A named file is taken whatever its suffix. A folder gives the photos directly inside it, sorted, by their
     suffixes (those of HEIC where pillow-heif is, as usual, installed); a pattern likewise, over the files that match.
-    Hidden files (``._*`` of archives made on macOS among them) are skipped.
+    Hidden files (``._*`` of archives made on macOS among them) are skipped; links that lead nowhere are not.
 
     Raises:
         UsageError: nothing at all is found for one of `paths`, which is named.
@@ -77,6 +79,11 @@ def unread_pictures(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
         elif not os.path.exists(path):  # noqa: PTH110  (answers for text that no path can be)
             found.update(dict.fromkeys(_of_kinds(_matching(path), kinds)))
     return list(found)
+
+
+def pictures_by_stem(folder: Path) -> dict[str, Path]:
+    """List the pictures of unsupported kinds directly in a folder by their names without suffix."""
+    return {path.stem: path for path in unread_pictures([folder])} if folder.is_dir() else {}
 
 
 def describe_unread(pictures: Iterable[Path]) -> str | None:
@@ -129,5 +136,6 @@ def _of_kinds(candidates: Iterable[Path], suffixes: frozenset[str]) -> list[Path
     return sorted(
         path
         for path in candidates
-        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+        # Links that lead nowhere and pipes are kept: their reader says what is wrong with them.
+        if path.suffix.lower() in suffixes and not path.name.startswith(".") and not path.is_dir()
     )

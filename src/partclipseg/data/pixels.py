@@ -36,6 +36,7 @@ HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
 _READ_RANGES = {"I;16": (65535.0,), "I": (65535.0,), "F": (1.0, 255.0)}
 """Usual maxima of the values of one-channel files, by Pillow's mode."""
 
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 _BITS_PER_SAMPLE, _TIFF_LIMITS = 258, (50717, 281, 341)  # WhiteLevel, MaxSampleValue, SMaxSampleValue
 
 
@@ -79,7 +80,8 @@ def read_photo(source: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     Grey values of more than 8 bits are divided by the greatest value of their range. The file may say it: TIFF by
     BitsPerSample, WhiteLevel, MaxSampleValue or SMaxSampleValue, PNG by sBIT. Otherwise 16- and 32-bit integers count
     as 0..65535 and floats as 0..1 or 0..255, the first range that they fit; what fits none is stretched from its least
-    to its greatest value. A warning names a photo whose values all lie below a sixteenth of the range.
+    to its greatest value. A warning names a photo whose values all lie below a sixteenth of the range, and one that is
+    transparent everywhere.
 
     Args:
         source: path, encoded bytes, binary file object, PIL image, or uint8 array `[H, W]`, `[H, W, 1]`,
@@ -123,6 +125,8 @@ def _open(source: Any) -> tuple[Any, str]:
         except PermissionError as error:
             raise PhotoError(f"{name}: may not be read: change the permissions of the file and its folder") from error
         except (OSError, ValueError) as error:  # no such file, or text that no path can be
+            if isinstance(error, OSError) and os.path.islink(source):  # noqa: PTH114
+                raise PhotoError(f"{name}: a link that leads nowhere: restore the photo that it points to") from error
             raise PhotoError(f"{name}: no such file: check the path") from error
         if stat.S_ISDIR(found.st_mode):
             raise PhotoError(f"{name}: a folder, not a photo: name the photos inside it")
@@ -159,12 +163,18 @@ def _decode(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
         )
     try:
         wide, limit = _is_wide(image), _stated_limit(image)
+        # Pillow turns such values around where they have 8 bits, and hands on wider ones as they are.
+        negative = image.format == "TIFF" and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
         image.load()
         # Turned after loading: TIFF turns itself then and drops the tag.
         image = _upright(image)
         if image.mode in _READ_RANGES or image.mode.startswith("I;16"):
-            return _grey(_scaled(np.asarray(image), image.mode[:4], limit, name))
-        photo = _to_rgb(image)
+            values = np.asarray(image)
+            grey = _scaled(values, image.mode[:4], limit, name)
+            grey = 255 - grey if negative else grey
+            clear = image.info.get("transparency")
+            return _grey(np.where(values == clear, 255, grey) if isinstance(clear, int) else grey)
+        photo = _to_rgb(image, name)
         if wide:
             _warn_of_dark(name, int(photo.max()), 255)
         return photo
@@ -182,9 +192,13 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
+def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
     if image.has_transparency_data:
         image = image.convert("RGBA")
+        if image.getchannel("A").getextrema() == (0, 0):
+            logging.getLogger(__name__).warning(
+                "%s: it is transparent everywhere, so it is read as white: save it without transparency", name
+            )
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
@@ -304,7 +318,7 @@ def _from_array(array: np.ndarray) -> np.ndarray:
     if array.ndim == 3 and array.shape[2] == 3:
         return np.ascontiguousarray(array)
     if array.ndim == 3 and array.shape[2] == 4:
-        return _to_rgb(Image.fromarray(array))
+        return _to_rgb(Image.fromarray(array), "the given array")
     return _grey(array.reshape(array.shape[:2]))
 
 

@@ -28,6 +28,9 @@ class PartSample:
     """Object labels, int32 `[H, W]`: index into `Vocabulary.objects`, `UNLABELLED` or `OUTSIDE`."""
     key: str
     """Name of the record within its data set, for reports and resuming."""
+    instances: np.ndarray | None = None
+    """Instance map, int32 `[H, W]`: number of the object that a pixel belongs to, from 0, or `UNLABELLED`; a pixel of
+    an object may belong to no instance, as in a crowd. None where it was not asked for or the data set has none."""
 
 
 def objects_in(object_labels: np.ndarray) -> list[int]:

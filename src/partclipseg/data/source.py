@@ -16,10 +16,11 @@ import numpy as np
 
 from partclipseg.data.label_map import labels_in
 from partclipseg.data.paths import files_by_stem, is_file, spelling, stray_files
-from partclipseg.data.photo import PHOTO_SUFFIXES, read_photo
+from partclipseg.data.photo import describe_unread, photo_suffixes, read_photo
 from partclipseg.data.problem import DataError, Problem
+from partclipseg.data.regions import PhotoRegions, regions_of_maps
 from partclipseg.data.sample import OUTSIDE, UNLABELLED, PartSample
-from partclipseg.errors import PartCLIPSegError
+from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.vocabulary import ObjectPart, Vocabulary, plain_word
 
 
@@ -94,6 +95,32 @@ class Source(ABC):
         """
         return tuple(self.read_labels(photo, read_source_photo(photo).shape[:2]).part_classes.tolist())
 
+    @property
+    def lacks_instances(self) -> str:
+        """Say what to do so that labels tell the objects of one kind apart; empty where they do: `read_instances`."""
+        return "annotate the objects as COCO JSON, and name the object of each part by obj_ann_id"
+
+    @property
+    def exhaustive(self) -> bool:
+        """Whether every object of the class list is labelled in every photo, so that all else is background."""
+        return True
+
+    def read_instances(self, photo: SourcePhoto, size: tuple[int, int]) -> np.ndarray:
+        """Read the instance map of a photo of the given height and width, int32 `[H, W]`, as in `PartSample`.
+
+        Raises:
+            DataError: as `read_labels` does.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no instances")
+
+    def read_regions(self, photo: SourcePhoto, size: tuple[int, int]) -> PhotoRegions | None:
+        """Read the regions of objects and parts, in the source's class list; None where label maps are all there is.
+
+        Raises:
+            DataError: as `read_labels` does.
+        """
+        return None
+
     def instance_mask(self, photo: SourcePhoto, instance: int, size: tuple[int, int]) -> np.ndarray:
         """Read the mask of one object instance, bool `[H, W]`, for sources whose records are instances."""
         raise NotImplementedError(f"{type(self).__name__} has no instances")
@@ -101,7 +128,7 @@ class Source(ABC):
     def folder_problems(self) -> Iterator[Problem]:
         """Yield problems between the files: photos without labels, lists that disagree."""
         known = {photo.key for photo in self.photos}
-        for key, path in files_by_stem(self.folders[0], PHOTO_SUFFIXES).items() if self.folders else ():
+        for key, path in files_by_stem(self.folders[0], photo_suffixes()).items() if self.folders else ():
             if key not in known:
                 yield Problem("missing label", path, "the photo has no labels: restore them or remove the photo")
 
@@ -151,7 +178,13 @@ class FileDataset:
     """
 
     def __init__(
-        self, name: str, split: str, vocabulary: Vocabulary, records: Iterable[SampleRecord], seen: Iterable[int]
+        self,
+        name: str,
+        split: str,
+        vocabulary: Vocabulary,
+        records: Iterable[SampleRecord],
+        seen: Iterable[int],
+        instances: bool = False,
     ) -> None:
         self.name = name
         self.split = split
@@ -159,9 +192,47 @@ class FileDataset:
         self.records = tuple(records)
         self.seen = tuple(seen)
         """Indices into `vocabulary.object_parts` of the published seen classes; all of them for own data."""
+        self.instances = instances
+        """Whether samples have an instance map: see `with_instances`."""
         self._tables: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        for source in {record.source.split: record.source for record in self.records}.values():
+        for source in self._sources:
             self._tables[source.split] = _tables(source, vocabulary)
+
+    def with_instances(self) -> FileDataset:
+        """Return the data set with one record for each photo, whose samples have an instance map.
+
+        Raises `UsageError` where the labels do not tell the objects apart.
+        """
+        photos = {(record.source.split, record.photo.key): record for record in self.records}
+        for source in self._sources:
+            if remedy := source.lacks_instances:
+                raise UsageError(f"{source.label_file}: the labels do not tell objects of one kind apart: {remedy}")
+        records = [SampleRecord(record.photo.key, record.source, record.photo) for record in photos.values()]
+        return FileDataset(self.name, self.split, self.vocabulary, records, self.seen, instances=True)
+
+    @property
+    def exhaustive(self) -> bool:
+        """Whether every object of the vocabulary is labelled in every photo: see `Source.exhaustive`."""
+        return all(source.exhaustive for source in self._sources)
+
+    @property
+    def _sources(self) -> list[Source]:
+        return list({record.source.split: record.source for record in self.records}.values())
+
+    def regions(self, index: int, sample: PartSample) -> PhotoRegions:
+        """Read the regions of a record of a data set `with_instances`; `sample` is that record.
+
+        Raises:
+            DataError: as `__getitem__` does.
+        """
+        record = self.records[index]
+        found = record.source.read_regions(record.photo, sample.image.shape[:2])
+        if found is None:
+            assert sample.instances is not None
+            return regions_of_maps(sample.part_labels, sample.object_labels, sample.instances, len(self.vocabulary))
+        part_table, object_table = self._tables[record.source.split]
+        objects = np.where(object_table[:-1] < 0, UNLABELLED, object_table[:-1] + len(self.vocabulary))
+        return found.relabelled(np.concatenate([part_table[:-1], objects]).tolist())
 
     def __len__(self) -> int:
         return len(self.records)
@@ -193,6 +264,7 @@ class FileDataset:
         # UNLABELLED is -1 and reads the last entry of a table, which is UNLABELLED too.
         objects = np.where(parts == UNLABELLED, objects, np.take(source.object_of, parts))
         all_parts, all_objects = np.take(part_table, parts), np.take(object_table, objects)
+        instances = source.read_instances(photo, image.shape[:2]) if self.instances else None
         samples = []
         for record in records:
             part_labels, object_labels = all_parts.copy(), all_objects.copy()
@@ -205,7 +277,7 @@ class FileDataset:
                     object_labels[counted] = object_table[record.object]
                 part_labels[~counted] = UNLABELLED
                 object_labels[~counted & (objects != UNLABELLED)] = OUTSIDE
-            samples.append(PartSample(image, part_labels, object_labels, record.key))
+            samples.append(PartSample(image, part_labels, object_labels, record.key, instances))
         return samples
 
 
@@ -231,6 +303,8 @@ def missing_photo(photo: SourcePhoto) -> Problem:
     """Report a missing photo that labels belong to, and name a file of almost the same name."""
     if (found := photo.look_alike) is None:
         return Problem("missing photo", photo.path, "the photo is missing: restore it or remove its labels")
+    if found.suffix.lower() not in photo_suffixes():
+        return Problem("missing photo", photo.path, f"the photo is missing; there is {describe_unread([found])}")
     wanted, there = photo.path.parts, found.parts
     names = next(((w, t) for w, t in zip(reversed(wanted), reversed(there), strict=False) if w != t), ("", ""))
     hint = f"{found} is there, whose name differs {spelling(*names)}: rename it, or correct the labels"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -12,10 +13,53 @@ from partclipseg.data.augment import resize_photo
 from partclipseg.data.loader import PartDataset
 from partclipseg.data.sample import UNLABELLED
 from partclipseg.evaluation.evaluator import Evaluator
-from partclipseg.evaluation.pictures import PhotoExample
+from partclipseg.evaluation.pictures import PhotoExample, draw_class_bars, write_photo_page
 from partclipseg.evaluation.run import PhotoRecords, predict, read_batches
-from partclipseg.evaluation.scores import WITHIN_OBJECTS
+from partclipseg.evaluation.scores import WITHIN_OBJECTS, Protocol
+from partclipseg.files import remove_temporary
 from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.writing import writing
+
+EXAMPLES = 6
+"""Number of best and of worst photos shown."""
+
+
+def draw_report(
+    folder: Path,
+    title: str,
+    segmenter: PartSegmenter,
+    dataset: PartDataset,
+    photos: Sequence[PhotoRecords],
+    evaluators: Mapping[Protocol, Evaluator],
+    zoom: bool = False,
+) -> tuple[dict[Protocol, str] | None, str]:
+    """Write the bars of each protocol and the page of the best and worst photos into a report's folder.
+
+    Returns the names of the bars' pictures by protocol, None without matplotlib, and the name of the page. Raises
+    `PartCLIPSegError` if the folder cannot be written to.
+    """
+    # The last protocol is the strictest: it shows whole photos.
+    *_, evaluator = evaluators.values()
+    best, worst = best_and_worst(evaluator, EXAMPLES)
+    groups = {
+        heading: make_examples(segmenter, dataset, photos, evaluator, keys, zoom)
+        for heading, keys in (("Best photos", best), ("Worst photos", worst))
+        if keys
+    }
+    bars: dict[Protocol, str] | None = {}
+    try:
+        for protocol, counts in evaluators.items():
+            name = f"classes-{protocol}.png"
+            with writing(folder / name):
+                draw_class_bars(counts.compute(), folder / name, f"{title}, {protocol}")
+            bars[protocol] = name
+    except ImportError:
+        bars = None
+    page = folder / "photos.html"
+    with writing(page):
+        remove_temporary(page.with_suffix(""))
+        write_photo_page(page, title, evaluator.protocol, groups, dataset.vocabulary)
+    return bars, page.name
 
 
 def best_and_worst(evaluator: Evaluator, number: int) -> tuple[list[str], list[str]]:

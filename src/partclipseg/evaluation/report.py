@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, NamedTuple
 
+from partclipseg.evaluation.average_precision import ApScores
+from partclipseg.evaluation.instance_tables import ap_class_table, ap_tables, partpq_class_table, partpq_table
+from partclipseg.evaluation.partpq import PartPQScores
 from partclipseg.evaluation.scores import WITHIN_OBJECTS, Protocol, Rule, Scores, SetScores
+from partclipseg.evaluation.tables import Table, escaped, figure, markdown_rows
 
 PROTOCOL_TITLES: dict[Protocol, str] = {
     "oracle_obj": "Oracle-Obj: the objects in the photo are known",
@@ -25,15 +28,6 @@ RULE_TITLES: dict[Rule, str] = {
 """Rules of averaging, and the classes that each averages over."""
 
 _ROWS = (("mIoU", "iou"), ("Boundary IoU", "boundary_iou"), ("Recall", "recall"), ("Pixel accuracy", "pixel_accuracy"))
-
-
-class Table(NamedTuple):
-    """A title, column names, rows of text (the first column is a name, the others are figures), and a remark."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
 
 
 class Published(NamedTuple):
@@ -57,7 +51,7 @@ class Report:
     dataset: str
     settings: dict[str, Any]
     """Resolved options, needed to repeat the evaluation."""
-    scores: tuple[Scores, ...]
+    scores: tuple[Scores | PartPQScores | ApScores, ...]
     photos: int
     remark: str = ""
     """Reason why these figures are not comparable, such as a limit on the photos; empty if they are."""
@@ -68,12 +62,21 @@ class Report:
         """Return the scores of every protocol, each followed by the published figures where there are any."""
         tables = []
         for scores in self.scores:
+            if isinstance(scores, PartPQScores):
+                tables.append(partpq_table(scores))
+                continue
+            if isinstance(scores, ApScores):
+                tables += ap_tables(scores)
+                continue
             tables.append(score_table(scores))
             if scores.rules:
                 tables.append(rule_table(scores))
-            if self.compared and (rows := published(self.dataset, scores.protocol)):
+            if rows := self._published(scores):
                 tables.append(published_table(self.model, scores, rows))
         return tables
+
+    def _published(self, scores: Scores) -> tuple[Published, ...]:
+        return published(self.dataset, scores.protocol) if self.compared else ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -83,31 +86,45 @@ class Report:
             "photos": self.photos,
             "remark": self.remark,
             "settings": self.settings,
-            "scores": {scores.protocol: scores.to_dict() for scores in self.scores},
+            "scores": {_name(scores): scores.to_dict() for scores in self.scores},
             "published": {
-                s.protocol: [r._asdict() for r in published(self.dataset, s.protocol)] if self.compared else []
-                for s in self.scores
+                scores.protocol: [row._asdict() for row in self._published(scores)]
+                for scores in self.scores
+                if isinstance(scores, Scores)
             },
         }
 
     def to_markdown(self, bars: dict[Protocol, str] | None = None, photos_page: str | None = None) -> str:
         """Return the report as Markdown; `bars` are paths of pictures, `photos_page` that of the page of photos."""
-        lines = [f"# {_escaped(self.model)} on {self.dataset}", "", f"{self.photos} photos. All scores in percent."]
+        lines = [f"# {escaped(self.model)} on {self.dataset}", "", f"{self.photos} photos. All scores in percent."]
         if self.remark:
-            lines += ["", f"> {_escaped(self.remark)}"]
+            lines += ["", f"> {escaped(self.remark)}"]
         for table in self.tables():
             lines += ["", f"## {table.title}", "", *markdown_rows(table)]
         if photos_page:
             lines += ["", "## Photos", "", f"[The best and the worst]({photos_page}): photo, labels, prediction."]
         for scores in self.scores:
-            table = class_table(scores)
+            table = _class_table(scores)
             lines += ["", f"## {table.title}", ""]
-            if bars and scores.protocol in bars:
+            if bars and isinstance(scores, Scores) and scores.protocol in bars:
                 lines += [f"![IoU of each class]({bars[scores.protocol]})", ""]
             lines += markdown_rows(table)
         settings = json.dumps(self.settings, indent=2, ensure_ascii=False)
         lines += ["", "## Settings", "", "```json", settings, "```", ""]
         return "\n".join(lines)
+
+
+def _name(scores: Scores | PartPQScores | ApScores) -> str:
+    """Return the protocol or the metric of scores."""
+    if isinstance(scores, Scores):
+        return scores.protocol
+    return "partpq" if isinstance(scores, PartPQScores) else "ap"
+
+
+def _class_table(scores: Scores | PartPQScores | ApScores) -> Table:
+    if isinstance(scores, Scores):
+        return class_table(scores)
+    return partpq_class_table(scores) if isinstance(scores, PartPQScores) else ap_class_table(scores)
 
 
 def published(dataset: str, protocol: Protocol) -> tuple[Published, ...]:
@@ -217,24 +234,3 @@ def class_table(scores: Scores) -> Table:
     sets, boundary = ("set",) if with_sets else (), ("Boundary IoU",) if with_boundary else ()
     columns = ("class", *sets, "IoU", *boundary, "Recall", "Pixels")
     return Table(f"Classes, {PROTOCOL_TITLES[scores.protocol].split(':')[0]}", columns, tuple(rows), note)
-
-
-def figure(value: float | None) -> str:
-    """Format a percentage with two decimals, as papers do; a dash where it is not defined."""
-    return "–" if value is None or math.isnan(value) else f"{value:.2f}"
-
-
-def markdown_rows(table: Table) -> list[str]:
-    """Return the lines of a table in Markdown, its note last."""
-    lines = [
-        "| " + " | ".join(table.columns) + " |",
-        "|" + "|".join([" :-- ", *[" --: "] * (len(table.columns) - 1)]) + "|",
-        *("| " + " | ".join(map(_escaped, row)) + " |" for row in table.rows),
-    ]
-    return [*lines, "", table.note] if table.note else lines
-
-
-def _escaped(text: str) -> str:
-    for character in "\\|*_<`[":
-        text = text.replace(character, f"\\{character}")
-    return text

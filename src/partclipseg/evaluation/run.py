@@ -26,7 +26,7 @@ from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.evaluation.boundary import BoundaryKind
 from partclipseg.evaluation.evaluator import Evaluator
 from partclipseg.evaluation.scores import ALL_PROTOCOLS, PROTOCOLS, Protocol, Rule, Scores
-from partclipseg.evaluation.state import merge_processes
+from partclipseg.evaluation.state import Counts, merge_processes
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.vocabulary import Vocabulary
 
@@ -40,9 +40,9 @@ class PhotoRecords(NamedTuple):
     indices: tuple[int, ...]
     record_keys: tuple[str, ...]
 
-    def keys(self, protocol: Protocol) -> tuple[str, ...]:
+    def keys(self, protocol: str) -> tuple[str, ...]:
         """Return the keys under which an evaluator of `protocol` counts the photo: see `predict`."""
-        return (self.key,) if protocol == "strict" else self.record_keys
+        return self.record_keys if protocol in ("oracle_obj", "pred_all") else (self.key,)
 
 
 class RecordLabels(NamedTuple):
@@ -54,7 +54,7 @@ class RecordLabels(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledPhoto:
+class EvaluationPhoto:
     """A photo, at its own size or resized for the model, and its records."""
 
     key: str
@@ -188,7 +188,7 @@ def group_records(dataset: PartDataset) -> list[PhotoRecords]:
 def predict(
     segmenter: PartSegmenter,
     vocabulary: Vocabulary,
-    photos: Sequence[LabelledPhoto],
+    photos: Sequence[EvaluationPhoto],
     protocols: Iterable[Protocol],
     zoom: bool = False,
 ) -> Iterator[Prediction]:
@@ -258,7 +258,7 @@ def parts_of_objects(
 def score(
     segmenter: PartSegmenter,
     vocabulary: Vocabulary,
-    photos: Sequence[LabelledPhoto],
+    photos: Sequence[EvaluationPhoto],
     evaluators: Evaluators,
     zoom: bool = False,
 ) -> None:
@@ -268,7 +268,7 @@ def score(
             evaluators[protocol].update(label_map, parts, objects, key=key)
 
 
-def is_scored(photo: PhotoRecords, evaluators: Evaluators) -> bool:
+def is_scored(photo: PhotoRecords, evaluators: Mapping[Any, Counts]) -> bool:
     """Whether every evaluator has counted the photo."""
     return all(key in evaluator for protocol, evaluator in evaluators.items() for key in photo.keys(protocol))
 
@@ -279,16 +279,23 @@ def read_batches(
     image_shape: tuple[int, int] | None,
     batch_size: int,
     workers: int,
-) -> Iterator[list[LabelledPhoto]]:
+) -> Iterator[list[EvaluationPhoto]]:
     """Read photos in worker processes, in order, and resize them to `image_shape`, height and width.
 
     With None they keep their size, which zoom needs.
     Raises `UsageError` for a batch size below 1, and `PartCLIPSegError` in the reader's words for a file that
     cannot be read.
     """
+    return load_in_order(_Reader(dataset, photos, image_shape), batch_size, workers)
+
+
+def load_in_order(reader: Dataset[Any], batch_size: int, workers: int) -> Iterator[list[Any]]:
+    """Read the items of a reader in batches, in worker processes, in order.
+
+    Raises `UsageError` for a batch size below 1, and the `PartCLIPSegError` that a reader returns in place of an item.
+    """
     if batch_size < 1:
         raise UsageError(f"the batch size must be at least 1, not {batch_size}")
-    reader: Dataset[Any] = _Reader(dataset, photos, image_shape)
     loader = DataLoader(
         reader,
         batch_size=batch_size,
@@ -315,7 +322,7 @@ class _Reader(Dataset):
     def __len__(self) -> int:
         return len(self._photos)
 
-    def __getitem__(self, place: int) -> LabelledPhoto | PartCLIPSegError:
+    def __getitem__(self, place: int) -> EvaluationPhoto | PartCLIPSegError:
         photo = self._photos[place]
         try:
             samples = _samples(self._dataset, photo.indices)
@@ -327,7 +334,7 @@ class _Reader(Dataset):
             for key, sample in zip(photo.record_keys, samples, strict=True)
         )
         sizes = () if self._size is None else (self._size,)
-        return LabelledPhoto(photo.key, resize_photo(samples[0].image, *sizes), records)
+        return EvaluationPhoto(photo.key, resize_photo(samples[0].image, *sizes), records)
 
 
 def _samples(dataset: PartDataset, indices: Sequence[int]) -> list[PartSample]:

@@ -108,7 +108,7 @@ class Scores:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; None in place of NaN."""
-        return _without_nan(asdict(self))
+        return without_nan(asdict(self))
 
 
 class ClassCounts(NamedTuple):
@@ -308,9 +308,10 @@ def _harmonic(seen: SetScores, unseen: SetScores) -> SetScores:
     return SetScores(**{name: harmonic_mean(value, asdict(unseen)[name]) for name, value in asdict(seen).items()})
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """Replace NaN by None in nested dictionaries and lists, for JSON."""
     if isinstance(value, dict):
-        return {name: _without_nan(item) for name, item in value.items()}
+        return {name: without_nan(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
+        return [without_nan(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value

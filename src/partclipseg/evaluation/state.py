@@ -7,14 +7,12 @@ import io
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from partclipseg.data.fingerprint import changed_data
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.evaluation.evaluator import Evaluator
-from partclipseg.evaluation.scores import Protocol
 from partclipseg.files import whole_file
 from partclipseg.writing import writing
 
@@ -22,6 +20,16 @@ _PATTERN = "scores-*.state"
 
 _MODEL_FILES = frozenset({"config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"})
 """Files that affect a model's output, beside its weights."""
+
+
+class Counts(Protocol):
+    """What an evaluation counts in, such as an `Evaluator`: photos or records by key, each of them once."""
+
+    def __contains__(self, key: str) -> bool: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def merge_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
 class SavedScores:
@@ -38,7 +46,7 @@ class SavedScores:
         self.options = dict(options)
         self.data = dict(data or {})
 
-    def load(self, evaluators: Mapping[Protocol, Evaluator]) -> None:
+    def load(self, evaluators: Mapping[Any, Counts]) -> None:
         """Add the saved counts of all processes to the evaluators.
 
         Raises `PartCLIPSegError` naming the file and the options that differ, the data that have changed, or the
@@ -64,7 +72,7 @@ class SavedScores:
             except _MALFORMED:
                 raise _damaged(path) from None
 
-    def save(self, evaluators: Mapping[Protocol, Evaluator], process: int = 0) -> None:
+    def save(self, evaluators: Mapping[Any, Counts], process: int = 0) -> None:
         """Write the counts of one process.
 
         Raises `PartCLIPSegError` if the disk is full or the folder cannot be written to.
@@ -75,7 +83,7 @@ class SavedScores:
         with writing(path), whole_file(path) as temporary:
             temporary.write_bytes(content.getbuffer())
 
-    def save_all(self, evaluators: Mapping[Protocol, Evaluator]) -> None:
+    def save_all(self, evaluators: Mapping[Any, Counts]) -> None:
         """Write counts that include those of all processes, and delete the files of the others."""
         self.save(evaluators)
         for path in self._files()[1:]:
@@ -114,18 +122,18 @@ def _damaged(path: Path) -> PartCLIPSegError:
     return PartCLIPSegError(f"{path} is damaged: delete it to score its photos again; all else in the folder is kept")
 
 
-def states_of(evaluators: Mapping[Protocol, Evaluator]) -> dict[Protocol, dict[str, Any]]:
+def states_of(evaluators: Mapping[Any, Counts]) -> dict[Any, dict[str, Any]]:
     """Return the `state_dict` of every evaluator."""
     return {protocol: evaluator.state_dict() for protocol, evaluator in evaluators.items()}
 
 
-def merge_states(evaluators: Mapping[Protocol, Evaluator], states: Mapping[Protocol, Mapping[str, Any]]) -> None:
+def merge_states(evaluators: Mapping[Any, Counts], states: Mapping[Any, Mapping[str, Any]]) -> None:
     """Add the records of other evaluators, as `states_of` gives them, to these."""
     for protocol, evaluator in evaluators.items():
         evaluator.merge_state_dict(states[protocol])
 
 
-def merge_processes(evaluators: Mapping[Protocol, Evaluator], world_size: int) -> None:
+def merge_processes(evaluators: Mapping[Any, Counts], world_size: int) -> None:
     """Exchange the records of all processes of the process group, so that every process holds all of them."""
     if world_size == 1:
         return

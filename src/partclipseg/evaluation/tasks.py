@@ -23,7 +23,7 @@ from partclipseg.data.datasets.registry import dataset_spec
 from partclipseg.data.datasets.roots import has_split
 from partclipseg.data.loader import PartDataset
 from partclipseg.data.source import FileDataset
-from partclipseg.evaluation.report import Table, figure
+from partclipseg.evaluation.tables import Table, figure
 from partclipseg.vocabulary import Catalog, Vocabulary
 
 Task = Literal["zero-shot", "few-shot", "cross-dataset", "supervised"]

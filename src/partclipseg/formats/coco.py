@@ -20,41 +20,58 @@ def coco_document(
     Pixels of objects without a part are annotations of categories for whole objects, id `N_c` + object index + 1;
     only objects that have such pixels have one. Annotations are numbered from `first_annotation_id` on. The header is
     what pycocotools and others expect.
+
+    Instances are written as PACO has them: an annotation of the whole object, of all pixels that it owns, then its
+    parts. All of these name the object's annotation by ``obj_ann_id``. What has no owner comes after them without it.
     """
-    rest_id = len(vocabulary) + 1
-    whole: dict[int, dict[str, Any]] = {}
+    first_object = len(vocabulary) + 1
+    objects: dict[int, dict[str, Any]] = {}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image_id, record in records:
         size = {"width": record["width"], "height": record["height"]}
         images.append({"id": image_id, "file_name": record["photo"], **size})
-        rest = [(rest_id + segment["index"], segment) for segment in record.get("without_part", [])]
-        whole |= {
-            category: {"id": category, "name": segment["object"], "supercategory": segment["object"]}
-            for category, segment in rest
-        }
-        annotations += [
-            {
-                "id": first_annotation_id + number,
-                "image_id": image_id,
-                "category_id": category,
-                "segmentation": segment["rle"],
-                "area": segment["area"],
-                "bbox": segment["box"],
-                "iscrowd": 0,
-                "score": segment["score"],
-            }
-            for number, (category, segment) in enumerate(
-                [*((segment["index"] + 1, segment) for segment in record["segments"]), *rest], start=len(annotations)
+        owners: dict[int, int] = {}  # number of the instance to the id of its annotation
+        for category, segment, number in _entries(record, first_object):
+            annotation_id = first_annotation_id + len(annotations)
+            if category >= first_object:
+                word = segment["object"]
+                objects.setdefault(category, {"id": category, "name": word, "supercategory": word})
+                if number is not None:
+                    owners[number] = annotation_id
+            annotations.append(
+                {
+                    "id": annotation_id,
+                    "image_id": image_id,
+                    "category_id": category,
+                    "segmentation": segment["rle"],
+                    "area": segment["area"],
+                    "bbox": segment["box"],
+                    "iscrowd": 0,
+                    "score": segment["score"],
+                    **({} if number is None else {"obj_ann_id": owners[number]}),
+                }
             )
-        ]
     return {
         "info": {"description": "Object-parts, segmented by partclipseg"},
         "licenses": [],
         "images": images,
         "annotations": annotations,
-        "categories": coco_categories(vocabulary) + [whole[category] for category in sorted(whole)],
+        "categories": coco_categories(vocabulary) + [objects[category] for category in sorted(objects)],
     }
+
+
+def _entries(record: Record, first_object: int) -> Iterator[tuple[int, dict[str, Any], int | None]]:
+    """Yield category, entry and number of the owner of each annotation of a photo; objects before their parts."""
+    segments, rest = record["segments"], record.get("without_part", [])
+    for instance in record.get("instances", []):
+        if instance["area"]:
+            number = instance["number"]
+            yield first_object + instance["index"], instance, number
+            yield from ((some["index"] + 1, some, number) for some in segments if some["instance"] == number)
+    yield from ((some["index"] + 1, some, None) for some in segments if some.get("instance") is None)
+    # The pixels of an owner without a part are those of its own annotation already.
+    yield from ((first_object + some["index"], some, None) for some in rest if some.get("instance") is None)
 
 
 def coco_categories(vocabulary: Vocabulary) -> list[dict[str, Any]]:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from partclipseg.data.coco import BrokenMaskError, paint
+from partclipseg.data.values import quoted, whole_number
 from partclipseg.errors import PartCLIPSegError, first_line
-from partclipseg.vocabulary import Vocabulary
+from partclipseg.vocabulary import Vocabulary, plain_word
 
 Size = tuple[int, int]
 """Height and width of a photo."""
@@ -37,7 +38,7 @@ def read_outlines(
             found = list(shapes(content, vocabulary, size))
         except CorrectionError:
             raise
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError, ArithmeticError) as error:
             raise CorrectionError(f"it is damaged ({_damage(error)}): mend it, or delete it for a new draft") from None
         try:
             return paint([index for index, _ in found], [[polygon] for _, polygon in found], size)
@@ -50,13 +51,19 @@ def read_outlines(
 def _damage(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
-    # A ValueError describes the file (wrong JSON, wrong encoding, a word in place of a number); other errors do not.
-    return first_line(error)[:200] if isinstance(error, ValueError) else "its entries are not those of the format"
+    if isinstance(error, OverflowError):
+        return "a number is too large"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8 text"
+    # A ValueError describes the file (wrong JSON, a word in place of a number), but not where values are unpacked.
+    if isinstance(error, ValueError) and "unpack" not in str(error):
+        return first_line(error)[:200]
+    return "its entries are not those of the format"
 
 
 def class_index(label: Any, vocabulary: Vocabulary) -> int:
-    """Return the index of a class by name, ignoring case; raises `CorrectionError` for an unknown one."""
-    plain = str(label).strip().casefold()
+    """Return the index of a class by name, spelled as words may be; raises `CorrectionError` for an unknown one."""
+    plain = plain_word(str(label)).casefold()
     for index, name in enumerate(vocabulary.names):
         if name.casefold() == plain:
             return index
@@ -65,8 +72,9 @@ def class_index(label: Any, vocabulary: Vocabulary) -> int:
 
 def check_size(found: tuple[Any, Any], size: Size) -> None:
     """Raise `CorrectionError` if a file states another height or width than the photo's."""
-    if found != (None, None) and found != size:
-        raise CorrectionError(f"it is for a photo of {found[1]}x{found[0]} pixels, the photo has {size[1]}x{size[0]}")
+    if any(stated is not None and whole_number(stated) != edge for stated, edge in zip(found, size, strict=True)):
+        stated = "x".join("?" if edge is None else quoted(edge) for edge in reversed(found))
+        raise CorrectionError(f"it is for a photo of {stated} pixels, the photo has {size[1]}x{size[0]}")
 
 
 def box_corners(left: float, top: float, right: float, bottom: float) -> list[tuple[float, float]]:

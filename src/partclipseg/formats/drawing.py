@@ -44,6 +44,7 @@ def draw_overlay(
     legend: Sequence[LegendEntry] | None,
     opacity: float = 0.6,
     long_side: int | None = None,
+    instance_map: np.ndarray | None = None,
 ) -> Image.Image:
     """Paint the segments over the photo, thin light contours between them, and a legend panel beside or below.
 
@@ -54,6 +55,7 @@ def draw_overlay(
         legend: entries of the legend; None leaves the panel out.
         opacity: opacity of the segments' colour, 0 to 1.
         long_side: longer side of the drawn photo, in pixels; None keeps the photo's own within `SIDE_RANGE`.
+        instance_map: int `[H, W]`, index of the instance at each pixel, -1 none: each is outlined and numbered.
     """
     height, width = label_map.shape
     target = long_side or int(np.clip(max(height, width), *SIDE_RANGE))
@@ -61,6 +63,8 @@ def draw_overlay(
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     labels = resize_labels(label_map, (size[1], size[0]))
     painted = _paint(_resize_photo(photo, size), labels, colours, opacity)
+    if instance_map is not None:
+        painted = _numbered(painted, resize_labels(instance_map, (size[1], size[0])))
     return painted if legend is None else _with_legend(painted, legend)
 
 
@@ -104,6 +108,38 @@ def _contours(labels: np.ndarray) -> np.ndarray:
     )
     # Contours fade where small specks are dense, as in results of untrained models; else only contours would show.
     return np.minimum(soft * 1.5, 1.0) * np.interp(density, [0.3, 0.6], [0.92, 0.1]).astype(np.float32)
+
+
+def _numbered(picture: Image.Image, instances: np.ndarray) -> Image.Image:
+    """Outline each instance in dark, two pixels wide, and write its number at its upper left.
+
+    The outline lies inside the instance, within the light contour of its parts.
+    """
+    inner = np.zeros(instances.shape, dtype=bool)
+    for axis in (0, 1):
+        for shift in (1, -1, 2, -2):
+            other = np.roll(instances, shift, axis)
+            # What is rolled in from the other side of the picture counts as outside.
+            edge = [slice(None), slice(None)]
+            edge[axis] = slice(0, shift) if shift > 0 else slice(shift, None)
+            other[tuple(edge)] = -1
+            inner |= other != instances
+    pixels = np.array(picture)
+    pixels[inner & (instances >= 0)] = _INK
+    drawn = Image.fromarray(pixels)
+    pen, unit = ImageDraw.Draw(drawn), max(13, round(max(picture.size) / 50))
+    for index in np.unique(instances[instances >= 0]).tolist():
+        rows, columns = np.nonzero(instances == index)
+        first = (rows + columns).argmin()  # of a slim object the corner of its box may lie far from it
+        left, top = int(columns[first]), int(rows[first])
+        text = str(index + 1)
+        width, height = _length(text, unit) + unit // 2 + unit // 4, round(1.3 * unit)
+        left, top = min(left, drawn.width - width - 1), min(top, drawn.height - height - 1)
+        corners = [left, top, left + width, top + height]
+        pen.rounded_rectangle(corners, radius=unit // 4, fill=_INK, outline=_PAPER)
+        place = left + width / 2, top + height / 2
+        pen.text(place, text, fill=_PAPER, font=_font(text, unit), anchor="mm")
+    return drawn
 
 
 # -- the legend -----------------------------------------------------------------------------------------------

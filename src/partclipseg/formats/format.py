@@ -19,7 +19,16 @@ from PIL import Image
 from partclipseg.data.coco import encode_mask
 from partclipseg.formats.palette import object_colours, pale_object_colours, part_colours
 from partclipseg.formats.polygons import mask_polygons
-from partclipseg.formats.segment import Segment, object_scores, object_segments, part_segments
+from partclipseg.formats.segment import (
+    Instance,
+    Owners,
+    Segment,
+    object_scores,
+    object_segments,
+    owned_object_scores,
+    part_segments,
+    rest_segments,
+)
 from partclipseg.vocabulary import Vocabulary
 
 View = Literal["parts", "objects"]
@@ -31,7 +40,9 @@ Document = dict[str, Any] | str | Image.Image
 Record = dict[str, Any]
 """A labelled photo as JSON: photo, width, height and segments, each a `segment_entry` with its mask as ``rle``.
 
-If pixels of objects belong to none of their parts, ``without_part`` has a segment for each of these objects.
+If pixels of objects belong to none of their parts, ``without_part`` has a segment for each of these objects. Where
+instances were asked for, ``instances`` has an `instance_entry` for each, with the mask of its pixels as ``rle``, and
+each segment names its owner by ``instance``: a number or null.
 """
 
 Outline = tuple[Segment, list[np.ndarray]]
@@ -57,6 +68,8 @@ class LabelledPhoto:
     """float32 `[N_o]`: mean probability over the pixels of each object that belong to none of its parts; None is 0."""
     probability: Callable[[int], np.ndarray] | None = None
     """Function from a class's index to its probability at every pixel, float32 `[H, W]`; None where it is unknown."""
+    owners: Owners | None = None
+    """The instances and their pixels; None where none were asked for."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -65,20 +78,29 @@ class LabelledPhoto:
 
     @cached_property
     def segments(self) -> tuple[Segment, ...]:
-        """Return the classes that have pixels, in label order."""
-        return tuple(part_segments(self.label_map, self.vocabulary, self.scores))
+        """Return the classes that have pixels, in label order; with instances those of each, ownerless ones last."""
+        return tuple(part_segments(self.label_map, self.vocabulary, self.scores, self.owners))
 
     @cached_property
     def objects(self) -> tuple[Segment, ...]:
-        """Return the objects that have pixels, in the order of `vocabulary.objects`."""
-        scores = object_scores(self.label_map, self.vocabulary, self.scores, self._rest_scores)
-        return tuple(object_segments(self.object_map, self.vocabulary, scores))
+        """Return the objects that have pixels, in the order of `vocabulary.objects`; or the instances, by number.
+
+        With instances, pixels of objects without an owner come last.
+        """
+        if self.owners is None:
+            scores = object_scores(self.label_map, self.vocabulary, self.scores, self._rest_scores)
+        else:
+            scores = owned_object_scores(self.label_map, self.vocabulary, self.owners)
+        return tuple(object_segments(self.object_map, self.vocabulary, scores, self.owners))
 
     @cached_property
     def without_part(self) -> tuple[Segment, ...]:
-        """Return the pixels of each object that belong to none of its parts; the score is that of the best part."""
+        """Return the pixels of each object that belong to none of its parts; the score is that of the best part.
+
+        With instances those of each instance, ownerless ones last.
+        """
         rest = np.where(self.label_map < 0, self.object_map, np.int32(-1))
-        return tuple(object_segments(rest, self.vocabulary, self._rest_scores))
+        return tuple(rest_segments(rest, self.vocabulary, self._rest_scores, self.owners))
 
     @property
     def _rest_scores(self) -> np.ndarray:
@@ -93,11 +115,23 @@ class LabelledPhoto:
     def record(self) -> Record:
         """Return the photo as a `Record`."""
         segments, rest = (
-            [segment_entry(segment) | {"rle": encode_mask(segment.mask)} for segment in some]
+            [self.entry(segment) | {"rle": encode_mask(segment.mask)} for segment in some]
             for some in (self.segments, self.without_part)
         )
         found = {"photo": self.name, "width": self.size[1], "height": self.size[0], "segments": segments}
-        return found | {"without_part": rest} if rest else found
+        if rest:
+            found["without_part"] = rest
+        if self.owners is not None:
+            found["instances"] = [
+                instance_entry(instance)
+                | {"rle": encode_mask(self.owners.instance_map == instance.number - 1)}
+                for instance in self.owners.instances
+            ]
+        return found
+
+    def entry(self, segment: Segment) -> dict[str, Any]:
+        """Return a segment for JSON, without its mask; its owner is named where instances were asked for."""
+        return segment_entry(segment) | ({} if self.owners is None else {"instance": segment.instance})
 
     def view(self, view: View) -> tuple[np.ndarray, tuple[Segment, ...], np.ndarray]:
         """Return map int32 `[H, W]`, segments and colours uint8 `[K, 3]` of a view."""
@@ -162,6 +196,8 @@ class Format:
     """Make the content of a photo's own file; None for a format that has no such file."""
     make_many: Callable[[LabelledPhoto], Iterator[tuple[str, Image.Image]]] | None = None
     """Yield name and picture of each file in a photo's own folder, whose name ends in `suffix`; in place of `make`."""
+    needs_instances: bool = False
+    """Whether its files are about instances, so that there are none unless these were asked for."""
     on_request: bool = False
     """Whether the format is left out where all are asked for: its files take much longer than the others."""
     indent: int | None = 1
@@ -225,17 +261,22 @@ class Format:
 
 
 def encoded(document: Document, indent: int | None = None) -> bytes:
-    """Encode a file: JSON in UTF-8 with a final line feed, text in UTF-8, or PNG."""
+    """Encode a file: JSON in UTF-8 with a final line feed, text as `encoded_text`, or PNG."""
     if isinstance(document, Image.Image):
         buffer = io.BytesIO()
         document.save(buffer, format="PNG")
         return buffer.getvalue()
     if isinstance(document, str):
-        return document.encode()
+        return encoded_text(document)
     try:
         return f"{json.dumps(document, ensure_ascii=False, indent=indent)}\n".encode()
     except UnicodeEncodeError:  # a photo's name that is not valid Unicode
         return f"{json.dumps(document, indent=indent)}\n".encode()
+
+
+def encoded_text(text: str) -> bytes:
+    """Encode text in UTF-8; bytes of file names that are not valid Unicode are written as ``\\udce9``."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def segment_entry(segment: Segment) -> dict[str, Any]:
@@ -248,4 +289,18 @@ def segment_entry(segment: Segment) -> dict[str, Any]:
         "score": round(segment.score, 4),
         "area": segment.area,
         "box": list(segment.box),
+    }
+
+
+def instance_entry(instance: Instance) -> dict[str, Any]:
+    """Return an instance for JSON; coordinates of the box that found it have two digits after the point."""
+    return {
+        "number": instance.number,
+        "object": instance.object,
+        "index": instance.index,
+        "score": round(instance.score, 4),
+        "area": instance.area,
+        "box": list(instance.box),
+        "found": [round(value, 2) for value in instance.found],
+        "source": instance.source,
     }

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from partclipseg.formats.format import Format, LabelledPhoto, Place, segment_entry
+from partclipseg.formats.format import Format, LabelledPhoto, Place, instance_entry
 
 
 def document(photo: LabelledPhoto) -> dict[str, Any]:
-    """Return photo, size, segments of both views and of objects without a part, and class names by index."""
-    return {
+    """Return photo, size, segments of both views and of objects without a part, and class names by index.
+
+    Where instances were asked for, they are listed, and each segment names its owner.
+    """
+    found: dict[str, Any] = {
         "photo": photo.name,
         "width": photo.size[1],
         "height": photo.size[0],
-        "segments": [segment_entry(segment) for segment in photo.segments],
-        "objects": [segment_entry(segment) for segment in photo.objects],
-        "without_part": [segment_entry(segment) for segment in photo.without_part],
+        "segments": [photo.entry(segment) for segment in photo.segments],
+        "objects": [photo.entry(segment) for segment in photo.objects],
+        "without_part": [photo.entry(segment) for segment in photo.without_part],
         "vocabulary": list(photo.vocabulary.names),
     }
+    if photo.owners is not None:
+        found["instances"] = [instance_entry(instance) for instance in photo.owners.instances]
+    return found
 
 
 def _make(photo: LabelledPhoto, place: Place) -> dict[str, Any]:

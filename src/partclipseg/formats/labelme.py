@@ -25,14 +25,17 @@ from partclipseg.vocabulary import Vocabulary
 def labelme_document(photo: LabelledPhoto, image_path: str) -> dict[str, Any]:
     """Return a document for labelme and X-AnyLabeling; `image_path` is the photo's path from the document's folder.
 
-    The polygons of one segment share a ``group_id``, its class index plus 1. X-AnyLabeling shows the ``score``; labelme
-    ignores the field but keeps it.
+    The polygons of one segment share a ``group_id``: its class index plus 1, or the number of the instance that it
+    belongs to. Parts without an owner then have numbers beyond those of the instances, so that converters which join
+    the shapes of one label and group keep their pieces together. X-AnyLabeling shows the ``score``; labelme ignores the
+    field but keeps it.
     """
+    first = 1 if photo.owners is None else len(photo.owners.instances) + 1
     shapes = [
         {
             "label": segment.name,
             "points": polygon.tolist(),
-            "group_id": segment.index + 1,
+            "group_id": segment.instance or first + segment.index,
             "score": round(segment.score, 4),
             "description": "",
             "shape_type": "polygon",

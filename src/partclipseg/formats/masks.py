@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -19,14 +20,14 @@ _LONGEST = 200
 """Maximum length of a file name in bytes, without its suffix."""
 
 
-def mask_names(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Yield a file name such as ``dog_ear.png`` for each (object, part).
+def mask_names(words: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Yield a file name such as ``dog_ear.png`` for each (object, part), ``dog_2_ear.png`` for (object, number, part).
 
     Characters that some system refuses in a name become ``_``; a name that was taken gets a number.
     """
     taken: set[str] = set()
-    for pair in pairs:
-        plain = re.sub(r"""[\s<>:"/\\|?*'\x00-\x1f]+""", "_", "_".join(pair)).strip("._") or "part"
+    for some in words:
+        plain = re.sub(r"""[\s<>:"/\\|?*'\x00-\x1f]+""", "_", "_".join(some)).strip("._") or "part"
         stem = name = plain.encode("utf-8", "replace")[:_LONGEST].decode(errors="ignore")
         number = 1
         while name.casefold() in taken:
@@ -41,8 +42,14 @@ def white_on_black(mask: np.ndarray) -> Image.Image:
     return Image.fromarray(np.where(mask, np.uint8(255), np.uint8(0)))
 
 
+def _words(segment: dict[str, Any]) -> list[str]:
+    """Return the words that name the mask of a `segment_entry`."""
+    owner = segment.get("instance")
+    return [segment["object"], *([] if owner is None else [str(owner)]), segment["part"]]
+
+
 def _make(photo: LabelledPhoto) -> Iterator[tuple[str, Image.Image]]:
-    names = mask_names((segment.object, str(segment.part)) for segment in photo.segments)
+    names = mask_names(_words(photo.entry(segment)) for segment in photo.segments)
     for name, segment in zip(names, photo.segments, strict=True):
         yield name, white_on_black(segment.mask)
 
@@ -50,15 +57,17 @@ def _make(photo: LabelledPhoto) -> Iterator[tuple[str, Image.Image]]:
 def _make_soft(photo: LabelledPhoto) -> Iterator[tuple[str, Image.Image]]:
     if photo.probability is None:
         raise PartCLIPSegError("soft masks need the model's probabilities, which this result was made without")
-    names = mask_names((segment.object, str(segment.part)) for segment in photo.segments)
-    for name, segment in zip(names, photo.segments, strict=True):
+    # The model knows one probability of a class, whosever part it is.
+    segments = {segment.index: segment for segment in photo.segments}.values()
+    names = mask_names((segment.object, str(segment.part)) for segment in segments)
+    for name, segment in zip(names, segments, strict=True):
         yield name, Image.fromarray(np.rint(255 * photo.probability(segment.index)).astype(np.uint8))
 
 
 def _collect(data_set: DataSet) -> Iterator[tuple[str, Content]]:
     for _, record in data_set.records:
         stem, segments = data_set.stem(record["photo"]), record["segments"]
-        names = mask_names((segment["object"], segment["part"]) for segment in segments)
+        names = mask_names(map(_words, segments))
         for name, segment in zip(names, segments, strict=True):
             mask = decode_mask(segment["rle"], (record["height"], record["width"]))
             yield f"{FOLDER}/{stem}/{name}", encoded(white_on_black(mask))
@@ -66,7 +75,7 @@ def _collect(data_set: DataSet) -> Iterator[tuple[str, Content]]:
 
 FORMAT = Format(
     name="masks",
-    help="a picture of each part, white on black, named as dog_ear.png",
+    help="a picture of each part, white on black, named as dog_ear.png, or dog_1_ear.png with instances",
     suffix=".masks",
     make_many=_make,
     collect=_collect,

@@ -16,7 +16,7 @@ def notebook_html(overlay: bytes, segments: Iterable[Segment], colours: np.ndarr
     rows = "".join(
         f'<tr><td><span style="display:inline-block;width:.8em;height:.8em;border-radius:2px;'
         f'background:#{bytes(colours[segment.index]).hex()}"></span></td>'
-        f'<td style="text-align:left">{escape(segment.name)}</td><td>{segment.score:.2f}</td>'
+        f'<td style="text-align:left">{escape(segment.title)}</td><td>{segment.score:.2f}</td>'
         f"<td>{segment.area / (size[0] * size[1]):.1%}</td></tr>"
         for segment in sorted(segments, key=lambda segment: -segment.area)
     )

@@ -10,6 +10,7 @@ parts in the vocabulary too, and on nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -63,6 +64,20 @@ def object_colours(vocabulary: Vocabulary) -> np.ndarray:
 def pale_object_colours(vocabulary: Vocabulary) -> np.ndarray:
     """Return colours uint8 `[N_o, 3]` for pixels of objects without a part: the object's, two thirds of it white."""
     return (170 + object_colours(vocabulary) // 3).astype(np.uint8)
+
+
+def instance_colours(words: Sequence[str]) -> np.ndarray:
+    """Return colours uint8 `[n, 3]` for single objects: shades of the colour of their word, the first being its own."""
+    counts: dict[str, int] = {}
+    colours = []
+    for word in words:
+        place = counts[word] = counts.get(word, -1) + 1
+        # The k-th place in [0, 1) that halves the gaps of the ones before: 0, 1/2, 1/4, 3/4, … (van der Corput).
+        share = int(f"{place:b}"[::-1], 2) / 2 ** len(f"{place:b}")
+        hue = 360 * _fractions(word)[:1] + 60 * share
+        rgb = _linear_rgb(np.array([0.70 + (0.22 if place % 2 == 0 else -0.26) * share]), np.array([0.14]), hue)
+        colours.append(_encoded(rgb)[0])
+    return np.array(colours, dtype=np.uint8).reshape(-1, 3)
 
 
 @lru_cache(maxsize=4096)

@@ -23,6 +23,8 @@ FORMATS = {
     "labelme": "partclipseg.formats.labelme:FORMAT",
     "yolo": "partclipseg.formats.yolo:FORMAT",
     "label-studio": "partclipseg.formats.label_studio:FORMAT",
+    "instance-png": "partclipseg.formats.instances:NUMBERS",
+    "partpq": "partclipseg.formats.instances:PARTPQ",
 }
 """Import path of the `Format` of each name. Files are written, and choices listed, in this order."""
 
@@ -46,15 +48,20 @@ def data_set_formats() -> dict[str, Format]:
     return {name: kind for name, kind in all_formats().items() if kind.is_for_data_sets}
 
 
-def chosen_formats(names: Iterable[str], known: Mapping[str, Format]) -> dict[str, Format]:
+def chosen_formats(
+    names: Iterable[str], known: Mapping[str, Format], has_instances: bool = True
+) -> dict[str, Format]:
     """Return the formats of these names without repeats, in their order.
 
-    Raises `UsageError` for a name that is not `known`, or for none at all.
+    Raises `UsageError` for a name that is not `known`, or for none at all, and for a format of instances where the
+    results have none.
     """
     chosen = {}
     for name in names:
         if name not in known:
             raise UsageError(f"unknown format {name!r}: choose from {', '.join(known)}")
+        if known[name].needs_instances and not has_instances:
+            raise UsageError(f"the format {name} is about instances, which were not asked for: ask for --instances too")
         chosen[name] = known[name]
     if not chosen:
         raise UsageError(f"no format is asked for: choose from {', '.join(known)}")

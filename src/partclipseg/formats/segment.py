@@ -2,12 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from partclipseg.vocabulary import ObjectPart, Vocabulary
+from partclipseg.vocabulary import ANY, ObjectPart, Vocabulary
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One object of a photo, such as one of three dogs."""
+
+    number: int
+    """Number of the object, from 1: its place in `PartResult.instances`; files call it so."""
+    object: str
+    """Object word."""
+    index: int
+    """Index into `Vocabulary.objects`."""
+    score: float
+    """Score of the source that found it, 0 to 1; for ``components`` the mean probability of the region."""
+    area: int
+    """Number of pixels that it owns; 0 for an object in which no pixel was found."""
+    box: tuple[int, int, int, int]
+    """x, y, width, height of these pixels; zeros without any."""
+    found: tuple[float, float, float, float]
+    """x, y, width, height of the box that it was found by, in pixels."""
+    source: str
+    """What found it: ``components``, ``detector`` or ``given``; with ``and outline`` where its outline was drawn."""
+
+
+@dataclass(frozen=True, eq=False)
+class Owners:
+    """The objects of a photo and the pixels that each of them owns."""
+
+    instance_map: np.ndarray
+    """int32 `[H, W]`: index into `instances`, -1 none."""
+    instances: tuple[Instance, ...]
+    scores: np.ndarray
+    """float32 `[n + 1, N_c]`: mean probability of each class over its pixels of each instance; last, without owner."""
+    rest_scores: np.ndarray
+    """float32 `[n + 1, N_o]`: the same over the pixels of each object that belong to none of its parts."""
+
+    @property
+    def found(self) -> tuple[Instance, ...]:
+        """Return the instances that own a pixel."""
+        return tuple(instance for instance in self.instances if instance.area)
 
 
 @dataclass(frozen=True)
@@ -28,6 +68,10 @@ class Segment:
     """x, y, width, height in pixels; x and y of the upper left pixel."""
     label_map: np.ndarray | None = field(default=None, repr=False, compare=False)
     """int32 `[H, W]`: the map that the segment was found in, shared by all segments of the photo."""
+    instance: int | None = None
+    """Number of the `Instance` whose part it is, from 1; None without an owner, or if no instances were asked for."""
+    instance_map: np.ndarray | None = field(default=None, repr=False, compare=False)
+    """int32 `[H, W]`: index of the instance that owns each pixel, -1 none; None where no instances were asked for."""
 
     @property
     def name(self) -> str:
@@ -35,38 +79,109 @@ class Segment:
         return self.object if self.part is None else ObjectPart(self.object, self.part).name
 
     @property
+    def title(self) -> str:
+        """Return the name with the owner's number: ``dog 2's ear``, ``dog 2``; the name alone without an owner."""
+        if self.instance is None:
+            return self.name
+        if self.object == ANY:
+            return f"{self.name} ({self.instance})"
+        owner = f"{self.object} {self.instance}"
+        return owner if self.part is None else ObjectPart(owner, self.part).name
+
+    @property
     def mask(self) -> np.ndarray:
         """Return the segment's pixels, bool `[H, W]`. Raises `ValueError` for a segment without a label map."""
         if self.label_map is None:
             raise ValueError(f"the segment {self.name} was made without a label map, so it has no mask")
-        return self.label_map == self.index
+        mask = self.label_map == self.index
+        if self.instance_map is not None:
+            mask &= self.instance_map == (-1 if self.instance is None else self.instance - 1)
+        return mask
 
 
-def part_segments(label_map: np.ndarray, vocabulary: Vocabulary, scores: np.ndarray) -> Iterator[Segment]:
-    """Yield the classes that have pixels, in label order.
+def part_segments(
+    label_map: np.ndarray, vocabulary: Vocabulary, scores: np.ndarray, owners: Owners | None = None
+) -> Iterator[Segment]:
+    """Yield the classes that have pixels, in label order; with `owners` those of each instance, ownerless ones last.
 
     Args:
         label_map: int `[H, W]`, index into `vocabulary.classes`, background -1.
         vocabulary: the words.
         scores: float `[N_c]`, mean probability of each class.
+        owners: the instances, if they were asked for; their scores are then used.
     """
-    for index, area in _present(label_map, len(vocabulary)):
-        pair = vocabulary.classes[index]
-        box = _box(label_map == index)
-        yield Segment(pair.object, pair.part, index, float(scores[index]), area, box, label_map)
+    names = [(pair.object, pair.part) for pair in vocabulary.classes]
+    yield from _segments(label_map, names, scores, owners, None if owners is None else owners.scores)
 
 
-def object_segments(object_map: np.ndarray, vocabulary: Vocabulary, scores: np.ndarray) -> Iterator[Segment]:
+def rest_segments(
+    rest_map: np.ndarray, vocabulary: Vocabulary, scores: np.ndarray, owners: Owners | None = None
+) -> Iterator[Segment]:
+    """Yield the pixels of each object, or with `owners` of each instance, that belong to none of its parts.
+
+    Args:
+        rest_map: int `[H, W]`, index into `vocabulary.objects` where an object has no part, else -1.
+        vocabulary: the words.
+        scores: float `[N_o]`, mean probability of the best part there.
+        owners: as in `part_segments`.
+    """
+    names = [(word, None) for word in vocabulary.objects]
+    yield from _segments(rest_map, names, scores, owners, None if owners is None else owners.rest_scores)
+
+
+def object_segments(
+    object_map: np.ndarray, vocabulary: Vocabulary, scores: np.ndarray, owners: Owners | None = None
+) -> Iterator[Segment]:
     """Yield the objects that have pixels, in the order of `vocabulary.objects`.
+
+    With `owners` there is a segment for each instance, and after them one for each object's pixels without an owner.
 
     Args:
         object_map: int `[H, W]`, index into `vocabulary.objects`, background -1.
         vocabulary: the words.
-        scores: float `[N_o]`, mean probability of each object.
+        scores: float `[N_o]`, mean probability of each object, or `[n + 1, N_o]` with `owners`.
+        owners: the instances, if they were asked for.
     """
-    for index, area in _present(object_map, len(vocabulary.objects)):
-        box = _box(object_map == index)
-        yield Segment(vocabulary.objects[index], None, index, float(scores[index]), area, box, object_map)
+    names = [(word, None) for word in vocabulary.objects]
+    yield from _segments(object_map, names, scores, owners, None if owners is None else scores)
+
+
+def _segments(
+    labels: np.ndarray,
+    names: Sequence[tuple[str, str | None]],
+    scores: np.ndarray,
+    owners: Owners | None,
+    owned_scores: np.ndarray | None,
+) -> Iterator[Segment]:
+    if owners is None or owned_scores is None:
+        for index, area in _present(labels, len(names)):
+            object_word, part = names[index]
+            yield Segment(object_word, part, index, float(scores[index]), area, mask_box(labels == index), labels)
+        return
+    count, last = len(names), len(owners.instances)
+    for key, area in _present(owned_labels(labels, owners.instance_map, last, count), (last + 1) * count):
+        row, index = divmod(key, count)
+        number = None if row == last else row + 1
+        mask = (labels == index) & (owners.instance_map == (-1 if number is None else row))
+        score, box = float(owned_scores[row, index]), mask_box(mask)
+        yield Segment(*names[index], index, score, area, box, labels, number, owners.instance_map)
+
+
+def owned_labels(labels: np.ndarray, instance_map: np.ndarray, instances: int, count: int) -> np.ndarray:
+    """Return one label for each pair of instance and label, int64 `[H, W]`: row · `count` + label, and -1.
+
+    The row is the index of the instance, and `instances` for pixels without an owner.
+    """
+    rows = np.where(instance_map < 0, instances, instance_map).astype(np.int64)
+    return np.where(labels < 0, -1, rows * count + labels)
+
+
+def mean_scores(values: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
+    """Return the mean of `values [H, W]` over the pixels of each label, float32 `[count]`; 0 for labels without any."""
+    bins = np.add(labels.ravel(), 1, dtype=np.intp)  # background first
+    # NumPy instead of PyTorch: results are made in threads, and each would use PyTorch's own threads as well.
+    areas, sums = (np.bincount(bins, weights, count + 1)[1:] for weights in (None, np.ravel(values)))
+    return (sums / np.maximum(areas, 1)).astype(np.float32)
 
 
 def object_scores(
@@ -82,6 +197,17 @@ def object_scores(
     return np.where(sizes > 0, sums / np.maximum(sizes, 1), rest_scores).astype(np.float32)
 
 
+def owned_object_scores(label_map: np.ndarray, vocabulary: Vocabulary, owners: Owners) -> np.ndarray:
+    """Return the score of each object of each instance, float32 `[n + 1, N_o]`, as `object_scores`."""
+    rows = [np.where(owners.instance_map == row, label_map, -1) for row in (*range(len(owners.instances)), -1)]
+    return np.stack(
+        [
+            object_scores(labels, vocabulary, scores, rest)
+            for labels, scores, rest in zip(rows, owners.scores, owners.rest_scores, strict=True)
+        ]
+    )
+
+
 def _present(labels: np.ndarray, count: int) -> Iterator[tuple[int, int]]:
     """Yield index and number of pixels of the labels that occur."""
     areas = _areas(labels, count)
@@ -93,7 +219,18 @@ def _areas(labels: np.ndarray, count: int) -> np.ndarray:
     return np.bincount(labels.ravel() + 1, minlength=count + 1)[1:]
 
 
-def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
+def mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """Return x, y, width and height of the pixels of a mask, bool `[H, W]` with at least one."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     left, top = int(columns[0]), int(rows[0])
     return left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1
+
+
+def counted(instances: Iterable[Instance], instance_map: np.ndarray) -> tuple[Instance, ...]:
+    """Return the instances with area and box of the pixels that `instance_map`, int `[H, W]`, gives them."""
+    made = []
+    for place, instance in enumerate(instances):
+        mask = instance_map == place
+        area = int(np.count_nonzero(mask))
+        made.append(replace(instance, area=area, box=mask_box(mask) if area else (0, 0, 0, 0)))
+    return tuple(made)

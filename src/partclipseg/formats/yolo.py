@@ -49,7 +49,7 @@ def _is_found(path: str, stem: str) -> bool:
 
 def _shapes(content: bytes, vocabulary: Vocabulary, size: Size) -> Iterable[Shape]:
     height, width = size
-    for number, line in enumerate(content.decode().splitlines(), start=1):
+    for number, line in enumerate(content.decode("utf-8-sig").splitlines(), start=1):
         if not line.strip():
             continue
         first, *rest = line.split()

@@ -9,7 +9,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from partclipseg.data.augment import resize_photo
 from partclipseg.data.photo import PhotoError, read_photo
 from partclipseg.errors import UsageError
+from partclipseg.instances.found import FoundObject
 from partclipseg.machine import usable_cores
 
 _THREADS = min(16, usable_cores())
@@ -39,6 +40,8 @@ class LoadedPhoto:
     """uint8 `[H, W, 3]`, as it was read."""
     resized: np.ndarray
     """uint8 `[h, w, 3]`, of the size that the model takes photos at: of its input, or as it was read."""
+    objects: tuple[FoundObject, ...] = ()
+    """Objects that the caller gives, within the photo."""
 
     @classmethod
     def read(cls, source: Any, image_shape: tuple[int, int] | None, max_pixels: int) -> LoadedPhoto:
@@ -46,13 +49,17 @@ class LoadedPhoto:
         photo = read_photo(source, max_pixels)
         return cls(_name(source), photo, photo if image_shape is None else resize_photo(photo, image_shape))
 
+    def with_objects(self, objects: Iterable[FoundObject]) -> LoadedPhoto:
+        """Return the photo with the objects that the caller gives."""
+        return replace(self, objects=tuple(objects))
 
-Segment = Callable[[Sequence[LoadedPhoto]], Sequence[Callable[[], Result]]]
+
+SegmentBatch = Callable[[Sequence[LoadedPhoto]], Sequence[Callable[[], Result]]]
 """Runs the model on a batch; returns a function for each photo that makes its result, in any thread."""
 
 
 def stream(
-    sources: Iterable[Any], read: Callable[[Any], LoadedPhoto], segment: Segment[Result], batch_size: int
+    sources: Iterable[Any], read: Callable[[Any], LoadedPhoto], segment: SegmentBatch[Result], batch_size: int
 ) -> Iterator[tuple[Any, Result | PhotoError]]:
     """Yield each of `sources` in order with its result, or with the error that prevented it.
 
@@ -64,7 +71,7 @@ def stream(
 
 
 def _stream(
-    chunks: Iterator[list[Any]], read: Callable[[Any], LoadedPhoto], segment: Segment[Result]
+    chunks: Iterator[list[Any]], read: Callable[[Any], LoadedPhoto], segment: SegmentBatch[Result]
 ) -> Iterator[tuple[Any, Result | PhotoError]]:
     def attempt(source: Any) -> LoadedPhoto | PhotoError:
         try:

@@ -27,7 +27,7 @@ class Probabilities:
         anywhere: torch.Tensor | None,
         size: tuple[int, int],
     ) -> None:
-        """Use the photo uint8 `[h, w, 3]` as the model takes it; `size` is the (H, W) of the maps.
+        """Make the probabilities of a photo, uint8 `[h, w, 3]` as the model takes it; `size` is the (H, W) of the maps.
 
         `words` are the object-parts and `anywhere` the embeddings of the words without an object; None: there are none.
         """

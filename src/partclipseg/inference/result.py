@@ -16,7 +16,7 @@ from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import is_file, whole_file
 from partclipseg.formats.coco import coco_document
 from partclipseg.formats.detections import supervision_detections
-from partclipseg.formats.format import Document, LabelledPhoto, Place, View, encoded
+from partclipseg.formats.format import Document, Format, LabelledPhoto, Place, View, encoded
 from partclipseg.formats.json import document as json_document
 from partclipseg.formats.label_studio import label_studio_task
 from partclipseg.formats.labelme import labelme_document
@@ -25,11 +25,11 @@ from partclipseg.formats.overlay import overlay
 from partclipseg.formats.palette import part_colours
 from partclipseg.formats.png import label_image
 from partclipseg.formats.registry import chosen_formats, single_formats
-from partclipseg.formats.segment import Segment
+from partclipseg.formats.segment import Instance, Owners, Segment, counted, mean_scores, owned_labels
 from partclipseg.formats.yolo import yolo_lines
 from partclipseg.vocabulary import Vocabulary
 
-__all__ = ["PartResult", "Segment", "SegmentKeyError", "View"]
+__all__ = ["Instance", "PartResult", "Segment", "SegmentKeyError", "View"]
 
 
 class SegmentKeyError(UsageError, KeyError):
@@ -61,6 +61,14 @@ class PartResult:
     """float32 `[N_o]`: mean probability of the best part at the pixels of each object without a part; None is 0."""
     probabilities: Callable[[int], np.ndarray] | None = field(default=None, repr=False)
     """Function from a class's index to its probability at every pixel, for `probability`; None where it is unknown."""
+    instance_map: np.ndarray | None = None
+    """int32 `[H, W]`: index into `instances`, -1 none; None where no instances were asked for."""
+    instances: tuple[Instance, ...] = ()
+    """The objects, whose parts know them by number; the surest first. One that owns no pixel has the area 0."""
+    instance_scores: np.ndarray | None = None
+    """float32 `[n + 1, N_c]`: mean probability of each class over its pixels of each instance; last, without owner."""
+    instance_rest_scores: np.ndarray | None = None
+    """float32 `[n + 1, N_o]`: the same over the pixels of each object that belong to none of its parts; None is 0."""
 
     def __post_init__(self) -> None:
         if self.label_map.ndim != 2 or self.label_map.shape != self.object_map.shape:
@@ -72,6 +80,23 @@ class PartResult:
             raise ValueError(f"the photo {list(self.photo.shape)} does not fit a label map {list(self.size)}")
         if self.scores.shape != (len(self.vocabulary),):
             raise ValueError(f"scores {list(self.scores.shape)} must have one entry for each class")
+        self._check_instances()
+
+    def _check_instances(self) -> None:
+        if self.instance_map is None:
+            if self.instances or self.instance_scores is not None:
+                raise ValueError("instances need an instance_map")
+            return
+        if self.instance_map.shape != self.label_map.shape:
+            raise ValueError(
+                f"instance_map {list(self.instance_map.shape)} and label_map {list(self.label_map.shape)} must have "
+                "the same shape [H, W]"
+            )
+        rows = len(self.instances) + 1
+        if self.instance_scores is None or self.instance_scores.shape != (rows, len(self.vocabulary)):
+            raise ValueError(f"instance_scores must be [{rows}, {len(self.vocabulary)}]: one row more than instances")
+        if [instance.number for instance in self.instances] != list(range(1, rows)):
+            raise ValueError("the instances must be numbered from 1, in their order")
 
     @classmethod
     def from_maps(
@@ -82,21 +107,26 @@ class PartResult:
         vocabulary: Vocabulary,
         photo: np.ndarray | None = None,
         name: str = "photo",
-        min_part_probability: float = 0.0,
+        min_part_probability: float | np.ndarray = 0.0,
         words: Sequence[np.ndarray] = (),
         probabilities: Callable[[int], np.ndarray] | None = None,
+        instance_map: np.ndarray | None = None,
+        instances: Sequence[Instance] = (),
     ) -> PartResult:
         """Make a result from integer maps and the winner's probability per pixel, float `[H, W]`; all are copied.
 
         A pixel whose part has a lower probability than `min_part_probability` belongs to its object without a part:
-        -1 in `label_map`, the object still in `object_map`.
+        -1 in `label_map`, the object still in `object_map`. It may be an array of one for each pixel, float `[H, W]`.
 
         `words` are the map of the most probable word without an object, index in `vocabulary.anywhere` or -1, and the
         map of its probability. It takes a pixel if it reaches `min_part_probability` too and is more probable than the
         object-part there; `object_map` stays.
+
+        `instance_map` is the index into `instances` of the owner of each pixel, -1 none. Area and box of the instances
+        are counted anew.
         """
         labels, objects = (np.array(some, dtype=np.int32, order="C") for some in (label_map, object_map))
-        if min_part_probability > 0:
+        if np.any(np.greater(min_part_probability, 0)):
             labels[np.less(score_map, min_part_probability)] = -1
         if len(words):
             word_map, word_scores = words
@@ -105,9 +135,22 @@ class PartResult:
             labels = np.where(taken, np.int32(len(vocabulary.object_parts)) + word_map, labels).astype(np.int32)
             score_map = np.where(taken, word_scores, score_map)
         rest = np.where(labels < 0, objects, np.int32(-1))
-        scores = _means(score_map, labels, len(vocabulary))
-        rest_scores = _means(score_map, rest, len(vocabulary.objects))
-        return cls(labels, objects, scores, vocabulary, photo, name, rest_scores, probabilities)
+        scores = mean_scores(score_map, labels, len(vocabulary))
+        rest_scores = mean_scores(score_map, rest, len(vocabulary.objects))
+        found = cls(labels, objects, scores, vocabulary, photo, name, rest_scores, probabilities)
+        if instance_map is None:
+            return found
+        owner, rows = np.array(instance_map, dtype=np.int32, order="C"), len(instances) + 1
+        owned = (
+            mean_scores(score_map, owned_labels(some, owner, rows - 1, count), rows * count).reshape(rows, count)
+            for some, count in ((labels, len(vocabulary)), (rest, len(vocabulary.objects)))
+        )
+        return replace(
+            found,
+            instance_map=owner,
+            instances=counted(instances, owner),
+            **dict(zip(("instance_scores", "instance_rest_scores"), owned, strict=True)),
+        )
 
     @property
     def size(self) -> tuple[int, int]:
@@ -115,13 +158,49 @@ class PartResult:
         return self.label_map.shape[0], self.label_map.shape[1]
 
     def at_least(self, score: float) -> PartResult:
-        """Return a result without parts whose score is below `score`, 0 to 1: they become background in both maps."""
+        """Return a result without parts whose score is below `score`, 0 to 1: they become background in both maps.
+
+        With instances the score of each instance's own part counts, and its pixels stay the object's: an object does
+        not lose its place because an ear was doubtful.
+        """
+        if self.instance_map is not None and self.instance_scores is not None:
+            return self._owned_at_least(self.instance_map, self.instance_scores, score)
         low = self.scores < score
         gone = (self.label_map >= 0) & low[self.label_map]
         if not gone.any():
             return self
         labels, objects = (np.where(gone, np.int32(-1), some) for some in (self.label_map, self.object_map))
         return replace(self, label_map=labels, object_map=objects, scores=np.where(low, np.float32(0), self.scores))
+
+    def _owned_at_least(self, owner: np.ndarray, scores: np.ndarray, score: float) -> PartResult:
+        low = scores < score
+        gone = (self.label_map >= 0) & low[owner, self.label_map]  # owner -1 reads the last row
+        if not gone.any():
+            return self
+        labels = np.where(gone, np.int32(-1), self.label_map)
+        objects = np.where(gone & (owner < 0), np.int32(-1), self.object_map)
+        kept, (rows, count) = np.where(low, np.float32(0), scores), scores.shape
+        areas = np.bincount(owned_labels(labels, owner, rows - 1, count).ravel() + 1, minlength=rows * count + 1)[1:]
+        areas = areas.reshape(rows, count)
+        means = ((areas * kept).sum(0) / np.maximum(areas.sum(0), 1)).astype(np.float32)
+        return replace(self, label_map=labels, object_map=objects, scores=means, instance_scores=kept)
+
+    def instance(self, number: int) -> PartResult:
+        """Return the result of one object alone, by its number: all other pixels are background.
+
+        Its segments have no `Segment.instance`, since there is only one. Raises `UsageError` for a number that no
+        instance has, and for a result without instances.
+        """
+        if self.instance_map is None or self.instance_scores is None:
+            raise UsageError("this result has no instances: ask for them, such as by instances='components'")
+        if isinstance(number, bool) or number not in range(1, len(self.instances) + 1):
+            raise UsageError(f"there is no instance {number!r}: the photo has {len(self.instances)}, numbered from 1")
+        own = self.instance_map == number - 1
+        labels, objects = (np.where(own, some, np.int32(-1)) for some in (self.label_map, self.object_map))
+        rest = None if self.instance_rest_scores is None else self.instance_rest_scores[number - 1]
+        scores = self.instance_scores[number - 1]
+        alone = {"instance_map": None, "instances": (), "instance_scores": None, "instance_rest_scores": None}
+        return replace(self, label_map=labels, object_map=objects, scores=scores, rest_scores=rest, **alone)
 
     # -- segments -- -------------------------------------------------------------------------------
 
@@ -130,7 +209,7 @@ class PartResult:
         return len(self.labelled.segments)
 
     def __iter__(self) -> Iterator[Segment]:
-        """Yield the segments of the object-parts, in label order."""
+        """Yield the segments of the object-parts, in label order, or as `segments` orders them by instance."""
         return iter(self.labelled.segments)
 
     def __contains__(self, key: object) -> bool:
@@ -142,6 +221,7 @@ class PartResult:
     def __getitem__(self, key: str | int) -> Segment:
         """Return the segment of ``"dog's ear"``, of the whole ``"dog"``, or by index among the object-parts.
 
+        With instances ``"dog 2's ear"`` and ``"dog 2"`` name the owner; without a number, the first one's is returned.
         Case does not matter. Raises `SegmentKeyError`, a `KeyError`, that lists the segments found, and `IndexError`
         beyond them.
         """
@@ -155,27 +235,36 @@ class PartResult:
                 raise IndexError(f"there is no segment {key}: the photo has {len(segments)}") from None
         if (segment := self._named(key)) is not None:
             return segment
-        found = ", ".join(segment.name for segment in segments) or "nothing"
+        found = ", ".join(segment.title for segment in segments) or "nothing"
         raise SegmentKeyError(f"{key!r} was not found in the photo; what was found: {found}")
 
     def _named(self, name: str) -> Segment | None:
         plain = name.strip().casefold()
-        segments = (*self.labelled.segments, *self.labelled.objects)
-        return next((segment for segment in segments if segment.name.casefold() == plain), None)
+        for segment in (*self.labelled.segments, *self.labelled.objects):
+            if plain in (segment.name.casefold(), segment.title.casefold()):
+                return segment
+        return None
 
     def segments(self, view: View = "parts") -> list[Segment]:
-        """Return the classes (or objects) that have pixels, in label order."""
+        """Return the classes (or objects) that have pixels, in label order.
+
+        With instances there is a segment for each class of each instance, by instance, then in label order, and those
+        without an owner come last; and a segment for each instance in the view "objects".
+        """
         return list(self.labelled.segments if view == "parts" else self.labelled.objects)
 
     def without_part(self) -> list[Segment]:
         """Return the pixels of each object that belong to none of its parts; the score is that of the best part."""
         return list(self.labelled.without_part)
 
-    def mask(self, name: str) -> np.ndarray:
+    def mask(self, name: str, instance: int | None = None) -> np.ndarray:
         """Return the pixels of ``"dog's ear"``, or of the whole ``"dog"``, bool `[H, W]`.
 
-        Raises `UsageError` for a name that is not in the vocabulary.
+        With the number of an `instance` those of this object alone. Raises `UsageError` for a name that is not in the
+        vocabulary, or for an instance that is not in the photo.
         """
+        if instance is not None:
+            return self.instance(instance).mask(name)
         if name in self.vocabulary.names:
             return self.label_map == self.vocabulary.names.index(name)
         return self.object_map == self.vocabulary.object_index(name)
@@ -210,7 +299,17 @@ class PartResult:
             self.photo,
             self.rest_scores,
             self.probabilities,
+            self._owners,
         )
+
+    @property
+    def _owners(self) -> Owners | None:
+        if self.instance_map is None or self.instance_scores is None:
+            return None
+        rest = self.instance_rest_scores
+        if rest is None:
+            rest = np.zeros((len(self.instances) + 1, len(self.vocabulary.objects)), np.float32)
+        return Owners(self.instance_map, self.instances, self.instance_scores, rest)
 
     # -- pictures ---------------------------------------------------------------------------------------------
 
@@ -240,7 +339,7 @@ class PartResult:
         return notebook_html(picture, self, part_colours(self.vocabulary), self.size)
 
     def __repr__(self) -> str:
-        found = ", ".join(segment.name for segment in self) or "nothing found"
+        found = ", ".join(segment.title for segment in self) or "nothing found"
         return f"PartResult({self.name!r}, {self.size[1]}x{self.size[0]}: {found})"
 
     # -- formats ----------------------------------------------------------------------------------------------
@@ -255,12 +354,13 @@ class PartResult:
     def to_coco(self, image_id: int = 1, first_annotation_id: int = 1) -> dict[str, Any]:
         """Return a COCO document of this photo, its parts as RLE masks with scores; category id = class index + 1.
 
-        Pixels of objects without a part are annotations of whole objects, category id = `N_c` + object index + 1.
+        Pixels of objects without a part are annotations of whole objects, category id = `N_c` + object index + 1. With
+        instances each has an annotation of such a category, which those of its parts name by ``obj_ann_id``.
         """
         return coco_document([(image_id, self.labelled.record)], self.vocabulary, first_annotation_id)
 
     def to_labelme(self, image_path: str | None = None) -> dict[str, Any]:
-        """Return a labelme document with a polygon for each piece of each part.
+        """Return a labelme document with a polygon for each piece of each part; ``group_id`` is its instance's number.
 
         `image_path` is the photo's path from the document's folder; by default the photo's name, for a document beside
         the photo.
@@ -282,9 +382,11 @@ class PartResult:
     def to_supervision(self) -> Any:
         """Return `supervision.Detections` with masks, scores and class indices; names in ``data["class_name"]``.
 
+        With instances ``data["object"]`` and ``data["instance"]`` name the owner; 0 is none.
+
         Raises `PartCLIPSegError` if the package supervision is not installed.
         """
-        return supervision_detections(self.labelled.segments)
+        return supervision_detections(self.labelled.segments, self.instance_map is not None)
 
     def save(
         self,
@@ -298,7 +400,7 @@ class PartResult:
         all. Formats are those of `registry.FORMATS` that have a file for a single photo. Raises `UsageError` for
         another one, before anything is written.
         """
-        chosen = chosen_formats(formats, single_formats())
+        chosen = self._chosen(formats)
         base = Path(directory) / (Path(self.name).stem if stem is None else stem)
         written = []
         for kind in chosen.values():
@@ -314,7 +416,7 @@ class PartResult:
 
         Raises `UsageError` as `save` does, and for masks, which are several files: see `files`.
         """
-        kind = chosen_formats([name], single_formats())[name]
+        kind = self._chosen([name])[name]
         if kind.make_many is not None:
             raise UsageError(f"{name} are several files: take them by files(['{name}']) or save")
         return kind.content(self.labelled, self._place(folder))
@@ -324,7 +426,7 @@ class PartResult:
 
         Raises `UsageError` as `save` does.
         """
-        chosen = chosen_formats(formats, single_formats())
+        chosen = self._chosen(formats)
         return {name: kind.document(self.labelled, self._place(Path())) for name, kind in chosen.items()}
 
     def files(
@@ -335,19 +437,16 @@ class PartResult:
         By default they are all formats for a single photo but soft masks; `stem` is the photo's own. Some files refer
         to the photo from `folder`, their destination. Raises `UsageError` as `save` does.
         """
-        known = single_formats()
-        usual = (name for name, kind in known.items() if not kind.on_request)
-        chosen = chosen_formats(usual if formats is None else formats, known)
+        if formats is None:
+            known = single_formats().items()
+            has = self.instance_map is not None
+            formats = [name for name, kind in known if not kind.on_request and (has or not kind.needs_instances)]
+        chosen = self._chosen(formats)
         stem, place = Path(self.name).stem if stem is None else stem, self._place(folder)
         return {name: content for kind in chosen.values() for name, content in kind.files(self.labelled, stem, place)}
 
+    def _chosen(self, formats: Iterable[str]) -> dict[str, Format]:
+        return chosen_formats(formats, single_formats(), self.instance_map is not None)
+
     def _place(self, folder: Path) -> Place:
         return Place(folder, Path(self.name) if is_file(self.name) else None)
-
-
-def _means(values: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-    """Return the mean of `values [H, W]` over the pixels of each label, float32 `[count]`; 0 for labels without any."""
-    bins = np.add(labels.ravel(), 1, dtype=np.intp)  # background first
-    # NumPy instead of PyTorch: results are made in threads, and each would use PyTorch's own threads as well.
-    areas, sums = (np.bincount(bins, weights, count + 1)[1:] for weights in (None, np.ravel(values)))
-    return (sums / np.maximum(areas, 1)).astype(np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, overload
@@ -16,11 +16,12 @@ from torch import Tensor
 from partclipseg.data.photo import MAX_PIXELS, PhotoError
 from partclipseg.errors import UsageError
 from partclipseg.files import whole_directory
-from partclipseg.inference.photos import LoadedPhoto, stream, to_host
-from partclipseg.inference.probability import Probabilities
+from partclipseg.inference.batch import Asked, WithObjects, given_for_each, given_for_one, segment_batch
+from partclipseg.inference.photos import LoadedPhoto, stream
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.zoom import look_again
-from partclipseg.maps.label_maps import LabelMaps, no_object
+from partclipseg.maps.crops import Predict
+from partclipseg.maps.label_maps import LabelMaps
 from partclipseg.models.directory import write_directory
 from partclipseg.models.fetch import find_model
 from partclipseg.models.interface import Inputs, PartModel, PartOutput, WordMaps, Words
@@ -53,8 +54,8 @@ class PartSegmenter:
     """
 
     def __init__(self, model: PartModel, tokenizer: Any, vocabulary: Vocabulary | None = None) -> None:
-        """Use `vocabulary` for calls that give none."""
-        self.model: Any = model.eval()
+        """Wrap a model and its tokenizer; `vocabulary` is for calls that give none."""
+        self.model: PartModel = model.eval()
         self.tokenizer = tokenizer
         self.vocabulary = vocabulary
         self._embeddings: dict[str, Tensor] = {}
@@ -95,10 +96,10 @@ class PartSegmenter:
         target = find_device(device)
         number_type = find_dtype(dtype, target)
         source = find_model(name_or_path)
-        model: Any = load_model(source, dtype=number_type)
+        model = load_model(source, dtype=number_type)
         if prompting is not None:
             model.ask(prompting)
-        model.to(target)
+        torch.nn.Module.to(model, target)  # transformers' own `to` hides its types
         if compile:
             compile_layers(model)
         return cls(model, load_tokenizer(source, getattr(model.config, "text_config", None)), load_vocabulary(source))
@@ -128,7 +129,7 @@ class PartSegmenter:
         token: str | None = None,
         commit_message: str = "Upload a partclipseg model",
     ) -> str:
-        """Upload the files of `save_pretrained` to the Hugging Face hub; returns the address of the commit.
+        """Upload the files of `save_pretrained` to the Hugging Face hub; return the address of the commit.
 
         Args:
             name: ``owner/model``, or ``model`` for the account that is logged in. It is made if it is not there.
@@ -179,6 +180,9 @@ class PartSegmenter:
         objects: Iterable[str] | None = None,
         zoom: bool = False,
         min_part_probability: float | None = None,
+        instances: Any = None,
+        outlines: Any = None,
+        rest: bool = False,
         batch_size: int = 8,
         max_pixels: int = MAX_PIXELS,
     ) -> list[PartResult]: ...
@@ -192,6 +196,9 @@ class PartSegmenter:
         objects: Iterable[str] | None = None,
         zoom: bool = False,
         min_part_probability: float | None = None,
+        instances: Any = None,
+        outlines: Any = None,
+        rest: bool = False,
         batch_size: int = 8,
         max_pixels: int = MAX_PIXELS,
     ) -> PartResult: ...
@@ -204,10 +211,13 @@ class PartSegmenter:
         objects: Iterable[str] | None = None,
         zoom: bool = False,
         min_part_probability: float | None = None,
+        instances: Any = None,
+        outlines: Any = None,
+        rest: bool = False,
         batch_size: int = 8,
         max_pixels: int = MAX_PIXELS,
     ) -> PartResult | list[PartResult]:
-        """Segment one photo (returns a `PartResult`) or a list or tuple of them (returns a list, in their order).
+        """Segment one photo to a `PartResult`, or a list or tuple of photos to a list of results in their order.
 
         Args:
             photos: whatever `read_photo` reads: path, bytes, file, PIL image, uint8 array `[H, W, 3]`.
@@ -218,6 +228,12 @@ class PartSegmenter:
             min_part_probability: minimum probability of a part at a pixel, 0 to 1; below it the pixel belongs to the
                 object without a part, so that parts that were not asked for are not given to one that was. None is
                 0.3, or 0 where `objects` are known; a plain CLIPSeg has its threshold instead.
+            instances: what says where single objects are, so that each part gets its owner (see docs/instances.md):
+                ``"components"``, the regions of the first look; a detector, or another `ObjectSource`; a file of boxes
+                or COCO annotations; or lists of `FoundObject`: one for one photo, a list of them for a list of photos,
+                or a mapping from path to list. None asks for no instances.
+            outlines: an `Outliner`, which draws masks of objects that are known by their boxes.
+            rest: keep parts that belong to no instance where objects are found or given: it costs a first look.
             batch_size: number of photos per batch.
             max_pixels: refuse larger photos.
 
@@ -225,18 +241,19 @@ class PartSegmenter:
             UsageError: wrong words or options.
             PhotoError: a photo that cannot be read; nothing is returned then. See `segment_many`.
         """
+        asked = partial(Asked.of, self, vocabulary, objects, zoom, min_part_probability)
         if isinstance(photos, list | tuple):
-            options: dict[str, Any] = {"min_part_probability": min_part_probability, "batch_size": batch_size}
-            options |= {"zoom": zoom, "max_pixels": max_pixels}
+            source, photos = given_for_each(instances, photos)
             results = []
-            for _, result in self.segment_many(photos, vocabulary, objects=objects, **options):
+            for _, result in self._stream(photos, asked(source, outlines, rest), batch_size, max_pixels):
                 if isinstance(result, PhotoError):
                     raise result
                 results.append(result)
             return results
-        words, present = self._words_and_objects(vocabulary, objects)
-        least = self.least_part_probability(min_part_probability, present is not None)
-        [make_result] = self._segment(words, present, zoom, least, [self._read(max_pixels, photos)])
+        source, given = given_for_one(instances)
+        wanted = asked(source, outlines, rest)
+        photo = photos if given is None else WithObjects(photos, given)
+        [make_result] = segment_batch(self, wanted, [wanted.read(photo, self.model.ahead_shape, max_pixels)])
         return make_result()
 
     def segment_many(
@@ -247,6 +264,9 @@ class PartSegmenter:
         objects: Iterable[str] | None = None,
         zoom: bool = False,
         min_part_probability: float | None = None,
+        instances: Any = None,
+        outlines: Any = None,
+        rest: bool = False,
         batch_size: int = 8,
         max_pixels: int = MAX_PIXELS,
     ) -> Iterator[tuple[Any, PartResult | PhotoError]]:
@@ -255,10 +275,18 @@ class PartSegmenter:
         Yields each of `paths` in order with its result, or with the error that prevented it. Arguments
         as for a call; wrong words or options raise `UsageError` at the call itself.
         """
-        words, present = self._words_and_objects(vocabulary, objects)
-        least = self.least_part_probability(min_part_probability, present is not None)
-        segment = partial(self._segment, words, present, zoom, least)
-        return stream(paths, partial(self._read, max_pixels), segment, batch_size)
+        if isinstance(instances, list | tuple):
+            raise UsageError("instances of many photos are given by a mapping from path to a list of FoundObject")
+        asked = Asked.of(self, vocabulary, objects, zoom, min_part_probability, instances, outlines, rest)
+        return self._stream(paths, asked, batch_size, max_pixels)
+
+    def _stream(
+        self, photos: Iterable[Any], asked: Asked, batch_size: int, max_pixels: int
+    ) -> Iterator[tuple[Any, PartResult | PhotoError]]:
+        def read(source: Any) -> LoadedPhoto:
+            return asked.read(source, self.model.ahead_shape, max_pixels)
+
+        return stream(photos, read, partial(segment_batch, self, asked), batch_size)
 
     def least_part_probability(self, asked: float | None, objects_known: bool) -> float:
         """Return the minimum probability of a part, by default the model's; raises `UsageError` outside of 0 to 1."""
@@ -267,52 +295,6 @@ class PartSegmenter:
         if not 0 <= asked <= 1:
             raise UsageError(f"min_part_probability must be from 0 to 1, not {asked}")
         return asked
-
-    def _read(self, max_pixels: int, source: Any) -> LoadedPhoto:
-        return LoadedPhoto.read(source, self.model.ahead_shape, max_pixels)
-
-    def _words_and_objects(self, words: Any, objects: Iterable[str] | None) -> tuple[Vocabulary, list[int] | None]:
-        if words is not None:
-            vocabulary = Vocabulary.load(words)
-        elif self.vocabulary is not None:
-            vocabulary = self.vocabulary
-        else:
-            raise UsageError('the model has no words of its own: give a vocabulary:  "dog: head, torso, leg, tail"')
-        return vocabulary, _object_indices(vocabulary, objects)
-
-    def _segment(
-        self,
-        vocabulary: Vocabulary,
-        present: list[int] | None,
-        zoom: bool,
-        least: float,
-        photos: Sequence[LoadedPhoto],
-    ) -> list[Callable[[], PartResult]]:
-        """Run the model on a batch of photos; the returned functions make the results of its maps, in any thread."""
-        present_objects = None if present is None else [present] * len(photos)
-        inputs = self.prepare([photo.resized for photo in photos])
-        sizes = [(photo.pixels.shape[0], photo.pixels.shape[1]) for photo in photos]
-        words = self.word_maps(inputs, vocabulary, sizes)
-        if (pairs := vocabulary.paired) is None:
-            maps = [no_object(size, self.device) for size in sizes]
-        else:
-            maps = self.label_maps(inputs, pairs, sizes, present_objects)
-            if zoom:
-                maps = self.look_again([photo.pixels for photo in photos], maps, pairs, present_objects)
-        of_words = [(word_map.int(), scores) for word_map, scores in words] or [()] * len(photos)
-        arrays = to_host(
-            [(m.label_map.int(), m.object_map.int(), m.scores, *w) for m, w in zip(maps, of_words, strict=True)]
-        )
-        asked = None if pairs is None else self.words(pairs)
-        anywhere = self.word_embeddings(vocabulary)
-        return [
-            partial(
-                PartResult.from_maps,
-                *(*some[:3], vocabulary, photo.pixels, photo.name, least, some[3:]),
-                probabilities=Probabilities(self.model, photo.resized, asked, anywhere, photo.pixels.shape[:2]),
-            )
-            for some, photo in zip(arrays, photos, strict=True)
-        ]
 
     # -- the model's own inputs and outputs -------------------------------------------------------------------
 
@@ -365,12 +347,18 @@ class PartSegmenter:
         `maps` are those of the first pass, for the same photos and the same `present_objects`.
         """
 
+        predict = self.predict_crops(vocabulary)
+        return look_again(predict, photos, maps, present_objects, self.model.image_shape, self.model.least_area)
+
+    def predict_crops(self, vocabulary: Vocabulary) -> Predict:
+        """Return the function that runs the model on crops of photos, see `maps.crops.Predict`."""
+
         def predict(
             crops: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]], present: Any, with_background: bool
         ) -> list[LabelMaps]:
             return self.label_maps(self.prepare(crops), vocabulary, sizes, present, with_background)
 
-        return look_again(predict, photos, maps, present_objects, self.model.image_shape, self.model.least_area)
+        return predict
 
     @torch.inference_mode()
     def outputs(
@@ -416,13 +404,3 @@ class PartSegmenter:
         if words := [word for word, ids in zip(prompts, input_ids, strict=True) if (ids == unknown).any()]:
             log.warning("the model has never seen these words and can only guess: %s", ", ".join(words))
 
-
-def _object_indices(vocabulary: Vocabulary, objects: Iterable[str] | None) -> list[int] | None:
-    if objects is None:
-        return None
-    if isinstance(objects, str):
-        raise UsageError(f"objects must be a list of words, not the single string {objects!r}")
-    indices = [vocabulary.object_index(word) for word in objects]
-    if not indices:
-        raise UsageError("the list of objects is empty: name those in the photo, or leave it out")
-    return indices

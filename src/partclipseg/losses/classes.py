@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from partclipseg.data.sample import OUTSIDE
 from partclipseg.losses import masks
@@ -26,9 +27,13 @@ class ClassLoss:
     needs_attention = False
     """Whether the forward pass must return the attention of the shown pairs, see `present_pairs`."""
 
+    at_label_size = False
+    """Whether logits are resized to the label maps, and not label maps to the logits."""
+
     def __init__(self, config: MaskLossConfig | None = None, compiled: bool = False) -> None:
-        """`compiled`: process the logits by kernels of `torch.compile`, made at the first call; faster on a GPU."""
+        """Make the loss; `compiled` processes the logits by kernels of `torch.compile`, which is faster on a GPU."""
         self.config = config or MaskLossConfig()
+        self.outside: Outside = self.config.outside
         self.passes = masks.compiled() if compiled else masks.by_photo()
 
     def __call__(
@@ -52,11 +57,11 @@ class ClassLoss:
                 then add up to the batch's. None: this is the batch.
         """
         logits = class_logits(output)
-        size = (logits.shape[-2], logits.shape[-1])
+        size = self.size(logits, part_labels)
         classes, objects = resize_labels(part_labels, size), resize_labels(object_labels, size)
-        pixels = Pixels.of(classes, objects, self.config.outside)
+        pixels = Pixels.of(classes, objects, self.outside)
         over = pixels.counted.sum(dtype=torch.float32) if counts is None else counts.counted
-        weight = self.config.background_weight
+        weight, logits = self.config.background_weight, resize_logits(logits, size)
         loss = masks.baseline_loss(logits, classes, classes >= 0, pixels.counted, weight, over, self.passes)
         return {"object_part": loss, "total": loss}
 
@@ -75,8 +80,13 @@ class ClassLoss:
             size: height and width of the logits.
             tokens: image tokens of the attention, for losses that need it; the rest as for the loss.
         """
+        size = _size(part_labels) if self.at_label_size else size
         classes, objects = resize_labels(part_labels, size), resize_labels(object_labels, size)
-        return Pixels.of(classes, objects, self.config.outside).counts()
+        return Pixels.of(classes, objects, self.outside).counts()
+
+    def size(self, logits: Tensor, labels: Tensor) -> tuple[int, int]:
+        """Return height and width at which the loss compares `logits` with `labels`."""
+        return _size(labels if self.at_label_size else logits)
 
 
 class Pixels(NamedTuple):
@@ -89,7 +99,7 @@ class Pixels(NamedTuple):
 
     @classmethod
     def of(cls, classes: Tensor, objects: Tensor, outside: Outside) -> Pixels:
-        """Masks of `classes` and `objects`, int64 `[B, h, w]`, as in `PartSample`."""
+        """Make the masks of `classes` and `objects`, int64 `[B, h, w]`, as in `PartSample`."""
         counted = objects != OUTSIDE if outside == "ignore" else torch.ones_like(objects, dtype=torch.bool)
         on_object = objects >= 0
         return cls((classes >= 0) & counted, on_object, ~on_object & counted, counted)
@@ -107,3 +117,14 @@ def class_logits(output: Any) -> Tensor:
     if output.object_part_logits is None:
         raise ValueError("this output has no object-part logits")
     return output.object_part_logits
+
+
+def resize_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize `[B, N, h, w]` to `size`, bilinear."""
+    if _size(logits) == size:
+        return logits
+    return F.interpolate(logits, size, mode="bilinear", align_corners=False)
+
+
+def _size(maps: Tensor) -> tuple[int, int]:
+    return maps.shape[-2], maps.shape[-1]

@@ -148,8 +148,11 @@ def _slopes_by_photo(logits: Tensor, gradient: Tensor) -> Tensor:
 def _channel_sum(
     logits: Tensor, index: Tensor, indexed: Tensor, background: Tensor, background_weight: float, passes: Passes
 ) -> Tensor:
-    """Sum the weighted cross-entropy over channels, `[B, h, w]`: target 1 at `index` where `indexed`, and 1 in the
-    last channel, with weight `background_weight`, where `background`."""
+    """Sum the weighted cross-entropy over channels, `[B, h, w]`.
+
+    The target is 1 at `index` where `indexed`, and 1 in the last channel, with weight `background_weight`, where
+    `background`.
+    """
     arguments = logits, index.clamp(min=0), indexed, background, background_weight, passes
     return _ChannelSum.apply(*arguments)  # pyright: ignore
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from partclipseg.maps.upsample import Pixels, keep_best
+from partclipseg.maps.upsample import PhotoPixels, keep_best
 
 BACKGROUND = -1
 
@@ -117,11 +117,11 @@ class Contest:
     """
 
     def __init__(self, sizes: Sequence[tuple[int, int]], device: torch.device, gate: Contest | None = None) -> None:
-        """`sizes` are `(H, W)` of each photo; with a `gate` a class counts only where its owner has won the gate.
+        """Start a contest of photos of `sizes` (H, W); with a `gate` a class counts only where its owner has won it.
 
         The gate is read as it is, so nothing may be added to it afterwards.
         """
-        self._pixels = Pixels(sizes, device)
+        self._pixels = PhotoPixels(sizes, device)
         self._labels = self._pixels.full(BACKGROUND)
         self._best = self._pixels.full(-torch.inf)
         self._gate = None if gate is None else gate._labels

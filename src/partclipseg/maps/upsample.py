@@ -24,7 +24,7 @@ LOGITS_AT_ONCE = 32_000_000
 """Number of upsampled values in memory at a time (128 MB), for large photos and long vocabularies."""
 
 
-class Pixels:
+class PhotoPixels:
     """Pixels of photos of sizes `(H, W)`, concatenated in flat arrays `[P]`."""
 
     def __init__(self, sizes: Sequence[tuple[int, int]], device: torch.device) -> None:
@@ -61,7 +61,7 @@ class Pixels:
 
 
 def keep_best(
-    pixels: Pixels,
+    pixels: PhotoPixels,
     best: Tensor,
     best_labels: Tensor,
     photos: np.ndarray,

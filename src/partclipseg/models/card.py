@@ -15,7 +15,7 @@ _LISTED = 60
 
 
 def model_card(model: PartModel, vocabulary: Vocabulary | None, name: str = "MODEL") -> str:
-    """The card in Markdown, with the head that the hub reads.
+    """Write the card in Markdown, with the head that the hub reads.
 
     Args:
         vocabulary: the words that the model comes with, if any.

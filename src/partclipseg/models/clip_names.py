@@ -30,10 +30,10 @@ CLIP_RENAMED = (
 """Ours, theirs, for a CLIP of transformers that is called ``clip``; every rule is applied, in order."""
 
 CLIP_TRANSPOSED = ("clip.visual_projection.weight", "clip.text_projection.weight")
-"""Tensors of ours that OpenAI's code has transposed."""
+"""Our tensors that OpenAI's code has transposed."""
 
 
-class Source(NamedTuple):
+class TensorPlace(NamedTuple):
     """Place of one of our tensors in a released file."""
 
     name: str
@@ -49,16 +49,16 @@ class Source(NamedTuple):
         return tensor.T if self.transposed else tensor
 
     def shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape of the foreign tensor for a tensor of ours of shape `ours`."""
+        """Return the shape of the foreign tensor for our tensor of shape `ours`."""
         if self.third is not None:
             return (3 * ours[0], *ours[1:])
         return ours[::-1] if self.transposed else ours
 
 
-def clip_source(name: str) -> Source:
+def clip_source(name: str) -> TensorPlace:
     """Say where our tensor ``clip.…`` stands among CLIP's own."""
     letter = re.search(r"\.([qkv])_proj\.", name)
     transposed = name in CLIP_TRANSPOSED
     for ours, theirs in CLIP_RENAMED:
         name = re.sub(ours, theirs, name)
-    return Source(name, "qkv".index(letter[1]) if letter else None, transposed)
+    return TensorPlace(name, "qkv".index(letter[1]) if letter else None, transposed)

@@ -10,7 +10,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import CLIPSegConfig
 
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.models.clipseg_ranges import TOWERS, Rule, check_values, known_values
+from partclipseg.models.clipseg_ranges import TOWERS, Range, check_values, known_values
 
 RELEASED = {
     "extract_layers": [3, 6, 9],
@@ -18,7 +18,7 @@ RELEASED = {
     "use_complex_transposed_convolution": True,
     "vision_config": {"patch_size": 16},
 }
-"""What the released checkpoints (CLIP ViT-B/16, complex up-sampling head) differ in from CLIPSeg's defaults."""
+"""Values of the released checkpoints (CLIP ViT-B/16, complex up-sampling head) that differ from CLIPSeg's defaults."""
 
 
 class CLIPSegTowersConfig(CLIPSegConfig):
@@ -79,7 +79,7 @@ class CLIPSegTowersConfig(CLIPSegConfig):
         check_values({**values, **towers}, self.ranges())
 
     @classmethod
-    def ranges(cls) -> Mapping[str, Rule]:
+    def ranges(cls) -> Mapping[str, Range]:
         """Return the range of each field."""
         return TOWERS
 
@@ -95,7 +95,7 @@ class CLIPSegTowersConfig(CLIPSegConfig):
 
     @classmethod
     def from_reference(cls, values: Mapping[str, Any] | None = None) -> Self:
-        """From the configuration dictionary that the reference builds its model with; its defaults if None.
+        """Make a configuration from the dictionary that the reference builds its model with; its defaults if None.
 
         Raises `PartCLIPSegError` if the dictionary lacks the two towers.
         """

@@ -27,12 +27,12 @@ class FiLM(nn.Module):
         self.add = nn.Linear(word_width, width)
 
     def forward(self, features: Tensor, words: Tensor) -> Tensor:
-        """`features [B, 1 or N, T, C]`, `words [N, D]` or one set a photo `[B, N, D]` → `[B, N, T, C]`."""
+        """Modulate `features [B, 1 or N, T, C]` by `words [N, D]`, or `[B, N, D]`, to `[B, N, T, C]`."""
         return self.mul(words).unsqueeze(-2) * features + self.add(words).unsqueeze(-2)
 
 
 class DecoderLayer(nn.Module):
-    """A post-norm transformer layer that can also return the attention of chosen rows."""
+    """Post-norm transformer layer that can also return the attention of chosen rows."""
 
     def __init__(self, width: int, heads: int, hidden: int, eps: float) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class DecoderLayer(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=eps)
 
     def forward(self, x: Tensor, attention_rows: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """`x [M, T, C]` → the same shape, and the head-averaged attention `[R, T, T]` of `attention_rows [R]`.
+        """Map `x [M, T, C]` to its shape, and return the head-averaged attention `[R, T, T]` of `attention_rows [R]`.
 
         Only the asked rows' probabilities are ever held in memory; the layer itself uses fused attention.
         """
@@ -61,7 +61,7 @@ class DecoderLayer(nn.Module):
         return x, recomputed(mean_attention, *(rows.index_select(0, attention_rows) for rows in (q, k)))
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        """`[M, T, C]` → the same shape, through the hidden layer."""
+        """Map `x [M, T, C]` through the hidden layer, to its shape."""
         # Flatten first: `nn.Linear` returns a view for 3-D input, and an in-place ReLU on a view makes autograd
         # copy it.
         return self.contract(linear_relu(x.flatten(0, 1), self.expand)).view_as(x)
@@ -74,7 +74,7 @@ def mean_attention(q: Tensor, k: Tensor) -> Tensor:
 
 
 class UpsamplingHead(nn.Sequential):
-    """Token features to logits, CLIPSeg's complex form (3×3 convolution, two transposed ones) or simple form (one).
+    """Maps token features to logits, in CLIPSeg's complex form (a 3×3 convolution, two transposed ones) or simple one.
 
     The transposed convolutions tile without overlap (kernel = stride), so each is a matrix product per token. The
     fine pixels of a token stay together until the last one is known: one copy in all, and channels always innermost.
@@ -95,7 +95,7 @@ class UpsamplingHead(nn.Sequential):
         )
 
     def forward(self, features: Tensor, grid: tuple[int, int]) -> Tensor:
-        """`[M, g·g', C]` → `[M, h, w]`."""
+        """Up-sample `features [M, g·g', C]` to logits `[M, h, w]`."""
         x = features.unflatten(1, grid)  # [M, g, g', C]
         steps: list[int] = []
         for layer in self:
@@ -116,7 +116,7 @@ class UpsamplingHead(nn.Sequential):
 
 
 def upsampled(head: UpsamplingHead, features: Tensor, grid: tuple[int, int]) -> Tensor:
-    """`[B, N, g·g', C]` → `[B, N, h, w]`."""
+    """Up-sample features by `head`: `[B, N, g·g', C]` → `[B, N, h, w]`."""
     # One memory layout for all callers, so that few compiled variants of the head serve them.
     return head(features.flatten(0, 1).contiguous(), grid).unflatten(0, features.shape[:2])
 

@@ -33,7 +33,7 @@ class PhotoEncoder(nn.Module):
         self.model = model
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
-        """`[B, 3, H, W]` → `[L, B, V]` and `[L, B, g, g', V]`, one for each of the L decoder layers."""
+        """Encode `[B, 3, H, W]` as `[L, B, V]` and `[L, B, g, g', V]`, one for each of the L decoder layers."""
         activations = torch.stack(self.model.encode_photo(pixel_values)).float()  # [L, B, T, V]
         return activations[:, :, 0], activations[:, :, 1:].unflatten(2, self.model.grid(pixel_values))
 
@@ -49,7 +49,7 @@ class TextEncoder(nn.Module):
         self.model = model
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """int64 `[K, length]` twice → `[K, D]`."""
+        """Embed tokens and mask, int64 `[K, length]` each, as `[K, D]`."""
         return self.model.encode_text(input_ids, attention_mask).float()
 
 
@@ -74,7 +74,7 @@ class Decoder(nn.Module):
         return torch.cat([*(words.to(self.model.dtype) for words in embeddings), self.model.background])
 
     def forward(self, class_tokens: Tensor, patches: Tensor, text_embeddings: Tensor) -> Tensor:
-        """`text_embeddings [N_c, D]` → `[B, N_c + 1, h, w]`."""
+        """Compute logits `[B, N_c + 1, h, w]` of `text_embeddings [N_c, D]`."""
         features, grid = self.features(class_tokens, patches, self.conditions(text_embeddings))
         return self.model.decoder.logits(features, grid).float()
 

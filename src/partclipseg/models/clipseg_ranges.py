@@ -11,29 +11,29 @@ from transformers.activations import ACT2FN
 from partclipseg.errors import PartCLIPSegError
 
 
-class Rule(NamedTuple):
+class Range(NamedTuple):
     """Range of a value, as a description and as a test."""
 
     text: str
     holds: Callable[[Any], bool]
 
 
-def _whole(low: int, high: int) -> Rule:
-    return Rule(
+def _whole(low: int, high: int) -> Range:
+    return Range(
         f"a whole number from {low:,} to {high:,}",
         lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high,
     )
 
 
-def _number(low: float, high: float) -> Rule:
-    return Rule(
+def _number(low: float, high: float) -> Range:
+    return Range(
         f"a number from {low:g} to {high:g}",
         lambda value: isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high,
     )
 
 
-def _list(count: int | None, item: Rule) -> Rule:
-    return Rule(
+def _list(count: int | None, item: Range) -> Range:
+    return Range(
         f"a list{f' of {count}' if count else ''}, each {item.text}",
         lambda value: (
             isinstance(value, list | tuple)
@@ -44,23 +44,23 @@ def _list(count: int | None, item: Rule) -> Rule:
     )
 
 
-def _or(first: Rule, second: Rule) -> Rule:
-    return Rule(f"{first.text} or {second.text}", lambda value: first.holds(value) or second.holds(value))
+def _or(first: Range, second: Range) -> Range:
+    return Range(f"{first.text} or {second.text}", lambda value: first.holds(value) or second.holds(value))
 
 
-_NONE = Rule("null", lambda value: value is None)
-YES_OR_NO = Rule("true or false", lambda value: isinstance(value, bool))
-_ACTIVATION = Rule(
+_NONE = Range("null", lambda value: value is None)
+YES_OR_NO = Range("true or false", lambda value: isinstance(value, bool))
+_ACTIVATION = Range(
     "the name of an activation, such as quick_gelu", lambda value: isinstance(value, str) and value in ACT2FN
 )
-WORDS_BY_WORD = Rule(
+WORDS_BY_WORD = Range(
     "null or a table from word to word",
     lambda value: (
         value is None
         or (isinstance(value, Mapping) and all(isinstance(word, str) for pair in value.items() for word in pair))
     ),
 )
-_TABLE = Rule("a table", lambda value: isinstance(value, Mapping))
+_TABLE = Range("a table", lambda value: isinstance(value, Mapping))
 _WIDTH = _whole(1, 65_536)
 _LAYERS = _whole(1, 256)
 _HEADS = _whole(1, 1024)
@@ -115,7 +115,7 @@ TOWERS = {
 """The fields of `models.clipseg_config.CLIPSegTowersConfig`."""
 
 
-def known_values(values: Mapping[str, Any], table: Mapping[str, Rule] = TOWERS) -> dict[str, Any]:
+def known_values(values: Mapping[str, Any], table: Mapping[str, Range] = TOWERS) -> dict[str, Any]:
     """Return the entries of a configuration file that are in `table`, and of its towers those in TEXT and VISION.
 
     Other entries (the library's version, label names, options of other tools) change nothing in the model.
@@ -130,7 +130,7 @@ def known_values(values: Mapping[str, Any], table: Mapping[str, Rule] = TOWERS) 
     return known
 
 
-def check_values(values: Mapping[str, Any], table: Mapping[str, Rule] = TOWERS) -> None:
+def check_values(values: Mapping[str, Any], table: Mapping[str, Range] = TOWERS) -> None:
     """Raise `PartCLIPSegError` that lists the values out of range, and their ranges.
 
     `values` are the fields of a configuration, the towers as dictionaries or None; absent fields are not looked at.
@@ -143,11 +143,11 @@ def check_values(values: Mapping[str, Any], table: Mapping[str, Rule] = TOWERS) 
         raise PartCLIPSegError(f"the configuration cannot be used: {'; '.join(wrong[:5])}")
 
 
-def _wrong(values: Mapping[str, Any], table: Mapping[str, Rule], prefix: str) -> list[str]:
+def _wrong(values: Mapping[str, Any], table: Mapping[str, Range], prefix: str) -> list[str]:
     return [
-        f"{prefix}{name} must be {rule.text}, not {_short(values[name])}"
-        for name, rule in table.items()
-        if name in values and not rule.holds(values[name])
+        f"{prefix}{name} must be {allowed.text}, not {_short(values[name])}"
+        for name, allowed in table.items()
+        if name in values and not allowed.holds(values[name])
     ]
 
 

@@ -69,7 +69,7 @@ class DecodedPhotos:
         self.reduced = seen[1:]  # one [B, 1, T, C] a layer
 
     def graphs_for(self, rows: int) -> Graphs | None:
-        """The graph cache if a pass of this many rows should be captured, else None."""
+        """Return the graph cache if a pass of this many rows should be captured, else None."""
         return self._graphs if rows <= min(CAPTURED_ROWS, self.rows_at_once) else None
 
     def upload(self, array: np.ndarray) -> Tensor:

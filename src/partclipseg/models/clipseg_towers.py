@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import CLIPSegConfig
 from transformers import initialization as init
 from transformers.models.clipseg.modeling_clipseg import CLIPSegModel
 
@@ -16,7 +17,9 @@ from partclipseg.errors import PartCLIPSegError
 from partclipseg.models.clipseg_config import CLIPSegTowersConfig
 from partclipseg.models.clipseg_decoder import ConditionDecoder, DecoderLayer, UpsamplingHead
 from partclipseg.models.cuda_graphs import Graphs
+from partclipseg.models.directory import read_config
 from partclipseg.models.interface import Inputs, PartModel, Words
+from partclipseg.models.tokens import add_token_embeddings
 
 
 class VisualAdapter(nn.Module):
@@ -29,7 +32,7 @@ class VisualAdapter(nn.Module):
         self.up = nn.Linear(width // 4, width, bias=False)
 
     def forward(self, activation: Tensor) -> Tensor:
-        """`[B, T, V]` → the same shape: `(1 - ratio)·a + ratio·relu(up(relu(down(a))))`."""
+        """Compute `(1 - ratio)·a + ratio·relu(up(relu(down(a))))` of activations `a [B, T, V]`, in the same shape."""
         return (1 - self.ratio) * activation + self.ratio * F.relu(self.up(F.relu(self.down(activation))))
 
 
@@ -170,16 +173,16 @@ class CLIPSegTowers(PartModel):
         self.decoder.requires_grad_(True)
         self.background.requires_grad_(background)
 
-    @torch.no_grad()
+    @classmethod
+    def word_teacher(cls: type[Any], name: str) -> Any:
+        """Load a CLIPSeg without the adapter, which answers as it is published; None for another type of model."""
+        if read_config(name).get("model_type") != CLIPSegConfig.model_type:
+            return None
+        return cls.from_pretrained(name, dtype=torch.float32, visual_adapter_ratio=0.0)
+
     def add_tokens(self, count: int) -> None:
         """Add embeddings, drawn from torch's global generator with mean and deviation of the old ones."""
-        embeddings = self.clip.text_model.embeddings
-        old = embeddings.token_embedding.weight  # [W, D]
-        new = torch.randn(count, old.shape[1], dtype=old.dtype, device=old.device) * old.std(0) + old.mean(0)
-        grown = nn.Parameter(torch.cat([old, new]), requires_grad=old.requires_grad)
-        embeddings.token_embedding.weight = grown
-        embeddings.token_embedding.num_embeddings = len(grown)
-        self.config.text_config.vocab_size = len(grown)
+        add_token_embeddings(self.clip.text_model, self.config.text_config, count)
         self.renew_stamp()
 
     def recompute(self, enabled: bool) -> None:
@@ -219,7 +222,7 @@ class CLIPSegTowers(PartModel):
 
 
 def _interpolate(positions: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Interpolate `[1 + s·s, V]` of the class token and a square of patches to `[1, 1 + g·g', V]`, bicubically."""
+    """Interpolate positions of a class token and square patches, bicubically: `[1 + s·s, V]` → `[1, 1 + g·g', V]`."""
     side = math.isqrt(len(positions) - 1)
     if grid == (side, side):
         return positions[None]

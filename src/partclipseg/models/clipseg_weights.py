@@ -1,6 +1,6 @@
 """Convert tensors from and to CLIPSeg: names, a start from a CLIPSeg checkpoint, and a CLIPSeg from a model.
 
-The only place that knows how CLIPSeg and the released PartCLIPSeg files name their tensors.
+No other module knows how CLIPSeg and the released PartCLIPSeg files name their tensors.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from transformers import CLIPSegConfig, CLIPSegForImageSegmentation
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.models.clipseg_config import CLIPSegTowersConfig
 from partclipseg.models.clipseg_ranges import CLIPSEG, known_values
-from partclipseg.models.directory import read_config
+from partclipseg.models.directory import read_config, stated_type
+from partclipseg.models.hub import HUB_OPTIONS
 from partclipseg.models.names import quoted
 from partclipseg.models.reading import check_complete, check_finite, check_size, load_complete, read_tensors
 
@@ -26,12 +27,10 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model", bound="CLIPSegTowers")
 
-_HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only")
-
 _UNUSED = re.compile(r".*\.position_ids|text_adapter\.fc\.[02]\.weight|tunable_linear\.weight")
 """Tensors of released files without any effect: buffers, and two layers that are never read."""
 
-_RENAMED = (  # ours, theirs; the first that matches applies
+_RENAMED = (  # our name, their name; the first that matches applies
     (r"^background$", "non_object_embedding"),
     (r"^visual_adapter\.down\.", "visual_adapter.fc.0."),
     (r"^visual_adapter\.up\.", "visual_adapter.fc.2."),
@@ -57,7 +56,7 @@ def foreign_names(name: str, config: CLIPSegTowersConfig) -> tuple[str, ...]:
         if matches:
             name = renamed
             break
-    if not config.use_complex_transposed_convolution:  # theirs is then a bare layer, not a sequence of one
+    if not config.use_complex_transposed_convolution:  # their head is then a bare layer, not a sequence of one
         name = re.sub(r"(transposed_convolution|part_obj_with_cond_embed)\.0\.", r"\1.", name)
     return tuple(name.replace("{qkv}", letter) for letter in "qkv") if "{qkv}" in name else (name,)
 
@@ -72,7 +71,7 @@ def start_from_clipseg(cls: type[Model], source: CLIPSegForImageSegmentation, **
     new = ("background", "visual_adapter.", "decoder.class_", "decoder.merge_")
     fill(model, dict(source.state_dict()), "the CLIPSeg checkpoint", keep=new)
     model.decoder.initialise_composition()
-    torch.nn.Module.to(model, source.dtype)  # transformers' own `to` adds nothing here and hides its types
+    torch.nn.Module.to(model, source.dtype)  # transformers' own `to` hides its types
     return model.eval()
 
 
@@ -95,18 +94,21 @@ def load_pretrained(cls: type[Model], name: Any, load: Callable[..., Any], *args
 
     Raises `PartCLIPSegError` for a model that is not there, of another type, incomplete or damaged.
     """
-    hub_options = {key: kwargs.pop(key) for key in _HUB_OPTIONS if key in kwargs}
+    hub_options = {key: kwargs.pop(key) for key in HUB_OPTIONS if key in kwargs}
     values = read_config(name, **hub_options)
     kind = values.get("model_type")
     expected = cls.config_class
     if kind not in (expected.model_type, CLIPSegConfig.model_type):
-        raise wrong_kind(name, kind, expected.model_type)
+        raise PartCLIPSegError(
+            f"{name} holds {stated_type(kind)}, not {quoted(expected.model_type)}: give a directory of that type, as "
+            "`partclipseg convert` or `train` writes it, or a CLIPSeg model to start from"
+        )
     changes = {key: kwargs.pop(key) for key in expected.ranges() if key in kwargs}
     try:
         config = kwargs.pop("config", None) or expected.from_values({**values, **changes})
     except PartCLIPSegError as error:
         raise PartCLIPSegError(f"{name}: {error}; give the config.json that belongs to the weights") from None
-    config.architectures = [cls.__name__]  # as files of ours have it
+    config.architectures = [cls.__name__]  # as in this package's files
     if kind == expected.model_type != CLIPSegConfig.model_type:
         with_info = kwargs.pop("output_loading_info", False)
         model = load_complete(load, lambda: cls(config), name, *args, config=config, **hub_options, **kwargs)
@@ -150,15 +152,6 @@ def load_reference(cls: type[Model], path: str | Path, config: CLIPSegTowersConf
     fill(model, {name: tensor for name, tensor in tensors.items() if not _UNUSED.fullmatch(name)}, str(path))
     check_finite(model, str(path))
     return model.eval()
-
-
-def wrong_kind(name: Any, kind: Any, expected: str) -> PartCLIPSegError:
-    """Return the error for a model of another type than `expected`."""
-    what = f"a model of type {quoted(kind)}" if isinstance(kind, str) else "a config.json without a model_type"
-    return PartCLIPSegError(
-        f"{name} holds {what}, not {quoted(expected)}: give a directory of that type, as `partclipseg convert` or "
-        "`train` writes it, or a CLIPSeg model to start from"
-    )
 
 
 @torch.no_grad()

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.files import whole_directory
+from partclipseg.files import require_new, whole_directory
 from partclipseg.models.directory import check_tokenizer, load_tokenizer, write_directory
+from partclipseg.models.interface import PartModel
 from partclipseg.models.registry import find_foreign
 from partclipseg.models.tokenizer import clip_tokenizer
 from partclipseg.vocabulary import Catalog, Vocabulary
@@ -21,37 +22,44 @@ def convert_file(
     vocabulary: Vocabulary | None,
     config: Mapping[str, Any] | None = None,
     tokenizer: str | Path | None = None,
-) -> tuple[Any, str]:
+) -> tuple[PartModel, str]:
     """Write the model in a released file as a directory; return the model, and a remark on it for people.
 
     Args:
         path: the ``.pth`` file, of any method of `registry.FOREIGN`.
-        output: the directory to write; one that stands there is replaced.
+        output: the directory to write; it must not exist yet.
         vocabulary: words for calls that give none.
         config: values of a model of another size than the released ones.
         tokenizer: directory or hub name; None is CLIP's own.
 
     Raises `PartCLIPSegError` for a file that does not fit, a tokenizer of another size, or a folder that cannot be
-    written to.
+    written to, and `UsageError` if something is at `output`.
     """
+    require_new(output)
     foreign, settings = find_foreign(path, config)
     # Before the weights, which take longer.
     words = fitting_tokenizer(clip_tokenizer() if tokenizer is None else tokenizer, settings.text_config)
     model = foreign.load_released(path, settings)
-    write_model(model, words, output, vocabulary)
+    write_model(model, words, output, vocabulary, new=True)
     return model, foreign.REMARK
 
 
 def write_model(
-    model: Any, tokenizer: Any, output: Path, vocabulary: Vocabulary | None, notes: Mapping[str, str] | None = None
+    model: PartModel,
+    tokenizer: Any,
+    output: Path,
+    vocabulary: Vocabulary | None,
+    notes: Mapping[str, str] | None = None,
+    new: bool = False,
 ) -> None:
     """Write a released model as a directory, whole or not at all; `notes` are more files, text by name.
 
+    With `new` nothing is replaced: see `whole_directory`.
     Where `vocabulary` is a catalogue's, the model notes its seen classes: released files were trained on them.
     """
     if vocabulary is not None and (catalog := Catalog.of(vocabulary)) is not None:
         model.trained_on(Vocabulary.from_catalog(catalog.name, "seen"))
-    with writing(output), whole_directory(output) as directory:
+    with writing(output), whole_directory(output, new=new) as directory:
         write_directory(directory, model, tokenizer, vocabulary, output.name if notes else str(output))
         for name, text in (notes or {}).items():
             (directory / name).write_text(text, encoding="utf-8")

@@ -24,7 +24,7 @@ Function = Callable[..., Sequence[Tensor]]
 
 
 def capture(function: Callable[[], Any], device: torch.device, pool: Any = None) -> tuple[torch.cuda.CUDAGraph, Any]:
-    """Capture one call of `function` on `device`; returns the graph and what the call returned.
+    """Capture one call of `function` on `device`; return the graph and what the call returned.
 
     The outputs are overwritten by each replay. `pool` is the memory to share with other graphs.
     """

@@ -10,15 +10,13 @@ from transformers import AutoTokenizer, CLIPSegConfig
 from partclipseg.errors import PartCLIPSegError, first_line
 from partclipseg.files import is_directory, is_file
 from partclipseg.models.card import model_card
-from partclipseg.models.names import find_file, find_optional_file
+from partclipseg.models.hub import TOKENIZER_FILES, TOKENIZER_WORDS, VOCABULARY
+from partclipseg.models.names import find_file, find_optional_file, quoted
 from partclipseg.models.reading import library_errors, read_json_table, without_bars
 from partclipseg.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from partclipseg.models.interface import PartModel
-
-VOCABULARY = "vocabulary.json"
-"""File of the model's own words."""
 
 _MAX_VOCABULARY_BYTES = 16 * 2**20
 
@@ -38,19 +36,23 @@ def read_config(name: Any, **hub_options: Any) -> dict[str, Any]:
     return read_json_table(path)
 
 
+def stated_type(kind: Any) -> str:
+    """Describe the ``model_type`` of a configuration, for messages about a model of another type."""
+    return f"a model of type {quoted(kind)}" if isinstance(kind, str) else "a config.json without a model_type"
+
+
 def load_tokenizer(name: str | Path, text_config: Any = None) -> Any:
     """Load the tokenizer in a directory or on the hub, checked against the text tower's configuration if it is given.
 
     Raises `PartCLIPSegError` where there is none, or where it is damaged or another model's.
     """
-    files = ("tokenizer.json", "vocab.json")
     # Check first: if the hub cannot be reached, each file of a tokenizer would wait for a timeout.
     folder = find_file(name, "tokenizer_config.json").parent
     # transformers makes a tokenizer without words from a folder without these.
-    if is_directory(name) and not any(is_file(folder / file) for file in files):
+    if is_directory(name) and not any(is_file(folder / file) for file in TOKENIZER_WORDS):
         raise PartCLIPSegError(f"{name} has no tokenizer: {_TOKENIZER_REMEDY}")
-    for file in (*files, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
-        if is_file(folder / file):
+    for file in (*TOKENIZER_FILES, "added_tokens.json"):
+        if file.endswith(".json") and is_file(folder / file):
             read_json_table(folder / file)
     with library_errors(f"the tokenizer in {name} cannot be loaded: {_TOKENIZER_REMEDY}"):
         # Without a given configuration, transformers warns that it does not know our model types.

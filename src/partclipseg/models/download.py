@@ -28,7 +28,7 @@ _TOLERANCE = 0.1
 
 
 def by_hand(release: Release) -> str:
-    """How to have the model without this download."""
+    """Say how to get the model without this download."""
     if release.hub:
         return (
             f"fetch config.json, the weights and the tokenizer's files by hand from {release.page} into a folder, and "
@@ -209,7 +209,7 @@ def _refused(release: Release, said: str) -> str:
 
 
 def _parts(path: Path) -> list[Path]:
-    """The files that gdown keeps of a broken download."""
+    """Return the files that gdown keeps of a broken download."""
     return list(path.parent.glob(f"{path.name}????????.part"))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import json
 import logging
 import shutil
@@ -14,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.files import refusal, remove_temporary, write_text
+from partclipseg.files import refusal, remove_temporary, sha256, write_text
 from partclipseg.models.convert import fitting_tokenizer, write_model
 from partclipseg.models.directory import load_tokenizer
 from partclipseg.models.download import by_hand, check_length, check_room, from_drive, from_hub, refuse_offline
@@ -36,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 def find_model(name: str | Path | None) -> str | Path:
-    """Directory or hub name that a model's name stands for; None is the built-in model.
+    """Return the directory or hub name that a model's name stands for; None is the built-in model.
 
     A name of the catalogue is fetched if it is not here, unless there is a directory of that name. Raises
     `PartCLIPSegError` where it cannot be had.
@@ -47,7 +46,7 @@ def find_model(name: str | Path | None) -> str | Path:
 
 
 def fetch(name: str, keep_original: bool = False, accept_changed: bool = False) -> Path:
-    """The directory of a model of the catalogue, which is fetched, checked and converted if it is not here.
+    """Return the directory of a model of the catalogue; it is fetched, checked and converted if it is not here.
 
     Args:
         name: as `partclipseg models` lists it.
@@ -114,7 +113,7 @@ def remove(name: str) -> None:
 
 
 def checksum_of(release: Release) -> str | None:
-    """SHA-256 of the file that was fetched for a model, or None if none ever was."""
+    """Return the SHA-256 of the file that was fetched for a model; None if none ever was."""
     with suppress(OSError):
         return release.checksum.read_text(encoding="utf-8").strip() or None
     return None
@@ -147,12 +146,12 @@ def _fetch_from_drive(release: Release, keep_original: bool, accept_changed: boo
 def _convert(release: Release, path: Path, accept_changed: bool, discard: bool = False) -> None:
     """Check a file against the catalogue and the method, and write the model's directory.
 
-    `discard`: the file is ours, and is deleted if it is the wrong one.
+    `discard`: delete the file if it is the wrong one.
     """
-    digest = _sha256(path)
+    digest = sha256(path)
     try:
         _compare(release, digest, accept_changed)
-        foreign, settings = find_foreign(path)  # the entry's own values fit no other method
+        foreign, settings = find_foreign(path)  # without the entry's values, which fit its own method only
         if settings.model_type != release.method:
             raise PartCLIPSegError(
                 f"{path} holds a model of type {settings.model_type!r}, and {release.name} is of type "
@@ -179,7 +178,7 @@ def _fetch_from_hub(release: Release, accept_changed: bool) -> None:
     _say_what_is_fetched(release)
     folder = release.download
     weights = from_hub(release, folder)
-    digest = _sha256(weights)
+    digest = sha256(weights)
     try:
         _compare(release, digest, accept_changed)
         model = load_model(folder)
@@ -268,8 +267,3 @@ def _origin(release: Release, digest: str, length: int) -> str:
         "fetched": datetime.date.today().isoformat(),
     }
     return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -27,11 +27,23 @@ _PATIENCE = 10
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """Names of weight files, the better first."""
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json")
+TOKENIZER_WORDS = ("tokenizer.json", "vocab.json")
+"""Files with a tokenizer's words: it has at least one of them."""
+
+TOKENIZER_FILES = (*TOKENIZER_WORDS, "tokenizer_config.json", "merges.txt", "special_tokens_map.json")
 """Files that a tokenizer may have."""
 
-OPTIONAL_FILES = (*TOKENIZER_FILES, "preprocessor_config.json", "vocabulary.json", "README.md")
+PROCESSOR = "preprocessor_config.json"
+"""File with the size and normalisation of photos."""
+
+VOCABULARY = "vocabulary.json"
+"""File of the model's own words."""
+
+OPTIONAL_FILES = (*TOKENIZER_FILES, PROCESSOR, VOCABULARY, "README.md")
 """Files beside configuration and weights that are fetched where a repository has them."""
+
+HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only")
+"""Options of `from_pretrained` that say where and how the hub's library looks for files."""
 
 _CACHE_OPTIONS = ("cache_dir", "revision")
 
@@ -61,7 +73,7 @@ def reach_hub() -> None:
 def hub_file(repository: str, file: str, folder: Path | None = None, **options: Any) -> Path | None:
     """Fetch one file of a repository to `folder`, or to the hub's own cache; None if the repository lacks it.
 
-    `options` are ``revision``, ``cache_dir``, ``token`` and ``local_files_only`` of the hub's library. Where the hub
+    `options` are those of `HUB_OPTIONS`. Where the hub
     cannot be reached, the cache is used. Raises `HubError` that says what went wrong.
     """
     if not (is_offline_mode() or options.get("local_files_only")):
@@ -83,7 +95,7 @@ def hub_file(repository: str, file: str, folder: Path | None = None, **options: 
 
 
 def cached(repository: str, file: str, **options: Any) -> Path | None:
-    """Path of a file in the hub's own cache, or None."""
+    """Return the path of a file in the hub's own cache; None if it is not there."""
     found = try_to_load_from_cache(repository, file, **{key: options[key] for key in _CACHE_OPTIONS if key in options})
     return Path(found) if isinstance(found, str) else None
 
@@ -127,7 +139,7 @@ def _reason(repository: str, file: str, error: Exception) -> str:
 
 
 def _status(error: BaseException) -> int | None:
-    """HTTP status that an error or one of its causes tells of."""
+    """Return the HTTP status that an error or one of its causes tells of."""
     answers: Any = (getattr(cause, "response", None) for cause in _causes(error))
     return next((answer.status_code for answer in answers if answer is not None), None)
 

@@ -19,16 +19,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
-from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from partclipseg.data.augment import resize_photo
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.losses.classes import ClassLoss
 from partclipseg.maps.label_maps import Contest, LabelMaps, oracle_obj, pred_all
+from partclipseg.models.imports import fitting_torchvision
 from partclipseg.models.prompting import Prompting
 from partclipseg.models.settings import MethodSettings
 from partclipseg.vocabulary import Vocabulary
+
+with fitting_torchvision():
+    from transformers.modeling_utils import PreTrainedModel
 
 if TYPE_CHECKING:
     from partclipseg.models.onnx import OnnxGraph
@@ -141,8 +144,7 @@ class PartModel(PreTrainedModel):
 
     @property
     def ahead_shape(self) -> tuple[int, int] | None:
-        """Height and width to which those who read photos may resize them ahead of `prepare`; None where `prepare`
-        needs them at their own size."""
+        """Height and width to which photos may be resized before `prepare`; None if it needs their own size."""
         return self.image_shape
 
     @property
@@ -153,7 +155,7 @@ class PartModel(PreTrainedModel):
         return (getattr(vision, "patch_size", 16) // 2) ** 2
 
     def prepare(self, photos: Sequence[np.ndarray] | Tensor) -> dict[str, Tensor]:
-        """Prepare photos: resized, scaled to 0..1 and normalised, on the model's device.
+        """Resize photos, scale them to 0..1 and normalise them, on the model's device.
 
         Args:
             photos: uint8 `[H, W, 3]` RGB of any sizes; or, in training, a tensor `[B, 3, h, w]` of the model's size,
@@ -215,7 +217,7 @@ class PartModel(PreTrainedModel):
         present_objects: Sequence[Sequence[int]] | None = None,
         with_background: bool = False,
     ) -> list[LabelMaps]:
-        """The label maps of photos whose `output` is at hand; the method's rule from logits to labels.
+        """Compute the label maps of photos whose `output` is given, by the method's rule from logits to labels.
 
         Here objects decide first, where the output has them, then classes. Other arguments as in `label_maps`.
         """
@@ -269,7 +271,7 @@ class PartModel(PreTrainedModel):
         """
         raise PartCLIPSegError(f"{type(self).__name__} has no maps of single words: leave word retention out")
 
-    # -- what it says of itself -------------------------------------------------------------------------------
+    # -- descriptions and defaults -------------------------------------------------------------------------------
 
     @property
     def title(self) -> str:
@@ -282,7 +284,7 @@ class PartModel(PreTrainedModel):
         return MIN_PART_PROBABILITY
 
     def ask(self, prompting: Prompting) -> None:
-        """Ask the model in another way. Raises `UsageError` for a family whose prompts belong to its training."""
+        """Change prompts and threshold. Raises `UsageError` for a family whose prompts belong to its training."""
         raise UsageError(
             f"--prompt, --threshold and --no-object-gate are for a plain CLIPSeg, and this is {self.title}: leave them "
             "out"
@@ -321,14 +323,19 @@ class PartModel(PreTrainedModel):
         self.requires_grad_(True)
         return list(self.parameters())
 
+    @classmethod
+    def word_teacher(cls: type[Any], name: str) -> Any:
+        """Load the start in the form whose `word_logits` word retention keeps; None if that start has none."""
+        return None
+
     def trained_on(self, vocabulary: Vocabulary) -> None:
         """Note in the configuration which words the model is or was trained on; most families need no such note."""
 
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
-        """The trained parameters in groups with their `weight_decay`, and an `lr` where it is another than the
-        `learning_rate` of the run; here matrices are decayed, while norms, embeddings and free vectors are not.
+        """Group the trained parameters by `weight_decay`, and by `lr` where it differs from the run's `learning_rate`.
 
-        Biases of linear layers are decayed, as PartCLIPSeg publishes it.
+        Here matrices are decayed, while norms, embeddings and free vectors are not. Biases of linear layers are
+        decayed, as PartCLIPSeg publishes it.
         """
         decayed: list[nn.Parameter] = []
         free: list[nn.Parameter] = []
@@ -350,7 +357,7 @@ class PartModel(PreTrainedModel):
         raise PartCLIPSegError(f"{type(self).__name__} cannot learn words that its tokenizer lacks: use other words")
 
     def recompute(self, enabled: bool) -> None:
-        """Save memory in training by computing activations again in the backward pass, if the family supports it."""
+        """Compute activations again in the backward pass to save memory, if the family supports it."""
 
     def attention_tokens(self, inputs: Inputs) -> int:
         """Return the number of image tokens of the attention of `inputs`; 0 for a model without attention."""
@@ -373,7 +380,7 @@ class PartModel(PreTrainedModel):
 
 
 def register(cls: Model) -> Model:
-    """Class decorator: make transformers' `AutoConfig` and `AutoModel` know a family."""
+    """Register a family's class and configuration with transformers' `AutoModel` and `AutoConfig`, as a decorator."""
     AutoConfig.register(cls.config_class.model_type, cls.config_class, exist_ok=True)
     AutoModel.register(cls.config_class, cls, exist_ok=True)
     return cls

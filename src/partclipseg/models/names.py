@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from huggingface_hub import is_offline_mode
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import is_directory, is_file
 from partclipseg.models.hub import OPTIONAL_FILES, WEIGHTS, HubError, cached, hub_file, reach_hub
-from partclipseg.models.reading import read_json_table
 from partclipseg.models.released import catalogue, is_released
 
 logger = logging.getLogger(__name__)
@@ -25,10 +24,11 @@ _HUB_NAME = re.compile(r"(?!-|\.)[A-Za-z0-9._-]{1,96}/(?!-|\.)[A-Za-z0-9._-]{1,9
 _FOLDERS = frozenset({"models", "datasets", "spaces", "docs", "runs"})
 """First path components that mean a folder: four are paths of the hub's own site; training writes to runs."""
 
-_REMEDY = (
+REMEDY = (
     "give a model's directory, as `partclipseg convert` or `train` writes it, a name that `partclipseg models` lists, "
     "or download the model where there is network"
 )
+"""End of the messages about a name that stands for nothing here, unless a caller gives another."""
 
 _QUOTE = reprlib.Repr()
 _QUOTE.maxstring = _QUOTE.maxother = 100
@@ -48,13 +48,13 @@ def check_hub_name(name: Any) -> str:
     )
 
 
-def is_local(name: Any) -> bool:
+def is_local(name: Any, remedy: str = REMEDY) -> bool:
     """Whether `name` is a local directory; False if it may be a name on the hub, ``owner/model``.
 
-    Raises `PartCLIPSegError` for files and for text that is neither, without asking the hub.
+    Raises `PartCLIPSegError` for files and for text that is neither, without asking the hub; `remedy` ends its message.
     """
     if not isinstance(name, str | os.PathLike):
-        raise PartCLIPSegError(f"a model's name must be text or a path, not {quoted(name)}: {_REMEDY}")
+        raise PartCLIPSegError(f"a model's name must be text or a path, not {quoted(name)}: {remedy}")
     text = os.fspath(name)
     if is_directory(text):
         return True
@@ -69,19 +69,28 @@ def is_local(name: Any) -> bool:
         )
     owner = text.partition("/")[0]
     if not _HUB_NAME.fullmatch(text) or owner in _FOLDERS or is_directory(owner):
-        raise PartCLIPSegError(f"there is no directory {quoted(text)}{_nearest(text)}{_REMEDY}")
+        raise PartCLIPSegError(f"there is no directory {quoted(text)}{_nearest(text)}{remedy}")
     return False
 
 
-def find_file(name: Any, file: str, **hub_options: Any) -> Path:
+def check_model_name(name: Any) -> None:
+    """Raise as `is_local` for a name that can be no model's, without asking the hub and without importing PyTorch.
+
+    None, the built-in model, and names that `partclipseg models` lists are fine.
+    """
+    if name is not None and not is_released(name):
+        is_local(name)
+
+
+def find_file(name: Any, file: str, remedy: str = REMEDY, **hub_options: Any) -> Path:
     """Return the path of one file of a model; a file on the hub is fetched into the hub's cache.
 
     Raises `PartCLIPSegError` that says whether the model, the file or the hub is missing.
     """
-    if is_local(name):
+    if is_local(name, remedy):
         return Path(name) / file
     logger.warning("there is no directory %s; asking the Hugging Face hub for a model of that name", name)
-    path = _fetch(name, file, hub_options)
+    path = _fetch(name, file, hub_options, remedy)
     if path is None:
         raise PartCLIPSegError(
             f"there is no directory {quoted(name)}, and the Hugging Face hub has no {file} of a model of that name: "
@@ -97,12 +106,13 @@ def find_optional_file(name: Any, file: str) -> Path | None:
     return _fetch(name, file, {})
 
 
-def find_snapshot(name: Any) -> str | Path:
+def find_snapshot(name: Any, files: Iterable[str] = OPTIONAL_FILES, remedy: str = REMEDY) -> str | Path:
     """Return the folder with a model's files: `name` itself, or the folder of the hub's cache, filled if need be.
 
-    What was fetched before is used where the hub cannot be reached. Raises `PartCLIPSegError` as `find_file` does.
+    `files` are those to fetch beside configuration and weights where the repository has them. What was fetched before
+    is used where the hub cannot be reached. Raises `PartCLIPSegError` as `find_file` does.
     """
-    if is_local(name):
+    if is_local(name, remedy):
         return name
     before = cached(name, "config.json")
     if before is not None and is_offline_mode():
@@ -113,9 +123,9 @@ def find_snapshot(name: Any) -> str | Path:
         if before is not None:
             logger.warning("the Hugging Face hub cannot be reached: using %s as it was fetched before", name)
             return before.parent
-    config = find_file(name, "config.json")
-    for file in OPTIONAL_FILES:
-        _fetch(name, file, {})
+    config = find_file(name, "config.json", remedy)
+    for file in files:
+        _fetch(name, file, {}, remedy)
     if _fetch_weights(name) is None:
         raise PartCLIPSegError(f"the model {name} on the Hugging Face hub has no weights: name another model")
     return config.parent
@@ -123,6 +133,8 @@ def find_snapshot(name: Any) -> str | Path:
 
 def _fetch_weights(name: str) -> Path | None:
     """Fetch a model's weights, in one file or several; returns the file, or the table of the files."""
+    from partclipseg.models.reading import read_json_table  # which imports PyTorch: a wrong name is told before
+
     for file in WEIGHTS:
         if (found := _fetch(name, file, {})) is not None:
             return found
@@ -133,12 +145,12 @@ def _fetch_weights(name: str) -> Path | None:
     return None
 
 
-def _fetch(name: Any, file: str, hub_options: Mapping[str, Any]) -> Path | None:
+def _fetch(name: Any, file: str, hub_options: Mapping[str, Any], remedy: str = REMEDY) -> Path | None:
     """Fetch a file of a model from the hub, or from its cache if offline; None if there is none."""
     try:
         return hub_file(name, file, **hub_options)
     except HubError as error:
-        raise PartCLIPSegError(f"there is no directory {quoted(name)}, and {error}: {_REMEDY}") from error
+        raise PartCLIPSegError(f"there is no directory {quoted(name)}, and {error}: {remedy}") from error
 
 
 def _nearest(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from partclipseg.checks import check_fields
 from partclipseg.errors import UsageError
 
 PROMPT = "{object} {part}"
@@ -15,7 +16,8 @@ PROMPT = "{object} {part}"
 class Prompting:
     """The questions that a plain CLIPSeg is asked, and the threshold of an answer.
 
-    Raises `UsageError` for a prompt without ``{part}`` or with other braces, and for a threshold outside of 0 to 1.
+    Raises `UsageError` for a prompt without ``{part}`` or with other braces, a threshold outside of 0 to 1, and values
+    of another type.
     """
 
     prompts: tuple[str, ...] = (PROMPT,)
@@ -26,6 +28,9 @@ class Prompting:
     """Let the bare object words decide first which object a pixel belongs to."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.threshold, int | float) and not 0 <= self.threshold <= 1:
+            raise UsageError(f"--threshold must be from 0 to 1, not {self.threshold}")
+        check_fields(self, "prompting")
         if not self.prompts:
             raise UsageError(f'no prompt is given: leave --prompt out, or write one such as "{PROMPT}"')
         for prompt in self.prompts:
@@ -35,11 +40,9 @@ class Prompting:
                     f"the prompt {prompt!r} must have {{part}}, may have {{object}}, and no other braces: write it as "
                     f'"the {{part}} of the {{object}}"'
                 )
-        if not 0 <= self.threshold <= 1:
-            raise UsageError(f"--threshold must be from 0 to 1, not {self.threshold}")
 
     def fill(self, template: str, object_word: str, part_word: str) -> str:
-        """One prompt; a word that itself has braces stays as it is."""
+        """Fill a template with the words; a word that itself has braces stays as it is."""
         words = {"{object}": object_word, "{part}": part_word}
         return re.sub("{object}|{part}", lambda match: words[match[0]], template)
 

@@ -20,13 +20,9 @@ from transformers.utils import logging as transformers_logging
 
 from partclipseg.errors import PartCLIPSegError, first_line
 from partclipseg.files import is_directory, is_file
+from partclipseg.models.hub import WEIGHTS
 
-_LAYOUTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
+_LAYOUTS = tuple(f"{name}{index}" for name in WEIGHTS for index in ("", ".index.json"))
 """Names of weight files in the order in which transformers looks for them."""
 
 _COUNTERS = ("position_ids", "num_batches_tracked")

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.models.directory import load_tokenizer, load_vocabulary, read_config
+from partclipseg.models.directory import load_tokenizer, load_vocabulary, read_config, stated_type
 from partclipseg.models.interface import PartModel
-from partclipseg.models.names import quoted
+from partclipseg.models.number_types import NUMBER_TYPES
 from partclipseg.models.reading import read_tensors
 from partclipseg.models.released import is_released
 
@@ -61,7 +61,7 @@ def family(name: str) -> type[PartModel]:
     return getattr(import_module(module), attribute)
 
 
-def load_model(name: str | Path, **kwargs: Any) -> Any:
+def load_model(name: str | Path, **kwargs: Any) -> PartModel:
     """Load the model in a directory, on the hub, or of a name that `partclipseg models` lists, of whichever family.
 
     A plain CLIPSeg is CLIPSeg without training; `PartCLIPSegModel.from_pretrained` takes it as a start. Keyword
@@ -73,16 +73,15 @@ def load_model(name: str | Path, **kwargs: Any) -> Any:
         name = fetch(str(name))
     kind = read_config(name).get("model_type")
     if not isinstance(kind, str) or kind not in FAMILIES:
-        what = f"a model of type {quoted(kind)}" if isinstance(kind, str) else "a config.json without a model_type"
         raise PartCLIPSegError(
-            f"{name} holds {what}, not one of {', '.join(FAMILIES)}: give a directory that `partclipseg "
+            f"{name} holds {stated_type(kind)}, not one of {', '.join(FAMILIES)}: give a directory that `partclipseg "
             "convert` or `train` wrote, or a CLIPSeg model"
         )
     return family(kind).from_pretrained(name, **kwargs)
 
 
 def find_foreign(path: str | Path, values: Mapping[str, Any] | None = None) -> tuple[Any, Any]:
-    """The module of `FOREIGN` that knows a released file, and the file's configuration.
+    """Find the module of `FOREIGN` that knows a released file, and the file's configuration.
 
     `values` are those of a model of another size than the released ones. Raises `PartCLIPSegError` for a file that is
     unreadable, or of a method that is not here, which is named if it is one of `REFUSED`.
@@ -101,7 +100,7 @@ def find_foreign(path: str | Path, values: Mapping[str, Any] | None = None) -> t
     )
 
 
-def load_file(path: str | Path, values: Mapping[str, Any] | None = None) -> Any:
+def load_file(path: str | Path, values: Mapping[str, Any] | None = None) -> PartModel:
     """Load the model in a released file of any method of `FOREIGN`, float32 on the CPU; arguments of `find_foreign`.
 
     Raises `PartCLIPSegError` for a file that is damaged, of another method, or does not fit.
@@ -142,14 +141,13 @@ def find_device(device: str | torch.device | None) -> torch.device:
 def find_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
     """Return the number type of a name; for None bfloat16 if `device` is a GPU that has it, else float32.
 
-    Raises `UsageError` for names other than float32, bfloat16 and float16.
+    Raises `UsageError` for a name that is not in `NUMBER_TYPES`.
     """
     if dtype is None:
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
             fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if fast else torch.float32
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    found = known.get(str(dtype).removeprefix("torch."))
-    if found is None:
-        raise UsageError(f"unknown dtype {str(dtype)!r}: choose from {', '.join(known)}")
-    return found
+    name = str(dtype).removeprefix("torch.")
+    if name not in NUMBER_TYPES:
+        raise UsageError(f"unknown dtype {str(dtype)!r}: choose from {', '.join(NUMBER_TYPES)}")
+    return getattr(torch, name)

@@ -33,7 +33,7 @@ _FIELDS = frozenset(
 
 
 def home() -> Path:
-    """Folder of fetched models: that of `PARTCLIPSEG_HOME`, else ``partclipseg`` in the system's folder of caches."""
+    """Return the folder of fetched models: `PARTCLIPSEG_HOME`, else a folder among the system's caches."""
     if named := os.environ.get(HOME_VARIABLE):
         return Path(named).expanduser().absolute()
     if sys.platform == "win32":
@@ -76,22 +76,22 @@ class Release:
 
     @property
     def directory(self) -> Path:
-        """Where the model lies when it is here."""
+        """Directory of the model, once it is fetched."""
         return home() / "models" / self.name
 
     @property
     def download(self) -> Path:
-        """Where the file, or for a model on the hub the folder, lies until it is checked."""
+        """Path of the file, or for a model on the hub of the folder, until it is checked."""
         return home() / "files" / (self.name if self.hub else f"{self.name}.pth")
 
     @property
     def original(self) -> Path:
-        """Where the file is kept after conversion if somebody asked for that."""
+        """Path of the file that is kept after conversion on request."""
         return home() / "originals" / f"{self.name}.pth"
 
     @property
     def checksum(self) -> Path:
-        """Where the SHA-256 of the first fetched file is kept; it outlives the model."""
+        """Path of the SHA-256 of the first fetched file, which is kept when the model is removed."""
         return home() / "checksums" / f"{self.name}.sha256"
 
     @property
@@ -108,12 +108,12 @@ class Release:
 
     @property
     def origin(self) -> str:
-        """Where it comes from, in words."""
+        """Origin of the model, in words."""
         return "built in" if self.built_in else f"hub, {self.hub}" if self.hub else f"Google Drive, {self.drive}"
 
 
 def catalogue() -> dict[str, Release]:
-    """All models known by name, with the person's own entries. Raises `PartCLIPSegError` for a damaged own file."""
+    """Read all models known by name, a person's own entries too. Raises `PartCLIPSegError` for a damaged own file."""
     shipped = json.loads((files("partclipseg") / "models" / "released.json").read_text(encoding="utf-8"))
     found = _releases(shipped, shipped, "the catalogue")
     path = home() / OWN_CATALOGUE
@@ -135,7 +135,7 @@ def is_released(name: Any) -> bool:
 
 
 def find_release(name: str) -> Release:
-    """The entry of a name. Raises `UsageError` with the nearest name for one that is unknown."""
+    """Return the entry of a name. Raises `UsageError` with the nearest name for one that is unknown."""
     known = catalogue()
     if name not in known:
         close = difflib.get_close_matches(name, known, 1)

@@ -21,3 +21,8 @@ class MethodSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    @property
+    def needs_guidance(self) -> bool:
+        """Whether a guidance tower must be trained first, whose directory then becomes the setting `guidance`."""
+        return False

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import is_file, whole_directory
-from partclipseg.models.hub import TOKENIZER_FILES, HubError, cached, hub_file
+from partclipseg.models.hub import TOKENIZER_FILES, TOKENIZER_WORDS, HubError, cached, hub_file
 from partclipseg.models.released import home
 from partclipseg.writing import writing
 
@@ -17,9 +17,12 @@ CLIP_TOKENIZER = "openai/clip-vit-base-patch16"
 
 
 def clip_tokenizer() -> str:
-    """Directory of CLIP's tokenizer. Raises `PartCLIPSegError` where it is not here and the hub does not give it."""
+    """Return the directory of CLIP's tokenizer.
+
+    Raises `PartCLIPSegError` where it is not here and the hub does not give it.
+    """
     folder = home() / "tokenizer"
-    if any(is_file(folder / name) for name in ("tokenizer.json", "vocab.json")):
+    if any(is_file(folder / name) for name in TOKENIZER_WORDS):
         return str(folder)
     found = [path for name in TOKENIZER_FILES if (path := cached(CLIP_TOKENIZER, name)) is not None]
     try:

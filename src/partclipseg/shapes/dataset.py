@@ -83,14 +83,26 @@ class PartShapesDataset:
         Photos uint8 `[N, S, S, 3]`, part labels and object labels int32 `[N, S, S]`. Raises `UsageError` if they were
         not rendered ahead.
         """
-        if self._scenes is None:
-            raise UsageError("these scenes are rendered when asked for: make them with PartShapesDataset.ahead")
-        scenes, length = self._scenes, self._length
+        scenes, length = self._ahead(), self._length
         return (
             scenes.images[:length],
             self._table.parts(scenes.parts[:length]),
             self._table.objects(scenes.objects[:length]),
         )
+
+    def boxes(self) -> np.ndarray:
+        """Return boxes of the objects of the vocabulary in scenes rendered ahead, int32 `[N, M, 4]`, -1 for none.
+
+        Left, top, right, bottom. Raises `UsageError` as `arrays` does.
+        """
+        members = self._ahead().members[: self._length].astype(np.int32)
+        known = self._table.objects(members[..., 0]) >= 0
+        return np.where(known[..., None], members[..., 4:], np.int32(-1))
+
+    def _ahead(self) -> SceneArrays:
+        if self._scenes is None:
+            raise UsageError("these scenes are rendered when asked for: make them with PartShapesDataset.ahead")
+        return self._scenes
 
     def __len__(self) -> int:
         return self._length
@@ -98,7 +110,11 @@ class PartShapesDataset:
     def __getitem__(self, index: int) -> PartSample:
         scene = self.scene(index)
         return PartSample(
-            scene.image, self._table.parts(scene.parts), self._table.objects(scene.objects), scene.key
+            scene.image,
+            self._table.parts(scene.parts),
+            self._table.objects(scene.objects),
+            scene.key,
+            scene.instances.astype(np.int32),
         )
 
     def __iter__(self) -> Iterator[PartSample]:

@@ -1,12 +1,13 @@
 """Scenes of PartShapes: picture and exact labels of (split, index), the same bytes on every machine.
 
-Four splits, each an endless list of scenes:
+Five splits, each an endless list of scenes:
 
 - ``base``: what a backbone is trained on; objects drawn uniformly from all.
 - ``train``: objects drawn from the seen ones; about one scene in four shows an unseen one besides, as the photos
   of the real benchmarks do.
 - ``val``: other scenes by the same rule, for watching a training.
 - ``test``: objects drawn uniformly from all; the benchmark, seen and unseen.
+- ``instances``: two to four objects of one kind, drawn uniformly from all; to measure whose part is found.
 
 Labels come from one map of outline numbers: an outline drawn later hides what lies under it, and a pixel belongs
 to exactly one outline. Only the colours are smoothed at edges.
@@ -73,6 +74,8 @@ def render_portrait(word: str, size: int = 128, seed: int = 0) -> Scene:
 
 def _cast(world: World, split: SceneSplit, chance: Chance) -> list[ShapeObject]:
     """Choose the objects of a scene."""
+    if split == "instances":
+        return [chance.pick(world.objects)] * (2 + int(3 * chance()))
     draw = chance()
     count = 1 + (draw > 0.35) + (draw > 0.66) + (draw > 0.86)
     if split in ("base", "test"):

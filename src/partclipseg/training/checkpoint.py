@@ -7,9 +7,10 @@ leaves either the complete checkpoint or none. Nothing here knows what is being 
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import json
 import logging
+import os
 import pickle
 import re
 import shutil
@@ -21,7 +22,7 @@ from typing import Any
 import torch
 
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.files import remove_temporary, whole_directory
+from partclipseg.files import remove_temporary, sha256, whole_directory
 from partclipseg.writing import writing
 
 logger = logging.getLogger(__name__)
@@ -56,8 +57,13 @@ class CheckpointStore:
         self.states = tuple(states)
 
     def steps(self) -> list[int]:
-        """Return the steps that have a checkpoint, ascending, without checking them."""
+        """Return the steps that have a checkpoint, ascending, without checking them.
+
+        Raises `NotADirectoryError` if something else is in the folder's place, such as a link to a disk that is away.
+        """
         if not self.directory.is_dir():
+            if os.path.lexists(self.directory):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self.directory))
             return []
         matches = (_NAME.fullmatch(path.name) for path in self.directory.iterdir() if path.is_dir())
         return sorted(int(match[1]) for match in matches if match)
@@ -74,7 +80,7 @@ class CheckpointStore:
             for name, state in states.items():
                 path = temporary / f"{name}.pt"
                 torch.save(state, path)
-                files[path.name] = _sha256(path)
+                files[path.name] = sha256(path)
             manifest = json.dumps({"step": step, "sha256": files}, indent=1)
             (temporary / _MANIFEST).write_text(manifest, encoding="utf-8")
         self._remove_old()
@@ -111,7 +117,7 @@ class CheckpointStore:
             if missing := [name for name in self.states if f"{name}.pt" not in hashes]:
                 raise _DamagedError(f"it has no {', '.join(missing)}")
             for name, expected in hashes.items():
-                if _sha256(path / name) != expected:
+                if sha256(path / name) != expected:
                     raise _DamagedError(f"{name} has changed since it was written")
             return {
                 name.removesuffix(".pt"): torch.load(path / name, map_location="cpu", weights_only=True)
@@ -160,8 +166,3 @@ def _flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = list(value) if isinstance(value, tuple) else value
     return flat
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -91,6 +91,8 @@ def open_training_data(
         folder = Path(root).expanduser()
         return TrainingData.few(dataset, chosen, folder, recipe.held_out, recipe.seed, verify)
     dataset = open_dataset(recipe.dataset, root, "train", vocabulary, **own)
+    if recipe.augmentation.object_crop:
+        dataset = dataset.with_instances()
     return TrainingData.split(dataset, recipe.held_out, recipe.seed, verify)
 
 
@@ -108,7 +110,8 @@ def render_training_data(recipe: Recipe, directory: str | Path | None = None) ->
     size, scenes = recipe.image_size, rendering.load()
     rendered = scenes.ahead("train", recipe.scenes, size, "seen", directory)
     images, parts, objects = rendered.arrays()
-    train = Scenes.from_arrays(images, parts, objects, rendered.vocabulary)
+    boxes = rendered.boxes() if recipe.augmentation.object_crop else None
+    train = Scenes.from_arrays(images, parts, objects, rendered.vocabulary, boxes)
     if recipe.held_out == 0:
         return TrainingData(train, Subset(scenes("val", 1, size, "seen"), ()), rendered.digest)
     held_out = scenes.ahead("val", recipe.held_out, size, "seen", directory)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -25,7 +25,7 @@ class HeldOutScores(NamedTuple):
 
 
 def score_held_out(
-    model: Any,
+    model: PartModel,
     tokenizer: PreTrainedTokenizerBase,
     words: PromptTokens,
     dataset: PartDataset,
@@ -59,7 +59,9 @@ def score_held_out(
 class _InTraining(PartSegmenter):
     """Segmenter of a model in training, with the run's tokens and the model's number type."""
 
-    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, words: PromptTokens, precision: str) -> None:
+    def __init__(
+        self, model: PartModel, tokenizer: PreTrainedTokenizerBase, words: PromptTokens, precision: str
+    ) -> None:
         super().__init__(model, tokenizer, words.vocabulary)
         self._mixed = precision == "bfloat16"
         with torch.inference_mode(), self._autocast():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import platform
 import subprocess
@@ -15,7 +14,7 @@ import yaml
 
 import partclipseg
 from partclipseg.errors import UsageError
-from partclipseg.files import write_text
+from partclipseg.files import is_regular, write_text
 from partclipseg.journal import Journal
 from partclipseg.machine import how_to_install
 from partclipseg.writing import writing
@@ -35,14 +34,16 @@ class RunLog:
 
     def __init__(self, path: str | Path, tensorboard: str | Path | None = None) -> None:
         self.path = Path(path)
+        self._journal = Journal(self.path, durable=False)  # waiting for the disk would slow training
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            is_regular(self.path)
         self._writer = None if tensorboard is None else _summary_writer(tensorboard)
 
     def write(self, step: int, **values: Any) -> None:
         """Append a line; numbers, also those one level down, become TensorBoard scalars ``losses/total``."""
-        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+        with writing(self.path):
+            self._journal.append([{"step": step, **values}])
         if self._writer is not None:
             for name, value in _scalars(values).items():
                 self._writer.add_scalar(name, value, step)
@@ -51,16 +52,15 @@ class RunLog:
         """Delete the lines after `step`, which a resumed run writes again, and malformed lines."""
         if not self.path.is_file():
             return
-        journal = Journal(self.path)
         with writing(self.path):
-            entries = journal.read("skip")
+            entries = self._journal.read("skip")
             kept = [entry for entry in entries if type(entry.get("step")) is int]
             if odd := self.path.read_bytes().count(b"\n") - len(kept):
                 logger.warning("%s: %d lines are damaged and left out; the run goes on", self.path, odd)
-            journal.rewrite(entry for entry in kept if entry["step"] <= step)
+            self._journal.rewrite(entry for entry in kept if entry["step"] <= step)
 
     def close(self) -> None:
-        """Flush the TensorBoard files; the log itself is complete after every line."""
+        """Write what is left of the TensorBoard files; the log itself is complete after every line."""
         if self._writer is not None:
             self._writer.close()
 

@@ -1,4 +1,4 @@
-"""The training loop: one device or many, stopped and continued exactly.
+"""Train on one device or many; a run that was stopped continues exactly.
 
 A run is a function of its recipe, its data and its start model. All random numbers of a step come from generators
 seeded by (seed, step), the learning rate is a function of the step, and the order of the photos one of their
@@ -30,12 +30,14 @@ from partclipseg.files import whole_directory
 from partclipseg.losses.finite import check_finite
 from partclipseg.models.cuda_graphs import StepGradients
 from partclipseg.models.directory import write_directory
+from partclipseg.models.interface import PartModel
 from partclipseg.models.registry import is_built_in, load_tokenizer
 from partclipseg.processes import join_processes, step_seed, termination
 from partclipseg.training import optim
 from partclipseg.training.checkpoint import Checkpoint, CheckpointStore, differences
 from partclipseg.training.data import ReversedColours, TrainingData
 from partclipseg.training.evaluate import HeldOutScores, score_held_out
+from partclipseg.training.folder import BEST, CONFIGURATION, LOG, MODEL, check_new
 from partclipseg.training.log import RunLog, write_configuration
 from partclipseg.training.new_words import learn_new_words
 from partclipseg.training.observer import Observer, Progress
@@ -82,7 +84,7 @@ def train(
 
     `output` receives ``config.yaml`` (recipe, versions, `notes`), ``log.jsonl``, ``checkpoints/``, ``best/`` (the
     model with the highest Pred-All mIoU on the held-out photos) and ``model/`` (the final one). SIGTERM ends the
-    run after the step at hand, with a checkpoint. `accept_changed_data` continues although photos, annotations or the
+    run after the current step, with a checkpoint. `accept_changed_data` continues although photos, annotations or the
     start model have changed since the run began.
 
     Raises:
@@ -128,7 +130,8 @@ class _Run:
         text_tower = getattr(model.config, "text_config", None)
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(find_start(recipe), text_tower)
         learn_new_words(model, self.tokenizer, model.prompts(data.vocabulary))
-        self.model: Any = model.to(self.device).train()
+        torch.nn.Module.to(model, self.device)  # transformers' own `to` hides its types
+        self.model: PartModel = model.train()
         self.words = PromptTokens.tokenise(self.model, self.tokenizer, data.vocabulary, self.device)
         if recipe.compile:
             compile_on(self.device, self.model)
@@ -151,10 +154,10 @@ class _Run:
 
         self.log = None
         if self.processes.is_main_process:
-            self.log = RunLog(output / "log.jsonl", output / "tensorboard" if tensorboard else None)
+            self.log = RunLog(output / LOG, output / "tensorboard" if tensorboard else None)
             self.log.rewind(self.step)
             write_configuration(
-                output / "config.yaml",
+                output / CONFIGURATION,
                 {"recipe": recipe.to_dict(), **notes, "digest": self.digest, "run": self._summary(workers)},
             )
             if data.few_shot is not None:
@@ -185,10 +188,10 @@ class _Run:
         self.stream.close()
         finished = self.step == recipe.steps
         if finished:
-            self._export(self.output / "model")
+            self._export(self.output / MODEL)
         if self.log is not None:
             self.log.close()
-        return TrainingResult(self.step, finished, self.output / "model", self.scores, self.best and self.best[0])
+        return TrainingResult(self.step, finished, self.output / MODEL, self.scores, self.best and self.best[0])
 
     def _train_step(self) -> None:
         recipe = self.recipe
@@ -211,7 +214,7 @@ class _Run:
         for name, value in values.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
 
-    # -- outputs -- --------------------------------------------------------------------------------
+    # -- outputs ----------------------------------------------------------------------------------------------
 
     def _write_log(self, seconds: float, steps: int) -> None:
         """Write a line; `seconds` and `steps` since this process wrote its last line give the pace."""
@@ -260,7 +263,7 @@ class _Run:
         best = self.best is None or self.scores.pred_all > self.best[1]
         if best:
             self.best = self.step, self.scores.pred_all
-            self._export(self.output / "best")
+            self._export(self.output / BEST)
         if self.log is not None:
             self.log.write(self.step, held_out=self.scores._asdict())
             self.observer.scored(self.step, self.scores, best)
@@ -287,11 +290,12 @@ class _Run:
         with writing(directory), whole_directory(directory, durable=True) as unfinished:
             write_directory(unfinished, self.model, self.tokenizer, self.data.vocabulary, str(directory))
 
-    # -- start and resume -- ---------------------------------------------------------------------------
+    # -- start and resume -------------------------------------------------------------------------------------
 
     def _compatible_checkpoint(self, accept_changed_data: bool) -> Checkpoint | None:
         checkpoint = self.store.load()
         if checkpoint is None:
+            check_new(self.output, self.recipe.to_dict(), HARMLESS)
             return None
         then = checkpoint.states["run"]
         changes = differences(with_current_names(then["recipe"]), self.recipe.to_dict(), harmless=HARMLESS)

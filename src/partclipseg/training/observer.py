@@ -28,10 +28,10 @@ class Observer:
     """Receiver of a run's progress, on the main process; this base class ignores it."""
 
     def started(self, summary: Mapping[str, Any]) -> None:
-        """Called once, with the resolved device, types, backends and sizes."""
+        """Receive the resolved device, types, backends and sizes, once."""
 
     def progressed(self, progress: Progress) -> None:
-        """Called at every line of the log."""
+        """Receive the content of each line of the log."""
 
     def scored(self, step: int, scores: HeldOutScores, best: bool) -> None:
-        """Called after each scoring of the held-out photos."""
+        """Receive the scores of the held-out photos after each scoring."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from partclipseg.errors import PartCLIPSegError
+from partclipseg.models.interface import PartModel
 
 
-def build_optimizer(model: Any, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW over the model's own `parameter_groups`, in one fused kernel on a GPU.
+def build_optimizer(model: PartModel, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """Build AdamW over the model's own `parameter_groups`, with one fused kernel on a GPU.
 
     A group keeps its share of the learning rate, see `set_learning_rate`. Raises `PartCLIPSegError` if nothing is
     trained.
@@ -39,13 +39,13 @@ def polynomial_decay(step: int, steps: int, power: float = 0.9, warmup_steps: in
 
 
 def cosine_decay(step: int, steps: int, warmup_steps: int = 0) -> float:
-    """Factor on the learning rate at `step` (from 0): half a cosine from 1 to 0, after a linear rise."""
+    """Return the learning rate factor at `step` (from 0): half a cosine from 1 to 0, after a linear rise."""
     warmup = (step + 1) / warmup_steps if step < warmup_steps else 1.0
     return warmup * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Set the learning rate of the next step; a group with a share of its own takes that part of it."""
+    """Set the learning rate of the next step; a group with a `share` takes this fraction of it."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group.get("share", 1.0)
 
@@ -75,5 +75,5 @@ def trained(model: nn.Module) -> list[nn.Parameter]:
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
-    """Scale all gradients together so that their norm is at most `max_norm`; returns the norm before, a scalar."""
+    """Scale all gradients together so that their norm is at most `max_norm`; return the norm before, a scalar."""
     return nn.utils.clip_grad_norm_(parameters, max_norm)

@@ -11,22 +11,20 @@ for each object-part. ``…_partcatseg`` trains PartCATSeg, with ``…_partcatse
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from partclipseg.checks import check_fields
+from partclipseg.checks import check_fields, require
 from partclipseg.data.augment import Augmentation
 from partclipseg.data.datasets.choice import dataset_option, may_train, names
 from partclipseg.data.datasets.registry import dataset_spec
 from partclipseg.data.few_shot import FewShot
-from partclipseg.errors import UsageError
 from partclipseg.losses.config import LossConfig, MaskLossConfig
 from partclipseg.models.clipseg.settings import CLIPSegSettings
-from partclipseg.models.partcatseg.settings import PartCATSegSettings
+from partclipseg.models.partcatseg.settings import CATSegSettings, PartCATSegSettings
 from partclipseg.models.partclipseg.settings import PartCLIPSegSettings
 from partclipseg.models.settings import MethodSettings
 from partclipseg.shapes.world import partshapes_world
@@ -34,16 +32,13 @@ from partclipseg.shapes.world import partshapes_world
 logger = logging.getLogger(__name__)
 
 CLIP = "openai/clip-vit-base-patch16"
-"""Start of PartCATSeg's two CLIP towers where CAT-Seg's weights are not at hand."""
+"""Start of PartCATSeg's two CLIP towers where CAT-Seg's weights are not given."""
 
 DINOV2 = "facebook/dinov2-small"
 """Start of PartCATSeg's guidance."""
 
 CLIPSEG = "CIDAS/clipseg-rd64-refined"
 """The published start: CLIP ViT-B/16 with a CLIPSeg decoder of width 64."""
-
-BACKBONE_PATCH = 8
-"""Side of a patch of PartShapes' backbone, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +54,9 @@ class Retention:
 
     def __post_init__(self) -> None:
         check_fields(self, "retention")
-        _require(self.weight >= 0, f"retention: weight must not be negative: {self.weight}")
-        _require(self.weight == 0 or bool(self.words), "retention has a weight and no words: name the words to keep")
-        _require(self.words_per_step >= 1, f"retention: words_per_step must be at least 1: {self.words_per_step}")
+        require(self.weight >= 0, f"retention: weight must not be negative: {self.weight}")
+        require(self.weight == 0 or bool(self.words), "retention has a weight and no words: name the words to keep")
+        require(self.words_per_step >= 1, f"retention: words_per_step must be at least 1: {self.words_per_step}")
 
 
 @dataclass(frozen=True)
@@ -73,7 +68,8 @@ class Recipe:
 
     start: str = CLIPSEG
     """Model to start from: a directory, a name on the hub, or partshapes, the built-in model. Empty, for PartShapes
-    only: its own backbone, which is trained first, into the output's folder ``backbone``."""
+    only: its own towers, which are trained first, into the output's folders ``backbone`` and, for a method that takes
+    guidance, ``guidance``."""
     image_size: int | None = None
     """Side of the square that photos are resized to, in pixels. The start model's size by default."""
     settings: Annotated[MethodSettings, tyro.conf.arg(name="")] = field(default_factory=PartCLIPSegSettings)
@@ -136,30 +132,30 @@ class Recipe:
         check_fields(self)
         for name in ("steps", "batch_size", "gradient_accumulation", "evaluate_every", "checkpoint_every",
                      "log_every", "scenes"):  # fmt: skip
-            _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
+            require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("learning_rate", "decay_power", "max_gradient_norm"):
-            _require(getattr(self, name) > 0, f"{name} must be positive, not {getattr(self, name)}")
+            require(getattr(self, name) > 0, f"{name} must be positive, not {getattr(self, name)}")
         for name in ("weight_decay", "warmup_steps", "held_out", "seed"):
-            _require(getattr(self, name) >= 0, f"{name} must not be negative: {getattr(self, name)}")
-        _require(
+            require(getattr(self, name) >= 0, f"{name} must not be negative: {getattr(self, name)}")
+        require(
             self.image_size is None or self.image_size >= 1, f"image_size must be at least 1, not {self.image_size}"
         )
-        _require(
+        require(
             self.warmup_steps < self.steps,
             f"warmup_steps {self.warmup_steps} must be less than the {self.steps} steps",
         )
-        _require(
+        require(
             self.batch_size % self.gradient_accumulation == 0,
             f"batch_size {self.batch_size} cannot be split into {self.gradient_accumulation} micro-batches: "
             "use a divisor",
         )
-        _require(
+        require(
             dataset_spec(self.dataset).trains,
             f"{self.dataset} is not for training: choose one of {', '.join(names(may_train))}",
         )
-        _require(bool(self.start) or self.dataset == "partshapes", "start is missing: name a CLIPSeg model")
+        require(bool(self.start) or self.dataset == "partshapes", "start is missing: name a CLIPSeg model")
         rendered = dataset_spec(self.dataset).rendering is not None
-        _require(not (self.few_shot.wanted and rendered), f"{self.dataset} has no few-shot split: leave out shots")
+        require(not (self.few_shot.wanted and rendered), f"{self.dataset} has no few-shot split: leave out shots")
 
     @property
     def method(self) -> str:
@@ -174,6 +170,8 @@ class Recipe:
 def with_current_names(values: Mapping[str, Any]) -> dict[str, Any]:
     """Rename the settings of a run of an older release, as `Recipe.to_dict` gave them, to the current names."""
     current = {"schedule": "polynomial", "few_shot": asdict(FewShot()), **values}
+    if "augmentation" in current:
+        current["augmentation"] = {"object_crop": 0.0, **current["augmentation"]}
     if current.get("precision") == "bf16":
         current["precision"] = "bfloat16"
     if "settings" in current:
@@ -195,83 +193,83 @@ HARMLESS = ("evaluate_every", "checkpoint_every", "log_every")
 
 
 def pascal() -> Recipe:
-    """Pascal-Part-116, the intended method."""
+    """Train PartCLIPSeg on Pascal-Part-116 by the intended method."""
     return Recipe(dataset="pascal-part-116")
 
 
 def pascal_reference() -> Recipe:
-    """Pascal-Part-116 as the released implementation trains on it."""
+    """Train PartCLIPSeg on Pascal-Part-116 as the released implementation does."""
     return as_reference(pascal())
 
 
 def pascal_clipseg() -> Recipe:
-    """Pascal-Part-116, the paper's CLIPSeg baseline."""
+    """Train the paper's CLIPSeg baseline on Pascal-Part-116."""
     return as_baseline(pascal())
 
 
 def pascal_partcatseg() -> Recipe:
-    """Pascal-Part-116, PartCATSeg with its defects repaired."""
+    """Train PartCATSeg on Pascal-Part-116 with its defects repaired."""
     return as_partcatseg(pascal())
 
 
 def pascal_partcatseg_reference() -> Recipe:
-    """Pascal-Part-116, PartCATSeg as its released implementation trains on it."""
+    """Train PartCATSeg on Pascal-Part-116 as its released implementation does."""
     return as_partcatseg(pascal(), reference=True)
 
 
 def ade20k() -> Recipe:
-    """ADE20K-Part-234, the intended method."""
+    """Train PartCLIPSeg on ADE20K-Part-234 by the intended method."""
     return Recipe(dataset="ade20k-part-234", recompute=True)
 
 
 def ade20k_reference() -> Recipe:
-    """ADE20K-Part-234 as the released implementation trains on it."""
+    """Train PartCLIPSeg on ADE20K-Part-234 as the released implementation does."""
     return as_reference(ade20k())
 
 
 def ade20k_clipseg() -> Recipe:
-    """ADE20K-Part-234, the paper's CLIPSeg baseline."""
+    """Train the paper's CLIPSeg baseline on ADE20K-Part-234."""
     return as_baseline(ade20k())
 
 
 def ade20k_partcatseg() -> Recipe:
-    """ADE20K-Part-234, PartCATSeg with its defects repaired."""
+    """Train PartCATSeg on ADE20K-Part-234 with its defects repaired."""
     return as_partcatseg(ade20k())
 
 
 def ade20k_partcatseg_reference() -> Recipe:
-    """ADE20K-Part-234, PartCATSeg as its released implementation trains on it."""
+    """Train PartCATSeg on ADE20K-Part-234 as its released implementation does."""
     return as_partcatseg(ade20k(), reference=True)
 
 
 def part_imagenet() -> Recipe:
-    """PartImageNet, the intended method."""
+    """Train PartCLIPSeg on PartImageNet by the intended method."""
     return Recipe(dataset="part-imagenet")
 
 
 def part_imagenet_reference() -> Recipe:
-    """PartImageNet as the released implementation trains on it."""
+    """Train PartCLIPSeg on PartImageNet as the released implementation does."""
     return as_reference(part_imagenet())
 
 
 def part_imagenet_clipseg() -> Recipe:
-    """PartImageNet, the paper's CLIPSeg baseline."""
+    """Train the paper's CLIPSeg baseline on PartImageNet."""
     return as_baseline(part_imagenet())
 
 
 def part_imagenet_partcatseg() -> Recipe:
-    """PartImageNet, PartCATSeg with its defects repaired."""
+    """Train PartCATSeg on PartImageNet with its defects repaired."""
     return as_partcatseg(part_imagenet())
 
 
 def part_imagenet_partcatseg_reference() -> Recipe:
-    """PartImageNet, PartCATSeg as its released implementation trains on it."""
+    """Train PartCATSeg on PartImageNet as its released implementation does."""
     return as_partcatseg(part_imagenet(), reference=True)
 
 
 def own_data() -> Recipe:
-    """Your own photos with part labels, from CLIPSeg's weights; with `--start partshapes --learning-rate 1e-3` from the
-    built-in model, which is small enough for a laptop and has never seen a photo."""
+    """Train on your own photos with part labels, from CLIPSeg's weights; `--start partshapes --learning-rate 1e-3`
+    starts from the built-in model, which is small enough for a laptop and has never seen a photo."""
     return Recipe(
         dataset="coco",
         settings=PartCLIPSegSettings(loss=LossConfig(attention_control="off")),  # on PartShapes it costs accuracy
@@ -284,13 +282,13 @@ def own_data() -> Recipe:
 
 
 def own_data_partcatseg() -> Recipe:
-    """Your own photos with part labels, with PartCATSeg, from CLIP's and DINOv2's weights."""
+    """Train PartCATSeg on your own photos with part labels, from CLIP's and DINOv2's weights."""
     return replace(as_partcatseg(own_data()), augmentation=own_data().augmentation)
 
 
 def partshapes() -> Recipe:
-    """PartShapes, the built-in rendered benchmark, from its own backbone; what was found to be best on it: with word
-    retention and without attention control."""
+    """Train on PartShapes, the built-in rendered benchmark, from its own backbone, with word retention and without
+    attention control, which is best there."""
     return Recipe(
         dataset="partshapes",
         start="",
@@ -308,13 +306,28 @@ def partshapes() -> Recipe:
 
 
 def partshapes_reference() -> Recipe:
-    """PartShapes, trained as the released implementation trains."""
+    """Train on PartShapes as the released implementation trains."""
     return as_reference(partshapes())
 
 
 def partshapes_clipseg() -> Recipe:
-    """PartShapes, the paper's CLIPSeg baseline."""
+    """Train the paper's CLIPSeg baseline on PartShapes."""
     return as_baseline(partshapes())
+
+
+def partshapes_partcatseg() -> Recipe:
+    """Train PartCATSeg on PartShapes with its defects repaired, from the backbone's CLIP and a guidance tower."""
+    return _tiny(as_partcatseg(partshapes()))
+
+
+def partshapes_partcatseg_reference() -> Recipe:
+    """Train PartCATSeg on PartShapes as its released implementation does."""
+    return _tiny(as_partcatseg(partshapes(), reference=True))
+
+
+def partshapes_catseg() -> Recipe:
+    """Train CAT-Seg on PartShapes with one prompt for each object-part, the plain form of PartCATSeg."""
+    return replace(partshapes_partcatseg(), settings=CATSegSettings(guidance="", sizes="tiny", loss=MaskLossConfig()))
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
@@ -326,6 +339,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         part_imagenet_partcatseg_reference,
         own_data, own_data_partcatseg,
         partshapes, partshapes_reference, partshapes_clipseg,
+        partshapes_partcatseg, partshapes_partcatseg_reference, partshapes_catseg,
     )
 }  # fmt: skip
 """Function that makes the recipe, by its name on the command line."""
@@ -354,7 +368,7 @@ def as_baseline(recipe: Recipe) -> Recipe:
 
 
 def as_partcatseg(recipe: Recipe, reference: bool = False) -> Recipe:
-    """The same run with PartCATSeg and its published optimisation, from CLIP's and DINOv2's weights.
+    """Return the recipe with PartCATSeg and its published optimisation, from CLIP's and DINOv2's weights.
 
     Published runs start from CAT-Seg's own weights, which can be named as `start`, and crop and colour the photos in
     another way (docs/partcatseg.md). `reference` trains with the released defects of model and loss.
@@ -377,70 +391,18 @@ def as_partcatseg(recipe: Recipe, reference: bool = False) -> Recipe:
     )
 
 
+def _tiny(recipe: Recipe) -> Recipe:
+    """Return a PartCATSeg recipe for PartShapes: towers of its own, and the built-in model's optimisation."""
+    own = partshapes()
+    return replace(
+        with_settings(recipe, guidance="", sizes="tiny"),
+        start="",
+        augmentation=own.augmentation,
+        batch_size=own.batch_size,
+        learning_rate=own.learning_rate,
+    )
+
+
 def with_settings(recipe: Recipe, **changes: Any) -> Recipe:
     """Return the recipe with other settings of its method."""
     return replace(recipe, settings=replace(recipe.settings, **changes))
-
-
-@dataclass(frozen=True)
-class BackboneRecipe:
-    """PartShapes' own backbone: a tiny CLIP with a CLIPSeg decoder, trained from random weights."""
-
-    steps: int = 16_500
-    """Number of updates of the weights."""
-    batch_size: int = 128
-    """Number of scenes in a step."""
-    scenes: int = 80_000
-    """Number of scenes that are rendered ahead and trained on."""
-    image_size: int = 128
-    """Side of the square scenes, in pixels."""
-    phrases: int = 4
-    """Number of object words asked for in each scene: those in it, filled up with words of absent objects."""
-    caption_weight: float = 0.1
-    """Weight of the contrastive loss of whole photos beside the mask loss."""
-    patch_weight: float = 0.5
-    """Weight of the contrastive loss of patches beside the mask loss."""
-    learning_rate: float = 1e-3
-    """Peak learning rate of AdamW."""
-    warmup_steps: int = 300
-    """Number of steps over which the learning rate rises to its peak; then it falls to 0 along a cosine."""
-    weight_decay: float = 0.05
-    """Weight decay of AdamW, on matrices only."""
-    max_gradient_norm: float = 1.0
-    """Greatest norm of the gradient of the whole model; a greater one is scaled down to it."""
-    compile: bool = False
-    """Compile the layers (GPU only): a minute at the start, then faster steps. Sums may round differently."""
-    seed: int = 0
-    """Seed of the initial weights, the order of the scenes and the words."""
-    checkpoint_every: int = 1000
-    """Number of steps between two checkpoints."""
-    log_every: int = 100
-    """Number of steps between two lines of the log."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        for name in ("learning_rate", "max_gradient_norm"):
-            _require(getattr(self, name) > 0, f"{name} must be positive, not {getattr(self, name)}")
-        for name in ("caption_weight", "patch_weight", "weight_decay", "seed"):
-            _require(getattr(self, name) >= 0, f"{name} must not be negative: {getattr(self, name)}")
-        for name in ("steps", "batch_size", "scenes", "phrases", "checkpoint_every", "log_every"):
-            _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
-        _require(
-            self.image_size % BACKBONE_PATCH == 0 and self.image_size >= 2 * BACKBONE_PATCH,
-            f"image_size {self.image_size} must be a multiple of {BACKBONE_PATCH}, at least {2 * BACKBONE_PATCH}",
-        )
-        _require(
-            0 <= self.warmup_steps < self.steps,
-            f"warmup_steps {self.warmup_steps} must be less than the {self.steps} steps",
-        )
-
-    def learning_rate_factor(self, step: int) -> float:
-        """Return the learning rate factor at `step`, from 0."""
-        if step < self.warmup_steps:
-            return (step + 1) / self.warmup_steps
-        return 0.5 * (1 + math.cos(math.pi * (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)))
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise UsageError(message)

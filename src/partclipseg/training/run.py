@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -20,13 +21,18 @@ from partclipseg.errors import UsageError
 from partclipseg.processes import join_processes
 from partclipseg.training.backbone import train_backbone
 from partclipseg.training.data import TrainingData, open_training_data, render_training_data
+from partclipseg.training.guidance import train_guidance
 from partclipseg.training.loop import TrainingResult
 from partclipseg.training.loop import train as run
 from partclipseg.training.observer import Observer
-from partclipseg.training.recipe import RECIPES, BackboneRecipe, Recipe
+from partclipseg.training.recipe import RECIPES, Recipe, with_settings
+from partclipseg.training.towers import BackboneRecipe, GuidanceRecipe, TowerRecipe
 from partclipseg.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
+
+OnTower = Callable[[str, int, Mapping[str, float]], None]
+"""Called with a tower's name, the step and the losses."""
 
 
 def train(
@@ -41,7 +47,7 @@ def train(
     verify: bool = False,
     accept_changed_data: bool = False,
     on_check: Callable[[int, int], None] | None = None,
-    on_backbone: Callable[[int, Mapping[str, float]], None] | None = None,
+    on_tower: OnTower | None = None,
     **own: Unpack[OwnOptions],
 ) -> TrainingResult:
     """Train a model by a recipe, or continue the run that `output` holds.
@@ -57,11 +63,11 @@ def train(
         vocabulary: train on these words only; None takes a benchmark's seen classes, or all classes of own data.
         workers: number of processes that read photos ahead; 0 reads them in this one.
         tensorboard: write TensorBoard curves too.
-        observer: is told of progress and scores.
+        observer: receives progress and scores.
         verify: compare the data with those that the run began with by their content, not by size and time.
         accept_changed_data: continue although photos, annotations or the start model have changed.
         on_check: called with photos checked and photos in all, on the main process.
-        on_backbone: called with step and losses while PartShapes' backbone is trained.
+        on_tower: called with name, step and losses while a tower of PartShapes is trained.
         **own: options for own photos; see `OwnOptions`.
 
     Returns:
@@ -83,12 +89,10 @@ def train(
     if rendered and (unused := ["vocabulary"] * (vocabulary is not None) + list(own)):
         raise UsageError(f"--{unused[0]} does not apply to {recipe.dataset}: leave it out")
     if not recipe.start:
-        backbone = output / "backbone"
-        if not (backbone / "model").is_dir():
-            logger.warning("training PartShapes' backbone into %s: minutes on a GPU, days on a laptop's CPU", backbone)
-            if train_backbone(BackboneRecipe(compile=recipe.compile), backbone, report=on_backbone) is None:
-                return TrainingResult(0, False, output / "model", None, None)
-        recipe = replace(recipe, start=str(backbone / "model"))
+        with_towers = _train_towers(recipe, output, on_tower)
+        if with_towers is None:
+            return TrainingResult(0, False, output / "model", None, None)
+        recipe = with_towers
     opened = data if isinstance(data, TrainingData) else _open(recipe, data, vocabulary, verify, on_check, own)
     return run(
         recipe,
@@ -100,6 +104,27 @@ def train(
         observer=observer,
         accept_changed_data=accept_changed_data,
     )
+
+
+def _train_towers(recipe: Recipe, output: Path, on_tower: OnTower | None) -> Recipe | None:
+    """Train the towers of PartShapes that the recipe needs and `output` lacks; None: SIGTERM stopped one of them."""
+    towers: list[tuple[TowerRecipe, Callable[..., Path | None]]] = [
+        (BackboneRecipe(compile=recipe.compile), train_backbone)
+    ]
+    if recipe.settings.needs_guidance:
+        towers.append((GuidanceRecipe(), train_guidance))
+    for tower, train_tower in towers:
+        folder = output / tower.name
+        if not (folder / "model").is_dir():
+            logger.warning(
+                "training PartShapes' %s into %s: minutes on a GPU, days on a laptop's CPU", tower.name, folder
+            )
+            report = None if on_tower is None else partial(on_tower, tower.name)
+            if train_tower(tower, folder, report=report) is None:
+                return None
+    if recipe.settings.needs_guidance:
+        recipe = with_settings(recipe, guidance=str(output / GuidanceRecipe.name / "model"))
+    return replace(recipe, start=str(output / BackboneRecipe.name / "model"))
 
 
 def find_recipe(recipe: Recipe | str) -> Recipe:

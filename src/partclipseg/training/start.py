@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.models.clipseg.model import CLIPSegBaseline
 from partclipseg.models.compiled import compile_layers
 from partclipseg.models.fetch import find_model
 from partclipseg.models.interface import PartModel
-from partclipseg.models.registry import family, read_config
+from partclipseg.models.registry import family
 from partclipseg.training.recipe import Recipe
 from partclipseg.training.retention import WordRetention
 
@@ -26,7 +23,7 @@ def find_start(recipe: Recipe) -> str:
     return str(find_model(recipe.start))
 
 
-def build_model(recipe: Recipe) -> Any:
+def build_model(recipe: Recipe) -> PartModel:
     """Build the recipe's start model in float32 on the CPU; all weights but the trained ones are frozen.
 
     New layers come from torch's global generator. Raises `PartCLIPSegError` where the start cannot be loaded, and
@@ -49,12 +46,12 @@ def word_retention(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, device: t
     Raises `PartCLIPSegError` if the start is not a CLIPSeg.
     """
     start = find_start(recipe)
-    if read_config(start).get("model_type") != "clipseg":
+    teacher = family(recipe.method).word_teacher(start)
+    if teacher is None:
         raise PartCLIPSegError(
             f"{recipe.start} is no CLIPSeg, whose maps word retention could keep: start from one, "
             "or set --retention.weight 0"
         )
-    teacher: Any = CLIPSegBaseline.from_pretrained(start, dtype=torch.float32, visual_adapter_ratio=0.0)
     teacher.to(device)
     if recipe.compile:
         compile_layers(teacher)

@@ -1,4 +1,4 @@
-"""The losses of one step: what the loop takes the gradients of."""
+"""Compute the losses of one step."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from partclipseg.data.loader import Batch
 from partclipseg.losses.labels import present_pairs
 from partclipseg.losses.masks import LossCounts
+from partclipseg.models.interface import PartModel
 from partclipseg.processes import step_seed
 from partclipseg.training.recipe import Recipe
 from partclipseg.training.retention import WordRetention
@@ -31,13 +32,14 @@ class StepLosses:
     def __init__(
         self,
         recipe: Recipe,
-        model: Any,
+        model: PartModel,
         words: PromptTokens,
         loss: Any,
         retention: WordRetention | None,
         processes: PartialState,
     ) -> None:
-        """
+        """Make the losses of a run.
+
         Args:
             recipe: the run's recipe.
             model: a `PartModel` in training mode.

@@ -7,11 +7,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from partclipseg.data.augment import Augmentation, Mirror, sample_generator
 from partclipseg.data.loader import Batch, Draw, StepSampler
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.maps.crops import Edges, crop_around
 from partclipseg.vocabulary import Vocabulary
 
 
@@ -38,22 +40,29 @@ class Scenes:
     object_labels: Tensor
     """int16 `[N, S, S]`, as in `PartSample`."""
     vocabulary: Vocabulary
+    boxes: np.ndarray | None = None
+    """Boxes of the objects, int32 `[N, M, 4]`: left, top, right, bottom, -1 for none; for crops around objects."""
 
     @classmethod
     def from_arrays(
-        cls, images: np.ndarray, part_labels: np.ndarray, object_labels: np.ndarray, vocabulary: Vocabulary
+        cls,
+        images: np.ndarray,
+        part_labels: np.ndarray,
+        object_labels: np.ndarray,
+        vocabulary: Vocabulary,
+        boxes: np.ndarray | None = None,
     ) -> Scenes:
         """Make scenes from arrays of the same shapes; labels of any integer type."""
         arrays = (images, part_labels.astype(np.int16), object_labels.astype(np.int16))
         # torch cannot use read-only arrays mapped from files: those are copied.
         tensors = (torch.from_numpy(np.require(array, requirements=["C", "W"])) for array in arrays)
-        return cls(*tensors, vocabulary=vocabulary)
+        return cls(*tensors, vocabulary=vocabulary, boxes=boxes)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def to(self, device: torch.device | str) -> Scenes:
-        """Move to another device that has room for all scenes.
+        """Copy the scenes to another device that has room for all of them.
 
         Raises `PartCLIPSegError` naming the memory that is needed.
         """
@@ -70,13 +79,14 @@ class Scenes:
                 f"{len(self)} scenes need {needed:.1f} GiB on {device}, which it does not have: ask for fewer scenes"
             ) from error
 
+
 class SceneStream:
     """Batches drawn from `Scenes` and augmented on their device; nothing waits for the device.
 
-    The order is the loader's, so the same seed gives the same scenes whatever the number of processes. Only
-    changes that keep every pixel's place or mirror it are possible here: flip and colours.
+    The order is the loader's, so the same seed gives the same scenes whatever the number of processes. Possible here
+    are flip, colours, and crops around objects of scenes that have boxes.
 
-    Raises `UsageError` for an augmentation that crops or scales.
+    Raises `UsageError` for an augmentation that crops at random or scales, or that needs boxes that are not there.
     """
 
     def __init__(
@@ -87,6 +97,8 @@ class SceneStream:
     ) -> None:
         if augmentation is not None and (augmentation.crop_edge or augmentation.shortest_edge):
             raise UsageError("scenes in memory are not cropped or scaled: set crop_edge and shortest_edge to None")
+        if augmentation is not None and augmentation.object_crop and scenes.boxes is None:
+            raise UsageError("object_crop needs the boxes of the objects, which these scenes do not have: set it to 0")
         self._scenes = scenes
         self._sampler = sampler
         self._augmentation = augmentation
@@ -137,11 +149,57 @@ class SceneStream:
                 torch.where(flipped & (labels >= 0), table[labels.clamp(min=0)].long(), labels)
                 for table, labels in zip(self._mirror, (parts, objects), strict=True)
             )
+        if config.object_crop:
+            windows = [self._window(draw, g, config.object_crop) for draw, g in zip(draws, generators, strict=True)]
+            photos, parts, objects = _cut(photos, parts, objects, windows, flipped)
         amounts = (config.brightness, config.contrast, config.saturation)
         if any(amounts):
             factors = [[g.uniform(1 - amount, 1 + amount) for amount in amounts] for g in generators]
             photos = _change_colours(photos, _put(factors, photos.device))
         return photos, parts, objects
+
+
+    def _window(self, draw: Draw, generator: np.random.Generator, probability: float) -> tuple[int, int, int] | None:
+        """Return left, top and side of the window around an object of a scene, before a flip; None for the whole."""
+        boxes = self._scenes.boxes
+        if boxes is None or generator.random() >= probability:
+            return None
+        boxes = boxes[draw.index]
+        boxes = boxes[boxes[:, 0] >= 0]
+        if not len(boxes):
+            return None
+        left, top, right, bottom = boxes[generator.integers(len(boxes))].tolist()
+        size = self._scenes.images.shape[1]
+        crop = crop_around(0, Edges(top, left, bottom, right), (size, size), (size, size))
+        return crop.left, crop.top, crop.height
+
+
+def _cut(
+    photos: Tensor,
+    parts: Tensor,
+    objects: Tensor,
+    windows: list[tuple[int, int, int] | None],
+    flipped: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Enlarge the window of each photo that has one to the photo's size; `flipped [B, 1, 1]` mirrors it first.
+
+    Photos are interpolated (bilinear), labels take the nearest pixel.
+    """
+    size = photos.shape[-1]
+    places = [(0, 0, size) if window is None else window for window in windows]
+    left, top, side = _put(places, photos.device).float().view(-1, 3, 1).unbind(1)  # each [B, 1]
+    left = torch.where(flipped.view(-1, 1), size - left - side, left)
+    steps = (torch.arange(size, device=photos.device) + 0.5) / size  # [S]
+    columns, rows = (2 * (start + steps * side) / size - 1 for start in (left, top))  # [B, S], -1 to 1
+    grid = torch.stack((columns[:, None].expand(-1, size, -1), rows[:, :, None].expand(-1, -1, size)), -1)
+    labels = torch.stack((parts, objects), 1).to(photos.dtype)  # 16-bit numbers, which a float holds exactly
+    cut = F.grid_sample(photos, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    cut_labels = F.grid_sample(labels, grid, mode="nearest", padding_mode="border", align_corners=False).long()
+    whole = _put([window is None for window in windows], photos.device).view(-1, 1, 1)
+    parts, objects = (
+        torch.where(whole, before, after) for before, after in zip((parts, objects), cut_labels.unbind(1), strict=True)
+    )
+    return torch.where(whole[:, None], photos, cut), parts, objects
 
 
 def _change_colours(photos: Tensor, factors: Tensor) -> Tensor:

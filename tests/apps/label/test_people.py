@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -181,6 +183,10 @@ def test_whatever_opens_a_batch_corrections_stay(
         ("labelme", b"[" * 100_000, "it is damaged"),
         ("labelme", b'{"shapes": [{"label": "cat", "points": [[1, 1], [2, 2], [3, 3]]}]}', "the label 'cat'"),
         ("labelme", b'{"shapes": [], "imageWidth": 7, "imageHeight": 9}', "it is for a photo of 7x9 pixels"),
+        ("labelme", b'{"shapes": [], "imageWidth": 1' + b"0" * 400 + b"}", "x? pixels, the photo has 128x128"),
+        ("labelme", b'{"shapes": [{"label": "bus\'s wheel", "points": [[1' + b"0" * 400 + b", 1]]}]}", "too large"),
+        ("labelme", b'{"shapes": [{"label": "bus\'s wheel", "points": [[1, 2, 3]]}]}', "not those of the format"),
+        ("labelme", "{é}".encode("latin-1"), "it is not UTF-8 text"),
         ("labelme", b'{"shapes": [{"label": "bus\'s wheel", "points": [[1, 1]], "shape_type": "point"}]}', "'point'"),
         ("labelme", b'{"shapes": [{"label": "bus\'s wheel", "points": [[1, NaN], [1, 2], [3, 3]]}]}', "far outside"),
         ("label-studio", b"[]", "not one task"),
@@ -209,25 +215,58 @@ def test_a_file_that_cannot_be_read_back_is_kept_and_the_draft_counts(
     assert segments(output) == before
 
 
-@pytest.mark.parametrize(
-    ("replace", "reason"),
-    [
-        (lambda path: path.symlink_to("/nowhere/x.json"), "it is a link that leads nowhere"),
-        (os.mkfifo, "it is no regular file"),
-        (Path.mkdir, "a folder stands where a file should be"),
-    ],
-    ids=["dangling link", "pipe", "folder"],
-)
+def dangling(path: Path) -> None:
+    path.symlink_to("/nowhere/x.json")
+
+
+def circle(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def socket_file(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as opened, contextlib.chdir(path.parent):  # such names are short
+        opened.bind(path.name)
+
+
+NO_FILES = {
+    dangling: "it is a link that leads nowhere",
+    circle: "it is a link that leads nowhere",
+    os.mkfifo: "it is no regular file",
+    socket_file: "it is no regular file",
+    Path.mkdir: "a folder stands where a file should be",
+}
+
+
+@pytest.mark.parametrize("replace", NO_FILES)
 def test_what_is_no_file_is_kept_and_named(
-    run: Callable[..., int], tmp_path: Path, replace: Callable[[Path], None], reason: str, capsys: Any
+    run: Callable[..., int], tmp_path: Path, replace: Callable[[Path], None], capsys: Any
 ) -> None:
-    path = tmp_path / "out" / OWN["labelme"]
-    path.unlink()
-    replace(path)
-    kind = path.lstat().st_mode
+    places = {place: tmp_path / "out" / place for place in (OWN["labelme"], "annotations.coco.json", "report.html")}
+    for path in places.values():
+        path.unlink()
+        replace(path)
+    kinds = [path.lstat().st_mode for path in places.values()]
     assert run() == 1
-    assert path.lstat().st_mode == kind
-    assert reason in capsys.readouterr().err
+    assert [path.lstat().st_mode for path in places.values()] == kinds
+    said = capsys.readouterr().err
+    assert all(f"{place}: " in said for place in places)
+    assert NO_FILES[replace] in said
+
+
+def test_links_to_files_stay_and_links_elsewhere_are_told(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    moved = ("annotations.coco.json", OWN["png"], "yolo/data.yaml")
+    for place in moved:
+        elsewhere = tmp_path / Path(place).name
+        (output / place).rename(elsewhere)
+        (output / place).symlink_to(elsewhere)
+    (output / "yolo/images").unlink()
+    (output / "yolo/images").symlink_to("/nowhere")
+    assert run() == 0
+    assert all((output / place).is_symlink() for place in moved)
+    assert "yolo/images was changed by a person and is kept" in capsys.readouterr().out
 
 
 def test_the_next_of_several_corrections_counts_where_the_first_is_damaged(
@@ -270,6 +309,12 @@ def test_a_box_and_other_forms_are_read(tmp_path: Path) -> None:
     for name, text in forms.items():
         path.write_text(text)
         assert (read_correction(name, path, words, (40, 60)) == expected).all(), name  # pyright: ignore
+    words_of = {"shapes": [{"label": "BUS’s  wheel", "points": [[6, 10], [36, 30]], "shape_type": "rectangle"}]}
+    for encoding in ("utf-8-sig", "utf-16"):
+        path.write_text(json.dumps({**words_of, "imageWidth": "60"}), encoding)
+        assert (read_correction("labelme", path, words, (40, 60)) == expected).all(), encoding
+    path.write_text(forms["yolo"], "utf-8-sig")
+    assert (read_correction("yolo", path, words, (40, 60)) == expected).all()
     path.write_text("")
     assert (read_correction("yolo", path, words, (40, 60)) == -1).all(), "nothing is a correction too"
     with pytest.raises(CorrectionError):
@@ -376,3 +421,51 @@ def test_actors_of_ray_keep_corrections_too(run: Callable[..., int], tmp_path: P
     assert records(tmp_path / "out")[0]["corrected"] == "labelme"
     assert os.listdir(tmp_path / "out/.written") == ["collections.jsonl"]  # noqa: PTH208
     assert set(FORMATS) >= set(OWN)
+
+
+LEFT = "of photos that are gone or renamed"
+
+
+def removed(photo: Path) -> None:
+    photo.unlink()
+
+
+def renamed(photo: Path) -> None:
+    photo.rename(photo.with_name("new name.png"))
+
+
+def joined_by_a_twin(photo: Path) -> None:
+    """Both photos keep their suffix in the names of results then."""
+    Image.open(photo).save(photo.with_suffix(".jpg"))
+
+
+@pytest.mark.parametrize("change", [removed, renamed, joined_by_a_twin])
+def test_files_of_a_photo_that_is_gone_are_kept_and_named(
+    run: Callable[..., int], tmp_path: Path, change: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    labelme(output / OWN["labelme"])
+    theirs = {path: (output / path).read_bytes() for path in OWN.values()}
+    capsys.readouterr()
+    change(tmp_path / f"photos/{STEM}.png")
+    for _ in range(2):  # later runs say it too
+        assert run() == 0
+        (said,) = (line for line in capsys.readouterr().out.splitlines() if LEFT in line)
+        assert said.startswith(f"4 files are {LEFT}")
+        assert f": {', '.join(sorted(theirs))}: delete what" in said
+        assert {path: (output / path).read_bytes() for path in OWN.values()} == theirs
+    for path in theirs:
+        (output / path).unlink()
+    assert run() == 0
+    assert LEFT not in capsys.readouterr().out
+
+
+def test_at_most_five_files_of_photos_that_are_gone_are_named(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in sorted((tmp_path / "photos").rglob("*.png"))[:2]:
+        path.unlink()
+    assert run() == 0
+    (said,) = (line for line in capsys.readouterr().out.splitlines() if LEFT in line)
+    assert said.startswith("8 files are")
+    assert " and 3 more: delete" in said

@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 from tests.apps.label.helpers import (
+    FORMATS,
     arguments,
     make_photos,
     records,
@@ -89,6 +90,19 @@ def test_pictures_of_unread_kinds_are_named_at_the_end(model, tmp_path, capsys):
     assert "no photos in this folder or those inside it; 2 pictures of a kind" in capsys.readouterr().err
 
 
+def test_links_and_pipes_among_the_photos_are_named(model, tmp_path, capsys):
+    photos, output = tmp_path / "photos", tmp_path / "out"
+    make_photos(photos, 1)
+    (photos / "scenes/gone.jpg").symlink_to("/nowhere/gone.jpg")
+    os.mkfifo(photos / "scenes/pipe.jpg")
+    (photos / "scenes/folder.jpg").mkdir()
+    assert main(arguments(photos, output, model)) == 1
+    said = capsys.readouterr().err
+    assert "2 of 3 photos could not be labelled" in said
+    assert "scenes/gone.jpg: a link that leads nowhere: restore the photo that it points to" in said
+    assert "scenes/pipe.jpg: not a regular file: copy the photo into one" in said
+
+
 @pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_dark_photos_are_named_in_manifest_report_and_at_the_end(model, tmp_path, capfd, workers):
     photos, output = tmp_path / "photos", tmp_path / "out"
@@ -153,8 +167,10 @@ def test_names_that_are_no_unicode(photos, model, tmp_path):
     except OSError:
         pytest.skip("this file system takes Unicode only")
     output = tmp_path / "out"
-    assert main(arguments(tmp_path, output, model)) == 0
+    formats = (*FORMATS, "csv", "masks")
+    assert main(arguments(tmp_path, output, model, "--formats", *formats)) == 0
     assert records(output)[0]["photo"] == name
+    assert (output / "areas.csv").read_text().splitlines()[1].startswith(r"caf\udce9.png,")
     assert (output / "labels" / name).is_file()
     assert r"caf\udce9.png" in (output / "report.html").read_text()
 
@@ -169,6 +185,12 @@ def test_results_of_predict_beside_the_photos_are_no_photos(tmp_path, model_dire
     assert len([path for path in folder.iterdir() if path.suffix in {".png", ".jpg"}]) == 3
     found = find_all(folder, tmp_path / "drafts").photos
     assert [photo.path for photo in found] == [name]
+    assert main(["predict", str(folder), str(photos / "twin.jpg"), *words, "--output", str(folder / "parts")]) == 0
+    labelled = arguments(folder, folder / "labels", model_directory, "--formats", "png", "masks")
+    assert main(labelled) == 0
+    assert len([path for path in folder.rglob("*.png") if path.is_file()]) > 6
+    found = find_all(folder, tmp_path / "drafts").photos
+    assert [photo.path for photo in found] == [name], "results in folders below, and drafts, are no photos either"
     (overlay,) = folder.glob("*.overlay.*")
     Image.new("RGB", (8, 8)).save(overlay)  # changed by a person: theirs, and so a photo
     found = find_all(folder, tmp_path / "drafts").photos

@@ -124,6 +124,47 @@ def test_changed_weights_are_refused(labelled, photos, model, tmp_path, capsys):
         check_options(labelled / "options.json", options | {"weights": fingerprint(segmenter.model)})
 
 
+def turned(path):
+    Image.open(path).rotate(90).save(path)
+
+
+def older(path):
+    """Replaced by a file of an earlier date, as `cp -p` and `mv` do."""
+    before = path.with_name("before.png")
+    Image.open(path).rotate(180).save(before)
+    os.utime(before, (1, 1))
+    before.replace(path)
+
+
+def cropped(path):
+    Image.open(path).crop((0, 0, 90, 128)).save(path)
+
+
+def broken(path):
+    path.write_bytes(b"no photo")
+
+
+@pytest.mark.parametrize("change", [turned, older, cropped, broken, Path.touch])
+def test_a_photo_that_has_changed_is_labelled_again(photos, model, tmp_path, capsys, change):
+    folder, output = tmp_path / "photos", tmp_path / "out"
+    shutil.copytree(photos / "scenes/0", folder)
+    call = arguments(folder, output, model, "--formats", "png", "jsonl")
+    assert main(call) == 0
+    change(folder / "000.png")
+    code = 1 if change is broken else 0
+    assert main(call) == code
+    said = "1 of the photos changed since and labelled again:\n  000.png"
+    assert (said in capsys.readouterr().out) == (change is not Path.touch)
+    if change is turned:
+        fresh = tmp_path / "fresh"
+        assert main(arguments(folder, fresh, model, "--formats", "png", "jsonl")) == 0
+        for name in ("labels.jsonl", "manifest.jsonl", "labels/000.png"):
+            assert (output / name).read_bytes() == (fresh / name).read_bytes(), name
+        capsys.readouterr()
+    assert main(call) == code
+    assert said not in capsys.readouterr().out
+
+
 def test_two_runs_at_once_are_refused(labelled, photos, model, capsys):
     with locked(labelled):
         assert main(arguments(photos, labelled, model)) == 1

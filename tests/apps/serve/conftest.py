@@ -7,6 +7,8 @@ import re
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +27,7 @@ def random_segmenter(model_directory: Path):
 @pytest.fixture
 def make_engine(random_segmenter) -> Iterator[Callable]:
     """Makes engines of the random model with the given limits; closes them at the end."""
-    pytest.importorskip("gradio")
+    pytest.importorskip("fastapi")
     from partclipseg.apps.serve.engine import Engine, Limits
     from partclipseg.inference.segmenter import PartSegmenter
 
@@ -67,7 +69,7 @@ def client(engine):
 @contextmanager
 def started_server(*options: str | Path, **environment: str) -> Iterator[tuple[str, subprocess.Popen]]:
     """`partclipseg serve` as a process on a free loopback port: its address, as printed, and the process."""
-    pytest.importorskip("gradio")
+    pytest.importorskip("fastapi")
     process = subprocess.Popen(
         [sys.executable, "-m", "partclipseg.apps.cli", "serve", "--port", "0", *map(str, options)],
         stdout=subprocess.PIPE,
@@ -92,6 +94,32 @@ def started_server(*options: str | Path, **environment: str) -> Iterator[tuple[s
                 process.wait(20)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+@contextmanager
+def running_application(engine, **options) -> Iterator[str]:
+    """The application in a thread of this process, at a free port of this machine: its address."""
+    import uvicorn
+
+    from partclipseg.apps.serve.command import create_app
+    from partclipseg.apps.serve.log import AccessLog
+
+    app = AccessLog(create_app(engine, **{"local": True, **options}))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", access_log=False))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    [address] = [socket.getsockname() for one in server.servers for socket in one.sockets]
+    yield f"http://127.0.0.1:{address[1]}/"
+    server.should_exit = True
+    thread.join(20)
+
+
+@pytest.fixture(scope="session")
+def serving() -> Callable:
+    return running_application
 
 
 @pytest.fixture(scope="session")

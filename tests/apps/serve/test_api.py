@@ -17,7 +17,7 @@ from tests.apps.serve.api_requests import URL, WORDS, picture, post
 
 from partclipseg.vocabulary import Vocabulary
 
-pytest.importorskip("gradio")
+pytest.importorskip("fastapi")
 
 from starlette.testclient import TestClient
 
@@ -316,7 +316,7 @@ def test_the_description_has_examples_that_work(client):
     assert answer.status_code == 200, answer.text
     assert set(content["multipart/form-data"]["schema"]["properties"]) == {
         *("photo", "name", "vocabulary", "model", "protocol", "objects", "zoom", "min_score", "min_part_probability"),
-        "formats",
+        *("formats", "opacity", "instances", "rest"),
     }
     assert {"200", "400", "401", "413", "415", "422", "503", "504"} <= set(operation["responses"])
 

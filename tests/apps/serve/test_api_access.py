@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.apps.serve.api_requests import URL, WORDS, post
 
-pytest.importorskip("gradio")
+pytest.importorskip("fastapi")
 
 from starlette.testclient import TestClient
 

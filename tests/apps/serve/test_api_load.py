@@ -14,7 +14,7 @@ from tests.apps.serve.api_requests import URL, WORDS, picture, post
 
 from partclipseg.vocabulary import Vocabulary
 
-pytest.importorskip("gradio")
+pytest.importorskip("fastapi")
 
 from starlette.testclient import TestClient
 
@@ -146,7 +146,7 @@ def test_bodies_that_are_being_received_are_bounded_together(make_engine, photo)
 
 def test_photos_are_decoded_on_the_cores_of_this_process(engine, monkeypatch):
     asked = []
-    monkeypatch.setattr("partclipseg.apps.serve.api.CapacityLimiter", asked.append)
+    monkeypatch.setattr("partclipseg.apps.serve.intake.CapacityLimiter", asked.append)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
     monkeypatch.setattr("os.cpu_count", lambda: 64)
     create_api(engine)

@@ -21,13 +21,15 @@ from PIL import Image
 from partclipseg.apps.cli import main
 from partclipseg.apps.serve.command import addresses
 
-pytest.importorskip("gradio")
+pytest.importorskip("fastapi")
 
-import gradio as gr
+from fastapi import FastAPI
 from starlette.testclient import TestClient
+from tests.apps.serve.api_requests import picture
 
 from partclipseg.apps.serve.api import create_api
-from partclipseg.apps.serve.request import SegmentRequest
+from partclipseg.apps.serve.engine import Engine, Limits, Task, worker_devices
+from partclipseg.apps.serve.question import SegmentRequest
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 PAGE = (REPOSITORY / "docs" / "serve.md").read_text(encoding="utf-8")
@@ -85,12 +87,12 @@ def test_the_page_and_its_own_requests_ask_for_the_token(server, model_directory
     ):
         assert address.endswith("?token=secret")
         base = address.partition("?")[0]
-        assert [client.get(base + path).status_code for path in ("", "config", "v1/models")] == [401, 401, 401]
+        assert [client.get(base + path).status_code for path in ("", "main.js", "v1/models")] == [401, 401, 401]
         assert client.get(base + "healthz").status_code == 200
         page = client.get(address)
         assert page.status_code == 200
         assert "secret" not in str(page.url)
-        assert client.get(base + "config").status_code == 200  # by its cookie
+        assert client.get(base + "main.js").status_code == 200  # by its cookie
 
 
 @pytest.mark.slow
@@ -140,7 +142,7 @@ def test_stopping_finishes_what_is_running(server, model_directory, folder):
 @pytest.mark.slow
 def test_stopping_waits_no_longer_than_the_timeout(server, model_directory):
     head = (
-        b"POST /gradio_api/upload HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        b"POST /v1/explain HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
         b"Content-Length: 1000\r\n\r\n--x"
     )
     with server("--model", model_directory, "--timeout", "1") as (address, process):
@@ -154,7 +156,7 @@ def test_stopping_waits_no_longer_than_the_timeout(server, model_directory):
                 answer += chunk
         # The upload is given up after the timeout, either for the stop or for its own slowness.
         stopped = answer.startswith(b"HTTP/1.1 503") and b"the server has stopped" in answer
-        assert stopped or (answer.startswith(b"HTTP/1.1 504") and b"came too slowly" in answer)
+        assert stopped or (answer.startswith(b"HTTP/1.1 504") and b"not done within 1 seconds" in answer)
         assert process.wait(30) in {0, -signal.SIGTERM}
         assert "Traceback" not in process.stdout.read()
 
@@ -195,16 +197,16 @@ def test_addresses_can_be_opened(monkeypatch, host, expected):
 
 @pytest.mark.parametrize("models", [[], ["partshapes"], ["{model}"], ["{model}", "partshapes"]])
 def test_the_built_in_model_is_said_to_know_no_photos(model_directory, monkeypatch, capsys, models):
-    pages = []
+    engines = []
     monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: [one.close() for one in sockets])
     monkeypatch.setattr(
-        "partclipseg.apps.serve.page.create_page", lambda engine, _: pages.append(engine) or gr.Blocks()
+        "partclipseg.apps.serve.command.create_app", lambda engine, *_, **__: engines.append(engine) or FastAPI()
     )
     options = ["--model", *(one.format(model=model_directory) for one in models)] if models else []
     assert main(["serve", "--port", "0", "--device", "cpu", *options]) == 0
     there = not models or "partshapes" in models
     assert ("the built-in model knows rendered scenes only" in capsys.readouterr().out) == there
-    assert pages[0].built_in == ("partshapes" if there else None)
+    assert engines[0].built_in == ("partshapes" if there else None)
 
 
 @pytest.mark.parametrize(
@@ -212,6 +214,9 @@ def test_the_built_in_model_is_said_to_know_no_photos(model_directory, monkeypat
     [
         (["--port", "70000"], 2, "--port must lie in 0..65535"),
         (["--queue", "0"], 2, "--queue must be greater than 0"),
+        (["--rate", "-1"], 2, "--rate must be at least 0"),
+        (["--workers", "0"], 2, "--workers must be at least 1"),
+        (["--max-photos", "0"], 2, "--max-photos must be greater than 0"),
         (["--model", "{model}", "--device", "toaster"], 2, "no device 'toaster'"),
         (["--model", "nowhere/at/all"], 1, "nowhere/at/all"),
         (["--model", "{model}", "{model}"], 2, "named twice"),
@@ -227,13 +232,45 @@ def test_errors(model_directory, capsys, options, code, words):
     assert words in "".join(capsys.readouterr()).replace("\n", " ")
 
 
+@pytest.mark.parametrize(
+    ("device", "gpus", "workers", "expected"),
+    [
+        (None, 0, 2, [None, None]),
+        (None, 2, 1, [None]),
+        (None, 2, 3, ["cuda:0", "cuda:1", "cuda:0"]),
+        ("cuda", 4, 2, ["cuda:0", "cuda:1"]),
+        ("cuda:1", 4, 2, ["cuda:1", "cuda:1"]),
+        ("cpu", 4, 2, ["cpu", "cpu"]),
+    ],
+)
+def test_workers_take_the_gpus_in_turn(monkeypatch, device, gpus, workers, expected):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    assert worker_devices(device, workers) == expected
+
+
+def test_two_workers_answer_as_one(model_directory, monkeypatch):
+    monkeypatch.setattr("torch.set_num_threads", lambda _: None)
+    engine = Engine.load([str(model_directory)], "cpu", None, Limits(), workers=2)
+    photos = [picture(30 + number, 40, number) for number in range(6)]
+    try:
+        words = engine.vocabulary("dog: ear; bus: wheel", engine.model_name(None))
+        tasks = [Task(engine.model_name(None), words, None) for _ in photos]
+        futures = [engine.submit(task, engine.read_photo(one)) for task, one in zip(tasks, photos, strict=True)]
+        for future, photo in zip(futures, photos, strict=True):
+            alone = engine.segmenters[engine.model_name(None)](photo, words)
+            assert np.array_equal(future.result(30).label_map, alone.label_map)
+    finally:
+        engine.close()
+    assert len(engine.others) == 1
+
+
 def test_without_its_packages_it_names_them(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert main(["serve"]) == 1
     said = " ".join(capsys.readouterr().err.split())
-    assert 'pip install -e ".[serve]" in the folder of this repository' in said
+    assert 'pip install ".[serve]" in the folder of this repository' in said
 
 
 def test_importing_the_package_leaves_the_servers_packages_alone():
-    code = "import sys, partclipseg.apps.cli, partclipseg; sys.exit(bool({'gradio', 'fastapi'} & set(sys.modules)))"
+    code = "import sys, partclipseg.apps.cli, partclipseg; sys.exit(bool({'uvicorn', 'fastapi'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-pytest.importorskip("gradio")
+pytest.importorskip("fastapi")
 
 from partclipseg.apps.serve.connections import ConnectionLimits, allow_files
 from partclipseg.errors import UsageError

@@ -7,22 +7,19 @@ import base64
 import io
 import json
 import time
-from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("gradio")
+pytest.importorskip("fastapi")
 
-from gradio.utils import get_upload_folder
 from starlette.testclient import TestClient
 
 from partclipseg.apps.serve.access import COOKIE, protect
 from partclipseg.apps.serve.api import create_api
 from partclipseg.apps.serve.command import create_app
-from partclipseg.apps.serve.uploads import KEPT_SECONDS, Uploads
 
 URL = "/v1/segment"
 
@@ -134,15 +131,15 @@ def test_hostile_forms_are_refused(hostile_client, fields, code, words):
 
 def test_others_are_answered_while_a_body_is_checked(make_engine, monkeypatch):
     """Parsing and validating keep the event loop free."""
-    from partclipseg.apps.serve import api
+    from partclipseg.apps.serve import intake
 
-    read = api.read_request
+    read = intake.read_request
 
     def slow(*arguments):
         time.sleep(0.5)
         return read(*arguments)
 
-    monkeypatch.setattr(api, "read_request", slow)
+    monkeypatch.setattr(intake, "read_request", slow)
     app = create_api(make_engine())
 
     async def ask() -> float:
@@ -228,94 +225,39 @@ def test_the_token_in_the_address_leads_nowhere_else(make_engine, path, location
     assert (answer.status_code, answer.headers["location"]) == (303, f"{location}?y=1")
 
 
-# -- uploads --------------------------------------------------------------------------------------------------
+# -- what the page sends ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def page(make_engine):
-    with TestClient(create_app(make_engine(max_bytes=10_000)), raise_server_exceptions=False) as client:
-        yield client
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd", "/etc/passwd", "C:\\x.png", "http://127.0.0.1:9/x.png", "a\x00b.png"]
+)
+def test_names_of_photos_lead_nowhere(hostile_client, name):
+    """A name is text: the server opens no file and asks no address by it, and keeps no folder of it."""
+    files = {"photo": ("x.png", PHOTO)}
+    answer = hostile_client.post("/v1/explain", files=files, data={"vocabulary": "dog: ear", "name": name})
+    assert answer.status_code == 200
+    assert answer.json()["photo"] in {"passwd", "x.png", "ab.png"}
 
 
-def click(client: TestClient, path: str) -> httpx.Response:
-    functions = client.get("/config").json()["dependencies"]
-    index = next(number for number, function in enumerate(functions) if len(function["inputs"]) == 9)
-    photo = {"path": path, "meta": {"_type": "gradio.FileData"}}
-    data = [photo, "dog: ear", "", False, "random", False, "random", "", 0.3]
-    click = {"data": data, "fn_index": functions[index]["id"], "session_hash": "x"}
-    return client.post("/gradio_api/queue/join", json=click)
+@pytest.mark.parametrize("photo", ["/etc/passwd", "http://127.0.0.1:9/x.png", "file:///etc/passwd"])
+def test_a_photo_is_no_address(hostile_client, photo):
+    form = hostile_client.post("/v1/explain", data={"vocabulary": "dog: ear", "photo": photo}, files={"x": b""})
+    assert form.status_code == 422
+    answer = hostile_client.post("/v1/explain", json={"vocabulary": "dog: ear", "photo": photo})
+    assert answer.status_code == 422
 
 
-def upload(client: TestClient, content: bytes, count: int = 1) -> httpx.Response:
-    return client.post("/gradio_api/upload", files=[("files", (f"{i}.png", content)) for i in range(count)])
-
-
-def test_only_files_pass_for_photos(page):
-    [path] = upload(page, b"x").json()
-    folder = get_upload_folder()
-    for other in (folder, f"{folder}/", str(Path(path).parent), f"{folder}/missing.png", f"{path}/../..", ".", ""):
-        answer = click(page, other)
-        assert (answer.status_code, answer.json()["detail"]) == (422, "only files that were uploaded here")
-    assert click(page, path).status_code == 200
-
-
-def test_uploads_are_bounded(page):
-    assert upload(page, b"x" * 9_000).status_code == 200
-    assert upload(page, b"x" * 11_000).status_code == 413
-    answer = upload(page, b"x" * 2_000_000)
-    assert (answer.status_code, answer.json()["detail"]) == (
-        413,
-        "the photo is too large for this server: make it smaller",
-    )
-    for _ in range(2):
-        assert upload(page, b"x" * 900, count=800).status_code == 200
-        assert len([path for path in Path(get_upload_folder()).rglob("*") if path.is_file()]) <= 510
-
-
-def test_the_clean_up_survives_what_cannot_be_removed(tmp_path, monkeypatch):
-    uploads = Uploads(max_bytes=1_000, max_files=3)
-    try:
-        page = uploads.folder / "page.png"
-        page.write_bytes(b"x" * 5_000)
-        uploads.keep()
-        (uploads.folder / "empty").mkdir()
-        names = [uploads.folder / f"{number}" / "a.png" for number in range(5)]
-        for name in names:
-            name.parent.mkdir()
-            name.write_bytes(b"x" * 10)
-        unlink = Path.unlink
-
-        def refuse(self, *arguments, **options):
-            if self == names[0]:
-                raise PermissionError(self)
-            unlink(self, *arguments, **options)
-
-        monkeypatch.setattr(Path, "unlink", refuse)
-        uploads.clean()
-        assert [name.exists() for name in names] == [True, False, True, True, True]  # three, and what had to stay
-        assert page.exists()
-        names[4].write_bytes(b"x" * 2_000)
-        uploads.clean()
-        assert not names[4].exists()
-        now = time.time()
-        monkeypatch.setattr("time.time", lambda: now + KEPT_SECONDS + 1)
-        uploads.clean()
-        assert [name.exists() for name in names] == [True, False, False, False, False]
-        assert page.exists()
-    finally:
-        uploads.remove()
-    assert not uploads.folder.exists()
-
-
-def test_the_folder_for_uploads_is_the_servers_own_and_goes_with_it(make_engine, tmp_path, monkeypatch):
-    """Another user's folder of gradio's is no obstacle."""
+def test_photos_leave_nothing_on_the_disk(make_engine, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
-    (tmp_path / "gradio").write_text("not even a folder")
     with TestClient(create_app(make_engine())) as client:
-        [path] = upload(client, PHOTO).json()
-        [folder] = tmp_path.glob("partclipseg-page-*")
-        assert Path(path).is_relative_to(folder)
-        assert folder.stat().st_mode & 0o077 == 0
-        assert click(client, path).status_code == 200
-    assert [path.name for path in tmp_path.iterdir()] == ["gradio"]
+        for path in ("/v1/explain", "/v1/segment"):
+            answer = client.post(path, files={"photo": ("a.png", PHOTO)}, data={"vocabulary": "dog: ear"})
+            assert answer.status_code == 200
+            assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("content", "code", "words"), list(HOSTILE.values())[:12:3], ids=list(HOSTILE)[:12:3])
+def test_explaining_has_the_same_limits(hostile_client, content, code, words):
+    answer = hostile_client.post("/v1/explain", content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == code
+    assert words in answer.json()["detail"]

@@ -148,3 +148,22 @@ def test_nothing_of_a_finished_job_is_held():
         time.sleep(0.02)
     assert held() is None
     batcher.close()
+
+
+def test_workers_run_side_by_side():
+    """Two batches of one key are in two workers at the same time."""
+    both = threading.Barrier(2, timeout=10)
+
+    def work(name):
+        def run(key, values):
+            both.wait()
+            return [(name, value) for value in values]
+
+        return run
+
+    batcher = Batcher(work("a"), work("b"), max_jobs=10, max_weight=100, batch_size=1)
+    futures = [batcher.submit("x", number) for number in range(4)]
+    found = [future.result(10) for future in futures]
+    batcher.close()
+    assert [value for _, value in found] == [0, 1, 2, 3]
+    assert {name for name, _ in found} == {"a", "b"}

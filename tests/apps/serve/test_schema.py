@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from PIL import Image
 
 pytest.importorskip("schemathesis")
-pytest.importorskip("gradio")
+pytest.importorskip("fastapi")
 
 import schemathesis
 from schemathesis import GenerationMode
@@ -32,14 +32,17 @@ def test_no_request_breaks_the_server(make_engine):
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
             if mode is GenerationMode.NEGATIVE and operation.method == "get":
                 continue  # there is nothing to break
-            _send_many(operation.as_strategy(generation_mode=mode), answered)
-    assert {path for path, _ in answered} == {"/v1/segment", "/v1/models", "/healthz", "/metrics"}
+            examples = 10 if operation.method == "get" else 60
+            _send_many(operation.as_strategy(generation_mode=mode), answered, examples)
+    assert {path for path, _ in answered} == {operation.path for operation in operations}
     # The requests go deep enough: some were segmented, some refused.
     assert {200, 422} <= {code for path, code in answered if path == "/v1/segment"}
 
 
-def _send_many(cases, answered: Counter) -> None:
-    @settings(max_examples=80, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+def _send_many(cases, answered: Counter, count: int) -> None:
+    checks = list(HealthCheck)
+
+    @settings(max_examples=count, deadline=None, derandomize=True, database=None, suppress_health_check=checks)
     @given(case=cases)
     def send(case):
         # Random bytes are never a photo: most requests get a real one, so that their other fields matter.

@@ -215,7 +215,7 @@ def test_losses_of_shares_add_up(family):
         output = model(model.prepare(random_photos((64, 64), (50, 64))), words)
     arrays = words.class_to_part, words.class_to_object
     whole = loss(output, parts, objects, *arrays)["total"]
-    counts = [loss.counts(parts[i : i + 1], objects[i : i + 1]) for i in range(2)]
+    counts = [loss.counts(parts[i : i + 1], objects[i : i + 1], None, (16, 16)) for i in range(2)]
     over = type(counts[0])(*(sum(values) for values in zip(*counts, strict=True)))
     parted = sum(
         loss(

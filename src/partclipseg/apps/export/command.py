@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.errors import PartCLIPSegError
+from partclipseg.files import require_new, whole_directory
 from partclipseg.machine import how_to_install
 
 if TYPE_CHECKING:
@@ -49,8 +50,7 @@ class Export:
 
         from partclipseg.inference.segmenter import PartSegmenter
 
-        if self.output.exists():
-            raise UsageError(f"{self.output} exists already: name another --output, or remove it first")
+        require_new(self.output)
         _require_packages()
         segmenter = PartSegmenter.from_pretrained(self.model, device="cpu")
         agreement = export_model(segmenter, self.output, fp16=self.dtype == "float16", source=self.model)
@@ -71,14 +71,14 @@ def export_model(segmenter: PartSegmenter, directory: Path, *, fp16: bool = Fals
         source: origin of the model, for the model card.
 
     Returns the share of pixels at which ONNX gives PyTorch's label, see `agreement`. Raises `PartCLIPSegError`,
-    and writes nothing, if that is less than `AGREEMENT` in float32, or if 16-bit floats overflow.
+    and writes nothing, if that is less than `AGREEMENT` in float32, or if 16-bit floats overflow, and `UsageError` if
+    something is at `directory`, or has come there meanwhile.
     """
     from partclipseg.apps.export.graphs import trace
     from partclipseg.apps.written import naming
-    from partclipseg.files import whole_directory
 
     model = copy.deepcopy(segmenter.model).half() if fp16 else segmenter.model
-    with naming(directory), whole_directory(directory) as folder:
+    with naming(directory), whole_directory(directory, new=True) as folder:
         graphs = model.onnx_graphs()
         for name, program in trace(graphs).items():
             program.save(folder / f"{name}.onnx", external_data=False)
@@ -156,21 +156,27 @@ def _script() -> str:
 
     The script then needs no PartCLIPSeg, and reads photos and words as PartCLIPSeg does.
     """
-    from partclipseg import vocabulary
+    from partclipseg import grammar, vocabulary
     from partclipseg.apps.export import segment as onnx_segment
     from partclipseg.data import pixels
 
-    script, photos, words = (
-        Path(str(module.__file__)).read_text(encoding="utf-8").strip() for module in (onnx_segment, pixels, vocabulary)
+    script, photos, rules, words = (
+        Path(str(module.__file__)).read_text(encoding="utf-8").strip()
+        for module in (onnx_segment, pixels, grammar, vocabulary)
     )
-    photos, words = (text.partition("from __future__ import annotations\n")[2].strip() for text in (photos, words))
+    photos, rules, words = (
+        text.partition("from __future__ import annotations\n")[2].strip() for text in (photos, rules, words)
+    )
     photos = _replace(photos, "from partclipseg.errors import PartCLIPSegError", "PartCLIPSegError = ValueError")
-    words = _replace(words, "from partclipseg.errors import UsageError", _ERROR)
-    words = _replace(words, "from partclipseg.files import is_file, write_text", _FILES)
+    rules = _replace(rules, "from partclipseg.errors import UsageError", _ERROR)
     catalogs = 'CATALOGS = ("pascal-part-116", "ade20k-part-234", "part-imagenet")'
-    words = _replace(words, catalogs, "CATALOGS = ()")  # the class lists are not copied
+    rules = _replace(rules, catalogs, "CATALOGS = ()")  # the class lists are not copied
+    words = _replace(words, "from partclipseg.errors import UsageError", "")
+    words = _replace(words, "from partclipseg.files import is_file, write_text", _FILES)
+    before, _, after = words.partition("from partclipseg.grammar import (\n")
+    words = before + after.partition("\n)\n")[2]
     photos = f"# -- reading photos -----\n\n{photos}\n"
-    words = f"\n# -- reading words -----\n\n{words}\n\n\n# -- segmenting -----\n"
+    words = f"\n# -- reading words -----\n\n{rules}\n\n\n{words}\n\n\n# -- segmenting -----\n"
     script = _replace(script, "from partclipseg.data.pixels import read_photo", photos)
     return _replace(script, "from partclipseg.vocabulary import Vocabulary", words) + "\n"
 

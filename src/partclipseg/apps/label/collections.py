@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
@@ -10,8 +11,8 @@ from pathlib import Path
 from partclipseg.apps.label.job import WRITTEN, BulkJob, ManifestRecord
 from partclipseg.apps.label.people import Results, own_contents
 from partclipseg.apps.label.photos import LabelPhoto
-from partclipseg.files import flush, is_disk_full, refusal, temporary_path
-from partclipseg.formats.format import DataSet
+from partclipseg.files import flush, is_disk_full, is_regular, refusal, temporary_path
+from partclipseg.formats.format import DataSet, encoded_text
 from partclipseg.formats.registry import data_set_formats
 from partclipseg.journal import Journal
 
@@ -59,12 +60,12 @@ class Collections:
     def text(self, name: str, text: str) -> None:
         """Write UTF-8 text to the file `name`."""
         with self.write(name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(encoded_text(text))
 
     def pieces(self, name: str, texts: Iterable[str]) -> None:
         """Write pieces of UTF-8 text to the file `name`, one by one."""
-        with self.write(name) as temporary, temporary.open("w", encoding="utf-8") as file:
-            file.writelines(texts)
+        with self.write(name) as temporary, temporary.open("wb") as file:
+            file.writelines(map(encoded_text, texts))
 
     def bytes(self, name: str, content: bytes) -> None:
         """Write the file `name`."""
@@ -79,18 +80,22 @@ class Collections:
                     (self.output / name).unlink()
 
     def link(self, name: str, folder: Path) -> None:
-        """Make a link to a folder, unless it exists; do nothing where links are not allowed."""
+        """Make a link to a folder; keep what a person put in its place. Do nothing where links are not allowed."""
         path = self.output / name
-        if not path.is_symlink():
-            with suppress(OSError):
-                path.symlink_to(folder.resolve(), target_is_directory=True)
+        try:
+            path.symlink_to(folder.resolve(), target_is_directory=True)
+        except FileExistsError:
+            if os.path.realpath(path) != os.path.realpath(folder):  # answers for a circle of links too
+                self.kept.append((name, None))
+        except OSError:
+            pass
 
     def finish(self) -> None:
         """Keep only the last digest of each file."""
         self._journal.rewrite({"file": name, "digest": digests[-1]} for name, digests in self._known.items())
 
     def _place(self, name: str, temporary: Path) -> None:
-        written = _file_digest(temporary)
+        written, present = _file_digest(temporary), None
         target = name
         for candidate in _candidates(name):
             target = candidate
@@ -106,9 +111,12 @@ class Collections:
                 return
         if target != name:
             self.kept.append((name, target))
-        self._known.setdefault(target, []).append(written)
-        self._journal.path.parent.mkdir(parents=True, exist_ok=True)
-        self._journal.append([{"file": target, "digest": written}])
+        if written not in self._known.get(target, [])[-1:]:
+            self._known.setdefault(target, []).append(written)
+            self._journal.path.parent.mkdir(parents=True, exist_ok=True)
+            self._journal.append([{"file": target, "digest": written}])
+        if present == written:  # a link that a person put in its place stays
+            return
         flush(temporary)
         (self.output / target).parent.mkdir(parents=True, exist_ok=True)
         temporary.replace(self.output / target)
@@ -127,6 +135,7 @@ def _candidates(name: str) -> Iterator[str]:
 
 
 def _file_digest(path: Path) -> str:
+    is_regular(path)
     digest = blake2b(digest_size=16)
     with path.open("rb") as file:
         while block := file.read(1 << 20):

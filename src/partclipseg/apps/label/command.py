@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from partclipseg.apps.format_option import format_option
+from partclipseg.apps.instance_options import FindInstances, InstanceOptions, LoadedInstances
 from partclipseg.apps.options import (
     Ask,
     Asking,
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
 
 SHOWN_FAILURES = 20
 """Maximum number of photos and files named in the terminal; the report names all."""
+
+SHOWN_LEFT = 5
+"""Maximum number of files of photos that are gone named in the terminal."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ class Label:
 
     overwrite: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     """Replace files in the output folder that a person made or changed. Without it they are kept and count."""
+    find: FindInstances = field(default_factory=InstanceOptions)
     ask: Ask = field(default_factory=Asking)
 
     def run(self) -> int:
@@ -121,6 +126,7 @@ class Label:
             raise UsageError("no format is asked for: leave --formats out, or name one after it")
         check_min_score(self.min_score)
         check_min_part_probability(self.min_part_probability)
+        self.find.check(self.formats, data_set_formats(), self.zoom)
         self.ask.prompting()
         for name, value in (("--workers", self.workers), ("--batch-size", self.batch_size)):
             if value is not None and value < 1:
@@ -150,7 +156,7 @@ class Label:
         """Label the photos that are not labelled yet, then write the files for all photos; return the exit code."""
         from partclipseg.apps.label.collections import Collections, write_collections
         from partclipseg.apps.label.job import MANIFEST, OPTIONS
-        from partclipseg.apps.label.manifest import Manifest, deleted_files, open_batches
+        from partclipseg.apps.label.manifest import Manifest, changed_photos, deleted_files, left_files, open_batches
         from partclipseg.apps.label.options import check_options, fingerprint, stored_options
         from partclipseg.apps.label.people import take_in
         from partclipseg.apps.label.report import write_report
@@ -166,14 +172,16 @@ class Label:
         begun = stored_options(self.output / OPTIONS).get("dtype")
         dtype = find_dtype(self.dtype or begun, find_device(devices[0]))
         device, prompting = devices[0] if alone else "cpu", self.ask.prompting()
+        instances = self.find.load(device)
         segmenter = PartSegmenter.from_pretrained(self.model, device, dtype, prompting=prompting)
         job = self._job(segmenter)
         manifest = Manifest(self.output / MANIFEST, len(job.vocabulary))
         collections = Collections(self.output, self.overwrite)
-        check_options(self.output / OPTIONS, job.options(fingerprint(segmenter.model)))
+        check_options(self.output / OPTIONS, job.options(fingerprint(segmenter.model), instances))
         remove_temporary(self.output)
         deleted = deleted_files(job, photos, manifest)
-        batches = open_batches(job, photos, manifest)
+        changed = changed_photos(job, photos, manifest)
+        batches = open_batches(job, photos, manifest, changed)
 
         model = model_title(segmenter, self.model)
         todo = sum(map(len, batches))
@@ -181,9 +189,12 @@ class Label:
             say.line(f"{len(photos) - todo} of {len(photos)} photos are labelled already")
         if deleted:
             say.files(f"{_count(len(deleted), 'deleted file')} made again:", [str(path) for path in deleted])
+        if changed:
+            title = f"{len(changed)} of the photos changed since and labelled again:"
+            say.files(title, [photo.path for photo in changed])
         if long := [photo.path for photo in photos if not photo.path.startswith(Path(photo.stem).as_posix())]:
             say.files(f"{_count(len(long), 'name')} too long for the files of results, which have shorter ones:", long)
-        with self._engine(job, segmenter, batches, devices) as (stream, place):
+        with self._engine(job, segmenter, instances, batches, devices) as (stream, place):
             say.line(f"model: {model}; {job.dtype}; {place}")
             start = time.perf_counter()
             for records in _watched(stream, todo, say.console):
@@ -195,7 +206,7 @@ class Label:
         write_collections(job, photos, results, collections)
         tally = write_report(job, results, collections, model, found.unread)
         collections.finish()
-        return _summary(say, self.output, found, tally, results, collections)
+        return _summary(say, self.output, found, tally, results, collections, left_files(job, photos))
 
     def _job(self, segmenter: PartSegmenter) -> BulkJob:
         from partclipseg.apps.label.job import BulkJob
@@ -223,11 +234,17 @@ class Label:
             batch_size=self.batch_size,
             max_pixels=self.max_pixels,
             overwrite=self.overwrite,
+            find=self.find,
         )
 
     @contextmanager
     def _engine(
-        self, job: BulkJob, segmenter: PartSegmenter, batches: list[PhotoBatch], devices: Sequence[str]
+        self,
+        job: BulkJob,
+        segmenter: PartSegmenter,
+        instances: LoadedInstances,
+        batches: list[PhotoBatch],
+        devices: Sequence[str],
     ) -> Iterator[tuple[Iterator[list[ManifestRecord]], str]]:
         """Yield the records of the batches as they come, and a description of the workers."""
         from partclipseg.apps.label.labeller import Labeller
@@ -245,7 +262,7 @@ class Label:
         threads = max(1, usable_cores() // workers)
         place = f"{', '.join(devices)}, {workers} worker{'s' * (workers > 1)}"
         if workers == 1:
-            yield map(Labeller(job, segmenter, threads), batches), place
+            yield map(Labeller(job, segmenter, instances, threads), batches), place
         else:
             yield run_processes(job, batches, devices, workers, threads), place
 
@@ -300,6 +317,7 @@ def _summary(
     tally: Tally,
     results: Results,
     collections: Collections,
+    left: Sequence[str],
 ) -> int:
     """Print a summary of all photos and files; return the exit code."""
     total, failed = len(found.photos), tally.failed
@@ -312,6 +330,12 @@ def _summary(
         say.files(title, [f"{file}: {reason}" for file, reason in reasons.items()], error=True)
     for file, beside in collections.kept:
         say.line(f"{file} was changed by a person and is kept{f'; the new one is {beside}' if beside else ''}")
+    if left:
+        names = ", ".join(left[:SHOWN_LEFT]) + (f" and {len(left) - SHOWN_LEFT} more" if len(left) > SHOWN_LEFT else "")
+        say.line(
+            f"{_count(len(left), 'file')} of photos that are gone or renamed, so kept and not counted: {names}: delete "
+            "what you do not need, or give the photos their former names"
+        )
     say.line(f"{total - len(failed)} of {total} photos -> {output}")
     if failed:
         title = f"{len(failed)} of {total} photos could not be labelled (see {output / 'report.html'}):"

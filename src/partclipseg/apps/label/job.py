@@ -6,10 +6,11 @@ byte: the last digits of the arithmetic may depend on the photos in a batch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from partclipseg.apps.instance_options import InstanceOptions, LoadedInstances
 from partclipseg.apps.label.photos import LabelPhoto
 from partclipseg.formats.format import Place
 from partclipseg.formats.registry import data_set_formats
@@ -28,7 +29,8 @@ ManifestRecord = dict[str, Any]
 """A line of the manifest: photo, status, and either error or width, height, segments with RLE masks, and files.
 
 `files` has the digest of each file of the photo as it was written; `corrected` names the format of a person's file
-that the record was made from; `warning` holds warnings of the photo reader, such as that it is nearly black.
+that the record was made from; `content` is the digest of the photo's file; `warning` holds warnings of the photo
+reader, such as that it is nearly black.
 """
 
 
@@ -52,6 +54,8 @@ class BulkJob:
     max_pixels: int = 80_000_000
     overwrite: bool = False
     """Replace files that a person made or changed."""
+    find: InstanceOptions = field(default_factory=InstanceOptions)
+    """What says where objects are, if instances are asked for."""
 
     def own_files(self, photo: LabelPhoto) -> dict[BulkFormat, Path]:
         """Return the path of the photo's own file in each format that has one."""
@@ -65,8 +69,11 @@ class BulkJob:
         """Return the place of the photo's own file in the format `name`."""
         return Place(self.own_files(photo)[name].parent, self.folder / photo.path, self.folder)
 
-    def options(self, weights: str) -> dict[str, Any]:
-        """Return everything that the results depend on; `weights` is a fingerprint of the model's weights."""
+    def options(self, weights: str, instances: LoadedInstances) -> dict[str, Any]:
+        """Return everything that the results depend on.
+
+        `weights` is a fingerprint of the model's weights, `instances` what `find` names, loaded.
+        """
         return {
             "folder": str(self.folder.resolve()),
             "model": self.model or "the built-in model",
@@ -77,6 +84,7 @@ class BulkJob:
             "min_score": self.min_score,
             "min_part_probability": "default" if self.min_part_probability is None else str(self.min_part_probability),
             **({} if self.prompting is None else {"prompting": str(self.prompting)}),
+            **self.find.describe(instances),
             "formats": list(self.formats),
             "dtype": self.dtype,
             "batch_size": self.batch_size,

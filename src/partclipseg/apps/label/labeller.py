@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
+from partclipseg.apps.instance_options import LoadedInstances
 from partclipseg.apps.label.drafts import Announcements, digest, done_record, draft, is_free, write_draft
 from partclipseg.apps.label.job import BulkFormat, BulkJob, ManifestRecord
 from partclipseg.apps.label.photos import LabelPhoto
@@ -66,10 +67,13 @@ class _Drafts(NamedTuple):
 class Labeller:
     """Labels batches of photos and writes their files."""
 
-    def __init__(self, job: BulkJob, segmenter: PartSegmenter, threads: int = 1) -> None:
-        """Use `threads` threads to write files."""
+    def __init__(
+        self, job: BulkJob, segmenter: PartSegmenter, instances: LoadedInstances, threads: int = 1
+    ) -> None:
+        """Use `threads` threads to write files; `instances` is what `job.find` names, loaded."""
         self.job = job
         self.segmenter = segmenter
+        self._instances = instances
         self._threads = threads
         self._announcements = Announcements(job.output)
 
@@ -85,7 +89,9 @@ class Labeller:
         logging.getLogger("partclipseg").propagate = False
         for name in ("partclipseg", None):
             logging.getLogger(name).addHandler(logging.NullHandler())
-        return cls(job, PartSegmenter.from_pretrained(job.model, device, job.dtype, prompting=job.prompting), threads)
+        instances = job.find.load(device)
+        segmenter = PartSegmenter.from_pretrained(job.model, device, job.dtype, prompting=job.prompting)
+        return cls(job, segmenter, instances, threads)
 
     def __call__(self, batch: Sequence[LabelPhoto]) -> list[ManifestRecord]:
         """Label a batch, write the photos' own files, and return the records, all flushed to disk.
@@ -114,7 +120,7 @@ class Labeller:
     def _segment(self, paths: Sequence[Path]) -> list[PartResult | Exception]:
         job = self.job
         options: dict[str, Any] = {"objects": job.objects or None, "zoom": job.zoom, "max_pixels": job.max_pixels}
-        options["min_part_probability"] = job.min_part_probability
+        options |= {"min_part_probability": job.min_part_probability, **self._instances._asdict()}
         with warnings.catch_warnings():
             # Photos above the limit are reported by name; Pillow would warn about them a second time.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -134,7 +140,7 @@ class Labeller:
                 contents: dict[BulkFormat, bytes] = {}
                 for name in self.job.own_files(photo):
                     contents[name] = draft(self.job, name, photo, result)
-                record = done_record(photo, result)
+                record = done_record(photo, result) | {"content": digest((self.job.folder / photo.path).read_bytes())}
                 return _Drafts(photo, record | {"warning": warning} if warning else record, contents)
             except Exception as error:
                 result = error

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from partclipseg.apps.label.drafts import Announcements, is_free
+from partclipseg.apps.label.drafts import Announcements, digest, is_free
 from partclipseg.apps.label.job import BulkJob, ManifestRecord
 from partclipseg.apps.label.photos import LabelPhoto
 from partclipseg.errors import PartCLIPSegError
+from partclipseg.formats.registry import data_set_formats
 from partclipseg.journal import Journal, json_text
+from partclipseg.machine import usable_cores
 
 _REMEDY = "delete that line, or the whole file; its photos are labelled again, and files that a person changed are kept"
 
@@ -19,7 +25,8 @@ _REMEDY = "delete that line, or the whole file; its photos are labelled again, a
 class Manifest:
     """Manifest with a line for each photo: appended to after each batch, sorted by photo at the end.
 
-    It holds everything known about a photo; of several lines for one photo the last counts.
+    It holds everything known about a photo; of several lines for one photo the last counts. Its time of modification is
+    when the last run that wrote to it began: only photos that are newer may have changed.
     """
 
     def __init__(self, path: Path, classes: int) -> None:
@@ -28,6 +35,9 @@ class Manifest:
         Raises `PartCLIPSegError` naming the line and the remedy if the file is damaged.
         """
         self._journal = Journal(path, _REMEDY)
+        self._begun = time.time_ns()
+        self._before = path.stat().st_mtime_ns if path.is_file() else 0
+        self._contents: dict[str, str] = {}
         self._lines: dict[str, str] = {}
         self._done: set[str] = set()
         self._files: dict[str, dict[str, str]] = {}
@@ -44,6 +54,7 @@ class Manifest:
         self._lines[photo] = json_text(record)
         (self._done.add if record["status"] == "done" else self._done.discard)(photo)
         self._files[photo] = record.get("files", {})
+        self._contents[photo] = record.get("content", "")
         self._known.setdefault(photo, set()).update(self._files[photo].values())
 
     def is_done(self, photo: LabelPhoto) -> bool:
@@ -58,10 +69,21 @@ class Manifest:
         """Return digests of all files that this run or an earlier one wrote for the photo."""
         return self._known.get(photo.path, set())
 
+    def has_changed(self, photo: LabelPhoto, path: Path) -> bool:
+        """Whether the photo at `path` is another than the one that was labelled; False where that is not known.
+
+        Raises `OSError` if it cannot be read.
+        """
+        content, status = self._contents.get(photo.path), path.stat()
+        if not content or max(status.st_mtime_ns, status.st_ctime_ns) < self._before:
+            return False
+        return digest(path.read_bytes()) != content
+
     def append(self, records: Iterable[ManifestRecord]) -> None:
         """Append the records of a batch and flush them to disk."""
         records = list(records)
         self._journal.append(records)
+        self._date()
         for record in records:
             self._take(record)
 
@@ -69,7 +91,12 @@ class Manifest:
         """Rewrite the file: a line for each of `photos`, in their order."""
         self._lines = {photo.path: self._lines[photo.path] for photo in photos}
         self._journal.rewrite(self)
+        self._date()
         Announcements.clear(self._journal.path.parent)
+
+    def _date(self) -> None:
+        with suppress(OSError):  # at worst a photo that changes during the run is not noticed
+            os.utime(self._journal.path, ns=(self._begun, self._begun))
 
     def record(self, photo: LabelPhoto) -> ManifestRecord:
         """Return the record of one photo."""
@@ -79,15 +106,34 @@ class Manifest:
         return map(json.loads, self._lines.values())
 
 
-def open_batches(job: BulkJob, photos: Sequence[LabelPhoto], manifest: Manifest) -> list[list[LabelPhoto]]:
-    """Return the batches with a photo that is not done or lacks a file. Failed photos are tried again.
+def changed_photos(job: BulkJob, photos: Iterable[LabelPhoto], manifest: Manifest) -> list[LabelPhoto]:
+    """Return the labelled photos whose content has changed since, or that cannot be read any more."""
+
+    def has_changed(photo: LabelPhoto) -> bool:
+        if not manifest.is_done(photo):
+            return False
+        try:
+            return manifest.has_changed(photo, job.folder / photo.path)
+        except OSError:
+            return True
+
+    photos = list(photos)
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        return [photo for photo, changed in zip(photos, pool.map(has_changed, photos), strict=True) if changed]
+
+
+def open_batches(
+    job: BulkJob, photos: Sequence[LabelPhoto], manifest: Manifest, changed: Iterable[LabelPhoto] = ()
+) -> list[list[LabelPhoto]]:
+    """Return the batches with a photo that is not done, is `changed`, or lacks a file. Failed photos are tried again.
 
     With `job.overwrite`, batches with a file that belongs to a person are returned too.
     """
+    again = {photo.path for photo in changed}
     batches = [list(photos[i : i + job.batch_size]) for i in range(0, len(photos), job.batch_size)]
 
     def is_done(photo: LabelPhoto) -> bool:
-        if not manifest.is_done(photo):
+        if not manifest.is_done(photo) or photo.path in again:
             return False
         try:
             return all(
@@ -114,6 +160,23 @@ def deleted_files(job: BulkJob, photos: Iterable[LabelPhoto], manifest: Manifest
     ]
 
 
+def left_files(job: BulkJob, photos: Iterable[LabelPhoto]) -> list[str]:
+    """Return the files of photos that are gone or renamed, relative to the output folder, sorted.
+
+    They are told by their place alone, since a person may have corrected them.
+    """
+    current = {path for photo in photos for path in job.own_files(photo).values()}
+    places = {(kind.folder, kind.extension) for name, kind in data_set_formats().items() if name in job.formats}
+    found = {
+        path
+        for folder, extension in places
+        if folder is not None
+        for path in (job.output / folder).rglob(f"*{extension}")
+        if not path.name.startswith(".") and (path.is_symlink() or not path.is_dir())
+    }
+    return sorted(path.relative_to(job.output).as_posix() for path in found - current)
+
+
 def _is_record(record: ManifestRecord, classes: int) -> bool:
     if not isinstance(record.get("photo"), str):
         return False
@@ -123,13 +186,50 @@ def _is_record(record: ManifestRecord, classes: int) -> bool:
     return (
         record.get("status") == "done"
         and isinstance(record.get("warning", ""), str)
+        and isinstance(record.get("content", ""), str)
         and _is_count(record.get("width"))
         and _is_count(record.get("height"))
         and isinstance(files, dict)
         and all(isinstance(value, str) for value in files.values())
         and isinstance(segments, list)
         and all(_is_segment(segment, [record["height"], record["width"]], classes) for segment in segments)
+        and _has_owners(record)
     )
+
+
+def _has_owners(record: ManifestRecord) -> bool:
+    """Whether instances, if the record has them, are whole, and segments name no others."""
+    instances = record.get("instances")
+    if instances is None:
+        return "instances" not in record
+    numbers = [*range(1, len(instances) + 1)] if isinstance(instances, list) else None
+    return (
+        numbers is not None
+        and all(_is_instance(instance, [record["height"], record["width"]]) for instance in instances)
+        and [instance["number"] for instance in instances] == numbers
+        and all(segment.get("instance", 0) in {None, *numbers} for segment in record["segments"])
+    )
+
+
+def _is_instance(instance: Any, size: list[int]) -> bool:
+    if not isinstance(instance, dict) or not isinstance(instance.get("rle"), dict):
+        return False
+    rle, area, index = instance["rle"], instance.get("area"), instance.get("index")
+    return (
+        all(isinstance(instance.get(name), str) for name in ("object", "source"))
+        and isinstance(instance.get("number"), int)
+        and isinstance(index, int)
+        and index >= 0
+        and isinstance(instance.get("score"), int | float)
+        and (area == 0 or _is_count(area))
+        and all(_is_box(instance.get(name)) for name in ("box", "found"))
+        and rle.get("size") == size
+        and isinstance(rle.get("counts"), str)
+    )
+
+
+def _is_box(box: Any) -> bool:
+    return isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box)
 
 
 def _is_segment(segment: Any, size: list[int], classes: int) -> bool:
@@ -142,9 +242,7 @@ def _is_segment(segment: Any, size: list[int], classes: int) -> bool:
         and 0 <= index < classes
         and isinstance(score, int | float)
         and _is_count(segment.get("area"))
-        and isinstance(box, list)
-        and len(box) == 4
-        and all(isinstance(value, int | float) for value in box)
+        and _is_box(box)
         and isinstance(rle, dict)
         and rle.get("size") == size
         and isinstance(rle.get("counts"), str)

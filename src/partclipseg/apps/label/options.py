@@ -7,16 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.files import write_text
+from partclipseg.files import is_regular, write_text
 from partclipseg.journal import json_text
+
+_DIGESTS = {
+    "weights": "the model's weights",
+    "detector_weights": "the detector's weights",
+    "outliner_weights": "the weights of the model for outlines",
+    "objects_file": "the objects in the file of --instances",
+}
+"""Options whose values are digests, and what they are digests of."""
 
 
 def stored_options(path: Path) -> dict[str, Any]:
     """Return the options that the run was started with; empty for a new run.
 
-    Raises `PartCLIPSegError` if the file is damaged.
+    Raises `PartCLIPSegError` if the file is damaged, and `OSError` of `is_regular`.
     """
-    if not path.is_file():
+    if not is_regular(path):
         return {}
     try:
         options = json.loads(path.read_bytes())
@@ -42,6 +50,7 @@ def check_options(path: Path, options: dict[str, Any]) -> None:
     if not before:
         write_text(path, json_text(options) + "\n", durable=True)
         return
+    options = options | {key: None for key in before if key not in options}  # options that it was begun with
     if any(not _is_alike(before.get(key), value) for key, value in options.items()):
         raise _damaged(path)
     if changes := [text for key, value in options.items() if (text := _difference(key, before.get(key), value))]:
@@ -53,7 +62,7 @@ def check_options(path: Path, options: dict[str, Any]) -> None:
 
 def _is_alike(before: Any, now: Any) -> bool:
     """Whether two values have the same JSON type."""
-    if before is None and isinstance(now, str):  # an option that the run was begun without
+    if now is None or (before is None and isinstance(now, str | bool)):  # only one of the two runs has the option
         return True
     if isinstance(now, list):
         return isinstance(before, list) and all(isinstance(value, str) for value in before)
@@ -67,8 +76,8 @@ def _is_alike(before: Any, now: Any) -> bool:
 def _difference(key: str, before: Any, now: Any) -> str:
     if before == now:
         return ""
-    if key == "weights":
-        return "the model's weights have changed since"
+    if before and now and (title := _DIGESTS.get(key)):
+        return f"{title} have changed since"
     if not isinstance(now, list) or not isinstance(before, list):
         return f"{key} was {before}, now {now}"
     gone, new = [x for x in before if x not in now], [x for x in now if x not in before]

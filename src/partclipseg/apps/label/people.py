@@ -9,17 +9,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from partclipseg.apps.label.corrections import CorrectionError, correctable, read_correction
 from partclipseg.apps.label.drafts import (
     Announcements,
+    corrected_result,
     digest,
     done_record,
     draft,
     read_own,
     recorded_result,
-    result_of_map,
     write_draft,
 )
 from partclipseg.apps.label.job import BulkFormat, BulkJob, ManifestRecord
@@ -50,8 +48,8 @@ class Results:
     def __iter__(self) -> Iterator[ManifestRecord]:
         """Yield records in the manifest's order; ``corrected`` names the format of a corrected one."""
         for record in self.manifest:
-            record.pop("files", None)
-            record.pop("corrected", None)
+            for key in ("files", "corrected", "content"):
+                record.pop(key, None)
             corrected = self.taken.get(record["photo"])
             yield json.loads(corrected) if corrected else record
 
@@ -129,9 +127,8 @@ def _look(job: BulkJob, photo: LabelPhoto, manifest: Manifest) -> _Look:
         except OSError as error:
             look.unreadable.append((files[name], refusal(error, files[name])))
         else:
-            present = np.bincount(labels.ravel() + 1, minlength=len(job.vocabulary) + 1)[1:] > 0
             look.winner = name
-            look.result = result_of_map(job, photo.path, labels, present.astype(np.float32))
+            look.result = corrected_result(job, record, labels)
             break
     is_whole = all(name in look.found or name in look.changed for name in files)
     if look.result is None and (not is_whole or "corrected" in record):

@@ -43,7 +43,7 @@ class FoundPhotos(NamedTuple):
 
 
 def find_all(folder: Path, output: Path) -> FoundPhotos:
-    """Find the photos in `folder` and its subfolders; an `output` inside it is left out.
+    """Find the photos in `folder` and its subfolders; an `output` inside it, and results of other runs, are left out.
 
     Raises `UsageError` if there is no such folder, no photo in it, or if it lies in `output`.
     """
@@ -103,7 +103,7 @@ def _shortened(path: str, stem: str, taken: set[str]) -> str:
 
 
 def _walk(folder: Path, output: Path) -> tuple[list[Path], list[str], list[Path]]:
-    """Return all photos below `folder`, following links, without `output` (resolved) and without cycles.
+    """Return all photos below `folder`, following links, without cycles, `output` (resolved) and other runs' results.
 
     The second list names the folders that cannot be read, the third the pictures of unsupported kinds.
     """
@@ -119,16 +119,26 @@ def _walk(folder: Path, output: Path) -> tuple[list[Path], list[str], list[Path]
         folders[:] = sorted(
             name
             for name, target in targets.items()
-            if not name.startswith(".") and not _is_within(target, output) and not _is_within(here.resolve(), target)
+            if not name.startswith(".")
+            and not _is_within(target, output)
+            and not _is_within(here.resolve(), target)
+            and not _is_output(here / name)
         )
         try:
             others += unread_pictures([here])
-            photos += without_results(here, find_photos([here]))
+            photos += without_results(here, find_photos([here]), folder)
         except UsageError:  # no photos directly in this folder
             continue
         except OSError as error:
             unreadable.append(refusal(error, here))
     return photos, unreadable, others
+
+
+def _is_output(folder: Path) -> bool:
+    """Whether a folder holds the results of a run of ``partclipseg label``."""
+    from partclipseg.apps.label.job import MANIFEST, OPTIONS, WRITTEN
+
+    return all((folder / name).exists() for name in (MANIFEST, OPTIONS, WRITTEN))
 
 
 def _is_within(path: Path, folder: Path) -> bool:

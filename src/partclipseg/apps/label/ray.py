@@ -98,7 +98,8 @@ def run_ray(job: BulkJob, batches: Sequence[PhotoBatch], cluster: RayCluster) ->
     All machines must see folder, output and model under the same paths. If an actor dies, at most one photo is lost.
     """
     model = str(Path(job.model).absolute()) if job.model and Path(job.model).exists() else job.model
-    job = replace(job, folder=job.folder.absolute(), output=job.output.absolute(), model=model)
+    folder, output = job.folder.absolute(), job.output.absolute()
+    job = replace(job, folder=folder, output=output, model=model, find=job.find.absolute())
     lost = yield from _pass(job, batches, cluster, in_flight=2)
     # Photo by photo, so that only the photo at fault is alone in the actor that it kills.
     alone = [[photo] for batch in lost for photo in batch]

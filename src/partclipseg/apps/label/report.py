@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from partclipseg.apps.label.collections import Collections
-from partclipseg.apps.label.drafts import label_map
+from partclipseg.apps.label.drafts import label_map, recorded_instances
 from partclipseg.apps.label.job import BulkJob, ManifestRecord
 from partclipseg.apps.label.labeller import remarks
 from partclipseg.apps.label.people import Results
@@ -46,6 +46,7 @@ class Tally:
     def __post_init__(self) -> None:
         self.photos = np.zeros(self.classes, dtype=np.int64)
         self.pixels = np.zeros(self.classes, dtype=np.int64)
+        self.segments = np.zeros(self.classes, dtype=np.int64)
         self.score_sums = np.zeros(self.classes)
         self.all_pixels = 0
 
@@ -58,9 +59,11 @@ class Tally:
         if warning := record.get("warning"):
             self.warned.append((record["photo"], warning))
         self.all_pixels += record["width"] * record["height"]
+        for index in {segment["index"] for segment in record["segments"]}:
+            self.photos[index] += 1
         for segment in record["segments"]:
             index = segment["index"]
-            self.photos[index] += 1
+            self.segments[index] += 1
             self.pixels[index] += segment["area"]
             self.score_sums[index] += segment["score"]
 
@@ -161,7 +164,7 @@ def _classes(vocabulary: Vocabulary, tally: Tally, colours: np.ndarray) -> str:
             f"<tr><td>{_chip(colours[index])}{_text(vocabulary.names[index])}</td>"
             f'<td class=n>{photos:,}</td><td class=bar><i style="width:{photos / most:.1%}"></i></td>'
             f"<td class=n>{tally.pixels[index] / tally.all_pixels:.2%}</td>"
-            f"<td class=n>{tally.score_sums[index] / photos:.2f}</td></tr>"
+            f"<td class=n>{tally.score_sums[index] / tally.segments[index]:.2f}</td></tr>"
         )
     table = (
         "<table><thead><tr><th>class<th class=n>photos<th><th class=n>pixels<th class=n>mean score</tr></thead>"
@@ -182,8 +185,14 @@ def _card(job: BulkJob, record: ManifestRecord, colours: np.ndarray) -> str:
     if photo is not None and photo.shape[:2] != labels.shape:
         photo = None
     buffer = io.BytesIO()
-    draw_overlay(photo, labels, colours, None, long_side=THUMBNAIL).save(buffer, format="JPEG", quality=82)
+    numbers = recorded_instances(record)[1] if "instances" in record else None
+    picture = draw_overlay(photo, labels, colours, None, long_side=THUMBNAIL, instance_map=numbers)
+    picture.save(buffer, format="JPEG", quality=82)
     found = sorted(record["segments"], key=lambda segment: -segment["area"])
+    largest: dict[int, ManifestRecord] = {}  # of several instances
+    for segment in found:
+        largest.setdefault(segment["index"], segment)
+    found = list(largest.values())
     names = "".join(f"<li>{_chip(colours[s['index']])}{_text(s['name'])}</li>" for s in found[:5])
     more = f"<li>and {len(found) - 5} more</li>" if len(found) > 5 else ""
     return (

@@ -2,118 +2,44 @@
 
 from __future__ import annotations
 
-import asyncio
-import base64
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Set
+from collections.abc import AsyncIterator, Mapping, Set
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
-from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, create_model
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from partclipseg import __version__
 from partclipseg.apps.serve.access import drain
-from partclipseg.apps.serve.engine import Engine, NoMemoryError, Task, TooLargeError, renamed
+from partclipseg.apps.serve.answers import (
+    PROBLEMS,
+    CatalogInfo,
+    CatalogList,
+    ExplainAnswer,
+    ModelInfo,
+    ModelList,
+    answer_model,
+    content_of,
+    files_of,
+)
+from partclipseg.apps.serve.batch import add_batch
+from partclipseg.apps.serve.engine import Engine, renamed
+from partclipseg.apps.serve.errors import add_errors
+from partclipseg.apps.serve.examples import Scenes, add_examples
+from partclipseg.apps.serve.explain import Explained
+from partclipseg.apps.serve.explained import explained_content
+from partclipseg.apps.serve.intake import Intake, seconds_since
 from partclipseg.apps.serve.metrics import CONTENT_TYPE, Counting
-from partclipseg.apps.serve.queue import QueueFullError
-from partclipseg.apps.serve.request import Budget, Protocol, SegmentRequest, form_schema, read_request, receive_body
-from partclipseg.apps.serve.words import shortened
-from partclipseg.errors import PartCLIPSegError
+from partclipseg.apps.serve.question import ExplainRequest, PhotoRequest, SegmentRequest, form_schema, schema_of
+from partclipseg.apps.serve.xanylabeling import add_xanylabeling
 from partclipseg.formats.archive import zip_archive
-from partclipseg.formats.format import Document, encoded
-from partclipseg.formats.registry import single_formats
-from partclipseg.inference.result import PartResult
-from partclipseg.machine import usable_cores
+from partclipseg.vocabulary import CATALOGS, Vocabulary
 
-T = TypeVar("T")
-
-
-class SegmentInfo(BaseModel):
-    """One part, or one whole object."""
-
-    name: str = Field(examples=["dog's ear"])
-    object: str
-    part: str | None = Field(description="null for whole objects")
-    index: int = Field(description="of the class in `vocabulary`; of the object in the sorted objects")
-    score: float = Field(description="mean probability over its pixels, 0 to 1")
-    area: int = Field(description="pixels")
-    box: list[int] = Field(description="x, y, width, height in pixels")
-
-
-class SegmentAnswer(BaseModel):
-    """Segments found; each further field is present only if its format was requested."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    model: str
-    protocol: Protocol
-    photo: str = Field(description="name of the photo")
-    width: int
-    height: int
-    unknown_words: list[str] = Field(description="words that the model has never seen and can only guess")
-    seconds: float = Field(description="from the request to its answer")
-    segments: list[SegmentInfo] | None = Field(None, description="json: the parts found")
-    objects: list[SegmentInfo] | None = Field(None, description="json: the objects found")
-    without_part: list[SegmentInfo] | None = Field(
-        None, description="json: of each object the pixels that belong to none of the parts asked for"
-    )
-    vocabulary: list[str] | None = Field(None, description="json: the classes, by index")
-
-
-def answer_model() -> type[SegmentAnswer]:
-    """Return `SegmentAnswer` with a field for each format but json, whose fields are in the answer itself."""
-    fields: dict[str, Any] = {}
-    for name, kind in single_formats().items():
-        if name != "json":
-            form: Any = {".json": dict[str, Any]}.get(kind.extension, str)
-            text = f"base64 PNG: {kind.help}" if kind.extension == ".png" else kind.help
-            if kind.make_many is not None:
-                form, text = dict[str, str], f"base64 PNGs by file name: {kind.help}"
-            fields[name.replace("-", "_")] = form | None, Field(None, alias=name, description=text)
-    return create_model("SegmentAnswer", __base__=SegmentAnswer, **fields)
-
-
-class ModelInfo(BaseModel):
-    """A loaded model."""
-
-    name: str
-    kind: str = Field(examples=["PartCLIPSegModel"])
-    parameters: int
-    image_size: list[int] = Field(description="height and width that photos are resized to, in pixels")
-    device: str
-    vocabulary: dict[str, list[str]] | None = Field(description="its own words, used where a request gives none")
-
-
-class ModelList(BaseModel):
-    """List of the models; the first is the default."""
-
-    models: list[ModelInfo]
-
-
-class ErrorAnswer(BaseModel):
-    """Why there is no result, as a sentence."""
-
-    detail: str
-
-
-_PROBLEMS = {
-    400: "the body cannot be read",
-    401: "the token is missing or wrong",
-    403: "the server is for this machine alone, and was called by another name or by another page",
-    413: "too many bytes or pixels",
-    415: "neither a form nor JSON",
-    422: "not a photo, wrong words, too many classes, or another wrong field",
-    500: "a fault of the server, which its log describes",
-    503: "no memory for this photo, or the queue is full: try again after the seconds in Retry-After",
-    504: "not done within the time limit",
-}
+BINARY = {"type": "string", "format": "binary"}
+"""Schema of a file in an answer."""
 
 
 def create_api(engine: Engine) -> FastAPI:
@@ -133,9 +59,14 @@ def create_api(engine: Engine) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    _add_errors(app)
+    add_errors(app)
     _add_information(app, engine)
-    _add_segment(app, engine)
+    add_examples(app, Scenes())
+    intake = Intake(engine)
+    _add_segment(app, intake)
+    _add_explain(app, intake)
+    add_batch(app, intake)
+    add_xanylabeling(app, intake)
     paths = app.openapi()["paths"]
     methods = {path: {method.upper() for method in operations} for path, operations in paths.items()}
     app.add_middleware(OwnMethods, methods={**methods, str(app.openapi_url): {"GET"}})
@@ -144,10 +75,7 @@ def create_api(engine: Engine) -> FastAPI:
 
 
 class OwnMethods:
-    """Answers HEAD for paths that take GET, and 405 for methods that a path does not take.
-
-    Otherwise the page, which is mounted at ``/`` and matches every path, would answer 404 to both.
-    """
+    """Answers HEAD for paths that take GET, and 405 with a sentence for methods that a path does not take."""
 
     def __init__(self, app: ASGIApp, methods: Mapping[str, Set[str]]) -> None:
         self.app = app
@@ -166,101 +94,62 @@ class OwnMethods:
             await JSONResponse({"detail": sentence}, 405, {"Allow": ", ".join(sorted(allowed))})(scope, receive, send)
 
 
-def _add_segment(app: FastAPI, engine: Engine) -> None:
-    # Threads for decoding and encoding, beside the model's own thread.
-    threads = CapacityLimiter(usable_cores())
-    # Limit on requests that wait or are answered: their memory must not grow with the number of clients.
-    at_once = asyncio.Semaphore(2 * engine.limits.queue)
-    budget = Budget(engine.limits.max_held)
-
-    async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
-        return await to_thread.run_sync(function, *arguments, limiter=threads, abandon_on_cancel=True)
-
-    async def answer(request: Request, wanted: SegmentRequest, start: float) -> Response:
-        objects = wanted.known_objects()
-        model = engine.model_name(wanted.model)
-        vocabulary = await in_thread(engine.vocabulary, wanted.vocabulary, model)
-        photo = await in_thread(engine.read_photo, wanted.photo)
-        task = Task(model, vocabulary, objects, wanted.zoom, wanted.min_part_probability)
-        found = await asyncio.wrap_future(engine.submit(task, photo))
-        result = renamed(await in_thread(found.at_least, wanted.min_score), wanted.name)
-        if "application/zip" in request.headers.get("accept", ""):
-            archive = await in_thread(lambda: zip_archive(result.files(wanted.formats)))
-            return Response(archive, media_type="application/zip")
-        head = {
-            "model": model,
-            "protocol": "oracle_obj" if objects else "pred_all",
-            "unknown_words": await in_thread(engine.unknown_words, model, vocabulary),
-        }
-        content = await in_thread(content_of, result, wanted.formats)
-        return JSONResponse({**head, **content, "seconds": round(time.perf_counter() - start, 4)})
-
-    async def answer_if_room(request: Request) -> Response:
-        start = time.perf_counter()
-        try:
-            engine.check_room()
-        except QueueFullError:
-            await drain(request.receive)
-            raise
-        with budget.share() as share:
-            body = await receive_body(request, engine.limits.max_bytes, engine.limits.max_classes, share)
-            # Take the slot only now: clients that send slowly must not keep the others out.
-            if at_once.locked():
-                number = 2 * engine.limits.queue
-                raise QueueFullError(f"the server is busy ({number} requests at once): try again in a few seconds")
-            async with at_once:
-                wanted = await in_thread(read_request, request.headers, body, engine.limits.max_classes)
-                return await answer(request, wanted, start)
-
+def _add_segment(app: FastAPI, intake: Intake) -> None:
     @app.post(
         "/v1/segment",
         summary="Find the parts of things in a photo",
         response_model=answer_model(),
-        responses={
-            200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}},
-            **{code: {"model": ErrorAnswer, "description": text} for code, text in _PROBLEMS.items()},
-        },
-        openapi_extra={"requestBody": _request_body()},
+        responses={200: {"content": {"application/zip": {"schema": BINARY}}}, **PROBLEMS},
+        openapi_extra={"requestBody": _request_body(SegmentRequest, formats="json,overlay")},
     )
     async def segment(request: Request) -> Response:
         """Take photo and words as a form, or as JSON with the photo in base64.
 
         With `Accept: application/zip` the answer is a ZIP of the files that `partclipseg predict` would write.
         """
-        try:
-            async with asyncio.timeout(engine.limits.timeout):
-                return await answer_if_room(request)
-        except TimeoutError:
-            raise HTTPException(504, f"not done within {engine.limits.timeout:g} seconds: try again later") from None
-        except ClientDisconnect:
-            return Response(status_code=499)  # the client is gone; only the counters see this
+        start = time.perf_counter()
+
+        async def make(wanted: SegmentRequest) -> Response:
+            task = await intake.task(wanted)
+            found = await intake.find(task, wanted.photo, wanted.source()[1])
+            result = renamed(await intake.in_thread(found.at_least, wanted.min_score), wanted.name)
+            made = result, wanted.formats, wanted.opacity
+            if "application/zip" in request.headers.get("accept", ""):
+                archive = await intake.in_thread(lambda: zip_archive(files_of(*made)))
+                return Response(archive, media_type="application/zip")
+            content = {**await intake.head(task), **await intake.in_thread(content_of, *made)}
+            return JSONResponse({**content, "seconds": seconds_since(start)})
+
+        return await intake.answer(request, SegmentRequest, make)
 
 
-def content_of(result: PartResult, formats: Iterable[str]) -> dict[str, Any]:
-    """Return a photo's part of an answer: the fields of json, and the others by the name of their format."""
-    content: dict[str, Any] = {"photo": result.name, "width": result.size[1], "height": result.size[0]}
-    for name, made in result.documents(formats).items():
-        if name == "json":
-            assert isinstance(made, dict)
-            content.update(made)
-        else:
-            content[name] = _in_json(made)
-    return content
+def _add_explain(app: FastAPI, intake: Intake) -> None:
+    @app.post(
+        "/v1/explain",
+        summary="Find the parts of things in a photo, with the maps that led to them",
+        response_model=ExplainAnswer,
+        responses=PROBLEMS,
+        openapi_extra={"requestBody": _request_body(ExplainRequest)},
+    )
+    async def explain(request: Request) -> Response:
+        """Take photo and words as `/v1/segment` does; answer label maps, probabilities and attention as pictures."""
+        start = time.perf_counter()
 
+        async def make(wanted: ExplainRequest) -> Response:
+            task = await intake.task(wanted, explained=True)
+            found: Explained = await intake.find(task, wanted.photo, wanted.source()[1])
+            found = found.renamed(wanted.name)
+            content = {**await intake.head(task), **await intake.in_thread(explained_content, found)}
+            return JSONResponse({**content, "seconds": seconds_since(start)})
 
-def _in_json(document: Document) -> Any:
-    """Return a document with its pictures as base64 PNG."""
-    if isinstance(document, Image.Image):
-        return base64.b64encode(encoded(document)).decode()
-    if isinstance(document, dict):
-        return {name: _in_json(made) if isinstance(made, Image.Image) else made for name, made in document.items()}
-    return document
+        return await intake.answer(request, ExplainRequest, make)
 
 
 def _add_information(app: FastAPI, engine: Engine) -> None:
     @app.get("/v1/models", summary="The models that can be asked")
     async def models() -> ModelList:
         return ModelList(
+            instances=["components", *(["detector"] if engine.detector else [])],
             models=[
                 ModelInfo(
                     name=name,
@@ -268,9 +157,19 @@ def _add_information(app: FastAPI, engine: Engine) -> None:
                     parameters=segmenter.model.num_parameters(),
                     image_size=list(segmenter.model.image_shape),
                     device=str(segmenter.device),
+                    built_in=name == engine.built_in,
                     vocabulary=segmenter.vocabulary.to_dict() if segmenter.vocabulary else None,
                 )
                 for name, segmenter in engine.segmenters.items()
+            ]
+        )
+
+    @app.get("/v1/catalogs", summary="The catalogues of words that have a name")
+    def catalogs() -> CatalogList:
+        known = {name: Vocabulary.from_catalog(name) for name in CATALOGS}
+        return CatalogList(
+            catalogs=[
+                CatalogInfo(name=name, classes=len(words), vocabulary=words.to_dict()) for name, words in known.items()
             ]
         )
 
@@ -283,41 +182,19 @@ def _add_information(app: FastAPI, engine: Engine) -> None:
         return Response(engine.metrics.text(), media_type=CONTENT_TYPE)
 
 
-def _add_errors(app: FastAPI) -> None:
-    def problem(code: int, headers: dict[str, str] | None = None) -> Callable[[Request, Any], Response]:
-        def answer(_: Request, error: Exception) -> Response:
-            sentence = shortened(str(error)).encode("utf-8", "backslashreplace").decode()  # it may quote any input
-            return JSONResponse({"detail": sentence}, code, headers)
-
-        return answer
-
-    app.add_exception_handler(TooLargeError, problem(413))
-    app.add_exception_handler(QueueFullError, problem(503, {"Retry-After": "2"}))
-    app.add_exception_handler(PartCLIPSegError, problem(422))
-    app.add_exception_handler(NoMemoryError, problem(503))
-    # MemoryError while the answer is written, outside of the engine.
-    app.add_exception_handler(MemoryError, lambda request, _: problem(503)(request, NoMemoryError()))
-    # Starlette raises the error again after this answer, so that the server logs it.
-    app.add_exception_handler(Exception, lambda *_: JSONResponse({"detail": _FAULT}, 500))
-
-
-_FAULT = "a fault of this server, whose log says more: try another photo or other words"
-
-
-def _request_body() -> dict[str, Any]:
-    example = {"vocabulary": "dog: head, torso, leg, tail; bus: body, wheel", "formats": "json,overlay"}
-    schema = SegmentRequest.model_json_schema()
+def _request_body(kind: type[PhotoRequest], formats: str | None = None) -> dict[str, Any]:
+    """Return the description of a body of this kind; `formats`, separated by commas, are those of the examples."""
+    listed = {"formats": formats} if formats else {}
+    words = {"dog": ["head", "torso", "leg", "tail"], "bus": ["body", "wheel"]}
+    example = {"vocabulary": "dog: head, torso, leg, tail; bus: body, wheel", **listed}
+    split = {name: value.split(",") for name, value in listed.items()}
     return {
         "required": True,
         "content": {
-            "multipart/form-data": {"schema": form_schema(), "example": {"photo": "(file)", **example}},
+            "multipart/form-data": {"schema": form_schema(kind), "example": {"photo": "(file)", **example}},
             "application/json": {
-                "schema": schema,
-                "example": {
-                    "photo": _ONE_PIXEL,
-                    "vocabulary": {"dog": ["head", "torso", "leg", "tail"], "bus": ["body", "wheel"]},
-                    "formats": ["json", "coco"],
-                },
+                "schema": schema_of(kind),
+                "example": {"photo": _ONE_PIXEL, "vocabulary": words, **split},
             },
         },
     }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Annotated
 
 from partclipseg.apps.options import Ask, Asking, Device, Dtype, optional
@@ -44,12 +45,16 @@ class Serve:
     token: Annotated[str | None, optional("WORD")] = None
     """Token that every request needs, as 'Authorization: Bearer WORD' or in the printed address. May also come from the
     environment, as PARTCLIPSEG_TOKEN, where other users of the machine cannot read it."""
+    workers: int = 1
+    """Copies of the models, each used by a thread of its own: on the GPUs in turn, or on shares of the CPU's cores."""
     max_bytes: int = 20_000_000
     """Maximum size of a photo's file, in bytes."""
     max_pixels: int = 25_000_000
     """Maximum size of a photo, width times height."""
     max_classes: int = 500
     """Maximum number of object-parts of a vocabulary."""
+    max_photos: int = 32
+    """Maximum number of photos of one request to /v1/batch."""
     queue: int = 64
     """Maximum number of waiting photos. Further ones are refused at once with status 503, and so are requests beyond
     twice as many."""
@@ -61,11 +66,28 @@ class Serve:
     """Maximum number of connections of all clients. Beyond it, connections with an incomplete request are closed."""
     connections_per_address: int = 256
     """Maximum number of connections of one address, likewise; all programs of this machine share one."""
+    rate: int = 0
+    """Maximum number of requests with photos of one client in a minute, answered with status 429 beyond it; 0: any."""
     idle_timeout: float = 10
     """Seconds until the head of a request must be complete. Bodies and answers must flow at 1,000 bytes a second."""
+    detector: Annotated[str | None, optional("DIR|NAME")] = None
+    """Detector that tells objects apart for requests that ask whose each part is: a directory or hub name, such as
+    IDEA-Research/grounding-dino-tiny. Left out: requests may ask for connected regions, or give boxes."""
+    instance_threshold: Annotated[float | None, optional("P")] = None
+    """Minimum score, 0 to 1, of what the detector finds. Left out: the detector's own."""
+    config: Annotated[str | None, optional("FILE")] = None
+    """YAML file with a line such as 'port: 8080' for each option. Environment variables such as PARTCLIPSEG_SERVE_PORT
+    come before it, and the command line before both."""
     device: Device = None
     dtype: Dtype = None
     ask: Ask = field(default_factory=Asking)
+
+    @classmethod
+    def completed(cls, arguments: Sequence[str]) -> list[str]:
+        """Return the arguments with the options that a file and the environment set."""
+        from partclipseg.apps.serve.settings import with_settings
+
+        return with_settings(arguments, [field.name for field in fields(cls) if field.name != "ask"])
 
     def run(self) -> int:
         try:
@@ -74,18 +96,33 @@ class Serve:
             from partclipseg.apps.serve.access import is_loopback
             from partclipseg.apps.serve.connections import ConnectionLimits, Connections, allow_files
             from partclipseg.apps.serve.engine import Engine, Limits
+            from partclipseg.apps.serve.log import AccessLog
         except ImportError as error:
             raise PartCLIPSegError(f"{_MISSING} ({error})") from error
         from rich.console import Console
 
+        if self.rate < 0:
+            raise UsageError(f"--rate must be at least 0, not {self.rate}")
         if not 0 <= self.port <= 65535:
             raise UsageError(f"--port must lie in 0..65535, not {self.port}")
-        limits = Limits(self.max_bytes, self.max_pixels, self.max_classes, self.queue, self.timeout, self.max_held)
+        limits = Limits(self.max_bytes, self.max_pixels, self.max_classes, self.queue, self.timeout, self.max_held,
+                        self.max_photos)  # fmt: skip
         connections = ConnectionLimits(self.connections, self.connections_per_address, self.idle_timeout)
         backlog = allow_files(connections)
         token = self.token or os.environ.get(TOKEN_VARIABLE)
-        engine = Engine.load(self.model or [None], self.device, self.dtype, limits, self.ask.prompting())
-        app = create_app(engine, token, local=is_loopback(self.host))
+        if self.instance_threshold is not None and self.detector is None:
+            raise UsageError("--instance-threshold is for a detector: name one with --detector, or leave it out")
+        engine = Engine.load(
+            self.model or [None],
+            self.device,
+            self.dtype,
+            limits,
+            self.ask.prompting(),
+            self.detector,
+            self.instance_threshold,
+            self.workers,
+        )
+        app = create_app(engine, token, local=is_loopback(self.host), rate=self.rate)
         socket = _listen(self.host, self.port)
         console = Console(soft_wrap=True, highlight=False)
         for name, segmenter in engine.segmenters.items():
@@ -101,8 +138,9 @@ class Serve:
             console.print("everyone who can reach this address can use it: set --token to ask for one")
         # After Ctrl+C or SIGTERM: accept no connections, finish running requests within their usual time limit.
         config = uvicorn.Config(
-            _answering_to_the_end(app),
+            AccessLog(_answering_to_the_end(app)),
             log_level="warning",
+            access_log=False,
             timeout_graceful_shutdown=max(1, round(self.timeout)),
             lifespan="on",
             http=Connections(connections).protocol,
@@ -125,13 +163,21 @@ def addresses(host: str, port: int, token: str | None = None) -> list[str]:
     return [f"http://{name}:{port}/{f'?token={token}' if token else ''}" for name in hosts]
 
 
-def create_app(engine: Engine, token: str | None = None, *, local: bool = False) -> FastAPI:
-    """Create API and page as one application, with the access checks of `access.protect`."""
+def create_app(engine: Engine, token: str | None = None, *, local: bool = False, rate: int = 0) -> FastAPI:
+    """Create API and page as one application, with the access checks of `access.protect`.
+
+    `rate` is the maximum number of requests with photos of one client in a minute; 0 is any.
+    """
     from partclipseg.apps.serve.access import protect
     from partclipseg.apps.serve.api import create_api
-    from partclipseg.apps.serve.page import mount_page, scene_examples
+    from partclipseg.apps.serve.page import add_page
+    from partclipseg.apps.serve.rates import RateLimit
 
-    return protect(mount_page(create_api(engine), engine, scene_examples()), token, local=local)
+    app = create_api(engine)
+    add_page(app)
+    if rate:
+        app.add_middleware(RateLimit, per_minute=rate)
+    return protect(app, token, local=local)
 
 
 def _answering_to_the_end(app: ASGIApp) -> ASGIApp:

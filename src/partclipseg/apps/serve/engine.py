@@ -7,8 +7,9 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +22,9 @@ from partclipseg.data.photo import photo_formats, read_photo
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.instances.found import FoundObject, ObjectSource
+from partclipseg.instances.given import fitted
+from partclipseg.machine import usable_cores
 from partclipseg.models.prompting import Prompting
 from partclipseg.models.registry import is_built_in
 from partclipseg.vocabulary import Vocabulary
@@ -53,9 +57,11 @@ class Limits:
     """Maximum number of seconds from the arrival of a request to its answer."""
     max_held: int = 256_000_000
     """Maximum number of bytes of the bodies of all requests being received or answered."""
+    max_photos: int = 32
+    """Maximum number of photos of one request."""
 
     def __post_init__(self) -> None:
-        for name in ("max_bytes", "max_pixels", "max_classes", "queue", "timeout", "max_held"):
+        for name in ("max_bytes", "max_pixels", "max_classes", "queue", "timeout", "max_held", "max_photos"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"--{name.replace('_', '-')} must be greater than 0, not {getattr(self, name)}")
 
@@ -73,6 +79,24 @@ class Task(NamedTuple):
     """Minimum probability of a part at a pixel; None is the model's default."""
     explained: bool = False
     """Whether the result is an `Explained` instead of a `PartResult`."""
+    instances: Literal["components", "detector", "given"] | None = None
+    """What says where objects are; None if no instances are asked for."""
+    rest: bool = False
+    """Whether to keep parts that belong to no object found."""
+
+
+class Waiting(NamedTuple):
+    """A photo in the queue, with the objects that the client gives."""
+
+    photo: np.ndarray
+    objects: tuple[FoundObject, ...] = ()
+
+
+class Copy(NamedTuple):
+    """What one thread needs to answer: the models by name, and the detector."""
+
+    segmenters: dict[str, PartSegmenter]
+    detector: ObjectSource | None = None
 
 
 @dataclass
@@ -85,10 +109,14 @@ class Engine:
     metrics: Metrics = field(default_factory=Metrics)
     built_in: str | None = None
     """Name of the built-in model, which knows rendered scenes only; None if it is not loaded."""
+    detector: ObjectSource | None = None
+    """Detector that finds objects for instances, if the server has one."""
+    others: tuple[Copy, ...] = ()
+    """Further copies of the models, each used by a thread of its own."""
 
     def __post_init__(self) -> None:
         self._batcher = Batcher(
-            self._segment,
+            *(partial(self._segment, number) for number in range(1 + len(self.others))),
             max_jobs=self.limits.queue,
             max_weight=4 * self.limits.max_pixels,
             on_batch=self.metrics.batch_photos.observe,
@@ -103,19 +131,30 @@ class Engine:
         dtype: str | None,
         limits: Limits,
         prompting: Prompting | None = None,
+        detector: str | None = None,
+        threshold: float | None = None,
+        workers: int = 1,
     ) -> Engine:
         """Load models, each a directory or hub name, None for the built-in one; raises as `from_pretrained` does.
 
+        `detector` is the directory or hub name of a detector, `threshold` the minimum score of what it finds. There
+        are as many copies of all as `workers`, on the GPUs in turn.
+
         `prompting` is for the plain CLIPSeg among them; raises `UsageError` if there is none.
         """
-        segmenters = [PartSegmenter.from_pretrained(model, device, dtype) for model in models]
-        if prompting is not None:
-            plain = [segmenter.model for segmenter in segmenters if segmenter.model.config.model_type == "clipseg"]
-            for model in plain or [segmenters[0].model]:  # which says that it is none
-                model.ask(prompting)
         names = model_names(models)
         built_in = [name for name, model in zip(names, models, strict=True) if model is None or is_built_in(model)]
-        return cls(dict(zip(names, segmenters, strict=True)), limits, built_in=next(iter(built_in), None))
+        devices = worker_devices(device, workers)
+        first, *others = [_loaded(models, names, one, dtype, prompting, detector, threshold) for one in devices]
+        if workers > 1 and next(iter(first.segmenters.values())).device.type == "cpu":
+            torch.set_num_threads(max(1, usable_cores() // workers))
+        return cls(
+            first.segmenters,
+            limits,
+            built_in=next(iter(built_in), None),
+            detector=first.detector,
+            others=tuple(others),
+        )
 
     # -- checks -- -----------------------------------------------------------------------
 
@@ -192,37 +231,98 @@ class Engine:
         """Raise `QueueFullError` if a photo would be refused now."""
         self._batcher.check_room()
 
-    def submit(self, task: Task, photo: np.ndarray) -> Future[Any]:
+    def submit(self, task: Task, photo: np.ndarray, given: Sequence[FoundObject] = ()) -> Future[Any]:
         """Queue a photo, uint8 `[H, W, 3]`. The future gives a `PartResult`, or an `Explained` if the task asks for it,
-        or raises `NoMemoryError`.
+        or raises `NoMemoryError`. `given` are the photo's objects, if the task's instances are given.
 
-        Raises `QueueFullError` at once, and `UsageError` for objects that are not in the vocabulary.
+        Raises `QueueFullError` at once, and `UsageError` for objects that are not in the vocabulary or not in the
+        photo, and where the server has no detector.
         """
         for word in task.objects or ():
             task.vocabulary.object_index(word)
-        return self._batcher.submit(task, photo, photo.shape[0] * photo.shape[1])
+        if task.instances is not None and task.vocabulary.paired is None:
+            raise UsageError('the vocabulary names no object, so there are no instances: write "kettle: handle"')
+        if task.instances == "detector" and self.detector is None:
+            raise UsageError("this server has no detector: use components or boxes, or start it with --detector")
+        size = photo.shape[0], photo.shape[1]
+        objects = tuple(
+            fitted(some, size, task.vocabulary, f"object {place} of instances")
+            for place, some in enumerate(given, start=1)
+        )
+        return self._batcher.submit(task, Waiting(photo, objects), photo.shape[0] * photo.shape[1])
 
     def close(self) -> None:
         """Finish the queued photos and accept no more."""
         self._batcher.close()
 
-    def _segment(self, task: Hashable, photos: Sequence[np.ndarray]) -> Sequence[Any]:
+    def _segment(self, worker: int, task: Hashable, waiting: Sequence[Waiting]) -> Sequence[Any]:
         assert isinstance(task, Task)
+        photos = [one.photo for one in waiting]
+        copy = self.others[worker - 1] if worker else Copy(self.segmenters, self.detector)
         with self.metrics.model_seconds.time(), _memory_errors():
-            segmenter = self.segmenters[task.model]
+            segmenter = copy.segmenters[task.model]
             if task.explained:
                 from partclipseg.apps.serve.explain import explain
 
                 asked = task.vocabulary, task.objects, task.zoom, task.min_part_probability
-                return [explain(segmenter, photo, *asked) for photo in photos]
-            return segmenter(
-                list(photos),
-                task.vocabulary,
-                objects=task.objects,
-                zoom=task.zoom,
-                min_part_probability=task.min_part_probability,
-                batch_size=len(photos),
-            )
+                explained = [explain(segmenter, photo, *asked) for photo in photos]
+                if task.instances is None:
+                    return explained
+                # The maps are those of the whole photo; the result is that of the looks at each object.
+                owned = _results(copy, task, waiting)
+                return [replace(one, result=result) for one, result in zip(explained, owned, strict=True)]
+            return _results(copy, task, waiting)
+
+
+def _results(copy: Copy, task: Task, waiting: Sequence[Waiting]) -> Sequence[PartResult]:
+    sources = {
+        None: None,
+        "components": "components",
+        "detector": copy.detector,
+        "given": [list(one.objects) for one in waiting],
+    }
+    return copy.segmenters[task.model](
+        [one.photo for one in waiting],
+        task.vocabulary,
+        objects=task.objects,
+        zoom=task.zoom,
+        min_part_probability=task.min_part_probability,
+        instances=sources[task.instances],
+        rest=task.rest,
+        batch_size=len(waiting),
+    )
+
+
+def _loaded(
+    models: Sequence[str | None],
+    names: Sequence[str],
+    device: str | None,
+    dtype: str | None,
+    prompting: Prompting | None,
+    detector: str | None,
+    threshold: float | None,
+) -> Copy:
+    found = None
+    if detector is not None:
+        from partclipseg.instances.detectors import Detector
+
+        found = Detector.from_pretrained(detector, device=device, threshold=threshold)
+    segmenters = [PartSegmenter.from_pretrained(model, device, dtype) for model in models]
+    if prompting is not None:
+        plain = [segmenter.model for segmenter in segmenters if segmenter.model.config.model_type == "clipseg"]
+        for model in plain or [segmenters[0].model]:  # which says that it is none
+            model.ask(prompting)
+    return Copy(dict(zip(names, segmenters, strict=True)), found)
+
+
+def worker_devices(device: str | None, workers: int) -> list[str | None]:
+    """Return the device of each worker: the GPUs in turn, unless `device` names a single one."""
+    if workers < 1:
+        raise UsageError(f"--workers must be at least 1, not {workers}")
+    count = torch.cuda.device_count() if device in {None, "cuda"} else 0
+    if workers > 1 and count:
+        return [f"cuda:{number % count}" for number in range(workers)]
+    return [device] * workers
 
 
 @contextmanager

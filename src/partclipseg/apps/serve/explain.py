@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from partclipseg.apps.serve.engine import renamed
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.maps.label_maps import LabelMaps, no_object
@@ -56,6 +57,10 @@ class Explained:
     probabilities: tuple[HeatMap, ...]
     attention: tuple[HeatMap, ...]
     """Attention of each class; empty for models without class attention and for more than `MAX_ATTENTION` classes."""
+
+    def renamed(self, name: str | None) -> Explained:
+        """Return the same under the name of the photo's file, see `renamed`."""
+        return replace(self, result=renamed(self.result, name))
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""Batches photos of many requests: one bounded queue, one worker thread."""
+"""Batches photos of many requests: one bounded queue, and a thread for each worker."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Job:
 
 
 class Batcher:
-    """Takes jobs from any thread and runs them in its own thread, in batches of one key.
+    """Takes jobs from any thread and runs them in its own threads, in batches of one key.
 
     A job never waits for a batch to fill: while one batch runs, the jobs that arrive form the next. The oldest job
     decides the key of a batch, so that no key starves.
@@ -36,8 +36,7 @@ class Batcher:
 
     def __init__(
         self,
-        work: Callable[[Hashable, Sequence[Any]], Sequence[Any]],
-        *,
+        *workers: Callable[[Hashable, Sequence[Any]], Sequence[Any]],
         max_jobs: int,
         max_weight: int,
         batch_size: int = 8,
@@ -45,20 +44,24 @@ class Batcher:
     ) -> None:
         """
         Args:
-            work: function of a key and the values of its jobs; returns a result for each. Its errors go to all of them.
+            workers: functions of a key and the values of its jobs, each called by a thread of its own; they return a
+                result for each job, and their errors go to all of them.
             max_jobs: maximum number of waiting jobs; running ones do not count.
             max_weight: maximum weight of all waiting jobs. A single job may weigh more if nothing else waits.
-            batch_size: maximum number of jobs per call of `work`.
+            batch_size: maximum number of jobs per call of a worker.
             on_batch: called with the size of each batch.
         """
-        self._work = work
         self._max_jobs, self._max_weight, self._batch_size = max_jobs, max_weight, batch_size
         self._on_batch = on_batch
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="segmenter", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._run, args=[work], name=f"segmenter-{number}", daemon=True)
+            for number, work in enumerate(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def __len__(self) -> int:
         """Number of waiting jobs."""
@@ -82,11 +85,12 @@ class Batcher:
             self._refuse(0)
 
     def close(self) -> None:
-        """Accept no more jobs, finish the waiting ones, and end the thread."""
+        """Accept no more jobs, finish the waiting ones, and end the threads."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
-        self._thread.join()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def _refuse(self, weight: int) -> None:
         if self._closed:
@@ -101,15 +105,15 @@ class Batcher:
     def _weight(self) -> int:
         return sum(job.weight for job in self._waiting)
 
-    def _run(self) -> None:
+    def _run(self, work: Callable[[Hashable, Sequence[Any]], Sequence[Any]]) -> None:
         while batch := self._next():
-            self._do(batch)
+            self._do(work, batch)
             del batch  # free its memory while waiting for the next
 
-    def _do(self, batch: list[Job]) -> None:
+    def _do(self, work: Callable[[Hashable, Sequence[Any]], Sequence[Any]], batch: list[Job]) -> None:
         self._on_batch(len(batch))
         try:
-            results = self._work(batch[0].key, [job.value for job in batch])
+            results = work(batch[0].key, [job.value for job in batch])
             for job, result in zip(batch, results, strict=True):
                 job.future.set_result(result)
         except BaseException as error:  # every error goes to the callers; the thread must live

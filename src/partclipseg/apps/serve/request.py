@@ -1,142 +1,24 @@
-"""The body of ``POST /v1/segment``: a form with a file, or JSON with the photo in base64."""
+"""Bodies of requests about photos: a form with files, or JSON with the photo in base64."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import json
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal
+from typing import Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ValidationError
 from starlette.datastructures import Headers, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from partclipseg.apps.serve.question import PhotoRequest, Question, listed
 from partclipseg.apps.serve.queue import QueueFullError
 from partclipseg.apps.serve.words import check_words, shortened
-from partclipseg.errors import UsageError
-from partclipseg.formats.registry import chosen_formats, single_formats
 
-Protocol = Literal["pred_all", "oracle_obj"]
-
-
-def _listed(value: Any) -> Any:
-    """Split a form's text ``a, b`` into a list."""
-    return [word for part in value.split(",") if (word := part.strip())] if isinstance(value, str) else value
-
-
-_PLAIN = bytes.maketrans(b"-_", b"+/")
-"""Translation of url-safe base64 into the standard alphabet."""
-
-
-def _known_formats(names: list[str]) -> list[str]:
-    try:
-        return list(chosen_formats(names, single_formats()))
-    except UsageError as error:
-        raise ValueError(str(error)) from None
-
-
-def _describe_formats(schema: dict[str, Any]) -> None:
-    """Add the formats to the field's schema when the API is created."""
-    kinds = single_formats()
-    lines = "; ".join(f"{name}: {kind.help}" for name, kind in kinds.items())
-    schema["items"] = {"type": "string", "enum": list(kinds)}
-    schema["description"] = f"What to answer, in forms separated by commas. {lines}."
-
-
-class SegmentRequest(BaseModel):
-    """A photo and the words to look for in it."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    photo: bytes = Field(
-        description="The photo's file: JPEG, PNG, WebP, TIFF and others. A file in forms, base64 in JSON.",
-        json_schema_extra={"format": "byte"},
-    )
-    name: str | None = Field(
-        None, max_length=1000, description="The photo's name. Left out: in forms that of the file."
-    )
-    vocabulary: str | dict[str, list[str]] | list[str | tuple[str, str]] | None = Field(
-        None,
-        description='What to look for: words such as "dog: head, torso, leg, tail; bus: body, wheel", all large parts, '
-        'or "any: handle" for a part of any object; a mapping from object to parts '
-        '({"dog": ["head", "torso"]}), a list of names (["dog\'s ear"]) or the name of a catalogue '
-        "(pascal-part-116, ade20k-part-234, part-imagenet). Left out: the words that the model came with.",
-    )
-    model: str | None = Field(None, max_length=1000, description="A name from /v1/models. Left out: the first of them.")
-    protocol: Protocol | None = Field(
-        None,
-        description="pred_all: anything of the vocabulary may be there, or background. oracle_obj: the photo shows "
-        "exactly the given objects; their parts share all pixels. Left out: oracle_obj if objects are given.",
-    )
-    objects: Annotated[list[str], BeforeValidator(_listed)] | None = Field(
-        None, description="Objects known to be in the photo, for oracle_obj; in forms separated by commas."
-    )
-    zoom: bool = Field(
-        False,
-        description="Look a second time, at crops around small objects at the photo's full resolution: for small "
-        "parts. Each such object takes nearly as long as a photo.",
-    )
-    min_score: float = Field(
-        0.0, ge=0, le=1, description="Parts whose score, 0 to 1, is lower than this become background."
-    )
-    min_part_probability: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="A pixel whose best part has a lower probability, 0 to 1, belongs to the object without a part. "
-        "Left out: 0.3, or 0 with known objects; a plain CLIPSeg has its threshold.",
-    )
-    formats: Annotated[list[str], AfterValidator(_known_formats), BeforeValidator(_listed)] = Field(
-        ["json"], min_length=1, max_length=20, json_schema_extra=_describe_formats
-    )
-
-    @field_validator("photo", mode="before")
-    @classmethod
-    def _decode(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            # Browsers encode a file as "data:image/png;base64,...".
-            text = value.partition(",")[2] if value.startswith("data:") else value
-            plain = text.encode("ascii").translate(_PLAIN, b" \t\r\n").rstrip(b"=")
-            return base64.b64decode(plain + b"=" * (-len(plain) % 4), validate=True)
-        except (binascii.Error, ValueError):
-            raise ValueError("the photo must be the file's bytes in base64") from None
-
-    @field_validator("objects")
-    @classmethod
-    def _some(cls, value: list[str] | None) -> list[str] | None:
-        return value or None  # a form sends an empty field as ""
-
-    def known_objects(self) -> tuple[str, ...] | None:
-        """Return the objects of Oracle-Obj, None for Pred-All; raises `HTTPException` 422 if the fields disagree."""
-        if self.protocol == "oracle_obj" and not self.objects:
-            raise HTTPException(422, "protocol oracle_obj needs objects: name those in the photo")
-        if self.protocol == "pred_all" and self.objects:
-            raise HTTPException(422, "objects are for protocol oracle_obj: leave them out, or leave protocol out")
-        return tuple(self.objects) if self.objects else None
-
-
-def form_schema() -> dict[str, Any]:
-    """Return the OpenAPI schema of the form: all fields but the file are text."""
-    fields = SegmentRequest.model_json_schema()["properties"]
-    return {
-        "type": "object",
-        "required": ["photo"],
-        "properties": {
-            "photo": {"type": "string", "format": "binary", "description": "The photo's file."},
-            **{
-                name: {"type": "string", "description": field["description"]}
-                for name, field in fields.items()
-                if name != "photo"
-            },
-        },
-    }
+Wanted = TypeVar("Wanted", bound=Question)
 
 
 class Budget:
@@ -165,14 +47,18 @@ class Budget:
             self.held -= taken
 
 
-async def receive_body(request: Request, max_bytes: int, max_classes: int, take: Callable[[int], bool]) -> bytearray:
-    """Receive the body: the photo of at most `max_bytes`, base64 in JSON, and `_words_limit` bytes for the rest.
+async def receive_body(
+    request: Request, max_bytes: int, max_classes: int, take: Callable[[int], bool], max_photos: int = 1
+) -> bytearray:
+    """Receive the body: `max_photos` photos of `max_bytes` on average, base64 in JSON, and `_words_limit` bytes for
+    the rest.
 
-    Raises `HTTPException` 413 for a body that is too long and 415 for another content type, and `QueueFullError` if
-    `take`, called for each chunk, returns False. The rest of the request has been read by then.
+    Several photos come in a form. Raises `HTTPException` 413 for a body that is too long and 415 for another type,
+    and `QueueFullError` if `take`, called for each chunk, returns False. The rest of the request has been read by then.
     """
     body, size = bytearray(), 0
-    photo = 3 * max_bytes // 2 if _kind(request.headers) == "application/json" else max_bytes
+    kinds = {"multipart/form-data"} | ({"application/json"} if max_photos == 1 else set())
+    photo = 3 * max_bytes // 2 if _kind(request.headers) == "application/json" else max_photos * max_bytes
     limit, full = photo + _words_limit(max_classes), False
     async for chunk in request.stream():
         size += len(chunk)
@@ -184,33 +70,39 @@ async def receive_body(request: Request, max_bytes: int, max_classes: int, take:
         else:
             body += chunk
     if size > limit:
-        raise HTTPException(413, f"the request is too long: photos may have {max_bytes:,} bytes on this server")
+        several = f", and a request {max_photos} photos" if max_photos > 1 else ""
+        sentence = f"the request is too long: photos may have {max_bytes:,} bytes on this server{several}"
+        raise HTTPException(413, sentence)
     if full:
         raise QueueFullError("the server receives too many bytes at once: try again in a few seconds")
-    if _kind(request.headers) not in {"application/json", "multipart/form-data"}:
-        raise HTTPException(415, "send multipart/form-data with a file 'photo', or application/json")
+    if _kind(request.headers) not in kinds:
+        or_json = ", or application/json" if max_photos == 1 else ""
+        raise HTTPException(415, f"send multipart/form-data with a file 'photo'{or_json}")
     return body
 
 
-def read_request(headers: Headers, body: bytearray, max_classes: int) -> SegmentRequest:
-    """Read and check the body. This can take long: call it in a thread.
+def read_request(
+    headers: Headers, body: bytearray, max_classes: int, kind: type[Wanted], max_photos: int = 1
+) -> Wanted:
+    """Read and check the body of a request of this kind. This can take long: call it in a thread.
 
     Raises `HTTPException` 400 for a body that cannot be read, 413 for one that is too long beside the photo, 422
     for wrong fields, `UsageError` for words beyond the limits; each with a sentence about the first fault.
     """
     if _kind(headers) == "application/json":
-        fields = _json_fields(body, max_classes)
+        assert issubclass(kind, PhotoRequest)
+        fields = kind.translated(_json_fields(body, max_classes, kind.photo_key))
     else:
-        fields = asyncio.run(_form_fields(headers, body, max_classes))
+        fields = asyncio.run(_form_fields(headers, body, max_classes, kind, max_photos))
     for name in fields:
-        if name not in SegmentRequest.model_fields:
-            known = ", ".join(SegmentRequest.model_fields)
+        if name not in kind.model_fields:
+            known = ", ".join(kind.model_fields)
             raise HTTPException(422, shortened(f"there is no field {name!r}: the fields are {known}"))
     check_words(fields.get("vocabulary"), max_classes)
     objects = fields.get("objects")
-    check_words(_listed(objects) if isinstance(objects, str) else objects, max_classes)
+    check_words(listed(objects) if isinstance(objects, str) else objects, max_classes)
     try:
-        return SegmentRequest.model_validate(fields)
+        return kind.model_validate(fields)
     except ValidationError as error:
         raise HTTPException(422, shortened(_sentence(error))) from None
 
@@ -229,13 +121,16 @@ def _values_limit(max_classes: int) -> int:
     return 1_000 + 10 * max_classes
 
 
-async def _form_fields(headers: Headers, body: bytearray, max_classes: int) -> dict[str, Any]:
+async def _form_fields(
+    headers: Headers, body: bytearray, max_classes: int, kind: type[Question], max_photos: int
+) -> dict[str, Any]:
     async def stream() -> AsyncGenerator[bytes, None]:
         yield bytes(body)
 
     words = _words_limit(max_classes)
     try:
-        parser = MultiPartParser(headers, stream(), max_files=1, max_fields=20, max_part_size=words)
+        parser = MultiPartParser(headers, stream(), max_files=max_photos, max_fields=20, max_part_size=words)
+        parser.spool_max_size = len(body) + 1  # photos stay in memory: none is written to the disk
         form = await parser.parse()
     except MultiPartException as error:
         raise HTTPException(400, shortened(f"the form cannot be read: {error.message}")) from None
@@ -246,12 +141,16 @@ async def _form_fields(headers: Headers, body: bytearray, max_classes: int) -> d
         for name in form:
             values = form.getlist(name)
             if name == "photo":
-                if not isinstance(values[0], UploadFile):
+                files = [value for value in values if isinstance(value, UploadFile)]
+                if len(files) < len(values):
                     raise HTTPException(422, "photo must be a file: with curl, -F photo=@picture.jpg")
-                fields["photo"] = await values[0].read()
-                fields.setdefault("name", values[0].filename)
+                if "photos" in kind.model_fields:
+                    fields["photos"] = [(file.filename, await file.read()) for file in files]
+                else:
+                    fields["photo"] = await files[0].read()
+                    fields.setdefault("name", files[0].filename)
             elif any(isinstance(value, UploadFile) for value in values):
-                if name not in SegmentRequest.model_fields:
+                if name not in kind.model_fields:
                     raise HTTPException(422, shortened(f"there is no field {name!r}: send the photo as 'photo'"))
                 raise HTTPException(422, f"{name} must be text, not a file")
             elif text := ",".join(map(str, values)):  # a list may come as repeated fields; empty ones are left out
@@ -261,8 +160,8 @@ async def _form_fields(headers: Headers, body: bytearray, max_classes: int) -> d
         await form.close()
 
 
-def _json_fields(body: bytearray, max_classes: int) -> dict[str, Any]:
-    _check_json_size(body, max_classes)
+def _json_fields(body: bytearray, max_classes: int, photo: str) -> dict[str, Any]:
+    _check_json_size(body, max_classes, photo)
     try:
         fields = json.loads(body)
     except RecursionError:
@@ -270,13 +169,13 @@ def _json_fields(body: bytearray, max_classes: int) -> dict[str, Any]:
     except ValueError as error:
         raise HTTPException(400, shortened(f"the body is not valid JSON: {error}")) from None
     if not isinstance(fields, dict):
-        raise HTTPException(422, "the JSON body must be an object with a field 'photo'")
-    if not isinstance(fields.get("photo", ""), str):
-        raise HTTPException(422, "photo must be the file's bytes in base64")
+        raise HTTPException(422, f"the JSON body must be an object with a field {photo!r}")
+    if not isinstance(fields.get(photo, ""), str):
+        raise HTTPException(422, f"{photo} must be the file's bytes in base64")
     return fields
 
 
-def _check_json_size(body: bytearray, max_classes: int) -> None:
+def _check_json_size(body: bytearray, max_classes: int, photo: str) -> None:
     """Refuse JSON that would take long to parse, by counts that `bytes` computes quickly.
 
     A body has as many values as commas and brackets, and one string, the photo, may be long. Base64 has neither
@@ -292,7 +191,7 @@ def _check_json_size(body: bytearray, max_classes: int) -> None:
     pieces = body.split(b'"')  # strings, and the text between them
     longest = max(range(len(pieces)), key=lambda index: len(pieces[index]))
     key = pieces[longest - 2] if longest >= 3 and pieces[longest - 1].strip() == b":" else b""
-    if key != b"photo" or len(body) - len(pieces[longest]) > words:
+    if key != photo.encode() or len(body) - len(pieces[longest]) > words:
         raise HTTPException(
             413, f"the request is too long: beside the photo it may have {words:,} bytes on this server"
         )
@@ -301,6 +200,8 @@ def _check_json_size(body: bytearray, max_classes: int) -> None:
 def _sentence(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
     field = str(first["loc"][0]) if first["loc"] else "the body"
+    if field == "photos":
+        field = "photo"  # its name in forms
     if first["type"] == "missing":
         return f"{field} is missing"
     return f"{field}: {first['msg'].removeprefix('Value error, ')}"

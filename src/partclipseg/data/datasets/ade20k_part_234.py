@@ -38,7 +38,7 @@ class ADE20KPart(Source):
 
     @classmethod
     def open(cls, root: Path, folder: str) -> ADE20KPart:
-        """Open ``training`` or ``validation``."""
+        """Open the split ``training`` or ``validation`` below the root."""
         catalog = Catalog.load(_NAME)
         images = root / "images" / folder
         content = read_coco(root / _INSTANCES[folder], categories=range(len(catalog.objects)))
@@ -87,7 +87,7 @@ class ADE20KPart(Source):
         return SourceLabels(parts, objects)
 
     def instance_mask(self, photo: SourcePhoto, instance: int, size: tuple[int, int]) -> np.ndarray:
-        """See `Source.instance_mask`."""
+        """Read as `Source.instance_mask`."""
         try:
             return decode_mask(self.annotations(photo)[instance].segmentation, size)
         except PartCLIPSegError as error:
@@ -99,7 +99,7 @@ class ADE20KPart(Source):
 
     @property
     def label_file(self) -> Path:
-        """See `Source.label_file`."""
+        """Annotation file, as in `Source.label_file`."""
         return self._file
 
     def _map(self, key: str) -> Path:
@@ -107,7 +107,7 @@ class ADE20KPart(Source):
 
     def _broken(self, photo: SourcePhoto, place: int, message: str) -> DataError:
         annotation = self.annotations(photo)[place]
-        return DataError(Problem("annotation", self._file, f"{annotation} of {photo.key}: {message}"))
+        return DataError(Problem("annotation", self._file, f"{annotation} of photo {photo.key}: {message}"))
 
 
 def _records(sources: Sequence[Source], vocabulary: Vocabulary, split: Split) -> list[SampleRecord]:

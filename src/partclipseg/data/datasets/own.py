@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,111 +11,19 @@ from typing import Any
 import numpy as np
 
 from partclipseg.data.classes import class_indices, class_list, meanings_of
-from partclipseg.data.coco import BrokenMaskError, CocoPhoto, paint, read_coco, repeated_photo, why_empty
-from partclipseg.data.datasets.roots import MissingSplitError
+from partclipseg.data.datasets.coco_source import SPLIT_NAMES, CocoSource
+from partclipseg.data.datasets.roots import MissingSplitError, form_of_another_tool
 from partclipseg.data.datasets.spec import DatasetSpec, OwnOptions, Split
 from partclipseg.data.json_file import read_json_or_yaml, read_text
 from partclipseg.data.label_map import label_table, read_label_map
-from partclipseg.data.paths import LookAlikes, alike, files_by_stem, inside, is_file
-from partclipseg.data.photo import PHOTO_SUFFIXES
-from partclipseg.data.problem import DataError, Problem
+from partclipseg.data.paths import alike, files_by_stem, is_there
+from partclipseg.data.photo import photo_suffixes, pictures_by_stem
+from partclipseg.data.problem import Problem
 from partclipseg.data.sample import UNLABELLED
-from partclipseg.data.source import Source, SourceLabels, SourcePhoto, check_photo_size
+from partclipseg.data.source import Source, SourceLabels, SourcePhoto
 from partclipseg.data.values import is_text, quoted, whole_number
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.vocabulary import ObjectPart
-
-SPLIT_NAMES = {"train": ("train", "training"), "test": ("test", "val", "valid", "validation")}
-"""Usual names of the folders and files of each split; the first that is found counts."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class CocoSource(Source):
-    """One COCO annotation file and its photos."""
-
-    file: Path
-    entries: dict[str, CocoPhoto] = field(repr=False)
-    """Entries of the photos, by key."""
-    labels: dict[int | str, tuple[int, int]] = field(repr=False)
-    """Index into `object_parts` and index into `objects` of each category id; -1 for none."""
-
-    @classmethod
-    def open(
-        cls,
-        file: Path,
-        root: Path,
-        split: str,
-        object: str | None = None,
-        mapping: Path | Mapping[str, Any] | None = None,
-        images: Path | None = None,
-    ) -> CocoSource:
-        """Open an annotation file.
-
-        Args:
-            file: the JSON file.
-            root: the photos lie in this folder or below.
-            split: what to call it.
-            object: whose parts all categories are, where the file does not say.
-            mapping: what each category stands for: see `classes.read_mapping`.
-            images: where the photos lie; by default they are looked for beside the file and below the root.
-
-        Raises:
-            DataError: the file is missing or is no COCO annotation file.
-            UsageError: it is not clear whose parts the categories are.
-        """
-        content = read_coco(file)
-        defects = list(content.defects)
-        names = [(category.name, category.group) for category in content.categories]
-        # Without any sound category, what is wrong with them says more than that none is a part.
-        meanings = meanings_of(names, file, object, mapping) if names else []
-        pairs, objects = class_list(meanings)
-        folders = [images] if images else _photo_folders(file, root, split)
-        located = _locate(content.photos, folders, file, defects)
-        keys = _keys([path.relative_to(folder) for _, folder, path, _ in located])
-        return cls(
-            root=root,
-            split=split,
-            object_parts=pairs,
-            objects=objects,
-            photos=tuple(SourcePhoto(key, path, alike) for key, (_, _, path, alike) in zip(keys, located, strict=True)),
-            defects=tuple(defects),
-            file=file,
-            entries={key: entry for key, (entry, _, _, _) in zip(keys, located, strict=True)},
-            labels={
-                category.number: indices
-                for category, indices in zip(content.categories, class_indices(meanings, pairs, objects), strict=True)
-            },
-        )
-
-    def read_labels(self, photo: SourcePhoto, size: tuple[int, int]) -> SourceLabels:
-        """Read as in `Source.read_labels`; small masks lie on top, parts over whole objects."""
-        entry = self.entries[photo.key]
-        check_photo_size(photo.path, self.file, entry.size, size)
-        maps: list[np.ndarray] = []
-        problems: list[Problem] = []
-        for kind in (0, 1):
-            chosen = [a for a in entry.annotations if self.labels[a.category][kind] >= 0]
-            if kind == 1:  # whole objects: those of parts follow from their parts
-                chosen = [a for a in chosen if self.labels[a.category][0] < 0]
-            try:
-                labels, empty = [self.labels[a.category][kind] for a in chosen], []
-                maps.append(paint(labels, [a.segmentation for a in chosen], size, empty))
-            except BrokenMaskError as error:
-                problem = f"{chosen[error.place]} of {photo.key}: {error.message}"
-                raise DataError(Problem("annotation", self.file, problem)) from None
-            for annotation in (chosen[place] for place in empty):
-                problem = f"{annotation} of {photo.key} covers no pixel: {why_empty(annotation.segmentation, size)}"
-                problems.append(Problem("empty", self.file, problem))
-        return SourceLabels(*maps, problems=tuple(problems))
-
-    @property
-    def label_file(self) -> Path:
-        """See `Source.label_file`."""
-        return self.file
-
-    def label_problems(self, photo: SourcePhoto, labels: SourceLabels) -> Iterator[Problem]:
-        """Yield masks that cover no pixel; a photo without any part is an ordinary negative here."""
-        return iter(labels.problems)
 
 
 def find_annotations(root: Path, split: str) -> Path:
@@ -137,8 +45,10 @@ def find_annotations(root: Path, split: str) -> Path:
     )
     candidates = [root / pattern.format(name) for name in SPLIT_NAMES[split] for pattern in patterns]
     candidates.append(root / "annotations.json")
-    if found := next((path for path in candidates if path.is_file()), None):
+    if found := next((path for path in candidates if is_there(path)), None):
         return found
+    if other := form_of_another_tool(root):
+        raise UsageError(f"{root}: there is no COCO JSON in it: {other}")
     files = sorted(path for pattern in ("*.json", "*/*.json") for path in root.glob(pattern))
     names = ", ".join(str(path.relative_to(root)) for path in files[:5])
     hint = f"name one of {names} with --annotations" if files else "there is no JSON file in it: check --data"
@@ -184,9 +94,9 @@ class IndexPngSource(Source):
         # Tools write these values for unlabelled pixels; a class of that number replaces it below.
         unlabelled = {255: UNLABELLED, 65535: UNLABELLED}
         defects: list[Problem] = []
-        photos = files_by_stem(images, PHOTO_SUFFIXES, defects)
+        photos = files_by_stem(images, photo_suffixes(), defects)
         maps = files_by_stem(labels, frozenset({".png"}), defects)
-        spellings = {alike(key): path for key, path in photos.items()}
+        spellings = {alike(key): path for key, path in {**pictures_by_stem(images), **photos}.items()}
         return cls(
             root=root,
             split=split,
@@ -206,7 +116,7 @@ class IndexPngSource(Source):
         )
 
     def read_labels(self, photo: SourcePhoto, size: tuple[int, int]) -> SourceLabels:
-        """See `Source.read_labels`."""
+        """Read as `Source.read_labels`."""
         path = self.label_paths[photo.key]
         parts, objects = (read_label_map(path, table, None, size) for table in (self.part_table, self.object_table))
         return SourceLabels(parts, objects)
@@ -215,9 +125,10 @@ class IndexPngSource(Source):
 def read_class_list(path: Path) -> dict[int, tuple[str, str | None]]:
     """Read the class name of each label number, and the object if the file names it apart.
 
-    A text file with one name a line, from 0 on; or YAML or JSON with such a list, a mapping from number to name,
-    or a mapping from an object to the list of its parts, numbered through. Names are ``dog's ear``, pairs of object
-    and part, or bare part words where the object is said elsewhere; ``background`` stands for no label.
+    A text file with one name a line, from 0 on, no line empty; or YAML or JSON with such a list, a mapping from
+    number to name, or a mapping from an object to the list of its parts, numbered through. Names are
+    ``dog's ear``, pairs of object and part, or bare part words where the object is said elsewhere; ``background``
+    stands for no label.
 
     Raises:
         UsageError: an unreadable file or another form.
@@ -226,7 +137,7 @@ def read_class_list(path: Path) -> dict[int, tuple[str, str | None]]:
         if path.suffix.lower() in {".yaml", ".yml", ".json"}:
             content: Any = read_json_or_yaml(path)
         else:
-            content = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+            content = _class_lines(read_text(path))
     except PartCLIPSegError as error:
         raise UsageError(f"cannot read the class list {path}: it {error}") from None
     if isinstance(content, dict) and content and all(isinstance(value, list) for value in content.values()):
@@ -251,65 +162,21 @@ def read_class_list(path: Path) -> dict[int, tuple[str, str | None]]:
     return names
 
 
-def _photo_folders(file: Path, root: Path, split: str) -> list[Path]:
-    """Return the folders where photos may lie, the likeliest first."""
-    folders = [file.parent, file.parent / "images"]
-    for base in (root if root.is_dir() else root.parent, root / "images"):
-        folders += [base, *(base / name for name in SPLIT_NAMES.get(split, ()))]
-    return list(dict.fromkeys(folder for folder in folders if folder.is_dir()))
-
-
-def _locate(
-    photos: tuple[CocoPhoto, ...], folders: list[Path], file: Path, defects: list[Problem]
-) -> list[tuple[CocoPhoto, Path, Path, Path | None]]:
-    """Find the folder and path of each photo; the place of the last one is tried first.
-
-    Of those that are not found, the last is a file of almost the same name, if there is one. A photo that is listed
-    twice is put in `defects`, and given once.
-    """
-    located: dict[Path, tuple[CocoPhoto, Path, Path, Path | None]] = {}
-    look_alikes = LookAlikes()
-    usual: tuple[int, Path] | None = None
-    for photo in photos:
-        names = [name for name in (photo.path, photo.file_name) if name]
-        if not names:
-            problem = f"the photo {quoted(photo.number)} has neither file_name nor path: write the file's name"
-            defects.append(Problem("annotation", file, problem))
-            continue
-        try:
-            places = [
-                (index, folder, inside(folder, name, file)) for folder in folders for index, name in enumerate(names)
-            ]
-        except DataError as error:
-            defects.append(error.problem)
-            continue
-        places.sort(key=lambda place: (place[0], place[1]) != usual)
-        index, folder, path = next((place for place in places if is_file(place[2])), places[-1])
-        found = None
-        if is_file(path):
-            usual = (index, folder)
-        else:
-            alikes = ((look_alikes.find(place[1], names[place[0]]), place) for place in places)
-            found, (index, folder, path) = next((pair for pair in alikes if pair[0]), (None, places[-1]))
-        if path in located:
-            defects.append(repeated_photo(located[path][0], photo, quoted(path.name), file))
-        else:
-            located[path] = (photo, folder, path, found)
-    return list(located.values())
-
-
-def _keys(paths: list[Path]) -> list[str]:
-    """Make short names that are unique and fit for files."""
-    stems = Counter(path.stem for path in paths)
-    longer = [path.stem if stems[path.stem] == 1 else "-".join(path.with_suffix("").parts) for path in paths]
-    repeats = Counter(longer)
-    keys: dict[str, None] = {}
-    for place, key in enumerate(longer):
-        name = key if repeats[key] == 1 else f"{key}-{place}"
-        while name in keys or (name != key and name in repeats):
-            name += "-"
-        keys[name] = None
-    return list(keys)
+def _class_lines(text: str) -> list[str]:
+    """Return the lines of a text file; the line's place is the label number, so none may be skipped."""
+    lines = [line.strip() for line in re.split(r"\r\n|\r|\n", text.rstrip())]
+    if lines[0] == "__ignore__":
+        raise PartCLIPSegError(
+            "is a list for labelme, whose first line '__ignore__' stands for unlabelled pixels: delete that line, so "
+            "that the next name is label 0"
+        )
+    if lines != [""] and "" in lines:
+        number = lines.index("") + 1
+        raise PartCLIPSegError(
+            f"has an empty line {number}, and a line's place is the label number: write 'background' there if label "
+            f"{number - 1} is no class, or delete the line if the next name is label {number - 1}"
+        )
+    return [line for line in lines if line]
 
 
 def _split_folder(root: Path, name: str, split: str) -> Path:
@@ -326,15 +193,20 @@ def _split_folder(root: Path, name: str, split: str) -> Path:
         return root / name
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder: check --data")
-    other = next((entry.name for entry in root.iterdir() if entry.name.lower() == name), None)
-    hint = f" (found {other}: rename it)" if other else ""
+    other = next((entry for entry in root.iterdir() if entry.name.lower() == name), None)
+    remedy = "rename it" if other and other.is_dir() else "it is no folder: move it away"
+    hint = f" (found {other.name}: {remedy})" if other else ""
+    if other is None and (form := form_of_another_tool(root)):
+        raise UsageError(f"{root}: there is no folder {name}: {form}")
     raise UsageError(f"{root}: there is no folder {name}{hint}: own index PNGs lie in images and labels")
 
 
 def _class_file(root: Path) -> Path:
     candidates = [root / f"classes{suffix}" for suffix in (".txt", ".yaml", ".yml", ".json")]
-    if found := next((path for path in candidates if path.is_file()), None):
+    if found := next((path for path in candidates if is_there(path)), None):
         return found
+    if form := form_of_another_tool(root):
+        raise UsageError(f"{root}: there is no class list: {form}")
     raise UsageError(f"{root}: there is no class list classes.txt, .yaml or .json: add one, or name it with --classes")
 
 

@@ -63,7 +63,7 @@ class PartImageNet(Source):
 
     @classmethod
     def open(cls, root: Path, folder: str) -> PartImageNet:
-        """Open ``train`` or ``val``."""
+        """Open the split ``train`` or ``val`` below the root."""
         catalog, names = Catalog.load(_NAME), PartImageNetNames.load()
         content = read_coco(root / f"{folder}.json", categories=range(len(names.part_words)))
         objects = {word: index for index, word in enumerate(catalog.objects)}
@@ -106,7 +106,7 @@ class PartImageNet(Source):
 
     @property
     def label_file(self) -> Path:
-        """See `Source.label_file`."""
+        """Annotation file, as in `Source.label_file`."""
         return self.root / f"{self.split}.json"
 
     def read_labels(self, photo: SourcePhoto, size: tuple[int, int]) -> SourceLabels:
@@ -119,13 +119,13 @@ class PartImageNet(Source):
         for annotation in entry.annotations:
             pair = ObjectPart(word, self.part_words[int(annotation.category)])
             if pair not in classes:
-                problem = f"{annotation} of {photo.key}: {pair.name} is not in the class list"
+                problem = f"{annotation} of photo {photo.key}: {pair.name} is not in the class list"
                 raise DataError(Problem("unknown label", file, problem))
             labels.append(classes[pair])
         try:
             parts = paint(labels, [annotation.segmentation for annotation in entry.annotations], size)
         except BrokenMaskError as error:
-            problem = f"{entry.annotations[error.place]} of {photo.key}: {error.message}"
+            problem = f"{entry.annotations[error.place]} of photo {photo.key}: {error.message}"
             raise DataError(Problem("annotation", file, problem)) from None
         return SourceLabels(parts, np.full_like(parts, UNLABELLED))
 

@@ -1,6 +1,8 @@
 """Pascal-Part-116: photos, part maps and object maps as 8-bit PNG, in the layout of the released archive.
 
 Wei, Yue, Zhang et al., *OV-PARTS: Towards Open-Vocabulary Part Segmentation*, NeurIPS 2023.
+
+`prepare` adds instance maps, which the archive does not have: 8-bit PNG, number of the object, 255 for none.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import numpy as np
 from partclipseg.data.datasets.spec import DatasetSpec, Preparation, Split, one_a_photo
 from partclipseg.data.json_file import read_json
 from partclipseg.data.label_map import label_table, labels_in, read_label_map
-from partclipseg.data.paths import files_by_stem
+from partclipseg.data.paths import files_by_stem, is_there
 from partclipseg.data.photo import PHOTO_SUFFIXES, photo_formats
 from partclipseg.data.problem import DataError, Problem
 from partclipseg.data.sample import UNLABELLED
@@ -25,6 +27,8 @@ from partclipseg.vocabulary import Catalog, Vocabulary
 
 _NAME = "pascal-part-116"
 _PARTS, _OBJECTS = "annotations_detectron2_part", "annotations_detectron2_obj"
+INSTANCES = "annotations_instances"
+"""Folder of the instance maps."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,18 +43,19 @@ class PascalPart(Source):
 
     @classmethod
     def open(cls, root: Path, folder: str) -> PascalPart:
-        """Open ``train`` or ``val``."""
+        """Open the split ``train`` or ``val`` below the root."""
         catalog = Catalog.load(_NAME)
         defects: list[Problem] = []
         photos = files_by_stem(root / "images" / folder, PHOTO_SUFFIXES, defects)
         maps = files_by_stem(root / _PARTS / folder, frozenset({".png"}))
+        pictures = (_PARTS, _OBJECTS, *((INSTANCES,) if (root / INSTANCES / folder).is_dir() else ()))
         return cls(
             root=root,
             split=folder,
             object_parts=catalog.object_parts,
             objects=catalog.objects,
             photos=tuple(SourcePhoto(key, photos.get(key, root / "images" / folder / f"{key}.jpg")) for key in maps),
-            folders=tuple(root / name / folder for name in ("images", _PARTS, _OBJECTS)),
+            folders=tuple(root / name / folder for name in ("images", *pictures)),
             part_table=_table(len(catalog.object_parts), catalog.ignore_label),
             object_table=_table(len(catalog.objects), catalog.ignore_label),
             part_counts=_read_counts(root / _PARTS / f"{folder}_part_label_count.json", defects),
@@ -59,11 +64,25 @@ class PascalPart(Source):
         )
 
     def read_labels(self, photo: SourcePhoto, size: tuple[int, int]) -> SourceLabels:
-        """See `Source.read_labels`."""
+        """Read as `Source.read_labels`."""
         return SourceLabels(
             read_label_map(self._map(_PARTS, photo.key), self.part_table, 8, size),
             read_label_map(self._map(_OBJECTS, photo.key), self.object_table, 8, size),
         )
+
+    @property
+    def lacks_instances(self) -> str:
+        """Remedy where there are no instance maps, as in `Source.lacks_instances`."""
+        if self.root / INSTANCES / self.split in self.folders:
+            return ""
+        return (
+            f"there is no folder {INSTANCES}/{self.split}, which partclipseg prepare {_NAME} makes from PASCAL-Part: "
+            "prepare the data set into a new folder"
+        )
+
+    def read_instances(self, photo: SourcePhoto, size: tuple[int, int]) -> np.ndarray:
+        """Read as `Source.read_instances`."""
+        return read_label_map(self._map(INSTANCES, photo.key), _table(255, 255), 8, size)
 
     def _map(self, folder: str, key: str) -> Path:
         return self.root / folder / self.split / f"{key}.png"
@@ -103,8 +122,13 @@ class PascalPart(Source):
                 yield self._disagreement(kind, f"{lacking} {key}.png")
 
     def label_problems(self, photo: SourcePhoto, labels: SourceLabels) -> Iterator[Problem]:
-        """Yield maps without any label, and lists that disagree with their map."""
+        """Yield maps without any label, lists that disagree with their map, and instance maps that cannot be read."""
         yield from super().label_problems(photo, labels)
+        if not self.lacks_instances:
+            try:
+                self.read_instances(photo, (labels.parts.shape[0], labels.parts.shape[1]))
+            except DataError as error:
+                yield error.problem
         for counts, classes, kind in (
             (self.part_counts, labels.part_classes, "part"),
             (self.object_counts, labels.object_classes, "obj"),
@@ -129,7 +153,7 @@ _COUNT_REMEDY = "delete the list, and the maps themselves are read instead"
 
 
 def _read_counts(path: Path, defects: list[Problem]) -> dict[str, tuple[int, ...]] | None:
-    if not path.is_file():
+    if not is_there(path):
         return None
     try:
         content = read_json(path)

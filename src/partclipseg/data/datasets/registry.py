@@ -1,4 +1,4 @@
-"""The list of data sets, and the function that opens one."""
+"""List the data sets, and open one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Unpack
 
 from partclipseg.data.datasets.roots import has_any_of_split, has_split, require_split
-from partclipseg.data.datasets.spec import DatasetSpec, OwnOptions, Split, load
+from partclipseg.data.datasets.spec import SPLITS, DatasetSpec, OwnOptions, Split, load
 from partclipseg.data.problem import DataError
 from partclipseg.data.source import FileDataset, Source
 from partclipseg.errors import UsageError
@@ -22,6 +22,7 @@ DATASETS = {
     "part-imagenet-pp": "partclipseg.data.datasets.part_imagenet_pp:DATASET",
     "instructpart": "partclipseg.data.datasets.instructpart:DATASET",
     "partonomy-core": "partclipseg.data.datasets.partonomy_core:DATASET",
+    "paco": "partclipseg.data.datasets.paco:DATASET",
     "partshapes": "partclipseg.data.datasets.partshapes:DATASET",
     "coco": "partclipseg.data.datasets.own:COCO",
     "index-png": "partclipseg.data.datasets.own:INDEX_PNG",
@@ -92,8 +93,8 @@ def file_spec(name: str, split: str, own: OwnOptions) -> DatasetSpec:
     if spec.open_split is None:
         names = ", ".join(spec.name for spec in dataset_specs() if spec.open_split is not None)
         raise UsageError(f"{name} is rendered and has no files: choose one of {names}")
-    if split not in ("train", "test"):
-        raise UsageError(f"unknown split {split!r}: choose train or test")
+    if split not in SPLITS:
+        raise UsageError(f"unknown split {split!r}: choose {' or '.join(SPLITS)}")
     for option, value in own.items():
         if value is not None and option not in spec.options:
             raise UsageError(f"--{option} does not apply to {name}: leave it out")

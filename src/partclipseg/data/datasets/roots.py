@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 
 from partclipseg.data.datasets.spec import DatasetSpec, Split
+from partclipseg.data.json_file import read_json
 from partclipseg.errors import PartCLIPSegError, UsageError
 
 _ALIASES = (
@@ -16,6 +18,10 @@ _ALIASES = (
     {"annotations_detectron2_obj", "annotations_obj", "annotations_object"},
     {"images", "jpegimages", "photos"},
 )
+
+
+_LOOKED_AT, _LARGEST_LABELME = 20, 50_000_000
+"""Number of files, and size of a file in bytes, that are looked at to tell the tool that wrote them."""
 
 
 class MissingSplitError(UsageError):
@@ -69,6 +75,31 @@ def require_split(root: Path, spec: DatasetSpec, split: Split, others: Iterable[
             f"partclipseg prepare {name}"
         )
     raise UsageError(f"{root} is not the root of {name}: {_missing(root, spec, split)}")
+
+
+def form_of_another_tool(root: Path) -> str | None:
+    """Say that a folder holds annotations in a form that is not read, with the remedy; None for any other folder."""
+    files = sorted(path for pattern in ("*.json", "*/*.json") for path in islice(root.glob(pattern), _LOOKED_AT))
+    if any(_is_labelme(path) for path in files[:_LOOKED_AT]):
+        return "these are files of labelme, one a photo: convert them to COCO JSON (labelme2coco) or label pictures"
+    if files:  # one of them may be a COCO JSON of another name
+        return None
+    texts = islice(root.rglob("*.txt"), _LOOKED_AT)
+    if (root / "data.yaml").is_file() or any("labels" in path.relative_to(root).parts[:-1] for path in texts):
+        return "these are labels of YOLO, which are not read as data: export COCO JSON or label pictures of them"
+    if any((root / name).is_dir() for name in ("gtFine", "leftImg8bit")):
+        return "this is the layout of Cityscapes: put photos and label pictures of equal names into images and labels"
+    if (root / "SegmentationClass").is_dir():
+        return "this is the layout of VOC: rename JPEGImages to images and SegmentationClass to labels"
+    return None
+
+
+def _is_labelme(path: Path) -> bool:
+    try:
+        content = read_json(path) if path.stat().st_size < _LARGEST_LABELME else None
+    except (PartCLIPSegError, OSError):
+        return False
+    return isinstance(content, dict) and "shapes" in content and "images" not in content
 
 
 def _missing(root: Path, spec: DatasetSpec, split: Split) -> str:

@@ -40,14 +40,14 @@ class Preparation:
     """Description of how `partclipseg prepare` makes the layout of a data set from its raw source."""
 
     recipe: str
-    """Import path ``module:class`` of a `prepare.runner.Recipe`, which takes ``folders`` and ``mode``."""
+    """Import path ``module:class`` of a `prepare.runner.LayoutRecipe`, which takes ``folders`` and ``mode``."""
     source: str
     """Files to download, in words, for help texts."""
     options: tuple[str, ...] = ()
     """Further fields of the command that the recipe takes."""
 
     def load(self) -> Any:
-        """Import the class."""
+        """Import the class that the path names."""
         return load(self.recipe)
 
 
@@ -75,6 +75,13 @@ class RenderedScenes(Protocol):
         """Return photos uint8 `[N, S, S, 3]`, part and object labels int32 `[N, S, S]`, of scenes rendered ahead."""
         ...
 
+    def boxes(self) -> Any:
+        """Return boxes of the objects of the vocabulary in scenes rendered ahead, int32 `[N, M, 4]`.
+
+        Left, top, right, bottom; -1 where there is none.
+        """
+        ...
+
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> PartSample: ...
@@ -87,14 +94,14 @@ class Rendering:
     scenes: str
     """Import path ``module:class`` of a class of `RenderedScenes`.
 
-    ``class(split, length, vocabulary=words)`` renders when asked, and ``class.ahead(split, length, size, words,
+    ``class(split, length, size, words)`` renders when asked, and ``class.ahead(split, length, size, words,
     directory)`` renders all scenes at once.
     """
-    scored: int
-    """Number of scenes that `evaluate` scores by default."""
+    splits: Mapping[str, tuple[int, int]]
+    """Splits that `evaluate` scores: the number of scenes by default, and the side of a picture in pixels."""
 
     def load(self) -> Any:
-        """Import the class."""
+        """Import the class that the path names."""
         return load(self.scenes)
 
 

@@ -27,7 +27,7 @@ from PIL import Image
 
 from partclipseg.data.paths import inside
 from partclipseg.data.photo import photo_formats
-from partclipseg.data.prepare.runner import Outcome, PhotoMode, photo_size, place_photo, sizes, write_map
+from partclipseg.data.prepare.runner import Outcome, PhotoMode, photo_size, place_photo, sizes, source_state, write_map
 from partclipseg.data.prepare.source import find
 from partclipseg.data.values import is_text
 from partclipseg.errors import PartCLIPSegError
@@ -76,8 +76,13 @@ class ADE20KPartJob:
     annotation: Path
     mode: PhotoMode
 
+    def source(self) -> str:
+        """Return the state of the source, as in `Job.source`."""
+        masks = sorted(self.annotation.with_suffix("").glob("*"))
+        return source_state(self.annotation, self.annotation.with_suffix(".jpg"), *masks, self.split)
+
     def run(self, output: Path) -> Outcome:
-        """See `Job.run`."""
+        """Do the work of the photo, as in `Job.run`."""
         catalog = Catalog.load(NAME)
         source = self.annotation.with_suffix(".jpg")
         items = _read(self.annotation)
@@ -178,7 +183,7 @@ class ADE20KPartJob:
 
 @dataclass(frozen=True)
 class ADE20KPartRecipe:
-    """Recipe of ADE20K-Part-234: see `Recipe`."""
+    """Recipe of ADE20K-Part-234: see `LayoutRecipe`."""
 
     folders: Sequence[Path]
     mode: PhotoMode = "copy"

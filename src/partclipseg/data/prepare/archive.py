@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
 import tarfile
@@ -11,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.files import remove_temporary, whole_directory
+from partclipseg.files import is_regular, remove_temporary, whole_directory
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 """Suffixes of archives, in lower case."""
@@ -19,6 +21,9 @@ SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MAX_FILES = 3_000_000
 MAX_BYTES = 200 * 2**30
 """Default limits of `unpack`: several times the largest benchmark (ADE20K: 27,574 photos, a file for each object)."""
+
+_ORIGIN = ".unpacked-from.json"
+"""File in the unpacked folder with size and time of the archive."""
 
 
 def is_archive(path: Path) -> bool:
@@ -29,20 +34,23 @@ def is_archive(path: Path) -> bool:
 def unpack(archive: Path, target: Path, *, max_files: int = MAX_FILES, max_bytes: int = MAX_BYTES) -> None:
     """Unpack a ``.zip`` or ``.tar.*`` into the new folder `target`, completely or not at all.
 
-    A target that is already there is complete and left unchanged. Companion files of macOS are skipped. Bytes are
-    counted as they are written, whatever the archive states.
+    A target that is already there is complete and left unchanged; a hidden file in it tells of the archive that it
+    came from. Companion files of macOS are skipped. Bytes are counted as they are written, whatever the archive states.
 
     Raises:
         PartCLIPSegError: a member's path is absolute or leads out of the target, a member is a link or a device,
-            the limits are passed, the disk is too small, or the archive is damaged or encrypted.
+            the limits are passed, the disk is too small, or the archive is damaged or encrypted, or `target` came
+            from another archive, or from an earlier state of this one.
     """
-    if target.is_dir():
+    origin = _origin_of(archive)
+    if os.path.lexists(target):
+        _check_origin(archive, target, origin)
         return
     if target.parent.is_dir():
         remove_temporary(target.parent, recursive=False)
     written = files = 0
     try:
-        with whole_directory(target) as folder:
+        with whole_directory(target, new=True) as folder:
             room = shutil.disk_usage(folder).free
             for name, content in _members(archive):
                 if _is_companion(name):
@@ -60,10 +68,29 @@ def unpack(archive: Path, target: Path, *, max_files: int = MAX_FILES, max_bytes
                         if written > room:
                             raise PartCLIPSegError(f"{archive}: the disk of {target} is too small: free some space")
                         file.write(chunk)
+            (folder / _ORIGIN).write_text(json.dumps(origin), encoding="utf-8")
     except PartCLIPSegError:
         raise
     except Exception as error:  # damaged archives make the format readers raise almost anything
         raise PartCLIPSegError(f"{archive}: cannot be unpacked ({error}): fetch it again") from error
+
+
+def _origin_of(archive: Path) -> dict[str, int]:
+    status = archive.stat()
+    return {"bytes": status.st_size, "modified": status.st_mtime_ns}
+
+
+def _check_origin(archive: Path, target: Path, origin: dict[str, int]) -> None:
+    """Raise `PartCLIPSegError` unless `target` was unpacked from the archive as it is now."""
+    try:
+        same = is_regular(target / _ORIGIN) and json.loads((target / _ORIGIN).read_bytes()) == origin
+    except (OSError, ValueError, RecursionError):
+        same = False
+    if not same:
+        raise PartCLIPSegError(
+            f"{target} was not unpacked from {archive} as it is now: if it holds a former state of it, delete {target} "
+            "and give the same command again; if it is of another archive of the same name, rename one of the two"
+        )
 
 
 def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from partclipseg.data.datasets.part_imagenet import PartImageNetNames
-from partclipseg.data.prepare.runner import Outcome, PhotoMode, photo_size, place_photo, sizes
+from partclipseg.data.json_file import read_json
+from partclipseg.data.prepare.runner import Outcome, PhotoMode, photo_size, place_photo, sizes, source_state
 from partclipseg.data.prepare.source import find
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import write_text
@@ -39,8 +40,12 @@ class PartImageNetJob:
     parts: tuple[int, ...]
     mode: PhotoMode
 
+    def source(self) -> str:
+        """Return the state of the source, as in `Job.source`."""
+        return source_state(self.photo, self.split, self.object, *self.parts)
+
     def run(self, output: Path) -> Outcome:
-        """See `Job.run`."""
+        """Do the work of the photo, as in `Job.run`."""
         size = photo_size(self.photo)
         target = output / "images" / self.split / self.photo.name
         place_photo(self.photo, target, self.mode)
@@ -55,7 +60,7 @@ class PartImageNetJob:
 
 
 class PartImageNetRecipe:
-    """Recipe of PartImageNet: see `Recipe`.
+    """Recipe of PartImageNet: see `LayoutRecipe`.
 
     Raises:
         PartCLIPSegError: an annotation file is missing or not COCO JSON with PartImageNet's categories.
@@ -127,7 +132,10 @@ class PartImageNetRecipe:
         if not paths:
             raise PartCLIPSegError(f"{split}.json is not in the source: add the folder of PartImageNet_Seg to --source")
         try:
-            content = json.loads(paths[0].read_bytes())
+            content = read_json(paths[0])
+        except PartCLIPSegError as error:
+            raise PartCLIPSegError(f"{paths[0]}: it {error}") from None
+        try:
             content = {key: content[key] for key in ("images", "annotations", "categories")}
             _check(content, len(PartImageNetNames.load().part_words))
         except (ValueError, KeyError, TypeError, OSError) as error:

@@ -8,6 +8,9 @@ The published archive's recipe is incomplete; its gaps are filled as follows:
 - Split: ``val`` are the photos of an id list (``--val-list``, or VOC's ``ImageSets/Segmentation/val.txt`` in the
   source), ``train`` all others that are annotated.
 - Photos whose objects have no part are kept, since their object map has labels.
+
+An instance map beside the two label maps tells the objects of one kind apart, which the published archive does not: the
+number of the object in the file's order, 255 for none.
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from partclipseg.data.prepare.runner import Outcome, PhotoMode, photo_size, place_photo, sizes, write_map
+from partclipseg.data.datasets.pascal_part_116 import INSTANCES
+from partclipseg.data.prepare.runner import Outcome, PhotoMode, photo_size, place_photo, sizes, source_state, write_map
 from partclipseg.data.prepare.source import find
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import write_text
@@ -35,6 +39,7 @@ SPLITS = ("train", "val")
 
 _VOC_LIST = ("ImageSets", "Segmentation", "val.txt")
 _PARTS, _OBJECTS = "annotations_detectron2_part", "annotations_detectron2_obj"
+_NO_INSTANCE = 255
 
 
 @dataclass(frozen=True)
@@ -47,18 +52,22 @@ class PascalPartJob:
     photo: Path
     mode: PhotoMode
 
+    def source(self) -> str:
+        """Return the state of the source, as in `Job.source`."""
+        return source_state(self.annotation, self.photo, self.split)
+
     def run(self, output: Path) -> Outcome:
-        """See `Job.run`."""
+        """Do the work of the photo, as in `Job.run`."""
         catalog = Catalog.load(NAME)
         objects = read_annotation(self.annotation)
         size = photo_size(self.photo)
         part_map = np.full(size, catalog.ignore_label, np.uint8)
-        object_map = part_map.copy()
-        unknown = draw(objects, part_map, object_map, self.annotation)
+        object_map, instance_map = part_map.copy(), np.full(size, _NO_INSTANCE, np.uint8)
+        unknown = draw(objects, part_map, object_map, instance_map, self.annotation)
         photo = output / "images" / self.split / f"{self.key}.jpg"
-        maps = [output / folder / self.split / f"{self.key}.png" for folder in (_PARTS, _OBJECTS)]
-        write_map(part_map, maps[0])
-        write_map(object_map, maps[1])
+        maps = [output / folder / self.split / f"{self.key}.png" for folder in (_PARTS, _OBJECTS, INSTANCES)]
+        for labels, path in zip((part_map, object_map, instance_map), maps, strict=True):
+            write_map(labels, path)
         place_photo(self.photo, photo, self.mode)
         return Outcome(
             key=self.key,
@@ -72,7 +81,7 @@ class PascalPartJob:
 
 @dataclass(frozen=True)
 class PascalPartRecipe:
-    """Recipe of Pascal-Part-116: see `Recipe`."""
+    """Recipe of Pascal-Part-116: see `LayoutRecipe`."""
 
     folders: Sequence[Path]
     val_list: Path | None
@@ -168,22 +177,33 @@ def read_annotation(path: Path) -> list[RawObject]:
         raise PartCLIPSegError(f"{path}: not a PASCAL-Part annotation ({reason}): fetch it again") from error
 
 
-def draw(objects: Sequence[RawObject], part_map: np.ndarray, object_map: np.ndarray, source: Path) -> list[str]:
+def draw(
+    objects: Sequence[RawObject],
+    part_map: np.ndarray,
+    object_map: np.ndarray,
+    instance_map: np.ndarray,
+    source: Path,
+) -> list[str]:
     """Draw the objects into the maps, in place, and return the raw names without a class, sorted.
 
     Raises:
-        PartCLIPSegError: a mask has another size than the maps.
+        PartCLIPSegError: a mask has another size than the maps, or there are too many objects for 8 bits.
     """
+    if len(objects) > _NO_INSTANCE:
+        problem = f"{source}: has {len(objects)} objects, an instance map holds {_NO_INSTANCE}"
+        raise PartCLIPSegError(f"{problem}: leave the photo out")
     catalog = Catalog.load(NAME)
     classes = {pair: label for label, pair in enumerate(catalog.object_parts)}
     unknown = set()
-    for item in objects:
+    for number, item in enumerate(objects):
         word = _OBJECT_WORDS.get(item.name, item.name)
         if word not in catalog.objects:
             unknown.add(item.name)
             continue
         _check_size(item.mask, object_map, source)
         object_map[item.mask] = catalog.objects.index(word)
+        # An earlier object keeps its parts, and with them its pixels.
+        instance_map[item.mask & (part_map == catalog.ignore_label)] = number
         for raw, mask in sorted(item.parts, key=lambda part: -int(part[1].sum())):
             label = classes.get(ObjectPart(word, part_word(word, raw)))
             if label is None:
@@ -191,6 +211,7 @@ def draw(objects: Sequence[RawObject], part_map: np.ndarray, object_map: np.ndar
                 continue
             _check_size(mask, part_map, source)
             part_map[mask] = label
+            instance_map[mask] = number
     return sorted(unknown)
 
 

@@ -1,8 +1,8 @@
 """Prepare many photos in parallel; a run that was stopped continues.
 
 Every finished photo is one line of a journal in the output folder. A later run takes over the photos of the journal
-whose files are there in the stated size, and does the others. Files are written under a temporary name first, so
-that a file with its final name is whole.
+whose source is the same and whose files are there in the stated size, and does the others. Files are written under a
+temporary name first, so that a file with its final name is whole.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import blake2b
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,7 +28,7 @@ from PIL import Image
 
 from partclipseg.data.photo import photo_formats
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.files import remove_temporary, whole_file
+from partclipseg.files import locked, remove_temporary, whole_file
 from partclipseg.journal import Journal
 
 JOURNAL = "prepare-journal.jsonl"
@@ -53,6 +54,8 @@ class Outcome:
     """Height and width, if the layout's lists need it."""
     instances: list[dict[str, Any]] = field(default_factory=list)
     """COCO annotations without ids, if the layout has them."""
+    source: str = ""
+    """State of the source, see `source_state`; empty in journals of earlier releases, whose photos are taken over."""
 
 
 class Job(Protocol):
@@ -61,10 +64,16 @@ class Job(Protocol):
     @property
     def key(self) -> str: ...
 
-    def run(self, output: Path) -> Outcome: ...
+    def source(self) -> str:
+        """Return the `source_state` of all that the result depends on."""
+        ...
+
+    def run(self, output: Path) -> Outcome:
+        """Write the files of the photo below `output`."""
+        ...
 
 
-class Recipe(Protocol):
+class LayoutRecipe(Protocol):
     """Interface of a recipe that makes the layout of a data set."""
 
     @property
@@ -89,6 +98,8 @@ class Summary:
     """Number of photos in the layout, by split."""
     taken_over: int
     """Number of photos that an earlier run had finished."""
+    changed: int
+    """Number of photos that an earlier run had finished and whose source has changed since: they are made again."""
     left_out: int
     """Number of photos that do not belong in the layout, such as those without any part."""
     objects: frozenset[int]
@@ -101,25 +112,43 @@ class Summary:
 
 
 def prepare(
-    recipe: Recipe, output: Path, *, workers: int = 1, progress: Callable[[int, int], None] | None = None
+    recipe: LayoutRecipe, output: Path, *, workers: int = 1, progress: Callable[[int, int], None] | None = None
 ) -> Summary:
     """Make the layout of a data set in `output`; `progress` is called with photos done and photos in all.
 
     Raises:
         UsageError: the output holds something else, or was made with other options.
-        PartCLIPSegError: a worker died, or nothing was found to do.
+        PartCLIPSegError: a worker died, nothing was found to do, or another run is writing to the output.
     """
     jobs = {job.key: job for job in recipe.jobs()}
     if not jobs:
         raise PartCLIPSegError(f"no photo with annotations of {recipe.name} was found: check --source")
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"the output {output} is not a folder: choose another one")
+    output.mkdir(parents=True, exist_ok=True)
+    with locked(output):
+        return _prepare(recipe, jobs, output, workers, progress)
+
+
+def _prepare(
+    recipe: LayoutRecipe,
+    jobs: dict[str, Job],
+    output: Path,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> Summary:
     outcomes = _open_journal(recipe, output)
     outcomes = {key: outcome for key, outcome in outcomes.items() if key in jobs}
+    sources = {key: job.source() for key, job in jobs.items()}  # before the work, to notice a change during it
+    changed = [key for key, outcome in outcomes.items() if outcome.source not in ("", sources[key])]
+    for key in changed:
+        del outcomes[key]
     taken_over, failures = len(outcomes), []
     waiting = [jobs[key] for key in sorted(jobs.keys() - outcomes.keys())]
     journal = Journal(output / JOURNAL)
     for done, (job, result) in enumerate(_results(waiting, output, workers), start=taken_over + 1):
         if isinstance(result, Outcome):
-            outcomes[job.key] = result
+            outcomes[job.key] = result = replace(result, source=sources[job.key])
             journal.append([asdict(result)])
         else:
             failures.append(result)
@@ -130,6 +159,7 @@ def prepare(
     return Summary(
         photos=Counter(outcome.split for outcome in kept),
         taken_over=taken_over,
+        changed=len(changed),
         left_out=len(outcomes) - len(kept),
         objects=frozenset(label for outcome in kept for label in outcome.objects),
         parts=frozenset(label for outcome in kept for label in outcome.parts),
@@ -138,7 +168,22 @@ def prepare(
     )
 
 
-# -- helpers for jobs -- ---------------------------------------------------------------------------------------
+# -- helpers for jobs -----------------------------------------------------------------------------------------
+
+
+def source_state(*sources: Path | str | int) -> str:
+    """Return a digest of values, and of name, size and time of files; the folder that a file lies in does not count."""
+    digest = blake2b(digest_size=8)
+    for source in sources:
+        state: Any = source
+        if isinstance(source, Path):
+            try:
+                status = source.stat()
+                state = source.name, status.st_size, status.st_mtime_ns
+            except OSError:  # its job says what is wrong
+                state = source.name, None
+        digest.update(repr(state).encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def place_photo(source: Path, target: Path, mode: PhotoMode) -> None:
@@ -184,15 +229,12 @@ def sizes(output: Path, *paths: Path) -> dict[str, int]:
 # -- journal and processes ----------------------------------------------------------------------------------------
 
 
-def _open_journal(recipe: Recipe, output: Path) -> dict[str, Outcome]:
+def _open_journal(recipe: LayoutRecipe, output: Path) -> dict[str, Outcome]:
     """Read the outcomes of an earlier run whose files are still there; start a journal if there is none."""
     journal, head = Journal(output / JOURNAL), {"dataset": recipe.name, "options": recipe.options()}
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"the output {output} is not a folder: choose another one")
     if not journal.path.is_file():
-        if output.is_dir() and any(output.iterdir()):
+        if any(output.iterdir()):
             raise UsageError(f"the output {output} is not empty, and no run started there: choose another folder")
-        output.mkdir(parents=True, exist_ok=True)
         journal.append([head])
         return {}
     # A damaged line costs one photo, which is prepared again.

@@ -24,7 +24,7 @@ def knows(names: Collection[str]) -> bool:
 
 
 def config_for(values: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], origin: str) -> CLIPSegBaselineConfig:
-    """The configuration for a file's tensors: the released one, or that of the reference's own dictionary."""
+    """Return the configuration for a file's tensors: the released one, or that of the reference's own dictionary."""
     return CLIPSegBaselineConfig.from_reference(values)
 
 

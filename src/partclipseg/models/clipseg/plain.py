@@ -22,6 +22,7 @@ from partclipseg.models.clipseg_config import CLIPSegTowersConfig
 from partclipseg.models.clipseg_decoder import ConditionDecoder
 from partclipseg.models.clipseg_rows import DecodedPhotos, named_rows, slices
 from partclipseg.models.clipseg_towers import CLIPSegTowers
+from partclipseg.models.hub import PROCESSOR
 from partclipseg.models.interface import Inputs, PartOutput, WordMaps, Words
 from partclipseg.models.names import find_file, is_local
 from partclipseg.models.prompting import Prompting
@@ -29,7 +30,7 @@ from partclipseg.models.reading import read_json_table
 from partclipseg.models.settings import MethodSettings
 from partclipseg.vocabulary import Vocabulary
 
-_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+_PROCESSOR_FILES = (PROCESSOR, "processor_config.json")
 
 Decode = Callable[[np.ndarray, np.ndarray], Tensor]
 """Logits `[k, h, w]` of rows (photo, condition), int64 `[k]` each; conditions are object-parts, then objects."""
@@ -38,7 +39,7 @@ Decode = Callable[[np.ndarray, np.ndarray], Tensor]
 class PlainCLIPSeg(CLIPSegTowers):
     """transformers' CLIPSeg: no adapter, no background word, nothing composed.
 
-    Background is what no class and no object reaches by the threshold. The family is not registered with
+    A pixel is background where no class and no object reaches the threshold. The family is not registered with
     transformers, whose own classes stand for ``clipseg`` there.
     """
 
@@ -56,7 +57,7 @@ class PlainCLIPSeg(CLIPSegTowers):
 
     @property
     def title(self) -> str:
-        """Name the model, and how it is asked, in a line for people."""
+        """Name of the model and of its prompting, in a line for people."""
         return f"CLIPSeg without training: {self.prompting}"
 
     @property
@@ -65,11 +66,11 @@ class PlainCLIPSeg(CLIPSegTowers):
         return 0.0
 
     def ask(self, prompting: Prompting) -> None:
-        """Ask in another way from now on."""
+        """Change prompts, threshold and object gate."""
         self.prompting = prompting
 
     def prompts(self, vocabulary: Vocabulary) -> list[str]:
-        """The object-parts in each template, then with the gate the bare object words."""
+        """Return the object-parts in each template, then with the gate the bare object words."""
         fill = self.prompting.fill
         asked = [
             fill(template, pair.object, pair.part)
@@ -79,7 +80,7 @@ class PlainCLIPSeg(CLIPSegTowers):
         return [*asked, *vocabulary.objects] if self.prompting.object_gate else asked
 
     def forward(self, inputs: Inputs, words: Words, attention_pairs: Tensor | None = None) -> PartOutput:
-        """Logits of every object-part and, with the gate, of every object; that of background is the threshold's.
+        """Compute logits of every object-part and, with the gate, object; that of background is the threshold's.
 
         Raises `TypeError` for `attention_pairs`: CLIPSeg has no attention of objects.
         """
@@ -95,7 +96,7 @@ class PlainCLIPSeg(CLIPSegTowers):
         )
 
     def _conditions(self, words: Words) -> Tensor:
-        """Embeddings `[N_c, D]`, or with the gate `[N_c + N_o, D]`, the templates averaged."""
+        """Average the embeddings over the templates: `[N_c, D]`, or with the gate `[N_c + N_o, D]`."""
         templates, count = len(self.prompting.prompts), len(words.vocabulary)
         pairs = words.embeddings[: templates * count].unflatten(0, (templates, count)).mean(0)
         return torch.cat([pairs, words.embeddings[templates * count :]])
@@ -215,14 +216,14 @@ class PlainCLIPSeg(CLIPSegTowers):
 
     @classmethod
     def from_start(cls, name: str, settings: MethodSettings) -> Any:
-        """Raises `PartCLIPSegError`: another method is trained from these weights."""
+        """Raise `PartCLIPSegError`: another method is trained from these weights."""
         raise PartCLIPSegError(
             "a plain CLIPSeg is not trained as it is: choose the method partclipseg or clipseg-baseline, which start "
             "from it"
         )
 
     def trained_parameters(self, settings: MethodSettings) -> list[nn.Parameter]:
-        """Raises as `from_start`."""
+        """Raise as `from_start`."""
         return self.from_start("", settings)
 
 
@@ -240,11 +241,11 @@ def write_processor(directory: Path, config: CLIPSegTowersConfig) -> None:
         "image_mean": list(config.image_mean),
         "image_std": list(config.image_std),
     }
-    write_text(directory / _PROCESSOR_FILES[0], json.dumps(content, indent=1) + "\n")
+    write_text(directory / PROCESSOR, json.dumps(content, indent=1) + "\n")
 
 
 def _processor_values(name: Any) -> dict[str, Any]:
-    """Size, mean and deviation that the processor's file gives; none where there is no such file.
+    """Return size, mean and deviation that the processor's file gives; nothing where there is no such file.
 
     The configuration checks them. Raises `PartCLIPSegError` for a damaged file.
     """

@@ -20,10 +20,10 @@ from transformers import initialization as init
 from partclipseg.models.partcatseg.config import CATSegConfig
 
 CLASSES_AT_ONCE = 64
-"""Pairs of photo and class that pass the convolutions, spatial attention and the decoder together, unless gradients
-are recorded, which keep everything anyway."""
+"""Number of (photo, class) pairs in a pass of the convolutions, spatial attention and the decoder; all pass at once if
+gradients are recorded, which keep everything anyway."""
 SCORES_AT_ONCE = 1 << 25
-"""Scores of class attention that are held at once, with the same exception."""
+"""Number of scores of class attention in memory at a time, with the same exception."""
 
 
 class AppearanceGuidance(NamedTuple):
@@ -253,7 +253,7 @@ class ClassBlock(nn.Module):
     """Attends between the classes at each place of a pooled grid; the texts guide queries and keys."""
 
     def __init__(self, width: int, guidance: int, heads: int, pooling: int, attention: str) -> None:
-        """`attention` is "query", whose softmax runs over the queries, or "linear"."""
+        """Make the block; `attention` is "query", whose softmax runs over the queries, or "linear"."""
         super().__init__()
         self.heads, self.pooling = heads, pooling
         self.attend: Callable[[Tensor, Tensor, Tensor], Tensor] = ATTENTIONS[attention]

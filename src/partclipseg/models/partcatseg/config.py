@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Self
 from transformers import AutoConfig, CLIPConfig, Dinov2Config, PreTrainedConfig, ResNetConfig
 
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.models.partcatseg.ranges import checked_values
+from partclipseg.models.clipseg_ranges import check_values
+from partclipseg.models.partcatseg.ranges import CATSEG, checked_values
 from partclipseg.models.partcatseg.templates import TEMPLATES
 from partclipseg.models.reading import library_errors
 
@@ -22,6 +23,28 @@ REPAIRS = {
     "outside": "leave pixels of objects outside the vocabulary out of the background's targets (D11)",
 }
 """Name and purpose of each repair of a released defect."""
+
+
+SIZES: dict[str, dict[str, Any]] = {
+    "released": {},
+    # For square scenes of 128 pixels and towers with patches of 8; CLIP's input is normalised as CLIPSeg's.
+    "tiny": {
+        "image_size": 128,
+        "guidance_image_size": 128,
+        "shortest_edge": 128,
+        "longest_edge": 1024,
+        "image_mean": (123.675, 116.28, 103.53),
+        "image_std": (58.395, 57.12, 57.375),
+        "templates": ("{}", "a photo of {}", "a picture of {}", "here is {}"),
+        "hidden_dim": 64,
+        "window_size": 8,
+        "text_guidance_dim": 64,
+        "appearance_guidance_dim": 64,
+        "decoder_dims": (32, 16),
+        "decoder_guidance_dims": (16, 8),
+    },
+}
+"""Fields of the configuration that differ from its defaults, by the setting `sizes` of training."""
 
 
 class CATSegConfig(PreTrainedConfig):
@@ -80,6 +103,8 @@ class CATSegConfig(PreTrainedConfig):
     """Names from `REPAIRS` of the repairs to make; None: all of them, or none with `reference`."""
 
     def __post_init__(self, **kwargs: Any) -> None:
+        own = {name: getattr(self, name) for name in CATSEG if name not in ("clip_config", "guidance_config")}
+        check_values(own, CATSEG)
         self.clip_config = _clip_config(self.clip_config)
         self.guidance_config = _guidance_config(self.guidance_config, self.default_guidance)
         if self.guidance_image_size is None:
@@ -97,7 +122,7 @@ class CATSegConfig(PreTrainedConfig):
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Self:
-        """From a configuration file's content; entries that no model of ours reads are left out.
+        """Make a configuration from a file's content; entries that no model here reads are left out.
 
         Raises `PartCLIPSegError` that says of each value out of its range what it must be.
         """
@@ -147,15 +172,6 @@ class CATSegConfig(PreTrainedConfig):
 
     def _check(self) -> None:
         patch, grid = int(self.clip_config.vision_config.patch_size), self.grid
-        positive = (
-            *("image_size", "guidance_image_size", "longest_edge", "size_divisibility", "hidden_dim", "num_heads"),
-            *("num_layers", "window_size", "pooling_size", "text_guidance_dim", "appearance_guidance_dim"),
-        )
-        for name in positive:
-            if getattr(self, name) < 1:
-                raise PartCLIPSegError(f"{name} is {getattr(self, name)}: give at least 1")
-        if self.shortest_edge is not None and self.shortest_edge < 1:
-            raise PartCLIPSegError(f"shortest_edge is {self.shortest_edge}: give at least 1, or None")
         if self.image_size % patch:
             raise PartCLIPSegError(f"image_size {self.image_size} must be a multiple of CLIP's patch of {patch} pixels")
         if grid > self.window_size and grid % self.window_size:
@@ -173,10 +189,6 @@ class CATSegConfig(PreTrainedConfig):
                 raise PartCLIPSegError(f"the template {template!r} must have {{}} once, in place of the word")
         if not self.templates:
             raise PartCLIPSegError("templates is empty: give at least one, such as 'a photo of a {}.'")
-        for name in ("image_mean", "image_std", "guidance_mean", "guidance_std"):
-            values = getattr(self, name)
-            if len(values) != 3 or (name.endswith("std") and min(values) <= 0):
-                raise PartCLIPSegError(f"{name} is {tuple(values)}: give three numbers, deviations above 0")
         if unknown := [name for name in self.repairs or () if name not in self.applicable]:
             raise PartCLIPSegError(
                 f"{self.model_type} has no repair {unknown[0]!r}: choose from {', '.join(self.applicable)}"

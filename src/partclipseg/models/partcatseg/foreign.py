@@ -1,6 +1,6 @@
-"""Released weights in: the files of PartCATSeg, CAT-Seg and OV-PARTS, and DINOv2's own.
+"""Load released weights: the files of PartCATSeg, CAT-Seg and OV-PARTS, and DINOv2's own.
 
-The only place that knows how other code names its tensors.
+No other module knows how other code names these tensors.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.models.clip_names import CLIP_RENAMED, CLIP_TRANSPOSED, Source
+from partclipseg.models.clip_names import CLIP_RENAMED, CLIP_TRANSPOSED, TensorPlace
 from partclipseg.models.partcatseg.config import CATSegConfig, PartCATSegConfig
 from partclipseg.models.partcatseg.model import CATSegModel, PartCATSegModel
 from partclipseg.models.reading import check_complete, check_finite, check_size
@@ -27,22 +27,24 @@ REMARK = "reference mode, as released; `predict` takes the words that you give, 
 """Remark for people about a model from a released file."""
 
 UNUSED = re.compile(r".*attn_mask|transformer\.layers_object\..*|.*mask_token|.*logit_scale")
-"""Tensors of released files without effect: constants, a branch that is never called, tokens and scales of others."""
+"""Tensors of released files that have no effect: constants, a branch that is never called, unused tokens and scales."""
 
 _OPTIONAL = re.compile(r"clip\.logit_scale|.*\.num_batches_tracked")
-"""Tensors of ours that no file must have: without effect here."""
+"""Tensors of our models that a file may lack: they have no effect."""
 
 _DINO = "backbone.dinov2."
 
 _LAYERS = {"layers": "layers", "pair_layers": "layers_specific_part"}
+_DOUBLE_CONV = {"conv1": 0, "norm1": 1, "conv2": 3, "norm2": 4}
 
 _RENAMED = (  # ours, theirs; every rule is applied, in order
     (r"^background$", "non_object_embedding"),
     *CLIP_RENAMED,
     # DINOv2; its attention has other names in earlier versions of transformers
-    (r"^(guidance\..*)\.attention\.attention\.query\.", r"\1.attention.q_proj."),
-    (r"^(guidance\..*)\.attention\.attention\.key\.", r"\1.attention.k_proj."),
-    (r"^(guidance\..*)\.attention\.attention\.value\.", r"\1.attention.v_proj."),
+    (
+        r"^(guidance\..*)\.attention\.attention\.(query|key|value)\.",
+        lambda found: f"{found[1]}.attention.{found[2][0]}_proj.",
+    ),
     (r"^(guidance\..*)\.attention\.output\.dense\.", r"\1.attention.o_proj."),
     (r"^guidance\.tower\.embeddings\.cls_token$", _DINO + "cls_token"),
     (r"^guidance\.tower\.embeddings\.position_embeddings$", _DINO + "pos_embed"),
@@ -64,15 +66,14 @@ _RENAMED = (  # ours, theirs; every rule is applied, in order
     (r"^aggregator\.(layers|pair_layers)\.", lambda found: f"transformer.{_LAYERS[found[1]]}."),
     (r"^(transformer\.layers\w*\.\d+)\.guidance_norm\.", r"\1.swin_block.guidance_norm."),
     (r"^(transformer\.layers\w*\.\d+)\.block([12])\.", r"\1.swin_block.block_\2."),
-    (r"^(transformer\..*\.block_[12])\.query\.", r"\1.attn.q."),
-    (r"^(transformer\..*\.block_[12])\.key\.", r"\1.attn.k."),
-    (r"^(transformer\..*\.block_[12])\.value\.", r"\1.attn.v."),
+    (r"^(transformer\..*\.block_[12])\.(query|key|value)\.", lambda found: f"{found[1]}.attn.{found[2][0]}."),
     (r"^(transformer\..*\.block_[12])\.project\.", r"\1.attn.proj."),
     (r"^(transformer\..*\.block_[12])\.mlp\.0\.", r"\1.mlp.fc1."),
     (r"^(transformer\..*\.block_[12])\.mlp\.2\.", r"\1.mlp.fc2."),
-    (r"^(transformer\.layers\w*\.\d+)\.classes\.query\.", r"\1.attention.attention.q."),
-    (r"^(transformer\.layers\w*\.\d+)\.classes\.key\.", r"\1.attention.attention.k."),
-    (r"^(transformer\.layers\w*\.\d+)\.classes\.value\.", r"\1.attention.attention.v."),
+    (
+        r"^(transformer\.layers\w*\.\d+)\.classes\.(query|key|value)\.",
+        lambda found: f"{found[1]}.attention.attention.{found[2][0]}.",
+    ),
     (r"^(transformer\.layers\w*\.\d+)\.classes\.mlp\.", r"\1.attention.MLP."),
     (r"^(transformer\.layers\w*\.\d+)\.classes\.norm([12])\.", r"\1.attention.norm\2."),
     (r"^aggregator\.cost_embedding\.", "transformer.conv1."),
@@ -82,10 +83,10 @@ _RENAMED = (  # ours, theirs; every rule is applied, in order
     (r"^aggregator\.text_projection\.", "transformer.text_guidance_projection.0."),
     (r"^aggregator\.decoder_guidance_projections\.([01])\.", r"transformer.decoder_guidance_projection.\1.0."),
     (r"^aggregator\.(decoder[12])\.up\.", r"transformer.\1.up."),
-    (r"^aggregator\.(decoder[12])\.conv1\.", r"transformer.\1.conv.double_conv.0."),
-    (r"^aggregator\.(decoder[12])\.norm1\.", r"transformer.\1.conv.double_conv.1."),
-    (r"^aggregator\.(decoder[12])\.conv2\.", r"transformer.\1.conv.double_conv.3."),
-    (r"^aggregator\.(decoder[12])\.norm2\.", r"transformer.\1.conv.double_conv.4."),
+    (
+        r"^aggregator\.(decoder[12])\.(conv1|norm1|conv2|norm2)\.",
+        lambda found: f"transformer.{found[1]}.conv.double_conv.{_DOUBLE_CONV[found[2]]}.",
+    ),
     (r"^aggregator\.head\.", "transformer.head."),
 )
 
@@ -103,13 +104,13 @@ class Fit(NamedTuple):
         check_complete(origin, self.missing, self.unknown, self.misshapen)
 
 
-def source(name: str) -> Source:
+def source(name: str) -> TensorPlace:
     """Say where our tensor `name` stands in a released file."""
     letter = re.search(r"\.([qkv])_proj\.|\.attention\.attention\.([qkv])\w*\.", name)
     transposed = name in CLIP_TRANSPOSED
     for ours, theirs in _RENAMED:
         name = re.sub(ours, theirs, name)
-    return Source(name, "qkv".index(letter[1] or letter[2]) if letter else None, transposed)
+    return TensorPlace(name, "qkv".index(letter[1] or letter[2]) if letter else None, transposed)
 
 
 def load_released(path: str | Path, config: CATSegConfig | None = None) -> CATSegModel:
@@ -150,7 +151,7 @@ def knows(names: Collection[str]) -> bool:
 
 
 def config_for(values: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], origin: str) -> CATSegConfig:
-    """The configuration for a file's tensors: the released one, or in reference mode the given `values`."""
+    """Return the configuration for a file's tensors: the released one, or the given `values` in reference mode."""
     tensors = {_bare(name): tensor for name, tensor in tensors.items()}
     if values is None:
         return released_config(tensors, origin)
@@ -188,7 +189,7 @@ def _bare(name: str) -> str:
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str = "") -> Fit:
     """Copy the tensors of `read_tensors` into those of `model` that they fit; the others stay as they are.
 
-    `prefix`: only the tensors of ours whose name begins so.
+    `prefix`: copy only into tensors whose name begins with it.
     """
     missing, misshapen, used = [], [], set()
     for name, target in model.state_dict().items():

@@ -12,69 +12,27 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from partclipseg.losses import masks
-from partclipseg.losses.classes import Outside, Pixels
+from partclipseg.losses.classes import ClassLoss, Pixels, resize_logits
 from partclipseg.losses.config import MaskLossConfig
 from partclipseg.losses.masks import LossCounts
 from partclipseg.models.partcatseg.config import CATSegConfig
 
 
-class CATSegLoss:
+class CATSegLoss(ClassLoss):
     """Averages the cross-entropy of every object-part and background over all pixels (Cho et al., CVPR 2024).
 
     Logits are resized to the label maps. Background is every pixel without an object-part label. Pixels of objects
-    outside the vocabulary are left out, if that is repaired and the settings agree. Nothing here waits for the device.
+    outside the vocabulary are left out, if that is repaired and the settings agree.
     """
 
-    needs_attention = False
+    at_label_size = True
 
-    def __init__(self, config: CATSegConfig, settings: MaskLossConfig | None = None, compiled: bool = False) -> None:
-        """`compiled`: go through the logits by kernels of `torch.compile`, made at the first call."""
-        self.settings = settings or MaskLossConfig()
-        self.config = config
-        self.outside: Outside = self.settings.outside if config.repaired("outside") else "background"
-        self.passes = masks.compiled() if compiled else masks.by_photo()
-
-    def __call__(
-        self,
-        output: Any,
-        part_labels: Tensor,
-        object_labels: Tensor,
-        class_to_part: Tensor | None = None,
-        class_to_object: Tensor | None = None,
-        attention_pairs: Tensor | None = None,
-        counts: LossCounts | None = None,
-    ) -> dict[str, Tensor]:
-        """Return the scalars object_part and total, which are equal.
-
-        Args:
-            output: of the model.
-            part_labels: integer `[B, H, W]`, object-part index or `UNLABELLED`.
-            object_labels: integer `[B, H, W]`, object index, `UNLABELLED` (background) or `OUTSIDE`.
-            class_to_part: for `PartCATSegLoss`.
-            class_to_object: for `PartCATSegLoss`.
-            attention_pairs: of no use here.
-            counts: of the batch that this is a share of, the sum of its shares' `counts`; the losses of the shares
-                then add up to the batch's. None: this is the batch.
-        """
-        pixels = Pixels.of(part_labels, object_labels, self.outside)
-        over = pixels.counts() if counts is None else counts
-        logits, weight = resized(output.object_part_logits, part_labels), self.settings.background_weight
-        loss = masks.baseline_loss(
-            logits, part_labels.long(), pixels.labelled, pixels.counted, weight, over.counted, self.passes
-        )
-        return {"object_part": loss, "total": loss}
-
-    def counts(
-        self,
-        part_labels: Tensor,
-        object_labels: Tensor,
-        class_to_object: Tensor | None = None,
-        size: tuple[int, int] | None = None,
-        tokens: int = 0,
-        attention_pairs: Tensor | None = None,
-    ) -> LossCounts:
-        """Count the denominators of the means over these labels; the size of the logits plays no part here."""
-        return Pixels.of(part_labels, object_labels, self.outside).counts()
+    def __init__(self, model: CATSegConfig, config: MaskLossConfig | None = None, compiled: bool = False) -> None:
+        """Make the loss of a model, whose configuration says what is repaired; the rest as for `ClassLoss`."""
+        super().__init__(config, compiled)
+        self.model = model
+        if not model.repaired("outside"):
+            self.outside = "background"
 
 
 class PartCATSegLoss(CATSegLoss):
@@ -103,9 +61,10 @@ class PartCATSegLoss(CATSegLoss):
         over = pixels.counts() if counts is None else counts
         classes, objects = part_labels.long(), object_labels.long()
         parts = class_to_part[classes.clamp(min=0)]
-        weight, passes = self.settings.background_weight, self.passes
+        weight, passes = self.config.background_weight, self.passes
+        size = self.size(output.object_part_logits, part_labels)
         class_logits, object_logits, part_logits = (
-            resized(logits, part_labels)
+            resize_logits(logits, size)
             for logits in (output.object_part_logits, output.object_logits, output.part_logits)
         )
         terms = {
@@ -117,17 +76,10 @@ class PartCATSegLoss(CATSegLoss):
                 object_logits, objects, pixels.on_object, pixels.background, weight, over, passes
             ),
         }
-        if not self.config.repaired("divergence"):
+        if not self.model.repaired("divergence"):
             whole, composed = distributions(output.object_similarity, output.object_part_similarity, class_to_object)
             terms["divergence"] = divergence(whole, composed).sum() / over.photos
         return {**terms, "total": torch.stack(list(terms.values())).sum()}
-
-
-def resized(logits: Tensor, labels: Tensor) -> Tensor:
-    """Resize `[B, N, h, w]` to the size of the label maps `[B, H, W]`, bilinear."""
-    if logits.shape[-2:] == labels.shape[-2:]:
-        return logits
-    return F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def distributions(objects: Tensor, classes: Tensor, class_to_object: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from partclipseg.models.partcatseg.model import CATSegModel
 
 PROBABILITIES_AT_ONCE = 1 << 25
-"""Probabilities at photo size that are held at once."""
+"""Number of probabilities at photo size in memory at a time."""
 
 
 @torch.inference_mode()

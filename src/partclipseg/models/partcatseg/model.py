@@ -31,6 +31,7 @@ from partclipseg.models.partcatseg.config import CATSegConfig, PartCATSegConfig
 from partclipseg.models.partcatseg.photos import model_inputs
 from partclipseg.models.partcatseg.settings import CATSegSettings, PartCATSegSettings
 from partclipseg.models.partcatseg.towers import Guidance, ResNetGuidance, dense_features, text_features
+from partclipseg.models.tokens import add_token_embeddings
 from partclipseg.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ class CATSegModel(PartModel):
         present_objects: Sequence[Sequence[int]] | None = None,
         with_background: bool = False,
     ) -> list[LabelMaps]:
-        """Label B photos as `label_maps` does, from an output at hand."""
+        """Compute the label maps of `label_maps` from an output of `forward`."""
         from partclipseg.models.partcatseg.maps import chosen_maps
 
         logits: Any = output.object_part_logits
@@ -186,7 +187,7 @@ class CATSegModel(PartModel):
 
     @torch.no_grad()
     def logits_size(self, inputs: Mapping[str, Tensor], words: Words) -> tuple[int, int]:
-        """Height and width of the logits."""
+        """Return height and width of the logits."""
         return self.config.logits_edge, self.config.logits_edge
 
     def repeated_layers(self) -> list[nn.Module]:
@@ -203,7 +204,7 @@ class CATSegModel(PartModel):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load as in transformers. Raises `PartCLIPSegError` for what is not there, incomplete or damaged."""
-        from partclipseg.models.pretrained import load_pretrained
+        from partclipseg.models.loading import load_pretrained
 
         return load_pretrained(cls, pretrained_model_name_or_path, super().from_pretrained, *args, **kwargs)
 
@@ -226,11 +227,14 @@ class CATSegModel(PartModel):
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Group the trained parameters for AdamW as published: guidance at a hundredth, norms without decay."""
-        norms = {
+        """Group the trained parameters for AdamW as published: guidance at a hundredth, norms without decay.
+
+        Embeddings of words, which are trained only where words were added, are not decayed either.
+        """
+        undecayed = {
             parameter
             for module in self.modules()
-            if isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.BatchNorm2d)
+            if isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.BatchNorm2d | nn.Embedding)
             for parameter in module.parameters(recurse=False)
         }
         tower = set(self.guidance.parameters())
@@ -239,11 +243,19 @@ class CATSegModel(PartModel):
             {"params": params, "lr": rate, "weight_decay": decay}
             for slow, rate in ((True, learning_rate / 100), (False, learning_rate))
             for plain, decay in ((False, weight_decay), (True, 0.0))
-            if (params := [p for p in trained if (p in tower) == slow and (p in norms) == plain])
+            if (params := [p for p in trained if (p in tower) == slow and (p in undecayed) == plain])
         ]
 
+    def add_tokens(self, count: int) -> None:
+        """Add embeddings, drawn from torch's global generator, and train them with those of the known words.
+
+        CLIP is frozen as published, since it knows all words; a tokenizer that lacks some must learn them.
+        """
+        add_token_embeddings(self.clip.text_model, self.config.text_config, count).requires_grad_(True)
+        self.renew_stamp()
+
     def recompute(self, enabled: bool) -> None:
-        """Keep less of the aggregation in training and compute it again in the backward pass."""
+        """Compute the aggregation again in the backward pass instead of storing it."""
         self.aggregator.recompute = enabled
 
     def build_loss(self, settings: Any = None, compiled: bool = False) -> Any:

@@ -34,7 +34,7 @@ class PhotoEncoder(nn.Module):
             self.guidance = _at_final_size(model.guidance, int(model.config.guidance_image_size or 0))
 
     def forward(self, pixel_values: Tensor, guidance_pixels: Tensor) -> tuple[Tensor, ...]:
-        """`[B, 3, S, S]` and `[B, 3, S', S']` → `[B, D, g, g]` unit vectors and the guidance at g, 2g and 4g."""
+        """Encode `[B, 3, S, S]` and `[B, 3, S', S']` as unit vectors `[B, D, g, g]` and guidance at g, 2g and 4g."""
         dtype = self.clip.dtype
         features = nn.functional.normalize(dense_features(self.clip, pixel_values.to(dtype)), dim=1)
         guidance = self.aggregator.guidance(self.guidance(guidance_pixels.to(dtype)))
@@ -54,7 +54,7 @@ class TextEncoder(nn.Module):
         self.end: int = text.eos_token_id
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """int64 `[K, length]` twice → `[K, D]`; the mask closes off the padding of other tokenizers."""
+        """Embed tokens and mask, int64 `[K, length]` each, as `[K, D]`; padding is replaced by the end token."""
         return text_vectors(self.clip, input_ids * attention_mask + self.end * (1 - attention_mask)).float()
 
 
@@ -75,16 +75,18 @@ class Decoder(nn.Module):
         return *(words.to(model.dtype).unflatten(0, (-1, count)) for words in embeddings), background
 
     def photos(self, *tensors: Tensor) -> tuple[Tensor, AppearanceGuidance]:
+        """Return the photo encoder's outputs in the model's number type."""
         features, *guidance = (tensor.to(self.model.dtype) for tensor in tensors)
         return features, AppearanceGuidance(*guidance)
 
     def probabilities(self, embedding: Tensor, guidance: AppearanceGuidance) -> Tensor:
+        """Decode an aggregated embedding `[B, T, g, g, C]` to probabilities `[B, T, 4g, 4g]`."""
         return self.model.aggregator.decode(embedding, guidance).float().sigmoid()
 
     def forward(
         self, features: Tensor, guidance: Tensor, guidance_2x: Tensor, guidance_4x: Tensor, class_embeddings: Tensor
     ) -> Tensor:
-        """`class_embeddings [N_c · P, D]` → `[B, N_c + 1, 4g, 4g]`, background last."""
+        """Compute probabilities `[B, N_c + 1, 4g, 4g]`, background last, of `class_embeddings [N_c · P, D]`."""
         photo, levels = self.photos(features, guidance, guidance_2x, guidance_4x)
         volume = self.model.aggregator.aggregate(photo, torch.cat(self.texts(class_embeddings)), levels)
         return self.probabilities(volume.embedding, levels)
@@ -111,7 +113,10 @@ class PartDecoder(Decoder):
         class_to_part: Tensor,
         class_to_object: Tensor,
     ) -> Tensor:
-        """`[N_p · P, D]`, `[N_o · P, D]`, `[N_c · P, D]` and int64 `[N_c]` twice → `[B, N_c + 1, 4g, 4g]`."""
+        """Compute probabilities `[B, N_c + 1, 4g, 4g]` of the words.
+
+        The three kinds of embeddings are `[N · P, D]`, the class arrays int64 `[N_c]`.
+        """
         aggregator = self.model.aggregator
         photo, levels = self.photos(features, guidance, guidance_2x, guidance_4x)
         parts, objects, classes, background = self.texts(part_embeddings, object_embeddings, class_embeddings)

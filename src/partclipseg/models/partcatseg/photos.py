@@ -1,4 +1,4 @@
-"""Photos to the inputs of the two towers: resized, normalised, and as released padded."""
+"""Make the inputs of the two towers from photos: resized, normalised, and in reference mode padded."""
 
 from __future__ import annotations
 

@@ -7,15 +7,23 @@ from typing import Any
 
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.models.clip_ranges import CLIP, RESNET, list_of, or_null
-from partclipseg.models.clipseg_ranges import CLIPSEG, TEXT, TOWERS, VISION, YES_OR_NO, Rule, check_values, known_values
+from partclipseg.models.clipseg_ranges import (
+    CLIPSEG,
+    TEXT,
+    TOWERS,
+    VISION,
+    YES_OR_NO,
+    Range,
+    check_values,
+    known_values,
+)
 
 _WIDTH, _LAYERS, _HEADS, _SHARE = (
     TEXT[name] for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "layer_norm_eps")
 )
 _SIDE, _STEP, _NUMBERS = VISION["image_size"], TEXT["initializer_range"], TOWERS["image_mean"]
 
-
-_TEXT = Rule("text of at most 1,000 characters", lambda value: isinstance(value, str) and len(value) <= 1000)
+_TEXT = Range("text of at most 1,000 characters", lambda value: isinstance(value, str) and len(value) <= 1000)
 
 CATSEG = {
     "clip_config": CLIPSEG["text_config"],
@@ -48,7 +56,7 @@ _DINOV2 = {
     "hidden_size": _WIDTH,
     "num_hidden_layers": _LAYERS,
     "num_attention_heads": _HEADS,
-    "mlp_ratio": Rule("a number from 1 to 64", lambda value: _is_number(value) and 1 <= value <= 64),
+    "mlp_ratio": Range("a number from 1 to 64", lambda value: _is_number(value) and 1 <= value <= 64),
     "hidden_act": TEXT["hidden_act"],
     "hidden_dropout_prob": _SHARE,
     "attention_probs_dropout_prob": _SHARE,
@@ -66,7 +74,7 @@ _DINOV2 = {
 
 
 def checked_values(values: Mapping[str, Any], guidance: str) -> dict[str, Any]:
-    """The entries of a configuration file that the model reads, each in its range.
+    """Return the entries of a configuration file that the model reads, after checking their ranges.
 
     `guidance` is the type of the guidance tower where the file names none. Raises `PartCLIPSegError` that says of each
     value out of its range what it must be.

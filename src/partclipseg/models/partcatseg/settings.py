@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from partclipseg.models.settings import MethodSettings
 
@@ -17,10 +17,17 @@ class CATSegSettings(MethodSettings):
     guidance: str = ""
     """DINOv2 weights to start from: a directory or hub name such as "facebook/dinov2-small", or the `.pth` file of
     facebookresearch/dinov2; "" takes those of the start, where it has them."""
+    sizes: Literal["released", "tiny"] = "released"
+    """Sizes of a new model: the released ones, or tiny ones for the towers of PartShapes. A start of the same method
+    brings its own."""
     reference: bool = False
     """Train as released, defects included."""
     repairs: tuple[str, ...] | None = None
     """Names of the repairs to make, see `config.REPAIRS`; None keeps those of the start, or all for a new model."""
+
+    @property
+    def needs_guidance(self) -> bool:
+        return not self.guidance
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The model that training starts from: released weights, CLIP's own, or a directory of ours."""
+"""Build the model that training starts from: released weights, CLIP's own, or a directory that `train` wrote."""
 
 from __future__ import annotations
 
@@ -9,10 +9,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import CLIPModel, Dinov2Model, PreTrainedConfig, ResNetModel
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPSegForImageSegmentation,
+    Dinov2Model,
+    PreTrainedConfig,
+    ResNetModel,
+)
 
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.models.partcatseg.config import CATSegConfig
+from partclipseg.models.directory import stated_type
+from partclipseg.models.loading import saved_config
+from partclipseg.models.partcatseg.config import SIZES, CATSegConfig
 from partclipseg.models.partcatseg.foreign import (
     family_of,
     fill_dinov2,
@@ -23,7 +32,6 @@ from partclipseg.models.partcatseg.foreign import (
 )
 from partclipseg.models.partcatseg.model import CATSegModel, PartCATSegModel
 from partclipseg.models.partcatseg.settings import CATSegSettings
-from partclipseg.models.pretrained import saved_config
 from partclipseg.models.reading import check_complete, check_finite
 
 logger = logging.getLogger(__name__)
@@ -39,9 +47,10 @@ def start_model(
     Args:
         cls: `PartCATSegModel` or `CATSegModel`.
         name: a `.pth` file as released (for PartCATSeg usually CAT-Seg's `model_final_base.pth`), or a directory or
-            hub name of CLIP or of a model of ours. Of another family, what fits by name and shape is copied.
-        settings: the guidance weights to load, and the repairs.
-        config: sizes of a model that starts from a `.pth` file or from CLIP; None stands for the released ones.
+            hub name of CLIP, of CLIPSeg or of a model of this package. From a model of another family, what fits by
+            name and shape is copied.
+        settings: the guidance weights to load, the sizes, and the repairs.
+        config: sizes of a model that starts from a `.pth` file, CLIP or CLIPSeg; None stands for `settings.sizes`.
 
     New layers come from torch's global generator. Raises `PartCLIPSegError` where the start or its guidance weights
     cannot be had.
@@ -68,7 +77,7 @@ def _started(
 ) -> tuple[CATSegModel, list[str]]:
     """Return the model, and the names of its tensors that the start does not have."""
     config_class: Any = cls.config_class
-    sizes = {} if config is None else _sizes(config)
+    sizes = dict(SIZES[settings.sizes]) if config is None else _sizes(config)
     changes: dict[str, Any] = {"reference": settings.reference, "repairs": settings.repairs}
     if guidance := _guidance_config(settings):
         changes["guidance_config"] = guidance
@@ -86,8 +95,8 @@ def _started(
         # Given to from_pretrained, changes would be set after the configuration is checked.
         own = config_class(**{**_sizes(saved_config(config_class, name)), **changes})
         return cls.from_pretrained(name, config=own, dtype=torch.float32), []
-    if kind == "clip":
-        clip: Any = CLIPModel.from_pretrained(name, dtype=torch.float32)
+    if kind in ("clip", "clipseg"):
+        clip = _clip(name, kind)
         model = cls(config_class(**{**sizes, **changes, "clip_config": clip.config}))
         return model, _copy(model, {f"clip.{key}": tensor for key, tensor in clip.state_dict().items()}, name)
     if kind == CATSegConfig.model_type:
@@ -98,9 +107,26 @@ def _started(
         model = cls(config_class(**{**sizes, **changes}))
         return model, _copy(model, source.state_dict(), name)
     raise PartCLIPSegError(
-        f"{name} holds a model of type {kind!r}, from which {config_class.model_type!r} cannot start: give CLIP, "
-        "CAT-Seg, or a released .pth file"
+        f"{name} holds {stated_type(kind)}, from which {config_class.model_type!r} cannot start: give CLIP, "
+        "CLIPSeg, CAT-Seg, or a released .pth file"
     )
+
+
+def _clip(name: str, kind: str) -> CLIPModel:
+    """Load CLIP, or the towers of a CLIPSeg, which are CLIP's with other names of their configurations."""
+    if kind == "clip":
+        loaded: Any = CLIPModel.from_pretrained(name, dtype=torch.float32)
+        return loaded
+    clipseg: Any = CLIPSegForImageSegmentation.from_pretrained(name, dtype=torch.float32)
+    text, vision = (
+        {key: value for key, value in part.to_dict().items() if key != "model_type"}
+        for part in (clipseg.config.text_config, clipseg.config.vision_config)
+    )
+    clip = CLIPModel(
+        CLIPConfig(text_config=text, vision_config=vision, projection_dim=clipseg.config.projection_dim)
+    )
+    clip.load_state_dict(clipseg.clip.state_dict())
+    return clip
 
 
 @torch.no_grad()
@@ -131,7 +157,7 @@ def _guidance_config(settings: CATSegSettings) -> Any:
     values = _config_dict(settings.guidance)
     kind = values.get("model_type")
     if kind not in _TOWERS:
-        raise PartCLIPSegError(f"{settings.guidance} holds a model of type {kind!r}: give a DINOv2 or a ResNet")
+        raise PartCLIPSegError(f"{settings.guidance} holds {stated_type(kind)}: give a DINOv2 or a ResNet")
     if kind == "resnet":  # the guidance ends at res4
         return {**values, "depths": values["depths"][:3], "hidden_sizes": values["hidden_sizes"][:3]}
     return {**values, "use_mask_token": False}
@@ -145,7 +171,7 @@ def _load_guidance(model: CATSegModel, name: str) -> None:
     kind = _model_type(name)
     expected = model.config.guidance_config.model_type
     if kind != expected:
-        raise PartCLIPSegError(f"{name} holds a model of type {kind!r}, and the guidance tower is a {expected}")
+        raise PartCLIPSegError(f"{name} holds {stated_type(kind)}, and the guidance tower is a {expected}")
     tensors = _TOWERS[expected].from_pretrained(name, dtype=torch.float32).state_dict()
     missing, misshapen = [], []
     for key, target in model.guidance.tower.state_dict().items():
@@ -169,5 +195,5 @@ def _config_dict(name: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise PartCLIPSegError(
             f"there is no file or directory {name!r} with a model, and the hub cannot be reached for one of that name: "
-            "give a released .pth file, or a directory of CLIP or of a model of ours"
+            "give a released .pth file, or a directory of CLIP or of a model of this package"
         ) from error

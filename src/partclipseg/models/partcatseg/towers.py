@@ -17,7 +17,7 @@ from partclipseg.models.clip_dense import dense_features as dense_features  # us
 from partclipseg.models.partcatseg.config import CATSegConfig
 
 PROMPTS_AT_ONCE = 256
-"""Prompts that pass the text tower together: a vocabulary has 80 for each word."""
+"""Number of prompts per batch of the text tower: a vocabulary has 80 for each word."""
 
 
 def text_features(clip: CLIPModel, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:

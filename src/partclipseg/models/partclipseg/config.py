@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from partclipseg.models.clipseg_config import RELEASED, CLIPSegTowersConfig
-from partclipseg.models.clipseg_ranges import TOWERS, WORDS_BY_WORD, YES_OR_NO, Rule
+from partclipseg.models.clipseg_ranges import TOWERS, WORDS_BY_WORD, YES_OR_NO, Range
 
 
 class PartCLIPSegConfig(CLIPSegTowersConfig):
@@ -22,7 +22,7 @@ class PartCLIPSegConfig(CLIPSegTowersConfig):
     in lists of words that lack a trained object; other lists are read as the released code reads them."""
 
     @classmethod
-    def ranges(cls) -> Mapping[str, Rule]:
+    def ranges(cls) -> Mapping[str, Range]:
         """Return the range of each field."""
         return {**TOWERS, "reference_object_lookup": YES_OR_NO, "object_words": WORDS_BY_WORD}
 

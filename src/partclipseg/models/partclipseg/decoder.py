@@ -55,7 +55,7 @@ class PartDecoder(ConditionDecoder):
     # Both merges are linear, so each condition goes through its half once and pairs are sums of halves.
 
     def merge_halves(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Each condition's share in its classes, as a part and as an object: `[B, N, g·g', C]` → twice the same."""
+        """Compute each condition's share in its classes, as a part and as an object, `[B, N, g·g', C]` each."""
         of_part, of_object = self.merge_features.weight.chunk(2, dim=1)
         return F.linear(features, of_part, self.merge_features.bias), F.linear(features, of_object)
 

@@ -31,7 +31,7 @@ class PartLoss(ClassLoss):
     """
 
     def __init__(self, config: LossConfig | None = None, compiled: bool = False) -> None:
-        """`compiled`: process the logits by kernels of `torch.compile`, made at the first call; faster on a GPU."""
+        """Make the loss; `compiled` processes the logits by kernels of `torch.compile`, which is faster on a GPU."""
         super().__init__(config or LossConfig(), compiled)
         self.config: LossConfig
 

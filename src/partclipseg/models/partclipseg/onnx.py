@@ -27,7 +27,10 @@ class PartDecoder(Decoder):
         class_to_part: Tensor,
         class_to_object: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """`[N_p, D]`, `[N_o, D]` and int64 `[N_c]` twice → `[B, N_c + 1, h, w]`, `[B, N_o + 1, …]`, `[B, N_p, …]`."""
+        """Compute logits `[B, N_c + 1, h, w]`, `[B, N_o + 1, h, w]` and `[B, N_p, h, w]` of the words.
+
+        The embeddings are `[N_p, D]` and `[N_o, D]`, the class arrays int64 `[N_c]`.
+        """
         num_parts = part_embeddings.shape[0]
         conditions = self.conditions(part_embeddings, object_embeddings)
         features, grid = self.features(class_tokens, patches, conditions)

@@ -83,6 +83,8 @@ class ZSSegConfig(PreTrainedConfig):
     """Multiple of pixels that photos are padded to: the stride of the last features."""
 
     def __post_init__(self, **kwargs: Any) -> None:
+        own = {name: getattr(self, name) for name in ZSSEG if name not in ("clip_config", "backbone_config")}
+        check_values(own, ZSSEG)
         self.clip_config = _clip_config(self.clip_config)
         self.backbone_config = _backbone_config(self.backbone_config)
         if self.repairs is None:
@@ -94,7 +96,7 @@ class ZSSegConfig(PreTrainedConfig):
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Self:
-        """From a configuration file's content; entries that no model of ours reads are left out.
+        """Make a configuration from a file's content; entries that no model here reads are left out.
 
         Raises `PartCLIPSegError` that says of each value out of its range what it must be.
         """
@@ -150,13 +152,6 @@ class ZSSegConfig(PreTrainedConfig):
         )
 
     def _check(self) -> None:
-        positive = (
-            *("feature_size", "hidden_size", "num_heads", "num_layers", "feed_forward_size", "num_queries"),
-            *("class_hidden_size", "shortest_edge", "longest_edge", "crop_size"),
-        )
-        for name in positive:
-            if getattr(self, name) < 1:
-                raise PartCLIPSegError(f"{name} is {getattr(self, name)}: give at least 1")
         if self.feature_size % 32:
             raise PartCLIPSegError(f"feature_size {self.feature_size} must be a multiple of 32, its norms' groups")
         if self.hidden_size % (2 * self.num_heads):
@@ -170,10 +165,6 @@ class ZSSegConfig(PreTrainedConfig):
             raise PartCLIPSegError(f"prompt_lengths are {tuple(self.prompt_lengths)}: give two numbers of at least 1")
         if len(self.backbone_config.hidden_sizes) != 4 or len(self.backbone_config.depths) != 4:
             raise PartCLIPSegError("backbone_config needs four stages: four hidden_sizes and four depths")
-        for name in ("image_mean", "image_std", "clip_mean", "clip_std"):
-            values = getattr(self, name)
-            if len(values) != 3 or (name.endswith("std") and min(values) <= 0):
-                raise PartCLIPSegError(f"{name} is {tuple(values)}: give three numbers, deviations above 0")
         for name in ("separator_id", "dot_id"):
             if not 0 <= getattr(self, name) < self.text_config.vocab_size:
                 raise PartCLIPSegError(

@@ -1,6 +1,6 @@
 """Load OV-PARTS' released ZSSeg+ files: CLIP, the composed prompts and stage 1 are all in one.
 
-The only place that knows how the released code names its tensors.
+No other module knows how the released code names these tensors.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from partclipseg.models.clip_names import Source, clip_source
+from partclipseg.models.clip_names import TensorPlace, clip_source
 from partclipseg.models.reading import check_complete, check_finite, check_size, read_tensors
 from partclipseg.models.zsseg.config import ZSSegConfig
 from partclipseg.models.zsseg.model import ZSSegModel
@@ -32,7 +32,7 @@ UNUSED = re.compile(
 that the table of embeddings has too, and constants."""
 
 _OPTIONAL = re.compile(r"clip\.logit_scale|.*\.num_batches_tracked|.*\.position_ids")
-"""Tensors of ours that no file must have: without effect here."""
+"""Tensors of our model that a file may lack: they have no effect."""
 
 _HEAD, _LAYERS = "sem_seg_head.", "sem_seg_head.predictor.transformer.decoder."
 
@@ -78,7 +78,7 @@ _RENAMED = (  # ours, theirs; every rule is applied, in order
 )
 
 
-def place_of(name: str) -> Source:
+def place_of(name: str) -> TensorPlace:
     """Say where our tensor `name` stands in a released file."""
     if name.startswith("clip."):
         found = clip_source(name)
@@ -86,7 +86,7 @@ def place_of(name: str) -> Source:
     letter = re.search(r"\.([qkv])_proj\.", name)
     for ours, theirs in _RENAMED:
         name = re.sub(ours, theirs, name)
-    return Source(name, "qkv".index(letter[1]) if letter else None, False)
+    return TensorPlace(name, "qkv".index(letter[1]) if letter else None, False)
 
 
 def knows(names: Collection[str]) -> bool:
@@ -96,7 +96,7 @@ def knows(names: Collection[str]) -> bool:
 
 
 def config_for(values: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], origin: str) -> ZSSegConfig:
-    """The configuration for a file's tensors: the released one, or in reference mode the given `values`."""
+    """Return the configuration for a file's tensors: the released one, or the given `values` in reference mode."""
     return ZSSegConfig.from_values({"reference": True, **(values or {})})
 
 

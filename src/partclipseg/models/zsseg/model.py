@@ -300,7 +300,7 @@ class ZSSegModel(PartModel):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load as in transformers. Raises `PartCLIPSegError` for what is not there, incomplete or damaged."""
-        from partclipseg.models.pretrained import load_pretrained
+        from partclipseg.models.loading import load_pretrained
 
         return load_pretrained(cls, pretrained_model_name_or_path, super().from_pretrained, *args, **kwargs)
 

@@ -6,13 +6,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from partclipseg.models.clip_ranges import CLIP, RESNET, list_of, or_null
-from partclipseg.models.clipseg_ranges import CLIPSEG, TEXT, TOWERS, VISION, YES_OR_NO, Rule, check_values, known_values
+from partclipseg.models.clipseg_ranges import (
+    CLIPSEG,
+    TEXT,
+    TOWERS,
+    VISION,
+    YES_OR_NO,
+    Range,
+    check_values,
+    known_values,
+)
 
 _WIDTH, _LAYERS, _HEADS = (TEXT[name] for name in ("hidden_size", "num_hidden_layers", "num_attention_heads"))
 _SIDE = VISION["image_size"]
-_COUNT = Rule("a whole number from 1 to 64", lambda value: type(value) is int and 1 <= value <= 64)
-_TOKEN = Rule("a token, from 0 on", lambda value: type(value) is int and 0 <= value < 2**24)
-_SCALE = Rule("a number from 1 to 10", lambda value: isinstance(value, int | float) and 1 <= value <= 10)
+_COUNT = Range("a whole number from 1 to 64", lambda value: type(value) is int and 1 <= value <= 64)
+_TOKEN = Range("a token, from 0 on", lambda value: type(value) is int and 0 <= value < 2**24)
+_SCALE = Range("a number from 1 to 10", lambda value: isinstance(value, int | float) and 1 <= value <= 10)
 
 ZSSEG = {
     "clip_config": CLIPSEG["text_config"],
@@ -36,13 +45,13 @@ ZSSEG = {
     "separator_id": _TOKEN,
     "dot_id": _TOKEN,
     "reference": YES_OR_NO,
-    "repairs": or_null(list_of(Rule("text", lambda value: isinstance(value, str) and len(value) <= 100), 64)),
+    "repairs": or_null(list_of(Range("text", lambda value: isinstance(value, str) and len(value) <= 100), 64)),
 }
 """The fields of `config.ZSSegConfig`."""
 
 _BACKBONE = {
     **RESNET,
-    "hidden_sizes": list_of(Rule("a whole number from 4 to 65,536", lambda v: _WIDTH.holds(v) and v >= 4), 4),
+    "hidden_sizes": list_of(Range("a whole number from 4 to 65,536", lambda v: _WIDTH.holds(v) and v >= 4), 4),
     "depths": list_of(_LAYERS, 4),
 }
 

@@ -1,0 +1,35 @@
+"""The picture of docs/instances.md: one scene, and whose each part is by three ways to say where objects are."""
+
+from __future__ import annotations
+
+from PIL import Image, ImageDraw, ImageFont
+
+from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.instances.found import FoundObject
+from partclipseg.shapes.renderer import render_scene
+from partclipseg.shapes.world import partshapes_world
+
+SCENE = 5565
+"""Of the split test: the first one that shows three animals of one kind besides another object."""
+
+SIDE, GAP, LINE = 380, 16, 30
+
+
+def drawing(model: str | None) -> Image.Image:
+    """The scene, then what regions, true boxes and true masks give; RGB."""
+    scene, world = render_scene("test", SCENE, 384), partshapes_world()
+    words = {member.object: list(world.objects_by_word[member.object].parts) for member in scene.members}
+    boxes = [FoundObject.from_corners(member.object, *member.box) for member in scene.members]
+    masks = [FoundObject.from_mask(some.object, scene.instances == index) for index, some in enumerate(boxes)]
+    segmenter = PartSegmenter.from_pretrained(model)
+    columns = [("the photo", Image.fromarray(scene.image))]
+    for title, instances in (("components", "components"), ("boxes", boxes), ("masks", masks)):
+        result = segmenter(scene.image, words, instances=instances)
+        columns.append((title, result.overlay(legend=False, long_side=2 * SIDE)))
+    sheet = Image.new("RGB", (GAP + len(columns) * (SIDE + GAP), SIDE + LINE + 2 * GAP), (255, 255, 255))
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(20)
+    for column, (title, picture) in enumerate(columns):
+        left = GAP + column * (SIDE + GAP)
+        sheet.paste(picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS), (left, GAP + LINE))
+        pen.text((left, GAP), title, fill=(32, 35, 40), font=font)
+    return sheet

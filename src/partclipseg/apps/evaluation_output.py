@@ -1,0 +1,52 @@
+"""Output of ``evaluate``: its folder, tables on the terminal and the note of the progress display."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from partclipseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from partclipseg.evaluation.tables import Table
+
+
+def present_score(counts: Any) -> str:
+    """Return the score of the photos counted so far, for the progress display; empty where that takes long."""
+    from partclipseg.evaluation.evaluator import Evaluator
+    from partclipseg.evaluation.partpq import PartPQ
+
+    if isinstance(counts, Evaluator):
+        return f"mIoU {counts.running_iou():.2f} ({counts.protocol})"
+    return f"PartPQ {counts.running():.2f}" if isinstance(counts, PartPQ) else ""
+
+
+def check_folder(folder: Path, names: Sequence[str]) -> None:
+    """Raise `UsageError` if a report would replace files of these `names` in a folder that holds no evaluation."""
+    found = [name for name in names if (folder / name).is_file()]
+    if not found or any(folder.glob("scores-*.state")):
+        return
+    try:
+        content = json.loads((folder / "scores.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict) or "scores" not in content:
+        raise UsageError(
+            f"{folder} holds {' and '.join(found)}, which no evaluation wrote: name another folder with --output, or "
+            "move them away"
+        )
+
+
+def rich_table(table: Table) -> Any:
+    """Return a table of scores as rich prints it."""
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    result = RichTable(title=table.title, title_justify="left", caption=table.note or None, caption_justify="left")
+    for place, column in enumerate(table.columns):
+        result.add_column(column, justify="right" if place else "left")
+    for row in table.rows:
+        result.add_row(*(Text(cell) for cell in row))
+    return result

@@ -1,0 +1,115 @@
+"""Command-line options that ask for instances: what says where objects are, and who draws their outlines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import tyro
+
+from partclipseg.apps.options import optional
+from partclipseg.errors import UsageError
+from partclipseg.files import is_file
+
+if TYPE_CHECKING:
+    from partclipseg.formats.format import Format
+
+
+class LoadedInstances(NamedTuple):
+    """What the options name, loaded: arguments of `PartSegmenter`."""
+
+    instances: Any = None
+    outlines: Any = None
+    rest: bool = False
+
+
+@dataclass(frozen=True)
+class InstanceOptions:
+    """Whose part it is, where there are several objects of one kind:"""
+
+    instances: Annotated[str | None, optional("components|DIR|NAME|FILE.json")] = None
+    """Tell the objects apart and say whose each part is. components: connected regions are objects. Or a detector, by
+    directory or hub name, such as IDEA-Research/grounding-dino-tiny. Or a file: COCO annotations, or boxes as
+    {"photo.jpg": [["dog", x0, y0, x1, y1]]}. Each object takes about a fifth of a photo's time."""
+    instance_threshold: Annotated[float | None, optional("P")] = None
+    """Minimum score, 0 to 1, of what a detector finds. Left out: the detector's own."""
+    outlines: Annotated[str | None, optional("DIR|NAME")] = None
+    """A model that outlines objects whose boxes are known, such as facebook/sam2.1-hiera-tiny."""
+    rest: bool = False
+    """Keep parts that belong to no object found; with a detector or a file that costs a look at the whole photo."""
+
+    @property
+    def asked(self) -> bool:
+        """Whether instances are asked for."""
+        return self.instances is not None
+
+    def check(self, formats: Iterable[str], known: Mapping[str, Format], zoom: bool) -> None:
+        """Raise `UsageError` for options that contradict each other, and for an unknown format."""
+        from partclipseg.formats.registry import chosen_formats
+
+        chosen_formats(formats, known, self.asked)
+        given = [
+            name
+            for name, value in (
+                ("--instance-threshold", self.instance_threshold is not None),
+                ("--outlines", self.outlines is not None),
+                ("--rest", self.rest),
+            )
+            if value
+        ]
+        if given and not self.asked:
+            raise UsageError(f"{given[0]} is for instances: say where objects are by --instances, or leave it out")
+        if self.instance_threshold is not None and not 0 <= self.instance_threshold <= 1:
+            raise UsageError(f"--instance-threshold must be from 0 to 1, not {self.instance_threshold}")
+        if zoom and self.asked:
+            raise UsageError("--instances looks at crops already: leave --zoom out")
+
+    def load(self, device: str | None) -> LoadedInstances:
+        """Read the file or load the models that are named.
+
+        Raises `UsageError` for a file that cannot be read, `PartCLIPSegError` for a model that cannot be loaded.
+        """
+        if self.instances is None:
+            return LoadedInstances()
+        from partclipseg.instances.sources import open_source
+
+        source = open_source(self.instances, self.instance_threshold, device)
+        if self.outlines is None:
+            return LoadedInstances(source, None, self.rest)
+        from partclipseg.instances.outlines import Outliner
+
+        return LoadedInstances(source, Outliner.from_pretrained(self.outlines, device=device), self.rest)
+
+    def absolute(self) -> InstanceOptions:
+        """Return the options with absolute paths, for workers that run elsewhere."""
+        return replace(self, instances=_absolute(self.instances), outlines=_absolute(self.outlines))
+
+    def describe(self, loaded: LoadedInstances) -> dict[str, Any]:
+        """Return what results depend on: names, and digests of a file's content or of a model's weights."""
+        if self.instances is None:
+            return {}
+        named: dict[str, Any] = {"instances": self.instances, "rest": self.rest}
+        if is_file(self.instances):
+            named["objects_file"] = blake2b(Path(self.instances).read_bytes(), digest_size=16).hexdigest()
+        if self.instance_threshold is not None:
+            named["instance_threshold"] = str(self.instance_threshold)
+        if self.outlines is not None:
+            named["outlines"] = self.outlines
+        from partclipseg.apps.label.options import fingerprint
+
+        for key, some in (("detector_weights", loaded.instances), ("outliner_weights", loaded.outlines)):
+            if (model := getattr(some, "model", None)) is not None:
+                named[key] = fingerprint(model)
+        return named
+
+
+FindInstances = Annotated[InstanceOptions, tyro.conf.OmitArgPrefixes]
+"""`InstanceOptions` as a field of a command: its options stand among the command's own."""
+
+
+def _absolute(name: str | None) -> str | None:
+    return os.path.abspath(name) if name is not None and Path(name).exists() else name  # noqa: PTH100

@@ -1,0 +1,65 @@
+"""Rendered scenes to try, with the words of what they show: ``GET /v1/examples``."""
+
+from __future__ import annotations
+
+import io
+from functools import cached_property
+from typing import NamedTuple
+
+from fastapi import FastAPI, HTTPException, Response
+from PIL import Image
+
+from partclipseg.apps.serve.answers import ExampleInfo, ExampleList
+
+SCENE_SIZE = 384
+"""Side of the scenes in pixels."""
+
+
+class Example(NamedTuple):
+    """Example photo, as a JPEG file, and words."""
+
+    picture: bytes
+    vocabulary: dict[str, list[str]]
+
+
+class Scenes:
+    """Scenes of PartShapes by file name, rendered when they are first asked for."""
+
+    def __init__(self, count: int = 4) -> None:
+        self.count = count
+
+    @cached_property
+    def examples(self) -> dict[str, Example]:
+        """Return the scenes, each with the words of its objects."""
+        from partclipseg.shapes.renderer import render_scene
+        from partclipseg.shapes.world import partshapes_world
+
+        parts = partshapes_world().vocabulary.to_dict()
+        made = {}
+        for index in range(self.count):
+            scene = render_scene("test", index, SCENE_SIZE)
+            buffer = io.BytesIO()
+            Image.fromarray(scene.image).save(buffer, "JPEG", quality=92, subsampling=0)
+            words = {member.object: parts[member.object] for member in scene.members}
+            made[f"scene-{index + 1}.jpg"] = Example(buffer.getvalue(), words)
+        return made
+
+
+def add_examples(app: FastAPI, scenes: Scenes) -> None:
+    """Add the paths of the examples to the API. They run in threads, since rendering takes a moment."""
+
+    @app.get("/v1/examples", summary="Rendered scenes to try")
+    def examples() -> ExampleList:
+        found = [ExampleInfo(name=name, vocabulary=one.vocabulary) for name, one in scenes.examples.items()]
+        return ExampleList(examples=found)
+
+    @app.get(
+        "/v1/examples/{name}",
+        summary="The picture of a scene",
+        response_class=Response,
+        responses={200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}}},
+    )
+    def picture(name: str) -> Response:
+        if name not in scenes.examples:
+            raise HTTPException(404)
+        return Response(scenes.examples[name].picture, media_type="image/jpeg")

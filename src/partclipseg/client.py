@@ -1,0 +1,77 @@
+"""Client of a server that ``partclipseg serve`` has started."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from partclipseg.errors import PartCLIPSegError
+
+Words = str | Mapping[str, Iterable[str]] | None
+
+
+class Client:
+    """Asks a server about photos. Every method raises `PartCLIPSegError` with the server's sentence.
+
+    `options` are the further fields of ``POST /v1/segment``, such as ``model``, ``objects``, ``zoom`` or ``formats``.
+    """
+
+    def __init__(self, address: str = "http://127.0.0.1:7860", token: str | None = None, timeout: float = 120) -> None:
+        """
+        Args:
+            address: what the server has printed at its start, without the token.
+            token: the server's token, if it asks for one.
+            timeout: seconds without a byte of the answer after which a request has failed.
+        """
+        self._address, self._timeout = address.rstrip("/"), timeout
+        self._session = requests.Session()
+        if token:
+            self._session.headers["Authorization"] = f"Bearer {token}"
+
+    def models(self) -> list[dict[str, Any]]:
+        """Return the server's models; the first is the default."""
+        return self._ask("GET", "/v1/models").json()["models"]
+
+    def segment(self, photo: str | Path | bytes, vocabulary: Words = None, **options: Any) -> dict[str, Any]:
+        """Return the answer for one photo, a path or a file's content; by default its ``segments`` and ``objects``."""
+        return self._post("/v1/segment", [photo], vocabulary, options).json()
+
+    def archive(self, photo: str | Path | bytes, vocabulary: Words = None, **options: Any) -> bytes:
+        """Return a ZIP of the photo's files; by default of all formats but soft masks."""
+        headers = {"Accept": "application/zip"}
+        return self._post("/v1/segment", [photo], vocabulary, {"formats": "all", **options}, headers=headers).content
+
+    def segment_many(
+        self, photos: Iterable[str | Path | bytes], vocabulary: Words = None, **options: Any
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the answer for each photo as it comes; ``status`` is 200, or else ``detail`` says why there is none."""
+        with self._post("/v1/batch", list(photos), vocabulary, options, stream=True) as answer:
+            yield from map(json.loads, answer.iter_lines())
+
+    def _post(
+        self, path: str, photos: list[Any], vocabulary: Words, options: Mapping[str, Any], **more: Any
+    ) -> requests.Response:
+        words = vocabulary if isinstance(vocabulary, str | None) else {k: list(v) for k, v in vocabulary.items()}
+        fields = {**options, "vocabulary": words if isinstance(words, str | None) else json.dumps(words)}
+        data = {name: value for name, value in fields.items() if value is not None}
+        with ExitStack() as stack:
+            contents = (one if isinstance(one, bytes) else stack.enter_context(open(one, "rb")) for one in photos)
+            return self._ask("POST", path, data=data, files=[("photo", one) for one in contents], **more)
+
+    def _ask(self, method: str, path: str, **more: Any) -> requests.Response:
+        try:
+            answer = self._session.request(method, self._address + path, timeout=self._timeout, **more)
+        except requests.RequestException as error:
+            raise PartCLIPSegError(f"no answer from {self._address}: is the server running? ({error})") from None
+        if answer.ok:
+            return answer
+        try:
+            sentence = str(answer.json()["detail"])
+        except (ValueError, KeyError, TypeError):
+            sentence = f"{self._address} answered with status {answer.status_code}"
+        raise PartCLIPSegError(sentence)

@@ -1,0 +1,82 @@
+"""Pictures that say whose each pixel is: numbers of instances in 16 bits, and the three channels of PartPQ."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from partclipseg.errors import PartCLIPSegError
+from partclipseg.formats.format import Format, LabelledPhoto, Place
+from partclipseg.formats.segment import Owners
+
+UNKNOWN = 255
+"""Value of class and part in the PartPQ picture where there is none."""
+
+_MOST_INSTANCES, _MOST_WORDS = 254, 99
+
+
+def number_image(photo: LabelledPhoto) -> Image.Image:
+    """Return a 16-bit grey picture (I;16) of the owner's number at each pixel; 0 is none."""
+    return Image.fromarray((_owners(photo).instance_map + 1).astype(np.uint16))
+
+
+def partpq_image(photo: LabelledPhoto) -> Image.Image:
+    """Return a picture of three channels, 8 bits each, as PartPQ's evaluators read predictions.
+
+    Class (object index + 1), number of the instance, part (place among the object's parts + 1). A pixel of an object
+    without a part has the part 255, a pixel without an owner is 255, 0, 255.
+
+    Raises `PartCLIPSegError` for more instances, objects or parts of one object than the form can number.
+    """
+    owners, vocabulary = _owners(photo), photo.vocabulary
+    words = vocabulary.to_dict()
+    parts = [words[pair.object].index(pair.part) for pair in vocabulary.object_parts]
+    for count, most, what in (
+        (len(owners.instances), _MOST_INSTANCES, "instances in a photo"),
+        (len(vocabulary.objects), _MOST_WORDS, "objects"),
+        (max(parts, default=-1) + 1, _MOST_WORDS, "parts of one object"),
+    ):
+        if count > most:
+            raise PartCLIPSegError(f"PartPQ's pictures can number {most} {what}, and there are {count}: ask for fewer")
+    table = np.full(len(vocabulary) + 1, UNKNOWN, dtype=np.uint8)  # label -1 reads the last entry
+    table[: len(parts)] = np.array(parts, dtype=np.uint8) + 1
+    owned = owners.instance_map >= 0
+    channels = (
+        np.where(owned, photo.object_map + 1, UNKNOWN),
+        owners.instance_map + 1,
+        np.where(owned, table[photo.label_map], UNKNOWN),
+    )
+    return Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8))
+
+
+def _owners(photo: LabelledPhoto) -> Owners:
+    if photo.owners is None:
+        raise PartCLIPSegError(f"{photo.name}: no instances were asked for, so there is no picture of them")
+    return photo.owners
+
+
+def _make_numbers(photo: LabelledPhoto, place: Place) -> Image.Image:
+    return number_image(photo)
+
+
+def _make_partpq(photo: LabelledPhoto, place: Place) -> Image.Image:
+    return partpq_image(photo)
+
+
+NUMBERS = Format(
+    name="instance-png",
+    help="images of the numbers of instances in 16 bits; 0 is none",
+    suffix=".instance.png",
+    make=_make_numbers,
+    needs_instances=True,
+    folder="instances",
+)
+
+PARTPQ = Format(
+    name="partpq",
+    help="images of class, instance and part in three channels, for the metric PartPQ",
+    suffix=".partpq.png",
+    make=_make_partpq,
+    needs_instances=True,
+    folder="partpq",
+)

@@ -1,0 +1,135 @@
+"""Load models of transformers that find or outline objects: from a directory or the hub, whole, without torchvision.
+
+Their photos are prepared here with Pillow, since transformers' own preparation of some needs torchvision or SciPy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import transformers
+from torch import Tensor
+
+from partclipseg.data.augment import resize_photo
+from partclipseg.errors import PartCLIPSegError
+from partclipseg.files import is_file
+from partclipseg.models.directory import read_config
+from partclipseg.models.hub import OPTIONAL_FILES
+from partclipseg.models.names import find_snapshot, quoted
+from partclipseg.models.reading import check_complete, check_finite, library_errors, read_json_table, without_bars
+from partclipseg.models.registry import find_device, find_dtype
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and standard deviation of red, green and blue, from 0 to 1."""
+
+CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+"""The same of CLIP's training photos."""
+
+HALVES = (0.5,) * 3, (0.5,) * 3
+"""Mean and standard deviation that map 0 to 1 onto -1 to 1."""
+
+_FILES = (*OPTIONAL_FILES, "processor_config.json", "vocab.txt", "added_tokens.json")
+
+_LICENCES = {"Sam3": "the SAM License of Meta, which has conditions of its own"}
+"""Licence that is no open-source licence, by the beginning of the class's name: it is named when a model is loaded."""
+
+
+class Pretrained(NamedTuple):
+    """A model on its device, ready for inference, and where it came from."""
+
+    model: Any
+    folder: Path
+    kind: str
+    """``model_type`` of its configuration."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return how the authors prepare photos, from either of the two files that may say it; empty without one."""
+        for file, key in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
+            if is_file(self.folder / file):
+                table = read_json_table(self.folder / file)
+                if isinstance(found := table if key is None else table.get(key), dict):
+                    return found
+        return {}
+
+
+def load_pretrained(
+    name: str | Path,
+    classes: dict[str, str],
+    what: str,
+    device: str | torch.device | None,
+    dtype: str | torch.dtype | None,
+    log: Any,
+) -> Pretrained:
+    """Load a model whose ``model_type`` is a key of `classes`, by the class of transformers that stands there.
+
+    Args:
+        name: directory, or name on the hub.
+        classes: class of transformers for each ``model_type``.
+        what: what such a model is called in messages, with an article.
+        device: as for `PartSegmenter.from_pretrained`.
+        dtype: number type; None is float32 on every device, since boxes lose pixels in bfloat16.
+        log: logger that names a licence with conditions.
+
+    Raises `PartCLIPSegError` where there is no such model, or it is damaged, of another type, or cannot be loaded here;
+    `UsageError` for an unknown device or dtype.
+    """
+    target = find_device(device)
+    number_type = find_dtype("float32" if dtype is None else dtype, target)
+    remedy = f"give the directory of {what}, or the name of one on the Hugging Face hub where there is network"
+    kind = read_config(name, remedy=remedy).get("model_type")
+    if kind not in classes:
+        raise PartCLIPSegError(
+            f"{name} holds a model of type {quoted(kind)}, and {what} must be one of {', '.join(classes)}: name another"
+        )
+    folder = Path(find_snapshot(name, _FILES, remedy))
+    for beginning, licence in _LICENCES.items():
+        if classes[kind].startswith(beginning):
+            log.warning("the weights of %s are under %s: read it before you use them", name, licence)
+    with library_errors(f"the model in {name} cannot be loaded: copy or download it again"), without_bars():
+        load = getattr(transformers, classes[kind]).from_pretrained
+        model, info = load(folder, dtype=number_type, output_loading_info=True, ignore_mismatched_sizes=True)
+    # Files of the authors may hold more than the class takes, such as SAM 2's memory for videos.
+    check_complete(str(name), info["missing_keys"], (), info["mismatched_keys"])
+    check_finite(model, str(name))
+    return Pretrained(model.eval().to(target), folder, kind)
+
+
+def to_values(
+    photo: np.ndarray, size: tuple[int, int], statistics: tuple[Collection[float], Collection[float]]
+) -> Tensor:
+    """Return a photo, uint8 `[H, W, 3]`, as float32 `[1, 3, h, w]` of `size`, less the mean and over the deviation."""
+    mean, deviation = (np.array(list(values), np.float32) for values in statistics)
+    resized = resize_photo(photo, size).astype(np.float32) / 255
+    return torch.from_numpy((resized - mean) / deviation).permute(2, 0, 1)[None].contiguous()
+
+
+def squared(photo: np.ndarray) -> np.ndarray:
+    """Return a photo with black at its right or below, so that it is a square."""
+    side = max(photo.shape[:2])
+    whole = np.zeros((side, side, 3), np.uint8)
+    whole[: photo.shape[0], : photo.shape[1]] = photo
+    return whole
+
+
+def fitted(height: int, width: int, shortest: int, longest: int) -> tuple[int, int]:
+    """Return height and width at which the shorter side is `shortest`, or less where the longer exceeded `longest`.
+
+    The aspect ratio is kept but for rounding, which is that of Grounding DINO's authors.
+    """
+    short, long = min(height, width), max(height, width)
+    exact = min(float(shortest), longest * short / long)
+    if round(exact) == short:
+        return height, width
+    first, second = max(round(exact), 1), max(int(exact * long / short), 1)
+    return (first, second) if height <= width else (second, first)
+
+
+def enlarge(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """Return bool `[H, W]` of `size`: where the logits `[h, w]`, enlarged bilinearly, exceed 0."""
+    whole = F.interpolate(logits[None, None].float(), size, mode="bilinear", align_corners=False)
+    return (whole[0, 0] > 0).cpu().numpy()

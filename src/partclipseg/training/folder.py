@@ -1,0 +1,45 @@
+"""Folder of a run: refuse one that holds other files of the names that a run writes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from partclipseg.errors import UsageError
+from partclipseg.files import is_file
+from partclipseg.training.checkpoint import differences
+
+CONFIGURATION, LOG, MODEL, BEST = "config.yaml", "log.jsonl", "model", "best"
+"""Names in the folder of a run: its configuration, its log, the finished model, and the best so far."""
+
+
+def check_new(output: Path, recipe: Mapping[str, Any], harmless: Collection[str] = ()) -> None:
+    """Check a folder that has no checkpoint, before a run begins in it.
+
+    A run of the same `recipe` may begin again there; `harmless` names settings that may differ. Raises `UsageError`
+    if there are results of another recipe, or files that no training wrote.
+    """
+    then = _recipe(output / CONFIGURATION)
+    names = (BEST, MODEL) if then is not None else (BEST, CONFIGURATION, LOG, MODEL)
+    found = [name for name in names if os.path.lexists(output / name)]
+    if found and (then is None or differences(then, recipe, harmless)):
+        other = "which no run of training wrote" if then is None else "the results of another recipe"
+        raise UsageError(
+            f"{output} holds {' and '.join(found)}, {other}: name another folder with --output, or move them away"
+        )
+
+
+def _recipe(path: Path) -> dict[str, Any] | None:
+    """Return the recipe in the configuration of a run; None for any other file."""
+    if not is_file(path):
+        return None
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError, RecursionError):
+        return None
+    known = isinstance(content, dict) and "made_with" in content and isinstance(content.get("recipe"), dict)
+    return content["recipe"] if known else None

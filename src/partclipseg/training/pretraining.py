@@ -1,0 +1,172 @@
+"""Train a tower of PartShapes from random weights: steps, checkpoints, log and end.
+
+A `Pretraining` holds the modules and their losses: the backbone (`backbone.py`) or the guidance tower (`guidance.py`).
+All scenes lie on the device, where batches are gathered and changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.files import whole_directory
+from partclipseg.losses.finite import check_finite
+from partclipseg.models.cuda_graphs import StepGradients
+from partclipseg.processes import join_processes, step_seed, termination
+from partclipseg.shapes.cache import SceneArrays, render_split
+from partclipseg.training.checkpoint import CheckpointStore, differences
+from partclipseg.training.folder import CONFIGURATION, LOG, check_new
+from partclipseg.training.log import RunLog, write_configuration
+from partclipseg.training.optim import set_learning_rate
+from partclipseg.training.towers import TowerRecipe
+from partclipseg.writing import claimed, writing
+
+_HARMLESS = ("checkpoint_every", "log_every")
+"""Fields of a recipe that do not change what is trained."""
+
+
+class Pretraining(Protocol):
+    """Interface of a tower in training."""
+
+    parameters: list[nn.Parameter]
+    """Parameters that the optimiser changes."""
+
+    @property
+    def module(self) -> nn.Module:
+        """Module with all weights that a checkpoint holds."""
+        ...
+
+    def losses(self, rows: Tensor) -> dict[str, Tensor]:
+        """Compute the loss terms of the scenes `rows`, int64 `[B]`, with their sum as ``total``.
+
+        Nothing may be read back from the device: on a GPU the step is captured.
+        """
+        ...
+
+    def after_step(self, step: int) -> None:
+        """Update weights that the optimiser does not change, after the update of `step`, from 0."""
+        ...
+
+    def save(self, directory: Path) -> None:
+        """Write the trained weights as a directory that training can start from."""
+        ...
+
+
+R = TypeVar("R", bound=TowerRecipe)
+
+
+def pretrain(
+    recipe: R,
+    output: str | Path,
+    build: Callable[[R, SceneArrays, torch.device], Pretraining],
+    scenes: SceneArrays | None = None,
+    report: Callable[[int, Mapping[str, float]], None] | None = None,
+) -> Path | None:
+    """Train from random weights, or continue the run that `output` holds.
+
+    Args:
+        recipe: the recipe of the tower.
+        output: receives ``config.yaml``, ``log.jsonl``, ``checkpoints/`` and ``model/``.
+        build: makes the `Pretraining`, with random weights from torch's generator.
+        scenes: the first scenes of the split "base"; None renders them here.
+        report: called with step and losses at every line of the log.
+
+    Returns:
+        The directory ``model/``, or None if SIGTERM stopped the run, which the same call then continues.
+
+    Raises:
+        PartCLIPSegError: `output` holds a run with another recipe, or a loss is not finite.
+        UsageError: there are several processes.
+    """
+    output = Path(output)
+    processes = join_processes()
+    if processes.num_processes > 1:
+        if (output / "model").is_dir():
+            return output / "model"
+        raise UsageError(
+            f"the {recipe.name} is trained by one process: train it without torchrun first, "
+            f"partclipseg train partshapes-{recipe.name} --output {output}"
+        )
+    with claimed(output):
+        return _train(recipe, output, build, processes.device or torch.device("cpu"), scenes, report)
+
+
+def _train(
+    recipe: R,
+    output: Path,
+    build: Callable[[R, SceneArrays, torch.device], Pretraining],
+    device: torch.device,
+    scenes: SceneArrays | None,
+    report: Callable[[int, Mapping[str, float]], None] | None,
+) -> Path | None:
+    store = CheckpointStore(output / "checkpoints", states=("model", "optimizer", "recipe"))
+    checkpoint = store.load()
+    if checkpoint is None:
+        check_new(output, asdict(recipe), _HARMLESS)
+    else:
+        changes = differences(checkpoint.states["recipe"], asdict(recipe), _HARMLESS)
+        if changes:
+            raise PartCLIPSegError(
+                f"{output} holds a {recipe.name} with another recipe: name another output\n  " + "\n  ".join(changes)
+            )
+    if (output / "model").is_dir() and (checkpoint is None or checkpoint.step == recipe.steps):
+        return output / "model"  # finished
+    scenes = scenes or render_split("base", recipe.scenes, recipe.image_size)
+
+    torch.manual_seed(recipe.seed)
+    trained = build(recipe, scenes, device)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in trained.parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+            {"params": [p for p in trained.parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=recipe.learning_rate,
+        betas=(0.9, 0.98),
+        fused=True if device.type == "cuda" else None,
+    )
+    start = 0
+    if checkpoint is not None:
+        trained.module.load_state_dict(checkpoint.states["model"])
+        optimizer.load_state_dict(checkpoint.states["optimizer"])
+        start = checkpoint.step
+
+    gradients = StepGradients(lambda inputs: trained.losses(inputs["rows"]), trained.parameters)
+    write_configuration(output / CONFIGURATION, {"recipe": asdict(recipe), "device": str(device)})
+    log = RunLog(output / LOG)
+    log.rewind(start)
+    with termination() as told_to_stop:
+        for step in range(start, recipe.steps):
+            set_learning_rate(optimizer, recipe.learning_rate * recipe.learning_rate_factor(step))
+            seed = step_seed(recipe.seed, step)
+            torch.manual_seed(seed)
+            rows = np.random.default_rng(seed).integers(0, len(scenes), recipe.batch_size)
+            terms = gradients({"rows": torch.from_numpy(rows)})
+            torch.nn.utils.clip_grad_norm_(trained.parameters, recipe.max_gradient_norm)
+            optimizer.step()
+            trained.after_step(step)
+            done = step + 1
+            if done % recipe.log_every == 0 or done == recipe.steps:
+                check_finite(terms)
+                losses = {name: term.item() for name, term in terms.items()}
+                log.write(done, losses=losses)
+                if report is not None:
+                    report(done, losses)
+            if done % recipe.checkpoint_every == 0 or done == recipe.steps or told_to_stop.is_set():
+                states = {
+                    "model": trained.module.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "recipe": asdict(recipe),
+                }
+                store.save(done, states)
+            if told_to_stop.is_set() and done < recipe.steps:
+                return None
+    with writing(output / "model"), whole_directory(output / "model", durable=True) as unfinished:
+        trained.save(unfinished)
+    return output / "model"

@@ -1,0 +1,135 @@
+"""Recipes of the towers of PartShapes, which are trained from random weights; no module here needs PyTorch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from partclipseg.checks import check_fields, require
+
+PATCH = 8
+"""Edge of a patch of the towers, in pixels."""
+
+
+@dataclass(frozen=True)
+class TowerRecipe:
+    """Settings that all towers trained on PartShapes share."""
+
+    name: ClassVar[str] = ""
+    """Name of the tower in the log; ``partclipseg train partshapes-NAME`` trains it alone."""
+
+    steps: int = 16_500
+    """Number of updates of the weights."""
+    batch_size: int = 128
+    """Number of scenes in a step."""
+    scenes: int = 80_000
+    """Number of scenes that are rendered ahead and trained on."""
+    image_size: int = 128
+    """Side of the square scenes, in pixels."""
+    learning_rate: float = 1e-3
+    """Peak learning rate of AdamW."""
+    warmup_steps: int = 300
+    """Number of steps over which the learning rate rises to its peak; then it falls to 0 along a cosine."""
+    weight_decay: float = 0.05
+    """Weight decay of AdamW, on matrices only."""
+    max_gradient_norm: float = 1.0
+    """Greatest norm of the gradient of the whole model; a greater one is scaled down to it."""
+    seed: int = 0
+    """Seed of the initial weights, the order of the scenes and all random choices."""
+    checkpoint_every: int = 1000
+    """Number of steps between two checkpoints."""
+    log_every: int = 100
+    """Number of steps between two lines of the log."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name in ("learning_rate", "max_gradient_norm"):
+            require(getattr(self, name) > 0, f"{name} must be positive, not {getattr(self, name)}")
+        for name in ("weight_decay", "seed"):
+            require(getattr(self, name) >= 0, f"{name} must not be negative: {getattr(self, name)}")
+        for name in ("steps", "batch_size", "scenes", "checkpoint_every", "log_every"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
+        require(
+            self.image_size % PATCH == 0 and self.image_size >= 2 * PATCH,
+            f"image_size {self.image_size} must be a multiple of {PATCH}, at least {2 * PATCH}",
+        )
+        require(
+            0 <= self.warmup_steps < self.steps,
+            f"warmup_steps {self.warmup_steps} must be less than the {self.steps} steps",
+        )
+
+    def learning_rate_factor(self, step: int) -> float:
+        """Return the learning rate factor at `step`, from 0."""
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        return 0.5 * (1 + math.cos(math.pi * (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)))
+
+
+@dataclass(frozen=True)
+class BackboneRecipe(TowerRecipe):
+    """PartShapes' own backbone: a tiny CLIP with a CLIPSeg decoder, trained from random weights."""
+
+    name: ClassVar[str] = "backbone"
+
+    phrases: int = 4
+    """Number of object words asked for in each scene: those in it, filled up with words of absent objects."""
+    caption_weight: float = 0.1
+    """Weight of the contrastive loss of whole photos beside the mask loss."""
+    patch_weight: float = 0.5
+    """Weight of the contrastive loss of patches beside the mask loss."""
+    compile: bool = False
+    """Compile the layers (GPU only): a minute at the start, then faster steps. Sums may round differently."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("caption_weight", "patch_weight"):
+            require(getattr(self, name) >= 0, f"{name} must not be negative: {getattr(self, name)}")
+        require(self.phrases >= 1, f"phrases must be at least 1, not {self.phrases}")
+
+
+@dataclass(frozen=True)
+class GuidanceRecipe(TowerRecipe):
+    """PartShapes' own guidance tower: a tiny DINOv2, trained from random weights without any label."""
+
+    name: ClassVar[str] = "guidance"
+
+    steps: int = 6_000
+    """Number of updates of the weights."""
+    batch_size: int = 64
+    """Number of scenes in a step; each is seen in two large and `small_crops` small crops."""
+    small_crops: int = 4
+    """Number of small crops of each scene, half the side of a large one."""
+    prototypes: int = 1024
+    """Number of directions among which each crop and each patch is distributed."""
+    student_temperature: float = 0.1
+    """Temperature of the student's distributions."""
+    teacher_temperature: float = 0.06
+    """Temperature of the teacher's distributions; lower than the student's, so that they are sharper."""
+    teacher_momentum: float = 0.99
+    """Share of itself that the teacher keeps at the first step; it rises to 1 along a cosine."""
+    most_masked: float = 0.5
+    """Greatest share of the patches of a large crop that is hidden from the student."""
+    patch_weight: float = 1.0
+    """Weight of the loss of hidden patches beside that of crops."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.image_size % (2 * PATCH) == 0, f"image_size {self.image_size} must be a multiple of {2 * PATCH}")
+        require(self.small_crops >= 0, f"small_crops must not be negative: {self.small_crops}")
+        require(self.patch_weight >= 0, f"patch_weight must not be negative: {self.patch_weight}")
+        require(self.prototypes >= 2, f"prototypes must be at least 2, not {self.prototypes}")
+        for name in ("student_temperature", "teacher_temperature"):
+            require(getattr(self, name) > 0, f"{name} must be positive, not {getattr(self, name)}")
+        require(0 <= self.teacher_momentum < 1, f"teacher_momentum {self.teacher_momentum} must lie from 0 to below 1")
+        require(0 < self.most_masked < 1, f"most_masked {self.most_masked} must lie between 0 and 1")
+
+    def momentum(self, step: int) -> float:
+        """Return the share of itself that the teacher keeps at `step`, from 0."""
+        return 1 - (1 - self.teacher_momentum) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+
+
+TOWER_RECIPES: dict[str, type[TowerRecipe]] = {
+    f"partshapes-{recipe.name}": recipe for recipe in (BackboneRecipe, GuidanceRecipe)
+}
+"""Recipe of each tower, by its name on the command line."""

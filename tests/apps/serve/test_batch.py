@@ -1,0 +1,164 @@
+"""Several photos in one request, and the client of the package."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import threading
+import zipfile
+from collections.abc import Iterator
+
+import pytest
+from PIL import Image
+from tests.apps.serve.api_requests import WORDS, picture
+
+pytest.importorskip("fastapi")
+
+from starlette.testclient import TestClient
+
+from partclipseg.apps.serve.api import create_api
+from partclipseg.apps.serve.engine import Engine
+from partclipseg.apps.serve.intake import Intake
+from partclipseg.client import Client
+from partclipseg.errors import PartCLIPSegError
+
+PHOTOS = [picture(30 + 7 * number, 40, number) for number in range(12)]
+
+
+def post(client: TestClient, photos: list[bytes], **fields):
+    files = [("photo", (f"{number}.png", photo)) for number, photo in enumerate(photos)]
+    return client.post("/v1/batch", files=files, data={"vocabulary": WORDS, **fields})
+
+
+def lines(answer) -> list[dict]:
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"].startswith("application/x-ndjson")
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+def test_each_photo_has_its_answer_in_order(client, engine):
+    found = lines(post(client, PHOTOS, formats="json,yolo", min_score="0.1"))
+    assert [(line["number"], line["photo"], line["status"]) for line in found] == [
+        (number, f"{number}.png", 200) for number in range(12)
+    ]
+    for line, photo in zip(found, PHOTOS, strict=True):
+        files = {"photo": (line["photo"], photo)}
+        data = {"vocabulary": WORDS, "formats": "json,yolo", "min_score": "0.1"}
+        alone = client.post("/v1/segment", files=files, data=data).json()
+        assert set(alone) | {"number", "status"} == set(line)
+        assert [(one["name"], one["area"]) for one in line["segments"]] == [
+            (one["name"], one["area"]) for one in alone["segments"]
+        ]
+
+
+def test_a_bad_photo_is_a_line_and_stops_none(client):
+    large = io.BytesIO()
+    Image.new("1", (2000, 600)).save(large, "PNG")
+    found = lines(post(client, [PHOTOS[0], b"text", large.getvalue(), b"", PHOTOS[1]]))
+    assert [line["status"] for line in found] == [200, 422, 413, 422, 200]
+    assert "not a photo in a known format" in found[1]["detail"]
+    assert "more than 1,000,000 pixels" in found[2]["detail"]
+    assert {key for line in found[1:4] for key in line} == {"number", "photo", "status", "detail"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "count", "code", "sentence"),
+    [
+        ({"vocabulary": "zebra.yaml"}, 1, 422, "is no catalogue"),
+        ({"min_score": "2"}, 1, 422, "min_score: "),
+        ({"name": "x"}, 1, 422, "there is no field 'name'"),
+        ({}, 0, 400, "form cannot be read"),
+        ({}, 33, 400, "Too many files"),
+        ({"photo": "x"}, 1, 422, "photo must be a file"),
+    ],
+)
+def test_wrong_requests_are_refused_whole(client, fields, count, code, sentence):
+    answer = post(client, [PHOTOS[0]] * count, **fields) if count else client.post(
+        "/v1/batch", content=b"x", headers={"Content-Type": "multipart/form-data; boundary=y"}
+    )
+    assert answer.status_code == code, answer.text
+    assert sentence in answer.json()["detail"]
+
+
+def test_one_without_photos_and_json_are_refused(client):
+    answer = client.post("/v1/batch", data={"vocabulary": WORDS}, files={"x": b""})
+    assert answer.status_code == 422
+    answer = client.post("/v1/batch", json={"photos": []})
+    assert (answer.status_code, "multipart/form-data" in answer.json()["detail"]) == (415, True)
+
+
+def test_lines_come_as_they_are_done(make_engine, serving, monkeypatch):
+    """The first answers are read while later photos still wait."""
+    go, find = threading.Event(), Intake.find
+
+    async def gated(self, task, photo):
+        while photo in PHOTOS[3:] and not go.is_set():
+            await asyncio.sleep(0.01)
+        return await find(self, task, photo)
+
+    monkeypatch.setattr(Intake, "find", gated)
+    engine = make_engine()
+    with serving(engine) as address:
+        answers = Client(address).segment_many(PHOTOS[:10], WORDS)
+        assert [next(answers)["number"] for _ in range(3)] == [0, 1, 2]
+        go.set()
+        assert [line["number"] for line in answers] == list(range(3, 10))
+
+
+def test_a_batch_waits_where_the_queue_is_full(make_engine):
+    found = lines(post(TestClient(create_api(make_engine(queue=2))), PHOTOS))
+    assert {line["status"] for line in found} == {200}
+
+
+def test_what_a_request_held_is_given_back(make_engine):
+    """Of memory and slots, also after requests that were refused."""
+    total = sum(map(len, PHOTOS)) + 10_000
+    client = TestClient(create_api(make_engine(queue=1, max_held=total)))
+    for _ in range(3):
+        assert len(lines(post(client, PHOTOS))) == 12
+        assert post(client, PHOTOS[:1], vocabulary="zebra.yaml").status_code == 422
+
+
+# -- the client of the package --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def address(random_segmenter, serving) -> Iterator[str]:
+    with serving(Engine({"random": random_segmenter}), token="secret") as address:
+        yield address
+
+
+@pytest.mark.parametrize("words", [WORDS, {"dog": ["ear", "head"], "bus": ("wheel",)}])
+def test_the_client_asks_as_people_do(address, tmp_path, random_segmenter, words):
+    client = Client(address, "secret")
+    path = tmp_path / "my photo.png"
+    path.write_bytes(PHOTOS[0])
+    assert [model["name"] for model in client.models()] == ["random"]
+    expected = [segment.name for segment in random_segmenter(PHOTOS[0], WORDS)]
+    for photo, name in ((path, "my photo.png"), (PHOTOS[0], "photo")):
+        answer = client.segment(photo, words, formats=["json", "yolo"], min_score=0.0)
+        assert (answer["photo"], [one["name"] for one in answer["segments"]]) == (name, expected)
+        assert "yolo" in answer
+    with zipfile.ZipFile(io.BytesIO(client.archive(path, words))) as archive:
+        assert {"my photo.coco.json", "my photo.labels.png"} <= set(archive.namelist())
+    found = list(client.segment_many([path, b"text"], words))
+    assert [line["status"] for line in found] == [200, 422]
+
+
+@pytest.mark.parametrize(
+    ("token", "words", "sentence"),
+    [
+        ("wrong", WORDS, "this server needs its token"),
+        ("secret", "zebra.yaml", "'zebra.yaml' is no catalogue"),
+        ("secret", None, "no words are given"),
+    ],
+)
+def test_the_client_raises_the_servers_sentence(address, token, words, sentence):
+    with pytest.raises(PartCLIPSegError, match=sentence):
+        Client(address, token).segment(PHOTOS[0], words)
+
+
+def test_the_client_says_that_there_is_no_server():
+    with pytest.raises(PartCLIPSegError, match=r"no answer from http://127.0.0.1:9: is the server running"):
+        Client("http://127.0.0.1:9/").models()

@@ -1,0 +1,134 @@
+"""The guidance tower of PartShapes: trained, stopped, continued, and taken as the guidance of PartCATSeg."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from transformers import Dinov2Model
+
+import partclipseg
+from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.shapes.cache import SceneArrays, render_split
+from partclipseg.training.backbone import train_backbone
+from partclipseg.training.guidance import balanced, train_guidance
+from partclipseg.training.recipe import RECIPES, with_settings
+from partclipseg.training.start import build_model
+from partclipseg.training.towers import BackboneRecipe, GuidanceRecipe
+
+RECIPE = GuidanceRecipe(
+    steps=6, batch_size=4, scenes=16, image_size=32, warmup_steps=2, checkpoint_every=2, log_every=1,
+    small_crops=2, prototypes=16,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scenes() -> SceneArrays:
+    return render_split("base", RECIPE.scenes, RECIPE.image_size, workers=1)
+
+
+@pytest.fixture(scope="module")
+def trained(scenes: SceneArrays, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model = train_guidance(RECIPE, tmp_path_factory.mktemp("guidance"), scenes)
+    assert model is not None
+    return model
+
+
+class InterruptedRunError(Exception):
+    pass
+
+
+def test_a_broken_off_run_continues_exactly(scenes: SceneArrays, trained: Path, tmp_path: Path) -> None:
+    def break_off(step: int, _: object) -> None:
+        if step == 5:  # after the checkpoint of step 4
+            raise InterruptedRunError
+
+    with pytest.raises(InterruptedRunError):
+        train_guidance(RECIPE, tmp_path, scenes, break_off)
+    model = train_guidance(RECIPE, tmp_path, scenes)
+    assert model is not None
+    assert (model / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
+    logs = [(folder / "log.jsonl").read_text().splitlines() for folder in (tmp_path, trained.parent)]
+    assert logs[0] == logs[1]
+    assert [json.loads(line)["step"] for line in logs[0]] == [1, 2, 3, 4, 5, 6]
+
+
+def test_another_recipe_is_refused(scenes: SceneArrays, trained: Path) -> None:
+    with pytest.raises(PartCLIPSegError, match=r"a guidance with another recipe(?s:.*)prototypes: 16 then, 8 now"):
+        train_guidance(replace(RECIPE, prototypes=8), trained.parent, scenes)
+
+
+def test_the_student_learns_and_scenes_stay_apart(scenes: SceneArrays, tmp_path: Path) -> None:
+    """A tower that gave the same for all scenes would have a low loss too, but for the balancing."""
+    losses: list[float] = []
+    recipe = replace(RECIPE, steps=40, log_every=5, checkpoint_every=40, learning_rate=3e-3)
+    directory = train_guidance(recipe, tmp_path, scenes, lambda _, values: losses.append(values["crops"]))
+    assert losses[-1] < losses[0]
+    tower: Any = Dinov2Model.from_pretrained(directory, dtype=torch.float32)
+    photos = torch.from_numpy(scenes.images[:16].copy()).permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad():
+        tokens = tower((photos - 0.45) / 0.225).last_hidden_state[:, 0]
+    tokens = torch.nn.functional.normalize(tokens - tokens.mean(0), dim=-1)
+    assert (tokens @ tokens.T).fill_diagonal_(0).mean() < 0.1
+
+
+@given(
+    logits=st.lists(st.lists(st.floats(-1, 1), min_size=4, max_size=4), min_size=8, max_size=8),
+    temperature=st.floats(0.04, 1),
+)
+def test_balanced_rows_are_distributions(logits: list[list[float]], temperature: float) -> None:
+    shares = balanced(torch.tensor(logits), temperature)
+    torch.testing.assert_close(shares.sum(1), torch.ones(8))
+    assert (shares >= 0).all()
+
+
+def test_balancing_spreads_rows_that_are_all_the_same_over_the_prototypes() -> None:
+    shares = balanced(torch.tensor([[0.9, 0.1, 0.0]] * 6), 0.06, iterations=50)
+    torch.testing.assert_close(shares.sum(0), torch.full((3,), 2.0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"image_size": 40}, "multiple of 16"),
+        ({"warmup_steps": 6}, "less than the 6 steps"),
+        ({"prototypes": 1}, "at least 2, not 1"),
+        ({"teacher_momentum": 1.0}, "from 0 to below 1"),
+        ({"teacher_temperature": 0.0}, "must be positive"),
+        ({"most_masked": 1.0}, "between 0 and 1"),
+        ({"small_crops": -1}, "must not be negative"),
+    ],
+)
+def test_impossible_recipes(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        replace(RECIPE, **changes)
+
+
+def test_the_towers_are_a_start_for_the_recipes(tmp_path: Path) -> None:
+    """From two towers of the size of PartShapes: a step of training, and a photo labelled with the model."""
+    output = tmp_path / "run"
+    scenes = render_split("base", 2, 128, workers=1)
+    small: dict[str, Any] = {"steps": 1, "batch_size": 1, "scenes": 2, "warmup_steps": 0}
+    backbone = train_backbone(BackboneRecipe(**small), output / "backbone", scenes)
+    guidance = train_guidance(GuidanceRecipe(small_crops=0, **small), output / "guidance", scenes)
+    recipe = replace(
+        RECIPES["partshapes-partcatseg"](), steps=1, batch_size=1, scenes=2, held_out=0, precision="float32"
+    )
+    result = partclipseg.train(recipe, output=output)
+    assert result.finished
+    segmenter = partclipseg.PartSegmenter.from_pretrained(result.directory)
+    assert segmenter(scenes.images[0], "dog: head, leg; bus: wheel").label_map.shape == (128, 128)
+
+    plain = RECIPES["partshapes-catseg"]()
+    model = build_model(replace(with_settings(plain, guidance=str(guidance)), start=str(backbone)))
+    source = load_file(Path(str(guidance)) / "model.safetensors")
+    # The file holds half precision, which float32 holds exactly.
+    assert torch.equal(model.guidance.tower.embeddings.cls_token, source["embeddings.cls_token"].float())
+    source = load_file(Path(str(backbone)) / "model.safetensors")
+    assert torch.equal(model.clip.visual_projection.weight, source["clip.visual_projection.weight"].float())

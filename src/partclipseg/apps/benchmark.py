@@ -130,7 +130,8 @@ class OVParts:
         if root is None:
             rendering = dataset_spec(name).rendering
             assert rendering is not None
-            return rendering.load()("test", self.limit or rendering.scored, vocabulary="all")
+            scenes, size = rendering.splits["test"]
+            return rendering.load()("test", self.limit or scenes, size, "all")
         with check_bar(console) as show:
             raise_if_broken(check_dataset(name, root, "test", on_progress=show))
         return open_dataset(name, root)

@@ -47,4 +47,7 @@ class OnnxGraph:
     """Of a photo encoder: what it takes; None for `pixel_values` alone, resized once to any multiple of the patch."""
     prompts: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Of a decoder: the prompts whose embeddings `[K, D]` are an input, by its name, with places for `{part}` and
-    `{object}`. One with both is filled for each class, else for each part or each object; all of a word together."""
+    `{object}`. Those of `part_embeddings` are filled for each part, of `object_embeddings` for each object, all others
+    for each class; the prompts of a word stand together."""
+    threshold: float | None = None
+    """Of a decoder whose outputs have no background: the probability that a class must reach; None with background."""

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ from partclipseg.models.prompting import Prompting
 from partclipseg.models.reading import read_json_table
 from partclipseg.models.settings import MethodSettings
 from partclipseg.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from partclipseg.models.onnx import OnnxGraph
 
 _PROCESSOR_FILES = (PROCESSOR, "processor_config.json")
 
@@ -211,6 +214,12 @@ class PlainCLIPSeg(CLIPSegTowers):
 
         to_clipseg(self).save_pretrained(save_directory, **kwargs)
         write_processor(Path(save_directory), self.config)
+
+    def onnx_graphs(self) -> dict[str, OnnxGraph]:
+        """Return photo encoder, text encoder and decoder, for the present prompts and gate."""
+        from partclipseg.models.clipseg.onnx import plain_graphs
+
+        return plain_graphs(self)
 
     # -- training ---------------------------------------------------------------------------------------------
 

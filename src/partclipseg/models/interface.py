@@ -105,6 +105,8 @@ class PartModel(PreTrainedModel):
     """The family's own settings of a training run."""
     has_attention: ClassVar[bool] = False
     """Whether `forward` takes `attention_pairs`."""
+    takes_prompting: ClassVar[bool] = False
+    """Whether `ask` can change prompts and threshold."""
 
     # -- what a family must define ----------------------------------------------------------------------------
 

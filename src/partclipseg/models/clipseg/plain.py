@@ -48,6 +48,7 @@ class PlainCLIPSeg(CLIPSegTowers):
 
     config_class = PlainCLIPSegConfig
     settings_class = PlainCLIPSegSettings
+    takes_prompting = True
 
     def __init__(self, config: CLIPSegTowersConfig) -> None:
         super().__init__(config)

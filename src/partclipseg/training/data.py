@@ -93,7 +93,7 @@ def render_training_data(recipe: Recipe, directory: str | Path | None = None) ->
 
 @dataclass(frozen=True)
 class Subset:
-    """Some records of a data set."""
+    """Subset of the records of a data set."""
 
     dataset: PartDataset
     indices: Sequence[int]

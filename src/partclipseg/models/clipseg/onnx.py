@@ -29,7 +29,7 @@ class PlainDecoder(Decoder):
 
 
 class GatedDecoder(PlainDecoder):
-    """The same with the bare object words, for the object gate."""
+    """Prompts of the bare object words, for the object gate."""
 
     inputs = (*PlainDecoder.inputs, "object_embeddings")
     outputs = ("object_part_logits", "object_logits")

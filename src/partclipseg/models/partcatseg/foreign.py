@@ -112,7 +112,7 @@ class TensorPlace(NamedTuple):
     """Place of one of our tensors in a released file."""
 
     name: str
-    """Without `sem_seg_head.predictor.`."""
+    """Name without `sem_seg_head.predictor.`."""
     third: int | None
     """Index of the third of the rows, for tensors that stack queries, keys and values."""
     transposed: bool

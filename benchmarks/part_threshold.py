@@ -38,7 +38,7 @@ PROBABILITIES = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 
 def questions(dataset: PartShapesDataset, index: int, rng: np.random.Generator) -> Iterator[tuple[str, Vocabulary]]:
-    """How many parts are asked for, and the words, for one object of a scene with at least two visible parts."""
+    """Return the number of parts and the words for one object of a scene with at least two visible parts."""
     labels, vocabulary = dataset[index].part_labels, dataset.vocabulary
     visible = np.unique(labels[labels >= 0])
     owners, numbers = np.unique(vocabulary.class_to_object[visible], return_counts=True)
@@ -54,7 +54,7 @@ def questions(dataset: PartShapesDataset, index: int, rng: np.random.Generator) 
 
 
 def parts_of(vocabulary: Vocabulary, objects: Sequence[int]) -> Vocabulary:
-    """All parts of some objects."""
+    """Return all parts of some objects."""
     return Vocabulary(
         tuple(p for p, o in zip(vocabulary.object_parts, vocabulary.class_to_object, strict=True) if o in objects)
     )

@@ -23,6 +23,7 @@ from dataclasses import replace
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ from partclipseg.training.recipe import (
     partshapes_reference,
     with_settings,
 )
-from partclipseg.training.towers import BackboneRecipe, GuidanceRecipe
+from partclipseg.training.towers import BackboneRecipe, GuidanceRecipe, TowerRecipe
 
 WORLD = partshapes_world()
 SEEN_WORDS = WORLD.seen_vocabulary.objects
@@ -170,13 +171,15 @@ def _parse() -> argparse.Namespace:
 
 
 def _train(name: str, seed: int, output: Path, options: argparse.Namespace) -> tuple[dict, Path]:
-    """What is to be said of a variant's training, and its model."""
+    """Train a variant; return the record of the training, and its model."""
     changes = {"scenes": options.scenes, "image_size": options.image_size}
     backbone_seed = seed % options.backbones if options.backbones else seed
-    backbone = _backbone(backbone_seed, output, options, {k: v for k, v in changes.items() if v is not None})
+    given = {key: value for key, value in changes.items() if value is not None}
+    of_backbone = {**given, "compile": options.compile}
+    backbone = _tower(BackboneRecipe, backbone_seed, output, options.backbone_steps, of_backbone)
     method = VARIANTS[name].settings
     if method.needs_guidance:
-        guidance = _guidance(backbone_seed, output, options, {k: v for k, v in changes.items() if v is not None})
+        guidance = _tower(GuidanceRecipe, backbone_seed, output, options.guidance_steps, given)
         method = replace(method, guidance=str(guidance))  # pyright: ignore[reportCallIssue]
     changes |= {"settings": method, "steps": options.steps, "batch_size": options.batch_size}
     changes = {key: value for key, value in changes.items() if value is not None}
@@ -210,32 +213,20 @@ def _score(record: dict, model: Path, output: Path, limit: int, size: int, resul
 
 @cache
 def _data(scenes: int, image_size: int, folder: Path) -> TrainingData:
-    """The same for every variant."""
+    """Render the training scenes, which are the same for every variant."""
     return render_training_data(replace(DEFAULT, scenes=scenes, image_size=image_size, held_out=0), folder)
 
 
-def _backbone(seed: int, output: Path, options: argparse.Namespace, changes: dict) -> Path:
-    folder = output / f"backbone-{seed}"
+def _tower(kind: type[TowerRecipe], seed: int, output: Path, steps: int | None, changes: dict) -> Path:
+    """Train a tower of the seed, unless it is there, and return its directory."""
+    folder = output / f"{kind.name}-{seed}"
     if (folder / "model").is_dir():
         return folder / "model"
-    steps = options.backbone_steps or BackboneRecipe.steps
-    warmup_steps = min(BackboneRecipe.warmup_steps, steps // 4)
-    recipe = BackboneRecipe(seed=seed, steps=steps, warmup_steps=warmup_steps, compile=options.compile, **changes)
+    steps = steps or kind.steps
+    recipe = kind(seed=seed, steps=steps, warmup_steps=min(kind.warmup_steps, steps // 4), **changes)
     scenes = render_split("base", recipe.scenes, recipe.image_size, output / "scenes")
-    model = train_backbone(recipe, folder, scenes, lambda step, losses: print(f"backbone {seed}, {step}: {losses}"))
-    assert model is not None
-    return model
-
-
-def _guidance(seed: int, output: Path, options: argparse.Namespace, changes: dict) -> Path:
-    folder = output / f"guidance-{seed}"
-    if (folder / "model").is_dir():
-        return folder / "model"
-    steps = options.guidance_steps or GuidanceRecipe.steps
-    warmup_steps = min(GuidanceRecipe.warmup_steps, steps // 4)
-    recipe = GuidanceRecipe(seed=seed, steps=steps, warmup_steps=warmup_steps, **changes)
-    scenes = render_split("base", recipe.scenes, recipe.image_size, output / "scenes")
-    model = train_guidance(recipe, folder, scenes, lambda step, losses: print(f"guidance {seed}, {step}: {losses}"))
+    train_one: Any = train_backbone if kind is BackboneRecipe else train_guidance
+    model = train_one(recipe, folder, scenes, lambda step, losses: print(f"{kind.name} {seed}, {step}: {losses}"))
     assert model is not None
     return model
 

@@ -32,12 +32,12 @@ from partclipseg.vocabulary import Vocabulary
 PICTURES = Path(__file__).parent / "pictures"
 
 SIDE, GAP, LINE = 380, 22, 26
-"""Of the strip, in pixels: side of a photo, space between two, height of a line of the legend."""
+"""Sizes in the strip, in pixels: side of a photo, space between two, height of a line of the legend."""
 INK, GREY, PAPER = (32, 35, 40), (118, 124, 134), (255, 255, 255)
 LEGEND_LINES = 10
 
 SCENES = (0, 3, 7, 10)
-"""Of the strip: chosen for what they show, two unseen objects among it, before any model had segmented them."""
+"""Scenes of the strip. They were chosen for what they show, two unseen objects among it, before any model saw them."""
 
 
 class Example(NamedTuple):
@@ -119,7 +119,7 @@ def draw_shapes(options: argparse.Namespace) -> None:
 
 
 def draw_protocols(options: argparse.Namespace) -> None:
-    """What each protocol tells the model and counts, for light and for dark pages."""
+    """Draw what each protocol tells the model and counts, for light and for dark pages."""
     from pictures_protocols import DARK, LIGHT, drawing
 
     for theme in (LIGHT, DARK):
@@ -127,7 +127,7 @@ def draw_protocols(options: argparse.Namespace) -> None:
 
 
 def draw_own_data(options: argparse.Namespace) -> None:
-    """How the run of the tutorial on own data learnt, its scores, and a photo of neither its training nor its test."""
+    """Draw losses and scores of the tutorial's run, and the parts of a photo that it neither trained nor tested on."""
     from pictures_own_data import plot
 
     save(plot(options.run, *options.reports), options.output / "own-data.png")
@@ -144,21 +144,21 @@ def draw_serve(options: argparse.Namespace) -> None:
 
 
 def draw_instances(options: argparse.Namespace) -> None:
-    """Whose each part is, by the three ways to say where objects are."""
+    """Draw the owner of each part, once for each of the three ways to say where objects are."""
     from pictures_instances import drawing
 
     save(drawing(options.model), options.output / "instances.jpg")
 
 
 def draw_label(options: argparse.Namespace) -> None:
-    """The report of a labelled folder."""
+    """Draw the report of a labelled folder."""
     from pictures_label import report_picture
 
     save(report_picture(), options.output / "label-report.jpg")
 
 
 def draw_results(options: argparse.Namespace) -> None:
-    """What the variants of the method reach on PartShapes."""
+    """Draw the scores of the method's variants on PartShapes."""
     from pictures_results import plot
 
     save(plot(), options.output / "results.png")

@@ -10,7 +10,7 @@ from partclipseg.shapes.renderer import render_scene
 from partclipseg.shapes.world import partshapes_world
 
 SCENE = 5565
-"""Of the split test: the first one that shows three animals of one kind besides another object."""
+"""Index in the split test: this scene is the first that shows three animals of one kind beside another object."""
 
 SIDE, GAP, LINE = 380, 16, 30
 

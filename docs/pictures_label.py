@@ -16,7 +16,7 @@ from partclipseg.shapes.world import partshapes_world
 
 SCENES = 12
 HEIGHT = 1330
-"""Of the window, in pixels: the counts, what failed, the sample, and the first classes."""
+"""Size of the window, in pixels: it shows the counts, the failures, the sample and the first classes."""
 
 
 def report_picture() -> Image.Image:

@@ -23,7 +23,7 @@ from partclipseg.instances.sources import open_source
 
 
 class PartFunction:
-    """A detection function of CVAT: one shape for each part of an image, or for each piece of it as a polygon.
+    """Detection function of CVAT: it answers one shape for each part of an image, or for each piece of it as a polygon.
 
     With instances, the parts of one object share a group.
     """

@@ -18,7 +18,7 @@ from partclipseg.data.datasets.registry import DATASETS, dataset_spec, open_data
 from partclipseg.data.datasets.spec import DatasetSpec, OwnOptions, Preparation, Split
 from partclipseg.data.label_map import label_table, read_label_map
 from partclipseg.data.paths import files_by_stem
-from partclipseg.data.prepare.runner import Outcome, place_photo, sizes
+from partclipseg.data.prepare.runner import Outcome, place_photo, sizes, source_state
 from partclipseg.data.sample import UNLABELLED
 from partclipseg.data.source import FileDataset, SampleRecord, Source, SourceLabels, SourcePhoto
 from partclipseg.errors import PartCLIPSegError, UsageError
@@ -60,6 +60,9 @@ class ToyJob:
     key: str
     split: str
     folder: Path
+
+    def source(self) -> str:
+        return source_state(*(self.folder / f"{self.key}.{kind}" for kind in ("pictures", "masks")))
 
     def run(self, output: Path) -> Outcome:
         paths = [output / kind / self.split / f"{self.key}.png" for kind in ("pictures", "masks")]

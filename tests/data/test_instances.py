@@ -347,7 +347,7 @@ def test_broken_masks_are_named_by_their_annotation(files, segmentation: Any, me
     write_paco(files, [*PACO_DOGS, {**mark(40, 378, 0, 1, 40), "segmentation": segmentation}])
     dataset = open_dataset("paco", files.root).with_instances()
     for read in (lambda: dataset[0], lambda: dataset.records[0].source.read_regions(dataset.records[0].photo, (4, 12))):
-        with pytest.raises(DataError, match="annotation 40 of 000000000001") as error:
+        with pytest.raises(DataError, match="annotation 40 of photo 000000000001") as error:
             read()
         assert message in str(error.value)
 

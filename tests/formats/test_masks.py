@@ -177,7 +177,7 @@ def test_the_api_answers_masks(result):
     pytest.importorskip("fastapi")
     from partclipseg.apps.serve.api import answer_model, content_of
 
-    content = content_of(result, ["masks", "csv", "json"])
+    content = content_of(result, ["masks", "csv", "json"], 0.6)
     assert set(content["masks"]) == {f"bus_{segment.part}.png" for segment in result}
     wheel = pixels(base64.b64decode(content["masks"]["bus_wheel.png"]))
     assert np.array_equal(wheel > 0, result["bus's wheel"].mask)

@@ -96,12 +96,12 @@ def test_a_new_format_is_predicted_and_labelled(toy, album, model_directory, tmp
 def test_a_new_format_is_served(toy):
     pytest.importorskip("fastapi")
     from partclipseg.apps.serve.api import answer_model
-    from partclipseg.apps.serve.request import SegmentRequest, form_schema
+    from partclipseg.apps.serve.question import SegmentRequest, form_schema
 
     schema = SegmentRequest.model_json_schema()["properties"]["formats"]
-    assert schema["items"]["enum"] == list(single_formats())
+    assert schema["items"]["enum"] == [*single_formats(), "all"]
     assert "table: pixels of each part, for spreadsheets" in schema["description"]
-    assert "for spreadsheets" in form_schema()["properties"]["formats"]["description"]
+    assert "for spreadsheets" in form_schema(SegmentRequest)["properties"]["formats"]["description"]
     assert "table" in answer_model().model_json_schema()["properties"]
     assert SegmentRequest(photo=b"x", formats="table, json").formats == ["table", "json"]
 

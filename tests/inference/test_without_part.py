@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from partclipseg.apps.serve.explain import explain
-from partclipseg.apps.serve.viewer import viewer_data
+from partclipseg.apps.serve.explained import explained_content
 from partclipseg.errors import UsageError
 from partclipseg.formats.coco import coco_document
 from partclipseg.formats.palette import pale_object_colours
@@ -134,11 +134,12 @@ def test_the_page_shows_what_the_segmenter_finds(built_in, scene, words):
         explained = explain(built_in, scene, vocabulary, min_part_probability=least)
         result = built_in(scene, vocabulary, min_part_probability=least)
         assert np.array_equal(explained.result.label_map, result.label_map)
-        entries = {e["name"]: e for e in viewer_data(explained, "")["layers"]["object-parts"]["entries"]}
+        entries = {e["name"]: e for e in explained_content(explained)["layers"]["object_parts"]["entries"]}
         for segment in result.without_part():
             entry = entries[f"rest of the {segment.object}"]
-            assert (entry["area"], entry["group"]) == (segment.area, segment.object)
-            assert entry["index"] == len(vocabulary) + segment.index + 1
+            assert entry["share"] == pytest.approx(segment.area / result.label_map.size, abs=1e-6)  # 6 decimals
+            assert (entry["object"], entry["rest"]) == (segment.object, True)
+            assert entry["value"] == len(vocabulary) + segment.index + 1
     assert result.without_part()
 
 

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from torch.nn import functional as F
 
 from partclipseg.apps.serve.explain import explain
-from partclipseg.apps.serve.viewer import viewer_data
+from partclipseg.apps.serve.explained import explained_content
 from partclipseg.errors import UsageError
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.segmenter import PartSegmenter
@@ -109,7 +109,7 @@ def test_files_and_page_name_the_word(built_in, scene, words, tmp_path):
     assert result.to_coco()["categories"][len(result.vocabulary) - 1]["name"] == "handle"
     explained = explain(built_in, scene.image, Vocabulary.load(words))
     assert np.array_equal(explained.result.label_map == len(result.vocabulary) - 1, result.mask("handle"))
-    entries = viewer_data(explained, "")["layers"]["object-parts"]["entries"]
+    entries = explained_content(explained)["layers"]["object_parts"]["entries"]
     assert "handle" in [entry["name"] for entry in entries]
 
 

@@ -55,12 +55,31 @@ def test_nothing_is_overwritten(segmenter: PartSegmenter, tmp_path: Path) -> Non
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").write_text("keep")
     (tmp_path / "file").write_text("keep")
-    for name in ("mine", "file"):
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for name in ("mine", "file", "dangling"):
         with pytest.raises(UsageError, match=f"{name} exists already: name another directory"):
             segmenter.save_pretrained(tmp_path / name)
     with pytest.raises(PartCLIPSegError, match=r"below cannot be read or written \("):
         segmenter.save_pretrained(tmp_path / "file/below")
     assert (tmp_path / "mine/notes.txt").read_text() == (tmp_path / "file").read_text() == "keep"
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_directory_that_appears_while_it_writes_is_kept(
+    segmenter: PartSegmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = segmenter.tokenizer.save_pretrained
+
+    def somebody_else_is_faster(*args: Any, **kwargs: Any) -> Any:
+        (tmp_path / "model").mkdir()
+        (tmp_path / "model/notes.txt").write_text("keep")
+        return whole(*args, **kwargs)
+
+    monkeypatch.setattr(segmenter.tokenizer, "save_pretrained", somebody_else_is_faster)
+    with pytest.raises(UsageError, match="model was made by another program meanwhile and is kept"):
+        segmenter.save_pretrained(tmp_path / "model")
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["notes.txt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 @pytest.mark.parametrize("family", ["PartCLIPSegModel", "CLIPSegBaseline"])

@@ -236,5 +236,3 @@ def test_it_says_what_it_is_and_is_not_trained(directory):
     )
     with pytest.raises(PartCLIPSegError, match="choose the method partclipseg or clipseg-baseline"):
         PlainCLIPSeg.from_start(str(directory), model.settings_class())
-    with pytest.raises(PartCLIPSegError, match="cannot be exported to ONNX"):
-        model.onnx_graphs()

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from partclipseg.inference.segmenter import PartSegmenter
 
     Evaluators = Mapping[Any, Any]
-    """An `Evaluator` for each protocol, or what a metric of instances is counted in, by its name."""
+    """Evaluator of each protocol, or counts of the metric of instances, by its name."""
 
 _SAVE_EVERY = 30.0
 """Seconds between two saves of the state: at most this much work is lost in a crash."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 
 OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -14,7 +15,10 @@ OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
 
 OUTPUT_AFTER_MODEL = frozenset({"convert", "export"})
 """Commands whose directory to write used to stand after the model, without ``--output``. Each of their options takes
-one value."""
+one value, but for those of `_VALUES`."""
+
+_VALUES = {"-h": 0, "--help": 0, "--object-gate": 0, "--no-object-gate": 0, "--prompt": sys.maxsize}
+"""Maximum number of values of an option; they end at the next option."""
 
 
 def with_current_names(command: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -41,12 +45,12 @@ def with_current_names(command: str, arguments: Sequence[str]) -> tuple[list[str
 
 
 def _positionals(arguments: Sequence[str]) -> Iterator[int]:
-    """Yield the indices of positional arguments, for a command whose options all take one value."""
-    is_value = False
+    """Yield the indices of positional arguments, for a command of `OUTPUT_AFTER_MODEL`."""
+    values = 0
     for place, argument in enumerate(arguments):
-        if is_value:
-            is_value = False
-        elif argument.startswith("-"):
-            is_value = "=" not in argument and argument not in {"-h", "--help"}
+        if argument.startswith("-") and values != 1:  # the value of an option that takes one may begin so
+            values = 0 if "=" in argument else _VALUES.get(argument, 1)
+        elif values:
+            values -= 1
         else:
             yield place

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class LoadedInstances(NamedTuple):
-    """What the options name, loaded: arguments of `PartSegmenter`."""
+    """Arguments of `PartSegmenter` about instances, with files read and models loaded."""
 
     instances: Any = None
     outlines: Any = None
@@ -29,7 +29,7 @@ class LoadedInstances(NamedTuple):
 
 @dataclass(frozen=True)
 class InstanceOptions:
-    """Whose part it is, where there are several objects of one kind:"""
+    """Options that tell several objects of one kind apart:"""
 
     instances: Annotated[str | None, optional("components|DIR|NAME|FILE.json")] = None
     """Tell the objects apart and say whose each part is. components: connected regions are objects. Or a detector, by

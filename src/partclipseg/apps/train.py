@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +12,7 @@ import tyro
 from partclipseg.apps.options import Own, OwnData, optional
 from partclipseg.machine import usable_cores
 from partclipseg.training.recipe import RECIPES
-from partclipseg.training.towers import TOWER_RECIPES, BackboneRecipe, TowerRecipe
+from partclipseg.training.towers import TOWER_RECIPES, TowerRecipe
 
 STOPPED = 143
 """Exit code after SIGTERM, 128 + 15: the run is saved but not finished; the same command continues it."""
@@ -86,11 +85,9 @@ class Train:
     def _train_tower(self, recipe: TowerRecipe) -> bool:
         """Train a tower alone; return whether it is finished. False: the run was told to stop."""
         from partclipseg.apps.train_display import TrainingDisplay
-        from partclipseg.training.backbone import train_backbone
-        from partclipseg.training.guidance import train_guidance
+        from partclipseg.training.run import train_tower
 
         display = TrainingDisplay(recipe, self.output)
-        train = train_backbone if isinstance(recipe, BackboneRecipe) else train_guidance
-        model = train(recipe, self.output, report=partial(display.tower, recipe.name))  # pyright: ignore
+        model = train_tower(recipe, self.output, display.tower)
         display.console.print(f"{recipe.name}: {model}" if model else "stopped and saved; the same command continues")
         return model is not None

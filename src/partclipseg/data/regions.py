@@ -37,7 +37,7 @@ class FoundRegion(NamedTuple):
     """One predicted object, or one part of it."""
 
     label: int
-    """As in `TrueRegion`."""
+    """Index of the category, with the meaning that it has in `TrueRegion`."""
     region: Region
     score: float
 

@@ -22,7 +22,7 @@ ApRule = Literal["paco", "lvis"]
 """Rule that says which wrong detections are errors."""
 
 RegionKind = Literal["segm", "bbox"]
-"""What is compared: masks or boxes."""
+"""Kind of shape that is compared: masks or boxes."""
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """Intersection over union from which a detection counts as right; AP is the mean over them."""

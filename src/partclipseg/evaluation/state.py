@@ -23,7 +23,7 @@ _MODEL_FILES = frozenset({"config.json", "tokenizer.json", "tokenizer_config.jso
 
 
 class Counts(Protocol):
-    """What an evaluation counts in, such as an `Evaluator`: photos or records by key, each of them once."""
+    """Counts of an evaluation, such as an `Evaluator`: they hold each photo or record once, by its key."""
 
     def __contains__(self, key: str) -> bool: ...
 

@@ -29,7 +29,7 @@ class Instance:
     found: tuple[float, float, float, float]
     """x, y, width, height of the box that it was found by, in pixels."""
     source: str
-    """What found it: ``components``, ``detector`` or ``given``; with ``and outline`` where its outline was drawn."""
+    """Source: ``components``, ``detector`` or ``given``; with ``and outline`` where its outline was drawn."""
 
 
 @dataclass(frozen=True, eq=False)

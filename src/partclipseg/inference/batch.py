@@ -37,7 +37,7 @@ class WithObjects(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """What a call asks of each photo."""
+    """Arguments of a call, checked, which hold for each photo."""
 
     vocabulary: Vocabulary
     present: list[int] | None
@@ -46,9 +46,9 @@ class Asked:
     least: float
     """Minimum probability of a part at a pixel."""
     least_in_masks: float
-    """The same where an object's mask is known, so that its parts share the pixels."""
+    """Minimum probability where an object's mask is known, so that its parts share the pixels."""
     source: Source | None = None
-    """What says where objects are; None if no instances are asked for."""
+    """Source of the objects; None if no instances are asked for."""
     outlines: ObjectOutliner | None = None
     rest: bool = False
     """Whether to keep parts without an owner where no first look would be needed."""

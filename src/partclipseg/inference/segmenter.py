@@ -115,9 +115,7 @@ class PartSegmenter:
             PartCLIPSegError: the disk is full or may not be written.
         """
         path = Path(directory)
-        if path.exists():
-            raise UsageError(f"{path} exists already: name another directory, or remove it first")
-        with writing(path), whole_directory(path) as folder:
+        with writing(path), whole_directory(path, new=True) as folder:
             write_directory(folder, self.model, self.tokenizer, self.vocabulary, str(directory))
         return path
 

@@ -1,1 +1,1 @@
-"""Whose part is it: where the objects of a photo are, and which pixels each of them owns."""
+"""Owners of parts: this room finds the objects of a photo and decides which pixels each of them owns."""

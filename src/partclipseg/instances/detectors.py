@@ -43,7 +43,7 @@ _BERT = {"[CLS]": 101, "[SEP]": 102, ".": 1012, "?": 1029}
 
 
 class Boxes(NamedTuple):
-    """What was found in one photo: float32 tensors on the detector's device."""
+    """Boxes and scores found in one photo, float32 tensors on the detector's device."""
 
     corners: Tensor
     """`[n, 4]`: x, y, x, y of two corners, in pixels of the photo."""

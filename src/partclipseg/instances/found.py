@@ -21,10 +21,10 @@ LEAST_SIDE = 4.0
 """Minimum width and height of a found object's box within the photo, in pixels."""
 
 SAME_WORD_IOU = 0.5
-"""Of two found objects of one word with a greater IoU, the one of lower score is dropped."""
+"""Greatest IoU of two found objects of one word; above it the one of lower score is dropped."""
 
 OTHER_WORD_IOU = 0.8
-"""Of two found objects of different words with a greater IoU, the one of lower score is dropped: it is one thing."""
+"""Greatest IoU of two found objects of different words; above it they are one thing, and the lower score is dropped."""
 
 Box = tuple[float, float, float, float]
 """x, y, width, height in pixels; x and y of the upper left corner."""

@@ -32,7 +32,7 @@ class _Entry(NamedTuple):
     """An object of a file, checked when the size of its photo is known."""
 
     name: str
-    """What messages call it, such as ``annotation 7``."""
+    """Name in messages, such as ``annotation 7``."""
     word: str
     box: Any
     """x, y, width, height; None where only the outline is known."""

@@ -53,7 +53,7 @@ _FAMILIES = {
     "sam3_tracker": _Family("Sam3TrackerModel", HALVES, False),
     "sam3_video": _Family("Sam3TrackerModel", HALVES, False),
 }
-"""By `model_type`; the files of SAM 2.1 and SAM 3 say that they are for videos too."""
+"""Class and preparation of photos by `model_type`; files of SAM 2.1 and SAM 3 say that they are for videos too."""
 
 
 class Outliner:

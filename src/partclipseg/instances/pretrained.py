@@ -28,7 +28,7 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and standard deviation of red, green and blue, from 0 to 1."""
 
 CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""The same of CLIP's training photos."""
+"""Mean and deviation of CLIP's training photos, in the same form."""
 
 HALVES = (0.5,) * 3, (0.5,) * 3
 """Mean and standard deviation that map 0 to 1 onto -1 to 1."""

@@ -1,4 +1,4 @@
-"""What says where objects are: the first look's own regions, a detector, or the user."""
+"""Sources of objects: regions of the first look, a detector, or the user."""
 
 from __future__ import annotations
 

@@ -107,6 +107,8 @@ class PartModel(PreTrainedModel):
     """Whether `forward` takes `attention_pairs`."""
     takes_object_masks: ClassVar[bool] = False
     """Whether Oracle-Obj tells it the masks of the objects too, by `with_object_masks`."""
+    takes_prompting: ClassVar[bool] = False
+    """Whether `ask` can change prompts and threshold."""
 
     # -- what a family must define ----------------------------------------------------------------------------
 

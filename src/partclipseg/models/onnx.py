@@ -25,7 +25,7 @@ class PhotoInputs:
     """The inputs of a photo encoder that takes photos resized twice: first the whole photo, then for each input."""
 
     inputs: dict[str, PhotoInput]
-    """By the name of the graph's input."""
+    """Inputs of the encoder, by the name of the graph's input."""
     first_edges: tuple[int, int] | None = None
     """Shortest edge after the first resizing, and longest edge that it may lead to, in pixels; None: as it is."""
     divisor: int = 1
@@ -44,7 +44,10 @@ class OnnxGraph:
     output_shapes: dict[int, list[str | int]] = field(default_factory=dict)
     """Names of an output's dimensions, by its index, where the exporter loses them."""
     photos: PhotoInputs | None = None
-    """Of a photo encoder: what it takes; None for `pixel_values` alone, resized once to any multiple of the patch."""
+    """Inputs of a photo encoder; None for `pixel_values` alone, resized once to any multiple of the patch."""
     prompts: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Of a decoder: the prompts whose embeddings `[K, D]` are an input, by its name, with places for `{part}` and
-    `{object}`. One with both is filled for each class, else for each part or each object; all of a word together."""
+    """Prompts whose embeddings `[K, D]` are an input of a decoder, by its name, with places for `{part}` and
+    `{object}`. Those of `part_embeddings` are filled for each part, of `object_embeddings` for each object, all others
+    for each class; the prompts of a word stand together."""
+    threshold: float | None = None
+    """Probability that a class must reach in a decoder without background among its outputs; None with background."""

@@ -1,4 +1,4 @@
-"""How a model without training is asked: its prompts, its threshold, and whether object words decide first."""
+"""Settings of a model without training: its prompts, its threshold, and whether object words decide first."""
 
 from __future__ import annotations
 

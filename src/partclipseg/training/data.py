@@ -125,7 +125,7 @@ def _order(length: int, seed: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Subset:
-    """Some records of a data set."""
+    """Subset of the records of a data set."""
 
     dataset: PartDataset
     indices: Sequence[int]

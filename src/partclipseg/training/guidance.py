@@ -100,8 +100,9 @@ class SelfDistillation:
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
+        momentum = self.recipe.momentum(step)
         for mean, value in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
-            mean.lerp_(value, 1 - self.recipe.momentum(step))
+            mean.lerp_(value, 1 - momentum)
 
     def save(self, directory: Path) -> None:
         self.teacher.tower.half().cpu().save_pretrained(directory)

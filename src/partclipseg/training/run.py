@@ -106,21 +106,31 @@ def train(
     )
 
 
+def train_tower(recipe: TowerRecipe, output: str | Path, on_tower: OnTower | None = None) -> Path | None:
+    """Train a tower of PartShapes, or continue the run that `output` holds.
+
+    Args:
+        recipe: of the tower; its class decides which one is trained.
+        output: folder of the run; see `pretraining.pretrain`, whose result and errors are those of this function.
+        on_tower: called with the tower's name, the step and the losses at every line of the log.
+    """
+    report = None if on_tower is None else partial(on_tower, recipe.name)
+    if isinstance(recipe, GuidanceRecipe):
+        return train_guidance(recipe, output, report=report)
+    assert isinstance(recipe, BackboneRecipe)
+    return train_backbone(recipe, output, report=report)
+
+
 def _train_towers(recipe: Recipe, output: Path, on_tower: OnTower | None) -> Recipe | None:
     """Train the towers of PartShapes that the recipe needs and `output` lacks; None: SIGTERM stopped one of them."""
-    towers: list[tuple[TowerRecipe, Callable[..., Path | None]]] = [
-        (BackboneRecipe(compile=recipe.compile), train_backbone)
-    ]
+    towers: list[TowerRecipe] = [BackboneRecipe(compile=recipe.compile)]
     if recipe.settings.needs_guidance:
-        towers.append((GuidanceRecipe(), train_guidance))
-    for tower, train_tower in towers:
+        towers.append(GuidanceRecipe())
+    for tower in towers:
         folder = output / tower.name
         if not (folder / "model").is_dir():
-            logger.warning(
-                "training PartShapes' %s into %s: minutes on a GPU, days on a laptop's CPU", tower.name, folder
-            )
-            report = None if on_tower is None else partial(on_tower, tower.name)
-            if train_tower(tower, folder, report=report) is None:
+            logger.warning("training PartShapes' %s into %s first, which is work for a GPU", tower.name, folder)
+            if train_tower(tower, folder, on_tower) is None:
                 return None
     if recipe.settings.needs_guidance:
         recipe = with_settings(recipe, guidance=str(output / GuidanceRecipe.name / "model"))

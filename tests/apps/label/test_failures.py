@@ -15,6 +15,7 @@ from tests.apps.label.helpers import (
 )
 
 from partclipseg.apps.cli import main
+from partclipseg.apps.instance_options import LoadedInstances
 from partclipseg.apps.label.labeller import Labeller
 from partclipseg.apps.label.manifest import Manifest, open_batches
 from partclipseg.apps.label.photos import LabelPhoto, find_all
@@ -35,7 +36,7 @@ def test_the_photo_that_breaks_the_model_fails_alone(photos, model, tmp_path, mo
     shutil.copytree(photos, tmp_path / "photos")
     Image.new("RGB", (70, 50), (255, 0, 0)).save(tmp_path / "photos/red.png")
     batch = [LabelPhoto("scenes/0/000.png", "a"), LabelPhoto("red.png", "b"), LabelPhoto("twin.png", "c")]
-    found = Labeller(small_job(tmp_path / "photos", tmp_path, model), segmenter)(batch)
+    found = Labeller(small_job(tmp_path / "photos", tmp_path, model), segmenter, LoadedInstances())(batch)
     assert [record["status"] for record in found] == ["done", "failed", "done"]
     assert found[1]["error"] == "RuntimeError: out of memory"
     assert sorted(path.name for path in (tmp_path / "labels").iterdir()) == ["a.png", "c.png"]

@@ -25,23 +25,25 @@ def started(monkeypatch, model_directory) -> list:
 
 def test_the_command_line_comes_first_then_the_environment_then_the_file(started, tmp_path, monkeypatch):
     path = tmp_path / "serve.yaml"
-    path.write_text("port: 1000\nmax_bytes: 1000\nmax-classes: 1000\nmodel: [a, b]\ntimeout: 1.5\ntoken:\n")
+    models = "[partshapes, clipseg]"
+    path.write_text(f"port: 1000\nmax_bytes: 1000\nmax-classes: 1000\nmodel: {models}\ntimeout: 1.5\ntoken:\n")
     monkeypatch.setenv("PARTCLIPSEG_SERVE_PORT", "2000")
     monkeypatch.setenv("PARTCLIPSEG_SERVE_MAX_BYTES", "2000")
     assert main(["serve", "--config", str(path), "--port=3000"]) == 0
     [options] = started
     assert (options.port, options.max_bytes, options.max_classes) == (3000, 2000, 1000)
-    assert (options.model, options.timeout, options.token) == (("a", "b"), 1.5, None)
+    assert (options.model, options.timeout, options.token) == (("partshapes", "clipseg"), 1.5, None)
 
 
 def test_the_environment_alone(started, tmp_path, monkeypatch):
     path = tmp_path / "serve.yaml"
     path.write_text("port: 1000")
     monkeypatch.setenv("PARTCLIPSEG_SERVE_CONFIG", str(path))
-    monkeypatch.setenv("PARTCLIPSEG_SERVE_MODEL", "a b")
+    monkeypatch.setenv("PARTCLIPSEG_SERVE_MODEL", "partshapes clipseg")
     assert main(["serve"]) == 0
-    assert main(["serve", "--model", "c"]) == 0
-    assert [(options.port, options.model) for options in started] == [(1000, ("a", "b")), (1000, ("c",))]
+    assert main(["serve", "--model", "clipseg"]) == 0
+    found = [(options.port, options.model) for options in started]
+    assert found == [(1000, ("partshapes", "clipseg")), (1000, ("clipseg",))]
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_predictions_and_counts(ovparts: OVParts):
     words = ovparts.words("test")
     classes = len(words.vocabulary)
     owners = words.class_to_object[:, None, None]
-    confusion = np.zeros((classes + 1, classes + 1), np.int64)
+    confusion, unequal = np.zeros((classes + 1, classes + 1), np.int64), 0
     records = [record for record in ovparts.meta["records"] if not record["skipped"]]
     for index, record in enumerate(records):
         photo = tensors[f"photo.{record['file'].removesuffix('.jpg')}"].numpy()
@@ -109,14 +109,17 @@ def test_predictions_and_counts(ovparts: OVParts):
         assert owners.flatten()[maps.label_map].eq(present[0]).all()
         # Which of two equal classes wins depends on the processor's last bit: a few pixels of thousands at most.
         assert int((maps.label_map != expected).sum()) <= 4
-        predicted = expected.numpy()
+        unequal += int((maps.label_map != expected).sum())
+        predicted = maps.label_map.numpy()
         labels = tensors[f"record{index}.labels"].numpy().astype(np.int64)
         inside = tensors[f"record{index}.object_mask"].numpy().astype(bool)
         pairs = np.where(inside, predicted, classes), np.where(labels == 255, classes, labels)
         np.add.at(confusion, pairs, 1)
     counts = np.zeros_like(confusion)
     counts[tuple(tensors["oracle_obj.confusion_index"].numpy().astype(int))] = tensors["oracle_obj.confusion_count"]
-    np.testing.assert_array_equal(confusion, counts)
+    # A pixel of another class leaves one cell for another one.
+    assert np.abs(confusion - counts).sum() <= 2 * unequal
+    assert confusion.sum() == counts.sum()
 
 
 def test_convert_and_predict(ovparts: OVParts, shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from partclipseg.apps.options import Ask, Asking
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import require_new, whole_directory
 from partclipseg.machine import how_to_install
@@ -44,6 +45,7 @@ class Export:
     """The directory to write; it must not exist yet."""
     dtype: Literal["float32", "float16"] = "float32"
     """Number type of weights and arithmetic: float16 makes files of half the size. Inputs and outputs stay float32."""
+    ask: Ask = field(default_factory=Asking)
 
     def run(self) -> int:
         from rich.console import Console
@@ -52,7 +54,7 @@ class Export:
 
         require_new(self.output)
         _require_packages()
-        segmenter = PartSegmenter.from_pretrained(self.model, device="cpu")
+        segmenter = PartSegmenter.from_pretrained(self.model, device="cpu", prompting=self.ask.prompting())
         agreement = export_model(segmenter, self.output, fp16=self.dtype == "float16", source=self.model)
         size = sum(path.stat().st_size for path in self.output.glob("*.onnx"))
         Console(soft_wrap=True, highlight=False).print(
@@ -113,7 +115,12 @@ def agreement(segmenter: PartSegmenter, folder: Path) -> float:
     from partclipseg.apps.export.segment import Segmenter
     from partclipseg.shapes.renderer import render_scene
 
-    onnx, model = Segmenter(folder), segmenter.model
+    onnx = Segmenter(folder)
+    model: Any = segmenter.model
+    if onnx.config["threshold"] is not None:  # compare without it, so that pixels that do not reach it count too
+        model = copy.copy(model)
+        model.ask(replace(model.prompting, threshold=0.0))
+        onnx.config["threshold"] = 0.0
     height, width = model.image_shape
     scenes = [Image.fromarray(render_scene("val", index, 128).image).resize((144, 128)) for index in range(4)]
     vocabulary = _checked_words(segmenter, scenes)
@@ -239,6 +246,7 @@ def _describe(segmenter: PartSegmenter, graphs: dict[str, OnnxGraph], fp16: bool
         "patch_size": None if photos else config.vision_config.patch_size,
         "photos": asdict(photos) if photos else None,
         "prompts": {name: list(templates) for name, templates in graphs["decoder"].prompts.items()},
+        "threshold": graphs["decoder"].threshold,
         "min_part_probability": segmenter.model.min_part_probability,
         "max_tokens": segmenter.model.longest_prompt,
         "pad_token_id": tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
@@ -286,11 +294,21 @@ def _preparation(config: dict[str, Any]) -> str:
     photos = config["photos"]
     if photos is None:
         height, width = config["image_size"]
+        background = "Background is the last channel."
+        if config["threshold"] is not None:
+            background = (
+                "There is no channel of background: it is where no class that competes has a probability of "
+                f"{config['threshold']:g}, the `threshold` of `config.json`. The embeddings of a class stand together, "
+                "one for each prompt there, and are averaged."
+            )
+        gate = "; the best object of a pixel decides which classes compete there"
+        if "object_embeddings" not in config["prompts"]:
+            gate = ", and all classes compete at every pixel"
         return (
             f"Photos are resized to {height} x {width} (bilinear with antialiasing, aspect ratio not kept), divided by "
             f"255 and normalised with the mean and deviation in `config.json`. Other sizes work in multiples of "
-            f"{config['patch_size']} pixels. Logits are upsampled bilinearly to the photo's size; the best object of a "
-            "pixel decides which classes compete there. Background is the last channel.\n"
+            f"{config['patch_size']} pixels. Logits are upsampled bilinearly to the photo's size"
+            f"{gate}. {background}\n"
         )
     edges = photos["first_edges"]
     first = "" if edges is None else f"resized to a shortest edge of {edges[0]} pixels (at most {edges[1]}), "

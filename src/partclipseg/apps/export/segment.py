@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,14 +56,15 @@ class Segmenter:
     ) -> list[np.ndarray]:
         """Return the label map of each photo, int32 of its (height, width) in `sizes`, from the decoder's outputs.
 
-        A pixel whose best class is less probable than `least` gets `BACKGROUND`.
+        A pixel whose best class is less probable than `least`, or than the model's threshold, gets `BACKGROUND`.
         """
+        least = max(least, self.config["threshold"] or 0.0)
         owners = index(words)[2]
         if "object_part_logits" in outputs:
             objects = outputs.get("object_logits", [None] * len(sizes))
             logits = outputs["object_part_logits"]
             return [
-                label_map(values, of_objects, owners, size, -np.inf if least <= 0 else np.log(least / (1 - least)))
+                label_map(values, of_objects, owners, size, logit(least))
                 for values, of_objects, size in zip(logits, objects, sizes, strict=True)
             ]
         probabilities = outputs["object_part_probabilities"]
@@ -133,24 +135,21 @@ class Segmenter:
         return self._run(self.text_encoder, inputs)["text_embeddings"]
 
     def decode(self, photos: dict[str, Any], words: Sequence[tuple[str, str]]) -> dict[str, Any]:
-        """Return maps of pairs (object, part), by name: `[B, channels, h, w]`, background last."""
+        """Return maps of pairs (object, part), by name: `[B, channels, h, w]`.
+
+        Background is the last channel, but for a model with a threshold, which has none.
+        """
         objects, parts, class_to_object, class_to_part = index(words)
         # A model in reference mode reads the object's word at the object's index: there it finds these.
         read = object_words(objects, parts, self.config["object_words"] or {}) if "object_words" in self.config else []
         inputs = photos | {"class_to_part": class_to_part + len(read), "class_to_object": class_to_object}
         for name, templates in self.config["prompts"].items():
-            fields = [field for field in ("{object}", "{part}") if field in templates[0]]
             lists = {
-                "{object}": [(word, "") for word in objects],
-                "{part}": [("", word) for word in [*read, *parts]],
+                "object_embeddings": [(word, "") for word in objects],
+                "part_embeddings": [("", word) for word in [*read, *parts]],
             }
-            filled = words if len(fields) == 2 else lists[fields[0]]
             inputs[name] = self.encode_text(
-                [
-                    text.replace("{object}", thing).replace("{part}", part)
-                    for thing, part in filled
-                    for text in templates
-                ]
+                [fill(text, *pair) for pair in lists.get(name, words) for text in templates]
             )
         taken = {value.name for value in self.decoder.get_inputs()}
         outputs = self._run(self.decoder, {name: value for name, value in inputs.items() if name in taken})
@@ -168,6 +167,16 @@ def index(words: Sequence[tuple[str, str]]) -> tuple[list[str], list[str], np.nd
     class_to_object = np.array([objects.index(pair[0]) for pair in words], dtype=np.int64)
     class_to_part = np.array([parts.index(pair[1]) for pair in words], dtype=np.int64)
     return objects, parts, class_to_object, class_to_part
+
+
+def fill(template: str, thing: str, part: str) -> str:
+    """Put words in the places `{object}` and `{part}`; a word that itself has braces stays as it is."""
+    return re.sub("{object}|{part}", lambda match: thing if match[0] == "{object}" else part, template)
+
+
+def logit(probability: float) -> float:
+    """Return the logit of a probability; for 1 that from which on float32 calls the probability 1."""
+    return -np.inf if probability <= 0 else float(np.log(probability / max(1 - probability, 2.0**-25)))
 
 
 def object_words(objects: Sequence[str], parts: Sequence[str], trained: dict[str, str]) -> list[str]:
@@ -188,14 +197,14 @@ def label_map(
     """Return the best class of every pixel, int32 `size`; a class counts only where its object is the best object.
 
     A pixel whose best class has a value below `least` gets `BACKGROUND`. Logits are `[N_c + 1, h, w]` and
-    `[N_o + 1, h, w]`, background last; None for a model without objects.
+    `[N_o + 1, h, w]`, background last, or both without it; None for a model without objects.
     """
     background = len(class_to_object)
     if object_logits is None:
-        labels, values = best_channel(class_logits, range(background + 1), size)
+        labels, values = best_channel(class_logits, range(len(class_logits)), size)
     else:
         owners, _ = best_channel(object_logits, range(len(object_logits)), size)
-        owner_of = np.append(class_to_object, len(object_logits) - 1)
+        owner_of = np.append(class_to_object, len(object_logits) - 1)[: len(class_logits)]
         alive = np.flatnonzero(np.isin(owner_of, owners))
         labels, values = best_channel(class_logits, alive.tolist(), size, owner_of, owners)
     return np.where((labels == background) | (values < least), BACKGROUND, labels).astype(np.int32)

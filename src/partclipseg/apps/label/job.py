@@ -48,14 +48,14 @@ class BulkJob:
     min_score: float = 0.0
     min_part_probability: float | None = None
     prompting: Prompting | None = None
-    """How a plain CLIPSeg is asked."""
+    """Prompts and threshold of a plain CLIPSeg."""
     dtype: str = "float32"
     batch_size: int = 8
     max_pixels: int = 80_000_000
     overwrite: bool = False
     """Replace files that a person made or changed."""
     find: InstanceOptions = field(default_factory=InstanceOptions)
-    """What says where objects are, if instances are asked for."""
+    """Options about instances; None if they are not asked for."""
 
     def own_files(self, photo: LabelPhoto) -> dict[BulkFormat, Path]:
         """Return the path of the photo's own file in each format that has one."""

@@ -1,4 +1,4 @@
-"""What the HTTP API answers: the models of its description, and the JSON of a result."""
+"""Answers of the HTTP API: their fields, which its description shows, and the JSON of a result."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class InstanceInfo(BaseModel):
 
 
 class Answer(BaseModel):
-    """What every answer about a photo begins with."""
+    """Fields that every answer about a photo has."""
 
     model_config = ConfigDict(extra="forbid")
 

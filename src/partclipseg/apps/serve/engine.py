@@ -80,7 +80,7 @@ class Task(NamedTuple):
     explained: bool = False
     """Whether the result is an `Explained` instead of a `PartResult`."""
     instances: Literal["components", "detector", "given"] | None = None
-    """What says where objects are; None if no instances are asked for."""
+    """Kind of the source of objects; None if no instances are asked for."""
     rest: bool = False
     """Whether to keep parts that belong to no object found."""
 
@@ -93,7 +93,7 @@ class Waiting(NamedTuple):
 
 
 class Copy(NamedTuple):
-    """What one thread needs to answer: the models by name, and the detector."""
+    """Models by name and detector that one thread answers with."""
 
     segmenters: dict[str, PartSegmenter]
     detector: ObjectSource | None = None
@@ -309,7 +309,7 @@ def _loaded(
         found = Detector.from_pretrained(detector, device=device, threshold=threshold)
     segmenters = [PartSegmenter.from_pretrained(model, device, dtype) for model in models]
     if prompting is not None:
-        plain = [segmenter.model for segmenter in segmenters if segmenter.model.config.model_type == "clipseg"]
+        plain = [segmenter.model for segmenter in segmenters if segmenter.model.takes_prompting]
         for model in plain or [segmenters[0].model]:  # which says that it is none
             model.ask(prompting)
     return Copy(dict(zip(names, segmenters, strict=True)), found)

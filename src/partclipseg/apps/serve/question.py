@@ -10,10 +10,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from starlette.exceptions import HTTPException
 
-from partclipseg.apps.serve.words import MAX_WORD
 from partclipseg.errors import UsageError
 from partclipseg.formats.registry import chosen_formats, single_formats
 from partclipseg.instances.found import MOST_OBJECTS, FoundObject
+from partclipseg.vocabulary import MAX_WORD
 
 Protocol = Literal["pred_all", "oracle_obj"]
 

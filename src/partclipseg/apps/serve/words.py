@@ -8,10 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from partclipseg.errors import UsageError
-from partclipseg.vocabulary import CATALOGS, Vocabulary, check_no_file
-
-MAX_WORD = 200
-"""Maximum number of characters of one word or name."""
+from partclipseg.vocabulary import CATALOGS, MAX_WORD, Vocabulary, check_no_file
 
 _LONGEST_SENTENCE = 500
 

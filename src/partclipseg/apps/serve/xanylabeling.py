@@ -61,7 +61,7 @@ class RemoteRequest(PhotoRequest):
 
 
 class RemoteParams(BaseModel):
-    """What its user has set; further fields of the client, such as marks, change nothing."""
+    """Settings of the client's user; its further fields, such as marks, change nothing."""
 
     text_prompt: str | None = Field(None, description="words as in /v1/segment; empty: the model's own")
     conf_threshold: float | None = Field(None, ge=0, le=1, description="minimum score")
@@ -69,7 +69,7 @@ class RemoteParams(BaseModel):
 
 
 class RemoteBody(BaseModel):
-    """What the client sends."""
+    """Request of the client."""
 
     model: str | None = None
     image: str = Field(description="the photo's file as data URI, or in base64")

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ from partclipseg.models.reading import read_json_table
 from partclipseg.models.settings import MethodSettings
 from partclipseg.vocabulary import Vocabulary
 
+if TYPE_CHECKING:
+    from partclipseg.models.onnx import OnnxGraph
+
 _PROCESSOR_FILES = (PROCESSOR, "processor_config.json")
 
 Decode = Callable[[np.ndarray, np.ndarray], Tensor]
@@ -45,6 +48,7 @@ class PlainCLIPSeg(CLIPSegTowers):
 
     config_class = PlainCLIPSegConfig
     settings_class = PlainCLIPSegSettings
+    takes_prompting = True
 
     def __init__(self, config: CLIPSegTowersConfig) -> None:
         super().__init__(config)
@@ -211,6 +215,12 @@ class PlainCLIPSeg(CLIPSegTowers):
 
         to_clipseg(self).save_pretrained(save_directory, **kwargs)
         write_processor(Path(save_directory), self.config)
+
+    def onnx_graphs(self) -> dict[str, OnnxGraph]:
+        """Return photo encoder, text encoder and decoder, for the present prompts and gate."""
+        from partclipseg.models.clipseg.onnx import plain_graphs
+
+        return plain_graphs(self)
 
     # -- training ---------------------------------------------------------------------------------------------
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class PartCATSegOutput(PartOutput):
-    """What PartCATSeg's loss needs beside the logits."""
+    """Tensors that PartCATSeg's loss needs beside the logits."""
 
     object_similarity: Tensor | None = None
     """`[B, N_o + 1, g, g]`: cosine of patch and object, averaged over the templates, background last."""

@@ -10,7 +10,7 @@ from partclipseg.models.settings import MethodSettings
 
 @dataclass(frozen=True)
 class CATSegSettings(MethodSettings):
-    """Where a training run of CAT-Seg starts from, and its loss."""
+    """Settings of a training run of CAT-Seg: its start, its sizes and its loss."""
 
     family: ClassVar[str] = "catseg"
 
@@ -32,6 +32,6 @@ class CATSegSettings(MethodSettings):
 
 @dataclass(frozen=True)
 class PartCATSegSettings(CATSegSettings):
-    """Where a training run of PartCATSeg starts from, and its loss."""
+    """Settings of a training run of PartCATSeg: its start, its sizes and its loss."""
 
     family: ClassVar[str] = "partcatseg"

@@ -17,7 +17,7 @@ from partclipseg.data.coco import CocoFile, read_coco
 from partclipseg.data.datasets.part_imagenet import PartImageNetNames
 from partclipseg.data.datasets.part_imagenet_ood import NAME, part_of
 from partclipseg.data.json_file import read_json
-from partclipseg.data.prepare.runner import Outcome, PhotoMode, photo_size, place_photo, sizes
+from partclipseg.data.prepare.runner import Outcome, PhotoMode, photo_size, place_photo, sizes, source_state
 from partclipseg.data.prepare.source import find
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import write_text
@@ -35,8 +35,12 @@ class PartImageNetOODJob:
     parts: tuple[int, ...]
     mode: PhotoMode
 
+    def source(self) -> str:
+        """Return the state of the source, as in `Job.source`."""
+        return source_state(self.photo, self.split, *self.parts)
+
     def run(self, output: Path) -> Outcome:
-        """See `Job.run`."""
+        """Do the work of the photo, as in `Job.run`."""
         size = photo_size(self.photo)
         target = output / self.split / self.photo.stem.split("_")[0] / self.photo.name
         place_photo(self.photo, target, self.mode)
@@ -44,7 +48,7 @@ class PartImageNetOODJob:
 
 
 class PartImageNetOODRecipe:
-    """Recipe of PartImageNet's OOD split: see `Recipe`.
+    """Recipe of PartImageNet's OOD split: see `LayoutRecipe`.
 
     Raises:
         PartCLIPSegError: an annotation file is missing or not COCO JSON with PartImageNet's categories.

@@ -13,7 +13,7 @@ from typing import Any
 
 from partclipseg.data.coco import read_coco
 from partclipseg.data.datasets.part_imagenet_pp import CATEGORY_NAMES, DISCARDED, NAME, SYNSET_LIST
-from partclipseg.data.prepare.runner import Outcome, PhotoMode, photo_size, place_photo, sizes
+from partclipseg.data.prepare.runner import Outcome, PhotoMode, photo_size, place_photo, sizes, source_state
 from partclipseg.data.prepare.source import find
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import whole_file
@@ -29,8 +29,12 @@ class PartImageNetPPJob:
     object: int
     mode: PhotoMode
 
+    def source(self) -> str:
+        """Return the state of the source, as in `Job.source`."""
+        return source_state(self.photo, self.synset, self.object)
+
     def run(self, output: Path) -> Outcome:
-        """See `Job.run`."""
+        """Do the work of the photo, as in `Job.run`."""
         size = photo_size(self.photo)
         target = output / "images" / self.synset / self.photo.name
         place_photo(self.photo, target, self.mode)
@@ -38,7 +42,7 @@ class PartImageNetPPJob:
 
 
 class PartImageNetPPRecipe:
-    """Recipe of PartImageNet++: see `Recipe`.
+    """Recipe of PartImageNet++: see `LayoutRecipe`.
 
     Raises:
         PartCLIPSegError: there are no annotation files, or one is not COCO JSON.

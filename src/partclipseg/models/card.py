@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import version
 from typing import TYPE_CHECKING
+
+from partclipseg import __version__
 
 if TYPE_CHECKING:
     from partclipseg.models.interface import PartModel
@@ -37,7 +38,7 @@ def model_card(model: PartModel, vocabulary: Vocabulary | None, name: str = "MOD
             "## Model\n",
             f"- class: `{type(model).__name__}` (`{model.config.model_type}`)\n- parameters: {size}, "
             f"{str(model.dtype).removeprefix('torch.')}\n- input: photos resized to {height} x {width} pixels, aspect "
-            f"ratio not kept\n- written by partclipseg {version('partclipseg')}\n",
+            f"ratio not kept\n- written by partclipseg {__version__}\n",
             "## Words\n",
             _words(vocabulary),
             "## Licence and limits\n",

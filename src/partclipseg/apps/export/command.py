@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from partclipseg import __version__
 from partclipseg.apps.options import Ask, Asking
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import require_new, whole_directory
@@ -267,7 +268,7 @@ def _card(config: dict[str, Any], folder: Path, source: str, equal: float) -> st
         f"---\nlibrary_name: onnx\npipeline_tag: image-segmentation\ntags: [onnx, {config['kind']}]\n---\n",
         f"# {name}, exported to ONNX\n",
         "Open-vocabulary part segmentation: a photo and words in, the label of every pixel out. Exported from "
-        f"`{source}` ({config['kind']}) by partclipseg {version('partclipseg')} with torch {version('torch')}, "
+        f"`{source}` ({config['kind']}) by partclipseg {__version__} with torch {version('torch')}, "
         f"onnxscript {version('onnxscript')}, in {config['dtype']}.\n",
         "```\npip install numpy pillow onnxruntime tokenizers\n"
         'python segment.py photo.jpg --vocabulary "dog: head, torso, leg, tail; bus: body, wheel"\n```\n',

@@ -1,18 +1,21 @@
 """Time PartCATSeg on a photo, beside a plain implementation of the same model in the same run.
 
     python benchmarks/partcatseg.py                                         # released size, two CPU threads
-    python benchmarks/partcatseg.py --device cuda --dtype bfloat16 --batch 16
+    python benchmarks/partcatseg.py --device cuda --dtypes float32 bfloat16 --batches 1 16 --compile
     python benchmarks/partcatseg.py --small                                 # to see that it runs
 
 The weights are random, photos are 375 x 500. Prints JSON: milliseconds a photo from pixels to label maps, Pred-All and
 Oracle-Obj with one object, peak memory, the ratio to the plain implementation, and the share of equal labels.
+Training is timed by `partcatseg_training.py`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,10 +25,11 @@ from torch.nn import functional as F
 
 from measure import environment, measure
 from partclipseg.maps.label_maps import LabelMaps
+from partclipseg.models.compiled import compile_layers
 from partclipseg.models.interface import Words
 from partclipseg.models.partcatseg.aggregator import AggregationLayer, ClassBlock, CostAggregator, UpBlock, WindowBlock
 from partclipseg.models.partcatseg.config import PartCATSegConfig
-from partclipseg.models.partcatseg.model import PartCATSegModel
+from partclipseg.models.partcatseg.model import PartCATSegModel, PartCATSegOutput
 from partclipseg.vocabulary import Catalog, Vocabulary
 
 SIZE = (375, 500)
@@ -44,8 +48,8 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 
 
-def plain_logits(model: PartCATSegModel, inputs: dict[str, Tensor], words: Words) -> Tensor:
-    """Logits `[B, N_c + 1, 4g, 4g]` with every concatenation written out and every class decoded."""
+def plain_outputs(model: PartCATSegModel, inputs: Mapping[str, Tensor], words: Words) -> PartCATSegOutput:
+    """All outputs with every concatenation written out and every class decoded."""
     aggregator, vocabulary = model.aggregator, words.vocabulary
     count, parts, objects = len(model.config.templates), len(vocabulary.parts), len(vocabulary.objects)
     texts = words.embeddings.unflatten(0, (-1, count))
@@ -57,7 +61,8 @@ def plain_logits(model: PartCATSegModel, inputs: dict[str, Tensor], words: Words
     first = plain_layers(
         aggregator, aggregator.layers, aggregator.cost_embedding(cost.flatten(0, 1)), first_texts, guidance
     )
-    plain_decode(aggregator, first, guidance)
+    word_logits = plain_decode(aggregator, first, guidance)
+    word_similarity = cost.mean(2)
 
     last = torch.full_like(words.class_to_part[:1], parts + objects)
     part_rows = torch.cat([words.class_to_part, last])
@@ -67,8 +72,13 @@ def plain_logits(model: PartCATSegModel, inputs: dict[str, Tensor], words: Words
     texts = torch.cat([texts[parts + objects :], background])
     cost = torch.einsum("btdyx,tpd->btpyx", F.normalize(features, dim=2), F.normalize(texts, dim=-1))
     embedded = aggregator.pair_cost_embedding(cost.flatten(0, 1))
-    return plain_decode(
-        aggregator, plain_layers(aggregator, aggregator.pair_layers, embedded, texts, guidance), guidance
+    second = plain_layers(aggregator, aggregator.pair_layers, embedded, texts, guidance)
+    return PartCATSegOutput(
+        object_part_logits=plain_decode(aggregator, second, guidance),
+        object_logits=word_logits[:, parts:],
+        part_logits=word_logits[:, :parts],
+        object_similarity=word_similarity[:, parts:],
+        object_part_similarity=cost.mean(2),
     )
 
 
@@ -128,7 +138,8 @@ def plain_up(block: UpBlock, x: Tensor, guidance: Tensor) -> Tensor:
 
 def plain_maps(model: PartCATSegModel, photos: list[np.ndarray], words: Words, present: int | None) -> list[Tensor]:
     """Label maps int64 `[H, W]`; in Oracle-Obj, the classes of the object `present` compete."""
-    probabilities = plain_logits(model, model.prepare(photos), words).float().sigmoid()
+    logits: Any = plain_outputs(model, model.prepare(photos), words).object_part_logits
+    probabilities = logits.float().sigmoid()
     resized = F.interpolate(probabilities, SIZE, mode="bilinear", align_corners=False)  # [B, N_c + 1, H, W]
     if present is not None:
         resized[:, :-1][:, words.class_to_object != present] = -1
@@ -141,52 +152,79 @@ def plain_maps(model: PartCATSegModel, photos: list[np.ndarray], words: Words, p
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
-    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--dtypes", nargs="+", default=["float32"], choices=["float32", "bfloat16"])
+    parser.add_argument("--batches", nargs="+", type=int, default=[1])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--catalogs", nargs="+", default=["pascal-part-116"], help="whose words are asked")
+    parser.add_argument("--compile", action="store_true", help="time compiled layers too")
     parser.add_argument("--small", action="store_true", help="a tiny model and three words")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
-    config = PartCATSegConfig(**SMALL) if options.small else PartCATSegConfig()
-    model: Any = PartCATSegModel(config).eval().to(options.device, getattr(torch, options.dtype))
-    photos = list(np.random.default_rng(0).integers(0, 256, (options.batch, *SIZE, 3), dtype=np.uint8))
     report: dict[str, Any] = {"environment": environment(options.device), "options": vars(options)}
     lists = {name: Catalog.load(name).vocabulary for name in options.catalogs}
     if options.small:
         lists = {"three words": Vocabulary.from_text("dog: ear, tail; cat: ear")}
-    for name, vocabulary in lists.items():
-        report[name] = cases(model, words_of(model, vocabulary), photos, options)
+    for dtype in options.dtypes:
+        like = options.small, options.device, getattr(torch, dtype)
+        model, compiled = random_model(*like).eval(), None
+        if options.compile:
+            compiled = random_model(*like).eval()
+            compile_layers(compiled)
+        for name, vocabulary in lists.items():
+            words = words_of(model, vocabulary)
+            for batch in options.batches:
+                key = f"{name}, {dtype}, batch {batch}"
+                report[key] = cases(model, compiled, words, random_photos(batch), options)
+                print(f"{key}: {report[key]}", file=sys.stderr, flush=True)
     print(json.dumps(report, indent=1))
 
 
+def random_model(small: bool, device: str, dtype: torch.dtype = torch.float32) -> Any:
+    """PartCATSeg of the released size, or a tiny one, always with the same random weights."""
+    torch.manual_seed(0)
+    with torch.device(device):
+        model: Any = PartCATSegModel(PartCATSegConfig(**SMALL) if small else PartCATSegConfig())
+    return model.to(dtype)
+
+
+def random_photos(count: int) -> list[np.ndarray]:
+    return list(np.random.default_rng(0).integers(0, 256, (count, *SIZE, 3), dtype=np.uint8))
+
+
 def words_of(model: PartCATSegModel, vocabulary: Vocabulary) -> Words:
-    embeddings = torch.randn(len(model.prompts(vocabulary)), model.config.clip_config.projection_dim)
+    generator = torch.Generator().manual_seed(0)
+    shape = len(model.prompts(vocabulary)), model.config.clip_config.projection_dim
+    embeddings = torch.randn(shape, generator=generator)
     return Words.of(vocabulary, F.normalize(embeddings, dim=-1).to(model.device, model.dtype))
 
 
-def cases(model: PartCATSegModel, words: Words, photos: list[np.ndarray], options: Any) -> dict[str, Any]:
+def cases(
+    model: PartCATSegModel, compiled: PartCATSegModel | None, words: Words, photos: list[np.ndarray], options: Any
+) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for protocol, present in (("pred_all", None), ("oracle_obj", 0)):
         known = None if present is None else [[present]] * len(photos)
 
-        def fast(known: Any = known) -> list[LabelMaps]:
+        def fast(known: Any = known, model: PartCATSegModel = model) -> list[LabelMaps]:
             return model.label_maps(model.prepare(photos), words, [SIZE] * len(photos), known)
 
         def plain(present: int | None = present) -> list[Tensor]:
             return plain_maps(model, photos, words, present)
 
         calls: dict[str, Callable[[], object]] = {"plain": plain, "ours": fast}
+        if compiled is not None:
+            calls["ours, compiled"] = partial(fast, model=compiled)
         times: dict[str, Any] = {
             key: measure(call, options.device, options.rounds, len(photos)) for key, call in calls.items()
         }
         pairs = zip(fast(), plain(), strict=True)
         equal = [float((ours.label_map == theirs).float().mean()) for ours, theirs in pairs]
         times["equal labels"] = round(float(np.mean(equal)), 5)
-        if all("ms_per_photo" in times[key] for key in calls):
-            times["ratio"] = round(times["plain"]["ms_per_photo"] / times["ours"]["ms_per_photo"], 2)
+        if "ms_per_photo" in times["plain"]:
+            for key in calls:
+                if key != "plain" and "ms_per_photo" in times[key]:
+                    times[key]["ratio"] = round(times["plain"]["ms_per_photo"] / times[key]["ms_per_photo"], 2)
         found[protocol] = times
     return found
 

@@ -104,7 +104,7 @@ class CostAggregator(nn.Module):
 
     def _call(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         if self.recompute and torch.is_grad_enabled():
-            return checkpoint(function, *inputs, use_reentrant=False)  # pyright: ignore
+            return again(function, *inputs)
         return function(*inputs)
 
     def decode(self, embedding: Tensor, guidance: AppearanceGuidance) -> Tensor:
@@ -286,7 +286,14 @@ class ClassBlock(nn.Module):
 
 
 def query_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attend with the softmax over the queries, then each query's weights divided by their sum: `[n, heads, T, d]`."""
+    """Attend with the softmax over the queries, then each query's weights divided by their sum: `[n, heads, T, d]`.
+
+    The weights are computed again in the backward pass: those of all layers would be most of what a step stores.
+    """
+    return again(_query_attention, q, k, v) if torch.is_grad_enabled() else _query_attention(q, k, v)
+
+
+def _query_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     shares = (q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5).softmax(-2) + 1e-8  # [n, heads, T queries, T keys]
     return shares / shares.sum(-1, keepdim=True) @ v
 
@@ -335,13 +342,20 @@ def guided(layer: nn.Linear, x: Tensor, guidance: Tensor) -> Tensor:
     return F.linear(x, own) + F.linear(guidance, guided_by, layer.bias)
 
 
-def once(rows: Tensor) -> tuple[Tensor, Tensor | slice]:
-    """Return each of the `rows`, int64 `[T]`, once, and where each stands among them.
+def again(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """Call a function of the inputs that is computed again in the backward pass; nothing in it may be random."""
+    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)  # pyright: ignore
 
-    In an exported graph, whose sizes must not depend on values, all rows stay.
+
+def once(rows: Tensor) -> tuple[Tensor | slice, Tensor | slice]:
+    """Say which words to compute for the `rows`, int64 `[T]`, and where each row stands among them.
+
+    In training they are all words, and in an exported graph one for each row: there no size may depend on values.
     """
     if torch.compiler.is_exporting():
         return rows, slice(None)
+    if torch.is_grad_enabled():
+        return slice(None), rows
     return rows.unique(return_inverse=True)
 
 

@@ -335,13 +335,16 @@ def guided(layer: nn.Linear, x: Tensor, guidance: Tensor) -> Tensor:
     return F.linear(x, own) + F.linear(guidance, guided_by, layer.bias)
 
 
-def once(rows: Tensor) -> tuple[Tensor, Tensor | slice]:
-    """Return each of the `rows`, int64 `[T]`, once, and where each stands among them.
+def once(rows: Tensor) -> tuple[Tensor | slice, Tensor | slice]:
+    """Return which rows of a volume to compute for `rows`, int64 `[T]`, and where each stands among them.
 
-    In an exported graph, whose sizes must not depend on values, all rows stay.
+    Each is computed once. In an exported graph, whose sizes must not depend on values, all `rows` stay. A training step
+    on a GPU computes the whole volume, because finding out which rows occur would wait for the device.
     """
     if torch.compiler.is_exporting():
         return rows, slice(None)
+    if rows.is_cuda and torch.is_grad_enabled():
+        return slice(None), rows
     return rows.unique(return_inverse=True)
 
 

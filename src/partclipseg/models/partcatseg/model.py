@@ -343,7 +343,7 @@ class PartCATSegModel(CATSegModel):
         return self.aggregator.decode(volume.embedding, guidance)
 
     def word_logits(self, inputs: Mapping[str, Tensor], embeddings: Tensor) -> Tensor:
-        """Compute logits `[B, W, 4g, 4g]` of W words, from the first stage; `embeddings` are those of `word_prompts`."""
+        """Compute logits `[B, W, 4g, 4g]` of W words by the first stage; `embeddings` are those of `word_prompts`."""
         return self.part_word_logits(inputs, embeddings)[:, :-1]
 
     @classmethod

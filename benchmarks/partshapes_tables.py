@@ -23,6 +23,8 @@ from partshapes_variants import VARIANTS
 GROUPS = ("seen", "unseen", "harmonic")
 FIGURES = ("iou", "recall", "boundary_iou")
 TITLES = {"pred_all": "Pred-All", "oracle_obj": "Oracle-Obj", "strict": "strict"}
+TIME_OF = ", time of "
+"""Separates a variant from the one whose training time it has, in names of the summary."""
 COLUMNS = ("pred_all", "oracle_obj", "strict")
 
 Summary = dict[str, dict[str, Any]]
@@ -102,8 +104,8 @@ def spread(values: Sequence[float | None]) -> dict[str, Any]:
 
 def tables(summary: Summary) -> str:
     """Return all tables that the summary has figures for."""
-    equal_steps = {name: figures for name, figures in summary.items() if ", time of " not in name}
-    equal_time = {name: figures for name, figures in summary.items() if ", time of " in name}
+    equal_steps = {name: figures for name, figures in summary.items() if TIME_OF not in name}
+    equal_time = _with_base({name: figures for name, figures in summary.items() if TIME_OF in name}, summary)
     parts = [
         _titled("Equal steps", _scores(equal_steps)),
         _titled("The same runs by each rule of averaging, harmonic mIoU", _rules(equal_steps)),
@@ -111,6 +113,12 @@ def tables(summary: Summary) -> str:
         _titled("A second look, on larger scenes", _looks(summary)),
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _with_base(equal_time: Summary, summary: Summary) -> Summary:
+    """Return the runs of equal time below those of the variant whose time they have."""
+    bases = {name.partition(TIME_OF)[2] for name in equal_time}
+    return {**{base: summary[base] for base in bases if base in summary}, **equal_time}
 
 
 def _titled(title: str, rows: Sequence[str]) -> str:

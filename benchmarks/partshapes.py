@@ -1,155 +1,112 @@
-"""Which changes to the published method help: every variant on PartShapes, over several seeds.
+"""Which methods and which changes help: every variant on PartShapes, over several seeds.
 
     python benchmarks/partshapes.py --output runs/evidence
-    python benchmarks/partshapes.py --output runs/evidence --share 0/2      (this process does every second run)
     python benchmarks/partshapes.py --output runs/laptop --only default clipseg --seeds 0 --steps 4 --limit 8 \
-        --backbone-steps 8 --scenes 64 --image-size 64
+        --backbone-steps 8 --guidance-steps 8 --scenes 64 --image-size 64
 
 Each seed has a backbone of its own, or one of `--backbones`; every variant of the seed starts from it, with the same
-number of steps and the same scenes. Each run leaves a JSON file in OUTPUT/results and is not repeated; the last lines
-are a table of mean and standard deviation, which is written to OUTPUT/summary.json and OUTPUT/summary.md too. All
-variants train in bfloat16 mixed precision, the reference's included, so that their time and arithmetic are alike.
+number of steps and the same scenes. Each run leaves a JSON file in OUTPUT/results and is not repeated: training time,
+and the scores by each protocol and each rule of averaging. The variants of `--looks` are scored once more on scenes of
+384 pixels: by one look, with zoom, and with HOPS's masked crops.
+
+Several processes may be given the same command at the same time, on one GPU or many: each takes the next run that
+nobody has begun. `--seconds` ends a process after this time; a run that is not finished then is continued by the
+next command with the same OUTPUT. `--towers-only` and `--scenes-only` end after what all runs share.
+
+Equal training time in place of equal steps, in two commands:
+
+    python benchmarks/partshapes.py --output runs/evidence --pace
+    python benchmarks/partshapes.py --output runs/evidence --steps 1000 --equal-time default
+
+The first measures the seconds a step of each variant, to OUTPUT/pace.json, and must have the GPU to itself. The second
+gives each variant the steps that take as long as 1,000 of the variant `default`. The last lines of a command are the
+tables of `partshapes_tables.py`, which are written to OUTPUT/summary.json and OUTPUT/summary.md too.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
+import os
 import platform
 import shutil
+import signal
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import IO, Any
 
-import numpy as np
 import torch
 
-from partclipseg.evaluation.run import evaluate
+from partclipseg.evaluation.evaluator import Evaluator
+from partclipseg.evaluation.run import EvaluationPhoto, group_records, predict, read_batches
 from partclipseg.evaluation.scores import PROTOCOLS
 from partclipseg.files import write_text
 from partclipseg.inference.segmenter import PartSegmenter
-from partclipseg.losses.config import LossConfig
-from partclipseg.models.partcatseg.config import REPAIRS
-from partclipseg.shapes.cache import render_split
+from partclipseg.shapes.cache import SceneArrays, render_split
 from partclipseg.shapes.dataset import PartShapesDataset
-from partclipseg.shapes.world import partshapes_world
 from partclipseg.training.backbone import train_backbone
 from partclipseg.training.data import TrainingData, render_training_data
+from partclipseg.training.folder import LOG
 from partclipseg.training.guidance import train_guidance
 from partclipseg.training.loop import train
-from partclipseg.training.recipe import (
-    Recipe,
-    Retention,
-    partshapes,
-    partshapes_catseg,
-    partshapes_clipseg,
-    partshapes_partcatseg,
-    partshapes_partcatseg_reference,
-    partshapes_reference,
-    with_settings,
-)
+from partclipseg.training.recipe import Recipe
 from partclipseg.training.towers import BackboneRecipe, GuidanceRecipe, TowerRecipe
+from partshapes_tables import line, summarise
+from partshapes_variants import DEFAULT, VARIANTS, ordered
+from zoom import LOOKS, score
 
-WORLD = partshapes_world()
-SEEN_WORDS = WORLD.seen_vocabulary.objects
-HALF_OF_UNSEEN = WORLD.unseen_objects[::2]
+LOOK_SIZE = 384
+"""Side of the scenes of `--looks`, in pixels: three times the models' input."""
 
+PACE_STEPS, PACE_LOG = 90, 30
+"""Steps of a run that measures the pace, and those of each line of its log; the last line counts."""
 
-DEFAULT = partshapes()
-
-
-def _reference(**changes: object) -> Recipe:
-    recipe = replace(partshapes_reference(), precision="bfloat16")
-    own = {name: changes.pop(name) for name in list(changes) if hasattr(recipe.settings, name)}
-    return with_settings(replace(recipe, **changes), **own)
-
-
-def _loss(recipe: Recipe, **changes: object) -> Recipe:
-    return with_settings(recipe, loss=replace(recipe.settings.loss, **changes))
-
-
-def _retention(weight: float, words: tuple[str, ...] = WORLD.vocabulary.objects) -> Recipe:
-    return replace(DEFAULT, retention=Retention(weight, words))
-
-
-VARIANTS: dict[str, Recipe] = {
-    "clipseg": partshapes_clipseg(),
-    "reference": _reference(),
-    # The reference with one change each.
-    "reference + object words (D1)": _reference(reference_object_lookup=False),
-    "reference + attention with gradient (D2, D3)": _loss(_reference(), attention_control="differentiable"),
-    # Each of the two in the new form, without the other: in the released form separation has no gradient, enhancement
-    # hardly any.
-    "reference + separation with gradient (D2)": _loss(
-        _reference(), attention_control="differentiable", enhancement_weight=0
-    ),
-    "reference + enhancement of own rows (D3)": _loss(
-        _reference(), attention_control="differentiable", separation_weight=0
-    ),
-    "reference + trained background (D4)": _reference(train_background=True),
-    "reference + RGB (D5)": _reference(colour_order="rgb"),
-    "reference + outside left out (D6)": _loss(_reference(), outside="ignore"),
-    "reference + mean merges": _reference(merges="mean"),
-    "reference + retention": _reference(retention=DEFAULT.retention),
-    # All of them as the paper means it; without attention control; with retention too, which is the default.
-    "intended": with_settings(replace(DEFAULT, retention=Retention()), loss=LossConfig()),
-    "intended, attention off": replace(DEFAULT, retention=Retention()),
-    "default": DEFAULT,
-    # The start of the classes' FiLM; the default begins with the identity.
-    "default, class FiLM from a copy": with_settings(DEFAULT, class_film="copy"),
-    # Attention control on top of the default.
-    "default + attention": with_settings(DEFAULT, loss=LossConfig()),
-    "default + attention, a tenth": with_settings(
-        DEFAULT, loss=LossConfig(separation_weight=0.01, enhancement_weight=0.001)
-    ),
-    "default + separation": with_settings(DEFAULT, loss=LossConfig(enhancement_weight=0)),
-    "default + enhancement": with_settings(DEFAULT, loss=LossConfig(separation_weight=0)),
-    "default + attention as released": _loss(DEFAULT, attention_control="reference"),
-    **{
-        f"default + attention, threshold {threshold}": with_settings(DEFAULT, loss=LossConfig(threshold=threshold))
-        for threshold in (0.1, 0.2, 0.4, 0.5)
-    },
-    # Retention: its weight, and how much of it is knowing the unseen objects' names.
-    "default, retention 0.3": _retention(0.3),
-    "default, retention 5": _retention(5.0),
-    "default, retention of seen words": _retention(1.0, SEEN_WORDS),
-    "default, retention of half the unseen words": _retention(1.0, (*SEEN_WORDS, *HALF_OF_UNSEEN)),
-    # The other methods; guidance towers are trained once a seed, like the backbones.
-    "catseg": partshapes_catseg(),
-    "partcatseg": partshapes_partcatseg(),
-    "partcatseg reference": replace(partshapes_partcatseg_reference(), precision="bfloat16"),
-    **{
-        f"partcatseg, {name} repaired alone": replace(
-            with_settings(partshapes_partcatseg_reference(), reference=False, repairs=(name,)), precision="bfloat16"
-        )
-        for name in REPAIRS
-    },
-}
+TOWERS: dict[str, type[TowerRecipe]] = {"backbone": BackboneRecipe, "guidance": GuidanceRecipe}
 
 
 def main() -> None:
     options = _parse()
     output = Path(options.output)
-    rank, world_size = (int(number) for number in options.share.split("/"))
-    runs = [(name, seed) for seed in options.seeds for name in options.only]
+    told = _end_after(options.seconds)
+    rank, world_size = (int(part) for part in options.share.split("/"))
+    runs = ordered(options.only, options.seeds)[rank::world_size]
+    if options.scenes_only:
+        _render_all(output, options)
+        return
+    if options.towers_only is not None:
+        for seed in sorted({_backbone_seed(seed, options) for _, seed in runs}):
+            for name in options.towers_only or TOWERS:
+                _tower(TOWERS[name], seed, output, options)
+        return
+    if options.pace:
+        for name in dict.fromkeys(name for name, _ in runs):
+            _measure_pace(name, output, options)
+        return
+    claims = []
     # Scored by another process while the next one trains: neither keeps a GPU busy alone.
     with ProcessPoolExecutor(1, get_context("spawn")) as scorer:
         waiting = []
-        for name, seed in runs[rank::world_size]:
-            result = output / "results" / f"{name}, seed {seed}.json"
-            if result.is_file():
-                print(f"{name}, seed {seed}: {_line(json.loads(result.read_text()))}", flush=True)
-            else:
-                record, model = _train(name, seed, output, options)
-                size = record["recipe"]["image_size"]
-                waiting.append(scorer.submit(_score, record, model, output, options.limit, size, result))
+        for name, seed in runs:
+            key = f"{name}, seed {seed}" + (", equal time" if options.equal_time else "")
+            result = output / "results" / f"{key}.json"
+            claim = None if told.is_set() or result.is_file() else _claim(output, key)
+            if claim is None:
+                continue
+            claims.append(claim)  # held until the process ends
+            found = None if result.is_file() else _train(name, seed, key, output, options)
+            if found is not None:
+                waiting.append(scorer.submit(_score, *found, output, options, result))
         for future in waiting:
             future.result()
-    _summarise(output)
+    with _claim(output, "summary", wait=True):
+        print(summarise(output, list(VARIANTS)))
 
 
 def _parse() -> argparse.Namespace:
@@ -157,8 +114,11 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--output", required=True)
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="VARIANT")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--share", default="0/1", metavar="K/N", help="do run K, K + N, …")
+    parser.add_argument("--share", default="0/1", metavar="K/N", help="do run K, K + N, …: for machines apart")
     parser.add_argument("--limit", type=int, default=1000, help="test scenes to score")
+    parser.add_argument("--looks", nargs="*", choices=VARIANTS, default=["default", "partcatseg"], metavar="VARIANT",
+                        help="variants that are scored on larger scenes, too")  # fmt: skip
+    parser.add_argument("--look-scenes", type=int, default=300, help="number of the larger scenes")
     parser.add_argument("--steps", type=int, help="steps of the part stage")
     parser.add_argument("--batch-size", type=int, help="scenes of a step of the part stage")
     parser.add_argument("--backbones", type=int, help="seed s starts from backbone s modulo this; default: its own")
@@ -167,134 +127,249 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--scenes", type=int, help="scenes rendered ahead for each stage")
     parser.add_argument("--image-size", type=int)
     parser.add_argument("--compile", action="store_true", help="compile the layers: pays on a GPU")
+    parser.add_argument("--seconds", type=float, help="begin and continue no run after this time")
+    parser.add_argument("--beside", type=int, default=1, help="processes that share the GPU; noted in the results")
+    parser.add_argument("--scenes-only", action="store_true", help="render all scenes, and end")
+    parser.add_argument("--towers-only", nargs="*", choices=TOWERS, help="train these towers (default: both), and end")
+    parser.add_argument("--pace", action="store_true", help="measure the seconds a step of each variant, and end")
+    parser.add_argument("--equal-time", choices=VARIANTS, metavar="VARIANT",
+                        help="give each variant the time that this one takes for --steps")  # fmt: skip
     return parser.parse_args()
 
 
-def _train(name: str, seed: int, output: Path, options: argparse.Namespace) -> tuple[dict, Path]:
-    """Train a variant; return the record of the training, and its model."""
-    changes = {"scenes": options.scenes, "image_size": options.image_size}
-    backbone_seed = seed % options.backbones if options.backbones else seed
-    given = {key: value for key, value in changes.items() if value is not None}
-    of_backbone = {**given, "compile": options.compile}
-    backbone = _tower(BackboneRecipe, backbone_seed, output, options.backbone_steps, of_backbone)
+# -- processes that share the work ------------------------------------------------------------------------------------
+
+
+def _end_after(seconds: float | None) -> threading.Event:
+    """Return an event that is set after `seconds` or by SIGTERM; a training that runs then saves a checkpoint."""
+    told = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: told.set())
+
+    def tell() -> None:
+        time.sleep(seconds or 0)
+        while True:  # a training that begins after the first signal takes no notice of it
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(2)
+
+    if seconds is not None:
+        threading.Thread(target=tell, daemon=True).start()
+    return told
+
+
+def _claim(output: Path, key: str, wait: bool = False) -> IO[str] | None:
+    """Lock `key` against other processes until the file is closed; None if another one holds it, unless `wait`."""
+    path = output / "claims" / f"{key}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+# -- what all runs share ----------------------------------------------------------------------------------------------
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of all recipes that the command line changes."""
+    values = {"scenes": options.scenes, "image_size": options.image_size}
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _backbone_seed(seed: int, options: argparse.Namespace) -> int:
+    return seed % options.backbones if options.backbones else seed
+
+
+def _scenes(split: Any, count: int, size: int, output: Path) -> SceneArrays:
+    with _claim(output, f"{split}-{count}x{size}", wait=True):  # pyright: ignore[reportOptionalContextManager]
+        return render_split(split, count, size, output / "scenes")
+
+
+@cache
+def _data(scenes: int, image_size: int, output: Path) -> TrainingData:
+    """Render the training scenes, which are the same for every variant."""
+    with _claim(output, "train", wait=True):  # pyright: ignore[reportOptionalContextManager]
+        recipe = replace(DEFAULT, scenes=scenes, image_size=image_size, held_out=0)
+        return render_training_data(recipe, output / "scenes")
+
+
+def _render_all(output: Path, options: argparse.Namespace) -> None:
+    given = _given(options)
+    base, parts = BackboneRecipe(**given), replace(DEFAULT, **given)
+    assert parts.image_size is not None
+    _scenes("base", base.scenes, base.image_size, output)
+    _data(parts.scenes, parts.image_size, output)
+    _scenes("test", options.limit, parts.image_size, output)
+    if options.looks:
+        _scenes("test", options.look_scenes, LOOK_SIZE, output)
+
+
+def _tower(kind: type[TowerRecipe], seed: int, output: Path, options: argparse.Namespace) -> Path | None:
+    """Train a tower of the seed, unless it is there, and return its directory; None if the time is over."""
+    folder = output / f"{kind.name}-{seed}"
+    with _claim(output, folder.name, wait=True):  # pyright: ignore[reportOptionalContextManager]
+        if (folder / "model").is_dir():
+            return folder / "model"
+        of_backbone = kind is BackboneRecipe
+        steps = (options.backbone_steps if of_backbone else options.guidance_steps) or kind.steps
+        changes = {**_given(options), **({"compile": options.compile} if of_backbone else {})}
+        recipe = kind(seed=seed, steps=steps, warmup_steps=min(kind.warmup_steps, steps // 4), **changes)
+        scenes = _scenes("base", recipe.scenes, recipe.image_size, output)
+        train_one: Any = train_backbone if of_backbone else train_guidance
+        started = time.perf_counter()
+
+        def report(step: int, losses: Any) -> None:
+            print(f"{folder.name}, step {step}, {time.perf_counter() - started:.0f} s: {losses}", flush=True)
+
+        return train_one(recipe, folder, scenes, report)
+
+
+# -- one run ----------------------------------------------------------------------------------------------------------
+
+
+def _recipe(name: str, seed: int, output: Path, options: argparse.Namespace, steps: int | None) -> Recipe | None:
+    """Return the recipe of a run, whose towers are trained first; None if the time ended meanwhile."""
     method = VARIANTS[name].settings
+    backbone = _tower(BackboneRecipe, _backbone_seed(seed, options), output, options)
     if method.needs_guidance:
-        guidance = _tower(GuidanceRecipe, backbone_seed, output, options.guidance_steps, given)
+        guidance = _tower(GuidanceRecipe, _backbone_seed(seed, options), output, options)
         method = replace(method, guidance=str(guidance))  # pyright: ignore[reportCallIssue]
-    changes |= {"settings": method, "steps": options.steps, "batch_size": options.batch_size}
+        if guidance is None:
+            return None
+    if backbone is None:
+        return None
+    changes = {"settings": method, "steps": steps, "batch_size": options.batch_size, **_given(options)}
     changes = {key: value for key, value in changes.items() if value is not None}
-    recipe = replace(
-        VARIANTS[name], start=str(backbone), seed=seed, held_out=0, compile=options.compile, **changes
-    )
-    folder = output / "runs" / f"{name}, seed {seed}"
+    return replace(VARIANTS[name], start=str(backbone), seed=seed, held_out=0, compile=options.compile, **changes)
+
+
+def _train(
+    name: str, seed: int, key: str, output: Path, options: argparse.Namespace
+) -> tuple[dict[str, Any], Path] | None:
+    """Train a variant; return the record of the training and its model, or None if the time ended before it."""
+    recipe = _recipe(name, seed, output, options, _steps(name, output, options))
+    if recipe is None:
+        return None
     assert recipe.image_size is not None
-    data = _data(recipe.scenes, recipe.image_size, output / "scenes")
+    folder = output / "runs" / key
+    data = _data(recipe.scenes, recipe.image_size, output)
     started = time.perf_counter()
     trained = train(recipe, data, folder)
+    if not trained.finished:
+        print(f"{key}: stopped at step {trained.step} of {recipe.steps}; the same command continues it", flush=True)
+        return None
+    each = _seconds_a_step(folder, recipe)
     record = {
         "variant": name,
         "seed": seed,
-        "backbone": backbone_seed,
+        "budget": f"time of {options.equal_time}" if options.equal_time else "steps",
+        "backbone": _backbone_seed(seed, options),
         "recipe": recipe.to_dict(),
-        "seconds": time.perf_counter() - started,
+        "steps": recipe.steps,
+        "seconds": recipe.steps * each,
+        "seconds_a_step": each,
+        "wall_seconds_of_last_call": time.perf_counter() - started,
+        "processes_on_the_gpu": options.beside,
         "machine": _machine(),
         "torch": torch.__version__,
     }
     return record, trained.directory
 
 
-def _score(record: dict, model: Path, output: Path, limit: int, size: int, result: Path) -> None:
-    """Score a model on the test split by every protocol; `result` then holds that and the record of its training."""
-    record["scores"] = _scores(model, output, limit, size)
-    write_text(result, json.dumps(record, indent=1))
-    shutil.rmtree(model.parent / "checkpoints")  # the model itself stays
-    print(f"{record['variant']}, seed {record['seed']}: {_line(record)}", flush=True)
+def _steps(name: str, output: Path, options: argparse.Namespace) -> int | None:
+    """Return the steps of a variant: `--steps`, or as many as the variant of `--equal-time` takes time for."""
+    if not options.equal_time:
+        return options.steps
+    pace = json.loads((output / "pace.json").read_text())
+    steps = options.steps or VARIANTS[options.equal_time].steps
+    return max(1, round(steps * pace[options.equal_time]["seconds_a_step"] / pace[name]["seconds_a_step"]))
 
 
-@cache
-def _data(scenes: int, image_size: int, folder: Path) -> TrainingData:
-    """Render the training scenes, which are the same for every variant."""
-    return render_training_data(replace(DEFAULT, scenes=scenes, image_size=image_size, held_out=0), folder)
+def _seconds_a_step(folder: Path, recipe: Recipe) -> float:
+    """Return the median over the lines of a run's log, so that start and compilation do not count."""
+    lines = [json.loads(text) for text in (folder / LOG).read_text().splitlines()]
+    return median(recipe.batch_size / entry["photos_per_second"] for entry in lines if "photos_per_second" in entry)
 
 
-def _tower(kind: type[TowerRecipe], seed: int, output: Path, steps: int | None, changes: dict) -> Path:
-    """Train a tower of the seed, unless it is there, and return its directory."""
-    folder = output / f"{kind.name}-{seed}"
-    if (folder / "model").is_dir():
-        return folder / "model"
-    steps = steps or kind.steps
-    recipe = kind(seed=seed, steps=steps, warmup_steps=min(kind.warmup_steps, steps // 4), **changes)
-    scenes = render_split("base", recipe.scenes, recipe.image_size, output / "scenes")
-    train_one: Any = train_backbone if kind is BackboneRecipe else train_guidance
-    model = train_one(recipe, folder, scenes, lambda step, losses: print(f"{kind.name} {seed}, {step}: {losses}"))
-    assert model is not None
-    return model
-
-
-def _scores(model: Path, output: Path, limit: int, size: int) -> dict:
-    segmenter = PartSegmenter.from_pretrained(model)
-    scenes = render_split("test", limit, size, output / "scenes")
-    dataset = PartShapesDataset("test", limit, size, scenes=scenes)
-    scores = evaluate(segmenter, dataset, batch_size=32)
-    return {protocol: found.to_dict() for protocol, found in scores.items()}
-
-
-def _line(result: dict) -> str:
-    groups = ("seen", "unseen", "harmonic")
-    return ", ".join(
-        f"{protocol} " + " / ".join(f"{_number(scores[group]['iou']):.2f}" for group in groups)
-        for protocol, scores in result["scores"].items()
-    )
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value  # JSON has no NaN
-
-
-def _summarise(output: Path) -> None:
-    """Mean and standard deviation over the seeds of every variant that has results."""
-    results = [json.loads(path.read_text()) for path in sorted((output / "results").glob("*.json"))]
-    summary = {}
-    for name in VARIANTS:
-        of_variant = [result for result in results if result["variant"] == name]
-        if not of_variant:
-            continue
-        summary[name] = {"seeds": [result["seed"] for result in of_variant]}
-        for protocol in PROTOCOLS:
-            scores = [result["scores"][protocol] for result in of_variant]
-            for group in ("seen", "unseen", "harmonic"):
-                for figure in ("iou", "recall", "boundary_iou"):
-                    values = [of_seed[group][figure] for of_seed in scores]
-                    summary[name][f"{protocol} {group} {figure}"] = _spread(values)
-            for figure in ("iou", "recall"):
-                values = [of_seed["small_parts"][figure] for of_seed in scores]
-                summary[name][f"{protocol} small parts {figure}"] = _spread(values)
-    write_text(output / "summary.json", json.dumps(summary, indent=1))
-    rows = ["| variant | seeds | " + " | ".join(f"{p} seen / unseen / harmonic" for p in PROTOCOLS) + " |"]
-    rows.append("|---|--:|" + "---|" * len(PROTOCOLS))
-    for name, figures in summary.items():
-        cells = [
-            " / ".join(_cell(figures[f"{protocol} {group} iou"]) for group in ("seen", "unseen", "harmonic"))
-            for protocol in PROTOCOLS
-        ]
-        rows.append(f"| {name} | {len(figures['seeds'])} | {' | '.join(cells)} |")
-    write_text(output / "summary.md", "\n".join(rows) + "\n")
-    print("\n".join(rows))
-
-
-def _spread(values: list[float | None]) -> dict:
-    """Mean, standard deviation over the seeds and each seed's value; null where the scenes were too few for one."""
-    known = [value for value in values if value is not None]
-    return {
-        "mean": float(np.mean(known)) if known else None,
-        "std": float(np.std(known, ddof=1)) if len(known) > 1 else None,
-        "values": values,
+def _measure_pace(name: str, output: Path, options: argparse.Namespace) -> None:
+    """Train a variant for a few steps; add its seconds a step and the GPU's peak memory to OUTPUT/pace.json."""
+    file = output / "pace.json"
+    pace = json.loads(file.read_text()) if file.is_file() else {}
+    recipe = None if name in pace else _recipe(name, options.seeds[0], output, options, options.steps or PACE_STEPS)
+    if recipe is None:
+        return
+    assert recipe.image_size is not None
+    folder = output / "runs" / f"{name}, pace"
+    shutil.rmtree(folder, ignore_errors=True)
+    log = max(1, min(PACE_LOG, recipe.steps // 3))
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    train(replace(recipe, log_every=log), _data(recipe.scenes, recipe.image_size, output), folder)
+    lines = [json.loads(text) for text in (folder / LOG).read_text().splitlines()]
+    pace[name] = {
+        "seconds_a_step": recipe.batch_size / lines[-1]["photos_per_second"],
+        "peak_GiB": round(torch.cuda.max_memory_reserved() / 2**30, 1) if on_gpu else None,
+        "machine": _machine(),
     }
+    write_text(file, json.dumps(pace, indent=1))
+    shutil.rmtree(folder)
+    print(f"{name}: {pace[name]}", flush=True)
 
 
-def _cell(figure: dict) -> str:
-    spread = "" if figure["std"] is None else f" ± {figure['std']:.1f}"
-    return "-" if figure["mean"] is None else f"{figure['mean']:.1f}{spread}"
+# -- scores -----------------------------------------------------------------------------------------------------------
+
+
+def _score(record: dict, model: Path, output: Path, options: argparse.Namespace, result: Path) -> None:
+    """Score a model on the test split by every protocol; `result` then holds that and the record of its training."""
+    size = record["recipe"]["image_size"]
+    segmenter = PartSegmenter.from_pretrained(model)
+    started = time.perf_counter()
+    record["scores"] = _scores(segmenter, options.limit, size, output)
+    if record["variant"] in options.looks:
+        record["looks"] = _look_scores(segmenter, options.look_scenes, output)
+    record["seconds_of_scoring"] = time.perf_counter() - started
+    write_text(result, json.dumps(record, indent=1))
+    shutil.rmtree(model.parent / "checkpoints", ignore_errors=True)  # the model itself stays
+    print(f"{result.stem}: {line(record)}", flush=True)
+
+
+def _scores(segmenter: PartSegmenter, limit: int, size: int, output: Path) -> dict[str, Any]:
+    """Score by every protocol and rule; all rules take the same counts but OV-PARTS', whose labels are resized."""
+    dataset = PartShapesDataset("test", limit, size, scenes=_scenes("test", limit, size, output))
+    make = partial(Evaluator, dataset.vocabulary, dataset.seen)
+    evaluators = {protocol: make(protocol) for protocol in PROTOCOLS}
+    resized = make("oracle_obj", boundary=None, rule="ov-parts")
+    photos: list[EvaluationPhoto]
+    with torch.inference_mode():
+        for photos in read_batches(dataset, group_records(dataset), segmenter.model.ahead_shape, 32, 0):
+            for protocol, label_map, (key, parts, objects) in predict(
+                segmenter, dataset.vocabulary, photos, evaluators
+            ):
+                evaluators[protocol].update(label_map, parts, objects, key=key)
+                if protocol == "oracle_obj":
+                    resized.update(label_map, parts, objects, key=key)
+    found = {protocol: evaluator.compute().to_dict() for protocol, evaluator in evaluators.items()}
+    of_resized = {entry["rule"]: entry for entry in resized.compute().to_dict()["rules"]}
+    rules = found["oracle_obj"]["rules"]
+    found["oracle_obj"]["rules"] = [of_resized["ov-parts"] if e["rule"] == "ov-parts" else e for e in rules]
+    return found
+
+
+def _look_scores(segmenter: PartSegmenter, limit: int, output: Path) -> dict[str, Any]:
+    """Score one look, zoom and HOPS's crops on larger scenes."""
+    dataset = PartShapesDataset("test", limit, LOOK_SIZE, scenes=_scenes("test", limit, LOOK_SIZE, output))
+    samples = list(dataset)
+    with torch.inference_mode():
+        scores = {
+            name: score(partial(look, segmenter, dataset.vocabulary), dataset, samples, 16)
+            for name, look in LOOKS.items()
+            if "outlines" not in name  # of the first look: says little for its time
+        }
+    return {"scenes": limit, "size": LOOK_SIZE, "scores": scores}
 
 
 def _machine() -> str:

@@ -6,12 +6,13 @@
 
 Prints JSON. By Pred-All, Oracle-Obj and strict, seen, unseen and harmonic: mean IoU, recall and Boundary IoU; mean
 IoU and recall of small parts. A part of a scene is small if its area is among the smallest third of all parts' of
-these scenes. Three predictions of the same scenes are scored:
+these scenes. Four predictions of the same scenes are scored:
 
 - "one look": the whole scene, resized to the model's input.
 - "two looks": `zoom=True`.
 - "two looks, outlines of the first": the second look decides the parts of small objects, the first alone where the
   objects are (Pred-All and strict; in Oracle-Obj two looks never move an outline).
+- "HOPS's crops": a second look at every object class on a black ground, as HOPS (CVPR 2026) does; see `hops_crops`.
 
 Milliseconds a scene are for Pred-All, from uint8 pixels to the label map, rendering left out; crops a scene beside
 them. The test split is scored; its scenes show the same at every size.
@@ -37,6 +38,7 @@ from partclipseg.evaluation.evaluator import Evaluator
 from partclipseg.evaluation.scores import Scores
 from partclipseg.inference import zoom
 from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.maps.crops import CROPS_AT_ONCE
 from partclipseg.maps.label_maps import LabelMaps
 from partclipseg.shapes.dataset import PartShapesDataset
 from partclipseg.shapes.world import partshapes_world
@@ -69,7 +71,44 @@ def first_outlines(
     return segmenter.look_again(photos, first, vocabulary, objects)
 
 
-LOOKS = {"one look": one_look, "two looks": two_looks, "two looks, outlines of the first": first_outlines}
+def hops_crops(
+    segmenter: PartSegmenter, vocabulary: Vocabulary, photos: Sequence[np.ndarray], objects: Objects
+) -> list[LabelMaps]:
+    """Look again as HOPS does, which trains its model on such crops: once for every object class of the first look.
+
+    A crop is the smallest box of all pixels of the class, everything else black, stretched to the model's input. The
+    parts of the object compete in it without background, and the outline of the first look is final.
+    """
+    predict = segmenter.predict_crops(vocabulary)
+    first = one_look(segmenter, vocabulary, photos, objects)
+    sizes = [(photo.shape[0], photo.shape[1]) for photo in photos]
+    located = first if objects is None else predict(photos, sizes, objects, True)
+    work, crops = [], []
+    for place, (photo, maps) in enumerate(zip(photos, located, strict=True)):
+        for index in maps.object_map.unique().tolist():
+            if index < 0:
+                continue
+            inside = maps.object_map == index
+            box = tuple(slice(int(p.min()), int(p.max()) + 1) for p in inside.nonzero(as_tuple=True))
+            mask = inside[box]
+            work.append((place, index, box, mask))
+            crops.append(photo[box] * mask.cpu().numpy()[..., None])
+    results = [LabelMaps(*(values.clone() for values in maps)) for maps in first]
+    for start in range(0, len(work), CROPS_AT_ONCE):
+        some, pictures = work[start : start + CROPS_AT_ONCE], crops[start : start + CROPS_AT_ONCE]
+        seen = predict(pictures, [p.shape[:2] for p in pictures], [[index] for _, index, _, _ in some], False)
+        for (place, _, box, mask), parts in zip(some, seen, strict=True):
+            for whole, part in zip(results[place], parts, strict=True):
+                whole[box] = torch.where(mask, part, whole[box])
+    return results
+
+
+LOOKS = {
+    "one look": one_look,
+    "two looks": two_looks,
+    "two looks, outlines of the first": first_outlines,
+    "HOPS's crops": hops_crops,
+}
 
 
 def smallest_third(samples: Sequence[PartSample]) -> float:
@@ -107,12 +146,14 @@ def score(
 def _figures(scores: Scores) -> dict[str, Any]:
     content = scores.to_dict()
     groups = {name: content[name] for name in ("seen", "unseen", "harmonic")}
-    return _rounded({**groups, "small_parts": content["small_parts"]})
+    return _rounded({**groups, "small_parts": content["small_parts"], "rules": content["rules"]})
 
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _rounded(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
     return round(value, 5) if isinstance(value, float) else value
 
 

@@ -293,7 +293,8 @@ def test_compiling_is_refused_on_a_cpu(
 def test_the_teacher_is_compiled_where_it_runs(recipe: Recipe, clipseg_directory: Path, monkeypatch) -> None:
     found = []
     monkeypatch.setattr(start, "compile_layers", lambda model: found.append(model.device.type))
-    monkeypatch.setattr(start, "WordRetention", lambda teacher, *_: teacher)
+    monkeypatch.setattr(start, "WordRetention", lambda teacher, *_, **__: teacher)
     recipe = replace(recipe, compile=True, retention=Retention(weight=1.0, words=("dog",)))
-    start.word_retention(recipe, load_tokenizer(str(clipseg_directory)), torch.device("meta"))
+    model, tokenizer = start.build_model(recipe), load_tokenizer(str(clipseg_directory))
+    start.word_retention(recipe, model, tokenizer, torch.device("meta"))
     assert found == ["meta"]

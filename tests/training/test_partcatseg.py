@@ -10,13 +10,15 @@ import pytest
 import torch
 from tests.models.partcatseg.small import build, small_config
 from tests.training.test_loop import StopAt, same_weights, trace
+from transformers import Dinov2Config, Dinov2Model
 
-from partclipseg import PartSegmenter
+from partclipseg import PartCLIPSegError, PartSegmenter
 from partclipseg.models.partcatseg.config import CATSegConfig, PartCATSegConfig
 from partclipseg.models.partcatseg.settings import CATSegSettings, PartCATSegSettings
 from partclipseg.models.registry import load_model, load_tokenizer
 from partclipseg.training.loop import train
-from partclipseg.training.recipe import Recipe, as_partcatseg
+from partclipseg.training.recipe import Recipe, Retention, as_partcatseg
+from partclipseg.training.start import build_model, word_retention
 
 METHODS = {"partcatseg": (PartCATSegConfig, PartCATSegSettings()), "catseg": (CATSegConfig, CATSegSettings())}
 
@@ -58,3 +60,51 @@ def test_clip_stays_and_the_rest_learns(run: Recipe, squares, tmp_path: Path) ->
     after = load_model(tmp_path / "run" / "model").state_dict()
     moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert moved == {"background", "guidance", "aggregator"}
+
+
+@pytest.fixture
+def from_clipseg(recipe: Recipe, clipseg_directory: Path, tmp_path: Path) -> Recipe:
+    """PartCATSeg on a CLIPSeg's towers, with word retention of words that the labels do not have."""
+    config = Dinov2Config(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=128, patch_size=16)
+    Dinov2Model(config).save_pretrained(tmp_path / "guidance")
+    recipe = replace(as_partcatseg(recipe), precision="float32", batch_size=4, steps=1, log_every=1)
+    settings = replace(recipe.settings, guidance=str(tmp_path / "guidance"), sizes="tiny")
+    keep = Retention(weight=1.0, words=("dog", "bus", "boat"), words_per_step=3)
+    return replace(
+        recipe, start=str(clipseg_directory), settings=settings, retention=keep, learning_rate=3e-3,
+        max_gradient_norm=1.0, image_size=None,
+    )  # fmt: skip
+
+
+def test_word_retention_pulls_to_the_maps_of_the_clipseg_at_the_start(from_clipseg: Recipe) -> None:
+    device = torch.device("cpu")
+    model = build_model(from_clipseg)
+    retention = word_retention(from_clipseg, model, load_tokenizer(from_clipseg.start), device)
+    photos = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    inputs, of_teacher, rows = model.prepare(photos), retention.teacher.prepare(photos), torch.tensor([0, 2])
+    optimizer = torch.optim.Adam(model.aggregator.parameters(), 3e-3)
+    losses = []
+    for _ in range(12):
+        optimizer.zero_grad()
+        losses.append(retention(model, inputs, of_teacher, rows))
+        losses[-1].backward()
+        optimizer.step()
+    assert 0 <= losses[-1] < 0.3 * losses[0]
+    assert all(parameter.grad is None for parameter in retention.teacher.parameters())
+
+
+def test_word_retention_joins_the_total(from_clipseg: Recipe, squares, tmp_path: Path) -> None:
+    train(from_clipseg, squares, tmp_path / "whole")
+    train(replace(from_clipseg, gradient_accumulation=2), squares, tmp_path / "split")
+    whole, split = trace(tmp_path / "whole"), trace(tmp_path / "split")
+    terms = ("object_part", "object", "part", "retention")
+    np.testing.assert_allclose(whole["total"], np.sum([whole[name] for name in terms], axis=0), rtol=1e-5)
+    assert whole["retention"][0] > 0
+    for name in terms:  # the same sums in another order
+        np.testing.assert_allclose(split[name], whole[name], rtol=1e-4, err_msg=name)
+
+
+def test_catseg_has_no_maps_of_single_words(from_clipseg: Recipe, squares, tmp_path: Path) -> None:
+    settings = CATSegSettings(guidance=from_clipseg.settings.guidance, sizes="tiny")
+    with pytest.raises(PartCLIPSegError, match=r"no CLIPSeg, whose maps .* --retention\.weight 0"):
+        train(replace(from_clipseg, settings=settings), squares, tmp_path / "run")

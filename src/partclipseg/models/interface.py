@@ -267,7 +267,9 @@ class PartModel(PreTrainedModel):
         )
 
     def word_logits(self, inputs: Inputs, embeddings: Tensor) -> Tensor:
-        """Compute logits `[B, K, h, w]` of single words `[K, D]`, or of each photo's own words `[B, K, D]`.
+        """Compute logits `[B, W, h, w]` of single words, whose `embeddings [K, D]` are those of `word_prompts`.
+
+        A family with one prompt a word takes each photo's own words `[B, W, D]`, too.
 
         Raises `PartCLIPSegError` for a family without them, which cannot use word retention.
         """

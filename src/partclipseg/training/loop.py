@@ -135,7 +135,7 @@ class _Run:
         self.words = PromptTokens.tokenise(self.model, self.tokenizer, data.vocabulary, self.device)
         if recipe.compile:
             compile_on(self.device, self.model)
-        retention = word_retention(recipe, self.tokenizer, self.device) if recipe.retention.weight else None
+        retention = word_retention(recipe, self.model, self.tokenizer, self.device) if recipe.retention.weight else None
         loss = self.model.build_loss(recipe.settings, compiled=recipe.compile)
         self.losses = StepLosses(recipe, self.model, self.words, loss, retention, self.processes)
         self.parameters = optim.trained(self.model)

@@ -8,11 +8,30 @@ labels do not cover, on the same photos (learning without forgetting: Li & Hoiem
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import PreTrainedTokenizerBase
 
 from partclipseg.models.interface import Inputs, PartModel
+
+
+class Tokens(NamedTuple):
+    """Tokens of K prompts."""
+
+    input_ids: Tensor
+    """int64 `[K, L]`."""
+    attention_mask: Tensor
+    """int64 `[K, L]`."""
+
+    @classmethod
+    def of(cls, prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, device: torch.device) -> Tokens:
+        """Tokenise prompts, padded to the longest of them."""
+        tokens = tokenizer(list(prompts), padding="longest", truncation=True, return_tensors="pt")
+        return cls(*(torch.as_tensor(tokens[name], device=device) for name in cls._fields))
 
 
 class WordRetention:
@@ -20,26 +39,36 @@ class WordRetention:
 
     Args:
         teacher: the model before fine-tuning, as plain CLIPSeg (no adapter); it is frozen and not changed.
-        input_ids, attention_mask: int64 `[W, L]`, tokens of the words to retain.
-        count: number of words drawn for each step, at most `W`.
+        words: tokens of the W words to retain, as the teacher reads them.
+        prompts: tokens of the fine-tuned model's own prompts for them, equally many for each word, in their order;
+            None where it reads the words as the teacher does.
+        count: number of words drawn for each step, at most W.
     """
 
-    def __init__(self, teacher: PartModel, input_ids: Tensor, attention_mask: Tensor, count: int) -> None:
+    def __init__(self, teacher: PartModel, words: Tokens, count: int, prompts: Tokens | None = None) -> None:
         self.teacher = teacher.eval().requires_grad_(False)
-        self.input_ids, self.attention_mask = input_ids, attention_mask
-        self.count = min(count, len(input_ids))
+        number = len(words.input_ids)
+        self.prompts = Tokens(*(part.unflatten(0, (number, -1)) for part in prompts or words))  # [W, P, L]
+        self.count = min(count, number)
         with torch.no_grad():
-            self.embeddings = teacher.encode_text(input_ids, attention_mask)  # [W, D]
+            self.embeddings = teacher.encode_text(*words)  # [W, D]
 
-    def __call__(self, model: PartModel, inputs: Inputs, chosen: Tensor) -> Tensor:
+    def __call__(self, model: PartModel, inputs: Inputs, teacher_inputs: Inputs, chosen: Tensor) -> Tensor:
         """Compute the mean Kullback-Leibler divergence, in nats, of the two models' maps over photos, words and pixels.
 
-        `inputs` are prepared photos, for both models; `chosen` int64 `[K]` indexes the words, as `draw` gives them.
+        The teacher's logits are averaged to the size of the model's.
+
+        Args:
+            model: the model in training.
+            inputs, teacher_inputs: the same photos, prepared by the model and by the teacher.
+            chosen: int64 `[K]`, indices of the words, as `draw` gives them.
         """
+        prompts = (part[chosen].flatten(0, 1) for part in self.prompts)  # [K·P, L] each
+        logits = model.word_logits(inputs, model.encode_text(*prompts)).float()  # [B, K, h, w]
         with torch.no_grad():
-            target = self.teacher.word_logits(inputs, self.embeddings[chosen]).float()  # [B, K, h, w]
-        words = model.encode_text(self.input_ids[chosen], self.attention_mask[chosen])
-        logits = model.word_logits(inputs, words).float()
+            target = self.teacher.word_logits(teacher_inputs, self.embeddings[chosen]).float()
+            if target.shape != logits.shape:
+                target = F.adaptive_avg_pool2d(target, logits.shape[-2:])  # [B, K, h, w]
         probability = target.sigmoid()
         # Cross-entropy minus the teacher's own entropy: zero where both agree.
         return F.binary_cross_entropy_with_logits(logits, probability) - F.binary_cross_entropy_with_logits(
@@ -48,4 +77,4 @@ class WordRetention:
 
     def draw(self, generator: torch.Generator) -> Tensor:
         """Draw different words for one step, int64 `[count]`."""
-        return torch.randperm(len(self.input_ids), generator=generator)[: self.count]
+        return torch.randperm(len(self.embeddings), generator=generator)[: self.count]

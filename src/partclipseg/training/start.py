@@ -11,7 +11,7 @@ from partclipseg.models.fetch import find_model
 from partclipseg.models.interface import PartModel
 from partclipseg.models.registry import family
 from partclipseg.training.recipe import Recipe
-from partclipseg.training.retention import WordRetention
+from partclipseg.training.retention import Tokens, WordRetention
 
 
 def find_start(recipe: Recipe) -> str:
@@ -40,12 +40,14 @@ def build_model(recipe: Recipe) -> PartModel:
     return model
 
 
-def word_retention(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> WordRetention:
-    """Build the recipe's word retention, with its start model as the teacher.
+def word_retention(
+    recipe: Recipe, model: PartModel, tokenizer: PreTrainedTokenizerBase, device: torch.device
+) -> WordRetention:
+    """Build the recipe's word retention for `model`, with its start model as the teacher.
 
     Raises `PartCLIPSegError` if the start is not a CLIPSeg.
     """
-    start = find_start(recipe)
+    start, words = find_start(recipe), recipe.retention.words
     teacher = family(recipe.method).word_teacher(start)
     if teacher is None:
         raise PartCLIPSegError(
@@ -55,13 +57,8 @@ def word_retention(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, device: t
     teacher.to(device)
     if recipe.compile:
         compile_layers(teacher)
-    tokens = tokenizer(list(recipe.retention.words), padding="longest", truncation=True, return_tensors="pt")
-    return WordRetention(
-        teacher,
-        torch.as_tensor(tokens["input_ids"], device=device),
-        torch.as_tensor(tokens["attention_mask"], device=device),
-        recipe.retention.words_per_step,
-    )
+    read = [Tokens.of(prompts, tokenizer, device) for prompts in (words, model.word_prompts(words))]
+    return WordRetention(teacher, read[0], recipe.retention.words_per_step, prompts=read[1])
 
 
 def compile_on(device: torch.device, model: PartModel) -> None:

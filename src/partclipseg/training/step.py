@@ -12,7 +12,7 @@ from torch import Tensor
 from partclipseg.data.loader import Batch
 from partclipseg.losses.labels import present_pairs
 from partclipseg.losses.masks import LossCounts
-from partclipseg.models.interface import PartModel
+from partclipseg.models.interface import Inputs, PartModel
 from partclipseg.processes import step_seed
 from partclipseg.training.recipe import Recipe
 from partclipseg.training.retention import WordRetention
@@ -24,6 +24,9 @@ lets the step be one graph."""
 
 PHOTOS = "photos."
 """Prefix of the model's own inputs in the inputs of a step."""
+
+TEACHER = "teacher."
+"""Prefix of the same photos as the teacher of word retention prepares them: its family may be another."""
 
 
 class StepLosses:
@@ -65,8 +68,10 @@ class StepLosses:
             inputs["retained"] = self.retention.draw(generator)
         inputs = {name: value.to(self.device, non_blocking=True) for name, value in inputs.items()}
         batch = batch.to(self.device)
+        if self.retention is not None:
+            inputs |= _named(TEACHER, self.retention.teacher.prepare(batch.photos))
         return {
-            **{PHOTOS + name: value for name, value in self.model.prepare(batch.photos).items()},
+            **_named(PHOTOS, self.model.prepare(batch.photos)),
             "part_labels": batch.part_labels,
             "object_labels": batch.object_labels,
             **inputs,
@@ -107,7 +112,7 @@ class StepLosses:
             words = self.words.encode(self.model)
             output = self.model(photos, words, attention_pairs=pairs)
             if self.retention is not None:
-                retained = self.retention(self.model, photos, inputs["retained"])
+                retained = self.retention(self.model, photos, _photos(inputs, TEACHER), inputs["retained"])
                 shares = self.recipe.gradient_accumulation * self.processes.num_processes
                 extra["retention"] = self.recipe.retention.weight * retained / shares  # shares are equally large
         terms = self.loss(
@@ -122,6 +127,10 @@ class StepLosses:
         return {**terms, **extra, "total": torch.stack([terms["total"], *extra.values()]).sum()}
 
 
-def _photos(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the model's own inputs of a step."""
-    return {name.removeprefix(PHOTOS): value for name, value in inputs.items() if name.startswith(PHOTOS)}
+def _named(prefix: str, inputs: Inputs) -> dict[str, Tensor]:
+    return {prefix + name: value for name, value in inputs.items()}
+
+
+def _photos(inputs: Inputs, prefix: str = PHOTOS) -> dict[str, Tensor]:
+    """Return the prepared photos of the model, or of another `prefix`, among the inputs of a step."""
+    return {name.removeprefix(prefix): value for name, value in inputs.items() if name.startswith(prefix)}

@@ -342,6 +342,17 @@ class PartCATSegModel(CATSegModel):
         volume = self.aggregator.aggregate(photo, torch.cat([texts, self.background_texts(texts.shape[1])]), guidance)
         return self.aggregator.decode(volume.embedding, guidance)
 
+    def word_logits(self, inputs: Mapping[str, Tensor], embeddings: Tensor) -> Tensor:
+        """Compute logits `[B, W, 4g, 4g]` of W words by the first stage; `embeddings` are those of `word_prompts`."""
+        return self.part_word_logits(inputs, embeddings)[:, :-1]
+
+    @classmethod
+    def word_teacher(cls, name: str) -> Any:
+        """Load a CLIPSeg, whose maps of words can be kept; None for a start of another type, such as CLIP alone."""
+        from partclipseg.models.clipseg.model import CLIPSegBaseline
+
+        return CLIPSegBaseline.word_teacher(name)
+
     def class_volume(self, inputs: Mapping[str, Tensor], words: Words) -> tuple[Volume, AppearanceGuidance]:
         _, second, guidance = self.volumes(inputs, words)
         return second, guidance

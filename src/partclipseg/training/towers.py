@@ -139,7 +139,7 @@ class DetectorRecipe(TowerRecipe):
     name: ClassVar[str] = "detector"
     split: ClassVar[SceneSplit] = "detection"
 
-    steps: int = 12_000
+    steps: int = 16_000
     """Number of updates of the weights."""
     distance_weight: float = 5.0
     """Weight of the distance between boxes beside the loss of words."""

@@ -123,26 +123,27 @@ def test_losses_are_those_of_the_whole_model(scenes: SceneArrays) -> None:
     """The heads are trained on what `Owlv2ForObjectDetection` computes of the same inputs."""
     torch.manual_seed(0)
     training = DetectorTraining(RECIPE, scenes, torch.device("cpu"))
-    torch.nn.init.normal_(training.module.class_head.logit_scale.weight, std=0.1)
+    module: Any = training.module
+    torch.nn.init.normal_(module.class_head.logit_scale.weight, std=0.1)
     seen: dict[str, torch.Tensor] = {}
     for name in ("class_predictor", "box_predictor"):
-        whole = getattr(training.module, name)
+        whole = getattr(module, name)
 
         def watch(*args: Any, whole: Any = whole, name: str = name) -> Any:
             result = whole(*args)
             seen[name] = result[0] if isinstance(result, tuple) else result
             return result
 
-        setattr(training.module, name, watch)
+        setattr(module, name, watch)
     pixels: list[torch.Tensor] = []
-    embed = training.module.image_embedder
-    training.module.image_embedder = lambda values: pixels.append(values) or embed(values)
+    embed = module.image_embedder
+    module.image_embedder = lambda values: pixels.append(values) or embed(values)
     training.losses(torch.arange(2))
     trained_on = dict(seen)
     prompts = training.prompts.repeat(2, 1)
     mask = (prompts != 0).long()
     with torch.no_grad():
-        output = training.module(input_ids=prompts, attention_mask=mask, pixel_values=pixels[0])
+        output = module(input_ids=prompts, attention_mask=mask, pixel_values=pixels[0])
     torch.testing.assert_close(trained_on["class_predictor"], output.logits, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(trained_on["box_predictor"], output.pred_boxes, rtol=1e-4, atol=1e-5)
 

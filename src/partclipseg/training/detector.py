@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -66,9 +66,8 @@ def detector_config(image_size: int, words: int, threshold: float) -> Owlv2Confi
         "bos_token_id": 2,
         "eos_token_id": words - 1,
     }
-    return Owlv2Config(
-        vision_config=vision, text_config=text, projection_dim=64, **{OWN_THRESHOLD: threshold}
-    )
+    own: Any = {OWN_THRESHOLD: threshold}  # kept beside OWLv2's own entries
+    return Owlv2Config(vision_config=vision, text_config=text, projection_dim=64, **own)
 
 
 def train_detector(

@@ -69,6 +69,7 @@ VARIANTS: dict[str, Recipe] = {
     "intended": with_settings(replace(DEFAULT, retention=Retention()), loss=LossConfig()),
     "intended, attention off": replace(DEFAULT, retention=Retention()),
     "default": DEFAULT,
+    "default + object crops": replace(DEFAULT, augmentation=replace(DEFAULT.augmentation, object_crop=0.5)),
     # The start of the classes' FiLM; the default begins with the identity.
     "default, class FiLM from a copy": with_settings(DEFAULT, class_film="copy"),
     # Attention control on top of the default.

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from partclipseg.data.values import quoted
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.instances.found import FoundObject
 from partclipseg.instances.pretrained import (
@@ -37,6 +38,9 @@ log = logging.getLogger(__name__)
 
 PROMPTS_AT_ONCE = 500
 """Number of OWLv2's prompts in one pass; it limits the memory for long lists of words."""
+
+OWN_THRESHOLD = "detection_threshold"
+"""Entry of a detector's configuration that sets its threshold in place of the usual one."""
 
 _BERT = {"[CLS]": 101, "[SEP]": 102, ".": 1012, "?": 1029}
 """Tokens that Grounding DINO's own code knows by these numbers: they cut its text into words."""
@@ -72,7 +76,7 @@ class Detector(ABC):
         """Use a loaded model; `threshold` is the minimum score, 0 to 1, of an object."""
         self.model = pretrained.model
         self.pretrained = pretrained
-        self.threshold = self.usual_threshold if threshold is None else threshold
+        self.threshold = self._own_threshold() if threshold is None else threshold
         if not 0 <= self.threshold <= 1:
             raise UsageError(f"the threshold of a detector must be from 0 to 1, not {threshold}")
 
@@ -90,7 +94,8 @@ class Detector(ABC):
             device: device to run on; None takes CUDA or MPS if available, else the CPU.
             dtype: number type of weights and arithmetic; None is float32. In bfloat16 boxes come in steps of some
                 four pixels of 1,000.
-            threshold: minimum score of an object, 0 to 1; None is 0.1 for OWLv2, 0.25 for Grounding DINO, 0.4 for MM
+            threshold: minimum score of an object, 0 to 1; None is the one that the model's own configuration states
+                (``detection_threshold``), else 0.1 for OWLv2, 0.25 for Grounding DINO, 0.4 for MM
                 Grounding DINO, 0.3 for SAM 3.
 
         Raises:
@@ -117,6 +122,16 @@ class Detector(ABC):
             return [[] for _ in photos]
         passes = self.passes(words)
         return [self._found(self.look(photo, passes), words, (photo.shape[0], photo.shape[1])) for photo in photos]
+
+    def _own_threshold(self) -> float:
+        """Return the threshold that the model's configuration states, else the usual one of its kind."""
+        threshold = getattr(self.model.config, OWN_THRESHOLD, self.usual_threshold)
+        if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+            raise PartCLIPSegError(
+                f"the config.json in {self.pretrained.folder} states a {OWN_THRESHOLD} of {quoted(threshold)}, which "
+                "must be a number from 0 to 1: correct it there, or give a threshold"
+            )
+        return float(threshold)
 
     @abstractmethod
     def passes(self, words: Sequence[str]) -> list[Any]:
@@ -149,6 +164,11 @@ def _corners(centre_and_size: Tensor, width: float, height: float) -> Tensor:
     return torch.cat([centre - size / 2, centre + size / 2], -1) * scale
 
 
+def owlv2_prompt(word: str) -> str:
+    """Return the prompt by which OWLv2 is asked for a word."""
+    return f"a photo of a {word}"
+
+
 class Owlv2(Detector):
     """OWLv2: 3,600 boxes of a photo, each compared with all words."""
 
@@ -162,7 +182,7 @@ class Owlv2(Detector):
     def passes(self, words: Sequence[str]) -> list[dict[str, Tensor]]:
         """Return token ids `[Q, 16]` and their mask of up to `PROMPTS_AT_ONCE` prompts each."""
         length = self.model.config.text_config.max_position_embeddings
-        prompts = [f"a photo of a {word}" for word in words]
+        prompts = [owlv2_prompt(word) for word in words]
         whole = self._tokenizer(prompts, verbose=False)["input_ids"]
         if cut := [word for word, ids in zip(words, whole, strict=True) if len(ids) > length]:
             log.warning("the detector reads the first %d tokens only of: %s", length, ", ".join(cut))

@@ -1,12 +1,13 @@
 """Scenes of PartShapes: picture and exact labels of (split, index), the same bytes on every machine.
 
-Five splits, each an endless list of scenes:
+Six splits, each an endless list of scenes:
 
 - ``base``: what a backbone is trained on; objects drawn uniformly from all.
 - ``train``: objects drawn from the seen ones; about one scene in four shows an unseen one besides, as the photos
   of the real benchmarks do.
 - ``val``: other scenes by the same rule, for watching a training.
 - ``test``: objects drawn uniformly from all; the benchmark, seen and unseen.
+- ``detection``: as ``base``, but in every second scene all objects are of one kind; what a detector is trained on.
 - ``instances``: two to four objects of one kind, drawn uniformly from all; to measure whose part is found.
 
 Labels come from one map of outline numbers: an outline drawn later hides what lies under it, and a pixel belongs
@@ -78,7 +79,9 @@ def _cast(world: World, split: SceneSplit, chance: Chance) -> list[ShapeObject]:
         return [chance.pick(world.objects)] * (2 + int(3 * chance()))
     draw = chance()
     count = 1 + (draw > 0.35) + (draw > 0.66) + (draw > 0.86)
-    if split in ("base", "test"):
+    if split == "detection" and chance() < 0.5:
+        return [chance.pick(world.objects)] * count
+    if split in ("base", "test", "detection"):
         return [chance.pick(world.objects) for _ in range(count)]
     cast = [chance.pick(world.seen_items) for _ in range(count)]
     if chance() < UNSEEN_SHARE:

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-SceneSplit = Literal["base", "train", "val", "test", "instances"]
+SceneSplit = Literal["base", "train", "val", "test", "detection", "instances"]
 SPLITS: tuple[SceneSplit, ...] = get_args(SceneSplit)
 SIZES = ("small", "", "large")
 """Size words; what lies between has none."""

@@ -11,9 +11,15 @@ from transformers import PreTrainedTokenizerFast
 SPECIAL = ("<pad>", "<unknown>", "<start>", "<end>")
 
 
-def build_tokenizer(words: Sequence[str], max_length: int) -> PreTrainedTokenizerFast:
-    """`<start> words… <end>`, lower case; a word that is not in `words` becomes `<unknown>`."""
-    vocabulary = {token: index for index, token in enumerate([*SPECIAL, *sorted({word.lower() for word in words})])}
+def build_tokenizer(words: Sequence[str], max_length: int, end_last: bool = False) -> PreTrainedTokenizerFast:
+    """Build a tokenizer of `<start> words… <end>`, lower case; a word that is not in `words` becomes `<unknown>`.
+
+    With `end_last` the end token has the greatest id, as text towers need it that find the end by the greatest.
+    """
+    tokens = [*SPECIAL, *sorted({word.lower() for word in words})]
+    if end_last:
+        tokens.append(tokens.pop(SPECIAL.index("<end>")))
+    vocabulary = {token: index for index, token in enumerate(tokens)}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unknown>"))
     backend.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     backend.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -1,6 +1,7 @@
 """Train a tower of PartShapes from random weights: steps, checkpoints, log and end.
 
-A `Pretraining` holds the modules and their losses: the backbone (`backbone.py`) or the guidance tower (`guidance.py`).
+A `Pretraining` holds the modules and their losses: the backbone (`backbone.py`), the guidance tower
+(`guidance.py`) or the detector (`detector.py`).
 All scenes lie on the device, where batches are gathered and changed.
 """
 
@@ -75,7 +76,7 @@ def pretrain(
         recipe: the recipe of the tower.
         output: receives ``config.yaml``, ``log.jsonl``, ``checkpoints/`` and ``model/``.
         build: makes the `Pretraining`, with random weights from torch's generator.
-        scenes: the first scenes of the split "base"; None renders them here.
+        scenes: the first scenes of the recipe's split; None renders them here.
         report: called with step and losses at every line of the log.
 
     Returns:
@@ -118,7 +119,7 @@ def _train(
             )
     if (output / "model").is_dir() and (checkpoint is None or checkpoint.step == recipe.steps):
         return output / "model"  # finished
-    scenes = scenes or render_split("base", recipe.scenes, recipe.image_size)
+    scenes = scenes or render_split(recipe.split, recipe.scenes, recipe.image_size)
 
     torch.manual_seed(recipe.seed)
     trained = build(recipe, scenes, device)

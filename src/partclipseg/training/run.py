@@ -21,12 +21,13 @@ from partclipseg.errors import UsageError
 from partclipseg.processes import join_processes
 from partclipseg.training.backbone import train_backbone
 from partclipseg.training.data import TrainingData, open_training_data, render_training_data
+from partclipseg.training.detector import train_detector
 from partclipseg.training.guidance import train_guidance
 from partclipseg.training.loop import TrainingResult
 from partclipseg.training.loop import train as run
 from partclipseg.training.observer import Observer
 from partclipseg.training.recipe import RECIPES, Recipe, with_settings
-from partclipseg.training.towers import BackboneRecipe, GuidanceRecipe, TowerRecipe
+from partclipseg.training.towers import BackboneRecipe, DetectorRecipe, GuidanceRecipe, TowerRecipe
 from partclipseg.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -117,6 +118,8 @@ def train_tower(recipe: TowerRecipe, output: str | Path, on_tower: OnTower | Non
     report = None if on_tower is None else partial(on_tower, recipe.name)
     if isinstance(recipe, GuidanceRecipe):
         return train_guidance(recipe, output, report=report)
+    if isinstance(recipe, DetectorRecipe):
+        return train_detector(recipe, output, report=report)
     assert isinstance(recipe, BackboneRecipe)
     return train_backbone(recipe, output, report=report)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from partclipseg.checks import check_fields, require
+from partclipseg.shapes.scene import SceneSplit
 
 PATCH = 8
 """Edge of a patch of the towers, in pixels."""
@@ -18,6 +19,8 @@ class TowerRecipe:
 
     name: ClassVar[str] = ""
     """Name of the tower in the log; ``partclipseg train partshapes-NAME`` trains it alone."""
+    split: ClassVar[SceneSplit] = "base"
+    """Split of PartShapes whose scenes are trained on."""
 
     steps: int = 16_500
     """Number of updates of the weights."""
@@ -129,7 +132,30 @@ class GuidanceRecipe(TowerRecipe):
         return 1 - (1 - self.teacher_momentum) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
 
 
+@dataclass(frozen=True)
+class DetectorRecipe(TowerRecipe):
+    """PartShapes' own detector: a tiny OWLv2, trained from random weights on the boxes of whole objects."""
+
+    name: ClassVar[str] = "detector"
+    split: ClassVar[SceneSplit] = "detection"
+
+    steps: int = 16_000
+    """Number of updates of the weights."""
+    distance_weight: float = 5.0
+    """Weight of the distance between boxes beside the loss of words."""
+    overlap_weight: float = 2.0
+    """Weight of the generalised IoU of boxes beside the loss of words."""
+    threshold: float = 0.5
+    """Minimum score of an object, which the saved detector brings along; a score is the IoU that is expected."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("distance_weight", "overlap_weight"):
+            require(getattr(self, name) >= 0, f"{name} must not be negative: {getattr(self, name)}")
+        require(0 <= self.threshold <= 1, f"threshold {self.threshold} must lie from 0 to 1")
+
+
 TOWER_RECIPES: dict[str, type[TowerRecipe]] = {
-    f"partshapes-{recipe.name}": recipe for recipe in (BackboneRecipe, GuidanceRecipe)
+    f"partshapes-{recipe.name}": recipe for recipe in (BackboneRecipe, GuidanceRecipe, DetectorRecipe)
 }
 """Recipe of each tower, by its name on the command line."""

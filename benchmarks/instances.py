@@ -363,7 +363,7 @@ def _matched(found: Sequence[FoundObject], truth: Sequence[FoundObject]) -> np.n
 
 
 def summarise(output: Path) -> None:
-    """Write mean and standard deviation over the models that differ in their seeds alone, by the names of their runs."""
+    """Write mean and deviation over the models whose runs differ in the seed alone, by the names of the runs."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for path in sorted((output / "results").glob("*.json")):
         groups.setdefault(re.sub(r", seed \d+$", "", path.stem), []).append(json.loads(path.read_text()))

@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -76,6 +77,12 @@ NOISE = 0.06
 BATCH = 8
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 """Thresholds at which the detector's boxes are counted."""
+
+COLUMNS = (
+    "PartPQ", "PartPQ pooled", "PartSQ pooled", "matched", "false", "missed", "AP objects", "AP object-parts",
+    "COCO AP seen object-parts", "COCO AP unseen object-parts", "ms a scene",
+)  # fmt: skip
+"""Figures of the table; the files have all."""
 
 Look = Callable[[Predict, Sequence[tuple[np.ndarray, Crop]], bool, int], Iterator[tuple[Crop, LabelMaps]]]
 """Type of `crops.look`."""
@@ -356,25 +363,32 @@ def _matched(found: Sequence[FoundObject], truth: Sequence[FoundObject]) -> np.n
 
 
 def summarise(output: Path) -> None:
-    """Write mean and standard deviation over the models."""
-    records = [json.loads(path.read_text()) for path in sorted((output / "results").glob("*.json"))]
-    names = list(dict.fromkeys(name for record in records for name in record["rows"]))
-    summary: dict[str, Any] = {"models": [record["model"] for record in records], "rows": {}}
-    summary["first look, ms"] = spread([record["first look, ms"] for record in records])
-    for name in names:
-        found = [record["rows"][name] for record in records if name in record["rows"]]
-        summary["rows"][name] = {figure: spread([row[figure] for row in found]) for figure in found[0]}
+    """Write mean and deviation over the models whose runs differ in the seed alone, by the names of the runs."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted((output / "results").glob("*.json")):
+        groups.setdefault(re.sub(r", seed \d+$", "", path.stem), []).append(json.loads(path.read_text()))
+    summary: dict[str, Any] = {}
+    lines = []
+    for group, records in groups.items():
+        names = list(dict.fromkeys(name for record in records for name in record["rows"]))
+        found = {name: [record["rows"][name] for record in records if name in record["rows"]] for name in names}
+        summary[group] = {
+            "models": [record["model"] for record in records],
+            "first look, ms": spread([record["first look, ms"] for record in records]),
+            "rows": {
+                name: {figure: spread([row[figure] for row in some]) for figure in some[0]}
+                for name, some in found.items()
+            },
+        }
+        lines += [f"{group}, {len(records)} models", "", "| objects | parts | " + " | ".join(COLUMNS) + " |"]
+        lines.append("|---|---|" + "--:|" * len(COLUMNS))
+        for name, figures in summary[group]["rows"].items():
+            lines.append(f"| {name} | " + " | ".join(cell(figures[column]) for column in COLUMNS) + " |")
+        lines.append("")
     if (output / "detector.json").is_file():
         summary["detector"] = json.loads((output / "detector.json").read_text())
     write_text(output / "summary.json", json.dumps(summary, indent=1) + "\n")
-    columns = (
-        "PartPQ", "PartPQ pooled", "PartSQ pooled", "matched", "false", "missed", "AP objects", "AP object-parts",
-        "COCO AP seen object-parts", "COCO AP unseen object-parts", "ms a scene",
-    )  # fmt: skip
-    lines = ["| objects | parts | " + " | ".join(columns) + " |", "|---|---|" + "--:|" * len(columns)]
-    for name, figures in summary["rows"].items():
-        lines.append(f"| {name} | " + " | ".join(cell(figures[column]) for column in columns) + " |")
-    write_text(output / "summary.md", "\n".join(lines) + "\n")
+    write_text(output / "summary.md", "\n".join(lines))
     print("\n".join(lines))
 
 

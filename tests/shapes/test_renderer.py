@@ -106,6 +106,12 @@ def test_share_of_scenes_with_unseen_objects(
     assert low < np.mean([shows_unseen(scene) for scene in scenes[split]]) < high
 
 
+def test_about_half_of_the_scenes_for_a_detector_show_one_kind(scenes: dict[str, list[Scene]]) -> None:
+    kinds = [{member.object for member in scene.members} for scene in scenes["detection"] if len(scene.members) > 1]
+    assert 0.38 < np.mean([len(some) == 1 for some in kinds]) < 0.66
+    assert {len(scene.members) for scene in scenes["detection"]} >= {1, 2, 3, 4}
+
+
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_training_scenes_show_seen_objects(scenes: dict[str, list[Scene]], split: str) -> None:
     strangers = [

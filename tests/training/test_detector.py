@@ -148,6 +148,23 @@ def test_losses_are_those_of_the_whole_model(scenes: SceneArrays) -> None:
     torch.testing.assert_close(trained_on["box_predictor"], output.pred_boxes, rtol=1e-4, atol=1e-5)
 
 
+def test_boxes_and_words_follow_the_mirrored_scenes(scenes: SceneArrays) -> None:
+    batches = DetectorTraining(RECIPE, scenes, torch.device("cpu")).batches
+    torch.manual_seed(0)
+    mirrored = 0
+    for row, scene in enumerate(scenes):
+        batch = batches(torch.full((6,), row))
+        for boxes, owners, names in zip(batch.boxes, batch.owners, batch.words, strict=True):
+            assert [OBJECTS[name] for name in names if name >= 0] == [member.object for member in scene.members]
+            for number in range(len(scene.members)):
+                x, _, width, _ = (boxes[number] * RECIPE.image_size).tolist()
+                columns = torch.nonzero(owners == number)[:, 0] % 4 * 8
+                assert columns.min() >= x - width / 2 - 8
+                assert columns.max() <= x + width / 2
+            mirrored += bool(boxes[0, 0] != batch.boxes[0, 0, 0])
+    assert mirrored
+
+
 @pytest.mark.parametrize(
     ("pixels", "owners"),
     [

@@ -353,9 +353,9 @@ class PartCATSegModel(CATSegModel):
     @classmethod
     def word_teacher(cls, name: str) -> Any:
         """Load a CLIPSeg, whose maps of words can be kept; None for a start of another type, such as CLIP alone."""
-        from partclipseg.models.clipseg.model import CLIPSegBaseline
+        from partclipseg.models.registry import family
 
-        return CLIPSegBaseline.word_teacher(name)
+        return family("clipseg").word_teacher(name)
 
     def class_volume(self, inputs: Mapping[str, Tensor], words: Words) -> tuple[Volume, AppearanceGuidance]:
         _, second, guidance = self.volumes(inputs, words)

@@ -7,7 +7,8 @@
 Each seed has a backbone of its own, or one of `--backbones`; every variant of the seed starts from it, with the same
 number of steps and the same scenes. Each run leaves a JSON file in OUTPUT/results and is not repeated: training time,
 and the scores by each protocol and each rule of averaging. The variants of `--looks` are scored once more on scenes of
-384 pixels: by one look, with zoom, and with HOPS's masked crops.
+384 pixels: by one look, with zoom, and with HOPS's masked crops; a PartCATSeg among them also with HOPS's filters of
+costs, which it was not trained with.
 
 Several processes may be given the same command at the same time, on one GPU or many: each takes the next run that
 nobody has begun. `--seconds` ends a process after this time; a run that is not finished then is continued by the
@@ -46,7 +47,7 @@ import torch
 
 from partclipseg.evaluation.evaluator import Evaluator
 from partclipseg.evaluation.run import EvaluationPhoto, group_records, predict, read_batches
-from partclipseg.evaluation.scores import PROTOCOLS
+from partclipseg.evaluation.scores import PROTOCOLS, Protocol
 from partclipseg.files import write_text
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.shapes.cache import SceneArrays, render_split
@@ -105,7 +106,7 @@ def main() -> None:
                 waiting.append(scorer.submit(_score, *found, output, options, result))
         for future in waiting:
             future.result()
-    with _claim(output, "summary", wait=True):
+    with _alone(output, "summary"):
         print(summarise(output, list(VARIANTS)))
 
 
@@ -156,17 +157,28 @@ def _end_after(seconds: float | None) -> threading.Event:
     return told
 
 
-def _claim(output: Path, key: str, wait: bool = False) -> IO[str] | None:
-    """Lock `key` against other processes until the file is closed; None if another one holds it, unless `wait`."""
-    path = output / "claims" / f"{key}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("w")
+def _claim(output: Path, key: str) -> IO[str] | None:
+    """Lock `key` against other processes until the file is closed; None if another one holds it."""
+    file = _lock_file(output, key)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
         return None
     return file
+
+
+def _alone(output: Path, key: str) -> IO[str]:
+    """Lock `key` against other processes until the file is closed, after waiting for the one that holds it."""
+    file = _lock_file(output, key)
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file
+
+
+def _lock_file(output: Path, key: str) -> IO[str]:
+    path = output / "claims" / f"{key}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("w")
 
 
 # -- what all runs share ----------------------------------------------------------------------------------------------
@@ -183,14 +195,14 @@ def _backbone_seed(seed: int, options: argparse.Namespace) -> int:
 
 
 def _scenes(split: Any, count: int, size: int, output: Path) -> SceneArrays:
-    with _claim(output, f"{split}-{count}x{size}", wait=True):  # pyright: ignore[reportOptionalContextManager]
+    with _alone(output, f"{split}-{count}x{size}"):
         return render_split(split, count, size, output / "scenes")
 
 
 @cache
 def _data(scenes: int, image_size: int, output: Path) -> TrainingData:
     """Render the training scenes, which are the same for every variant."""
-    with _claim(output, "train", wait=True):  # pyright: ignore[reportOptionalContextManager]
+    with _alone(output, "train"):
         recipe = replace(DEFAULT, scenes=scenes, image_size=image_size, held_out=0)
         return render_training_data(recipe, output / "scenes")
 
@@ -209,7 +221,7 @@ def _render_all(output: Path, options: argparse.Namespace) -> None:
 def _tower(kind: type[TowerRecipe], seed: int, output: Path, options: argparse.Namespace) -> Path | None:
     """Train a tower of the seed, unless it is there, and return its directory; None if the time is over."""
     folder = output / f"{kind.name}-{seed}"
-    with _claim(output, folder.name, wait=True):  # pyright: ignore[reportOptionalContextManager]
+    with _alone(output, folder.name):
         if (folder / "model").is_dir():
             return folder / "model"
         of_backbone = kind is BackboneRecipe
@@ -331,6 +343,7 @@ def _score(record: dict, model: Path, output: Path, options: argparse.Namespace,
     record["scores"] = _scores(segmenter, options.limit, size, output)
     if record["variant"] in options.looks:
         record["looks"] = _look_scores(segmenter, options.look_scenes, output)
+        record["filters"] = _filter_scores(segmenter, options.limit, size, output)
     record["seconds_of_scoring"] = time.perf_counter() - started
     write_text(result, json.dumps(record, indent=1))
     shutil.rmtree(model.parent / "checkpoints", ignore_errors=True)  # the model itself stays
@@ -341,7 +354,7 @@ def _scores(segmenter: PartSegmenter, limit: int, size: int, output: Path) -> di
     """Score by every protocol and rule; all rules take the same counts but OV-PARTS', whose labels are resized."""
     dataset = PartShapesDataset("test", limit, size, scenes=_scenes("test", limit, size, output))
     make = partial(Evaluator, dataset.vocabulary, dataset.seen)
-    evaluators = {protocol: make(protocol) for protocol in PROTOCOLS}
+    evaluators: dict[Protocol, Evaluator] = {protocol: make(protocol) for protocol in PROTOCOLS}
     resized = make("oracle_obj", boundary=None, rule="ov-parts")
     photos: list[EvaluationPhoto]
     with torch.inference_mode():
@@ -370,6 +383,17 @@ def _look_scores(segmenter: PartSegmenter, limit: int, output: Path) -> dict[str
             if "outlines" not in name  # of the first look: says little for its time
         }
     return {"scenes": limit, "size": LOOK_SIZE, "scores": scores}
+
+
+def _filter_scores(segmenter: PartSegmenter, limit: int, size: int, output: Path) -> dict[str, Any]:
+    """Score a PartCATSeg with HOPS's filters of costs, on which it was not trained; nothing for other methods."""
+    config, found = segmenter.model.config, {}
+    if getattr(config, "has_pairs", False):
+        for name, filters in {"attention filter": (True, False), "affinity": (False, True)}.items():
+            config.set_filters(*filters)
+            found[name] = _scores(segmenter, limit, size, output)
+        config.set_filters(False, False)
+    return found
 
 
 def _machine() -> str:

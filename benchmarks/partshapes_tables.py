@@ -55,7 +55,7 @@ def summary_of(results: Sequence[Mapping[str, Any]], names: Iterable[str]) -> Su
 def _figures(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "seeds": [result["seed"] for result in results],
-        "steps": sorted({result.get("steps", result["recipe"]["steps"]) for result in results}),
+        "steps": sorted({result.get("steps") or result["recipe"]["steps"] for result in results}),
         "machines": sorted({result["machine"] for result in results}),
         "seconds": spread([result["seconds"] for result in results]),
     }
@@ -68,9 +68,11 @@ def _figures(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 for group in GROUPS:
                     figures[f"{protocol} {group} iou, {rule}"] = spread([entry[group] for entry in by_rule])
     looks = [result["looks"]["scores"] for result in results if "looks" in result]
-    for look in looks[0] if looks else ():
-        for protocol in PROTOCOLS:
-            figures |= _of_protocol(f"{look}: {protocol}", [of_seed[look][protocol] for of_seed in looks])
+    filters = [result["filters"] for result in results if result.get("filters")]
+    for kind, extra in (("look", looks), ("filter", filters)):
+        for name in extra[0] if extra else ():
+            for protocol in PROTOCOLS:
+                figures |= _of_protocol(f"{kind} {name}: {protocol}", [of_seed[name][protocol] for of_seed in extra])
     return figures
 
 
@@ -110,7 +112,8 @@ def tables(summary: Summary) -> str:
         _titled("Equal steps", _scores(equal_steps)),
         _titled("The same runs by each rule of averaging, harmonic mIoU", _rules(equal_steps)),
         _titled("Equal training time", _scores(equal_time)),
-        _titled("A second look, on larger scenes", _looks(summary)),
+        _titled("A second look, on larger scenes", _extra(summary, "look")),
+        _titled("Filters of costs, put after training", _extra(summary, "filter")),
     ]
     return "\n".join(part for part in parts if part)
 
@@ -155,21 +158,22 @@ def _rules(summary: Summary) -> list[str]:
     return rows
 
 
-def _looks(summary: Summary) -> list[str]:
+def _extra(summary: Summary, kind: str) -> list[str]:
+    groups = " | ".join(f"{TITLES[protocol]} seen / unseen / harmonic" for protocol in COLUMNS)
     rows = [
-        "| variant | look | " + " | ".join(f"{TITLES[protocol]} seen / unseen / harmonic" for protocol in COLUMNS)
-        + " | Boundary IoU | small parts |",
+        f"| variant | {kind} | {groups} | Boundary IoU | small parts |",
         "|---|---|" + "--:|" * (len(COLUMNS) + 2),
-    ]  # fmt: skip
-    end = ": pred_all harmonic iou"
+    ]
+    start, end = f"{kind} ", ": pred_all harmonic iou"
     for name, figures in summary.items():
-        for look in (key.removesuffix(end) for key in figures if key.endswith(end)):
+        for extra in (key.removesuffix(end) for key in figures if key.startswith(start) and key.endswith(end)):
             cells = [
-                " / ".join(cell(figures[f"{look}: {protocol} {group} iou"]) for group in GROUPS) for protocol in COLUMNS
+                " / ".join(cell(figures[f"{extra}: {protocol} {group} iou"]) for group in GROUPS)
+                for protocol in COLUMNS
             ]
             for key in ("harmonic boundary_iou", "small parts iou"):
-                cells.append(cell(figures[f"{look}: pred_all {key}"], with_spread=False))
-            rows.append(f"| {name} | {look} | {' | '.join(cells)} |")
+                cells.append(cell(figures[f"{extra}: pred_all {key}"], with_spread=False))
+            rows.append(f"| {name} | {extra.removeprefix(start)} | {' | '.join(cells)} |")
     return rows
 
 

@@ -93,6 +93,10 @@ VARIANTS: dict[str, Recipe] = {
     "catseg": partshapes_catseg(),
     "partcatseg": PARTCATSEG,
     "partcatseg + retention": replace(PARTCATSEG, retention=DEFAULT.retention),
+    # HOPS's filters of costs.
+    "partcatseg + attention filter": with_settings(PARTCATSEG, attention_filter=True),
+    "partcatseg + affinity": with_settings(PARTCATSEG, pair_affinity=True),
+    "partcatseg + both filters": with_settings(PARTCATSEG, attention_filter=True, pair_affinity=True),
     "partcatseg reference": PARTCATSEG_REFERENCE,
     **{
         f"partcatseg, {name} repaired alone": with_settings(PARTCATSEG_REFERENCE, reference=False, repairs=(name,))
@@ -104,6 +108,7 @@ VARIANTS: dict[str, Recipe] = {
 ORDER: tuple[tuple[str, ...], ...] = (
     ("default", "partcatseg", "partcatseg reference", "catseg", "clipseg"),
     ("partcatseg + retention", "intended, attention off"),
+    ("partcatseg + attention filter", "partcatseg + affinity"),
     tuple(f"partcatseg, {name} repaired alone" for name in REPAIRS),
 )
 """Groups of variants in the order of their runs: all seeds of a group come before the next, what none names is last."""

@@ -177,6 +177,9 @@ def with_current_names(values: Mapping[str, Any]) -> dict[str, Any]:
     if "settings" in current:
         if current.get("method") == "partclipseg":  # before one could choose, the class FiLM began as a copy
             current["settings"] = {"class_film": "copy", **current["settings"]}
+        # Before costs could be filtered.
+        filters = {"catseg": ("attention_filter",), "partcatseg": ("attention_filter", "pair_affinity")}
+        current["settings"] = {**dict.fromkeys(filters.get(current.get("method", ""), ())), **current["settings"]}
         return current
     names = {"partclipseg": PartCLIPSegSettings, "clipseg": CLIPSegSettings}
     settings = names[current.pop("model", "partclipseg")]()

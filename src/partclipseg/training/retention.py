@@ -68,7 +68,7 @@ class WordRetention:
         with torch.no_grad():
             target = self.teacher.word_logits(teacher_inputs, self.embeddings[chosen]).float()
             if target.shape != logits.shape:
-                target = F.adaptive_avg_pool2d(target, logits.shape[-2:])  # [B, K, h, w]
+                target = F.adaptive_avg_pool2d(target, (logits.shape[-2], logits.shape[-1]))  # [B, K, h, w]
         probability = target.sigmoid()
         # Cross-entropy minus the teacher's own entropy: zero where both agree.
         return F.binary_cross_entropy_with_logits(logits, probability) - F.binary_cross_entropy_with_logits(

@@ -52,6 +52,9 @@ def test_files_keep_the_repairs(tmp_path, repairs):
         ({"guidance_mean": [1.0]}, "guidance_mean must be a list of 3"),
         ({"repairs": ["padding", "speed"]}, "partcatseg has no repair 'speed': choose from background, copies"),
         ({"reference": True, "repairs": ["padding"]}, "leave out one of reference and repairs"),
+        ({"attention_filter": 1}, "attention_filter must be true or false, not 1"),
+        ({"reference": True, "attention_filter": True}, "leave out one or the other"),
+        ({"reference": True, "pair_affinity": True}, "leave out one or the other"),
         ({"guidance_image_size": 60}, "multiple of DINOv2's patch of 14"),
         ({"guidance_config": {"model_type": "resnet"}}, "PartCATSeg takes its guidance from DINOv2"),
         ({"guidance_config": {"model_type": "vit"}}, "type 'vit': give dinov2 or resnet"),
@@ -73,6 +76,11 @@ def test_catseg_has_fewer_repairs():
     assert small_config(CATSegConfig).repairs == ["background", "oracle", "padding", "positions", "outside"]
     with pytest.raises(PartCLIPSegError, match="catseg has no repair 'divergence'"):
         small_config(CATSegConfig, repairs=["divergence"])
+
+
+def test_catseg_has_no_second_stage():
+    with pytest.raises(PartCLIPSegError, match="no second stage: leave pair_affinity out"):
+        small_config(CATSegConfig, pair_affinity=True)
 
 
 def test_unknown_repair_is_no_question():

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import initialization as init
 
 from partclipseg.models.partcatseg.config import CATSegConfig
+from partclipseg.models.partcatseg.filters import mix
 
 CLASSES_AT_ONCE = 64
 """Number of (photo, class) pairs in a pass of the convolutions, spatial attention and the decoder; all pass at once if
@@ -82,7 +83,7 @@ class CostAggregator(nn.Module):
     def aggregate(self, photo: Tensor, texts: Tensor, guidance: AppearanceGuidance) -> Volume:
         """Compare every patch with every prompt, and aggregate over places and classes.
 
-        `photo [B, D, g, g]` and `texts [T, P, D]` are unit vectors.
+        `photo [B, D, g, g]` and `texts [T, P, D]` are unit vectors; a photo's may be filtered, see `filters`.
         """
         embeddings, similarities = [], []
         for some in chunks(texts.shape[0], CLASSES_AT_ONCE // photo.shape[0]):
@@ -143,7 +144,13 @@ class PartCostAggregator(CostAggregator):
                 init.copy_(copy, original)  # leaves alone what from_pretrained has loaded
 
     def aggregate_pairs(
-        self, words: Tensor, part_rows: Tensor, object_rows: Tensor, texts: Tensor, guidance: AppearanceGuidance
+        self,
+        words: Tensor,
+        part_rows: Tensor,
+        object_rows: Tensor,
+        texts: Tensor,
+        guidance: AppearanceGuidance,
+        affinity: Tensor | None = None,
     ) -> Volume:
         """Compose every class of its part and its object, compare it with its own prompts, and aggregate.
 
@@ -152,6 +159,7 @@ class PartCostAggregator(CostAggregator):
             part_rows, object_rows: int64 `[T]`, what each class is made of; background of itself twice.
             texts: unit vectors `[T, P, D]` of the object-parts.
             guidance: of the photos.
+            affinity: `[B, g·g, g·g]`, by which the places of every cost are mixed; None leaves them as they are.
         """
         # 1. Features: the projection of [part ; object] is a sum of two, each computed once for a word.
         part_weight, object_weight = self.pair_projection.weight.flatten(1).chunk(2, 1)  # [D, C] each
@@ -163,6 +171,8 @@ class PartCostAggregator(CostAggregator):
             features = F.normalize(from_part[:, part_of] + from_object[:, object_of], dim=-1)  # [B, t, g, g, D]
             # 2. Cost: each class's own features against its own prompts alone.
             cost = torch.einsum("btyxd,tpd->btpyx", features, F.normalize(texts[some], dim=-1))  # [B, t, P, g, g]
+            if affinity is not None:
+                cost = mix(cost.flatten(1, 2), affinity).view_as(cost)
             # 3. Embedding.
             embeddings.append(embed(self.pair_cost_embedding, cost))  # [B, t, g, g, C]
             similarities.append(cost.mean(2))  # [B, t, g, g]

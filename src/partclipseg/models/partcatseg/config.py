@@ -101,6 +101,10 @@ class CATSegConfig(PreTrainedConfig):
     """Compute as released, defects included: no repair is made."""
     repairs: list[str] | tuple[str, ...] | None = None
     """Names from `REPAIRS` of the repairs to make; None: all of them, or none with `reference`."""
+    attention_filter: bool = False
+    """Mix the first costs by what CLIP's blocks attend to, after HOPS; see `filters`."""
+    pair_affinity: bool = False
+    """Mix the costs of PartCATSeg's object-parts by a doubly stochastic affinity, after HOPS; see `filters`."""
 
     def __post_init__(self, **kwargs: Any) -> None:
         own = {name: getattr(self, name) for name in CATSEG if name not in ("clip_config", "guidance_config")}
@@ -117,6 +121,8 @@ class CATSegConfig(PreTrainedConfig):
         self._check()
 
     default_guidance: ClassVar[str] = "resnet"
+    has_pairs: ClassVar[bool] = False
+    """Whether there is a second stage, whose costs `pair_affinity` mixes."""
     applicable: ClassVar[tuple[str, ...]] = ("background", "oracle", "padding", "positions", "outside")
     """Names from `REPAIRS` of the defects that the method has; "positions" concerns DINOv2 only."""
 
@@ -170,6 +176,14 @@ class CATSegConfig(PreTrainedConfig):
             raise KeyError(name)
         return not self.reference and name in (self.repairs or ())
 
+    def set_filters(self, attention_filter: bool | None, pair_affinity: bool | None) -> None:
+        """Switch the filters of costs, which have no weights, on or off; None leaves one as it is."""
+        if attention_filter is not None:
+            self.attention_filter = attention_filter
+        if pair_affinity is not None:
+            self.pair_affinity = pair_affinity
+        self._check()
+
     def _check(self) -> None:
         patch, grid = int(self.clip_config.vision_config.patch_size), self.grid
         if self.image_size % patch:
@@ -192,6 +206,12 @@ class CATSegConfig(PreTrainedConfig):
         if unknown := [name for name in self.repairs or () if name not in self.applicable]:
             raise PartCLIPSegError(
                 f"{self.model_type} has no repair {unknown[0]!r}: choose from {', '.join(self.applicable)}"
+            )
+        if self.pair_affinity and not self.has_pairs:
+            raise PartCLIPSegError("CAT-Seg has no second stage: leave pair_affinity out, or take PartCATSeg")
+        if self.reference and (self.attention_filter or self.pair_affinity):
+            raise PartCLIPSegError(
+                "reference means as released, without attention_filter and pair_affinity: leave out one or the other"
             )
         if self.reference and self.repairs:
             raise PartCLIPSegError("reference means without repairs: leave out one of reference and repairs")
@@ -240,6 +260,7 @@ class PartCATSegConfig(CATSegConfig):
 
     model_type = "partcatseg"
     default_guidance: ClassVar[str] = "dinov2"
+    has_pairs: ClassVar[bool] = True
     applicable: ClassVar[tuple[str, ...]] = tuple(REPAIRS)
 
     def _check_guidance(self) -> None:

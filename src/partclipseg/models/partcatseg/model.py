@@ -28,9 +28,10 @@ from partclipseg.models.partcatseg.aggregator import (
     Volume,
 )
 from partclipseg.models.partcatseg.config import CATSegConfig, PartCATSegConfig
+from partclipseg.models.partcatseg.filters import Patches, patches
 from partclipseg.models.partcatseg.photos import model_inputs
 from partclipseg.models.partcatseg.settings import CATSegSettings, PartCATSegSettings
-from partclipseg.models.partcatseg.towers import Guidance, ResNetGuidance, dense_features, text_features
+from partclipseg.models.partcatseg.towers import Guidance, ResNetGuidance, text_features
 from partclipseg.models.tokens import add_token_embeddings
 from partclipseg.vocabulary import Vocabulary
 
@@ -124,10 +125,10 @@ class CATSegModel(PartModel):
         """Make the inputs of photos on the model's device; see `photos.model_inputs`."""
         return model_inputs(self.config, photos, self.device, self.dtype)
 
-    def features(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, AppearanceGuidance]:
-        """Compute CLIP's unit vectors of every patch, `[B, D, g, g]`, and the projected guidance of the photos."""
-        photo = F.normalize(dense_features(self.clip, inputs["pixel_values"]), dim=1)
-        return photo, self.aggregator.guidance(self.guidance(inputs["guidance_pixels"]))
+    def features(self, inputs: Mapping[str, Tensor]) -> tuple[Patches, AppearanceGuidance]:
+        """Compute CLIP's patches and the projected guidance of the photos."""
+        guidance = self.aggregator.guidance(self.guidance(inputs["guidance_pixels"]))
+        return patches(self.config, self.clip, inputs["pixel_values"]), guidance
 
     # -- the method -------------------------------------------------------------------------------------------
 
@@ -146,7 +147,7 @@ class CATSegModel(PartModel):
     def class_volume(self, inputs: Mapping[str, Tensor], words: Words) -> tuple[Volume, AppearanceGuidance]:
         """Aggregate the volume of the object-parts and background; return it with the guidance that decodes it."""
         photo, guidance = self.features(inputs)
-        return self.aggregator.aggregate(photo, torch.cat(self.texts(words)), guidance), guidance
+        return self.aggregator.aggregate(photo.vectors, torch.cat(self.texts(words)), guidance), guidance
 
     def label_maps(
         self,
@@ -309,15 +310,17 @@ class PartCATSegModel(CATSegModel):
         word_texts = torch.cat([texts[: num_parts + num_objects], background])
         class_texts = torch.cat([texts[num_parts + num_objects :], background])
 
-        # 2. Photo: features [B, D, g, g] and their guidance.
+        # 2. Photo: vectors of the patches [B, D, g, g] and their guidance.
         photo, guidance = self.features(inputs)
 
         # 3. First stage: parts, objects and background compete in one volume.
-        first = self.aggregator.aggregate(photo, word_texts, guidance)
+        first = self.aggregator.aggregate(photo.vectors, word_texts, guidance)
 
         # 4. Second stage: every object-part composed of its part and its object; background of itself.
         part_rows, object_rows = self.pair_rows(words.class_to_part, words.class_to_object, num_parts, num_objects)
-        second = self.aggregator.aggregate_pairs(first.embedding, part_rows, object_rows, class_texts, guidance)
+        second = self.aggregator.aggregate_pairs(
+            first.embedding, part_rows, object_rows, class_texts, guidance, photo.affinity
+        )
         return first, second, guidance
 
     @staticmethod
@@ -339,7 +342,8 @@ class PartCATSegModel(CATSegModel):
         """Compute logits `[B, W + 1, 4g, 4g]` of part words and background, from the first stage without objects."""
         texts = embeddings.to(self.dtype).unflatten(0, (-1, len(self.config.templates)))
         photo, guidance = self.features(inputs)
-        volume = self.aggregator.aggregate(photo, torch.cat([texts, self.background_texts(texts.shape[1])]), guidance)
+        texts = torch.cat([texts, self.background_texts(texts.shape[1])])
+        volume = self.aggregator.aggregate(photo.vectors, texts, guidance)
         return self.aggregator.decode(volume.embedding, guidance)
 
     def word_logits(self, inputs: Mapping[str, Tensor], embeddings: Tensor) -> Tensor:
@@ -349,9 +353,9 @@ class PartCATSegModel(CATSegModel):
     @classmethod
     def word_teacher(cls, name: str) -> Any:
         """Load a CLIPSeg, whose maps of words can be kept; None for a start of another type, such as CLIP alone."""
-        from partclipseg.models.clipseg.model import CLIPSegBaseline
+        from partclipseg.models.registry import family
 
-        return CLIPSegBaseline.word_teacher(name)
+        return family("clipseg").word_teacher(name)
 
     def class_volume(self, inputs: Mapping[str, Tensor], words: Words) -> tuple[Volume, AppearanceGuidance]:
         _, second, guidance = self.volumes(inputs, words)

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from partclipseg.errors import PartCLIPSegError
 from partclipseg.models.onnx import OnnxGraph, PhotoInput, PhotoInputs
 from partclipseg.models.partcatseg.aggregator import AppearanceGuidance
+from partclipseg.models.partcatseg.filters import patches
 from partclipseg.models.partcatseg.model import CATSegModel, PartCATSegModel
-from partclipseg.models.partcatseg.towers import DINOGuidance, dense_features, text_vectors
+from partclipseg.models.partcatseg.towers import DINOGuidance, text_vectors
 
 TRACED = {"batch": 2, "parts": 5, "objects": 7, "classes": 11, "words": 13, "length": 4}
 """Sizes of the example inputs: all different and none 1, since the exporter unifies equal sizes and fixes 1."""
@@ -29,14 +31,15 @@ class PhotoEncoder(nn.Module):
 
     def __init__(self, model: CATSegModel) -> None:
         super().__init__()
-        self.clip, self.aggregator, self.guidance = model.clip, model.aggregator, model.guidance
+        self.config, self.clip = model.config, model.clip
+        self.aggregator, self.guidance = model.aggregator, model.guidance
         if isinstance(model.guidance, DINOGuidance):
             self.guidance = _at_final_size(model.guidance, int(model.config.guidance_image_size or 0))
 
     def forward(self, pixel_values: Tensor, guidance_pixels: Tensor) -> tuple[Tensor, ...]:
-        """Encode `[B, 3, S, S]` and `[B, 3, S', S']` as unit vectors `[B, D, g, g]` and guidance at g, 2g and 4g."""
+        """Encode `[B, 3, S, S]` and `[B, 3, S', S']` as vectors `[B, D, g, g]` and guidance at g, 2g and 4g."""
         dtype = self.clip.dtype
-        features = nn.functional.normalize(dense_features(self.clip, pixel_values.to(dtype)), dim=1)
+        features = patches(self.config, self.clip, pixel_values.to(dtype)).vectors
         guidance = self.aggregator.guidance(self.guidance(guidance_pixels.to(dtype)))
         return features.float(), *(level.float() for level in guidance)
 
@@ -128,7 +131,12 @@ class PartDecoder(Decoder):
 
 
 def cost_graphs(model: CATSegModel) -> dict[str, OnnxGraph]:
-    """Return the three graphs of a model on the CPU."""
+    """Return the three graphs of a model on the CPU. Raises `PartCLIPSegError` for one with `pair_affinity`."""
+    if model.config.pair_affinity:
+        raise PartCLIPSegError(
+            "a PartCATSeg with pair_affinity has no graph for ONNX: set pair_affinity to false in its config.json, or "
+            "train it without"
+        )
     config, count = model.config, len(model.config.templates)
     edges = {"pixel_values": config.image_size, "guidance_pixels": int(config.guidance_image_size or 0)}
     statistics = {

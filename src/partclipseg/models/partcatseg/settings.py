@@ -24,6 +24,8 @@ class CATSegSettings(MethodSettings):
     """Train as released, defects included."""
     repairs: tuple[str, ...] | None = None
     """Names of the repairs to make, see `config.REPAIRS`; None keeps those of the start, or all for a new model."""
+    attention_filter: bool | None = None
+    """Mix the first costs by what CLIP's blocks attend to, after HOPS; None keeps what the start does, or off."""
 
     @property
     def needs_guidance(self) -> bool:
@@ -35,3 +37,6 @@ class PartCATSegSettings(CATSegSettings):
     """Settings of a training run of PartCATSeg: its start, its sizes and its loss."""
 
     family: ClassVar[str] = "partcatseg"
+
+    pair_affinity: bool | None = None
+    """Mix the costs of object-parts by a doubly stochastic affinity, after HOPS; None as for attention_filter."""

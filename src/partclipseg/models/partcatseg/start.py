@@ -56,6 +56,7 @@ def start_model(
     cannot be had.
     """
     model, new = _started(cls, name, settings, config)
+    model.config.set_filters(settings.attention_filter, getattr(settings, "pair_affinity", None))
     if settings.guidance:
         _load_guidance(model, settings.guidance)
     elif any(key.startswith("guidance.") for key in new):

@@ -1,4 +1,4 @@
-"""The towers: CLIP's dense photo features and text features, and the guidance features of DINOv2 or a ResNet.
+"""The towers: CLIP's text features, and the guidance features of DINOv2 or a ResNet.
 
 Letters in shapes: B photos, K prompts, D joint width of CLIP, V width of CLIP's vision tower, A guidance channels,
 g feature grid.
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPModel, Dinov2Model, ResNetConfig, ResNetModel
 
-from partclipseg.models.clip_dense import dense_features as dense_features  # used through this module too
 from partclipseg.models.partcatseg.config import CATSegConfig
 
 PROMPTS_AT_ONCE = 256

@@ -20,12 +20,17 @@ def overlaps(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     covers. It lies from -1 to 1 and draws together boxes that do not touch.
     """
     (low, high), (other_low, other_high) = boxes.split(2, -1), others.split(2, -1)
-    area, other_area = (high - low).prod(-1), (other_high - other_low).prod(-1)
-    common = (torch.minimum(high, other_high) - torch.maximum(low, other_low)).clamp(min=0).prod(-1)
+    area, other_area = _area(high - low), _area(other_high - other_low)
+    common = _area((torch.minimum(high, other_high) - torch.maximum(low, other_low)).clamp(min=0))
     union = (area + other_area - common).clamp(min=1e-9)
-    frame = (torch.maximum(high, other_high) - torch.minimum(low, other_low)).prod(-1).clamp(min=1e-9)
+    frame = _area(torch.maximum(high, other_high) - torch.minimum(low, other_low)).clamp(min=1e-9)
     iou = common / union
     return iou, iou - (frame - union) / frame
+
+
+def _area(size: Tensor) -> Tensor:
+    """Multiply width and height `[..., 2]`; the gradient of `prod` would wait for the device to look for zeros."""
+    return size[..., 0] * size[..., 1]
 
 
 def quality_focal_loss(logits: Tensor, quality: Tensor, focus: float = 2.0) -> Tensor:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from partclipseg.data.loader import PartDataset
     from partclipseg.evaluation.tables import Table
-    from partclipseg.evaluation.tasks import Job, Result
+    from partclipseg.evaluation.tasks import TaskResult, TaskScoring
     from partclipseg.vocabulary import Vocabulary
 
 ROWS = "results.jsonl"
@@ -79,7 +79,7 @@ class OVParts:
             console.print(f"report: {self.output / 'benchmark.md'}", markup=False)
         return 0
 
-    def _results(self, console: Console) -> list[Result]:
+    def _results(self, console: Console) -> list[TaskResult]:
         from partclipseg.evaluation.tasks import find_roots, jobs_of
         from partclipseg.journal import Journal
         from partclipseg.models.directory import load_vocabulary
@@ -95,7 +95,7 @@ class OVParts:
             raise UsageError(f"{self.data}: no such folder: check --data")
         roots = {} if self.data is None else find_roots(self.data)
         # 1. What is to be done is known before the first model is loaded.
-        plan: list[tuple[str, Vocabulary | None, list[Job]]] = []
+        plan: list[tuple[str, Vocabulary | None, list[TaskScoring]]] = []
         for name in models:
             training = load_vocabulary(find_model(name))
             training = None if training is None else training.paired
@@ -140,17 +140,17 @@ class OVParts:
         self,
         name: str,
         training: Vocabulary | None,
-        jobs: list[Job],
+        jobs: list[TaskScoring],
         datasets: dict[str, PartDataset],
         journal: Any,
         console: Console,
-    ) -> list[Result]:
+    ) -> list[TaskResult]:
         from partclipseg.evaluation.state import model_digest
-        from partclipseg.evaluation.tasks import Result, without_listed
+        from partclipseg.evaluation.tasks import TaskResult, without_listed
         from partclipseg.inference.segmenter import PartSegmenter
 
         segmenter = None
-        results: list[Result] = []
+        results: list[TaskResult] = []
         for job in jobs:
             dataset = datasets[job.dataset]
             if job.task == "few-shot":
@@ -159,7 +159,7 @@ class OVParts:
             entries = [] if journal is None else journal.read(damaged="skip")
             done = next((entry["result"] for entry in entries if entry.get("of") == digest), None)
             if done is not None:
-                results.append(Result.from_dict({**done, "method": method_name(name)}))
+                results.append(TaskResult.from_dict({**done, "method": method_name(name)}))
                 continue
             segmenter = segmenter or PartSegmenter.from_pretrained(name, self.device, self.dtype)
             result = self._score(name, training, job, segmenter, dataset, console)
@@ -180,14 +180,14 @@ class OVParts:
         self,
         name: str,
         training: Vocabulary | None,
-        job: Job,
+        job: TaskScoring,
         segmenter: Any,
         dataset: PartDataset,
         console: Console,
-    ) -> Result:
+    ) -> TaskResult:
         from partclipseg.evaluation.cross import SharedWords
         from partclipseg.evaluation.run import group_records, make_evaluators, score_photos
-        from partclipseg.evaluation.tasks import Result, origin_of
+        from partclipseg.evaluation.tasks import TaskResult, origin_of
 
         evaluators = make_evaluators(dataset, "oracle_obj", boundary=None, rule="ov-parts")
         photos = group_records(dataset)[: self.limit]
@@ -207,7 +207,7 @@ class OVParts:
             trained_on = "other words" if origin is None else origin.dataset
             remarks.append(f"{method_name(name)}: {SharedWords.of(training, dataset.vocabulary).sentence()}.")
         remark = " ".join(filter(None, remarks))
-        return Result(job.task, job.dataset, method_name(name), *sets, scores.all.iou, trained_on, remark=remark)
+        return TaskResult(job.task, job.dataset, method_name(name), *sets, scores.all.iou, trained_on, remark=remark)
 
     def _incomplete(self, dataset: PartDataset) -> str:
         """Return why the data are not the whole benchmark; empty if they are."""
@@ -223,16 +223,16 @@ class OVParts:
             return ""
         return f"Not comparable with published figures: only the first photos were scored (--limit {self.limit})."
 
-    def _write(self, folder: Path, results: list[Result], tables: list[Table]) -> None:
+    def _write(self, folder: Path, results: list[TaskResult], tables: list[Table]) -> None:
         from partclipseg.evaluation.tables import markdown_rows
-        from partclipseg.evaluation.tasks import published
+        from partclipseg.evaluation.tasks import published_rows
         from partclipseg.files import write_text
         from partclipseg.writing import writing
 
         lines = ["# OV-PARTS", ""] + ([f"> {self._remark()}", ""] if self._remark() else [])
         for table in tables:
             lines += [f"## {table.title}", "", *markdown_rows(table), ""]
-        content = {"results": [result.to_dict() for result in results], "published": published()}
+        content = {"results": [result.to_dict() for result in results], "published": published_rows()}
         for name, text in (
             ("benchmark.md", "\n".join(lines)),
             ("benchmark.json", json.dumps({"remark": self._remark(), **content}, indent=1) + "\n"),
@@ -271,7 +271,7 @@ class InstructPartQuestions:
         from partclipseg.data.check import check_dataset, raise_if_broken
         from partclipseg.data.datasets.instructpart import NAME, PHRASINGS
         from partclipseg.data.datasets.registry import open_dataset
-        from partclipseg.evaluation.referring import ASKINGS, Asking, ReferringScores, score_questions
+        from partclipseg.evaluation.referring import ASKINGS, QuestionForm, ReferringScores, score_questions
         from partclipseg.files import write_text
         from partclipseg.inference.segmenter import PartSegmenter
         from partclipseg.writing import writing
@@ -287,7 +287,7 @@ class InstructPartQuestions:
             raise_if_broken(check_dataset(NAME, self.data, self.split, on_progress=show))
         dataset = open_dataset(NAME, self.data, self.split)
         segmenter = PartSegmenter.from_pretrained(self.model, self.device, self.dtype)
-        askings: tuple[Asking, ...] = tuple(ASKINGS) if self.task == "both" else (self.task,)
+        askings: tuple[QuestionForm, ...] = tuple(ASKINGS) if self.task == "both" else (self.task,)
         scores: list[ReferringScores] = []
         skipped: list[str] = []
         for asking in askings:
@@ -352,7 +352,7 @@ def split_beside(model: str) -> frozenset[str]:
     return frozenset()
 
 
-def with_source(results: list[Result]) -> list[Result]:
+def with_source(results: list[TaskResult]) -> list[TaskResult]:
     """Add to cross-dataset results the score on the benchmark that the model was trained on, where it is there."""
     from dataclasses import replace
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from partclipseg.evaluation.state import SavedScores
     from partclipseg.inference.segmenter import PartSegmenter
 
-    Evaluators = Mapping[Any, Any]
+    Tallies = Mapping[Any, Any]
     """Evaluator of each protocol, or counts of the metric of instances, by its name."""
 
 _SAVE_EVERY = 30.0
@@ -180,7 +180,7 @@ class Evaluate:
         return 0
 
     def _say_stopped(
-        self, evaluators: Evaluators, subject: _Subject, processes: PartialState
+        self, evaluators: Tallies, subject: _Subject, processes: PartialState
     ) -> None:
         from rich.console import Console
 
@@ -292,7 +292,7 @@ class Evaluate:
             training = Vocabulary.load(self.vocabulary_of_training)
         return replace(subject, shared=SharedWords.of(training, subject.dataset.vocabulary))
 
-    def _evaluators(self, subject: _Subject) -> Evaluators:
+    def _evaluators(self, subject: _Subject) -> Tallies:
         from partclipseg.evaluation.instances import make_counts
         from partclipseg.evaluation.run import make_evaluators
         from partclipseg.evaluation.scores import PROTOCOLS
@@ -347,7 +347,7 @@ class Evaluate:
         segmenter: PartSegmenter,
         dataset: PartDataset,
         photos: list[PhotoRecords],
-        evaluators: Evaluators,
+        evaluators: Tallies,
         loaded: LoadedInstances,
         saved: SavedScores | None,
         process: int,
@@ -387,7 +387,7 @@ class Evaluate:
         self,
         segmenter: PartSegmenter,
         subject: _Subject,
-        evaluators: Evaluators,
+        evaluators: Tallies,
         saved: SavedScores | None,
         console: Console,
     ) -> None:
@@ -437,7 +437,7 @@ class Evaluate:
         report: Report,
         segmenter: PartSegmenter,
         subject: _Subject,
-        evaluators: Evaluators,
+        evaluators: Tallies,
         console: Console,
     ) -> None:
         from partclipseg.evaluation.average_precision import AveragePrecision

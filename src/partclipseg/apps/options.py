@@ -29,7 +29,7 @@ def number(text: str) -> Any:
     return tyro.conf.arg(metavar="N", help=text)
 
 
-Vocabulary = Annotated[
+VocabularyOption = Annotated[
     str | None,
     optional(
         "WORDS",
@@ -38,7 +38,7 @@ Vocabulary = Annotated[
         f"or {', '.join(CATALOGS)}. Left out: the words that the model came with.",
     ),
 ]
-Model = Annotated[
+ModelOption = Annotated[
     str | None,
     optional(
         "DIR|NAME",

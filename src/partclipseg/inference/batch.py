@@ -17,10 +17,10 @@ from partclipseg.inference.probability import Probabilities
 from partclipseg.inference.result import PartResult
 from partclipseg.instances.components import COMPONENTS, find_components
 from partclipseg.instances.found import FoundObject, select
-from partclipseg.instances.given import GivenObjects, check_objects, fitted
+from partclipseg.instances.given import GivenObjects, check_objects, fitted_object
 from partclipseg.instances.owners import GROWTH, OwnedMaps, in_order, look_at_objects, report_empty
-from partclipseg.instances.sources import ObjectOutliner, Source, as_source
-from partclipseg.maps.crops import Predict
+from partclipseg.instances.sources import InstanceSource, ObjectOutliner, as_source
+from partclipseg.maps.crops import PredictCrops
 from partclipseg.maps.label_maps import LabelMaps, no_object
 from partclipseg.vocabulary import Vocabulary
 
@@ -47,7 +47,7 @@ class Asked:
     """Minimum probability of a part at a pixel."""
     least_in_masks: float
     """Minimum probability where an object's mask is known, so that its parts share the pixels."""
-    source: Source | None = None
+    source: InstanceSource | None = None
     """Source of the objects; None if no instances are asked for."""
     outlines: ObjectOutliner | None = None
     rest: bool = False
@@ -100,7 +100,7 @@ class Asked:
         if objects is None:
             return loaded.with_objects(self.source.of(loaded.name, size, self.vocabulary))
         return loaded.with_objects(
-            fitted(some, size, self.vocabulary, f"{loaded.name}: object {place} of instances")
+            fitted_object(some, size, self.vocabulary, f"{loaded.name}: object {place} of instances")
             for place, some in enumerate(objects, start=1)
         )
 
@@ -220,7 +220,7 @@ def _confirmed(owner: np.ndarray, instances: Sequence[Instance]) -> tuple[np.nda
 def _look_at_instances(
     segmenter: PartSegmenter,
     asked: Asked,
-    source: Source,
+    source: InstanceSource,
     photos: Sequence[LoadedPhoto],
     first: Sequence[LabelMaps],
     present: Sequence[Sequence[int]] | None,
@@ -260,9 +260,9 @@ def _look_at_instances(
 def _find(
     segmenter: PartSegmenter,
     asked: Asked,
-    source: Source,
+    source: InstanceSource,
     vocabulary: Vocabulary,
-    predict: Predict,
+    predict: PredictCrops,
     photos: Sequence[LoadedPhoto],
     first: Sequence[LabelMaps],
     present: Sequence[Sequence[int]] | None,

@@ -20,7 +20,7 @@ from partclipseg.inference.batch import Asked, WithObjects, given_for_each, give
 from partclipseg.inference.photos import LoadedPhoto, stream
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.zoom import look_again
-from partclipseg.maps.crops import Predict
+from partclipseg.maps.crops import PredictCrops
 from partclipseg.maps.label_maps import LabelMaps
 from partclipseg.models.directory import write_directory
 from partclipseg.models.fetch import find_model
@@ -348,8 +348,8 @@ class PartSegmenter:
         predict = self.predict_crops(vocabulary)
         return look_again(predict, photos, maps, present_objects, self.model.image_shape, self.model.least_area)
 
-    def predict_crops(self, vocabulary: Vocabulary) -> Predict:
-        """Return the function that runs the model on crops of photos, see `maps.crops.Predict`."""
+    def predict_crops(self, vocabulary: Vocabulary) -> PredictCrops:
+        """Return the function that runs the model on crops of photos, see `maps.crops.PredictCrops`."""
 
         def predict(
             crops: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]], present: Any, with_background: bool

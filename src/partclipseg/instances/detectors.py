@@ -26,8 +26,8 @@ from partclipseg.instances.pretrained import (
     IMAGENET,
     Pretrained,
     enlarge,
-    fitted,
-    load_pretrained,
+    load_foreign,
+    resized_shape,
     squared,
     to_values,
 )
@@ -98,7 +98,7 @@ class Detector(ABC):
             PartCLIPSegError: no such model can be found or loaded, or it is none of these detectors.
         """
         classes = {kind: model_class for kind, (_, model_class) in _FAMILIES.items()}
-        pretrained = load_pretrained(name_or_dir, classes, "a detector", device, dtype, log)
+        pretrained = load_foreign(name_or_dir, classes, "a detector", device, dtype, log)
         return _FAMILIES[pretrained.kind][0](pretrained, threshold)
 
     @property
@@ -253,7 +253,7 @@ class GroundingDino(Detector):
         """Return the boxes of all passes, each with the best word of its pass."""
         height, width = photo.shape[:2]
         shortest, longest, statistics = self._preparation
-        values = to_values(photo, fitted(height, width, shortest, longest), statistics)
+        values = to_values(photo, resized_shape(height, width, shortest, longest), statistics)
         values = values.to(self.device, self.model.dtype)
         found = []
         for text in passes:

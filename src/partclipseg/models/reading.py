@@ -104,7 +104,7 @@ def count_stored_numbers(directory: Path) -> int:
     return sum(count for count, _ in kept.values())
 
 
-def check_size(build: Callable[[], nn.Module], stored: int, origin: str) -> None:
+def check_number_of_weights(build: Callable[[], nn.Module], stored: int, origin: str) -> None:
     """Refuse a configuration that needs many more numbers than the weights hold, before memory is allocated.
 
     `build` makes the model; it is called with PyTorch's meta device, which takes no memory for tensors.
@@ -131,7 +131,7 @@ def load_complete(
     Raises `PartCLIPSegError` that lists missing, unexpected, mis-shaped and non-finite tensors.
     """
     if is_directory(name):
-        check_size(build, count_stored_numbers(Path(name)), str(name))
+        check_number_of_weights(build, count_stored_numbers(Path(name)), str(name))
     with library_errors(f"the model in {name} cannot be loaded: {_REMEDY}"), without_bars():
         model, info = load(name, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs)
     check_complete(
@@ -142,7 +142,7 @@ def load_complete(
     )
     if messages := info.get("error_msgs"):
         raise PartCLIPSegError(f"the model in {name} cannot be loaded: {str(next(iter(messages)))[:200]}; {_REMEDY}")
-    check_finite(model, str(name))
+    check_finite_weights(model, str(name))
     return model
 
 
@@ -188,7 +188,7 @@ def check_complete(
 
 
 @torch.no_grad()
-def check_finite(model: nn.Module, origin: str) -> None:
+def check_finite_weights(model: nn.Module, origin: str) -> None:
     """Raise `PartCLIPSegError` that names the tensors of `model` with NaN or infinity, if there are any."""
     if names := [name for name, tensor in model.state_dict().items() if not _is_finite(tensor)]:
         raise PartCLIPSegError(

@@ -7,7 +7,7 @@ from transformers import CLIPModel, Dinov2Model, ResNetModel
 
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.models.partcatseg.config import CATSegConfig, PartCATSegConfig
-from partclipseg.models.partcatseg.foreign import family_of, load_released, read_tensors, released_config, source
+from partclipseg.models.partcatseg.foreign import family_of, load_released, read_released, released_config, source
 from partclipseg.models.partcatseg.model import CATSegModel, PartCATSegModel
 from partclipseg.models.partcatseg.settings import CATSegSettings, PartCATSegSettings
 from partclipseg.models.partcatseg.start import start_model
@@ -67,7 +67,7 @@ def test_families_are_recognised(tmp_path):
         (small_config(CATSegConfig), (CATSegModel, "resnet")),
         (dinov2_catseg(), (CATSegModel, "dinov2")),
     ):
-        tensors = read_tensors(write(tmp_path / "model.pth", released(build(config))))
+        tensors = read_released(write(tmp_path / "model.pth", released(build(config))))
         cls, guidance = expected
         assert family_of(tensors, "x") is cls
         found = released_config(tensors, "x")

@@ -18,8 +18,7 @@ from partclipseg.errors import PartCLIPSegError
 from partclipseg.models.clip_names import CLIP_RENAMED, CLIP_TRANSPOSED, TensorPlace
 from partclipseg.models.partcatseg.config import CATSegConfig, PartCATSegConfig
 from partclipseg.models.partcatseg.model import CATSegModel, PartCATSegModel
-from partclipseg.models.reading import check_complete, check_finite, check_size
-from partclipseg.models.reading import read_tensors as read_table
+from partclipseg.models.reading import check_complete, check_finite_weights, check_number_of_weights, read_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +122,7 @@ def load_released(path: str | Path, config: CATSegConfig | None = None) -> CATSe
 
     Raises `PartCLIPSegError` that counts the missing, unknown, mis-shaped or non-finite tensors and names the first.
     """
-    tensors = read_tensors(path)
+    tensors = read_released(path)
     cls = family_of(tensors, str(path))
     expected: Any = cls.config_class
     if config is not None and type(config) is not expected:
@@ -132,14 +131,14 @@ def load_released(path: str | Path, config: CATSegConfig | None = None) -> CATSe
             f"{config.model_type!r}: give the one that fits, or none"
         )
     config = config or released_config(tensors, str(path))
-    check_size(lambda: cls(config), sum(tensor.numel() for tensor in tensors.values()), str(path))
+    check_number_of_weights(lambda: cls(config), sum(tensor.numel() for tensor in tensors.values()), str(path))
     model = cls(config)
     fit = fill(model, tensors)
     if cls is CATSegModel and fit.missing == ["non_object_embedding"]:
         logger.warning("%s has no background: the model has an untrained one", path)
         fit = fit._replace(missing=[])
     fit.check(str(path))
-    check_finite(model, str(path))
+    check_finite_weights(model, str(path))
     return model.eval()
 
 
@@ -159,7 +158,7 @@ def config_for(values: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], 
 
 
 def family_of(tensors: Mapping[str, Tensor], origin: str) -> type[CATSegModel]:
-    """Return the class of the model that the tensors of `read_tensors` are of; raises `PartCLIPSegError` if of none."""
+    """Return the class of the model of the tensors of `read_released`; raises `PartCLIPSegError` if of none."""
     if not any(name.startswith("transformer.") for name in tensors):
         raise PartCLIPSegError(f"{origin} is no checkpoint of CAT-Seg or PartCATSeg: it has no cost aggregation")
     return PartCATSegModel if any(name.startswith("transformer.conv_proj_feat.") for name in tensors) else CATSegModel
@@ -173,12 +172,12 @@ def released_config(tensors: Mapping[str, Tensor], origin: str, **changes: Any) 
     return CATSegConfig(**{"reference": True, "guidance_config": {"model_type": guidance}, **changes})
 
 
-def read_tensors(path: str | Path) -> dict[str, Tensor]:
+def read_released(path: str | Path) -> dict[str, Tensor]:
     """Read the tensors of a `.pth` file by name, without `module.` and `sem_seg_head.predictor.` in front.
 
     Raises `PartCLIPSegError` for a file that is missing, unreadable, or holds more than tensors.
     """
-    return {_bare(name): tensor for name, tensor in read_table(path).items()}
+    return {_bare(name): tensor for name, tensor in read_tensors(path).items()}
 
 
 def _bare(name: str) -> str:
@@ -187,7 +186,7 @@ def _bare(name: str) -> str:
 
 @torch.no_grad()
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str = "") -> Fit:
-    """Copy the tensors of `read_tensors` into those of `model` that they fit; the others stay as they are.
+    """Copy the tensors of `read_released` into those of `model` that they fit; the others stay as they are.
 
     `prefix`: copy only into tensors whose name begins with it.
     """
@@ -210,8 +209,8 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str = "") -> F
     return Fit(missing, sorted(unknown), misshapen)
 
 
-def renamed(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of `read_tensors` under our names, as far as `model` has them."""
+def with_our_names(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of `read_released` under our names, as far as `model` has them."""
     places = {name: source(name) for name in model.state_dict()}
     return {name: place.of(tensors[place.name]) for name, place in places.items() if place.name in tensors}
 

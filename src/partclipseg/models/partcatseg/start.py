@@ -26,13 +26,13 @@ from partclipseg.models.partcatseg.foreign import (
     family_of,
     fill_dinov2,
     load_released,
-    read_tensors,
+    read_released,
     released_config,
-    renamed,
+    with_our_names,
 )
 from partclipseg.models.partcatseg.model import CATSegModel, PartCATSegModel
 from partclipseg.models.partcatseg.settings import CATSegSettings
-from partclipseg.models.reading import check_complete, check_finite
+from partclipseg.models.reading import check_complete, check_finite_weights
 
 logger = logging.getLogger(__name__)
 
@@ -82,12 +82,12 @@ def _started(
     if guidance := _guidance_config(settings):
         changes["guidance_config"] = guidance
     if Path(name).is_file():
-        tensors = read_tensors(name)
+        tensors = read_released(name)
         if family_of(tensors, name) is cls:
             own = released_config(tensors, name, **changes) if config is None else config_class(**{**sizes, **changes})
             return load_released(name, own), []
         model = cls(config_class(**{**sizes, **changes}))
-        return model, _copy(model, renamed(model, tensors), name)
+        return model, _copy(model, with_our_names(model, tensors), name)
     kind = _model_type(name)
     if kind == config_class.model_type:
         if not settings.reference and settings.repairs is None:
@@ -166,7 +166,7 @@ def _guidance_config(settings: CATSegSettings) -> Any:
 @torch.no_grad()
 def _load_guidance(model: CATSegModel, name: str) -> None:
     if Path(name).is_file():
-        fill_dinov2(model, read_tensors(name), name)
+        fill_dinov2(model, read_released(name), name)
         return
     kind = _model_type(name)
     expected = model.config.guidance_config.model_type
@@ -182,7 +182,7 @@ def _load_guidance(model: CATSegModel, name: str) -> None:
         else:
             target.copy_(tensors[key])
     check_complete(f"the guidance of {name}", missing, [], misshapen)
-    check_finite(model.guidance, name)
+    check_finite_weights(model.guidance, name)
 
 
 def _model_type(name: str) -> str | None:

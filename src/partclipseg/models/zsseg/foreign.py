@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from partclipseg.models.clip_names import TensorPlace, clip_source
-from partclipseg.models.reading import check_complete, check_finite, check_size, read_tensors
+from partclipseg.models.reading import check_complete, check_finite_weights, check_number_of_weights, read_tensors
 from partclipseg.models.zsseg.config import ZSSegConfig
 from partclipseg.models.zsseg.model import ZSSegModel
 
@@ -111,10 +111,10 @@ def load_released(path: str | Path, config: ZSSegConfig | None = None) -> ZSSegM
     """
     tensors = {_bare(name): tensor for name, tensor in read_tensors(path).items()}
     config = config or config_for(None, tensors, str(path))
-    check_size(lambda: ZSSegModel(config), sum(tensor.numel() for tensor in tensors.values()), str(path))
+    check_number_of_weights(lambda: ZSSegModel(config), sum(tensor.numel() for tensor in tensors.values()), str(path))
     model = ZSSegModel(config)
     fill(model, tensors, str(path))
-    check_finite(model, str(path))
+    check_finite_weights(model, str(path))
     return model.eval()
 
 

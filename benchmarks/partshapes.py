@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from partclipseg.evaluation.choices import PROTOCOLS
 from partclipseg.evaluation.run import evaluate
-from partclipseg.evaluation.scores import PROTOCOLS
 from partclipseg.files import write_text
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.losses.config import LossConfig
@@ -40,7 +40,7 @@ from partclipseg.shapes.world import partshapes_world
 from partclipseg.training.backbone import train_backbone
 from partclipseg.training.data import TrainingData, render_training_data
 from partclipseg.training.guidance import train_guidance
-from partclipseg.training.loop import train
+from partclipseg.training.loop import run_training
 from partclipseg.training.recipe import (
     Recipe,
     Retention,
@@ -190,7 +190,7 @@ def _train(name: str, seed: int, output: Path, options: argparse.Namespace) -> t
     assert recipe.image_size is not None
     data = _data(recipe.scenes, recipe.image_size, output / "scenes")
     started = time.perf_counter()
-    trained = train(recipe, data, folder)
+    trained = run_training(recipe, data, folder)
     record = {
         "variant": name,
         "seed": seed,

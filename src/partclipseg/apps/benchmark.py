@@ -6,14 +6,16 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tyro
 
 from partclipseg.apps.checking import check_bar, progress_bar
 from partclipseg.apps.evaluation_output import rich_table
-from partclipseg.apps.options import BatchSize, Device, optional
+from partclipseg.apps.options import BatchSize, Device, check_least, optional
+from partclipseg.data.datasets.spec import Split
 from partclipseg.errors import UsageError
+from partclipseg.evaluation.choices import QUESTION_FORMS, QuestionForm, StatedTask
 from partclipseg.models.number_types import NumberType
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ class OVParts:
     data: Annotated[Path | None, optional("DIR")] = None
     """Folder of Pascal-Part-116, of ADE20K-Part-234, or one that holds them.
     A model of PartShapes needs none."""
-    task: Annotated[Literal["zero-shot", "few-shot"] | None, optional("zero-shot|few-shot")] = None
+    task: Annotated[StatedTask | None, optional("|".join(get_args(StatedTask)))] = None
     """Task of the models on the benchmark whose words they have, where their words do not tell it: a converted
     zero-shot model that came with all words of its benchmark. Left out: as their words tell."""
     output: Annotated[Path | None, optional("DIR")] = None
@@ -60,10 +62,7 @@ class OVParts:
     def run(self) -> int:
         from rich.console import Console
 
-        for name, least in (("batch_size", 1), ("limit", 1), ("workers", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
+        check_least(batch_size=(self.batch_size, 1), limit=(self.limit, 1), workers=(self.workers, 0))
         console = Console(soft_wrap=True, highlight=False)
         results = self._results(console)
         from partclipseg.evaluation.tasks import task_tables
@@ -249,13 +248,13 @@ class InstructPartQuestions:
     """A model's directory or hub name."""
     data: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """InstructPart's folder."""
-    task: Literal["referring", "instruction", "both"] = "both"
+    task: Literal[QuestionForm, "both"] = "both"
     """referring: the part and its object are named.
     instruction: a sentence is given, which only models that take words without an object can read."""
     phrasing: Annotated[int, tyro.conf.arg(metavar="0..5")] = 0
     """Sentence of the instruction: 0 of a person, 1 of a language model, 2 with part and object,
     3 with the affordance, 4 the bare names, 5 names and affordance."""
-    split: Literal["train", "test"] = "test"
+    split: Split = "test"
     """Split to score."""
     output: Annotated[Path | None, optional("FILE.json")] = None
     """File for the scores. Left out: they are only printed."""
@@ -271,15 +270,14 @@ class InstructPartQuestions:
         from partclipseg.data.check import check_dataset, raise_if_broken
         from partclipseg.data.datasets.instructpart import NAME, PHRASINGS
         from partclipseg.data.datasets.registry import open_dataset
-        from partclipseg.evaluation.referring import ASKINGS, QuestionForm, ReferringScores, score_questions
+        from partclipseg.evaluation.referring import ReferringScores, score_questions
         from partclipseg.files import write_text
         from partclipseg.inference.segmenter import PartSegmenter
         from partclipseg.writing import writing
 
         if not 0 <= self.phrasing < len(PHRASINGS):
             raise UsageError(f"--phrasing is one of 0 to {len(PHRASINGS) - 1}, not {self.phrasing}")
-        if self.limit is not None and self.limit < 1:
-            raise UsageError(f"--limit must be at least 1, not {self.limit}")
+        check_least(limit=(self.limit, 1))
         if self.output is not None and self.output.exists():
             raise UsageError(f"{self.output} exists already: name another file, or remove it first")
         console = Console(soft_wrap=True, highlight=False)
@@ -287,7 +285,7 @@ class InstructPartQuestions:
             raise_if_broken(check_dataset(NAME, self.data, self.split, on_progress=show))
         dataset = open_dataset(NAME, self.data, self.split)
         segmenter = PartSegmenter.from_pretrained(self.model, self.device, self.dtype)
-        askings: tuple[QuestionForm, ...] = tuple(ASKINGS) if self.task == "both" else (self.task,)
+        askings: tuple[QuestionForm, ...] = tuple(QUESTION_FORMS) if self.task == "both" else (self.task,)
         scores: list[ReferringScores] = []
         skipped: list[str] = []
         for asking in askings:
@@ -304,7 +302,7 @@ class InstructPartQuestions:
                 except UsageError as error:
                     if self.task != "both" or asking != "instruction":
                         raise
-                    skipped.append(f"{ASKINGS[asking].split(':')[0]} was left out: {error}")
+                    skipped.append(f"{QUESTION_FORMS[asking].split(':')[0]} was left out: {error}")
         if self.output is not None:
             content = {"model": self.model, "phrasing": self.phrasing, "limit": self.limit, "left out": skipped}
             content["scores"] = [one.to_dict() for one in scores]
@@ -361,11 +359,14 @@ def with_source(results: list[TaskResult]) -> list[TaskResult]:
 
 
 def _question_table(scores: list[Any]) -> Table:
-    from partclipseg.evaluation.referring import ASKINGS
     from partclipseg.evaluation.tables import Table, figure
 
     rows = tuple(
-        (ASKINGS[one.asking].split(":")[0], *map(figure, (one.giou, one.ciou, one.precision_50)), str(one.questions))
+        (
+            QUESTION_FORMS[one.asking].split(":")[0],
+            *map(figure, (one.giou, one.ciou, one.precision_50)),
+            str(one.questions),
+        )
         for one in scores
     )
     note = "gIoU: mean IoU of the questions. cIoU: IoU of all pixels together. P@50: questions with an IoU of 50 %."

@@ -118,6 +118,13 @@ def check_min_part_probability(value: float | None) -> None:
         raise UsageError(f"--min-part-probability must be from 0 to 1, not {value}")
 
 
+def check_least(**options: tuple[float | None, float]) -> None:
+    """Raise `UsageError` for the first option whose value, given with its minimum, is below that; None is not given."""
+    for name, (value, least) in options.items():
+        if value is not None and value < least:
+            raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
+
+
 def check_min_score(value: float) -> None:
     """Raise `UsageError` for a value that is not a score."""
     if not 0 <= value <= 1:

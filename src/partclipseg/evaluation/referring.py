@@ -10,22 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from partclipseg.data.datasets.instructpart import InstructPart
 from partclipseg.data.source import FileDataset, SampleRecord, read_source_photo
 from partclipseg.errors import UsageError
+from partclipseg.evaluation.choices import QuestionForm
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.vocabulary import ANY, MAX_WORD, ObjectPart, Vocabulary
-
-QuestionForm = Literal["referring", "instruction"]
-
-ASKINGS: dict[QuestionForm, str] = {
-    "referring": "Oracle referring part segmentation: the part and its object are named",
-    "instruction": "Instruction reasoning part segmentation: a sentence is given",
-}
 
 
 class PartQuestion(NamedTuple):

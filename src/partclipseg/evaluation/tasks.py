@@ -23,13 +23,9 @@ from partclipseg.data.datasets.registry import dataset_spec
 from partclipseg.data.datasets.roots import has_split
 from partclipseg.data.loader import PartDataset
 from partclipseg.data.source import FileDataset
+from partclipseg.evaluation.choices import TASKS, Task
 from partclipseg.evaluation.tables import Table, figure
 from partclipseg.vocabulary import Catalog, Vocabulary
-
-Task = Literal["zero-shot", "few-shot", "cross-dataset", "supervised"]
-
-TASKS: tuple[Task, ...] = ("zero-shot", "few-shot", "cross-dataset", "supervised")
-"""OV-PARTS' tasks, and training on all classes and photos, which it lists for comparison."""
 
 DATASETS = ("pascal-part-116", "ade20k-part-234")
 """Benchmarks of the tasks that lie in files."""

@@ -69,7 +69,7 @@ class TrainingResult:
     """Step of the model in ``best``; None if there is none."""
 
 
-def train(
+def run_training(
     recipe: Recipe,
     data: TrainingData,
     output: str | Path,

@@ -55,5 +55,5 @@ def test_a_public_name_means_one_thing() -> None:
 
 
 def test_all_kinds_of_definitions_are_found() -> None:
-    source = "class A: ...\ndef b(): ...\nasync def c(): ...\nAlias = int | str\nTyped: type = int\nCONSTANT = 1\nlow = 2\n"
+    source = "class A: ...\ndef b(): ...\nasync def c(): ...\nAlias = int | str\nTyped: type = int\nONE = 1\nlow = 2\n"
     assert list(definitions(ast.parse(source))) == ["A", "b", "c", "Alias", "Typed"]

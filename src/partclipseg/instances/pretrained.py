@@ -22,11 +22,8 @@ from partclipseg.models.directory import read_config
 from partclipseg.models.hub import OPTIONAL_FILES
 from partclipseg.models.names import find_snapshot, quoted_name
 from partclipseg.models.reading import (
-    check_complete,
-    check_finite_weights,
-    library_errors,
+    load_library_model,
     read_json_table,
-    without_bars,
 )
 from partclipseg.models.registry import find_device, find_dtype
 
@@ -97,12 +94,8 @@ def load_foreign(
     for beginning, licence in _LICENCES.items():
         if classes[kind].startswith(beginning):
             log.warning("the weights of %s are under %s: read it before you use them", name, licence)
-    with library_errors(f"the model in {name} cannot be loaded: copy or download it again"), without_bars():
-        load = getattr(transformers, classes[kind]).from_pretrained
-        model, info = load(folder, dtype=number_type, output_loading_info=True, ignore_mismatched_sizes=True)
     # Files of the authors may hold more than the class takes, such as SAM 2's memory for videos.
-    check_complete(str(name), info["missing_keys"], (), info["mismatched_keys"])
-    check_finite_weights(model, str(name))
+    model = load_library_model(getattr(transformers, classes[kind]), folder, name, number_type)
     return Pretrained(model.eval().to(target), folder, kind)
 
 

@@ -146,6 +146,37 @@ def load_complete(
     return model
 
 
+def check_library_size(cls: Any, folder: str | Path, name: str | Path) -> None:
+    """Refuse a directory of a model of transformers whose configuration needs many more numbers than its weights hold.
+
+    `cls` is the model's class, `name` what to call it in messages. Raises `PartCLIPSegError`, also where configuration
+    or weights are missing or damaged.
+    """
+    with library_errors(f"the model in {name} cannot be loaded: {_REMEDY}"):
+        config = cls.config_class.from_pretrained(folder)
+        check_number_of_weights(lambda: cls(config), count_stored_numbers(Path(folder)), str(name))
+
+
+def load_library_model(cls: Any, folder: str | Path, name: str | Path, number_type: torch.dtype) -> Any:
+    """Load a model by a class of transformers; the weights must be complete and finite, and may hold more tensors.
+
+    Args:
+        cls: class of transformers.
+        folder: directory of the files, or a name on the hub.
+        name: what to call the model in messages.
+        number_type: number type of the weights.
+
+    Raises `PartCLIPSegError` for files that are missing or damaged, and for tensors that do not fit.
+    """
+    with library_errors(f"the model in {name} cannot be loaded: {_REMEDY}"), without_bars():
+        model, info = cls.from_pretrained(
+            folder, dtype=number_type, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    check_complete(str(name), info["missing_keys"], (), info["mismatched_keys"])
+    check_finite_weights(model, str(name))
+    return model
+
+
 @contextmanager
 def without_bars() -> Iterator[None]:
     """Hide transformers' progress bars of loading and writing weights; those of downloads are shown."""

@@ -16,7 +16,6 @@ ALLOWED = {
     "config_for": "every family's `foreign.py` answers the same question of `models.registry`",
     "knows": "every family's `foreign.py` answers the same question of `models.registry`",
     "load_released": "every family's `foreign.py` answers the same question of `models.registry`",
-    "fill": "every family with weights of others fills its model with them",
     "open_split": "every data set's file opens a split for its `DatasetSpec`",
     "train": "the call that users make, and a figure of PartShapes, which is named by the word that it draws",
 }

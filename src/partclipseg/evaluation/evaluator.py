@@ -96,7 +96,7 @@ class Evaluator:
         self.boundaries = ConfusionMatrix(len(self.vocabulary) + 1)
 
     def __len__(self) -> int:
-        """Number of records counted."""
+        """Return the number of records counted."""
         return len(self.regions)
 
     def __contains__(self, key: str) -> bool:

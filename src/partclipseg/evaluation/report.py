@@ -154,7 +154,7 @@ def score_table(scores: Scores) -> Table:
 
 
 def rule_table(scores: Scores) -> Table:
-    """mIoU of one protocol by every rule of averaging, the chosen one marked."""
+    """Tabulate the mIoU of one protocol by every rule of averaging, the chosen one marked."""
     sets = ("all",) if all(item.seen for item in scores.classes) else ("all", "seen", "unseen", "harmonic")
     rows = tuple(
         (

@@ -145,7 +145,7 @@ def boundary_counts(matrix: np.ndarray, protocol: Protocol, kind: BoundaryKind) 
 
 
 def mean_iou(counts: ClassCounts, members: np.ndarray, rule: Rule) -> float:
-    """mIoU in percent of the classes `members`, bool `[n]`, by a rule; NaN where it averages over no class.
+    """Compute the mIoU in percent of the classes `members`, bool `[n]`, by a rule; NaN where it averages over no class.
 
     - `partclipseg`: over the classes with labels.
     - `partcatseg`: over the classes with an IoU above 0, as the evaluators of PartCATSeg and HOPS do.
@@ -285,7 +285,7 @@ def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> float:
 
 
 def harmonic_mean(first: float, second: float) -> float:
-    """`2 · first · second / (first + second)`; 0 where both are 0."""
+    """Return `2 · first · second / (first + second)`; 0 where both are 0."""
     return 2 * first * second / (first + second) if first + second != 0 else 0.0
 
 

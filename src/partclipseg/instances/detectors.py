@@ -143,7 +143,7 @@ class Detector(ABC):
 
 
 def _corners(centre_and_size: Tensor, width: float, height: float) -> Tensor:
-    """Corners `[n, 4]` in pixels of boxes `[n, 4]`: x and y of the centre, width, height, as shares."""
+    """Return the corners `[n, 4]` in pixels of boxes `[n, 4]`: x and y of the centre, width, height, as shares."""
     centre, size = centre_and_size.float().split(2, -1)
     scale = torch.tensor([width, height] * 2, device=centre.device)
     return torch.cat([centre - size / 2, centre + size / 2], -1) * scale

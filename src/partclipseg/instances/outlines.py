@@ -128,7 +128,7 @@ class Outliner:
         return objects
 
     def _features(self, photo: np.ndarray, resized: tuple[int, int], side: int) -> dict[str, Any]:
-        """Features of the photo, as the model's forward pass takes them for any number of boxes."""
+        """Return features of the photo, as the model's forward pass takes them for any number of boxes."""
         values = to_values(photo, resized, self._family.statistics)
         values = F.pad(values, (0, side - resized[1], 0, side - resized[0])).to(self.device, self.model.dtype)
         features = self.model.get_image_embeddings(values)

@@ -13,7 +13,8 @@ def clip_config(value: CLIPConfig | Mapping[str, Any] | None) -> CLIPConfig:
     if isinstance(value, CLIPConfig):
         return value
     # transformers' own default is ViT-B/32
-    return CLIPConfig(**({"vision_config": {"patch_size": 16}} if value is None else given_values(value)))
+    values: dict[str, Any] = {"vision_config": {"patch_size": 16}} if value is None else given_values(value)
+    return CLIPConfig(**values)
 
 
 def given_values(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from functools import partial
 import numpy as np
 import torch
 
-from partclipseg.evaluation.boundary import BoundaryKind, boundary_width
+from partclipseg.evaluation.boundary import boundary_width
+from partclipseg.evaluation.choices import BoundaryKind
 from partclipseg.evaluation.evaluator import Evaluator
 from partclipseg.models.interface import Words
 from partclipseg.models.partclipseg.config import PartCLIPSegConfig

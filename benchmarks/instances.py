@@ -67,7 +67,7 @@ from partclipseg.instances import owners
 from partclipseg.instances.detectors import Detector
 from partclipseg.instances.found import FoundObject, box_ious, select
 from partclipseg.maps import crops
-from partclipseg.maps.crops import Crop, Predict
+from partclipseg.maps.crops import Crop, PredictCrops
 from partclipseg.maps.label_maps import BACKGROUND as NO_OBJECT
 from partclipseg.maps.label_maps import LabelMaps
 from partclipseg.shapes.dataset import PartShapesDataset
@@ -84,7 +84,7 @@ COLUMNS = (
 )  # fmt: skip
 """Figures of the table; the files have all."""
 
-Look = Callable[[Predict, Sequence[tuple[np.ndarray, Crop]], bool, int], Iterator[tuple[Crop, LabelMaps]]]
+Look = Callable[[PredictCrops, Sequence[tuple[np.ndarray, Crop]], bool, int], Iterator[tuple[Crop, LabelMaps]]]
 """Type of `crops.look`."""
 
 
@@ -250,7 +250,7 @@ def _first_look(segmenter: PartSegmenter, vocabulary: Vocabulary) -> Look:
     """Return a `crops.look` that cuts its maps out of those of the whole photo."""
 
     def look(
-        predict: Predict, work: Sequence[tuple[np.ndarray, Crop]], with_background: bool, at_once: int
+        predict: PredictCrops, work: Sequence[tuple[np.ndarray, Crop]], with_background: bool, at_once: int
     ) -> Iterator[tuple[Crop, LabelMaps]]:
         whole: dict[int, LabelMaps] = {}
         for photo, crop in work:
@@ -264,7 +264,7 @@ def _first_look(segmenter: PartSegmenter, vocabulary: Vocabulary) -> Look:
 
 
 def _look_with_background(
-    predict: Predict, work: Sequence[tuple[np.ndarray, Crop]], with_background: bool, at_once: int
+    predict: PredictCrops, work: Sequence[tuple[np.ndarray, Crop]], with_background: bool, at_once: int
 ) -> Iterator[tuple[Crop, LabelMaps]]:
     """Look as `crops.look` does, with background on all crops."""
     for crop, maps in crops.look(predict, work, True, at_once):

@@ -28,8 +28,8 @@ import torch
 from torch import Tensor
 
 from partclipseg.data.sample import objects_in
+from partclipseg.evaluation.choices import Protocol
 from partclipseg.evaluation.evaluator import Evaluator
-from partclipseg.evaluation.scores import Protocol
 from partclipseg.files import write_text
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.maps.label_maps import oracle_obj, pred_all

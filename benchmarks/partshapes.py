@@ -45,9 +45,9 @@ from typing import IO, Any
 
 import torch
 
+from partclipseg.evaluation.choices import PROTOCOLS, Protocol
 from partclipseg.evaluation.evaluator import Evaluator
 from partclipseg.evaluation.run import EvaluationPhoto, group_records, predict, read_batches
-from partclipseg.evaluation.scores import PROTOCOLS, Protocol
 from partclipseg.files import write_text
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.shapes.cache import SceneArrays, render_split
@@ -56,7 +56,7 @@ from partclipseg.training.backbone import train_backbone
 from partclipseg.training.data import TrainingData, render_training_data
 from partclipseg.training.folder import LOG
 from partclipseg.training.guidance import train_guidance
-from partclipseg.training.loop import train
+from partclipseg.training.loop import run_training
 from partclipseg.training.recipe import Recipe
 from partclipseg.training.towers import BackboneRecipe, GuidanceRecipe, TowerRecipe
 from partshapes_tables import line, summarise
@@ -268,7 +268,7 @@ def _train(
     folder = output / "runs" / key
     data = _data(recipe.scenes, recipe.image_size, output)
     started = time.perf_counter()
-    trained = train(recipe, data, folder)
+    trained = run_training(recipe, data, folder)
     if not trained.finished:
         print(f"{key}: stopped at step {trained.step} of {recipe.steps}; the same command continues it", flush=True)
         return None
@@ -320,7 +320,7 @@ def _measure_pace(name: str, output: Path, options: argparse.Namespace) -> None:
     if on_gpu:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    train(replace(recipe, log_every=log), _data(recipe.scenes, recipe.image_size, output), folder)
+    run_training(replace(recipe, log_every=log), _data(recipe.scenes, recipe.image_size, output), folder)
     lines = [json.loads(text) for text in (folder / LOG).read_text().splitlines()]
     pace[name] = {
         "seconds_a_step": recipe.batch_size / lines[-1]["photos_per_second"],

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from partclipseg.evaluation.scores import PROTOCOLS, RULES
+from partclipseg.evaluation.choices import PROTOCOLS, RULES
 from partclipseg.files import write_text
 from partshapes_variants import VARIANTS
 

@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import distance_transform_edt
 
 from partclipseg.data.sample import UNLABELLED
+from partclipseg.evaluation.choices import Protocol
 from partclipseg.evaluation.evaluator import Evaluator
-from partclipseg.evaluation.scores import Protocol
 from partclipseg.formats.drawing import draw_overlay
 from partclipseg.formats.palette import part_colours
 from partclipseg.shapes.renderer import render_portrait

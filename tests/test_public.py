@@ -63,7 +63,14 @@ def _described(name: str, item: Any) -> Iterator[str]:
 
 def _signature(function: Callable[..., Any]) -> str:
     text = re.sub(r" at 0x[0-9a-f]+", "", str(inspect.signature(function)))
+    text = re.sub(r"Unpack\[(\w+)\]", lambda found: _options(inspect.unwrap(function).__globals__[found[1]]), text)
     return re.sub(r"(: |-> )'([^']*)'", r"\1\2", text)  # annotations are strings, which needs not be seen
+
+
+def _options(kind: Any) -> str:
+    """The keyword arguments that a `TypedDict` stands for."""
+    annotations = {name: getattr(hint, "__forward_arg__", hint) for name, hint in kind.__annotations__.items()}
+    return f"{{{', '.join(f'{name}: {hint}' for name, hint in annotations.items())}}}"
 
 
 def help_texts() -> str:

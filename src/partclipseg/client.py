@@ -12,7 +12,7 @@ import requests
 
 from partclipseg.errors import PartCLIPSegError
 
-Words = str | Mapping[str, Iterable[str]] | None
+AskedWords = str | Mapping[str, Iterable[str]] | None
 
 
 class Client:
@@ -37,24 +37,24 @@ class Client:
         """Return the server's models; the first is the default."""
         return self._ask("GET", "/v1/models").json()["models"]
 
-    def segment(self, photo: str | Path | bytes, vocabulary: Words = None, **options: Any) -> dict[str, Any]:
+    def segment(self, photo: str | Path | bytes, vocabulary: AskedWords = None, **options: Any) -> dict[str, Any]:
         """Return the answer for one photo, a path or a file's content; by default its ``segments`` and ``objects``."""
         return self._post("/v1/segment", [photo], vocabulary, options).json()
 
-    def archive(self, photo: str | Path | bytes, vocabulary: Words = None, **options: Any) -> bytes:
+    def archive(self, photo: str | Path | bytes, vocabulary: AskedWords = None, **options: Any) -> bytes:
         """Return a ZIP of the photo's files; by default of all formats but soft masks."""
         headers = {"Accept": "application/zip"}
         return self._post("/v1/segment", [photo], vocabulary, {"formats": "all", **options}, headers=headers).content
 
     def segment_many(
-        self, photos: Iterable[str | Path | bytes], vocabulary: Words = None, **options: Any
+        self, photos: Iterable[str | Path | bytes], vocabulary: AskedWords = None, **options: Any
     ) -> Iterator[dict[str, Any]]:
         """Yield the answer for each photo as it comes; ``status`` is 200, or else ``detail`` says why there is none."""
         with self._post("/v1/batch", list(photos), vocabulary, options, stream=True) as answer:
             yield from map(json.loads, answer.iter_lines())
 
     def _post(
-        self, path: str, photos: list[Any], vocabulary: Words, options: Mapping[str, Any], **more: Any
+        self, path: str, photos: list[Any], vocabulary: AskedWords, options: Mapping[str, Any], **more: Any
     ) -> requests.Response:
         words = vocabulary if isinstance(vocabulary, str | None) else {k: list(v) for k, v in vocabulary.items()}
         fields = {**options, "vocabulary": words if isinstance(words, str | None) else json.dumps(words)}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from partclipseg.apps.cli import main
-from partclipseg.apps.former import with_current_names
+from partclipseg.apps.former import with_current_options
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ from partclipseg.apps.former import with_current_names
     ],
 )
 def test_former_names(command: str, former: str, current: str | None, remarks: list[str]) -> None:
-    arguments, said = with_current_names(command, former.split())
+    arguments, said = with_current_options(command, former.split())
     assert arguments == (former if current is None else current).split()
     assert len(said) == len(remarks)
     for sentence, start in zip(said, remarks, strict=True):

@@ -83,12 +83,12 @@ def test_the_page_of_serve_shows_maps_without_attention(directory: Path, photo: 
 
 def test_serve_answers(directory: Path, photo: Path) -> None:
     pytest.importorskip("fastapi")
-    from partclipseg.apps.serve.engine import Engine, Limits, Task
+    from partclipseg.apps.serve.engine import Engine, Limits, PhotoTask
 
     segmenter, image = PartSegmenter.from_pretrained(directory, device="cpu"), np.asarray(Image.open(photo))
     engine = Engine({"small": segmenter}, Limits())
     try:
-        found = engine.submit(Task("small", engine.vocabulary(WORDS, "small"), None), image).result(60)
+        found = engine.submit(PhotoTask("small", engine.vocabulary(WORDS, "small"), None), image).result(60)
     finally:
         engine.close()
     assert np.array_equal(found.label_map, segmenter(image, WORDS).label_map)

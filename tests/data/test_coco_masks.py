@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from partclipseg.data.coco import decode_mask, encode_mask, paint, read_coco
+from partclipseg.data.coco import decode_mask, encode_mask, paint_masks, read_coco
 from partclipseg.data.problem import DataError
 from partclipseg.data.sample import UNLABELLED
 from partclipseg.errors import PartCLIPSegError
@@ -89,13 +89,13 @@ def test_polygons_without_an_inside_cover_nothing(segmentation: list) -> None:
 
 def test_small_masks_lie_on_large_ones_and_later_on_earlier(rectangle: Callable) -> None:
     small, large, equal = rectangle(0, 0, 2, 1), rectangle(0, 0, 4, 2), rectangle(1, 0, 2, 1)
-    painted = paint([7, 8, 9], [[small], [large], [equal]], (2, 5))
+    painted = paint_masks([7, 8, 9], [[small], [large], [equal]], (2, 5))
     np.testing.assert_array_equal(painted, [[7, 9, 9, 8, UNLABELLED], [8, 8, 8, 8, UNLABELLED]])
 
 
 def test_the_broken_mask_of_many_is_named(rectangle: Callable) -> None:
     with pytest.raises(PartCLIPSegError) as caught:
-        paint([0, 1], [[rectangle(0, 0, 1, 1)], "mask"], (4, 6))
+        paint_masks([0, 1], [[rectangle(0, 0, 1, 1)], "mask"], (4, 6))
     assert caught.value.place == 1
 
 

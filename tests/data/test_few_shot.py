@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from partclipseg.data.datasets import open_dataset
-from partclipseg.data.few_shot import FewShot, FewShotSplit, draw, interchange_path
+from partclipseg.data.few_shot import FewShot, FewShotSplit, draw_photos, interchange_path
 from partclipseg.errors import UsageError
 from partclipseg.vocabulary import ObjectPart
 
@@ -27,7 +27,7 @@ def many(number: int = 60) -> dict[str, set[int]]:
 def test_every_object_has_its_shots_and_every_class_a_photo() -> None:
     classes = many()
     for seed in range(5):
-        chosen = draw(classes, PAIRS, 4, seed)
+        chosen = draw_photos(classes, PAIRS, 4, seed)
         cats, dogs = ([key for key in chosen if label in classes[key]] for label in (2, 0))
         assert len(cats) == 4  # the rarer object first: the dogs in its photos count as the dog's shots
         assert len(dogs) in (4, 5)
@@ -36,7 +36,7 @@ def test_every_object_has_its_shots_and_every_class_a_photo() -> None:
 
 
 def test_fewer_photos_than_shots_are_all_taken() -> None:
-    assert draw({"a": {0}, "b": {3}, "c": set()}, PAIRS, 16, 0) == ["a", "b"]
+    assert draw_photos({"a": {0}, "b": {3}, "c": set()}, PAIRS, 16, 0) == ["a", "b"]
 
 
 @given(
@@ -45,8 +45,9 @@ def test_fewer_photos_than_shots_are_all_taken() -> None:
     st.integers(0, 9),
 )
 def test_the_rule(classes: dict[str, set[int]], shots: int, seed: int) -> None:
-    chosen = draw(classes, PAIRS, shots, seed)
-    assert chosen == draw(dict(reversed(classes.items())), PAIRS, shots, seed)  # the order of the files does not count
+    chosen = draw_photos(classes, PAIRS, shots, seed)
+    # The order of the files does not count.
+    assert chosen == draw_photos(dict(reversed(classes.items())), PAIRS, shots, seed)
     for word in {pair.object for pair in PAIRS}:
         members = {label for label, pair in enumerate(PAIRS) if pair.object == word}
         having = [key for key in classes if classes[key] & members]
@@ -57,7 +58,7 @@ def test_the_rule(classes: dict[str, set[int]], shots: int, seed: int) -> None:
 
 def test_a_seed_gives_the_same_split_everywhere() -> None:
     def digest(seed: int) -> str:
-        return hashlib.sha256(" ".join(draw(many(), PAIRS, 4, seed)).encode()).hexdigest()[:12]
+        return hashlib.sha256(" ".join(draw_photos(many(), PAIRS, 4, seed)).encode()).hexdigest()[:12]
 
     assert [digest(seed) for seed in range(3)] == ["7d3ca64df5a7", "8596f505e7d9", "a5433cfe619a"]
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from partclipseg.data.prepare.ade20k_part import _SAME_OBJECT, _SAME_PART, NAME, ADE20KPartRecipe
+from partclipseg.data.prepare.ade20k_part import NAME, SAME_OBJECT, SAME_PART, ADE20KPartRecipe
 from partclipseg.data.prepare.runner import prepare
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.vocabulary import Catalog, ObjectPart
@@ -90,8 +90,8 @@ def test_a_photo_without_parts_is_left_out(tmp_path):
 
 
 def test_merged_words_are_classes_of_the_benchmark():
-    assert set(_SAME_OBJECT.values()) <= set(CATALOG.objects)
-    for word, parts in _SAME_PART.items():
+    assert set(SAME_OBJECT.values()) <= set(CATALOG.objects)
+    for word, parts in SAME_PART.items():
         for raw, part in parts.items():
             assert ObjectPart(word, part) in CATALOG.object_parts
             assert ObjectPart(word, raw) not in CATALOG.object_parts

@@ -13,7 +13,14 @@ from PIL import Image
 
 from partclipseg.data.check import check_dataset
 from partclipseg.data.datasets.registry import open_dataset
-from partclipseg.data.prepare.pascal_part import NAME, PascalPartRecipe, RawObject, draw, part_word, read_annotation
+from partclipseg.data.prepare.pascal_part import (
+    NAME,
+    PascalPartRecipe,
+    RawObject,
+    draw_objects,
+    read_annotation,
+    unified_part,
+)
 from partclipseg.data.prepare.runner import prepare
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.vocabulary import Catalog
@@ -60,7 +67,7 @@ RAW_NAMES = {
 @pytest.mark.parametrize("word", RAW_NAMES)
 def test_the_raw_names_of_an_object_are_its_parts(word):
     expected = {pair.part for pair in CATALOG.object_parts if pair.object == word}
-    assert {part_word(word, raw) for raw in RAW_NAMES[word].split()} == expected
+    assert {unified_part(word, raw) for raw in RAW_NAMES[word].split()} == expected
 
 
 @pytest.mark.parametrize(
@@ -80,7 +87,7 @@ def test_the_raw_names_of_an_object_are_its_parts(word):
     ],
 )
 def test_part_words(word, raw, part):
-    assert part_word(word, raw) == part
+    assert unified_part(word, raw) == part
 
 
 # -- drawing ------------------------------------------------------------------------------------------------------
@@ -101,7 +108,7 @@ def test_small_parts_lie_on_top_and_later_objects_cover_earlier_ones():
         RawObject("dragon", dog, ()),
     ]
     part_map, object_map, instance_map = np.full((3, 4, 6), 255, np.uint8)
-    assert draw(objects, part_map, object_map, instance_map, Path("x.mat")) == ["dog: feather", "dragon"]
+    assert draw_objects(objects, part_map, object_map, instance_map, Path("x.mat")) == ["dog: feather", "dragon"]
     head_label, eye_label = (CATALOG.object_parts.index(("dog", part)) for part in ("head", "eye"))
     assert part_map[0].tolist() == [255, head_label, eye_label, head_label, 255, 255]
     dog_label, table_label = CATALOG.objects.index("dog"), CATALOG.objects.index("diningtable")
@@ -114,7 +121,7 @@ def test_a_pixel_belongs_to_the_owner_of_its_part():
     first, second, head, paw = boxes((0, 4), (2, 6), (1, 4), (3, 5))
     objects = [RawObject("dog", first, (("head", head),)), RawObject("dog", second, (("lfpa", paw),))]
     part_map, object_map, instance_map = np.full((3, 4, 6), 255, np.uint8)
-    draw(objects, part_map, object_map, instance_map, Path("x.mat"))
+    draw_objects(objects, part_map, object_map, instance_map, Path("x.mat"))
     head_label, paw_label = (CATALOG.object_parts.index(("dog", part)) for part in ("head", "paw"))
     assert part_map[0].tolist() == [255, head_label, head_label, paw_label, paw_label, 255]
     assert instance_map[0].tolist() == [0, 0, 0, 1, 1, 1]
@@ -123,12 +130,12 @@ def test_a_pixel_belongs_to_the_owner_of_its_part():
 def test_more_objects_than_a_map_holds_are_refused():
     dog = RawObject("dog", boxes((0, 5))[0], ())
     with pytest.raises(PartCLIPSegError, match=r"x\.mat: has 256 objects, an instance map holds 255"):
-        draw([dog] * 256, *np.zeros((3, 4, 6), np.uint8), Path("x.mat"))
+        draw_objects([dog] * 256, *np.zeros((3, 4, 6), np.uint8), Path("x.mat"))
 
 
 def test_a_mask_of_another_size_is_named():
     with pytest.raises(PartCLIPSegError, match=r"x\.mat: a mask is 6x4, but the photo is 7x5"):
-        draw([RawObject("dog", boxes((0, 1))[0], ())], *np.zeros((3, 5, 7), np.uint8), Path("x.mat"))
+        draw_objects([RawObject("dog", boxes((0, 1))[0], ())], *np.zeros((3, 5, 7), np.uint8), Path("x.mat"))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a mat file", b"MATLAB 5.0 MAT-file" + bytes(200)])

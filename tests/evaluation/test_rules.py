@@ -10,9 +10,9 @@ import torch
 
 from partclipseg import Evaluator
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.evaluation.choices import RULES, Protocol, Rule
 from partclipseg.evaluation.ov_parts import resize_there_and_back
 from partclipseg.evaluation.report import rule_table, score_table
-from partclipseg.evaluation.scores import RULES, Protocol, Rule
 
 WORDS = ["a's x", "a's y", "b's x", "b's y", "b's z"]
 LABELS = np.repeat([0, 1, 2, 3], 10)[None]

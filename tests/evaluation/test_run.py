@@ -9,6 +9,7 @@ import torch
 from partclipseg.data.datasets import open_dataset
 from partclipseg.data.sample import OUTSIDE, UNLABELLED, objects_in
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.evaluation.choices import PROTOCOLS
 from partclipseg.evaluation.evaluator import Evaluator
 from partclipseg.evaluation.examples import best_and_worst, make_examples
 from partclipseg.evaluation.run import (
@@ -21,7 +22,6 @@ from partclipseg.evaluation.run import (
     read_batches,
     score,
 )
-from partclipseg.evaluation.scores import PROTOCOLS
 from partclipseg.evaluation.state import SavedScores, model_digest
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.maps.label_maps import oracle_obj, pred_all

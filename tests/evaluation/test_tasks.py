@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from partclipseg.evaluation.cross import SharedWords
 from partclipseg.evaluation.evaluator import Evaluator
 from partclipseg.evaluation.report import score_table
-from partclipseg.evaluation.tasks import Job, Result, jobs_of, origin_of, published, task_tables
+from partclipseg.evaluation.tasks import TaskResult, TaskScoring, jobs_of, origin_of, published_rows, task_tables
 from partclipseg.vocabulary import Vocabulary
 
 PASCAL, ADE = "pascal-part-116", "ade20k-part-234"
@@ -25,16 +25,20 @@ SEEN, ALL = (Vocabulary.from_catalog(PASCAL, split) for split in ("seen", "all")
 @pytest.mark.parametrize(
     ("training", "more", "expected"),
     [
-        (None, {}, [Job("zero-shot", PASCAL), Job("zero-shot", ADE)]),
-        (SEEN, {}, [Job("zero-shot", PASCAL), Job("cross-dataset", ADE)]),
-        (ALL, {"few": True}, [Job("few-shot", PASCAL), Job("cross-dataset", ADE)]),
-        (ALL, {}, [Job("cross-dataset", ADE), Job("supervised", PASCAL)]),
-        (ALL, {"task": "zero-shot"}, [Job("zero-shot", PASCAL), Job("cross-dataset", ADE)]),
-        (Vocabulary.from_text("dog: ear"), {}, [Job("cross-dataset", PASCAL), Job("cross-dataset", ADE)]),
-        (Vocabulary.from_catalog(ADE, "seen"), {}, [Job("zero-shot", ADE), Job("cross-dataset", PASCAL)]),
+        (None, {}, [TaskScoring("zero-shot", PASCAL), TaskScoring("zero-shot", ADE)]),
+        (SEEN, {}, [TaskScoring("zero-shot", PASCAL), TaskScoring("cross-dataset", ADE)]),
+        (ALL, {"few": True}, [TaskScoring("few-shot", PASCAL), TaskScoring("cross-dataset", ADE)]),
+        (ALL, {}, [TaskScoring("cross-dataset", ADE), TaskScoring("supervised", PASCAL)]),
+        (ALL, {"task": "zero-shot"}, [TaskScoring("zero-shot", PASCAL), TaskScoring("cross-dataset", ADE)]),
+        (Vocabulary.from_text("dog: ear"), {}, [*(TaskScoring("cross-dataset", name) for name in (PASCAL, ADE))]),
+        (
+            Vocabulary.from_catalog(ADE, "seen"),
+            {},
+            [TaskScoring("zero-shot", ADE), TaskScoring("cross-dataset", PASCAL)],
+        ),
     ],
 )
-def test_words_tell_the_task(training: Vocabulary | None, more: dict, expected: list[Job]) -> None:
+def test_words_tell_the_task(training: Vocabulary | None, more: dict, expected: list[TaskScoring]) -> None:
     assert jobs_of(training, BOTH, **more) == expected
     assert [job for job in expected if job.dataset == PASCAL] == jobs_of(training, [PASCAL], **more)
 
@@ -54,8 +58,8 @@ def test_shared_words_of_the_published_task() -> None:
     assert "trained on 0 of 116 object-parts, 0 of 42 part words and 0 of 16 object words" in none.sentence()
 
 
-def result(task, name, value, dataset=PASCAL, **more) -> Result:
-    return Result(task, dataset, name, value, value + 1, value + 2, value + 3, **more)
+def result(task, name, value, dataset=PASCAL, **more) -> TaskResult:
+    return TaskResult(task, dataset, name, value, value + 1, value + 2, value + 3, **more)
 
 
 def test_tables_name_the_rule_and_stand_beside_their_own_task_only() -> None:
@@ -79,14 +83,14 @@ def test_tables_name_the_rule_and_stand_beside_their_own_task_only() -> None:
 
 def test_results_survive_json() -> None:
     one = result("zero-shot", "a", math.nan)
-    again = Result.from_dict(one.to_dict())
+    again = TaskResult.from_dict(one.to_dict())
     assert one.to_dict()["seen"] is None
     assert math.isnan(again.seen)
     assert again.method == "a"
 
 
 def test_published_rows_are_of_oracle_obj() -> None:
-    methods = [row["method"] for row in published() if row["dataset"] == PASCAL and row["task"] == "zero-shot"]
+    methods = [row["method"] for row in published_rows() if row["dataset"] == PASCAL and row["task"] == "zero-shot"]
     assert len(methods) == len(set(methods)) == 9
 
 

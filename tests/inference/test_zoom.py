@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from partclipseg.data.augment import resize_labels
 from partclipseg.inference import zoom
 from partclipseg.inference.segmenter import PartSegmenter
-from partclipseg.inference.zoom import compose, find_crops, look_again
+from partclipseg.inference.zoom import find_crops, look_again, merge_looks
 from partclipseg.maps import crops as shared
 from partclipseg.maps.crops import Crop, connected_regions
 from partclipseg.maps.label_maps import BACKGROUND, LabelMaps
@@ -190,7 +190,7 @@ def test_looks_decide_within_their_crops_alone(seed, number, with_background):
         crop = Crop(index, int(chance.integers(10 - height)), int(chance.integers(12 - width)), height, width)
         classes = np.flatnonzero(OWNER.numpy() == index).tolist() + [-1] * with_background
         looks.append((crop, random_maps(generator, (height, width), classes)))
-    result = compose(first, looks, with_background)
+    result = merge_looks(first, looks, with_background)
     for values, before in zip(first, kept, strict=True):
         assert torch.equal(values, before), "the first look's maps are left alone"
     for row, column in np.ndindex(size):

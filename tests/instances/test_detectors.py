@@ -20,7 +20,7 @@ from tests.instances.tiny import build
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.instances.detectors import Detector
 from partclipseg.instances.found import FoundObject, ObjectSource, select
-from partclipseg.instances.pretrained import fitted
+from partclipseg.instances.pretrained import resized_shape
 
 KINDS = ("owlv2", "grounding-dino", "mm-grounding-dino", "sam3")
 WORDS = ["dog", "police car", "horse"]
@@ -220,7 +220,7 @@ def test_photos_are_resized_as_by_the_authors(height: int, width: int):
     from transformers.image_transforms import get_size_with_aspect_ratio
 
     expected = get_size_with_aspect_ratio((height, width), 800, 1333)
-    assert fitted(height, width, 800, 1333) == tuple(max(side, 1) for side in expected)
+    assert resized_shape(height, width, 800, 1333) == tuple(max(side, 1) for side in expected)
 
 
 # -- against the independent use of the same models -----------------------------------------------------------------

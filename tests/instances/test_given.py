@@ -14,7 +14,7 @@ from partclipseg.data.photo import PhotoError
 from partclipseg.errors import UsageError
 from partclipseg.instances.found import FoundObject
 from partclipseg.instances.given import GivenObjects
-from partclipseg.instances.sources import as_source, open_source
+from partclipseg.instances.sources import as_source, open_instance_source
 from partclipseg.vocabulary import Vocabulary
 
 WORDS = Vocabulary.from_dict({"dog": ["ear"], "police car": ["wheel"]})
@@ -107,7 +107,7 @@ def test_files_that_say_nothing(tmp_path, content, message):
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UsageError, match=r"there is no file .*boxes.json: check the path"):
-        open_source(str(tmp_path / "boxes.json"))
+        open_instance_source(str(tmp_path / "boxes.json"))
 
 
 NOTHING = np.zeros(SIZE, bool)
@@ -178,4 +178,4 @@ def test_what_says_where_no_objects_are(instances, message):
 
 def test_the_threshold_is_for_detectors():
     with pytest.raises(UsageError, match="--instance-threshold is for a detector"):
-        open_source("components", 0.5)
+        open_instance_source("components", 0.5)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from partclipseg.data.sample import OUTSIDE, UNLABELLED
 from partclipseg.losses.classes import ClassLoss
 from partclipseg.losses.config import LossConfig
-from partclipseg.losses.labels import resize_labels, shown, token_grid
+from partclipseg.losses.labels import downsample_labels, shown, token_grid
 from partclipseg.models.interface import PartOutput
 from partclipseg.models.partclipseg.loss import PartLoss
 
@@ -209,8 +209,8 @@ def test_labels_of_any_size_and_type() -> None:
 
 def test_a_resized_label_is_one_of_the_labels() -> None:
     labels = torch.tensor([[[-2, -1, 0], [7, 70_001, 65_535]]], dtype=torch.int32)
-    assert resize_labels(labels, (1, 2)).tolist() == [[[-2, -1]]]
-    assert resize_labels(labels, (4, 3)).unique().tolist() == [-2, -1, 0, 7, 65_535, 70_001]
+    assert downsample_labels(labels, (1, 2)).tolist() == [[[-2, -1]]]
+    assert downsample_labels(labels, (4, 3)).unique().tolist() == [-2, -1, 0, 7, 65_535, 70_001]
 
 
 def test_shown() -> None:

@@ -22,15 +22,15 @@ from partclipseg.apps.cli import main
 from partclipseg.data.augment import Augmentation
 from partclipseg.data.datasets import open_dataset
 from partclipseg.errors import PartCLIPSegError
+from partclipseg.evaluation.choices import PROTOCOLS
 from partclipseg.evaluation.evaluator import Evaluator
 from partclipseg.evaluation.run import group_records, read_batches, score
-from partclipseg.evaluation.scores import PROTOCOLS
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.models import registry
 from partclipseg.models.interface import Inputs, PartModel, PartOutput, Words, register
 from partclipseg.models.settings import MethodSettings
 from partclipseg.training.data import TrainingData
-from partclipseg.training.loop import train
+from partclipseg.training.loop import run_training
 from partclipseg.training.observer import Observer, Progress
 from partclipseg.training.recipe import Recipe, Retention
 from partclipseg.vocabulary import Vocabulary
@@ -184,10 +184,10 @@ def recipe(directory) -> Recipe:
 def test_a_run_is_stopped_and_continued(recipe, own_data, tmp_path):
     assert recipe.method == "toy"
     data = TrainingData.split(open_dataset("index-png", own_data, "train"), recipe.held_out, recipe.seed)
-    assert train(recipe, data, tmp_path / "whole").finished
-    stopped = train(recipe, data, tmp_path / "parts", observer=StopAt(1))
+    assert run_training(recipe, data, tmp_path / "whole").finished
+    stopped = run_training(recipe, data, tmp_path / "parts", observer=StopAt(1))
     assert (stopped.step, stopped.finished) == (1, False)
-    finished = train(recipe, data, tmp_path / "parts")
+    finished = run_training(recipe, data, tmp_path / "parts")
     assert finished.finished
     assert finished.scores is not None
     whole, parts = (registry.load_model(tmp_path / name / "model") for name in ("whole", "parts"))
@@ -208,7 +208,7 @@ def test_a_run_is_stopped_and_continued(recipe, own_data, tmp_path):
 def test_settings_that_a_family_does_not_follow(recipe, own_data, tmp_path, changes, message):
     data = TrainingData.split(open_dataset("index-png", own_data, "train"), recipe.held_out, recipe.seed)
     with pytest.raises(PartCLIPSegError, match=message):
-        train(replace(recipe, **changes), data, tmp_path / "run")
+        run_training(replace(recipe, **changes), data, tmp_path / "run")
 
 
 # -- applications ---------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from partclipseg.shapes.captions import caption, referring_phrases, words
-from partclipseg.shapes.scene import SPLITS, Instance, Scene
+from partclipseg.shapes.scene import SPLITS, Scene, SceneObject
 from partclipseg.shapes.world import partshapes_world
 
 WORLD = partshapes_world()
@@ -81,7 +81,7 @@ def test_phrases_with_a_colour_leave_others_out(scenes: dict[str, list[Scene]]) 
 
 
 def test_phrases_mean_every_object_they_fit() -> None:
-    dogs = tuple(Instance("dog", (x, 0, x + 2, 4), "red", "small", "left") for x in (0, 2))
+    dogs = tuple(SceneObject("dog", (x, 0, x + 2, 4), "red", "small", "left") for x in (0, 2))
     instances = np.array([[0, 0, 1, 1, -1]] * 4, dtype=np.int8)
     objects = np.where(instances < 0, -1, WORLD.label["dog"]).astype(np.int8)
     scene = Scene(np.zeros((4, 5, 3), np.uint8), np.zeros((4, 5), np.int16), objects, instances, dogs, "two dogs")

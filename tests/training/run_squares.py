@@ -9,7 +9,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
 from conftest import tiny_recipe, training_data
-from partclipseg.training.loop import train
+from partclipseg.training.loop import run_training
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
@@ -17,5 +17,5 @@ if __name__ == "__main__":
     atexit.register(lambda: sys.stdout.write("left connected\n" if torch.distributed.is_initialized() else "parted\n"))
     start, output, *changes = sys.argv[1:]
     recipe = tiny_recipe(start, **{name: yaml.safe_load(value) for name, value in (c.split("=") for c in changes)})
-    result = train(recipe, training_data(), output)
+    result = run_training(recipe, training_data(), output)
     sys.exit(0 if result.finished else 143)

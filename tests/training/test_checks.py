@@ -25,7 +25,7 @@ from partclipseg.training.recipe import (
     Recipe,
     Retention,
     pascal,
-    with_current_names,
+    with_current_settings,
     with_settings,
 )
 from partclipseg.training.towers import BackboneRecipe, GuidanceRecipe
@@ -136,23 +136,23 @@ def test_the_former_name_of_bfloat16_is_taken_with_a_notice(caplog: pytest.LogCa
 def test_settings_of_an_older_run_are_read_in_current_names(name: str) -> None:
     recipe = RECIPES[name]()
     former = {**recipe.to_dict(), "precision": {"bfloat16": "bf16"}.get(recipe.precision, recipe.precision)}
-    assert with_current_names(former) == recipe.to_dict()
+    assert with_current_settings(former) == recipe.to_dict()
 
 
 def test_runs_from_before_crops_around_objects_had_none() -> None:
     recipe = pascal().to_dict()
     before = {name: value for name, value in recipe["augmentation"].items() if name != "object_crop"}
-    assert with_current_names({**recipe, "augmentation": before}) == recipe
+    assert with_current_settings({**recipe, "augmentation": before}) == recipe
 
 
 def test_runs_from_before_the_choice_began_with_a_copied_film() -> None:
     for start in ("copy", "identity"):
         recipe = with_settings(pascal(), class_film=start)
-        assert with_current_names(recipe.to_dict())["settings"]["class_film"] == start
+        assert with_current_settings(recipe.to_dict())["settings"]["class_film"] == start
     settings = {name: value for name, value in recipe.to_dict()["settings"].items() if name != "class_film"}
-    assert with_current_names({**recipe.to_dict(), "settings": settings})["settings"]["class_film"] == "copy"
+    assert with_current_settings({**recipe.to_dict(), "settings": settings})["settings"]["class_film"] == "copy"
     baseline = RECIPES["pascal-clipseg"]().to_dict()
-    assert with_current_names(baseline) == baseline
+    assert with_current_settings(baseline) == baseline
 
 
 def test_number_types_have_one_spelling_each() -> None:

@@ -22,7 +22,7 @@ from partclipseg.losses.finite import NonFiniteLossError
 from partclipseg.models.registry import load_tokenizer
 from partclipseg.training import start
 from partclipseg.training.data import Subset, TrainingData
-from partclipseg.training.loop import train
+from partclipseg.training.loop import run_training
 from partclipseg.training.observer import Observer
 from partclipseg.training.recipe import Recipe, Retention, as_baseline, with_settings
 from partclipseg.training.retention import WordRetention
@@ -61,7 +61,7 @@ def same_weights(first: Path, second: Path) -> bool:
 
 
 def test_the_stored_trace_of_twenty_steps(recipe: Recipe, squares: TrainingData, tmp_path: Path) -> None:
-    train(with_settings(recipe, class_film="copy"), squares, tmp_path)
+    run_training(with_settings(recipe, class_film="copy"), squares, tmp_path)
     ours = trace(tmp_path)
     if not TRACE.exists():
         TRACE.write_text(json.dumps({name: [round(v, 6) for v in values] for name, values in ours.items()}, indent=1))
@@ -82,7 +82,7 @@ def test_both_models_fit_a_few_photos(method, recipe: Recipe, squares: TrainingD
         method(recipe),
         steps=60, learning_rate=0.02, max_gradient_norm=1.0, checkpoint_every=60, evaluate_every=60,
     )  # fmt: skip
-    result = train(recipe, squares, tmp_path)
+    result = run_training(recipe, squares, tmp_path)
     total = trace(tmp_path)["total"]
     assert np.mean(total[-5:]) < 0.6 * total[0]
     assert result.finished
@@ -90,7 +90,7 @@ def test_both_models_fit_a_few_photos(method, recipe: Recipe, squares: TrainingD
 
 
 def test_frozen_weights_stay_and_the_others_move(recipe: Recipe, squares: TrainingData, tmp_path: Path) -> None:
-    train(with_settings(replace(recipe, steps=3), train_background=False), squares, tmp_path)
+    run_training(with_settings(replace(recipe, steps=3), train_background=False), squares, tmp_path)
     torch.manual_seed(recipe.seed)
     before, after = build_model(recipe).state_dict(), weights(tmp_path)
     moved = {name for name in after if not torch.equal(before[name], after[name])}
@@ -117,53 +117,53 @@ def test_sigterm_saves_and_the_run_goes_on_bit_for_bit(
     recipe = replace(recipe, log_every=3 if stop == 7 else 1, steps=12)
     observer = StopAt(6 if stop == 7 else 1)
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    stopped = train(recipe, squares, tmp_path / "stopped", observer=observer)
+    stopped = run_training(recipe, squares, tmp_path / "stopped", observer=observer)
     assert not stopped.finished
     assert stopped.step == observer.step
     assert not stopped.directory.exists()
     assert signal.getsignal(signal.SIGTERM) is on_sigterm
-    assert train(recipe, squares, tmp_path / "stopped").finished
-    train(recipe, squares, tmp_path / "whole")
+    assert run_training(recipe, squares, tmp_path / "stopped").finished
+    run_training(recipe, squares, tmp_path / "whole")
     assert same_weights(tmp_path / "stopped", tmp_path / "whole")
     assert trace(tmp_path / "stopped") == trace(tmp_path / "whole")
 
 
 def test_a_finished_run_is_not_trained_further(recipe: Recipe, squares: TrainingData, tmp_path: Path) -> None:
     recipe = replace(recipe, steps=2)
-    first = train(recipe, squares, tmp_path)
+    first = run_training(recipe, squares, tmp_path)
     log, before = log_of(tmp_path), weights(tmp_path)
-    again = train(recipe, squares, tmp_path)
+    again = run_training(recipe, squares, tmp_path)
     assert (again.step, again.finished, again.scores) == (2, True, first.scores)
     assert log_of(tmp_path) == log
     assert all(torch.equal(weights(tmp_path)[name], before[name]) for name in before)
 
 
 def test_a_damaged_checkpoint_costs_steps_but_no_bits(recipe: Recipe, squares: TrainingData, tmp_path: Path) -> None:
-    train(recipe, squares, tmp_path / "whole")
-    train(recipe, squares, tmp_path / "damaged", observer=StopAt(12))
+    run_training(recipe, squares, tmp_path / "whole")
+    run_training(recipe, squares, tmp_path / "damaged", observer=StopAt(12))
     (tmp_path / "damaged/checkpoints/step-00000012/optimizer.pt").write_bytes(b"torn")
-    train(recipe, squares, tmp_path / "damaged")
+    run_training(recipe, squares, tmp_path / "damaged")
     assert same_weights(tmp_path / "damaged", tmp_path / "whole")
     assert [line["step"] for line in log_of(tmp_path / "damaged") if "losses" in line] == list(range(1, 21))
 
 
 def test_another_recipe_is_refused_with_the_difference(recipe: Recipe, squares: TrainingData, tmp_path: Path) -> None:
     recipe = replace(recipe, steps=2)
-    train(recipe, squares, tmp_path)
+    run_training(recipe, squares, tmp_path)
     changed = with_settings(replace(recipe, learning_rate=0.5), loss=LossConfig(part_weight=2.0))
     with pytest.raises(PartCLIPSegError) as error:
-        train(changed, squares, tmp_path)
+        run_training(changed, squares, tmp_path)
     assert "learning_rate: 0.001 then, 0.5 now" in str(error.value)
     assert "loss.part_weight: 1.0 then, 2.0 now" in str(error.value)
-    train(replace(recipe, log_every=7, checkpoint_every=9, evaluate_every=3), squares, tmp_path)
+    run_training(replace(recipe, log_every=7, checkpoint_every=9, evaluate_every=3), squares, tmp_path)
 
 
 def test_other_data_are_refused(recipe: Recipe, squares: TrainingData, tmp_path: Path) -> None:
     recipe = replace(recipe, steps=2)
-    train(recipe, squares, tmp_path)
+    run_training(recipe, squares, tmp_path)
     fewer = TrainingData(Subset(squares.train, range(5)), squares.held_out)  # pyright: ignore[reportArgumentType]
     with pytest.raises(PartCLIPSegError, match="started on 10 records and the data set now has 5"):
-        train(recipe, fewer, tmp_path)
+        run_training(recipe, fewer, tmp_path)
 
 
 @pytest.mark.parametrize("control", ["differentiable", "reference", "off"])
@@ -172,8 +172,8 @@ def test_micro_batches_add_up_to_the_batch(
 ) -> None:
     """Whatever is labelled in which share: the photos differ in the number of labelled pixels."""
     recipe = with_settings(replace(recipe, steps=5), loss=LossConfig(attention_control=control))
-    train(recipe, squares, tmp_path / "whole")
-    train(replace(recipe, gradient_accumulation=4), squares, tmp_path / "split")
+    run_training(recipe, squares, tmp_path / "whole")
+    run_training(replace(recipe, gradient_accumulation=4), squares, tmp_path / "split")
     whole, split = trace(tmp_path / "whole"), trace(tmp_path / "split")
     for name in ("total", "object_part", "object", "part", "separation", "enhancement"):
         if (control, name) == ("reference", "separation"):
@@ -186,8 +186,8 @@ def test_hidden_layers_may_be_recomputed(recipe: Recipe, squares: TrainingData, 
     recipe = replace(recipe, steps=5, max_gradient_norm=1.0)
     assert not any(layer.recompute for layer in build_model(recipe).decoder.layers)
     assert all(layer.recompute for layer in build_model(replace(recipe, recompute=True)).decoder.layers)
-    train(recipe, squares, tmp_path / "kept")
-    train(replace(recipe, recompute=True), squares, tmp_path / "recomputed")
+    run_training(recipe, squares, tmp_path / "kept")
+    run_training(replace(recipe, recompute=True), squares, tmp_path / "recomputed")
     # float32 sums over all rows, piece by piece; the weights follow.
     np.testing.assert_allclose(
         trace(tmp_path / "recomputed")["total"], trace(tmp_path / "kept")["total"], rtol=1e-4, atol=0
@@ -200,16 +200,16 @@ def test_scenes_in_memory_train_as_files_do(recipe: Recipe, squares_dataset, tmp
     scenes = Scenes.from_arrays(*arrays, squares_dataset.vocabulary)
     flip = Augmentation(flip=0.5, crop_edge=None, brightness=0, contrast=0, saturation=0)
     recipe = replace(recipe, steps=4, colour_order="bgr", augmentation=flip)
-    train(recipe, TrainingData(squares_dataset, squares_dataset), tmp_path / "files")
-    train(recipe, TrainingData(scenes, squares_dataset), tmp_path / "memory")
+    run_training(recipe, TrainingData(squares_dataset, squares_dataset), tmp_path / "files")
+    run_training(recipe, TrainingData(scenes, squares_dataset), tmp_path / "memory")
     # rel: normalised in another order of operations.
     np.testing.assert_allclose(trace(tmp_path / "memory")["total"], trace(tmp_path / "files")["total"], rtol=1e-5)
 
 
 def test_colour_order_matters(recipe: Recipe, squares: TrainingData, tmp_path: Path) -> None:
     recipe = replace(recipe, steps=1)
-    train(recipe, squares, tmp_path / "rgb")
-    train(replace(recipe, colour_order="bgr"), squares, tmp_path / "bgr")
+    run_training(recipe, squares, tmp_path / "rgb")
+    run_training(replace(recipe, colour_order="bgr"), squares, tmp_path / "bgr")
     assert trace(tmp_path / "rgb")["total"] != trace(tmp_path / "bgr")["total"]
 
 
@@ -219,7 +219,7 @@ def test_word_retention_joins_the_total(recipe: Recipe, squares: TrainingData, t
     monkeypatch.setattr(WordRetention, "draw", lambda self, g: (drawn.append(draw(self, g)), drawn[-1])[1])
     keep = Retention(weight=2.0, words=("dog", "cat", "bus", "boat"), words_per_step=2)
     recipe = replace(recipe, steps=2, gradient_accumulation=2, retention=keep)
-    train(recipe, squares, tmp_path)
+    run_training(recipe, squares, tmp_path)
     for line in log_of(tmp_path)[:2]:
         losses = line["losses"]
         rest = losses["object_part"] + losses["object"] + losses["part"]
@@ -238,12 +238,12 @@ def test_a_loss_that_is_not_finite_is_named_and_not_saved(
     monkeypatch.setattr(WordRetention, "__call__", lambda self, model, *_: model.background.sum() * math.nan)
     recipe = replace(recipe, log_every=100, checkpoint_every=2, retention=Retention(weight=1.0, words=("dog",)))
     with pytest.raises(NonFiniteLossError, match="retention"):
-        train(recipe, squares, tmp_path)
+        run_training(recipe, squares, tmp_path)
     assert not (tmp_path / "checkpoints").exists()
 
 
 def test_what_a_run_leaves(recipe: Recipe, squares: TrainingData, tmp_path: Path) -> None:
-    result = train(replace(recipe, precision="bfloat16"), squares, tmp_path, notes={"data": "squares"})
+    result = run_training(replace(recipe, precision="bfloat16"), squares, tmp_path, notes={"data": "squares"})
     configuration = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert configuration["recipe"]["precision"] == "bfloat16"
     assert configuration["data"] == "squares"
@@ -259,7 +259,7 @@ def test_what_a_run_leaves(recipe: Recipe, squares: TrainingData, tmp_path: Path
 
 
 def test_no_held_out_photos_no_scores(recipe: Recipe, squares_dataset, tmp_path: Path) -> None:
-    result = train(replace(recipe, steps=2), TrainingData.split(squares_dataset, 0, seed=0), tmp_path)
+    result = run_training(replace(recipe, steps=2), TrainingData.split(squares_dataset, 0, seed=0), tmp_path)
     assert (result.scores, result.best_step) == (None, None)
     assert not (tmp_path / "best").exists()
 
@@ -276,7 +276,7 @@ def test_the_split_is_by_seed_and_leaves_something(squares_dataset) -> None:
 def test_tensorboard_is_an_extra(recipe: Recipe, squares: TrainingData, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
     with pytest.raises(UsageError, match=r"pip install .*\[tracking\]"):
-        train(replace(recipe, steps=1), squares, tmp_path, tensorboard=True)
+        run_training(replace(recipe, steps=1), squares, tmp_path, tensorboard=True)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
@@ -287,7 +287,7 @@ def test_compiling_is_refused_on_a_cpu(
     monkeypatch.setattr(torch, "compile", None)  # refused before any compiler is tried
     recipe = replace(recipe, compile=True, retention=Retention(weight=weight, words=("dog",)))
     with pytest.raises(UsageError, match="leave --compile out"):
-        train(recipe, squares, tmp_path / "run")
+        run_training(recipe, squares, tmp_path / "run")
 
 
 def test_the_teacher_is_compiled_where_it_runs(recipe: Recipe, clipseg_directory: Path, monkeypatch) -> None:

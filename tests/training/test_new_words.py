@@ -15,7 +15,7 @@ from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.models.registry import load_tokenizer
 from partclipseg.shapes.tokenizer import build_tokenizer
 from partclipseg.training.data import TrainingData
-from partclipseg.training.loop import train
+from partclipseg.training.loop import run_training
 from partclipseg.training.new_words import learn_new_words
 from partclipseg.training.recipe import Recipe, as_baseline
 from partclipseg.training.start import build_model, find_start
@@ -67,9 +67,9 @@ def test_a_run_trains_continues_and_exports_its_new_words(
     word_level: Path, recipe: Recipe, squares: TrainingData, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     recipe = replace(recipe, start=str(word_level), steps=2, checkpoint_every=1)
-    train(recipe, squares, tmp_path / "run")
+    run_training(recipe, squares, tmp_path / "run")
     (tmp_path / "run/model/config.json").unlink()
-    train(recipe, squares, tmp_path / "run")  # from the checkpoint, whose text tower has grown
+    run_training(recipe, squares, tmp_path / "run")  # from the checkpoint, whose text tower has grown
     torch.manual_seed(recipe.seed)
     start, tokenizer = build_model(recipe), load_tokenizer(word_level)
     words = learn_new_words(start, tokenizer, start.prompts(squares.vocabulary))
@@ -89,7 +89,7 @@ def test_the_built_in_model_is_a_start(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     recipe = replace(recipe, start="partshapes", steps=1, image_size=None)
-    result = train(recipe, squares, tmp_path / "run")
+    result = run_training(recipe, squares, tmp_path / "run")
     built_in = PartSegmenter.from_pretrained(None, device="cpu").model.config
     assert PartCLIPSegModel.from_pretrained(result.directory).config.image_shape == built_in.image_shape
     with pytest.raises(PartCLIPSegError, match="partshapes"):  # it is a PartCLIPSeg

@@ -16,7 +16,7 @@ from partclipseg import PartCLIPSegError, PartSegmenter
 from partclipseg.models.partcatseg.config import CATSegConfig, PartCATSegConfig
 from partclipseg.models.partcatseg.settings import CATSegSettings, PartCATSegSettings
 from partclipseg.models.registry import load_model, load_tokenizer
-from partclipseg.training.loop import train
+from partclipseg.training.loop import run_training
 from partclipseg.training.recipe import Recipe, Retention, as_partcatseg
 from partclipseg.training.start import build_model, word_retention
 
@@ -33,10 +33,10 @@ def run(request: pytest.FixtureRequest, recipe: Recipe, tokenizer_directory: Pat
 
 
 def test_a_stopped_run_goes_on_bit_for_bit(run: Recipe, squares, tmp_path: Path) -> None:
-    stopped = train(run, squares, tmp_path / "stopped", observer=StopAt(7))
+    stopped = run_training(run, squares, tmp_path / "stopped", observer=StopAt(7))
     assert (stopped.step, stopped.finished) == (7, False)
-    assert train(run, squares, tmp_path / "stopped").finished
-    train(run, squares, tmp_path / "whole")
+    assert run_training(run, squares, tmp_path / "stopped").finished
+    run_training(run, squares, tmp_path / "whole")
     assert same_weights(tmp_path / "stopped", tmp_path / "whole")
     assert trace(tmp_path / "stopped") == trace(tmp_path / "whole")
     result = PartSegmenter.from_pretrained(tmp_path / "whole" / "model", device="cpu")(np.zeros((40, 50, 3), np.uint8))
@@ -45,15 +45,15 @@ def test_a_stopped_run_goes_on_bit_for_bit(run: Recipe, squares, tmp_path: Path)
 
 def test_micro_batches_add_up_to_the_batch(run: Recipe, squares, tmp_path: Path) -> None:
     run = replace(run, steps=3)
-    train(run, squares, tmp_path / "whole")
-    train(replace(run, gradient_accumulation=4), squares, tmp_path / "split")
+    run_training(run, squares, tmp_path / "whole")
+    run_training(replace(run, gradient_accumulation=4), squares, tmp_path / "split")
     whole, split = trace(tmp_path / "whole"), trace(tmp_path / "split")
     for name in whole:  # the same sums in another order in float32; the weights follow
         np.testing.assert_allclose(split[name], whole[name], rtol=1e-4, atol=1e-6, err_msg=name)
 
 
 def test_clip_stays_and_the_rest_learns(run: Recipe, squares, tmp_path: Path) -> None:
-    train(replace(run, steps=40, max_gradient_norm=1.0, learning_rate=5e-3), squares, tmp_path / "run")
+    run_training(replace(run, steps=40, max_gradient_norm=1.0, learning_rate=5e-3), squares, tmp_path / "run")
     total = trace(tmp_path / "run")["total"]
     assert np.mean(total[-5:]) < 0.7 * total[0]
     before = load_model(tmp_path / "start").state_dict()
@@ -94,8 +94,8 @@ def test_word_retention_pulls_to_the_maps_of_the_clipseg_at_the_start(from_clips
 
 
 def test_word_retention_joins_the_total(from_clipseg: Recipe, squares, tmp_path: Path) -> None:
-    train(from_clipseg, squares, tmp_path / "whole")
-    train(replace(from_clipseg, gradient_accumulation=2), squares, tmp_path / "split")
+    run_training(from_clipseg, squares, tmp_path / "whole")
+    run_training(replace(from_clipseg, gradient_accumulation=2), squares, tmp_path / "split")
     whole, split = trace(tmp_path / "whole"), trace(tmp_path / "split")
     terms = ("object_part", "object", "part", "retention")
     np.testing.assert_allclose(whole["total"], np.sum([whole[name] for name in terms], axis=0), rtol=1e-5)
@@ -107,4 +107,4 @@ def test_word_retention_joins_the_total(from_clipseg: Recipe, squares, tmp_path:
 def test_catseg_has_no_maps_of_single_words(from_clipseg: Recipe, squares, tmp_path: Path) -> None:
     settings = CATSegSettings(guidance=from_clipseg.settings.guidance, sizes="tiny")
     with pytest.raises(PartCLIPSegError, match=r"no CLIPSeg, whose maps .* --retention\.weight 0"):
-        train(replace(from_clipseg, settings=settings), squares, tmp_path / "run")
+        run_training(replace(from_clipseg, settings=settings), squares, tmp_path / "run")

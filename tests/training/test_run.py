@@ -10,8 +10,8 @@ import pytest
 
 import partclipseg
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.evaluation.choices import PROTOCOLS
 from partclipseg.evaluation.evaluator import Evaluator
-from partclipseg.evaluation.scores import PROTOCOLS
 from partclipseg.training import run
 from partclipseg.training.data import TrainingData
 from partclipseg.training.recipe import Recipe, Retention
@@ -105,20 +105,28 @@ def test_broken_data_are_found_before_the_run(small: Recipe, own_data: Path, tmp
     assert not (tmp_path / "run").exists()
 
 
-def test_partshapes_begins_with_its_towers(
-    clipseg_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_partshapes_begins_with_its_towers_and_reports_under_the_former_name(
+    clipseg_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     begun: list[Path] = []
 
     def told_to_stop(recipe: Any, output: Path, report: Any) -> None:
         begun.append(output)
+        report(20, {"contrast": 0.5})
 
     monkeypatch.setattr(run, "train_backbone", told_to_stop)
     tiny = replace(
         run.find_recipe("partshapes"),
         scenes=4, held_out=0, image_size=64, steps=1, batch_size=2, precision="float32", retention=Retention(),
     )  # fmt: skip
-    stopped = partclipseg.train(tiny, output=tmp_path / "run")
+    told: list[tuple[int, dict[str, float]]] = []
+    with pytest.raises(UsageError, match=r"^on_backbone is the former name of on_tower: leave it out where on_tower"):
+        partclipseg.train(tiny, output=tmp_path / "run", on_backbone=print, on_tower=print)
+    stopped = partclipseg.train(
+        tiny, output=tmp_path / "run", on_backbone=lambda step, losses: told.append((step, dict(losses)))
+    )
+    assert told == [(20, {"contrast": 0.5})]
+    assert "on_backbone is now called on_tower" in caplog.text
     assert not stopped.finished
     assert begun == [tmp_path / "run/backbone"]
     (tmp_path / "run/backbone").mkdir(parents=True)

@@ -6,14 +6,16 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tyro
 
 from partclipseg.apps.checking import check_bar, progress_bar
 from partclipseg.apps.evaluation_output import rich_table
-from partclipseg.apps.options import BatchSize, Device, optional
+from partclipseg.apps.options import BatchSize, Device, check_least, optional
+from partclipseg.data.datasets.spec import Split
 from partclipseg.errors import UsageError
+from partclipseg.evaluation.choices import QUESTION_FORMS, QuestionForm, StatedTask
 from partclipseg.models.number_types import NumberType
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
     from partclipseg.data.loader import PartDataset
     from partclipseg.evaluation.tables import Table
-    from partclipseg.evaluation.tasks import Job, Result
+    from partclipseg.evaluation.tasks import TaskResult, TaskScoring
     from partclipseg.vocabulary import Vocabulary
 
 ROWS = "results.jsonl"
@@ -43,7 +45,7 @@ class OVParts:
     data: Annotated[Path | None, optional("DIR")] = None
     """Folder of Pascal-Part-116, of ADE20K-Part-234, or one that holds them.
     A model of PartShapes needs none."""
-    task: Annotated[Literal["zero-shot", "few-shot"] | None, optional("zero-shot|few-shot")] = None
+    task: Annotated[StatedTask | None, optional("|".join(get_args(StatedTask)))] = None
     """Task of the models on the benchmark whose words they have, where their words do not tell it: a converted
     zero-shot model that came with all words of its benchmark. Left out: as their words tell."""
     output: Annotated[Path | None, optional("DIR")] = None
@@ -60,10 +62,7 @@ class OVParts:
     def run(self) -> int:
         from rich.console import Console
 
-        for name, least in (("batch_size", 1), ("limit", 1), ("workers", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
+        check_least(batch_size=(self.batch_size, 1), limit=(self.limit, 1), workers=(self.workers, 0))
         console = Console(soft_wrap=True, highlight=False)
         results = self._results(console)
         from partclipseg.evaluation.tasks import task_tables
@@ -79,7 +78,7 @@ class OVParts:
             console.print(f"report: {self.output / 'benchmark.md'}", markup=False)
         return 0
 
-    def _results(self, console: Console) -> list[Result]:
+    def _results(self, console: Console) -> list[TaskResult]:
         from partclipseg.evaluation.tasks import find_roots, jobs_of
         from partclipseg.journal import Journal
         from partclipseg.models.directory import load_vocabulary
@@ -95,7 +94,7 @@ class OVParts:
             raise UsageError(f"{self.data}: no such folder: check --data")
         roots = {} if self.data is None else find_roots(self.data)
         # 1. What is to be done is known before the first model is loaded.
-        plan: list[tuple[str, Vocabulary | None, list[Job]]] = []
+        plan: list[tuple[str, Vocabulary | None, list[TaskScoring]]] = []
         for name in models:
             training = load_vocabulary(find_model(name))
             training = None if training is None else training.paired
@@ -140,17 +139,17 @@ class OVParts:
         self,
         name: str,
         training: Vocabulary | None,
-        jobs: list[Job],
+        jobs: list[TaskScoring],
         datasets: dict[str, PartDataset],
         journal: Any,
         console: Console,
-    ) -> list[Result]:
+    ) -> list[TaskResult]:
         from partclipseg.evaluation.state import model_digest
-        from partclipseg.evaluation.tasks import Result, without_listed
+        from partclipseg.evaluation.tasks import TaskResult, without_listed
         from partclipseg.inference.segmenter import PartSegmenter
 
         segmenter = None
-        results: list[Result] = []
+        results: list[TaskResult] = []
         for job in jobs:
             dataset = datasets[job.dataset]
             if job.task == "few-shot":
@@ -159,7 +158,7 @@ class OVParts:
             entries = [] if journal is None else journal.read(damaged="skip")
             done = next((entry["result"] for entry in entries if entry.get("of") == digest), None)
             if done is not None:
-                results.append(Result.from_dict({**done, "method": method_name(name)}))
+                results.append(TaskResult.from_dict({**done, "method": method_name(name)}))
                 continue
             segmenter = segmenter or PartSegmenter.from_pretrained(name, self.device, self.dtype)
             result = self._score(name, training, job, segmenter, dataset, console)
@@ -180,14 +179,14 @@ class OVParts:
         self,
         name: str,
         training: Vocabulary | None,
-        job: Job,
+        job: TaskScoring,
         segmenter: Any,
         dataset: PartDataset,
         console: Console,
-    ) -> Result:
+    ) -> TaskResult:
         from partclipseg.evaluation.cross import SharedWords
         from partclipseg.evaluation.run import group_records, make_evaluators, score_photos
-        from partclipseg.evaluation.tasks import Result, origin_of
+        from partclipseg.evaluation.tasks import TaskResult, origin_of
 
         evaluators = make_evaluators(dataset, "oracle_obj", boundary=None, rule="ov-parts")
         photos = group_records(dataset)[: self.limit]
@@ -207,7 +206,7 @@ class OVParts:
             trained_on = "other words" if origin is None else origin.dataset
             remarks.append(f"{method_name(name)}: {SharedWords.of(training, dataset.vocabulary).sentence()}.")
         remark = " ".join(filter(None, remarks))
-        return Result(job.task, job.dataset, method_name(name), *sets, scores.all.iou, trained_on, remark=remark)
+        return TaskResult(job.task, job.dataset, method_name(name), *sets, scores.all.iou, trained_on, remark=remark)
 
     def _incomplete(self, dataset: PartDataset) -> str:
         """Return why the data are not the whole benchmark; empty if they are."""
@@ -223,16 +222,16 @@ class OVParts:
             return ""
         return f"Not comparable with published figures: only the first photos were scored (--limit {self.limit})."
 
-    def _write(self, folder: Path, results: list[Result], tables: list[Table]) -> None:
+    def _write(self, folder: Path, results: list[TaskResult], tables: list[Table]) -> None:
         from partclipseg.evaluation.tables import markdown_rows
-        from partclipseg.evaluation.tasks import published
+        from partclipseg.evaluation.tasks import published_rows
         from partclipseg.files import write_text
         from partclipseg.writing import writing
 
         lines = ["# OV-PARTS", ""] + ([f"> {self._remark()}", ""] if self._remark() else [])
         for table in tables:
             lines += [f"## {table.title}", "", *markdown_rows(table), ""]
-        content = {"results": [result.to_dict() for result in results], "published": published()}
+        content = {"results": [result.to_dict() for result in results], "published": published_rows()}
         for name, text in (
             ("benchmark.md", "\n".join(lines)),
             ("benchmark.json", json.dumps({"remark": self._remark(), **content}, indent=1) + "\n"),
@@ -249,13 +248,13 @@ class InstructPartQuestions:
     """A model's directory or hub name."""
     data: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """InstructPart's folder."""
-    task: Literal["referring", "instruction", "both"] = "both"
+    task: Literal[QuestionForm, "both"] = "both"
     """referring: the part and its object are named.
     instruction: a sentence is given, which only models that take words without an object can read."""
     phrasing: Annotated[int, tyro.conf.arg(metavar="0..5")] = 0
     """Sentence of the instruction: 0 of a person, 1 of a language model, 2 with part and object,
     3 with the affordance, 4 the bare names, 5 names and affordance."""
-    split: Literal["train", "test"] = "test"
+    split: Split = "test"
     """Split to score."""
     output: Annotated[Path | None, optional("FILE.json")] = None
     """File for the scores. Left out: they are only printed."""
@@ -271,15 +270,14 @@ class InstructPartQuestions:
         from partclipseg.data.check import check_dataset, raise_if_broken
         from partclipseg.data.datasets.instructpart import NAME, PHRASINGS
         from partclipseg.data.datasets.registry import open_dataset
-        from partclipseg.evaluation.referring import ASKINGS, Asking, ReferringScores, score_questions
+        from partclipseg.evaluation.referring import ReferringScores, score_questions
         from partclipseg.files import write_text
         from partclipseg.inference.segmenter import PartSegmenter
         from partclipseg.writing import writing
 
         if not 0 <= self.phrasing < len(PHRASINGS):
             raise UsageError(f"--phrasing is one of 0 to {len(PHRASINGS) - 1}, not {self.phrasing}")
-        if self.limit is not None and self.limit < 1:
-            raise UsageError(f"--limit must be at least 1, not {self.limit}")
+        check_least(limit=(self.limit, 1))
         if self.output is not None and self.output.exists():
             raise UsageError(f"{self.output} exists already: name another file, or remove it first")
         console = Console(soft_wrap=True, highlight=False)
@@ -287,7 +285,7 @@ class InstructPartQuestions:
             raise_if_broken(check_dataset(NAME, self.data, self.split, on_progress=show))
         dataset = open_dataset(NAME, self.data, self.split)
         segmenter = PartSegmenter.from_pretrained(self.model, self.device, self.dtype)
-        askings: tuple[Asking, ...] = tuple(ASKINGS) if self.task == "both" else (self.task,)
+        askings: tuple[QuestionForm, ...] = tuple(QUESTION_FORMS) if self.task == "both" else (self.task,)
         scores: list[ReferringScores] = []
         skipped: list[str] = []
         for asking in askings:
@@ -304,7 +302,7 @@ class InstructPartQuestions:
                 except UsageError as error:
                     if self.task != "both" or asking != "instruction":
                         raise
-                    skipped.append(f"{ASKINGS[asking].split(':')[0]} was left out: {error}")
+                    skipped.append(f"{QUESTION_FORMS[asking].split(':')[0]} was left out: {error}")
         if self.output is not None:
             content = {"model": self.model, "phrasing": self.phrasing, "limit": self.limit, "left out": skipped}
             content["scores"] = [one.to_dict() for one in scores]
@@ -352,7 +350,7 @@ def split_beside(model: str) -> frozenset[str]:
     return frozenset()
 
 
-def with_source(results: list[Result]) -> list[Result]:
+def with_source(results: list[TaskResult]) -> list[TaskResult]:
     """Add to cross-dataset results the score on the benchmark that the model was trained on, where it is there."""
     from dataclasses import replace
 
@@ -361,11 +359,14 @@ def with_source(results: list[Result]) -> list[Result]:
 
 
 def _question_table(scores: list[Any]) -> Table:
-    from partclipseg.evaluation.referring import ASKINGS
     from partclipseg.evaluation.tables import Table, figure
 
     rows = tuple(
-        (ASKINGS[one.asking].split(":")[0], *map(figure, (one.giou, one.ciou, one.precision_50)), str(one.questions))
+        (
+            QUESTION_FORMS[one.asking].split(":")[0],
+            *map(figure, (one.giou, one.ciou, one.precision_50)),
+            str(one.questions),
+        )
         for one in scores
     )
     note = "gIoU: mean IoU of the questions. cIoU: IoU of all pixels together. P@50: questions with an IoU of 50 %."

@@ -131,11 +131,11 @@ def _run(command: str, arguments: list[str], level: str) -> int:
     logging.getLogger("partclipseg").setLevel(level.upper())
     import tyro
 
-    from partclipseg.apps.former import with_current_names
+    from partclipseg.apps.former import with_current_options
     from partclipseg.errors import PartCLIPSegError, UsageError
     from partclipseg.files import refusal
 
-    arguments, remarks = with_current_names(command, arguments)
+    arguments, remarks = with_current_options(command, arguments)
     for remark in remarks if os.environ.get("RANK", "0") == "0" else ():  # once, of torchrun's processes
         _say(remark)
     module, name, _ = COMMANDS[command]

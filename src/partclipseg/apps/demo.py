@@ -9,8 +9,8 @@ from typing import Annotated
 
 import tyro
 
-from partclipseg.apps.options import Device
-from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.apps.options import Device, check_least
+from partclipseg.errors import PartCLIPSegError
 
 SCENE_SIZE = 384
 """Side of the rendered scenes in pixels."""
@@ -45,8 +45,7 @@ class Demo:
         from partclipseg.shapes.renderer import render_scene
         from partclipseg.shapes.world import partshapes_world
 
-        if self.scenes < 1:
-            raise UsageError(f"--scenes must be at least 1, not {self.scenes}")
+        check_least(scenes=(self.scenes, 1))
         console = Console(soft_wrap=True, highlight=False)
         make_folder(self.output)
         files, kept = OwnFiles(self.output, "demo", self.overwrite), []

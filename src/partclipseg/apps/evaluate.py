@@ -11,13 +11,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from partclipseg.apps.checking import check_bar, progress_bar
+from partclipseg.apps.checking import progress_bar
+from partclipseg.apps.evaluation_data import SplitChoice, Subject, open_files, open_scenes, training_words
 from partclipseg.apps.evaluation_output import check_folder, present_score, rich_table
 from partclipseg.apps.instance_options import FindInstances, InstanceOptions, LoadedInstances
-from partclipseg.apps.options import Ask, Asking, BatchSize, Device, Own, OwnData, Zoom, optional
+from partclipseg.apps.options import Ask, Asking, BatchSize, Device, Own, OwnData, Zoom, check_least, optional
 from partclipseg.data.datasets.choice import dataset_option
-from partclipseg.data.datasets.spec import Split
 from partclipseg.errors import UsageError
+from partclipseg.evaluation.choices import (
+    PROTOCOL_HELP,
+    PROTOCOLS,
+    TRUE_OBJECTS,
+    BoundaryKind,
+    Metric,
+    Protocol,
+    Rule,
+)
 from partclipseg.machine import how_to_install
 from partclipseg.models.number_types import NumberType
 
@@ -25,33 +34,22 @@ if TYPE_CHECKING:
     from accelerate import PartialState
     from rich.console import Console
 
-    from partclipseg.data.datasets.spec import Rendering
     from partclipseg.data.loader import PartDataset
-    from partclipseg.evaluation.cross import SharedWords
     from partclipseg.evaluation.report import Report
     from partclipseg.evaluation.run import PhotoRecords
     from partclipseg.evaluation.state import SavedScores
     from partclipseg.inference.segmenter import PartSegmenter
 
-    Evaluators = Mapping[Any, Any]
+    Tallies = Mapping[Any, Any]
     """Evaluator of each protocol, or counts of the metric of instances, by its name."""
+
+_PROTOCOL_HELP = "\n".join(
+    f"{name}: {text}"
+    for name, text in {**PROTOCOL_HELP, "all": "the first three, from one pass over the photos."}.items()
+)
 
 _SAVE_EVERY = 30.0
 """Seconds between two saves of the state: at most this much work is lost in a crash."""
-
-
-@dataclass(frozen=True)
-class _Subject:
-    """Data set to score."""
-
-    dataset: PartDataset
-    photos: list[PhotoRecords]
-    remark: str = ""
-    """Reason why this is not the whole benchmark; empty if it is."""
-    shared: SharedWords | None = None
-    """Words that the model was trained on, where they are another data set's."""
-    digest: Mapping[str, str] = field(default_factory=dict)
-    """Digest of the settings of rendered scenes; empty for files, whose digest is computed."""
 
 
 @dataclass(frozen=True)
@@ -73,22 +71,17 @@ class Evaluate:
     dataset: Annotated[str, dataset_option(metavar="NAME")]
     root: Annotated[Path | None, optional("DIR"), tyro.conf.arg(name="data")] = None
     """The data set's folder; a rendered one needs none."""
-    protocol: Literal["oracle_obj", "pred_all", "strict", "predicted_objects", "all"] = "all"
-    """oracle_obj: the model is told which objects are in the photo.
-    pred_all: it is told nothing; what it finds outside the labels is not counted.
-    strict: it is told nothing, and a part found on the background is an error.
-    predicted_objects: the parts within the objects that the model finds; pixels without one are left out.
-    all: the first three, from one pass over the photos."""
-    metric: Literal["iou", "partpq", "ap"] = "iou"
+    protocol: Annotated[Literal[Protocol, "all"], tyro.conf.arg(help=_PROTOCOL_HELP)] = "all"
+    metric: Literal["iou", Metric] = "iou"
     """iou: pixels, by --protocol; objects of one kind are not told apart.
     partpq: parts with their owner, PartPQ. ap: objects and object-parts as instances, by the rules of LVIS, PACO and
     COCO. Both need data that tell objects apart, and --instances, which is components where it is left out."""
-    rule: Literal["partclipseg", "partcatseg", "ov-parts"] = "partclipseg"
+    rule: Rule = "partclipseg"
     """Classes that mIoU is averaged over: those with labels (partclipseg), those with an IoU above 0 (partcatseg), or
     those with labels, divided by the number of those labelled or predicted (ov-parts). The report shows all three."""
-    split: Split | Literal["instances"] = "test"
+    split: SplitChoice = "test"
     """Split to score; published figures are of the test split. partshapes has instances too: several of one kind."""
-    boundary: Literal["per_class", "reference", "none"] = "per_class"
+    boundary: Literal[BoundaryKind, "none"] = "per_class"
     """Boundary IoU of each class (per_class), or computed as in the published evaluation (reference)."""
     output: Annotated[Path | None, optional("DIR")] = None
     """Folder for the report: scores.json, report.md, pictures of bars, a page of the best and worst photos; with
@@ -133,7 +126,7 @@ class Evaluate:
             check_folder(self.output, self._files())
             return self._evaluate(subject, processes, console)
 
-    def _evaluate(self, subject: _Subject, processes: PartialState, console: Console) -> int:
+    def _evaluate(self, subject: Subject, processes: PartialState, console: Console) -> int:
         from partclipseg.evaluation.run import is_scored
         from partclipseg.evaluation.state import merge_processes
         from partclipseg.inference.segmenter import PartSegmenter
@@ -180,7 +173,7 @@ class Evaluate:
         return 0
 
     def _say_stopped(
-        self, evaluators: Evaluators, subject: _Subject, processes: PartialState
+        self, evaluators: Tallies, subject: Subject, processes: PartialState
     ) -> None:
         from rich.console import Console
 
@@ -208,10 +201,7 @@ class Evaluate:
                     option = name.replace("_", "-")
                     raise UsageError(f"--{option} does not apply to --metric {self.metric}: leave it out")
             self._finds().check(["json"], all_formats(), zoom=False)
-        for name, least in (("batch_size", 1), ("limit", 1), ("workers", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
+        check_least(batch_size=(self.batch_size, 1), limit=(self.limit, 1), workers=(self.workers, 0))
 
     def _finds(self) -> InstanceOptions:
         """Return what says where objects are, for the metrics that ask whose a part is."""
@@ -219,8 +209,6 @@ class Evaluate:
 
     def _load_instances(self) -> LoadedInstances:
         """Load the source of objects; raises as `InstanceOptions.load` does."""
-        from partclipseg.evaluation.instances import TRUE_OBJECTS
-
         finds = self._finds()
         if self.metric == "iou":
             return LoadedInstances()
@@ -233,69 +221,31 @@ class Evaluate:
 
     # -- the data set to score -- -------------------------------------------------------------------------------------
 
-    def _open_subject(self, processes: PartialState, console: Console) -> _Subject:
+    def _open_subject(self, processes: PartialState, console: Console) -> Subject:
         from partclipseg.data.datasets.registry import dataset_spec
 
+        which = (self.split, self.limit, self.vocabulary)
+        own = self.own.given()
         if (rendering := dataset_spec(self.dataset).rendering) is not None:
-            return self._open_scenes(rendering)
+            if unused := ["data"] * (self.root is not None) + list(own):
+                raise UsageError(f"--{unused[0]} does not apply to {self.dataset}: leave it out")
+            return open_scenes(self.dataset, rendering, *which)
         if self.root is None:
             raise UsageError(f"--data is missing: name the folder of {self.dataset}")
-        return self._open_files(self.root, processes, console)
+        return open_files(self.dataset, self.root, *which, own, self.metric != "iou", processes, console)
 
-    def _open_scenes(self, rendering: Rendering) -> _Subject:
-        from partclipseg.evaluation.run import group_records
-
-        if unused := ["data"] * (self.root is not None) + list(self.own.given()):
-            raise UsageError(f"--{unused[0]} does not apply to {self.dataset}: leave it out")
-        words = self.vocabulary or "all"
-        if words not in ("all", "seen"):
-            raise UsageError(f"{self.dataset} has the words 'seen' and 'all', not {words!r}: leave --vocabulary out")
-        if self.split not in rendering.splits:
-            raise UsageError(f"{self.dataset} has the splits {', '.join(rendering.splits)}, not {self.split}")
-        scenes, size = rendering.splits[self.split]
-        dataset = rendering.load()(self.split, self.limit or scenes, size, words)
-        return _Subject(dataset, group_records(dataset), digest=dataset.digest)
-
-    def _open_files(self, root: Path, processes: PartialState, console: Console) -> _Subject:
-        """Check the files and open the data set."""
-        from partclipseg.data.check import check_together
-        from partclipseg.data.datasets.registry import dataset_spec, open_dataset
-        from partclipseg.evaluation.run import group_records
-
-        if self.split == "instances":
-            raise UsageError(f"{self.dataset} has no split instances: choose train or test")
-        own = self.own.given()
-        with check_bar(console) as show:
-            check_together(self.dataset, root, self.split, processes, show, **own)
-        dataset = open_dataset(self.dataset, root, self.split, self.vocabulary, **own)
-        remark = dataset_spec(self.dataset).remark(dataset)
-        if self.metric != "iou":
-            dataset = dataset.with_instances()
-        return _Subject(dataset, group_records(dataset)[: self.limit], remark)
-
-    def _with_training(self, subject: _Subject) -> _Subject:
+    def _with_training(self, subject: Subject) -> Subject:
         """Add the words that the model was trained on, if they are named."""
         if self.vocabulary_of_training is None:
             return subject
         from partclipseg.evaluation.cross import SharedWords
-        from partclipseg.models.directory import load_vocabulary
-        from partclipseg.models.fetch import find_model
-        from partclipseg.vocabulary import Vocabulary
 
-        if self.vocabulary_of_training == "model":
-            training = load_vocabulary(find_model(self.model))
-            if training is None:
-                raise UsageError(
-                    f"{self.model} came without words: name those that it was trained on with --vocabulary-of-training"
-                )
-        else:
-            training = Vocabulary.load(self.vocabulary_of_training)
+        training = training_words(self.vocabulary_of_training, self.model)
         return replace(subject, shared=SharedWords.of(training, subject.dataset.vocabulary))
 
-    def _evaluators(self, subject: _Subject) -> Evaluators:
+    def _evaluators(self, subject: Subject) -> Tallies:
         from partclipseg.evaluation.instances import make_counts
         from partclipseg.evaluation.run import make_evaluators
-        from partclipseg.evaluation.scores import PROTOCOLS
 
         if self.metric != "iou":
             return {self.metric: make_counts(subject.dataset, self.metric)}
@@ -307,7 +257,7 @@ class Evaluate:
             boundary=None if self.boundary == "none" else self.boundary,
         )
 
-    def _saved_scores(self, subject: _Subject, loaded: LoadedInstances) -> SavedScores | None:
+    def _saved_scores(self, subject: Subject, loaded: LoadedInstances) -> SavedScores | None:
         from partclipseg.evaluation.state import SavedScores, model_digest, text_digest
 
         if self.output is None:
@@ -326,19 +276,7 @@ class Evaluate:
             **({"prompting": str(prompting)} if (prompting := self.ask.prompting()) else {}),
             **({} if self.metric == "iou" else {"metric": self.metric, **self._finds().describe(loaded)}),
         }
-        return SavedScores(self.output, options, {**self._data_digests(subject), "class list": classes})
-
-    def _data_digests(self, subject: _Subject) -> dict[str, str]:
-        """Compute digests of the photos and their annotations."""
-        from partclipseg.data.fingerprint import fingerprint
-        from partclipseg.data.source import FileDataset
-        from partclipseg.evaluation.state import text_digest
-
-        keys = {"records": text_digest([key for photo in subject.photos for key in photo.record_keys])}
-        if not isinstance(subject.dataset, FileDataset):
-            return {**keys, **subject.digest}
-        records = [subject.dataset.records[photo.indices[0]] for photo in subject.photos]
-        return {**fingerprint(subject.dataset, records, self.verify), **keys}
+        return SavedScores(self.output, options, {**subject.digests(self.verify), "class list": classes})
 
     # -- scoring ----------------------------------------------------------------------------------------------
 
@@ -347,7 +285,7 @@ class Evaluate:
         segmenter: PartSegmenter,
         dataset: PartDataset,
         photos: list[PhotoRecords],
-        evaluators: Evaluators,
+        evaluators: Tallies,
         loaded: LoadedInstances,
         saved: SavedScores | None,
         process: int,
@@ -386,8 +324,8 @@ class Evaluate:
     def _report(
         self,
         segmenter: PartSegmenter,
-        subject: _Subject,
-        evaluators: Evaluators,
+        subject: Subject,
+        evaluators: Tallies,
         saved: SavedScores | None,
         console: Console,
     ) -> None:
@@ -414,7 +352,7 @@ class Evaluate:
         if self.output is not None:
             console.print(f"report: {self.output / 'report.md'}", markup=False)
 
-    def _remark(self, subject: _Subject) -> str:
+    def _remark(self, subject: Subject) -> str:
         """Return why the scores are not those of the benchmark; empty if they are."""
         reasons = [subject.remark] if subject.remark else []
         if self.limit is not None:
@@ -436,8 +374,8 @@ class Evaluate:
         folder: Path,
         report: Report,
         segmenter: PartSegmenter,
-        subject: _Subject,
-        evaluators: Evaluators,
+        subject: Subject,
+        evaluators: Tallies,
         console: Console,
     ) -> None:
         from partclipseg.evaluation.average_precision import AveragePrecision

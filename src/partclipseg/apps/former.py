@@ -21,7 +21,7 @@ _VALUES = {"-h": 0, "--help": 0, "--object-gate": 0, "--no-object-gate": 0, "--p
 """Maximum number of values of an option; they end at the next option."""
 
 
-def with_current_names(command: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+def with_current_options(command: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Replace former names in a command's arguments; return the new arguments and a sentence for each former name."""
     current: list[str] = []
     remarks: list[str] = []

@@ -75,9 +75,9 @@ class InstanceOptions:
         """
         if self.instances is None:
             return LoadedInstances()
-        from partclipseg.instances.sources import open_source
+        from partclipseg.instances.sources import open_instance_source
 
-        source = open_source(self.instances, self.instance_threshold, device)
+        source = open_instance_source(self.instances, self.instance_threshold, device)
         if self.outlines is None:
             return LoadedInstances(source, None, self.rest)
         from partclipseg.instances.outlines import Outliner
@@ -99,11 +99,11 @@ class InstanceOptions:
             named["instance_threshold"] = str(self.instance_threshold)
         if self.outlines is not None:
             named["outlines"] = self.outlines
-        from partclipseg.apps.label.options import fingerprint
+        from partclipseg.apps.label.options import model_fingerprint
 
         for key, some in (("detector_weights", loaded.instances), ("outliner_weights", loaded.outlines)):
             if (model := getattr(some, "model", None)) is not None:
-                named[key] = fingerprint(model)
+                named[key] = model_fingerprint(model)
         return named
 
 

@@ -29,7 +29,7 @@ def number(text: str) -> Any:
     return tyro.conf.arg(metavar="N", help=text)
 
 
-Vocabulary = Annotated[
+VocabularyOption = Annotated[
     str | None,
     optional(
         "WORDS",
@@ -38,7 +38,7 @@ Vocabulary = Annotated[
         f"or {', '.join(CATALOGS)}. Left out: the words that the model came with.",
     ),
 ]
-Model = Annotated[
+ModelOption = Annotated[
     str | None,
     optional(
         "DIR|NAME",
@@ -116,6 +116,13 @@ def check_min_part_probability(value: float | None) -> None:
     """Raise `UsageError` for what is no probability."""
     if value is not None and not 0 <= value <= 1:
         raise UsageError(f"--min-part-probability must be from 0 to 1, not {value}")
+
+
+def check_least(**options: tuple[float | None, float]) -> None:
+    """Raise `UsageError` for the first option whose value, given with its minimum, is below that; None is not given."""
+    for name, (value, least) in options.items():
+        if value is not None and value < least:
+            raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
 
 
 def check_min_score(value: float) -> None:

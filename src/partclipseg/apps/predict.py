@@ -26,8 +26,8 @@ from partclipseg.apps.options import (
     Dtype,
     MinPartProbability,
     MinScore,
-    Model,
-    Vocabulary,
+    ModelOption,
+    VocabularyOption,
     Zoom,
     check_min_part_probability,
     check_min_score,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from partclipseg.formats.format import Format, Record
     from partclipseg.inference.result import PartResult
     from partclipseg.inference.segmenter import PartSegmenter
-    from partclipseg.vocabulary import Vocabulary as Words
+    from partclipseg.vocabulary import Vocabulary
 
 _LONGEST_NAME = 255
 """Maximum length of a file name in bytes on most file systems."""
@@ -61,8 +61,8 @@ class Predict:
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO...", help_behavior_hint="(required)")
     ]
     """Files, folders (the photos directly inside) or quoted patterns such as "holiday/**/*.jpg"."""
-    vocabulary: Vocabulary = None
-    model: Model = None
+    vocabulary: VocabularyOption = None
+    model: ModelOption = None
     output: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("parts")
     """Folder for the results. Those of an earlier run are replaced, if nobody has changed them since."""
     overwrite: bool = False
@@ -90,7 +90,7 @@ class Predict:
         from partclipseg.data.photo import describe_unread, find_photos, unread_pictures
         from partclipseg.files import locked, remove_temporary
         from partclipseg.inference.segmenter import PartSegmenter
-        from partclipseg.vocabulary import Vocabulary as Words
+        from partclipseg.vocabulary import Vocabulary
 
         console = Console(soft_wrap=True, highlight=False)
         # Check the options before the model is loaded.
@@ -99,7 +99,7 @@ class Predict:
         check_min_score(self.min_score)
         check_min_part_probability(self.min_part_probability)
         prompting = self.ask.prompting()
-        vocabulary = None if self.vocabulary is None else Words.load(self.vocabulary)
+        vocabulary = None if self.vocabulary is None else Vocabulary.load(self.vocabulary)
         if not self.photos:
             raise UsageError("no photo is named: partclipseg predict PHOTO... --vocabulary WORDS")
         photos = find_photos(self.photos)
@@ -306,7 +306,7 @@ class _Collection:
         from partclipseg.journal import Journal
 
         path.unlink(missing_ok=True)  # left by a killed run
-        self.vocabulary: Words | None = None
+        self.vocabulary: Vocabulary | None = None
         """Vocabulary of the photos; None before the first one."""
         self._wanted = wanted
         self._journal = Journal(path)

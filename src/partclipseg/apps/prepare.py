@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from partclipseg.apps.options import optional
+from partclipseg.apps.options import check_least, optional
 from partclipseg.data.datasets.choice import dataset_option, has_recipe, source_option
 from partclipseg.errors import UsageError
 from partclipseg.machine import usable_cores
@@ -53,8 +53,7 @@ class Prepare:
 
         from partclipseg.data.prepare.runner import prepare
 
-        if self.workers is not None and self.workers < 1:
-            raise UsageError(f"--workers must be at least 1, not {self.workers}")
+        check_least(workers=(self.workers, 1))
         console = Console()
         recipe = self._recipe()
         columns = (TextColumn(f"preparing {self.dataset}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -16,11 +16,11 @@ from PIL import Image
 from partclipseg.data.datasets.registry import dataset_specs, file_spec, open_source
 from partclipseg.data.datasets.roots import MissingSplitError, has_any_of_split, has_split, require_split
 from partclipseg.data.datasets.spec import SPLITS, DatasetSpec, OwnOptions, Split
-from partclipseg.data.paths import is_file
 from partclipseg.data.photo import MAX_PIXELS, photo_formats
 from partclipseg.data.problem import DataError, Problem
 from partclipseg.data.source import Source, SourcePhoto, missing_photo, read_source_photo
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.files import is_file
 from partclipseg.machine import usable_cores
 from partclipseg.vocabulary import Vocabulary
 

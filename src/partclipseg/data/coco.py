@@ -16,7 +16,7 @@ from pycocotools import mask as pycocotools_mask
 
 from partclipseg.data.json_file import read_json
 from partclipseg.data.paths import is_there
-from partclipseg.data.problem import DataError, Kind, Problem
+from partclipseg.data.problem import DataError, Problem, ProblemKind
 from partclipseg.data.sample import UNLABELLED
 from partclipseg.data.values import entry_id, is_text, quoted, whole_number
 from partclipseg.errors import PartCLIPSegError
@@ -148,7 +148,7 @@ class _Entries:
         self.defects: list[Problem] = []
         self._content = content
 
-    def report(self, kind: Kind, message: str) -> None:
+    def report(self, kind: ProblemKind, message: str) -> None:
         """Add a defect."""
         self.defects.append(Problem(kind, self.path, message))
 
@@ -323,7 +323,7 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
     return {"size": [int(edge) for edge in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
 
 
-def paint(
+def paint_masks(
     labels: Sequence[int], segmentations: Sequence[Any], size: tuple[int, int], empty: list[int] | None = None
 ) -> np.ndarray:
     """Paint masks on one map, int32 `[H, W]`, `UNLABELLED` where none lies.

@@ -68,7 +68,7 @@ class FewShot:
             return split
         classes = {record.photo.key: set(record.source.part_labels(record.photo)) for record in dataset.records}
         pairs = dataset.records[0].source.object_parts
-        return FewShotSplit(tuple(draw(classes, pairs, self.shots, self.shot_seed)), self.shots, self.shot_seed)
+        return FewShotSplit(tuple(draw_photos(classes, pairs, self.shots, self.shot_seed)), self.shots, self.shot_seed)
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class FewShotSplit:
         write_text(folder / name, json.dumps([{"file_name": path} for path in paths], indent=1) + "\n")
 
 
-def draw(classes: Mapping[str, set[int]], pairs: Sequence[ObjectPart], shots: int, seed: int) -> list[str]:
+def draw_photos(classes: Mapping[str, set[int]], pairs: Sequence[ObjectPart], shots: int, seed: int) -> list[str]:
     """Choose photos, sorted: `shots` of every object with parts, and at least one of each object-part.
 
     Objects are taken in ascending number of their photos (ties by name). An object counts the photos that are chosen

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from partclipseg.data.coco import BrokenMaskError, paint, why_empty
+from partclipseg.data.coco import BrokenMaskError, paint_masks, why_empty
 from partclipseg.data.problem import DataError, Problem
 from partclipseg.data.sample import UNLABELLED
 from partclipseg.data.source import Source, SourceLabels, SourcePhoto, check_photo_size
@@ -60,7 +60,7 @@ class PaintedSource(Source):
         empty: list[int] = []
         try:
             labels = [mask.label for mask in entry.masks]
-            parts = paint(labels, [mask.segmentation for mask in entry.masks], size, empty)
+            parts = paint_masks(labels, [mask.segmentation for mask in entry.masks], size, empty)
         except BrokenMaskError as error:
             problem = f"{entry.masks[error.place].name} of {photo.key}: {error.message}"
             raise DataError(Problem("annotation", entry.file, problem)) from None

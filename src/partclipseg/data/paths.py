@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 from partclipseg.data.problem import DataError, Problem
 from partclipseg.data.values import quoted
+from partclipseg.files import is_file
 
 
 def inside(folder: Path, name: str, source: Path) -> Path:
@@ -34,11 +35,6 @@ def inside(folder: Path, name: str, source: Path) -> Path:
 
 def _refused(source: Path, name: str, reason: str) -> DataError:
     return DataError(Problem("path", source, f"the photo path {quoted(name)} is refused because {reason}"))
-
-
-def is_file(path: Path) -> bool:
-    """Return whether a path leads to a file; False for names that no file can have, such as overlong ones."""
-    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for overlong names and locked folders
 
 
 def is_there(path: Path) -> bool:

@@ -15,7 +15,7 @@ from partclipseg.data.pixels import (
     PhotoError,
     photo_formats,
     photo_suffixes,
-    printable,
+    printable_name,
     read_photo,
 )
 from partclipseg.errors import UsageError
@@ -98,7 +98,7 @@ def describe_unread(pictures: Iterable[Path]) -> str | None:
     remedies = [f"for {', '.join(heif)} pip install pillow-heif"] if heif else []
     remedies += [f"convert {', '.join(other)} to JPEG or PNG"] if other else []
     remedies += [f"save frames of {', '.join(videos)} as JPEG or PNG"] if videos else []
-    names = ", ".join(printable(path.name) for path in pictures[:5])
+    names = ", ".join(printable_name(path.name) for path in pictures[:5])
     more = f" and {len(pictures) - 5} more" if len(pictures) > 5 else ""
     count = f"{len(pictures)} {'file' if videos else 'picture'}{'s' if len(pictures) > 1 else ''}"
     by_kind = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
@@ -106,7 +106,7 @@ def describe_unread(pictures: Iterable[Path]) -> str | None:
 
 
 def _matches(path: str) -> list[Path]:
-    name = printable(path)
+    name = printable_name(path)
     unread = describe_unread(unread_pictures([path]))
     besides = f", but {unread}" if unread else ""
     if is_directory(path):

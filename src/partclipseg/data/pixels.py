@@ -95,7 +95,7 @@ def read_photo(source: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, Image.Image):
-        name = printable(getattr(source, "filename", "") or "the given image")
+        name = printable_name(getattr(source, "filename", "") or "the given image")
         return _decode(source, name, max_pixels)
     content, name = _open(source)
     try:
@@ -119,7 +119,7 @@ def read_photo(source: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 def _open(source: Any) -> tuple[Any, str]:
     """Return an object that Pillow can open, and a name for messages."""
     if isinstance(source, str | os.PathLike):
-        name = printable(os.fspath(source))
+        name = printable_name(os.fspath(source))
         try:
             found = os.stat(source)  # noqa: PTH116
         except PermissionError as error:
@@ -136,7 +136,7 @@ def _open(source: Any) -> tuple[Any, str]:
             raise PhotoError(f"{name}: the file is empty: replace it")
         return source, name
     if hasattr(source, "read"):
-        name = printable(str(getattr(source, "name", "the given file object")))
+        name = printable_name(str(getattr(source, "name", "the given file object")))
         source = source.read()
         if isinstance(source, str):
             raise PhotoError(f"{name}: opened as text: open it in binary mode, 'rb'")
@@ -322,6 +322,6 @@ def _from_array(array: np.ndarray) -> np.ndarray:
     return _grey(array.reshape(array.shape[:2]))
 
 
-def printable(name: str | bytes) -> str:
+def printable_name(name: str | bytes) -> str:
     """Return the name in valid Unicode: file names may hold bytes that are not UTF-8, which JSON cannot encode."""
     return os.fsdecode(name).encode("utf-8", "backslashreplace").decode()

@@ -9,7 +9,7 @@ from typing import Literal
 from partclipseg.data.values import printable
 from partclipseg.errors import PartCLIPSegError
 
-Kind = Literal[
+ProblemKind = Literal[
     "missing photo",
     "missing label",
     "missing split",
@@ -37,7 +37,7 @@ _LONGEST = 4096
 class Problem:
     """One defect of one file."""
 
-    kind: Kind
+    kind: ProblemKind
     file: Path
     message: str
     """A sentence that names the remedy; it does not repeat the file."""

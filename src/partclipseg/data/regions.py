@@ -15,7 +15,7 @@ import numpy as np
 from partclipseg.data.coco import encode_mask, rle
 from partclipseg.data.sample import UNLABELLED
 
-Region = dict[str, Any] | tuple[float, float, float, float]
+MaskOrBox = dict[str, Any] | tuple[float, float, float, float]
 """Compressed run lengths, as `coco.encode_mask` makes them, or a box: left, top, width, height."""
 
 
@@ -24,7 +24,7 @@ class TrueRegion(NamedTuple):
 
     label: int
     """Index into the object-parts, or the number of object-parts plus the index of an object."""
-    region: Region
+    region: MaskOrBox
     area: float
     """Area in pixels, as the annotations state it."""
     instance: int
@@ -38,7 +38,7 @@ class FoundRegion(NamedTuple):
 
     label: int
     """Index of the category, with the meaning that it has in `TrueRegion`."""
-    region: Region
+    region: MaskOrBox
     score: float
 
 

@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from partclipseg.data.label_map import labels_in
-from partclipseg.data.paths import files_by_stem, is_file, spelling, stray_files
+from partclipseg.data.paths import files_by_stem, spelling, stray_files
 from partclipseg.data.photo import describe_unread, photo_suffixes, read_photo
 from partclipseg.data.problem import DataError, Problem
 from partclipseg.data.regions import PhotoRegions, regions_of_maps
 from partclipseg.data.sample import OUTSIDE, UNLABELLED, PartSample
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.files import is_file
 from partclipseg.vocabulary import ObjectPart, Vocabulary, plain_word
 
 

@@ -136,7 +136,7 @@ class AveragePrecision:
         self._photos: dict[str, ScoredPhoto] = {}
 
     def __len__(self) -> int:
-        """Number of photos counted."""
+        """Return the number of photos counted."""
         return len(self._photos)
 
     def __contains__(self, key: str) -> bool:

@@ -8,12 +8,11 @@ once, on the device of the maps.
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 
-BoundaryKind = Literal["per_class", "reference"]
+from partclipseg.evaluation.choices import BoundaryKind
 
 DILATION_RATIO = 0.02
 """Width of the boundary as a share of the photo's diagonal (Cheng et al. 2021, §4)."""

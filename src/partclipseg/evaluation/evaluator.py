@@ -19,7 +19,7 @@ Protocols (`region_counts` says what each one counts):
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, get_args
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -27,19 +27,19 @@ import torch
 
 from partclipseg.data.sample import UNLABELLED
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.evaluation.boundary import BoundaryKind, boundary_maps
-from partclipseg.evaluation.confusion import ConfusionMatrix, count_pixels
-from partclipseg.evaluation.ov_parts import resize_there_and_back
-from partclipseg.evaluation.scores import (
+from partclipseg.evaluation.boundary import boundary_maps
+from partclipseg.evaluation.choices import (
     ALL_PROTOCOLS,
+    BOUNDARY_KINDS,
     RULES,
     WITHIN_OBJECTS,
+    BoundaryKind,
     Protocol,
     Rule,
-    Scores,
-    compute_scores,
-    region_counts,
 )
+from partclipseg.evaluation.confusion import ConfusionMatrix, count_pixels
+from partclipseg.evaluation.ov_parts import resize_there_and_back
+from partclipseg.evaluation.scores import Scores, compute_scores, region_counts
 from partclipseg.vocabulary import Vocabulary
 
 IndexMap = np.ndarray | torch.Tensor
@@ -77,8 +77,8 @@ class Evaluator:
         self.vocabulary = Vocabulary.load(vocabulary).with_objects("evaluation")
         if protocol not in ALL_PROTOCOLS:
             raise UsageError(f"unknown protocol {protocol!r}: choose one of {', '.join(ALL_PROTOCOLS)}")
-        if boundary is not None and boundary not in get_args(BoundaryKind):
-            raise UsageError(f"unknown boundary {boundary!r}: choose one of {', '.join(get_args(BoundaryKind))}")
+        if boundary is not None and boundary not in BOUNDARY_KINDS:
+            raise UsageError(f"unknown boundary {boundary!r}: choose one of {', '.join(BOUNDARY_KINDS)}")
         if rule not in RULES:
             raise UsageError(f"unknown rule {rule!r}: choose one of {', '.join(RULES)}")
         if len(self.vocabulary) > _MAX_CLASSES:
@@ -96,7 +96,7 @@ class Evaluator:
         self.boundaries = ConfusionMatrix(len(self.vocabulary) + 1)
 
     def __len__(self) -> int:
-        """Number of records counted."""
+        """Return the number of records counted."""
         return len(self.regions)
 
     def __contains__(self, key: str) -> bool:

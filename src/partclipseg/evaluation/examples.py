@@ -12,10 +12,10 @@ import numpy as np
 from partclipseg.data.augment import resize_photo
 from partclipseg.data.loader import PartDataset
 from partclipseg.data.sample import UNLABELLED
+from partclipseg.evaluation.choices import WITHIN_OBJECTS, Protocol
 from partclipseg.evaluation.evaluator import Evaluator
 from partclipseg.evaluation.pictures import PhotoExample, draw_class_bars, write_photo_page
 from partclipseg.evaluation.run import PhotoRecords, predict, read_batches
-from partclipseg.evaluation.scores import WITHIN_OBJECTS, Protocol
 from partclipseg.files import remove_temporary
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.writing import writing

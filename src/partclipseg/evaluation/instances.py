@@ -12,19 +12,20 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from partclipseg.data.coco import decode_mask, encode_mask, rle
 from partclipseg.data.loader import PartDataset
 from partclipseg.data.regions import FoundRegion, PhotoRegions, regions_of_maps
 from partclipseg.data.sample import UNLABELLED, PartSample
 from partclipseg.data.source import FileDataset
-from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.errors import UsageError
 from partclipseg.evaluation.average_precision import ApScores, AveragePrecision, categories_of
+from partclipseg.evaluation.choices import METRICS, TRUE_OBJECTS, Metric
 from partclipseg.evaluation.partpq import (
     BACKGROUND,
     NOTHING,
@@ -43,14 +44,7 @@ from partclipseg.instances.given import GivenObjects
 from partclipseg.instances.sources import as_source
 from partclipseg.vocabulary import Vocabulary
 
-Metric = Literal["partpq", "ap"]
-
-METRICS: tuple[Metric, ...] = get_args(Metric)
-
 InstanceCounts = PartPQ | AveragePrecision
-
-TRUE_OBJECTS = ("true-boxes", "true-masks")
-"""Sources of objects that take them from the labels, to measure the parts alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +143,7 @@ def score_instances(
     """
     source = instances if isinstance(instances, str) and instances in TRUE_OBJECTS else as_source(instances)
     background = is_exhaustive(dataset)
-    for batch in load_in_order(_Reader(dataset, photos), batch_size, workers):
+    for batch in load_in_order(photos, partial(_read_true_photo, dataset), batch_size, workers):
         with torch.inference_mode(), _without_remarks():
             results = segmenter(
                 [photo.sample.image for photo in batch],
@@ -271,26 +265,13 @@ def _part_places(vocabulary: Vocabulary, none: int) -> np.ndarray:
     return np.array([*places, none], dtype=np.int32)
 
 
-class _Reader(Dataset):
-    def __init__(self, dataset: PartDataset, photos: Sequence[PhotoRecords]) -> None:
-        self._dataset = dataset
-        self._photos = photos
-
-    def __len__(self) -> int:
-        return len(self._photos)
-
-    def __getitem__(self, place: int) -> TruePhoto | PartCLIPSegError:
-        photo = self._photos[place]
-        [index] = photo.indices
-        try:
-            sample = self._dataset[index]
-            if sample.instances is None:
-                raise UsageError("the samples have no instance map, so there is nothing to tell objects apart by")
-            if isinstance(self._dataset, FileDataset):
-                path = str(self._dataset.records[index].photo.path)
-                return TruePhoto(photo.key, path, sample, self._dataset.regions(index, sample))
-        except PartCLIPSegError as error:
-            # An error raised in a worker would reach the user as a page of traceback.
-            return error
-        maps = (sample.part_labels, sample.object_labels, sample.instances)
-        return TruePhoto(photo.key, photo.key, sample, regions_of_maps(*maps, len(self._dataset.vocabulary)))
+def _read_true_photo(dataset: PartDataset, photo: PhotoRecords) -> TruePhoto:
+    [index] = photo.indices
+    sample = dataset[index]
+    if sample.instances is None:
+        raise UsageError("the samples have no instance map, so there is nothing to tell objects apart by")
+    if isinstance(dataset, FileDataset):
+        path = str(dataset.records[index].photo.path)
+        return TruePhoto(photo.key, path, sample, dataset.regions(index, sample))
+    maps = (sample.part_labels, sample.object_labels, sample.instances)
+    return TruePhoto(photo.key, photo.key, sample, regions_of_maps(*maps, len(dataset.vocabulary)))

@@ -120,7 +120,7 @@ class PartPQ:
         self._records: dict[str, np.ndarray] = {}
 
     def __len__(self) -> int:
-        """Number of photos counted."""
+        """Return the number of photos counted."""
         return len(self._records)
 
     def __contains__(self, key: str) -> bool:

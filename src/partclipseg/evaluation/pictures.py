@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from partclipseg.data.sample import UNLABELLED
-from partclipseg.evaluation.report import PROTOCOL_TITLES
-from partclipseg.evaluation.scores import ClassScores, Protocol, Scores
+from partclipseg.evaluation.choices import PROTOCOL_TITLES, Protocol
+from partclipseg.evaluation.scores import ClassScores, Scores
 from partclipseg.evaluation.tables import figure
 from partclipseg.files import whole_file, write_text
 from partclipseg.formats.drawing import draw_overlay

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from partclipseg.data.coco import rle
-from partclipseg.data.regions import FoundRegion, PhotoRegions, Region, TrueRegion
+from partclipseg.data.regions import FoundRegion, MaskOrBox, PhotoRegions, TrueRegion
 from partclipseg.errors import PartCLIPSegError
 
 ApRule = Literal["paco", "lvis"]
@@ -194,7 +194,7 @@ def _shares(found: Sequence[FoundRegion], owners: Sequence[TrueRegion], kind: Re
     return np.where(known.any(-1), np.where(known, shares, -np.inf).max(-1, initial=-np.inf), np.nan)
 
 
-def _region(region: Region, kind: RegionKind) -> Any:
+def _region(region: MaskOrBox, kind: RegionKind) -> Any:
     """Return what pycocotools compares: run lengths, or a list of a box."""
     if kind == "bbox":
         return [float(value) for value in (rle.toBbox(region) if isinstance(region, dict) else region)]
@@ -203,7 +203,7 @@ def _region(region: Region, kind: RegionKind) -> Any:
     return region
 
 
-def _area(region: Region, kind: RegionKind) -> float:
+def _area(region: MaskOrBox, kind: RegionKind) -> float:
     shape = _region(region, kind)
     return float(rle.area(shape)) if kind == "segm" else shape[2] * shape[3]
 

@@ -10,25 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from partclipseg.data.datasets.instructpart import InstructPart
 from partclipseg.data.source import FileDataset, SampleRecord, read_source_photo
 from partclipseg.errors import UsageError
+from partclipseg.evaluation.choices import QuestionForm
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.vocabulary import ANY, MAX_WORD, ObjectPart, Vocabulary
 
-Asking = Literal["referring", "instruction"]
 
-ASKINGS: dict[Asking, str] = {
-    "referring": "Oracle referring part segmentation: the part and its object are named",
-    "instruction": "Instruction reasoning part segmentation: a sentence is given",
-}
-
-
-class Question(NamedTuple):
+class PartQuestion(NamedTuple):
     """One photo with the part that is asked for."""
 
     key: str
@@ -43,7 +37,7 @@ class Question(NamedTuple):
 class ReferringScores:
     """Scores of one way of asking, in percent."""
 
-    asking: Asking
+    asking: QuestionForm
     questions: int
     """Number of questions that were answered."""
     too_long: int
@@ -63,7 +57,7 @@ class ReferringScores:
 def score_questions(
     segmenter: PartSegmenter,
     dataset: FileDataset,
-    asking: Asking = "referring",
+    asking: QuestionForm = "referring",
     phrasing: int = 0,
     limit: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -103,7 +97,7 @@ def score_questions(
     return _scores(asking, areas, too_long)
 
 
-def _question(dataset: FileDataset, record: SampleRecord, asking: Asking, phrasing: int) -> Question:
+def _question(dataset: FileDataset, record: SampleRecord, asking: QuestionForm, phrasing: int) -> PartQuestion:
     source, key = record.source, record.photo.key
     if not isinstance(source, InstructPart):
         raise UsageError(f"{dataset.name} has no questions: open instructpart")
@@ -115,7 +109,7 @@ def _question(dataset: FileDataset, record: SampleRecord, asking: Asking, phrasi
         if phrasing >= len(sentences):
             raise UsageError(f"{key} has {len(sentences)} sentences, not one of number {phrasing}: choose another")
         pair = ObjectPart(ANY, as_word(sentences[phrasing]))
-    return Question(key, image, mask, Vocabulary((pair,)))
+    return PartQuestion(key, image, mask, Vocabulary((pair,)))
 
 
 def as_word(sentence: str) -> str:
@@ -131,7 +125,7 @@ def _areas(answer: np.ndarray | None, mask: np.ndarray) -> tuple[int, int]:
     return int((answer & mask).sum()), int((answer | mask).sum())
 
 
-def _scores(asking: Asking, areas: Sequence[tuple[int, int]], too_long: int) -> ReferringScores:
+def _scores(asking: QuestionForm, areas: Sequence[tuple[int, int]], too_long: int) -> ReferringScores:
     ious = np.array([both / union if union else 0.0 for both, union in areas])
     inside, union = (sum(values) for values in zip(*areas, strict=True)) if areas else (0, 0)
     return ReferringScores(

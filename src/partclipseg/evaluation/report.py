@@ -8,24 +8,11 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 from partclipseg.evaluation.average_precision import ApScores
+from partclipseg.evaluation.choices import PROTOCOL_TITLES, RULE_TITLES, WITHIN_OBJECTS, Protocol, Rule
 from partclipseg.evaluation.instance_tables import ap_class_table, ap_tables, partpq_class_table, partpq_table
 from partclipseg.evaluation.partpq import PartPQScores
-from partclipseg.evaluation.scores import WITHIN_OBJECTS, Protocol, Rule, Scores, SetScores
+from partclipseg.evaluation.scores import Scores, SetScores
 from partclipseg.evaluation.tables import Table, escaped, figure, markdown_rows
-
-PROTOCOL_TITLES: dict[Protocol, str] = {
-    "oracle_obj": "Oracle-Obj: the objects in the photo are known",
-    "pred_all": "Pred-All: nothing is known, labelled pixels count",
-    "strict": "Strict: nothing is known, the whole photo counts",
-    "predicted_objects": "Parts of predicted objects: what is found within the objects that the model finds",
-}
-
-RULE_TITLES: dict[Rule, str] = {
-    "partclipseg": "partclipseg: classes with labels",
-    "partcatseg": "partcatseg: classes with an IoU above 0",
-    "ov-parts": "ov-parts: classes with labels, over those labelled or predicted",
-}
-"""Rules of averaging, and the classes that each averages over."""
 
 _ROWS = (("mIoU", "iou"), ("Boundary IoU", "boundary_iou"), ("Recall", "recall"), ("Pixel accuracy", "pixel_accuracy"))
 
@@ -167,7 +154,7 @@ def score_table(scores: Scores) -> Table:
 
 
 def rule_table(scores: Scores) -> Table:
-    """mIoU of one protocol by every rule of averaging, the chosen one marked."""
+    """Tabulate the mIoU of one protocol by every rule of averaging, the chosen one marked."""
     sets = ("all",) if all(item.seen for item in scores.classes) else ("all", "seen", "unseen", "harmonic")
     rows = tuple(
         (

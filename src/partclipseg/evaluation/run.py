@@ -11,6 +11,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -20,12 +21,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from partclipseg.data.augment import resize_photo
 from partclipseg.data.loader import PartDataset
-from partclipseg.data.sample import UNLABELLED, PartSample, objects_in
+from partclipseg.data.sample import UNLABELLED, objects_in
 from partclipseg.data.source import FileDataset
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.evaluation.boundary import BoundaryKind
+from partclipseg.evaluation.choices import ALL_PROTOCOLS, PROTOCOLS, BoundaryKind, Protocol, Rule
 from partclipseg.evaluation.evaluator import Evaluator
-from partclipseg.evaluation.scores import ALL_PROTOCOLS, PROTOCOLS, Protocol, Rule, Scores
+from partclipseg.evaluation.scores import Scores
 from partclipseg.evaluation.state import Counts, merge_processes
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.vocabulary import Vocabulary
@@ -286,18 +287,21 @@ def read_batches(
     Raises `UsageError` for a batch size below 1, and `PartCLIPSegError` in the reader's words for a file that
     cannot be read.
     """
-    return load_in_order(_Reader(dataset, photos, image_shape), batch_size, workers)
+    return load_in_order(photos, partial(_read_photo, dataset, image_shape), batch_size, workers)
 
 
-def load_in_order(reader: Dataset[Any], batch_size: int, workers: int) -> Iterator[list[Any]]:
-    """Read the items of a reader in batches, in worker processes, in order.
+def load_in_order(
+    photos: Sequence[PhotoRecords], read: Callable[[PhotoRecords], Any], batch_size: int, workers: int
+) -> Iterator[list[Any]]:
+    """Yield what `read` returns for each photo, in batches and in order; worker processes call it ahead.
 
-    Raises `UsageError` for a batch size below 1, and the `PartCLIPSegError` that a reader returns in place of an item.
+    Raises `UsageError` for a batch size below 1, and the `PartCLIPSegError` of the first photo for which `read` raised
+    one.
     """
     if batch_size < 1:
         raise UsageError(f"the batch size must be at least 1, not {batch_size}")
     loader = DataLoader(
-        reader,
+        _PhotoReader(photos, read),
         batch_size=batch_size,
         num_workers=workers,
         collate_fn=list,
@@ -311,35 +315,32 @@ def load_in_order(reader: Dataset[Any], batch_size: int, workers: int) -> Iterat
         yield batch
 
 
-class _Reader(Dataset):
-    def __init__(
-        self, dataset: PartDataset, photos: Sequence[PhotoRecords], image_shape: tuple[int, int] | None
-    ) -> None:
-        self._dataset = dataset
+class _PhotoReader(Dataset):
+    def __init__(self, photos: Sequence[PhotoRecords], read: Callable[[PhotoRecords], Any]) -> None:
         self._photos = photos
-        self._size = image_shape
+        self._read = read
 
     def __len__(self) -> int:
         return len(self._photos)
 
-    def __getitem__(self, place: int) -> EvaluationPhoto | PartCLIPSegError:
-        photo = self._photos[place]
+    def __getitem__(self, place: int) -> Any:
         try:
-            samples = _samples(self._dataset, photo.indices)
+            return self._read(self._photos[place])
         except PartCLIPSegError as error:
             # An error raised in a worker would reach the user as a page of traceback.
             return error
-        records = tuple(
-            RecordLabels(key, sample.part_labels, sample.object_labels)
-            for key, sample in zip(photo.record_keys, samples, strict=True)
-        )
-        sizes = () if self._size is None else (self._size,)
-        return EvaluationPhoto(photo.key, resize_photo(samples[0].image, *sizes), records)
 
 
-def _samples(dataset: PartDataset, indices: Sequence[int]) -> list[PartSample]:
-    """Return the records of one photo, reading its file once."""
-    return dataset.samples(indices) if isinstance(dataset, FileDataset) else [dataset[index] for index in indices]
+def _read_photo(dataset: PartDataset, image_shape: tuple[int, int] | None, photo: PhotoRecords) -> EvaluationPhoto:
+    """Read the records of one photo, whose file is read once."""
+    indices = photo.indices
+    samples = dataset.samples(indices) if isinstance(dataset, FileDataset) else [dataset[index] for index in indices]
+    records = tuple(
+        RecordLabels(key, sample.part_labels, sample.object_labels)
+        for key, sample in zip(photo.record_keys, samples, strict=True)
+    )
+    sizes = () if image_shape is None else (image_shape,)
+    return EvaluationPhoto(photo.key, resize_photo(samples[0].image, *sizes), records)
 
 
 def _leave_interrupts(_: int) -> None:

@@ -4,27 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from partclipseg.evaluation.boundary import BoundaryKind
+from partclipseg.evaluation.choices import RULES, WITHIN_OBJECTS, BoundaryKind, Protocol, Rule
 from partclipseg.evaluation.confusion import ConfusionMatrix
-
-Protocol = Literal["oracle_obj", "pred_all", "strict", "predicted_objects"]
-
-PROTOCOLS: tuple[Protocol, ...] = ("oracle_obj", "pred_all", "strict")
-"""Protocols that are scored unless others are named."""
-
-ALL_PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
-
-WITHIN_OBJECTS: tuple[Protocol, ...] = ("oracle_obj", "predicted_objects")
-"""Protocols under which parts compete within an object, without background."""
-
-Rule = Literal["partclipseg", "partcatseg", "ov-parts"]
-"""Rule that selects the classes over which the mIoU of a set is averaged; see `mean_iou`."""
-
-RULES: tuple[Rule, ...] = ("partclipseg", "partcatseg", "ov-parts")
 
 
 @dataclass(frozen=True)
@@ -160,7 +145,7 @@ def boundary_counts(matrix: np.ndarray, protocol: Protocol, kind: BoundaryKind) 
 
 
 def mean_iou(counts: ClassCounts, members: np.ndarray, rule: Rule) -> float:
-    """mIoU in percent of the classes `members`, bool `[n]`, by a rule; NaN where it averages over no class.
+    """Compute the mIoU in percent of the classes `members`, bool `[n]`, by a rule; NaN where it averages over no class.
 
     - `partclipseg`: over the classes with labels.
     - `partcatseg`: over the classes with an IoU above 0, as the evaluators of PartCATSeg and HOPS do.
@@ -300,7 +285,7 @@ def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> float:
 
 
 def harmonic_mean(first: float, second: float) -> float:
-    """`2 · first · second / (first + second)`; 0 where both are 0."""
+    """Return `2 · first · second / (first + second)`; 0 where both are 0."""
     return 2 * first * second / (first + second) if first + second != 0 else 0.0
 
 

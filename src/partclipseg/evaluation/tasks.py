@@ -23,13 +23,9 @@ from partclipseg.data.datasets.registry import dataset_spec
 from partclipseg.data.datasets.roots import has_split
 from partclipseg.data.loader import PartDataset
 from partclipseg.data.source import FileDataset
+from partclipseg.evaluation.choices import TASKS, Task
 from partclipseg.evaluation.tables import Table, figure
 from partclipseg.vocabulary import Catalog, Vocabulary
-
-Task = Literal["zero-shot", "few-shot", "cross-dataset", "supervised"]
-
-TASKS: tuple[Task, ...] = ("zero-shot", "few-shot", "cross-dataset", "supervised")
-"""OV-PARTS' tasks, and training on all classes and photos, which it lists for comparison."""
 
 DATASETS = ("pascal-part-116", "ade20k-part-234")
 """Benchmarks of the tasks that lie in files."""
@@ -45,7 +41,7 @@ class Origin(NamedTuple):
     words: Literal["seen", "all"]
 
 
-class Job(NamedTuple):
+class TaskScoring(NamedTuple):
     """Scoring of one model on one benchmark."""
 
     task: Task
@@ -53,7 +49,7 @@ class Job(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Result:
+class TaskResult:
     """mIoU in percent of one model in one task; NaN where it has none."""
 
     task: Task
@@ -70,7 +66,7 @@ class Result:
     remark: str = ""
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Result:
+    def from_dict(cls, values: Mapping[str, Any]) -> TaskResult:
         """Read what `to_dict` gave."""
         known: dict[str, Any] = {name: math.nan if value is None else value for name, value in values.items()}
         return cls(**known)
@@ -106,7 +102,7 @@ def origin_of(training: Vocabulary | None) -> Origin | None:
 
 def jobs_of(
     training: Vocabulary | None, available: Sequence[str], task: Task | None = None, few: bool = False
-) -> list[Job]:
+) -> list[TaskScoring]:
     """List what a model can be scored in, of the benchmarks that are available, in the order of `TASKS`.
 
     Args:
@@ -123,12 +119,12 @@ def jobs_of(
         if name != RENDERED and name not in available:
             continue
         if training is None:
-            jobs.append(Job("zero-shot", name))
+            jobs.append(TaskScoring("zero-shot", name))
         elif origin is None or origin.dataset != name:
-            jobs.append(Job("cross-dataset", name))
+            jobs.append(TaskScoring("cross-dataset", name))
         else:
             of_words: Task = "zero-shot" if origin.words == "seen" else "supervised"
-            jobs.append(Job(task or ("few-shot" if few else of_words), name))
+            jobs.append(TaskScoring(task or ("few-shot" if few else of_words), name))
     return sorted(jobs, key=lambda job: TASKS.index(job.task))
 
 
@@ -140,13 +136,13 @@ def without_listed(dataset: PartDataset, files: frozenset[str]) -> PartDataset:
     return FileDataset(dataset.name, dataset.split, dataset.vocabulary, kept, dataset.seen)
 
 
-def published() -> list[dict[str, Any]]:
+def published_rows() -> list[dict[str, Any]]:
     """Return the published rows: task, data set, method and its figures."""
     content = files("partclipseg").joinpath("evaluation", "published_ov_parts.json").read_text("utf-8")
     return json.loads(content)["rows"]
 
 
-def task_tables(results: Iterable[Result]) -> list[Table]:
+def task_tables(results: Iterable[TaskResult]) -> list[Table]:
     """Return a table for each task and benchmark: published rows first, then ours, means of several models last."""
     tables = []
     results = list(results)
@@ -157,12 +153,12 @@ def task_tables(results: Iterable[Result]) -> list[Table]:
     return tables
 
 
-def _table(task: Task, dataset: str, trained_on: str, ours: Sequence[Result]) -> Table:
+def _table(task: Task, dataset: str, trained_on: str, ours: Sequence[TaskResult]) -> Table:
     # OV-PARTS reports one mean where seen and unseen say nothing: few-shot on ADE20K, and across data sets.
     columns = ("all",) if task == "few-shot" and dataset == "ade20k-part-234" else ("all", "seen", "unseen", "harmonic")
     columns = ("source", "all") if task == "cross-dataset" else columns
     wanted = (task, dataset, trained_on)
-    theirs = [row for row in published() if (row["task"], row["dataset"], row.get("trained_on", "")) == wanted]
+    theirs = [row for row in published_rows() if (row["task"], row["dataset"], row.get("trained_on", "")) == wanted]
     rows = [(f"OV-PARTS: {row['method']}", *(figure(row.get(name)) for name in columns)) for row in theirs]
     rows += [(result.method, *(figure(getattr(result, name)) for name in columns)) for result in ours]
     if len(ours) > 1:

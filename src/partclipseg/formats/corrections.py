@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from partclipseg.data.coco import BrokenMaskError, paint
+from partclipseg.data.coco import BrokenMaskError, paint_masks
 from partclipseg.data.values import quoted, whole_number
 from partclipseg.errors import PartCLIPSegError, first_line
 from partclipseg.vocabulary import Vocabulary, plain_word
@@ -16,7 +16,7 @@ from partclipseg.vocabulary import Vocabulary, plain_word
 Size = tuple[int, int]
 """Height and width of a photo."""
 
-Shape = tuple[int, list[float]]
+LabelledPolygon = tuple[int, list[float]]
 """Class index, and a polygon x, y, x, y, … in pixels."""
 
 
@@ -25,7 +25,7 @@ class CorrectionError(PartCLIPSegError):
 
 
 def read_outlines(
-    shapes: Callable[[bytes, Vocabulary, Size], Iterable[Shape]],
+    shapes: Callable[[bytes, Vocabulary, Size], Iterable[LabelledPolygon]],
 ) -> Callable[[Path, Vocabulary, Size], np.ndarray]:
     """Return a function for `Format.read` that paints the shapes found in a file's bytes for a vocabulary and size.
 
@@ -41,7 +41,7 @@ def read_outlines(
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError, ArithmeticError) as error:
             raise CorrectionError(f"it is damaged ({_damage(error)}): mend it, or delete it for a new draft") from None
         try:
-            return paint([index for index, _ in found], [[polygon] for _, polygon in found], size)
+            return paint_masks([index for index, _ in found], [[polygon] for _, polygon in found], size)
         except BrokenMaskError as error:
             raise CorrectionError(error.message) from None
 
@@ -70,7 +70,7 @@ def class_index(label: Any, vocabulary: Vocabulary) -> int:
     raise CorrectionError(f"it has the label {label!r}, which is not in the vocabulary: correct it")
 
 
-def check_size(found: tuple[Any, Any], size: Size) -> None:
+def check_photo_shape(found: tuple[Any, Any], size: Size) -> None:
     """Raise `CorrectionError` if a file states another height or width than the photo's."""
     if any(stated is not None and whole_number(stated) != edge for stated, edge in zip(found, size, strict=True)):
         stated = "x".join("?" if edge is None else quoted(edge) for edge in reversed(found))

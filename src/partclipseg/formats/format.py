@@ -45,7 +45,7 @@ instances were asked for, ``instances`` has an `instance_entry` for each, with t
 each segment names its owner by ``instance``: a number or null.
 """
 
-Outline = tuple[Segment, list[np.ndarray]]
+OutlinedSegment = tuple[Segment, list[np.ndarray]]
 """Segment with a polygon float `[n, 2]` (x, y in pixels) for each of its pieces, see `mask_polygons`."""
 
 
@@ -107,7 +107,7 @@ class LabelledPhoto:
         return np.zeros(len(self.vocabulary.objects)) if self.rest_scores is None else self.rest_scores
 
     @cached_property
-    def outlines(self) -> tuple[Outline, ...]:
+    def outlines(self) -> tuple[OutlinedSegment, ...]:
         """Return the segments with polygons within a pixel of their masks, holes joined by a seam."""
         return tuple((segment, mask_polygons(segment.mask)) for segment in self.segments)
 

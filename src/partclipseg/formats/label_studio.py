@@ -14,10 +14,10 @@ import numpy as np
 
 from partclipseg.formats.corrections import (
     CorrectionError,
-    Shape,
+    LabelledPolygon,
     Size,
     box_corners,
-    check_size,
+    check_photo_shape,
     class_index,
     flat,
     read_outlines,
@@ -98,14 +98,14 @@ def _one_task(document: Any) -> dict[str, Any]:
     return task
 
 
-def _shapes(content: bytes, vocabulary: Vocabulary, size: Size) -> Iterable[Shape]:
+def _shapes(content: bytes, vocabulary: Vocabulary, size: Size) -> Iterable[LabelledPolygon]:
     task = _one_task(json.loads(content))
     answers = [answer for answer in task.get("annotations") or () if not answer.get("was_cancelled")]
     answers = answers[-1:] or (task.get("predictions") or ())[:1]
     height, width = size
     for region in answers[0]["result"] if answers else ():
         value, kind = region["value"], region["type"]
-        check_size((region.get("original_height"), region.get("original_width")), size)
+        check_photo_shape((region.get("original_height"), region.get("original_width")), size)
         if kind == "polygonlabels":
             points = [(float(x), float(y)) for x, y in value["points"]]
         elif kind == "rectanglelabels" and not value.get("rotation"):

@@ -10,10 +10,10 @@ from typing import Any
 
 from partclipseg.formats.corrections import (
     CorrectionError,
-    Shape,
+    LabelledPolygon,
     Size,
     box_corners,
-    check_size,
+    check_photo_shape,
     class_index,
     flat,
     read_outlines,
@@ -60,9 +60,9 @@ def _make(photo: LabelledPhoto, place: Place) -> dict[str, Any]:
     return labelme_document(photo, path)
 
 
-def _shapes(content: bytes, vocabulary: Vocabulary, size: Size) -> Iterable[Shape]:
+def _shapes(content: bytes, vocabulary: Vocabulary, size: Size) -> Iterable[LabelledPolygon]:
     document = json.loads(content)
-    check_size((document.get("imageHeight"), document.get("imageWidth")), size)
+    check_photo_shape((document.get("imageHeight"), document.get("imageWidth")), size)
     for shape in document["shapes"]:
         points, kind = [(float(x), float(y)) for x, y in shape["points"]], shape.get("shape_type") or "polygon"
         if kind == "rectangle" and len(points) == 2:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from partclipseg.formats.corrections import CorrectionError, Shape, Size, box_corners, flat, read_outlines
+from partclipseg.formats.corrections import CorrectionError, LabelledPolygon, Size, box_corners, flat, read_outlines
 from partclipseg.formats.format import Content, DataSet, Format, LabelledPhoto, Place
 from partclipseg.vocabulary import Vocabulary
 
@@ -47,7 +47,7 @@ def _is_found(path: str, stem: str) -> bool:
     return f"{labels.rpartition('.')[0]}.txt" == f"/labels/{stem}.txt"
 
 
-def _shapes(content: bytes, vocabulary: Vocabulary, size: Size) -> Iterable[Shape]:
+def _shapes(content: bytes, vocabulary: Vocabulary, size: Size) -> Iterable[LabelledPolygon]:
     height, width = size
     for number, line in enumerate(content.decode("utf-8-sig").splitlines(), start=1):
         if not line.strip():

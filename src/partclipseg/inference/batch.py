@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from partclipseg.data.photo import MAX_PIXELS
 from partclipseg.data.values import quoted
 from partclipseg.errors import UsageError
 from partclipseg.formats.segment import Instance
+from partclipseg.inference.options import SegmentOptions, check_names
 from partclipseg.inference.photos import LoadedPhoto, to_host
 from partclipseg.inference.probability import Probabilities
 from partclipseg.inference.result import PartResult
 from partclipseg.instances.components import COMPONENTS, find_components
 from partclipseg.instances.found import FoundObject, select
-from partclipseg.instances.given import GivenObjects, check_objects, fitted
+from partclipseg.instances.given import GivenObjects, check_objects, fitted_object
 from partclipseg.instances.owners import GROWTH, OwnedMaps, in_order, look_at_objects, report_empty
-from partclipseg.instances.sources import ObjectOutliner, Source, as_source
-from partclipseg.maps.crops import Predict
+from partclipseg.instances.sources import InstanceSource, ObjectOutliner, as_source
+from partclipseg.maps.crops import PredictCrops
 from partclipseg.maps.label_maps import LabelMaps, no_object
 from partclipseg.vocabulary import Vocabulary
 
@@ -47,33 +49,32 @@ class Asked:
     """Minimum probability of a part at a pixel."""
     least_in_masks: float
     """Minimum probability where an object's mask is known, so that its parts share the pixels."""
-    source: Source | None = None
+    batch_size: int
+    """Number of photos per batch."""
+    max_pixels: int
+    """Maximum number of pixels of a photo."""
+    source: InstanceSource | None = None
     """Source of the objects; None if no instances are asked for."""
     outlines: ObjectOutliner | None = None
     rest: bool = False
     """Whether to keep parts without an owner where no first look would be needed."""
 
     @classmethod
-    def of(
-        cls,
-        segmenter: PartSegmenter,
-        words: Any,
-        objects: Iterable[str] | None = None,
-        zoom: bool = False,
-        min_part_probability: float | None = None,
-        instances: Any = None,
-        outlines: Any = None,
-        rest: bool = False,
-    ) -> Asked:
+    def of(cls, segmenter: PartSegmenter, words: Any, options: SegmentOptions) -> Asked:
         """Check the arguments of a call; raises `UsageError` for the first that is wrong."""
+        check_names(options)
+        min_part_probability, zoom = options.get("min_part_probability"), options.get("zoom", False)
+        instances, outlines = options.get("instances"), options.get("outlines")
+        rest = options.get("rest", False)
         vocabulary = _vocabulary(segmenter, words)
-        present = _object_indices(vocabulary, objects)
+        present = _object_indices(vocabulary, options.get("objects"))
         least = segmenter.least_part_probability(min_part_probability, present is not None)
         in_masks = segmenter.least_part_probability(min_part_probability, True)
+        sizes = options.get("batch_size", 8), options.get("max_pixels", MAX_PIXELS)
         if instances is None:
             if outlines is not None or rest:
                 raise UsageError("outlines and rest are for instances: say where objects are by instances")
-            return cls(vocabulary, present, zoom, least, in_masks)
+            return cls(vocabulary, present, zoom, least, in_masks, *sizes)
         if zoom:
             raise UsageError("instances look at crops already: leave zoom out")
         if vocabulary.paired is None:
@@ -83,24 +84,24 @@ class Asked:
         source = as_source(instances)
         if isinstance(source, GivenObjects):
             source.announce(vocabulary)
-        return cls(vocabulary, present, False, least, in_masks, source, outlines, rest)
+        return cls(vocabulary, present, False, least, in_masks, *sizes, source, outlines, rest)
 
     @property
     def looks_at_photos(self) -> bool:
         """Whether the model looks at whole photos first, not at crops alone."""
         return self.source is None or self.source == COMPONENTS or self.rest
 
-    def read(self, source: Any, image_shape: tuple[int, int] | None, max_pixels: int) -> LoadedPhoto:
+    def read(self, source: Any, image_shape: tuple[int, int] | None) -> LoadedPhoto:
         """Read a photo, or a `WithObjects`; raises `PhotoError`, also for objects that do not fit the photo."""
         photo, objects = source if isinstance(source, WithObjects) else (source, None)
-        loaded = LoadedPhoto.read(photo, image_shape, max_pixels)
+        loaded = LoadedPhoto.read(photo, image_shape, self.max_pixels)
         if not isinstance(self.source, GivenObjects):
             return loaded
         size = loaded.pixels.shape[0], loaded.pixels.shape[1]
         if objects is None:
             return loaded.with_objects(self.source.of(loaded.name, size, self.vocabulary))
         return loaded.with_objects(
-            fitted(some, size, self.vocabulary, f"{loaded.name}: object {place} of instances")
+            fitted_object(some, size, self.vocabulary, f"{loaded.name}: object {place} of instances")
             for place, some in enumerate(objects, start=1)
         )
 
@@ -220,7 +221,7 @@ def _confirmed(owner: np.ndarray, instances: Sequence[Instance]) -> tuple[np.nda
 def _look_at_instances(
     segmenter: PartSegmenter,
     asked: Asked,
-    source: Source,
+    source: InstanceSource,
     photos: Sequence[LoadedPhoto],
     first: Sequence[LabelMaps],
     present: Sequence[Sequence[int]] | None,
@@ -260,9 +261,9 @@ def _look_at_instances(
 def _find(
     segmenter: PartSegmenter,
     asked: Asked,
-    source: Source,
+    source: InstanceSource,
     vocabulary: Vocabulary,
-    predict: Predict,
+    predict: PredictCrops,
     photos: Sequence[LoadedPhoto],
     first: Sequence[LabelMaps],
     present: Sequence[Sequence[int]] | None,

@@ -26,7 +26,7 @@ from partclipseg.machine import usable_cores
 _THREADS = min(16, usable_cores())
 """Number of threads that decode and resize photos and make results beside each other and the model."""
 
-Result = TypeVar("Result")
+Made = TypeVar("Made")
 Item = TypeVar("Item")
 
 
@@ -54,13 +54,13 @@ class LoadedPhoto:
         return replace(self, objects=tuple(objects))
 
 
-SegmentBatch = Callable[[Sequence[LoadedPhoto]], Sequence[Callable[[], Result]]]
+SegmentBatch = Callable[[Sequence[LoadedPhoto]], Sequence[Callable[[], Made]]]
 """Runs the model on a batch; returns a function for each photo that makes its result, in any thread."""
 
 
 def stream(
-    sources: Iterable[Any], read: Callable[[Any], LoadedPhoto], segment: SegmentBatch[Result], batch_size: int
-) -> Iterator[tuple[Any, Result | PhotoError]]:
+    sources: Iterable[Any], read: Callable[[Any], LoadedPhoto], segment: SegmentBatch[Made], batch_size: int
+) -> Iterator[tuple[Any, Made | PhotoError]]:
     """Yield each of `sources` in order with its result, or with the error that prevented it.
 
     Raises `UsageError` at the call itself for a batch size below 1.
@@ -71,8 +71,8 @@ def stream(
 
 
 def _stream(
-    chunks: Iterator[list[Any]], read: Callable[[Any], LoadedPhoto], segment: SegmentBatch[Result]
-) -> Iterator[tuple[Any, Result | PhotoError]]:
+    chunks: Iterator[list[Any]], read: Callable[[Any], LoadedPhoto], segment: SegmentBatch[Made]
+) -> Iterator[tuple[Any, Made | PhotoError]]:
     def attempt(source: Any) -> LoadedPhoto | PhotoError:
         try:
             return read(source)

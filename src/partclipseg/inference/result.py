@@ -25,8 +25,9 @@ from partclipseg.formats.overlay import overlay
 from partclipseg.formats.palette import part_colours
 from partclipseg.formats.png import label_image
 from partclipseg.formats.registry import chosen_formats, single_formats
-from partclipseg.formats.segment import Instance, Owners, Segment, counted, mean_scores, owned_labels
+from partclipseg.formats.segment import Instance, Owners, Segment, counted, mean_scores
 from partclipseg.formats.yolo import yolo_lines
+from partclipseg.inference.result_maps import drop_below, instance_means, take_words
 from partclipseg.vocabulary import Vocabulary
 
 __all__ = ["Instance", "PartResult", "Segment", "SegmentKeyError", "View"]
@@ -129,27 +130,21 @@ class PartResult:
         if np.any(np.greater(min_part_probability, 0)):
             labels[np.less(score_map, min_part_probability)] = -1
         if len(words):
-            word_map, word_scores = words
-            rival = np.where(labels < 0, np.float32(-1), score_map)
-            taken = (word_map >= 0) & (word_scores >= min_part_probability) & (word_scores > rival)
-            labels = np.where(taken, np.int32(len(vocabulary.object_parts)) + word_map, labels).astype(np.int32)
-            score_map = np.where(taken, word_scores, score_map)
+            first = len(vocabulary.object_parts)
+            labels, score_map = take_words(labels, score_map, words, min_part_probability, first)
         rest = np.where(labels < 0, objects, np.int32(-1))
         scores = mean_scores(score_map, labels, len(vocabulary))
         rest_scores = mean_scores(score_map, rest, len(vocabulary.objects))
         found = cls(labels, objects, scores, vocabulary, photo, name, rest_scores, probabilities)
         if instance_map is None:
             return found
-        owner, rows = np.array(instance_map, dtype=np.int32, order="C"), len(instances) + 1
-        owned = (
-            mean_scores(score_map, owned_labels(some, owner, rows - 1, count), rows * count).reshape(rows, count)
-            for some, count in ((labels, len(vocabulary)), (rest, len(vocabulary.objects)))
-        )
+        owner, count = np.array(instance_map, dtype=np.int32, order="C"), len(instances)
         return replace(
             found,
             instance_map=owner,
             instances=counted(instances, owner),
-            **dict(zip(("instance_scores", "instance_rest_scores"), owned, strict=True)),
+            instance_scores=instance_means(score_map, labels, owner, count, len(vocabulary)),
+            instance_rest_scores=instance_means(score_map, rest, owner, count, len(vocabulary.objects)),
         )
 
     @property
@@ -164,26 +159,17 @@ class PartResult:
         not lose its place because an ear was doubtful.
         """
         if self.instance_map is not None and self.instance_scores is not None:
-            return self._owned_at_least(self.instance_map, self.instance_scores, score)
+            left = drop_below(self.label_map, self.object_map, self.instance_map, self.instance_scores, score)
+            if left is None:
+                return self
+            labels, objects, means, kept = left
+            return replace(self, label_map=labels, object_map=objects, scores=means, instance_scores=kept)
         low = self.scores < score
         gone = (self.label_map >= 0) & low[self.label_map]
         if not gone.any():
             return self
         labels, objects = (np.where(gone, np.int32(-1), some) for some in (self.label_map, self.object_map))
         return replace(self, label_map=labels, object_map=objects, scores=np.where(low, np.float32(0), self.scores))
-
-    def _owned_at_least(self, owner: np.ndarray, scores: np.ndarray, score: float) -> PartResult:
-        low = scores < score
-        gone = (self.label_map >= 0) & low[owner, self.label_map]  # owner -1 reads the last row
-        if not gone.any():
-            return self
-        labels = np.where(gone, np.int32(-1), self.label_map)
-        objects = np.where(gone & (owner < 0), np.int32(-1), self.object_map)
-        kept, (rows, count) = np.where(low, np.float32(0), scores), scores.shape
-        areas = np.bincount(owned_labels(labels, owner, rows - 1, count).ravel() + 1, minlength=rows * count + 1)[1:]
-        areas = areas.reshape(rows, count)
-        means = ((areas * kept).sum(0) / np.maximum(areas.sum(0), 1)).astype(np.float32)
-        return replace(self, label_map=labels, object_map=objects, scores=means, instance_scores=kept)
 
     def instance(self, number: int) -> PartResult:
         """Return the result of one object alone, by its number: all other pixels are background.

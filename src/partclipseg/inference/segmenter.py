@@ -7,20 +7,21 @@ import tempfile
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Unpack, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from partclipseg.data.photo import MAX_PIXELS, PhotoError
+from partclipseg.data.photo import PhotoError
 from partclipseg.errors import UsageError
 from partclipseg.files import whole_directory
 from partclipseg.inference.batch import Asked, WithObjects, given_for_each, given_for_one, segment_batch
+from partclipseg.inference.options import SegmentOptions
 from partclipseg.inference.photos import LoadedPhoto, stream
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.zoom import look_again
-from partclipseg.maps.crops import Predict
+from partclipseg.maps.crops import PredictCrops
 from partclipseg.maps.label_maps import LabelMaps
 from partclipseg.models.directory import write_directory
 from partclipseg.models.fetch import find_model
@@ -171,49 +172,14 @@ class PartSegmenter:
 
     @overload
     def __call__(
-        self,
-        photos: list[Any] | tuple[Any, ...],
-        vocabulary: Any = None,
-        *,
-        objects: Iterable[str] | None = None,
-        zoom: bool = False,
-        min_part_probability: float | None = None,
-        instances: Any = None,
-        outlines: Any = None,
-        rest: bool = False,
-        batch_size: int = 8,
-        max_pixels: int = MAX_PIXELS,
+        self, photos: list[Any] | tuple[Any, ...], vocabulary: Any = None, **options: Unpack[SegmentOptions]
     ) -> list[PartResult]: ...
 
     @overload
-    def __call__(
-        self,
-        photos: Any,
-        vocabulary: Any = None,
-        *,
-        objects: Iterable[str] | None = None,
-        zoom: bool = False,
-        min_part_probability: float | None = None,
-        instances: Any = None,
-        outlines: Any = None,
-        rest: bool = False,
-        batch_size: int = 8,
-        max_pixels: int = MAX_PIXELS,
-    ) -> PartResult: ...
+    def __call__(self, photos: Any, vocabulary: Any = None, **options: Unpack[SegmentOptions]) -> PartResult: ...
 
     def __call__(
-        self,
-        photos: Any,
-        vocabulary: Any = None,
-        *,
-        objects: Iterable[str] | None = None,
-        zoom: bool = False,
-        min_part_probability: float | None = None,
-        instances: Any = None,
-        outlines: Any = None,
-        rest: bool = False,
-        batch_size: int = 8,
-        max_pixels: int = MAX_PIXELS,
+        self, photos: Any, vocabulary: Any = None, **options: Unpack[SegmentOptions]
     ) -> PartResult | list[PartResult]:
         """Segment one photo to a `PartResult`, or a list or tuple of photos to a list of results in their order.
 
@@ -232,59 +198,46 @@ class PartSegmenter:
                 or a mapping from path to list. None asks for no instances.
             outlines: an `Outliner`, which draws masks of objects that are known by their boxes.
             rest: keep parts that belong to no instance where objects are found or given: it costs a first look.
-            batch_size: number of photos per batch.
-            max_pixels: refuse larger photos.
+            batch_size: number of photos per batch, 8 by default.
+            max_pixels: refuse photos of more pixels, 80 million by default.
 
         Raises:
+            TypeError: an option that does not exist.
             UsageError: wrong words or options.
             PhotoError: a photo that cannot be read; nothing is returned then. See `segment_many`.
         """
-        asked = partial(Asked.of, self, vocabulary, objects, zoom, min_part_probability)
+        instances = options.get("instances")
         if isinstance(photos, list | tuple):
             source, photos = given_for_each(instances, photos)
             results = []
-            for _, result in self._stream(photos, asked(source, outlines, rest), batch_size, max_pixels):
+            for _, result in self._stream(photos, Asked.of(self, vocabulary, {**options, "instances": source})):
                 if isinstance(result, PhotoError):
                     raise result
                 results.append(result)
             return results
         source, given = given_for_one(instances)
-        wanted = asked(source, outlines, rest)
+        asked = Asked.of(self, vocabulary, {**options, "instances": source})
         photo = photos if given is None else WithObjects(photos, given)
-        [make_result] = segment_batch(self, wanted, [wanted.read(photo, self.model.ahead_shape, max_pixels)])
+        [make_result] = segment_batch(self, asked, [asked.read(photo, self.model.ahead_shape)])
         return make_result()
 
     def segment_many(
-        self,
-        paths: Iterable[Any],
-        vocabulary: Any = None,
-        *,
-        objects: Iterable[str] | None = None,
-        zoom: bool = False,
-        min_part_probability: float | None = None,
-        instances: Any = None,
-        outlines: Any = None,
-        rest: bool = False,
-        batch_size: int = 8,
-        max_pixels: int = MAX_PIXELS,
+        self, paths: Iterable[Any], vocabulary: Any = None, **options: Unpack[SegmentOptions]
     ) -> Iterator[tuple[Any, PartResult | PhotoError]]:
         """Segment a stream of photos; an unreadable one does not stop the others.
 
         Yields each of `paths` in order with its result, or with the error that prevented it. Arguments
         as for a call; wrong words or options raise `UsageError` at the call itself.
         """
-        if isinstance(instances, list | tuple):
+        if isinstance(options.get("instances"), list | tuple):
             raise UsageError("instances of many photos are given by a mapping from path to a list of FoundObject")
-        asked = Asked.of(self, vocabulary, objects, zoom, min_part_probability, instances, outlines, rest)
-        return self._stream(paths, asked, batch_size, max_pixels)
+        return self._stream(paths, Asked.of(self, vocabulary, options))
 
-    def _stream(
-        self, photos: Iterable[Any], asked: Asked, batch_size: int, max_pixels: int
-    ) -> Iterator[tuple[Any, PartResult | PhotoError]]:
+    def _stream(self, photos: Iterable[Any], asked: Asked) -> Iterator[tuple[Any, PartResult | PhotoError]]:
         def read(source: Any) -> LoadedPhoto:
-            return asked.read(source, self.model.ahead_shape, max_pixels)
+            return asked.read(source, self.model.ahead_shape)
 
-        return stream(photos, read, partial(segment_batch, self, asked), batch_size)
+        return stream(photos, read, partial(segment_batch, self, asked), asked.batch_size)
 
     def least_part_probability(self, asked: float | None, objects_known: bool) -> float:
         """Return the minimum probability of a part, by default the model's; raises `UsageError` outside of 0 to 1."""
@@ -348,8 +301,8 @@ class PartSegmenter:
         predict = self.predict_crops(vocabulary)
         return look_again(predict, photos, maps, present_objects, self.model.image_shape, self.model.least_area)
 
-    def predict_crops(self, vocabulary: Vocabulary) -> Predict:
-        """Return the function that runs the model on crops of photos, see `maps.crops.Predict`."""
+    def predict_crops(self, vocabulary: Vocabulary) -> PredictCrops:
+        """Return the function that runs the model on crops of photos, see `maps.crops.PredictCrops`."""
 
         def predict(
             crops: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]], present: Any, with_background: bool

@@ -28,7 +28,7 @@ from partclipseg.maps.crops import (
     CROPS_AT_ONCE,
     Crop,
     Edges,
-    Predict,
+    PredictCrops,
     crop_around,
     located_objects,
     look,
@@ -45,7 +45,7 @@ MOST_CROPS = 8
 
 @torch.inference_mode()
 def look_again(
-    predict: Predict,
+    predict: PredictCrops,
     photos: Sequence[np.ndarray],
     first: Sequence[LabelMaps],
     present_objects: Sequence[Sequence[int]] | None,
@@ -72,12 +72,12 @@ def look_again(
     work = [(photo, crop) for photo, its_crops in zip(photos, crops, strict=True) for crop in its_crops]
     looks = look(predict, work, with_background, max(CROPS_AT_ONCE, len(photos)))
     return [
-        compose(maps, islice(looks, len(its_crops)), with_background) if its_crops else maps
+        merge_looks(maps, islice(looks, len(its_crops)), with_background) if its_crops else maps
         for maps, its_crops in zip(first, crops, strict=True)
     ]
 
 
-def compose(first: LabelMaps, looks: Iterable[tuple[Crop, LabelMaps]], with_background: bool) -> LabelMaps:
+def merge_looks(first: LabelMaps, looks: Iterable[tuple[Crop, LabelMaps]], with_background: bool) -> LabelMaps:
     """Return the first pass's maps `[H, W]`, updated with `looks`: crops and maps of their sizes.
 
     `with_background`: crops may turn background into their object and their object into background (Pred-All).

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from partclipseg.instances.found import FoundObject
-from partclipseg.maps.crops import Predict, located_objects, object_regions, resize_values
+from partclipseg.maps.crops import PredictCrops, located_objects, object_regions, resize_values
 from partclipseg.maps.label_maps import LabelMaps
 
 COMPONENTS = "components"
@@ -18,7 +18,7 @@ COMPONENTS = "components"
 
 
 def find_components(
-    predict: Predict,
+    predict: PredictCrops,
     photos: Sequence[np.ndarray],
     first: Sequence[LabelMaps],
     words: Sequence[str],

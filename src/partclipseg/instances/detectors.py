@@ -27,8 +27,8 @@ from partclipseg.instances.pretrained import (
     IMAGENET,
     Pretrained,
     enlarge,
-    fitted,
-    load_pretrained,
+    load_foreign,
+    resized_shape,
     squared,
     to_values,
 )
@@ -103,7 +103,7 @@ class Detector(ABC):
             PartCLIPSegError: no such model can be found or loaded, or it is none of these detectors.
         """
         classes = {kind: model_class for kind, (_, model_class) in _FAMILIES.items()}
-        pretrained = load_pretrained(name_or_dir, classes, "a detector", device, dtype, log)
+        pretrained = load_foreign(name_or_dir, classes, "a detector", device, dtype, log)
         return _FAMILIES[pretrained.kind][0](pretrained, threshold)
 
     @property
@@ -158,7 +158,7 @@ class Detector(ABC):
 
 
 def _corners(centre_and_size: Tensor, width: float, height: float) -> Tensor:
-    """Corners `[n, 4]` in pixels of boxes `[n, 4]`: x and y of the centre, width, height, as shares."""
+    """Return the corners `[n, 4]` in pixels of boxes `[n, 4]`: x and y of the centre, width, height, as shares."""
     centre, size = centre_and_size.float().split(2, -1)
     scale = torch.tensor([width, height] * 2, device=centre.device)
     return torch.cat([centre - size / 2, centre + size / 2], -1) * scale
@@ -273,7 +273,7 @@ class GroundingDino(Detector):
         """Return the boxes of all passes, each with the best word of its pass."""
         height, width = photo.shape[:2]
         shortest, longest, statistics = self._preparation
-        values = to_values(photo, fitted(height, width, shortest, longest), statistics)
+        values = to_values(photo, resized_shape(height, width, shortest, longest), statistics)
         values = values.to(self.device, self.model.dtype)
         found = []
         for text in passes:

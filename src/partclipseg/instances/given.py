@@ -119,7 +119,7 @@ class GivenObjects:
                     some = _object(entry, size)
                 except PartCLIPSegError as error:
                     raise GivenObjectError(f"{name}: {called} of {self.source}: {error}") from None
-            found.append(fitted(some, size, vocabulary, f"{name}: {called} of {self.source}"))
+            found.append(fitted_object(some, size, vocabulary, f"{name}: {called} of {self.source}"))
         return found
 
     def _entries(self, name: str) -> Sequence[FoundObject | _Entry]:
@@ -141,7 +141,7 @@ class GivenObjects:
         )
 
 
-def fitted(some: FoundObject, size: tuple[int, int], vocabulary: Vocabulary, called: str) -> FoundObject:
+def fitted_object(some: FoundObject, size: tuple[int, int], vocabulary: Vocabulary, called: str) -> FoundObject:
     """Return a given object in the vocabulary's spelling, its box cut to a photo of `size` (H, W).
 
     Raises `GivenObjectError`, which begins with `called`, for an unknown word, a mask of another size, and a box or

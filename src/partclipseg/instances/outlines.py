@@ -22,8 +22,8 @@ from partclipseg.instances.pretrained import (
     IMAGENET,
     Pretrained,
     enlarge,
-    fitted,
-    load_pretrained,
+    load_foreign,
+    resized_shape,
     to_values,
 )
 
@@ -87,7 +87,7 @@ class Outliner:
             PartCLIPSegError: no such model can be found or loaded, or it is none of SAM, SAM HQ, SAM 2, SAM 3.
         """
         classes = {kind: family.model_class for kind, family in _FAMILIES.items()}
-        return cls(load_pretrained(name_or_dir, classes, "a model that outlines objects", device, dtype, log))
+        return cls(load_foreign(name_or_dir, classes, "a model that outlines objects", device, dtype, log))
 
     @property
     def device(self) -> torch.device:
@@ -112,7 +112,7 @@ class Outliner:
         if not boxes:
             return objects
         side = self.model.config.prompt_encoder_config.image_size
-        resized = fitted(*size, side, side) if self._family.keeps_shape else (side, side)
+        resized = resized_shape(*size, side, side) if self._family.keeps_shape else (side, side)
         features = self._features(photo, resized, side)
         scale = torch.tensor([resized[1] / size[1], resized[0] / size[0]] * 2)
         places = list(boxes)
@@ -128,7 +128,7 @@ class Outliner:
         return objects
 
     def _features(self, photo: np.ndarray, resized: tuple[int, int], side: int) -> dict[str, Any]:
-        """Features of the photo, as the model's forward pass takes them for any number of boxes."""
+        """Return features of the photo, as the model's forward pass takes them for any number of boxes."""
         values = to_values(photo, resized, self._family.statistics)
         values = F.pad(values, (0, side - resized[1], 0, side - resized[0])).to(self.device, self.model.dtype)
         features = self.model.get_image_embeddings(values)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from partclipseg.instances.found import FoundObject
-from partclipseg.maps.crops import CROPS_AT_ONCE, Crop, Edges, Predict, crop_around, look
+from partclipseg.maps.crops import CROPS_AT_ONCE, Crop, Edges, PredictCrops, crop_around, look
 from partclipseg.maps.label_maps import BACKGROUND, LabelMaps
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def in_order(found: Sequence[FoundObject]) -> list[FoundObject]:
 
 @torch.inference_mode()
 def look_at_objects(
-    predict: Predict,
+    predict: PredictCrops,
     photos: Sequence[np.ndarray],
     found: Sequence[Sequence[FoundObject]],
     object_index: Callable[[str], int],

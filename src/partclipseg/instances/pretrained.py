@@ -20,8 +20,11 @@ from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import is_file
 from partclipseg.models.directory import read_config
 from partclipseg.models.hub import OPTIONAL_FILES
-from partclipseg.models.names import find_snapshot, quoted
-from partclipseg.models.reading import check_complete, check_finite, library_errors, read_json_table, without_bars
+from partclipseg.models.names import find_snapshot, quoted_name
+from partclipseg.models.reading import (
+    load_library_model,
+    read_json_table,
+)
 from partclipseg.models.registry import find_device, find_dtype
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -57,7 +60,7 @@ class Pretrained(NamedTuple):
         return {}
 
 
-def load_pretrained(
+def load_foreign(
     name: str | Path,
     classes: dict[str, str],
     what: str,
@@ -84,18 +87,15 @@ def load_pretrained(
     kind = read_config(name, remedy=remedy).get("model_type")
     if kind not in classes:
         raise PartCLIPSegError(
-            f"{name} holds a model of type {quoted(kind)}, and {what} must be one of {', '.join(classes)}: name another"
+            f"{name} holds a model of type {quoted_name(kind)}, and {what} must be one of {', '.join(classes)}: "
+            "name another"
         )
     folder = Path(find_snapshot(name, _FILES, remedy))
     for beginning, licence in _LICENCES.items():
         if classes[kind].startswith(beginning):
             log.warning("the weights of %s are under %s: read it before you use them", name, licence)
-    with library_errors(f"the model in {name} cannot be loaded: copy or download it again"), without_bars():
-        load = getattr(transformers, classes[kind]).from_pretrained
-        model, info = load(folder, dtype=number_type, output_loading_info=True, ignore_mismatched_sizes=True)
     # Files of the authors may hold more than the class takes, such as SAM 2's memory for videos.
-    check_complete(str(name), info["missing_keys"], (), info["mismatched_keys"])
-    check_finite(model, str(name))
+    model = load_library_model(getattr(transformers, classes[kind]), folder, name, number_type)
     return Pretrained(model.eval().to(target), folder, kind)
 
 
@@ -116,7 +116,7 @@ def squared(photo: np.ndarray) -> np.ndarray:
     return whole
 
 
-def fitted(height: int, width: int, shortest: int, longest: int) -> tuple[int, int]:
+def resized_shape(height: int, width: int, shortest: int, longest: int) -> tuple[int, int]:
     """Return height and width at which the shorter side is `shortest`, or less where the longer exceeded `longest`.
 
     The aspect ratio is kept but for rounding, which is that of Grounding DINO's authors.

@@ -15,7 +15,7 @@ from partclipseg.instances.components import COMPONENTS
 from partclipseg.instances.found import FoundObject, ObjectSource
 from partclipseg.instances.given import GivenObjects
 
-Source = Literal["components"] | ObjectSource | GivenObjects
+InstanceSource = Literal["components"] | ObjectSource | GivenObjects
 
 
 @runtime_checkable
@@ -27,7 +27,7 @@ class ObjectOutliner(Protocol):
         ...
 
 
-def as_source(instances: Any) -> Source:
+def as_source(instances: Any) -> InstanceSource:
     """Return the source that the argument `instances` of a call means; raises `UsageError` for other values.
 
     ``"components"``, an `ObjectSource`, the path of a file for `GivenObjects.read`, or a mapping from the paths of
@@ -51,9 +51,9 @@ def as_source(instances: Any) -> Source:
     )
 
 
-def open_source(
+def open_instance_source(
     name: str, threshold: float | None = None, device: str | None = None, dtype: str | None = None
-) -> Source:
+) -> InstanceSource:
     """Return the source that a command line names: ``components``, a JSON file, or a detector's directory or hub name.
 
     `threshold` is the minimum score of what a detector finds; None is the detector's own.

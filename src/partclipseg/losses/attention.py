@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from partclipseg.losses.labels import resize_labels, shown, token_grid
+from partclipseg.losses.labels import downsample_labels, shown, token_grid
 from partclipseg.losses.masks import LossCounts
 
 
@@ -147,7 +147,7 @@ def reference_control(
     weakest = peak.new_ones(batch).scatter_reduce(0, photo, peak, "amin")  # [B]
 
     objects = listed_objects(part_labels, object_labels, num_classes)  # [B, N_o <= N_c]
-    token_object = resize_labels(object_labels, grid).flatten(1)  # [B, n]
+    token_object = downsample_labels(object_labels, grid).flatten(1)  # [B, n]
     bins = token_object.clamp(min=-1) + 1
     zeros = weakest.new_zeros(batch, num_classes + 1)
     overlap = zeros.scatter_add(1, bins, (votes > 1).to(zeros.dtype))[:, 1:]  # [B, N_c]
@@ -175,8 +175,8 @@ def _on_grid(
     """Return on the token grid part and object masks of each pair, bool `[P, n]`, and pairs of one object `[P, P]`."""
     photo, index = pairs.unbind(1)  # [P]
     of_object = class_to_object[index]
-    part_mask = resize_labels(part_labels, grid).flatten(1)[photo] == index.unsqueeze(1)
-    object_mask = resize_labels(object_labels, grid).flatten(1)[photo] == of_object.unsqueeze(1)
+    part_mask = downsample_labels(part_labels, grid).flatten(1)[photo] == index.unsqueeze(1)
+    object_mask = downsample_labels(object_labels, grid).flatten(1)[photo] == of_object.unsqueeze(1)
     same_object = (photo.unsqueeze(1) == photo) & (of_object.unsqueeze(1) == of_object)
     return part_mask, object_mask, same_object
 

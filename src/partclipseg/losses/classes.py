@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from partclipseg.data.sample import OUTSIDE
 from partclipseg.losses import masks
 from partclipseg.losses.config import MaskLossConfig
-from partclipseg.losses.labels import resize_labels
+from partclipseg.losses.labels import downsample_labels
 from partclipseg.losses.masks import LossCounts
 
 Outside = Literal["ignore", "background"]
@@ -58,7 +58,7 @@ class ClassLoss:
         """
         logits = class_logits(output)
         size = self.size(logits, part_labels)
-        classes, objects = resize_labels(part_labels, size), resize_labels(object_labels, size)
+        classes, objects = downsample_labels(part_labels, size), downsample_labels(object_labels, size)
         pixels = Pixels.of(classes, objects, self.outside)
         over = pixels.counted.sum(dtype=torch.float32) if counts is None else counts.counted
         weight, logits = self.config.background_weight, resize_logits(logits, size)
@@ -81,7 +81,7 @@ class ClassLoss:
             tokens: image tokens of the attention, for losses that need it; the rest as for the loss.
         """
         size = _size(part_labels) if self.at_label_size else size
-        classes, objects = resize_labels(part_labels, size), resize_labels(object_labels, size)
+        classes, objects = downsample_labels(part_labels, size), downsample_labels(object_labels, size)
         return Pixels.of(classes, objects, self.outside).counts()
 
     def size(self, logits: Tensor, labels: Tensor) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
+def downsample_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize a label map `[B, H, W]` of any integer type to int64 `[B, h, w]` by torch's "nearest"."""
     if tuple(labels.shape[-2:]) == size:
         return labels.long()

@@ -26,7 +26,9 @@ CROPS_AT_ONCE = 8
 """Number of crops per batch, or the number of photos, if that is greater."""
 
 
-Predict = Callable[[Sequence[np.ndarray], Sequence[tuple[int, int]], Sequence[Sequence[int]], bool], list[LabelMaps]]
+PredictCrops = Callable[
+    [Sequence[np.ndarray], Sequence[tuple[int, int]], Sequence[Sequence[int]], bool], list[LabelMaps]
+]
 """Function that runs the model on photos uint8 `[H, W, 3]` of any sizes: photos, sizes of the maps, and, as in
 `pruned_maps`, the objects that each may show and whether background competes with them."""
 
@@ -55,7 +57,7 @@ class Edges(NamedTuple):
     right: float
 
 
-class Region(NamedTuple):
+class ObjectRegion(NamedTuple):
     """A connected region of one object in an object map."""
 
     object: int
@@ -68,7 +70,7 @@ class Region(NamedTuple):
 
 
 def look(
-    predict: Predict, work: Sequence[tuple[np.ndarray, Crop]], with_background: bool, at_once: int
+    predict: PredictCrops, work: Sequence[tuple[np.ndarray, Crop]], with_background: bool, at_once: int
 ) -> Iterator[tuple[Crop, LabelMaps]]:
     """Yield each crop with its maps. Batches run lazily, so that not all maps are held together.
 
@@ -91,7 +93,7 @@ def look(
 
 
 def located_objects(
-    predict: Predict,
+    predict: PredictCrops,
     photos: Sequence[np.ndarray],
     first: Sequence[LabelMaps],
     present_objects: Sequence[Sequence[int]] | None,
@@ -101,14 +103,14 @@ def located_objects(
 
     With `present_objects` (Oracle-Obj) the first look has no background, so the photos are segmented once more.
     """
-    objects = torch.stack([resize_labels(maps.object_map, input_shape) for maps in first]).cpu().numpy()
+    objects = torch.stack([resize_label_map(maps.object_map, input_shape) for maps in first]).cpu().numpy()
     if present_objects is not None:
         found = predict(photos, [input_shape] * len(photos), present_objects, True)
         objects[torch.stack([maps.object_map for maps in found]).cpu().numpy() == BACKGROUND] = BACKGROUND
     return objects
 
 
-def object_regions(object_map: np.ndarray, photo_size: tuple[int, int], least_area: int) -> Iterator[Region]:
+def object_regions(object_map: np.ndarray, photo_size: tuple[int, int], least_area: int) -> Iterator[ObjectRegion]:
     """Yield the connected regions of each object that have at least `least_area` pixels, the largest first.
 
     Args:
@@ -133,7 +135,7 @@ def object_regions(object_map: np.ndarray, photo_size: tuple[int, int], least_ar
             (rows.max() + 1) * rows_scale,
             (columns.max() + 1) * columns_scale,
         )
-        yield Region(index, int(areas[region]), edges, pixels)
+        yield ObjectRegion(index, int(areas[region]), edges, pixels)
 
 
 def crop_around(index: int, edges: Edges, input_shape: tuple[int, int], photo_size: tuple[int, int]) -> Crop:
@@ -174,7 +176,7 @@ def connected_regions(labels: np.ndarray) -> np.ndarray:
     return np.unique(root, return_inverse=True)[1][runs]
 
 
-def resize_labels(labels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def resize_label_map(labels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Resize integers `[H, W]`, below 2^24, to `size`: the label under the centre of each new pixel."""
     return resize_values(labels.float(), size).long()
 

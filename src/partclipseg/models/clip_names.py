@@ -1,11 +1,10 @@
-"""Names of OpenAI's CLIP in released files of other methods, and the place of one of our tensors in such a file."""
+"""Names of OpenAI's CLIP in released files of other methods."""
 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
-from torch import Tensor
+from partclipseg.models.tensor_places import TensorPlace
 
 CLIP_RENAMED = (
     (r"^clip\.vision_model\.embeddings\.class_embedding$", "clip_model.visual.class_embedding"),
@@ -31,28 +30,6 @@ CLIP_RENAMED = (
 
 CLIP_TRANSPOSED = ("clip.visual_projection.weight", "clip.text_projection.weight")
 """Our tensors that OpenAI's code has transposed."""
-
-
-class TensorPlace(NamedTuple):
-    """Place of one of our tensors in a released file."""
-
-    name: str
-    """Its name there, as far as the method's module writes it out."""
-    third: int | None
-    """Index of the third of the rows, for tensors that stack queries, keys and values."""
-    transposed: bool
-
-    def of(self, tensor: Tensor) -> Tensor:
-        """Return the part of the foreign tensor that is ours."""
-        if self.third is not None and len(tensor) % 3 == 0:
-            tensor = tensor.chunk(3)[self.third]
-        return tensor.T if self.transposed else tensor
-
-    def shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape of the foreign tensor for our tensor of shape `ours`."""
-        if self.third is not None:
-            return (3 * ours[0], *ours[1:])
-        return ours[::-1] if self.transposed else ours
 
 
 def clip_source(name: str) -> TensorPlace:

@@ -22,7 +22,7 @@ TRACED = {"batch": 2, "rows": 6, "columns": 7, "parts": 13, "objects": 17, "clas
 which it treats as fixed."""
 
 
-class PhotoEncoder(nn.Module):
+class CLIPSegPhotoGraph(nn.Module):
     """Photo encoder; the class token is a separate output so that patches keep their grid."""
 
     inputs = ("pixel_values",)
@@ -38,7 +38,7 @@ class PhotoEncoder(nn.Module):
         return activations[:, :, 0], activations[:, :, 1:].unflatten(2, self.model.grid(pixel_values))
 
 
-class TextEncoder(nn.Module):
+class CLIPSegTextGraph(nn.Module):
     """Text encoder: tokens to embeddings."""
 
     inputs = ("input_ids", "attention_mask")
@@ -53,7 +53,7 @@ class TextEncoder(nn.Module):
         return self.model.encode_text(input_ids, attention_mask).float()
 
 
-class Decoder(nn.Module):
+class CLIPSegDecoderGraph(nn.Module):
     """Decoder of single words, with the background last."""
 
     inputs = ("class_tokens", "patches", "text_embeddings")
@@ -88,14 +88,14 @@ def clipseg_graphs(model: CLIPSegTowers, decoder: OnnxGraph) -> dict[str, OnnxGr
     of_photo = {0: Dim("batch"), 2: vision.patch_size * rows, 3: vision.patch_size * columns}
     return {
         "photo_encoder": OnnxGraph(
-            PhotoEncoder(model),
+            CLIPSegPhotoGraph(model),
             (photo,),
             (of_photo,),
             # The exporter loses the names of two sizes behind the division by the patch size.
             {1: [len(config.extract_layers), "batch", "rows", "columns", vision.hidden_size]},
         ),
         "text_encoder": OnnxGraph(
-            TextEncoder(model), (tokens, torch.ones_like(tokens)), ({0: Dim("words"), 1: length},) * 2
+            CLIPSegTextGraph(model), (tokens, torch.ones_like(tokens)), ({0: Dim("words"), 1: length},) * 2
         ),
         "decoder": decoder,
     }

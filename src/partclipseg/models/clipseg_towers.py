@@ -197,9 +197,9 @@ class CLIPSegTowers(PartModel):
 
         Raises `PartCLIPSegError` where neither a directory nor the hub has the name.
         """
-        from partclipseg.models.clipseg_weights import load_pretrained
+        from partclipseg.models.clipseg_weights import load_clipseg
 
-        return load_pretrained(cls, pretrained_model_name_or_path, super().from_pretrained, *args, **kwargs)
+        return load_clipseg(cls, pretrained_model_name_or_path, super().from_pretrained, *args, **kwargs)
 
     # -- speed ------------------------------------------------------------------------------------------------
 

@@ -19,13 +19,19 @@ from partclipseg.models.clipseg_config import CLIPSegTowersConfig
 from partclipseg.models.clipseg_ranges import CLIPSEG, known_values
 from partclipseg.models.directory import read_config, stated_type
 from partclipseg.models.hub import HUB_OPTIONS
-from partclipseg.models.names import quoted
-from partclipseg.models.reading import check_complete, check_finite, check_size, load_complete, read_tensors
+from partclipseg.models.names import quoted_name
+from partclipseg.models.reading import (
+    check_complete,
+    check_finite_weights,
+    check_number_of_weights,
+    load_complete,
+    read_tensors,
+)
 
 if TYPE_CHECKING:
     from partclipseg.models.clipseg_towers import CLIPSegTowers
 
-Model = TypeVar("Model", bound="CLIPSegTowers")
+TowersModel = TypeVar("TowersModel", bound="CLIPSegTowers")
 
 _UNUSED = re.compile(r".*\.position_ids|text_adapter\.fc\.[02]\.weight|tunable_linear\.weight")
 """Tensors of released files without any effect: buffers, and two layers that are never read."""
@@ -61,7 +67,9 @@ def foreign_names(name: str, config: CLIPSegTowersConfig) -> tuple[str, ...]:
     return tuple(name.replace("{qkv}", letter) for letter in "qkv") if "{qkv}" in name else (name,)
 
 
-def start_from_clipseg(cls: type[Model], source: CLIPSegForImageSegmentation, **config_changes: Any) -> Model:
+def start_from_clipseg(
+    cls: type[TowersModel], source: CLIPSegForImageSegmentation, **config_changes: Any
+) -> TowersModel:
     """Make a model of class `cls` that starts as `source`: towers and decoder copied, the rest newly initialised.
 
     `config_changes` override fields of the configuration.
@@ -89,7 +97,7 @@ def to_clipseg(model: CLIPSegTowers) -> CLIPSegForImageSegmentation:
     return target
 
 
-def load_pretrained(cls: type[Model], name: Any, load: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def load_clipseg(cls: type[TowersModel], name: Any, load: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Load a directory or hub name of class `cls` through `load`, and a CLIPSeg's by `start_from_clipseg`.
 
     Raises `PartCLIPSegError` for a model that is not there, of another type, incomplete or damaged.
@@ -100,8 +108,8 @@ def load_pretrained(cls: type[Model], name: Any, load: Callable[..., Any], *args
     expected = cls.config_class
     if kind not in (expected.model_type, CLIPSegConfig.model_type):
         raise PartCLIPSegError(
-            f"{name} holds {stated_type(kind)}, not {quoted(expected.model_type)}: give a directory of that type, as "
-            "`partclipseg convert` or `train` writes it, or a CLIPSeg model to start from"
+            f"{name} holds {stated_type(kind)}, not {quoted_name(expected.model_type)}: give a directory of that type, "
+            "as `partclipseg convert` or `train` writes it, or a CLIPSeg model to start from"
         )
     changes = {key: kwargs.pop(key) for key in expected.ranges() if key in kwargs}
     try:
@@ -131,7 +139,7 @@ def named_by(prefix: str, names: Collection[str]) -> bool:
     return any(name.removeprefix(prefix).startswith(("clip.", "decoder.")) for name in names)
 
 
-def load_reference(cls: type[Model], path: str | Path, config: CLIPSegTowersConfig, prefix: str) -> Model:
+def load_reference(cls: type[TowersModel], path: str | Path, config: CLIPSegTowersConfig, prefix: str) -> TowersModel:
     """Load a model of class `cls` from a released file (``{"model": {prefix + name: tensor}, …}``), float32 on the CPU.
 
     Args:
@@ -147,10 +155,10 @@ def load_reference(cls: type[Model], path: str | Path, config: CLIPSegTowersConf
             "`partclipseg convert` tells by itself whose file it is"
         )
     tensors = {name.removeprefix(prefix): tensor for name, tensor in read.items()}
-    check_size(lambda: cls(config), sum(tensor.numel() for tensor in tensors.values()), str(path))
+    check_number_of_weights(lambda: cls(config), sum(tensor.numel() for tensor in tensors.values()), str(path))
     model = cls(config)
     fill(model, {name: tensor for name, tensor in tensors.items() if not _UNUSED.fullmatch(name)}, str(path))
-    check_finite(model, str(path))
+    check_finite_weights(model, str(path))
     return model.eval()
 
 

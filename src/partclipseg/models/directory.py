@@ -11,7 +11,7 @@ from partclipseg.errors import PartCLIPSegError, first_line
 from partclipseg.files import is_directory, is_file
 from partclipseg.models.card import model_card
 from partclipseg.models.hub import TOKENIZER_FILES, TOKENIZER_WORDS, VOCABULARY
-from partclipseg.models.names import find_file, find_optional_file, quoted
+from partclipseg.models.names import find_file, find_optional_file, quoted_name
 from partclipseg.models.reading import library_errors, read_json_table, without_bars
 from partclipseg.vocabulary import Vocabulary
 
@@ -38,7 +38,7 @@ def read_config(name: Any, **hub_options: Any) -> dict[str, Any]:
 
 def stated_type(kind: Any) -> str:
     """Describe the ``model_type`` of a configuration, for messages about a model of another type."""
-    return f"a model of type {quoted(kind)}" if isinstance(kind, str) else "a config.json without a model_type"
+    return f"a model of type {quoted_name(kind)}" if isinstance(kind, str) else "a config.json without a model_type"
 
 
 def load_tokenizer(name: str | Path, text_config: Any = None) -> Any:

@@ -41,7 +41,7 @@ Inputs = Mapping[str, Tensor]
 
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
-Model = TypeVar("Model", bound="type[PartModel]")
+ModelClass = TypeVar("ModelClass", bound="type[PartModel]")
 
 MIN_PART_PROBABILITY = 0.3
 """Default of `PartModel.min_part_probability`, chosen from the measurement in docs/prediction.md."""
@@ -383,7 +383,7 @@ class PartModel(PreTrainedModel):
         raise PartCLIPSegError(f"models of type {self.config.model_type} cannot be exported to ONNX")
 
 
-def register(cls: Model) -> Model:
+def register(cls: ModelClass) -> ModelClass:
     """Register a family's class and configuration with transformers' `AutoModel` and `AutoConfig`, as a decorator."""
     AutoConfig.register(cls.config_class.model_type, cls.config_class, exist_ok=True)
     AutoModel.register(cls.config_class, cls, exist_ok=True)

@@ -8,7 +8,7 @@ from typing import Any
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.models.directory import read_config, stated_type
 from partclipseg.models.hub import HUB_OPTIONS
-from partclipseg.models.names import quoted
+from partclipseg.models.names import quoted_name
 from partclipseg.models.reading import load_complete
 
 
@@ -33,7 +33,7 @@ def saved_config(config_class: Any, name: Any, **hub_options: Any) -> Any:
     kind, expected = values.get("model_type"), config_class.model_type
     if kind != expected:
         raise PartCLIPSegError(
-            f"{name} holds {stated_type(kind)}, not {quoted(expected)}: give a directory of that type, as "
+            f"{name} holds {stated_type(kind)}, not {quoted_name(expected)}: give a directory of that type, as "
             "`partclipseg convert` or `train` writes it"
         )
     try:

@@ -34,7 +34,7 @@ _QUOTE = reprlib.Repr()
 _QUOTE.maxstring = _QUOTE.maxother = 100
 
 
-def quoted(text: Any) -> str:
+def quoted_name(text: Any) -> str:
     """Return the `repr` of a name, shortened in its middle to some 100 characters."""
     return _QUOTE.repr(str(text))
 
@@ -44,7 +44,8 @@ def check_hub_name(name: Any) -> str:
     if isinstance(name, str) and _HUB_NAME.fullmatch(name if "/" in name else f"owner/{name}"):
         return name
     raise UsageError(
-        f"{quoted(name)} is no name for the hub: give owner/model, of letters, digits, dots, hyphens and underscores"
+        f"{quoted_name(name)} is no name for the hub: give owner/model, of letters, digits, dots, hyphens "
+        "and underscores"
     )
 
 
@@ -54,7 +55,7 @@ def is_local(name: Any, remedy: str = REMEDY) -> bool:
     Raises `PartCLIPSegError` for files and for text that is neither, without asking the hub; `remedy` ends its message.
     """
     if not isinstance(name, str | os.PathLike):
-        raise PartCLIPSegError(f"a model's name must be text or a path, not {quoted(name)}: {remedy}")
+        raise PartCLIPSegError(f"a model's name must be text or a path, not {quoted_name(name)}: {remedy}")
     text = os.fspath(name)
     if is_directory(text):
         return True
@@ -69,7 +70,7 @@ def is_local(name: Any, remedy: str = REMEDY) -> bool:
         )
     owner = text.partition("/")[0]
     if not _HUB_NAME.fullmatch(text) or owner in _FOLDERS or is_directory(owner):
-        raise PartCLIPSegError(f"there is no directory {quoted(text)}{_nearest(text)}{remedy}")
+        raise PartCLIPSegError(f"there is no directory {quoted_name(text)}{_nearest(text)}{remedy}")
     return False
 
 
@@ -93,8 +94,8 @@ def find_file(name: Any, file: str, remedy: str = REMEDY, **hub_options: Any) ->
     path = _fetch(name, file, hub_options, remedy)
     if path is None:
         raise PartCLIPSegError(
-            f"there is no directory {quoted(name)}, and the Hugging Face hub has no {file} of a model of that name: "
-            "check the spelling, or name another model"
+            f"there is no directory {quoted_name(name)}, and the Hugging Face hub has no {file} of a model of that "
+            "name: check the spelling, or name another model"
         )
     return path
 
@@ -150,7 +151,7 @@ def _fetch(name: Any, file: str, hub_options: Mapping[str, Any], remedy: str = R
     try:
         return hub_file(name, file, **hub_options)
     except HubError as error:
-        raise PartCLIPSegError(f"there is no directory {quoted(name)}, and {error}: {remedy}") from error
+        raise PartCLIPSegError(f"there is no directory {quoted_name(name)}, and {error}: {remedy}") from error
 
 
 def _nearest(text: str) -> str:

@@ -104,7 +104,7 @@ def count_stored_numbers(directory: Path) -> int:
     return sum(count for count, _ in kept.values())
 
 
-def check_size(build: Callable[[], nn.Module], stored: int, origin: str) -> None:
+def check_number_of_weights(build: Callable[[], nn.Module], stored: int, origin: str) -> None:
     """Refuse a configuration that needs many more numbers than the weights hold, before memory is allocated.
 
     `build` makes the model; it is called with PyTorch's meta device, which takes no memory for tensors.
@@ -131,7 +131,7 @@ def load_complete(
     Raises `PartCLIPSegError` that lists missing, unexpected, mis-shaped and non-finite tensors.
     """
     if is_directory(name):
-        check_size(build, count_stored_numbers(Path(name)), str(name))
+        check_number_of_weights(build, count_stored_numbers(Path(name)), str(name))
     with library_errors(f"the model in {name} cannot be loaded: {_REMEDY}"), without_bars():
         model, info = load(name, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs)
     check_complete(
@@ -142,7 +142,38 @@ def load_complete(
     )
     if messages := info.get("error_msgs"):
         raise PartCLIPSegError(f"the model in {name} cannot be loaded: {str(next(iter(messages)))[:200]}; {_REMEDY}")
-    check_finite(model, str(name))
+    check_finite_weights(model, str(name))
+    return model
+
+
+def check_library_size(cls: Any, folder: str | Path, name: str | Path) -> None:
+    """Refuse a directory of a model of transformers whose configuration needs many more numbers than its weights hold.
+
+    `cls` is the model's class, `name` what to call it in messages. Raises `PartCLIPSegError`, also where configuration
+    or weights are missing or damaged.
+    """
+    with library_errors(f"the model in {name} cannot be loaded: {_REMEDY}"):
+        config = cls.config_class.from_pretrained(folder)
+        check_number_of_weights(lambda: cls(config), count_stored_numbers(Path(folder)), str(name))
+
+
+def load_library_model(cls: Any, folder: str | Path, name: str | Path, number_type: torch.dtype) -> Any:
+    """Load a model by a class of transformers; the weights must be complete and finite, and may hold more tensors.
+
+    Args:
+        cls: class of transformers.
+        folder: directory of the files, or a name on the hub.
+        name: what to call the model in messages.
+        number_type: number type of the weights.
+
+    Raises `PartCLIPSegError` for files that are missing or damaged, and for tensors that do not fit.
+    """
+    with library_errors(f"the model in {name} cannot be loaded: {_REMEDY}"), without_bars():
+        model, info = cls.from_pretrained(
+            folder, dtype=number_type, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    check_complete(str(name), info["missing_keys"], (), info["mismatched_keys"])
+    check_finite_weights(model, str(name))
     return model
 
 
@@ -188,7 +219,7 @@ def check_complete(
 
 
 @torch.no_grad()
-def check_finite(model: nn.Module, origin: str) -> None:
+def check_finite_weights(model: nn.Module, origin: str) -> None:
     """Raise `PartCLIPSegError` that names the tensors of `model` with NaN or infinity, if there are any."""
     if names := [name for name, tensor in model.state_dict().items() if not _is_finite(tensor)]:
         raise PartCLIPSegError(

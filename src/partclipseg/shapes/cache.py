@@ -23,7 +23,7 @@ from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.machine import usable_cores
 from partclipseg.shapes.paint import COLOURS
 from partclipseg.shapes.renderer import render_scene
-from partclipseg.shapes.scene import MAX_MEMBERS, POSITIONS, SIZES, Instance, Scene, SceneSplit
+from partclipseg.shapes.scene import MAX_MEMBERS, POSITIONS, SIZES, Scene, SceneObject, SceneSplit
 from partclipseg.shapes.world import WORLD_VERSION, partshapes_world
 
 _CHUNK = 64
@@ -204,7 +204,7 @@ def _render_share(folder: Path, split: SceneSplit, rank: int, workers: int) -> N
         array.flush()
 
 
-def _encode(members: tuple[Instance, ...]) -> np.ndarray:
+def _encode(members: tuple[SceneObject, ...]) -> np.ndarray:
     rows = np.full((MAX_MEMBERS, 8), -1, dtype=np.int16)
     label = partshapes_world().label
     for row, member in zip(rows, members, strict=False):
@@ -218,10 +218,10 @@ def _encode(members: tuple[Instance, ...]) -> np.ndarray:
     return rows
 
 
-def _decode(rows: np.ndarray) -> tuple[Instance, ...]:
+def _decode(rows: np.ndarray) -> tuple[SceneObject, ...]:
     objects = partshapes_world().vocabulary.objects
     return tuple(
-        Instance(
+        SceneObject(
             objects[word],
             (left, top, right, bottom),
             _COLOUR_WORDS[colour],

@@ -8,7 +8,7 @@ import numpy as np
 
 from partclipseg.shapes.chance import Chance
 from partclipseg.shapes.paint import COLOURS
-from partclipseg.shapes.scene import POSITIONS, SIZES, Instance, Scene
+from partclipseg.shapes.scene import POSITIONS, SIZES, Scene, SceneObject
 from partclipseg.shapes.world import partshapes_world
 
 _OPENINGS = ("", "", "a picture of", "a photo of", "here is")
@@ -78,7 +78,7 @@ def words() -> list[str]:
     return sorted({word for text in texts for word in text.split()})
 
 
-def _describe(member: Instance, chance: Chance) -> str:
+def _describe(member: SceneObject, chance: Chance) -> str:
     size = member.size if chance() < 0.4 else ""
     colour = member.colour if chance() < 0.5 else ""
     place = _PLACES[member.position] if chance() < 0.25 else ""
@@ -86,7 +86,7 @@ def _describe(member: Instance, chance: Chance) -> str:
     return f"{'an' if phrase.startswith(_VOWELS) else 'a'} {phrase}"
 
 
-def _link(before: Instance, after: Instance, chance: Chance) -> str:
+def _link(before: SceneObject, after: SceneObject, chance: Chance) -> str:
     if chance() < 0.5:
         return chance.pick(_LINKS)
     (left, top, right, bottom), (left2, top2, right2, bottom2) = before.box, after.box

@@ -23,7 +23,7 @@ from partclipseg.errors import UsageError
 from partclipseg.shapes.chance import Chance, scene_generator
 from partclipseg.shapes.composition import Composition, compose, compose_portrait
 from partclipseg.shapes.geometry import Outline
-from partclipseg.shapes.scene import SPLITS, Instance, Scene, SceneSplit
+from partclipseg.shapes.scene import SPLITS, Scene, SceneObject, SceneSplit
 from partclipseg.shapes.shading import shade
 from partclipseg.shapes.world import ShapeObject, World, partshapes_world
 
@@ -142,11 +142,11 @@ def _draw(outlines: list[Outline], pixels: int) -> tuple[np.ndarray, np.ndarray]
 
 def _members(
     world: World, composition: Composition, ids: np.ndarray, owners: np.ndarray
-) -> tuple[tuple[Instance, ...], np.ndarray]:
+) -> tuple[tuple[SceneObject, ...], np.ndarray]:
     """The objects that can be seen, largest first, and each owner's place among them, int8 `[owners + 1]`."""
     areas = np.bincount(ids.reshape(-1), minlength=len(owners))
     size = len(ids)
-    found: list[tuple[int, int, Instance]] = []
+    found: list[tuple[int, int, SceneObject]] = []
     owner_map = owners.take(ids)
     for owner, item in enumerate(composition.objects):
         mine = np.flatnonzero(owners == owner)
@@ -161,7 +161,7 @@ def _members(
             name = composition.colours[number]
             by_colour[name] = by_colour.get(name, 0) + int(areas[number])
         extent = max(right - left, bottom - top) / size
-        instance = Instance(
+        instance = SceneObject(
             object=item.word,
             box=(left, top, right, bottom),
             colour=max(by_colour, key=lambda name: by_colour[name]),

@@ -17,7 +17,7 @@ MAX_MEMBERS = 4
 
 
 @dataclass(frozen=True)
-class Instance:
+class SceneObject:
     """One object of a scene and the words that set it apart."""
 
     object: str
@@ -44,7 +44,7 @@ class Scene:
     """int8 `[S, S]`: index into `World.vocabulary.objects`, −1 for none."""
     instances: np.ndarray
     """int8 `[S, S]`: index into `members`, −1 for none."""
-    members: tuple[Instance, ...]
+    members: tuple[SceneObject, ...]
     """The visible objects, the largest first."""
     key: str
     """Name of the scene, ``split/index``."""

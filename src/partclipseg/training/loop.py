@@ -41,7 +41,7 @@ from partclipseg.training.folder import BEST, CONFIGURATION, LOG, MODEL, check_n
 from partclipseg.training.log import RunLog, write_configuration
 from partclipseg.training.new_words import learn_new_words
 from partclipseg.training.observer import Observer, Progress
-from partclipseg.training.recipe import HARMLESS, Recipe, with_current_names
+from partclipseg.training.recipe import HARMLESS, Recipe, with_current_settings
 from partclipseg.training.start import build_model, compile_on, find_start, word_retention
 from partclipseg.training.step import StepLosses
 from partclipseg.training.streams import BatchStream, Scenes, SceneStream
@@ -69,7 +69,7 @@ class TrainingResult:
     """Step of the model in ``best``; None if there is none."""
 
 
-def train(
+def run_training(
     recipe: Recipe,
     data: TrainingData,
     output: str | Path,
@@ -298,7 +298,7 @@ class _Run:
             check_new(self.output, self.recipe.to_dict(), HARMLESS)
             return None
         then = checkpoint.states["run"]
-        changes = differences(with_current_names(then["recipe"]), self.recipe.to_dict(), harmless=HARMLESS)
+        changes = differences(with_current_settings(then["recipe"]), self.recipe.to_dict(), harmless=HARMLESS)
         if then["classes"] != list(self.data.vocabulary.names):
             changes.append(f"vocabulary: {len(then['classes'])} classes then, {len(self.data.vocabulary)} others now")
         if changes:

@@ -167,7 +167,7 @@ class Recipe:
         return {"method": self.method, **asdict(self)}
 
 
-def with_current_names(values: Mapping[str, Any]) -> dict[str, Any]:
+def with_current_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """Rename the settings of a run of an older release, as `Recipe.to_dict` gave them, to the current names."""
     current = {"schedule": "polynomial", "few_shot": asdict(FewShot()), **values}
     if "augmentation" in current:

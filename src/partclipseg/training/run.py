@@ -2,7 +2,7 @@
 
     partclipseg.train("own-data", "data/cars", output="runs/cars", object="car")
 
-`training.loop.train` is the run itself, for data that are open already.
+`training.loop.run_training` is the run itself, for data that are open already.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from partclipseg.training.backbone import train_backbone
 from partclipseg.training.data import TrainingData, open_training_data, render_training_data
 from partclipseg.training.detector import train_detector
 from partclipseg.training.guidance import train_guidance
-from partclipseg.training.loop import TrainingResult
-from partclipseg.training.loop import train as run
+from partclipseg.training.loop import TrainingResult, run_training
 from partclipseg.training.observer import Observer
 from partclipseg.training.recipe import RECIPES, Recipe, with_settings
 from partclipseg.training.towers import BackboneRecipe, DetectorRecipe, GuidanceRecipe, TowerRecipe
@@ -49,6 +48,7 @@ def train(
     accept_changed_data: bool = False,
     on_check: Callable[[int, int], None] | None = None,
     on_tower: OnTower | None = None,
+    on_backbone: Callable[[int, Mapping[str, float]], None] | None = None,
     **own: Unpack[OwnOptions],
 ) -> TrainingResult:
     """Train a model by a recipe, or continue the run that `output` holds.
@@ -60,7 +60,8 @@ def train(
         recipe: a `Recipe`, or the name of one of `RECIPES`, such as ``"pascal"`` or ``"own-data"``.
         data: the folder of the recipe's data set, whose files are checked first, or data that are open already.
             PartShapes needs none: its scenes are rendered, and kept in the folder if one is given.
-        output: folder for the model (``model/``, ``best/``), the log and the checkpoints; see `training.loop.train`.
+        output: folder for the model (``model/``, ``best/``), the log and the checkpoints; see
+            `training.loop.run_training`.
         vocabulary: train on these words only; None takes a benchmark's seen classes, or all classes of own data.
         workers: number of processes that read photos ahead; 0 reads them in this one.
         tensorboard: write TensorBoard curves too.
@@ -69,6 +70,8 @@ def train(
         accept_changed_data: continue although photos, annotations or the start model have changed.
         on_check: called with photos checked and photos in all, on the main process.
         on_tower: called with name, step and losses while a tower of PartShapes is trained.
+        on_backbone: former argument in place of `on_tower`, called with step and losses while the backbone is trained.
+            The next release no longer takes it.
         **own: options for own photos; see `OwnOptions`.
 
     Returns:
@@ -77,13 +80,16 @@ def train(
 
     Raises:
         UsageError: an unknown recipe, no folder for data or output, options that do not apply to the data, or what
-            `training.loop.train` raises it for.
-        PartCLIPSegError: files of the data set are missing or damaged, or what `training.loop.train` raises it for.
+            `training.loop.run_training` raises it for.
+        PartCLIPSegError: files of the data set are missing or damaged, or what
+            `training.loop.run_training` raises it for.
     """
     recipe = find_recipe(recipe)
     if not str(output):
         raise UsageError("output is missing: name the folder for the model, the log and the checkpoints")
     output = Path(output)
+    if on_backbone is not None:
+        on_tower = _of_backbone(on_backbone, on_tower)
     if isinstance(data, TrainingData) and (vocabulary is not None or own):
         raise UsageError("vocabulary and options of own data belong to a folder: leave them out for data that are open")
     rendered = dataset_spec(recipe.dataset).rendering is not None
@@ -95,7 +101,7 @@ def train(
             return TrainingResult(0, False, output / "model", None, None)
         recipe = with_towers
     opened = data if isinstance(data, TrainingData) else _open(recipe, data, vocabulary, verify, on_check, own)
-    return run(
+    return run_training(
         recipe,
         opened,
         output,
@@ -105,6 +111,22 @@ def train(
         observer=observer,
         accept_changed_data=accept_changed_data,
     )
+
+
+def _of_backbone(on_backbone: Callable[[int, Mapping[str, float]], None], on_tower: OnTower | None) -> OnTower:
+    """Return the `on_tower` that the former argument stands for, and say its present name."""
+    if on_tower is not None:
+        raise UsageError("on_backbone is the former name of on_tower: leave it out where on_tower is given")
+    logger.warning(
+        "on_backbone is now called on_tower, which receives the tower's name too; the next release no longer takes the "
+        "former name"
+    )
+
+    def report(name: str, step: int, losses: Mapping[str, float]) -> None:
+        if name == BackboneRecipe.name:
+            on_backbone(step, losses)
+
+    return report
 
 
 def train_tower(recipe: TowerRecipe, output: str | Path, on_tower: OnTower | None = None) -> Path | None:

@@ -24,7 +24,7 @@ from tests.apps.label.helpers import (
 
 from partclipseg.apps.cli import main
 from partclipseg.apps.label.manifest import Manifest
-from partclipseg.apps.label.options import check_options, fingerprint
+from partclipseg.apps.label.options import check_options, model_fingerprint
 from partclipseg.apps.label.photos import LabelPhoto
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import locked
@@ -117,11 +117,11 @@ def test_changed_weights_are_refused(labelled, photos, model, tmp_path, capsys):
     options = json.loads((labelled / "options.json").read_text())
     check_options(labelled / "options.json", options)
     segmenter = PartSegmenter.from_pretrained(other, "cpu")
-    assert fingerprint(segmenter.model) == options["weights"]
+    assert model_fingerprint(segmenter.model) == options["weights"]
     with torch.no_grad():
         segmenter.model.background[0, 0] += 1e-3
     with pytest.raises(PartCLIPSegError, match="weights have changed"):
-        check_options(labelled / "options.json", options | {"weights": fingerprint(segmenter.model)})
+        check_options(labelled / "options.json", options | {"weights": model_fingerprint(segmenter.model)})
 
 
 def turned(path):

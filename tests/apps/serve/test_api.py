@@ -24,7 +24,7 @@ from starlette.testclient import TestClient
 from partclipseg.apps.serve.access import protect
 from partclipseg.apps.serve.api import create_api
 from partclipseg.apps.serve.command import create_app
-from partclipseg.apps.serve.engine import Limits, model_names, renamed
+from partclipseg.apps.serve.engine import Limits, model_names, named_result
 
 
 def huge_png(side: int) -> bytes:
@@ -351,4 +351,4 @@ def test_names_of_models_and_photos():
 )
 def test_photos_keep_their_names_without_folders(make_engine, photo, given, name):
     result = make_engine().segmenters["random"](photo, WORDS)
-    assert renamed(result, given).name == name
+    assert named_result(result, given).name == name

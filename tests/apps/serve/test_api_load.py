@@ -77,9 +77,9 @@ def block(engine: Engine, monkeypatch) -> threading.Event:
         return segment(*arguments, **options)
 
     monkeypatch.setattr(PartSegmenter, "__call__", slow)
-    from partclipseg.apps.serve.engine import Task
+    from partclipseg.apps.serve.engine import PhotoTask
 
-    engine.submit(Task("random", Vocabulary.from_text(WORDS), None), np.zeros((2, 2, 3), np.uint8))
+    engine.submit(PhotoTask("random", Vocabulary.from_text(WORDS), None), np.zeros((2, 2, 3), np.uint8))
     assert entered.wait(10)
     return go
 

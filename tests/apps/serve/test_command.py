@@ -28,7 +28,7 @@ from starlette.testclient import TestClient
 from tests.apps.serve.api_requests import picture
 
 from partclipseg.apps.serve.api import create_api
-from partclipseg.apps.serve.engine import Engine, Limits, Task, worker_devices
+from partclipseg.apps.serve.engine import Engine, Limits, PhotoTask, worker_devices
 from partclipseg.apps.serve.question import SegmentRequest
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -254,7 +254,7 @@ def test_two_workers_answer_as_one(model_directory, monkeypatch):
     photos = [picture(30 + number, 40, number) for number in range(6)]
     try:
         words = engine.vocabulary("dog: ear; bus: wheel", engine.model_name(None))
-        tasks = [Task(engine.model_name(None), words, None) for _ in photos]
+        tasks = [PhotoTask(engine.model_name(None), words, None) for _ in photos]
         futures = [engine.submit(task, engine.read_photo(one)) for task, one in zip(tasks, photos, strict=True)]
         for future, photo in zip(futures, photos, strict=True):
             alone = engine.segmenters[engine.model_name(None)](photo, words)

@@ -1,5 +1,7 @@
 """Released files in: names, families, misfits, and what training starts from."""
 
+import re
+
 import pytest
 import torch
 from tests.models.partcatseg.small import build, small_config
@@ -7,7 +9,7 @@ from transformers import CLIPModel, Dinov2Model, ResNetModel
 
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.models.partcatseg.config import CATSegConfig, PartCATSegConfig
-from partclipseg.models.partcatseg.foreign import family_of, load_released, read_tensors, released_config, source
+from partclipseg.models.partcatseg.foreign import family_of, load_released, read_released, released_config, source
 from partclipseg.models.partcatseg.model import CATSegModel, PartCATSegModel
 from partclipseg.models.partcatseg.settings import CATSegSettings, PartCATSegSettings
 from partclipseg.models.partcatseg.start import start_model
@@ -67,7 +69,7 @@ def test_families_are_recognised(tmp_path):
         (small_config(CATSegConfig), (CATSegModel, "resnet")),
         (dinov2_catseg(), (CATSegModel, "dinov2")),
     ):
-        tensors = read_tensors(write(tmp_path / "model.pth", released(build(config))))
+        tensors = read_released(write(tmp_path / "model.pth", released(build(config))))
         cls, guidance = expected
         assert family_of(tensors, "x") is cls
         found = released_config(tensors, "x")
@@ -278,8 +280,50 @@ def test_dinov2_s_own_file(tmp_path):
 
 def test_unknown_start(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(PartCLIPSegError, match="no file or directory"):
+    with pytest.raises(PartCLIPSegError, match=r"there is no directory .*: give a released \.pth file, or a directory"):
         PartCATSegModel.from_start(str(tmp_path / "absent"), PartCATSegSettings())
     Dinov2Model(small_config().guidance_config).save_pretrained(tmp_path / "dinov2")
     with pytest.raises(PartCLIPSegError, match="cannot start"):
         PartCATSegModel.from_start(str(tmp_path / "dinov2"), PartCATSegSettings())
+
+
+DAMAGES = {
+    "no JSON": ("config.json", lambda content: content[:40], "config.json"),
+    "no weights": ("model.safetensors", None, "has no weights"),
+    "cut weights": ("model.safetensors", lambda content: content[: len(content) // 2], "cut or damaged"),
+    "another size": (
+        "config.json",
+        lambda content: re.sub(rb'"hidden_size": \d+', b'"hidden_size": 16384', content),
+        "the configuration asks for",
+    ),
+    "a word for a number": (
+        "config.json",
+        lambda content: re.sub(rb'"hidden_size": \d+', b'"hidden_size": "wide"', content),
+        "cannot be loaded|hidden_size",
+    ),
+}
+
+
+@pytest.mark.parametrize("place", ["clip", "dinov2"])
+@pytest.mark.parametrize(("file", "change", "words"), DAMAGES.values(), ids=DAMAGES)
+def test_damaged_starts_and_guidance_are_said_in_a_sentence(tmp_path, place, file, change, words):
+    towers(tmp_path)
+    path = tmp_path / place / file
+    content = path.read_bytes()
+    path.unlink()
+    if change is not None:
+        assert change(content) != content
+        path.write_bytes(change(content))
+    settings = PartCATSegSettings(guidance=str(tmp_path / "dinov2"))
+    with pytest.raises(PartCLIPSegError, match=words) as raised:
+        start_model(PartCATSegModel, str(tmp_path / "clip"), settings, small_config())
+    assert "\n" not in str(raised.value)
+    assert str(tmp_path / place) in str(raised.value)
+
+
+def test_a_start_whose_weights_are_not_numbers(tmp_path):
+    clip, *_ = towers(tmp_path)
+    clip.logit_scale.data.fill_(float("nan"))
+    clip.save_pretrained(tmp_path / "clip")
+    with pytest.raises(PartCLIPSegError, match="NaN or infinity in 1 tensor"):
+        start_model(PartCATSegModel, str(tmp_path / "clip"), PartCATSegSettings(), small_config())

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from partclipseg.models.clip_dense import dense_features
-from partclipseg.models.partcatseg.foreign import load_released, read_tensors, source
+from partclipseg.models.partcatseg.foreign import load_released, read_released, source
 from partclipseg.models.partcatseg.maps import resized_probabilities
 from partclipseg.models.partcatseg.towers import text_features
 
@@ -267,7 +267,7 @@ def test_optimizer_groups(golden, model):
 
 
 def test_background_is_the_file_s(golden, model):
-    assert torch.equal(model.background, read_tensors(golden.checkpoint)["non_object_embedding"])
+    assert torch.equal(model.background, read_released(golden.checkpoint)["non_object_embedding"])
 
 
 def test_misfits_are_listed(golden, tmp_path):

@@ -23,8 +23,8 @@ from partclipseg.apps.options import (
     Dtype,
     MinPartProbability,
     MinScore,
-    Model,
-    Vocabulary,
+    ModelOption,
+    VocabularyOption,
     Zoom,
     check_min_part_probability,
     check_min_score,
@@ -70,8 +70,8 @@ class Label:
     """Folder of the photos."""
     output: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Folder for the results: a new one, or that of a run to go on with."""
-    vocabulary: Vocabulary = None
-    model: Model = None
+    vocabulary: VocabularyOption = None
+    model: ModelOption = None
     formats: Annotated[tuple[str, ...], format_option(data_set_formats, "--format")] = ("coco", "png")
     objects: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...", help_behavior_hint="")] = ()
     """Only if you know what is in every photo: these objects.
@@ -157,7 +157,7 @@ class Label:
         from partclipseg.apps.label.collections import Collections, write_collections
         from partclipseg.apps.label.job import MANIFEST, OPTIONS
         from partclipseg.apps.label.manifest import Manifest, changed_photos, deleted_files, left_files, open_batches
-        from partclipseg.apps.label.options import check_options, fingerprint, stored_options
+        from partclipseg.apps.label.options import check_options, model_fingerprint, stored_options
         from partclipseg.apps.label.people import take_in
         from partclipseg.apps.label.report import write_report
         from partclipseg.apps.predict import model_title
@@ -177,7 +177,7 @@ class Label:
         job = self._job(segmenter)
         manifest = Manifest(self.output / MANIFEST, len(job.vocabulary))
         collections = Collections(self.output, self.overwrite)
-        check_options(self.output / OPTIONS, job.options(fingerprint(segmenter.model), instances))
+        check_options(self.output / OPTIONS, job.options(model_fingerprint(segmenter.model), instances))
         remove_temporary(self.output)
         deleted = deleted_files(job, photos, manifest)
         changed = changed_photos(job, photos, manifest)
@@ -210,9 +210,9 @@ class Label:
 
     def _job(self, segmenter: PartSegmenter) -> BulkJob:
         from partclipseg.apps.label.job import BulkJob
-        from partclipseg.vocabulary import Vocabulary as Words
+        from partclipseg.vocabulary import Vocabulary
 
-        words = segmenter.vocabulary if self.vocabulary is None else Words.load(self.vocabulary)
+        words = segmenter.vocabulary if self.vocabulary is None else Vocabulary.load(self.vocabulary)
         if words is None:
             raise UsageError('the model has no words of its own: name some with --vocabulary, as in its help')
         for word in self.objects:

@@ -17,7 +17,7 @@ import numpy as np
 
 from partclipseg.apps.label.job import WRITTEN, BulkFormat, BulkJob, ManifestRecord
 from partclipseg.apps.label.photos import LabelPhoto
-from partclipseg.data.coco import paint
+from partclipseg.data.coco import paint_masks
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import flush, is_regular, whole_file
 from partclipseg.formats.registry import data_set_formats
@@ -77,7 +77,7 @@ def label_map(record: ManifestRecord) -> np.ndarray:
 
 def _painted(record: ManifestRecord, labels: list[int], masks: list[Any]) -> np.ndarray:
     try:
-        return paint(labels, masks, (record["height"], record["width"]))
+        return paint_masks(labels, masks, (record["height"], record["width"]))
     except PartCLIPSegError:
         raise PartCLIPSegError(
             f"the masks of {record['photo']} in the manifest are damaged: delete its line, and the photo is labelled "

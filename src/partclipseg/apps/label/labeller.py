@@ -18,7 +18,7 @@ from partclipseg.apps.label.job import BulkFormat, BulkJob, ManifestRecord
 from partclipseg.apps.label.photos import LabelPhoto
 from partclipseg.data import pixels
 from partclipseg.data.photo import PhotoError
-from partclipseg.data.pixels import printable
+from partclipseg.data.pixels import printable_name
 from partclipseg.files import flush, is_disk_full, refusal
 from partclipseg.inference.result import PartResult
 
@@ -42,7 +42,7 @@ class Remarks(logging.Filter):
 
     def take(self, path: Path) -> str | None:
         """Return and forget the warning about a photo."""
-        return self._said.pop(printable(str(path)), None)
+        return self._said.pop(printable_name(str(path)), None)
 
 
 @contextmanager

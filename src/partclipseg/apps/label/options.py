@@ -91,7 +91,7 @@ def _first_five(items: list[str]) -> str:
     return ", ".join(items[:5]) + (f" and {len(items) - 5} more" if len(items) > 5 else "")
 
 
-def fingerprint(model: Any) -> str:
+def model_fingerprint(model: Any) -> str:
     """Compute a digest of a model's weights and configuration: 32 hexadecimal digits."""
     from hashlib import blake2b
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from partclipseg.apps.serve.question import Protocol
+from partclipseg.apps.serve.question import AskedProtocol
 from partclipseg.formats.format import Document, encoded
 from partclipseg.formats.registry import single_formats
 from partclipseg.inference.result import PartResult
@@ -53,7 +53,7 @@ class Answer(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: str
-    protocol: Protocol
+    protocol: AskedProtocol
     photo: str = Field(description="name of the photo")
     width: int
     height: int

@@ -26,9 +26,9 @@ from partclipseg.apps.serve.answers import (
     files_of,
 )
 from partclipseg.apps.serve.batch import add_batch
-from partclipseg.apps.serve.engine import Engine, renamed
+from partclipseg.apps.serve.engine import Engine, named_result
 from partclipseg.apps.serve.errors import add_errors
-from partclipseg.apps.serve.examples import Scenes, add_examples
+from partclipseg.apps.serve.examples import ExampleScenes, add_examples
 from partclipseg.apps.serve.explain import Explained
 from partclipseg.apps.serve.explained import explained_content
 from partclipseg.apps.serve.intake import Intake, seconds_since
@@ -61,7 +61,7 @@ def create_api(engine: Engine) -> FastAPI:
     )
     add_errors(app)
     _add_information(app, engine)
-    add_examples(app, Scenes())
+    add_examples(app, ExampleScenes())
     intake = Intake(engine)
     _add_segment(app, intake)
     _add_explain(app, intake)
@@ -112,7 +112,7 @@ def _add_segment(app: FastAPI, intake: Intake) -> None:
         async def make(wanted: SegmentRequest) -> Response:
             task = await intake.task(wanted)
             found = await intake.find(task, wanted.photo, wanted.source()[1])
-            result = renamed(await intake.in_thread(found.at_least, wanted.min_score), wanted.name)
+            result = named_result(await intake.in_thread(found.at_least, wanted.min_score), wanted.name)
             made = result, wanted.formats, wanted.opacity
             if "application/zip" in request.headers.get("accept", ""):
                 archive = await intake.in_thread(lambda: zip_archive(files_of(*made)))

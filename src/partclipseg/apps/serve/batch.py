@@ -17,7 +17,7 @@ from pydantic import Field
 from starlette.types import Receive, Scope, Send
 
 from partclipseg.apps.serve.answers import PROBLEMS, SegmentAnswer, content_of
-from partclipseg.apps.serve.engine import Task, renamed
+from partclipseg.apps.serve.engine import PhotoTask, named_result
 from partclipseg.apps.serve.errors import FAULT, sentence_of, status_of
 from partclipseg.apps.serve.intake import Intake, seconds_since
 from partclipseg.apps.serve.question import BatchRequest, form_schema, schema_of
@@ -87,7 +87,7 @@ def add_batch(app: FastAPI, intake: Intake) -> None:
             return _Lines(_answers(intake, wanted, task, head), held.pop_all())
 
 
-async def _answers(intake: Intake, wanted: BatchRequest, task: Task, head: dict[str, Any]) -> AsyncIterator[str]:
+async def _answers(intake: Intake, wanted: BatchRequest, task: PhotoTask, head: dict[str, Any]) -> AsyncIterator[str]:
     waiting: deque[asyncio.Task[dict[str, Any]]] = deque()
     try:
         for number, (name, content) in enumerate(wanted.photos):
@@ -104,7 +104,7 @@ async def _answers(intake: Intake, wanted: BatchRequest, task: Task, head: dict[
 async def _answer(
     intake: Intake,
     wanted: BatchRequest,
-    task: Task,
+    task: PhotoTask,
     head: dict[str, Any],
     number: int,
     name: str | None,
@@ -114,7 +114,7 @@ async def _answer(
     try:
         async with intake.within_time():
             found = await _find(intake, task, content)
-            result = renamed(await intake.in_thread(found.at_least, wanted.min_score), name)
+            result = named_result(await intake.in_thread(found.at_least, wanted.min_score), name)
             made = await intake.in_thread(content_of, result, wanted.formats, wanted.opacity)
             return {"number": number, "status": 200, **head, **made, "seconds": seconds_since(start)}
     except HTTPException as error:
@@ -127,7 +127,7 @@ async def _answer(
     return {"number": number, "photo": name or "photo", "status": status, "detail": sentence}
 
 
-async def _find(intake: Intake, task: Task, content: bytes) -> Any:
+async def _find(intake: Intake, task: PhotoTask, content: bytes) -> Any:
     while True:
         try:
             return await intake.find(task, content)

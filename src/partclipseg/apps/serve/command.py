@@ -85,9 +85,9 @@ class Serve:
     @classmethod
     def completed(cls, arguments: Sequence[str]) -> list[str]:
         """Return the arguments with the options that a file and the environment set."""
-        from partclipseg.apps.serve.settings import with_settings
+        from partclipseg.apps.serve.settings import with_stored_options
 
-        return with_settings(arguments, [field.name for field in fields(cls) if field.name != "ask"])
+        return with_stored_options(arguments, [field.name for field in fields(cls) if field.name != "ask"])
 
     def run(self) -> int:
         try:

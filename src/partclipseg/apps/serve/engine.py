@@ -23,7 +23,7 @@ from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.instances.found import FoundObject, ObjectSource
-from partclipseg.instances.given import fitted
+from partclipseg.instances.given import fitted_object
 from partclipseg.machine import usable_cores
 from partclipseg.models.prompting import Prompting
 from partclipseg.models.registry import is_built_in
@@ -66,7 +66,7 @@ class Limits:
                 raise UsageError(f"--{name.replace('_', '-')} must be greater than 0, not {getattr(self, name)}")
 
 
-class Task(NamedTuple):
+class PhotoTask(NamedTuple):
     """Settings that photos must share to go through a model in one batch."""
 
     model: str
@@ -231,7 +231,7 @@ class Engine:
         """Raise `QueueFullError` if a photo would be refused now."""
         self._batcher.check_room()
 
-    def submit(self, task: Task, photo: np.ndarray, given: Sequence[FoundObject] = ()) -> Future[Any]:
+    def submit(self, task: PhotoTask, photo: np.ndarray, given: Sequence[FoundObject] = ()) -> Future[Any]:
         """Queue a photo, uint8 `[H, W, 3]`. The future gives a `PartResult`, or an `Explained` if the task asks for it,
         or raises `NoMemoryError`. `given` are the photo's objects, if the task's instances are given.
 
@@ -246,7 +246,7 @@ class Engine:
             raise UsageError("this server has no detector: use components or boxes, or start it with --detector")
         size = photo.shape[0], photo.shape[1]
         objects = tuple(
-            fitted(some, size, task.vocabulary, f"object {place} of instances")
+            fitted_object(some, size, task.vocabulary, f"object {place} of instances")
             for place, some in enumerate(given, start=1)
         )
         return self._batcher.submit(task, Waiting(photo, objects), photo.shape[0] * photo.shape[1])
@@ -256,7 +256,7 @@ class Engine:
         self._batcher.close()
 
     def _segment(self, worker: int, task: Hashable, waiting: Sequence[Waiting]) -> Sequence[Any]:
-        assert isinstance(task, Task)
+        assert isinstance(task, PhotoTask)
         photos = [one.photo for one in waiting]
         copy = self.others[worker - 1] if worker else Copy(self.segmenters, self.detector)
         with self.metrics.model_seconds.time(), _memory_errors():
@@ -274,7 +274,7 @@ class Engine:
             return _results(copy, task, waiting)
 
 
-def _results(copy: Copy, task: Task, waiting: Sequence[Waiting]) -> Sequence[PartResult]:
+def _results(copy: Copy, task: PhotoTask, waiting: Sequence[Waiting]) -> Sequence[PartResult]:
     sources = {
         None: None,
         "components": "components",
@@ -350,7 +350,7 @@ def model_names(models: Sequence[str | None]) -> list[str]:
     return names
 
 
-def renamed(result: PartResult, name: str | None) -> PartResult:
+def named_result(result: PartResult, name: str | None) -> PartResult:
     """Return the result under the name of the photo's file, without folders and characters that no file may have."""
     clean = "".join(letter for letter in (name or "").replace("\\", "/").rpartition("/")[2] if letter.isprintable())
     clean = clean.encode("utf-8", "ignore").decode().strip(". ")[-100:]

@@ -22,7 +22,7 @@ class Example(NamedTuple):
     vocabulary: dict[str, list[str]]
 
 
-class Scenes:
+class ExampleScenes:
     """Scenes of PartShapes by file name, rendered when they are first asked for."""
 
     def __init__(self, count: int = 4) -> None:
@@ -45,7 +45,7 @@ class Scenes:
         return made
 
 
-def add_examples(app: FastAPI, scenes: Scenes) -> None:
+def add_examples(app: FastAPI, scenes: ExampleScenes) -> None:
     """Add the paths of the examples to the API. They run in threads, since rendering takes a moment."""
 
     @app.get("/v1/examples", summary="Rendered scenes to try")

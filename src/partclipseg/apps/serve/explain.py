@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from partclipseg.apps.serve.engine import renamed
+from partclipseg.apps.serve.engine import named_result
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.maps.label_maps import LabelMaps, no_object
 from partclipseg.maps.upsample import upsample
 from partclipseg.vocabulary import Vocabulary
 
-Kind = Literal["object-part", "object", "part"]
+MapKind = Literal["object-part", "object", "part"]
 
 LONGEST_SIDE = 1280
 """Longest side of the displayed maps, in pixels."""
@@ -33,7 +33,7 @@ MAX_ATTENTION = 32
 class HeatMap:
     """Probability or attention map of one word or class."""
 
-    kind: Kind
+    kind: MapKind
     name: str
     values: np.ndarray
     """uint8 `[h, w]`: probability times 255, or attention as a share of its maximum."""
@@ -59,8 +59,8 @@ class Explained:
     """Attention of each class; empty for models without class attention and for more than `MAX_ATTENTION` classes."""
 
     def renamed(self, name: str | None) -> Explained:
-        """Return the same under the name of the photo's file, see `renamed`."""
-        return replace(self, result=renamed(self.result, name))
+        """Return the same under the name of the photo's file, see `named_result`."""
+        return replace(self, result=named_result(self.result, name))
 
 
 @torch.inference_mode()
@@ -132,7 +132,7 @@ def _part_map(output: Any, maps: LabelMaps, vocabulary: Vocabulary) -> tuple[np.
 
 
 def _probabilities(output: Any, vocabulary: Vocabulary) -> Iterable[HeatMap]:
-    groups: list[tuple[Kind, tuple[str, ...], Tensor | None]] = [
+    groups: list[tuple[MapKind, tuple[str, ...], Tensor | None]] = [
         ("object-part", vocabulary.names, output.object_part_logits),
         ("object", vocabulary.objects, output.object_logits),
         ("part", vocabulary.parts, output.part_logits),

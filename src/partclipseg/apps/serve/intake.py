@@ -14,16 +14,15 @@ from fastapi import Request, Response
 from starlette.exceptions import HTTPException
 
 from partclipseg.apps.serve.access import drain
-from partclipseg.apps.serve.engine import Engine, Task
+from partclipseg.apps.serve.engine import Engine, PhotoTask
 from partclipseg.apps.serve.log import log_question
 from partclipseg.apps.serve.question import Question
 from partclipseg.apps.serve.queue import QueueFullError
-from partclipseg.apps.serve.request import Budget, read_request, receive_body
+from partclipseg.apps.serve.request import Budget, Wanted, read_request, receive_body
 from partclipseg.instances.found import FoundObject
 from partclipseg.machine import usable_cores
 
 T = TypeVar("T")
-Wanted = TypeVar("Wanted", bound=Question)
 
 
 class Intake:
@@ -91,7 +90,7 @@ class Intake:
             number = 2 * self.engine.limits.queue
             raise QueueFullError(f"the server is busy ({number} requests at once): try again in a few seconds")
 
-    async def task(self, wanted: Question, explained: bool = False) -> Task:
+    async def task(self, wanted: Question, explained: bool = False) -> PhotoTask:
         """Return the task that is asked for; raises `UsageError` and `HTTPException` 422."""
         wanted.check_instances()
         objects = wanted.known_objects()
@@ -99,14 +98,14 @@ class Intake:
         vocabulary = await self.in_thread(self.engine.vocabulary, wanted.vocabulary, model)
         source, _ = wanted.source()
         least = wanted.min_part_probability
-        return Task(model, vocabulary, objects, wanted.zoom, least, explained, source, wanted.rest)
+        return PhotoTask(model, vocabulary, objects, wanted.zoom, least, explained, source, wanted.rest)
 
-    async def find(self, task: Task, photo: bytes, given: Sequence[FoundObject] = ()) -> Any:
+    async def find(self, task: PhotoTask, photo: bytes, given: Sequence[FoundObject] = ()) -> Any:
         """Return the result of one photo, by its file; `given` are its objects, if the task's instances are given."""
         array: np.ndarray = await self.in_thread(self.engine.read_photo, photo)
         return await asyncio.wrap_future(self.engine.submit(task, array, given))
 
-    async def head(self, task: Task) -> dict[str, Any]:
+    async def head(self, task: PhotoTask) -> dict[str, Any]:
         """Return the fields that every answer begins with."""
         return {
             "model": task.model,

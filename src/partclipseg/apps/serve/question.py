@@ -15,7 +15,7 @@ from partclipseg.formats.registry import chosen_formats, single_formats
 from partclipseg.instances.found import MOST_OBJECTS, FoundObject
 from partclipseg.vocabulary import MAX_WORD
 
-Protocol = Literal["pred_all", "oracle_obj"]
+AskedProtocol = Literal["pred_all", "oracle_obj"]
 
 
 def listed(value: Any) -> Any:
@@ -85,7 +85,7 @@ class Question(BaseModel):
         "(pascal-part-116, ade20k-part-234, part-imagenet). Left out: the words that the model came with.",
     )
     model: str | None = Field(None, max_length=1000, description="A name from /v1/models. Left out: the first of them.")
-    protocol: Protocol | None = Field(
+    protocol: AskedProtocol | None = Field(
         None,
         description="pred_all: anything of the vocabulary may be there, or background. oracle_obj: the photo shows "
         "exactly the given objects; their parts share all pixels. Left out: oracle_obj if objects are given.",

@@ -17,7 +17,7 @@ class QueueFullError(PartCLIPSegError):
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class QueuedJob:
     """A unit of work that can be batched with others of the same `key`."""
 
     key: Hashable
@@ -53,7 +53,7 @@ class Batcher:
         """
         self._max_jobs, self._max_weight, self._batch_size = max_jobs, max_weight, batch_size
         self._on_batch = on_batch
-        self._waiting: deque[Job] = deque()
+        self._waiting: deque[QueuedJob] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._threads = [
@@ -72,7 +72,7 @@ class Batcher:
 
         Raises `QueueFullError` at once when the queue is full or closed.
         """
-        job = Job(key, value, weight)
+        job = QueuedJob(key, value, weight)
         with self._changed:
             self._refuse(weight)
             self._waiting.append(job)
@@ -110,7 +110,7 @@ class Batcher:
             self._do(work, batch)
             del batch  # free its memory while waiting for the next
 
-    def _do(self, work: Callable[[Hashable, Sequence[Any]], Sequence[Any]], batch: list[Job]) -> None:
+    def _do(self, work: Callable[[Hashable, Sequence[Any]], Sequence[Any]], batch: list[QueuedJob]) -> None:
         self._on_batch(len(batch))
         try:
             results = work(batch[0].key, [job.value for job in batch])
@@ -121,13 +121,13 @@ class Batcher:
                 if not job.future.done():
                     job.future.set_exception(error)
 
-    def _next(self) -> list[Job]:
+    def _next(self) -> list[QueuedJob]:
         """Return the next batch; empty when the queue is closed and done."""
         with self._changed:
             while True:
                 self._changed.wait_for(lambda: self._waiting or self._closed)
-                batch: list[Job] = []
-                rest: deque[Job] = deque()
+                batch: list[QueuedJob] = []
+                rest: deque[QueuedJob] = deque()
                 for job in self._waiting:
                     fits = len(batch) < self._batch_size and (not batch or job.key == batch[0].key)
                     if not fits:

@@ -16,7 +16,7 @@ PREFIX = "PARTCLIPSEG_SERVE_"
 """Beginning of the environment variables: ``PARTCLIPSEG_SERVE_MAX_BYTES`` is ``--max-bytes``."""
 
 
-def with_settings(arguments: Sequence[str], names: Iterable[str]) -> list[str]:
+def with_stored_options(arguments: Sequence[str], names: Iterable[str]) -> list[str]:
     """Return the arguments, and after them the options that a file and the environment set.
 
     The command line comes before the environment, and the environment before the file: its path is the value of

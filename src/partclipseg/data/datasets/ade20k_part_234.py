@@ -11,7 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from partclipseg.data.coco import Annotation, BrokenMaskError, CocoPhoto, decode_mask, paint, read_coco, repeated_photo
+from partclipseg.data.coco import (
+    Annotation,
+    BrokenMaskError,
+    CocoPhoto,
+    decode_mask,
+    paint_masks,
+    read_coco,
+    repeated_photo,
+)
 from partclipseg.data.datasets.spec import DatasetSpec, Preparation, Split, one_a_photo
 from partclipseg.data.label_map import label_table, read_label_map
 from partclipseg.data.paths import files_by_stem, inside
@@ -81,7 +89,7 @@ class ADE20KPart(Source):
         annotations = self.annotations(photo)
         categories = [int(annotation.category) for annotation in annotations]
         try:
-            objects = paint(categories, [annotation.segmentation for annotation in annotations], size)
+            objects = paint_masks(categories, [annotation.segmentation for annotation in annotations], size)
         except BrokenMaskError as error:
             raise self._broken(photo, error.place, error.message) from None
         return SourceLabels(parts, objects)

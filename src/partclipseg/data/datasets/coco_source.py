@@ -16,20 +16,21 @@ from partclipseg.data.coco import (
     BrokenMaskError,
     CocoFile,
     CocoPhoto,
-    paint,
+    paint_masks,
     read_coco,
     repeated_photo,
     rle,
     run_lengths,
     why_empty,
 )
-from partclipseg.data.paths import LookAlikes, inside, is_file
+from partclipseg.data.paths import LookAlikes, inside
 from partclipseg.data.problem import DataError, Problem
 from partclipseg.data.regions import PhotoRegions, TrueRegion, merge_regions
 from partclipseg.data.sample import UNLABELLED
 from partclipseg.data.source import Source, SourceLabels, SourcePhoto, check_photo_size
 from partclipseg.data.values import entry_id, quoted
 from partclipseg.errors import PartCLIPSegError
+from partclipseg.files import is_file
 
 SPLIT_NAMES = {"train": ("train", "training"), "test": ("test", "val", "valid", "validation")}
 """Usual names of the folders and files of each split; the first that is found counts."""
@@ -230,7 +231,7 @@ class CocoSource(Source):
             chosen = [entry.annotations[place] for place in places]
             try:
                 empty: list[int] = []
-                maps.append(paint(places, [annotation.segmentation for annotation in chosen], size, empty))
+                maps.append(paint_masks(places, [annotation.segmentation for annotation in chosen], size, empty))
             except BrokenMaskError as error:
                 problem = f"{chosen[error.place]} of photo {photo.key}: {error.message}"
                 raise DataError(Problem("annotation", self.file, problem)) from None

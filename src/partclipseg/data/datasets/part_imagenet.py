@@ -15,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from partclipseg.data.coco import BrokenMaskError, CocoPhoto, paint, read_coco, repeated_photo
+from partclipseg.data.coco import BrokenMaskError, CocoPhoto, paint_masks, read_coco, repeated_photo
 from partclipseg.data.datasets.spec import DatasetSpec, Preparation, Split
-from partclipseg.data.paths import LookAlikes, inside, is_file
+from partclipseg.data.paths import LookAlikes, inside
 from partclipseg.data.problem import DataError, Problem
 from partclipseg.data.sample import UNLABELLED
 from partclipseg.data.source import SampleRecord, Source, SourceLabels, SourcePhoto, check_photo_size
+from partclipseg.files import is_file
 from partclipseg.vocabulary import Catalog, ObjectPart, Vocabulary
 
 _NAME = "part-imagenet"
@@ -123,7 +124,7 @@ class PartImageNet(Source):
                 raise DataError(Problem("unknown label", file, problem))
             labels.append(classes[pair])
         try:
-            parts = paint(labels, [annotation.segmentation for annotation in entry.annotations], size)
+            parts = paint_masks(labels, [annotation.segmentation for annotation in entry.annotations], size)
         except BrokenMaskError as error:
             problem = f"{entry.annotations[error.place]} of photo {photo.key}: {error.message}"
             raise DataError(Problem("annotation", file, problem)) from None

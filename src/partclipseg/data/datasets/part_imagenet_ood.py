@@ -13,10 +13,11 @@ from partclipseg.data.coco import Category, CocoPhoto, read_coco, repeated_photo
 from partclipseg.data.datasets.part_imagenet import PartImageNetNames
 from partclipseg.data.datasets.spec import DatasetSpec, Preparation, Split
 from partclipseg.data.painted import PaintedPhoto, PaintedSource, PartMask
-from partclipseg.data.paths import LookAlikes, inside, is_file
+from partclipseg.data.paths import LookAlikes, inside
 from partclipseg.data.problem import DataError, Problem
 from partclipseg.data.source import SourcePhoto
 from partclipseg.data.values import quoted
+from partclipseg.files import is_file
 from partclipseg.vocabulary import ObjectPart
 
 NAME = "part-imagenet-ood"

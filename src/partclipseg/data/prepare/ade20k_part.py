@@ -5,7 +5,7 @@ Zhou et al., *Semantic Understanding of Scenes through the ADE20K Dataset*, IJCV
 
 The published archive's recipe is incomplete; its gaps are filled as follows:
 
-- Names: an ADE20K name lists synonyms, the first of which counts. `_SAME_OBJECT` and `_SAME_PART` hold the
+- Names: an ADE20K name lists synonyms, the first of which counts. `SAME_OBJECT` and `SAME_PART` hold the
   raw names that were merged into another word.
 - An object is an instance of level 0, and its mask the visible part (value 255). A part belongs to the object at the
   top of its chain: the window of a car's door is the car's window. It is drawn with its whole mask. An object that
@@ -40,12 +40,12 @@ SPLITS = {"training": "train", "validation": "val"}
 
 _PARTS = "annotations_detectron2_part"
 
-_SAME_OBJECT = {"double door": "door", "closet": "wardrobe"}
+SAME_OBJECT = {"double door": "door", "closet": "wardrobe"}
 """Object that stands for each raw object."""
 
 _CONTROLS = {"button": "button panel", "buttons": "button panel", "screen": "button panel"}
 _WINDOWS = {"windshield": "window"}
-_SAME_PART = {
+SAME_PART = {
     "person": {f"{side} {part}": part for side in ("left", "right") for part in ("arm", "foot", "hand", "leg")},
     "door": {"door": "panel"},
     "cabinet": {"double door": "door"},
@@ -119,7 +119,7 @@ class ADE20KPartJob:
             if word not in catalog.objects:
                 continue
             raw = _first_name(item)
-            label = classes.get(ObjectPart(word, _SAME_PART.get(word, {}).get(raw, raw)))
+            label = classes.get(ObjectPart(word, SAME_PART.get(word, {}).get(raw, raw)))
             if label is None:
                 unknown.add(f"{word}: {raw}")
             else:
@@ -244,4 +244,4 @@ def _first_name(item: dict[str, Any]) -> str:
 
 
 def _object_word(item: dict[str, Any]) -> str:
-    return _SAME_OBJECT.get(_first_name(item), _first_name(item))
+    return SAME_OBJECT.get(_first_name(item), _first_name(item))

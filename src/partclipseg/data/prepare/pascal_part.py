@@ -63,7 +63,7 @@ class PascalPartJob:
         size = photo_size(self.photo)
         part_map = np.full(size, catalog.ignore_label, np.uint8)
         object_map, instance_map = part_map.copy(), np.full(size, _NO_INSTANCE, np.uint8)
-        unknown = draw(objects, part_map, object_map, instance_map, self.annotation)
+        unknown = draw_objects(objects, part_map, object_map, instance_map, self.annotation)
         photo = output / "images" / self.split / f"{self.key}.jpg"
         maps = [output / folder / self.split / f"{self.key}.png" for folder in (_PARTS, _OBJECTS, INSTANCES)]
         for labels, path in zip((part_map, object_map, instance_map), maps, strict=True):
@@ -177,7 +177,7 @@ def read_annotation(path: Path) -> list[RawObject]:
         raise PartCLIPSegError(f"{path}: not a PASCAL-Part annotation ({reason}): fetch it again") from error
 
 
-def draw(
+def draw_objects(
     objects: Sequence[RawObject],
     part_map: np.ndarray,
     object_map: np.ndarray,
@@ -205,7 +205,7 @@ def draw(
         # An earlier object keeps its parts, and with them its pixels.
         instance_map[item.mask & (part_map == catalog.ignore_label)] = number
         for raw, mask in sorted(item.parts, key=lambda part: -int(part[1].sum())):
-            label = classes.get(ObjectPart(word, part_word(word, raw)))
+            label = classes.get(ObjectPart(word, unified_part(word, raw)))
             if label is None:
                 unknown.add(f"{item.name}: {raw}")
                 continue
@@ -221,7 +221,7 @@ _SHORT = {"ebrow": "eyebrow", "pa": "paw", "ho": "hoof"}
 
 
 @cache
-def part_word(object_word: str, raw: str) -> str:
+def unified_part(object_word: str, raw: str) -> str:
     """Return the part word that a raw name of PASCAL-Part stands for: *lfpa* is *paw*, *hleftside_1* is *side*."""
     name = re.sub(r"_\d+$", "", raw)
     if object_word == "person" and (arm := re.fullmatch(r"[lr]([lu])arm", name)):

@@ -58,7 +58,7 @@ class Outcome:
     """State of the source, see `source_state`; empty in journals of earlier releases, whose photos are taken over."""
 
 
-class Job(Protocol):
+class PrepareJob(Protocol):
     """Work of one photo, which can be sent to another process."""
 
     @property
@@ -83,7 +83,7 @@ class LayoutRecipe(Protocol):
         """Return the JSON values that change the result; a run is continued only if they are the same."""
         ...
 
-    def jobs(self) -> Sequence[Job]: ...
+    def jobs(self) -> Sequence[PrepareJob]: ...
 
     def finish(self, output: Path, outcomes: Sequence[Outcome]) -> None:
         """Write the layout's lists. `outcomes` are sorted by key, and those of photos that were left out are gone."""
@@ -132,7 +132,7 @@ def prepare(
 
 def _prepare(
     recipe: LayoutRecipe,
-    jobs: dict[str, Job],
+    jobs: dict[str, PrepareJob],
     output: Path,
     workers: int,
     progress: Callable[[int, int], None] | None,
@@ -261,7 +261,7 @@ def _has_size(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size
 
 
-def _results(jobs: Sequence[Job], output: Path, workers: int) -> Iterator[tuple[Job, Outcome | str]]:
+def _results(jobs: Sequence[PrepareJob], output: Path, workers: int) -> Iterator[tuple[PrepareJob, Outcome | str]]:
     if workers <= 1 or len(jobs) <= 1:
         for job in jobs:
             yield job, _attempt(job, output)
@@ -291,7 +291,7 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _attempt(job: Job, output: Path) -> Outcome | str:
+def _attempt(job: PrepareJob, output: Path) -> Outcome | str:
     try:
         return job.run(output)
     except PartCLIPSegError as error:

@@ -14,7 +14,7 @@ from partclipseg.models.clipseg.config import CLIPSegBaselineConfig
 from partclipseg.models.clipseg.settings import CLIPSegSettings
 from partclipseg.models.clipseg_config import CLIPSegTowersConfig
 from partclipseg.models.clipseg_decoder import ConditionDecoder
-from partclipseg.models.clipseg_onnx import TRACED, Decoder, clipseg_graphs, encoded_example
+from partclipseg.models.clipseg_onnx import TRACED, CLIPSegDecoderGraph, clipseg_graphs, encoded_example
 from partclipseg.models.clipseg_rows import DecodedPhotos, named_rows, slices
 from partclipseg.models.clipseg_towers import CLIPSegTowers
 from partclipseg.models.interface import Inputs, PartOutput, Words, register
@@ -82,5 +82,5 @@ class CLIPSegBaseline(CLIPSegTowers):
         example, sizes = encoded_example(self)
         words = torch.rand(TRACED["words"], self.config.projection_dim)
         prompts = {"text_embeddings": ("{object} {part}",)}
-        decoder = OnnxGraph(Decoder(self), (*example, words), (*sizes, {0: Dim("words")}), prompts=prompts)
+        decoder = OnnxGraph(CLIPSegDecoderGraph(self), (*example, words), (*sizes, {0: Dim("words")}), prompts=prompts)
         return clipseg_graphs(self, decoder)

@@ -7,11 +7,11 @@ from torch import Tensor
 from torch.export import Dim
 
 from partclipseg.models.clipseg.plain import PlainCLIPSeg
-from partclipseg.models.clipseg_onnx import TRACED, Decoder, clipseg_graphs, encoded_example
+from partclipseg.models.clipseg_onnx import TRACED, CLIPSegDecoderGraph, clipseg_graphs, encoded_example
 from partclipseg.models.onnx import OnnxGraph
 
 
-class PlainDecoder(Decoder):
+class PlainDecoder(CLIPSegDecoderGraph):
     """Decoder of object-parts, whose templates are averaged, without a background."""
 
     inputs = ("class_tokens", "patches", "class_embeddings")

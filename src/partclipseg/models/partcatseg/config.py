@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from transformers import AutoConfig, CLIPConfig, Dinov2Config, PreTrainedConfig, ResNetConfig
 
 from partclipseg.errors import PartCLIPSegError
+from partclipseg.models.clip_config import clip_config, given_values
 from partclipseg.models.clipseg_ranges import check_values
 from partclipseg.models.partcatseg.ranges import CATSEG, checked_values
 from partclipseg.models.partcatseg.templates import TEMPLATES
@@ -109,7 +110,7 @@ class CATSegConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         own = {name: getattr(self, name) for name in CATSEG if name not in ("clip_config", "guidance_config")}
         check_values(own, CATSEG)
-        self.clip_config = _clip_config(self.clip_config)
+        self.clip_config = clip_config(self.clip_config)
         self.guidance_config = _guidance_config(self.guidance_config, self.default_guidance)
         if self.guidance_image_size is None:
             self.guidance_image_size = 448 if self.guidance_config.model_type == "dinov2" else self.image_size
@@ -269,14 +270,6 @@ class PartCATSegConfig(CATSegConfig):
         super()._check_guidance()
 
 
-def _clip_config(value: Any) -> CLIPConfig:
-    if isinstance(value, CLIPConfig):
-        return value
-    # CLIP ViT-B/16; transformers' own default is ViT-B/32.
-    values: dict[str, Any] = {"vision_config": {"patch_size": 16}} if value is None else _plain(value)
-    return CLIPConfig(**values)
-
-
 def _guidance_config(value: Any, default: str) -> PreTrainedConfig:
     if isinstance(value, PreTrainedConfig):
         return value
@@ -285,14 +278,8 @@ def _guidance_config(value: Any, default: str) -> PreTrainedConfig:
     if kind == "dinov2":
         # ViT-S/14 as on the hub; the mask token has no use here.
         sizes = {"hidden_size": 384, "num_attention_heads": 6, "image_size": 518, "use_mask_token": False}
-        return Dinov2Config(**{**sizes, **_plain(values)})
+        return Dinov2Config(**{**sizes, **given_values(values)})
     if kind == "resnet":
         sizes = {"depths": [3, 4, 23], "hidden_sizes": [256, 512, 1024]}  # ResNet-101 up to res4
-        return ResNetConfig(**{**sizes, **_plain(values)})
+        return ResNetConfig(**{**sizes, **given_values(values)})
     raise PartCLIPSegError(f"guidance_config is of type {kind!r}: give dinov2 or resnet")
-
-
-def _plain(values: Any) -> dict[str, Any]:
-    # Written by to_dict and derived again from the other fields when the configuration is made.
-    derived: Sequence[str] = ("model_type", "stage_names", "out_features", "out_indices")
-    return {key: value for key, value in dict(values).items() if key not in derived}

@@ -9,17 +9,16 @@ import logging
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.models.clip_names import CLIP_RENAMED, CLIP_TRANSPOSED, TensorPlace
+from partclipseg.models.clip_names import CLIP_RENAMED, CLIP_TRANSPOSED
 from partclipseg.models.partcatseg.config import CATSegConfig, PartCATSegConfig
 from partclipseg.models.partcatseg.model import CATSegModel, PartCATSegModel
-from partclipseg.models.reading import check_complete, check_finite, check_size
-from partclipseg.models.reading import read_tensors as read_table
+from partclipseg.models.reading import check_finite_weights, check_number_of_weights, read_tensors
+from partclipseg.models.tensor_places import TensorPlace, copy_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -91,19 +90,6 @@ _RENAMED = (  # ours, theirs; every rule is applied, in order
 )
 
 
-class Fit(NamedTuple):
-    """Result of loading the tensors of a released file."""
-
-    missing: list[str]
-    unknown: list[str]
-    misshapen: list[tuple[str, tuple[int, ...], tuple[int, ...]]]
-    """Name, shape in the file, shape that the model needs."""
-
-    def check(self, origin: str) -> None:
-        """Raise `PartCLIPSegError` that counts the tensors that do not fit and names the first, if there are any."""
-        check_complete(origin, self.missing, self.unknown, self.misshapen)
-
-
 def source(name: str) -> TensorPlace:
     """Say where our tensor `name` stands in a released file."""
     letter = re.search(r"\.([qkv])_proj\.|\.attention\.attention\.([qkv])\w*\.", name)
@@ -123,7 +109,7 @@ def load_released(path: str | Path, config: CATSegConfig | None = None) -> CATSe
 
     Raises `PartCLIPSegError` that counts the missing, unknown, mis-shaped or non-finite tensors and names the first.
     """
-    tensors = read_tensors(path)
+    tensors = read_released(path)
     cls = family_of(tensors, str(path))
     expected: Any = cls.config_class
     if config is not None and type(config) is not expected:
@@ -132,14 +118,14 @@ def load_released(path: str | Path, config: CATSegConfig | None = None) -> CATSe
             f"{config.model_type!r}: give the one that fits, or none"
         )
     config = config or released_config(tensors, str(path))
-    check_size(lambda: cls(config), sum(tensor.numel() for tensor in tensors.values()), str(path))
+    check_number_of_weights(lambda: cls(config), sum(tensor.numel() for tensor in tensors.values()), str(path))
     model = cls(config)
-    fit = fill(model, tensors)
+    fit = copy_tensors(model, tensors, source, _OPTIONAL, UNUSED)
     if cls is CATSegModel and fit.missing == ["non_object_embedding"]:
         logger.warning("%s has no background: the model has an untrained one", path)
         fit = fit._replace(missing=[])
     fit.check(str(path))
-    check_finite(model, str(path))
+    check_finite_weights(model, str(path))
     return model.eval()
 
 
@@ -159,7 +145,7 @@ def config_for(values: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], 
 
 
 def family_of(tensors: Mapping[str, Tensor], origin: str) -> type[CATSegModel]:
-    """Return the class of the model that the tensors of `read_tensors` are of; raises `PartCLIPSegError` if of none."""
+    """Return the class of the model of the tensors of `read_released`; raises `PartCLIPSegError` if of none."""
     if not any(name.startswith("transformer.") for name in tensors):
         raise PartCLIPSegError(f"{origin} is no checkpoint of CAT-Seg or PartCATSeg: it has no cost aggregation")
     return PartCATSegModel if any(name.startswith("transformer.conv_proj_feat.") for name in tensors) else CATSegModel
@@ -173,45 +159,20 @@ def released_config(tensors: Mapping[str, Tensor], origin: str, **changes: Any) 
     return CATSegConfig(**{"reference": True, "guidance_config": {"model_type": guidance}, **changes})
 
 
-def read_tensors(path: str | Path) -> dict[str, Tensor]:
+def read_released(path: str | Path) -> dict[str, Tensor]:
     """Read the tensors of a `.pth` file by name, without `module.` and `sem_seg_head.predictor.` in front.
 
     Raises `PartCLIPSegError` for a file that is missing, unreadable, or holds more than tensors.
     """
-    return {_bare(name): tensor for name, tensor in read_table(path).items()}
+    return {_bare(name): tensor for name, tensor in read_tensors(path).items()}
 
 
 def _bare(name: str) -> str:
     return name.removeprefix("module.").removeprefix("sem_seg_head.predictor.")
 
 
-@torch.no_grad()
-def fill(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str = "") -> Fit:
-    """Copy the tensors of `read_tensors` into those of `model` that they fit; the others stay as they are.
-
-    `prefix`: copy only into tensors whose name begins with it.
-    """
-    missing, misshapen, used = [], [], set()
-    for name, target in model.state_dict().items():
-        if not name.startswith(prefix):
-            continue
-        place = source(name)
-        used.add(place.name)
-        if place.name not in tensors:
-            if not _OPTIONAL.fullmatch(name) and place.name not in missing:
-                missing.append(place.name)
-            continue
-        tensor = place.of(tensors[place.name])
-        if tensor.shape != target.shape:
-            misshapen.append((place.name, tuple(tensors[place.name].shape), place.shape(tuple(target.shape))))
-            continue
-        target.copy_(tensor)
-    unknown = [name for name in tensors if name not in used and not UNUSED.fullmatch(name)]
-    return Fit(missing, sorted(unknown), misshapen)
-
-
-def renamed(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of `read_tensors` under our names, as far as `model` has them."""
+def with_our_names(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of `read_released` under our names, as far as `model` has them."""
     places = {name: source(name) for name in model.state_dict()}
     return {name: place.of(tensors[place.name]) for name, place in places.items() if place.name in tensors}
 
@@ -222,4 +183,4 @@ def fill_dinov2(model: CATSegModel, tensors: Mapping[str, Tensor], origin: str) 
     Raises `PartCLIPSegError` that names the tensors that do not fit.
     """
     named = {_DINO + name.removeprefix(_DINO): tensor for name, tensor in tensors.items()}
-    fill(model, named, "guidance.").check(f"the guidance of {origin}")
+    copy_tensors(model, named, source, _OPTIONAL, UNUSED, "guidance.").check(f"the guidance of {origin}")

@@ -23,7 +23,7 @@ TRACED = {"batch": 2, "parts": 5, "objects": 7, "classes": 11, "words": 13, "len
 """Sizes of the example inputs: all different and none 1, since the exporter unifies equal sizes and fixes 1."""
 
 
-class PhotoEncoder(nn.Module):
+class CATSegPhotoGraph(nn.Module):
     """Photo encoder: both towers and the projected guidance."""
 
     inputs = ("pixel_values", "guidance_pixels")
@@ -44,7 +44,7 @@ class PhotoEncoder(nn.Module):
         return features.float(), *(level.float() for level in guidance)
 
 
-class TextEncoder(nn.Module):
+class CATSegTextGraph(nn.Module):
     """Text encoder: tokens to unit vectors."""
 
     inputs = ("input_ids", "attention_mask")
@@ -61,10 +61,10 @@ class TextEncoder(nn.Module):
         return text_vectors(self.clip, input_ids * attention_mask + self.end * (1 - attention_mask)).float()
 
 
-class Decoder(nn.Module):
+class CATSegDecoderGraph(nn.Module):
     """CAT-Seg's aggregation and decoder."""
 
-    inputs: ClassVar[tuple[str, ...]] = (*PhotoEncoder.outputs, "class_embeddings")
+    inputs: ClassVar[tuple[str, ...]] = (*CATSegPhotoGraph.outputs, "class_embeddings")
     outputs = ("object_part_probabilities",)
 
     def __init__(self, model: CATSegModel) -> None:
@@ -95,11 +95,11 @@ class Decoder(nn.Module):
         return self.probabilities(volume.embedding, levels)
 
 
-class PartDecoder(Decoder):
+class PartCATSegDecoderGraph(CATSegDecoderGraph):
     """PartCATSeg's two stages: steps 1, 3 and 4 of `PartCATSegModel.volumes`."""
 
     inputs: ClassVar[tuple[str, ...]] = (
-        *PhotoEncoder.outputs,
+        *CATSegPhotoGraph.outputs,
         *("part_embeddings", "object_embeddings", "class_embeddings", "class_to_part", "class_to_object"),
     )
     model: PartCATSegModel
@@ -151,7 +151,7 @@ def cost_graphs(model: CATSegModel) -> dict[str, OnnxGraph]:
     batch, words, length = Dim("batch"), Dim("words"), Dim("length", max=model.longest_prompt)
     example = tuple(torch.rand(TRACED["batch"], 3, edge, edge) for edge in edges.values())
     tokens = torch.full((TRACED["words"], TRACED["length"]), config.clip_config.text_config.eos_token_id)
-    encoder = PhotoEncoder(model)
+    encoder = CATSegPhotoGraph(model)
     with torch.no_grad():
         encoded = encoder.forward(*example)
 
@@ -166,15 +166,17 @@ def cost_graphs(model: CATSegModel) -> dict[str, OnnxGraph]:
     width = config.clip_config.projection_dim
     texts = tuple(torch.rand(TRACED[counts[kind]] * count, width) for kind in sources)
     sizes: tuple[dict[int, Any], ...] = tuple({0: count * Dim(counts[kind])} for kind in sources)
-    decoder = Decoder(model)
+    decoder = CATSegDecoderGraph(model)
     if isinstance(model, PartCATSegModel):
-        decoder = PartDecoder(model)
+        decoder = PartCATSegDecoderGraph(model)
         classes = torch.arange(TRACED["classes"])
         texts += (classes % TRACED["parts"], classes % TRACED["objects"])
         sizes += ({0: Dim("classes")},) * 2
     return {
         "photo_encoder": OnnxGraph(encoder, example, ({0: batch},) * 2, photos=photos),
-        "text_encoder": OnnxGraph(TextEncoder(model), (tokens, torch.ones_like(tokens)), ({0: words, 1: length},) * 2),
+        "text_encoder": OnnxGraph(
+            CATSegTextGraph(model), (tokens, torch.ones_like(tokens)), ({0: words, 1: length},) * 2
+        ),
         "decoder": OnnxGraph(decoder, (*encoded, *texts), (*({0: batch},) * 4, *sizes), prompts=prompts),
     }
 

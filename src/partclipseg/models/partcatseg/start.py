@@ -14,27 +14,38 @@ from transformers import (
     CLIPModel,
     CLIPSegForImageSegmentation,
     Dinov2Model,
-    PreTrainedConfig,
     ResNetModel,
 )
 
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.models.directory import stated_type
+from partclipseg.files import is_file
+from partclipseg.models.directory import read_config, stated_type
 from partclipseg.models.loading import saved_config
+from partclipseg.models.names import find_snapshot
 from partclipseg.models.partcatseg.config import SIZES, CATSegConfig
 from partclipseg.models.partcatseg.foreign import (
     family_of,
     fill_dinov2,
     load_released,
-    read_tensors,
+    read_released,
     released_config,
-    renamed,
+    with_our_names,
 )
 from partclipseg.models.partcatseg.model import CATSegModel, PartCATSegModel
 from partclipseg.models.partcatseg.settings import CATSegSettings
-from partclipseg.models.reading import check_complete, check_finite
+from partclipseg.models.reading import (
+    check_complete,
+    check_finite_weights,
+    check_library_size,
+    library_errors,
+    load_library_model,
+)
 
 logger = logging.getLogger(__name__)
+
+_START = "give a released .pth file, or a directory or hub name of CLIP, CLIPSeg or a model of this package"
+_GUIDANCE = "give facebookresearch/dinov2's own file, or a directory or hub name of a DINOv2 or a ResNet"
+"""Remedies for a start and for guidance weights that are not there."""
 
 _TOWERS: dict[str, Any] = {"dinov2": Dinov2Model, "resnet": ResNetModel}
 
@@ -82,14 +93,14 @@ def _started(
     changes: dict[str, Any] = {"reference": settings.reference, "repairs": settings.repairs}
     if guidance := _guidance_config(settings):
         changes["guidance_config"] = guidance
-    if Path(name).is_file():
-        tensors = read_tensors(name)
+    if is_file(name):
+        tensors = read_released(name)
         if family_of(tensors, name) is cls:
             own = released_config(tensors, name, **changes) if config is None else config_class(**{**sizes, **changes})
             return load_released(name, own), []
         model = cls(config_class(**{**sizes, **changes}))
-        return model, _copy(model, renamed(model, tensors), name)
-    kind = _model_type(name)
+        return model, _copy(model, with_our_names(model, tensors), name)
+    kind = read_config(name, remedy=_START).get("model_type")
     if kind == config_class.model_type:
         if not settings.reference and settings.repairs is None:
             return cls.from_pretrained(name, dtype=torch.float32), []
@@ -116,9 +127,8 @@ def _started(
 def _clip(name: str, kind: str) -> CLIPModel:
     """Load CLIP, or the towers of a CLIPSeg, which are CLIP's with other names of their configurations."""
     if kind == "clip":
-        loaded: Any = CLIPModel.from_pretrained(name, dtype=torch.float32)
-        return loaded
-    clipseg: Any = CLIPSegForImageSegmentation.from_pretrained(name, dtype=torch.float32)
+        return _library_model(CLIPModel, name, _START)
+    clipseg = _library_model(CLIPSegForImageSegmentation, name, _START)
     text, vision = (
         {key: value for key, value in part.to_dict().items() if key != "model_type"}
         for part in (clipseg.config.text_config, clipseg.config.vision_config)
@@ -153,27 +163,29 @@ def _sizes(config: CATSegConfig) -> dict[str, Any]:
 
 def _guidance_config(settings: CATSegSettings) -> Any:
     """Read the configuration beside the guidance weights; None, which is the released one, where there is none."""
-    if not settings.guidance or Path(settings.guidance).is_file():
+    if not settings.guidance or is_file(settings.guidance):
         return None
-    values = _config_dict(settings.guidance)
+    values = read_config(settings.guidance, remedy=_GUIDANCE)
     kind = values.get("model_type")
     if kind not in _TOWERS:
         raise PartCLIPSegError(f"{settings.guidance} holds {stated_type(kind)}: give a DINOv2 or a ResNet")
+    _folder(_TOWERS[kind], settings.guidance, _GUIDANCE)  # before memory is taken for its sizes
     if kind == "resnet":  # the guidance ends at res4
-        return {**values, "depths": values["depths"][:3], "hidden_sizes": values["hidden_sizes"][:3]}
+        with library_errors(f"the config.json of {settings.guidance} is damaged: {_GUIDANCE}"):
+            return {**values, "depths": values["depths"][:3], "hidden_sizes": values["hidden_sizes"][:3]}
     return {**values, "use_mask_token": False}
 
 
 @torch.no_grad()
 def _load_guidance(model: CATSegModel, name: str) -> None:
-    if Path(name).is_file():
-        fill_dinov2(model, read_tensors(name), name)
+    if is_file(name):
+        fill_dinov2(model, read_released(name), name)
         return
-    kind = _model_type(name)
+    kind = read_config(name, remedy=_GUIDANCE).get("model_type")
     expected = model.config.guidance_config.model_type
     if kind != expected:
         raise PartCLIPSegError(f"{name} holds {stated_type(kind)}, and the guidance tower is a {expected}")
-    tensors = _TOWERS[expected].from_pretrained(name, dtype=torch.float32).state_dict()
+    tensors = _library_model(_TOWERS[expected], name, _GUIDANCE).state_dict()
     missing, misshapen = [], []
     for key, target in model.guidance.tower.state_dict().items():
         if key not in tensors:
@@ -183,18 +195,16 @@ def _load_guidance(model: CATSegModel, name: str) -> None:
         else:
             target.copy_(tensors[key])
     check_complete(f"the guidance of {name}", missing, [], misshapen)
-    check_finite(model.guidance, name)
+    check_finite_weights(model.guidance, name)
 
 
-def _model_type(name: str) -> str | None:
-    return _config_dict(name).get("model_type")
+def _library_model(cls: Any, name: str, remedy: str) -> Any:
+    """Load a directory or hub name by a class of transformers, in float32."""
+    return load_library_model(cls, _folder(cls, name, remedy), name, torch.float32)
 
 
-def _config_dict(name: str) -> dict[str, Any]:
-    try:
-        return PreTrainedConfig.get_config_dict(name)[0]
-    except (OSError, ValueError) as error:
-        raise PartCLIPSegError(
-            f"there is no file or directory {name!r} with a model, and the hub cannot be reached for one of that name: "
-            "give a released .pth file, or a directory of CLIP or of a model of this package"
-        ) from error
+def _folder(cls: Any, name: str, remedy: str) -> str | Path:
+    """Return the folder with a model's files, whose weights are of the size that its configuration asks for."""
+    folder = find_snapshot(name, (), remedy)
+    check_library_size(cls, folder, name)
+    return folder

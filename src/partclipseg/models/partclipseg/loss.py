@@ -16,7 +16,7 @@ from partclipseg.losses.attention import (
 )
 from partclipseg.losses.classes import ClassLoss, Pixels, class_logits
 from partclipseg.losses.config import LossConfig
-from partclipseg.losses.labels import resize_labels, token_grid
+from partclipseg.losses.labels import downsample_labels, token_grid
 from partclipseg.losses.masks import LossCounts
 
 
@@ -70,7 +70,7 @@ class PartLoss(ClassLoss):
         if object_logits is None or part_logits is None:
             raise ValueError("this output has no part or object logits: the baseline's loss is ClassLoss")
         size = (pair_logits.shape[-2], pair_logits.shape[-1])
-        classes, objects = resize_labels(part_labels, size), resize_labels(object_labels, size)  # [B, h, w]
+        classes, objects = downsample_labels(part_labels, size), downsample_labels(object_labels, size)  # [B, h, w]
         pixels = Pixels.of(classes, objects, config.outside)
         over = pixels.counts() if counts is None else counts
         parts, weight, passes = class_to_part[classes.clamp(min=0)], config.background_weight, self.passes
@@ -102,7 +102,7 @@ class PartLoss(ClassLoss):
         attention_pairs: Tensor | None = None,
     ) -> LossCounts:
         """Count as `ClassLoss.counts`, with the objects of attention control."""
-        classes, objects = resize_labels(part_labels, size), resize_labels(object_labels, size)
+        classes, objects = downsample_labels(part_labels, size), downsample_labels(object_labels, size)
         counts = Pixels.of(classes, objects, self.config.outside).counts()
         if attention_pairs is None or self.config.attention_control == "off":
             return counts

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 from torch.export import Dim
 
-from partclipseg.models.clipseg_onnx import TRACED, Decoder, clipseg_graphs, encoded_example
+from partclipseg.models.clipseg_onnx import TRACED, CLIPSegDecoderGraph, clipseg_graphs, encoded_example
 from partclipseg.models.onnx import OnnxGraph
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
 
 
-class PartDecoder(Decoder):
+class PartCLIPSegDecoderGraph(CLIPSegDecoderGraph):
     """PartCLIPSeg's decoder: steps 3 to 5 of `PartCLIPSegModel.forward`, with sizes that stay symbols."""
 
     inputs = ("class_tokens", "patches", "part_embeddings", "object_embeddings", "class_to_part", "class_to_object")
@@ -46,7 +46,7 @@ def part_graphs(model: PartCLIPSegModel) -> dict[str, OnnxGraph]:
     classes = torch.arange(TRACED["classes"])
     words = (torch.rand(TRACED[name], model.config.projection_dim) for name in ("parts", "objects"))
     decoder = OnnxGraph(
-        PartDecoder(model),
+        PartCLIPSegDecoderGraph(model),
         (*example, *words, classes % TRACED["parts"], classes % TRACED["objects"]),
         (*sizes, *({0: Dim(name)} for name in ("parts", "objects")), *({0: Dim("classes")},) * 2),
         prompts={"part_embeddings": ("{part}",), "object_embeddings": ("{object}",)},

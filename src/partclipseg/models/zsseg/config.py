@@ -9,6 +9,7 @@ from transformers import CLIPConfig, MaskFormerConfig, PreTrainedConfig, ResNetC
 from transformers.models.maskformer.configuration_maskformer import MaskFormerDetrConfig
 
 from partclipseg.errors import PartCLIPSegError
+from partclipseg.models.clip_config import clip_config, given_values
 from partclipseg.models.clipseg_ranges import check_values
 from partclipseg.models.reading import library_errors
 from partclipseg.models.zsseg.ranges import ZSSEG, known_sub_values
@@ -85,7 +86,7 @@ class ZSSegConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         own = {name: getattr(self, name) for name in ZSSEG if name not in ("clip_config", "backbone_config")}
         check_values(own, ZSSEG)
-        self.clip_config = _clip_config(self.clip_config)
+        self.clip_config = clip_config(self.clip_config)
         self.backbone_config = _backbone_config(self.backbone_config)
         if self.repairs is None:
             self.repairs = () if self.reference else tuple(REPAIRS)
@@ -176,26 +177,12 @@ class ZSSegConfig(PreTrainedConfig):
             raise PartCLIPSegError("reference means without repairs: leave out one of reference and repairs")
 
 
-def _clip_config(value: Any) -> CLIPConfig:
-    if isinstance(value, CLIPConfig):
-        return value
-    # CLIP ViT-B/16; transformers' own default is ViT-B/32.
-    values: dict[str, Any] = {"vision_config": {"patch_size": 16}} if value is None else _plain(value)
-    return CLIPConfig(**values)
-
-
 def _backbone_config(value: Any) -> ResNetConfig:
     if isinstance(value, ResNetConfig):
         value = value.to_dict()
     # ResNet-50 with all its stages out, the stride in the 3x3 convolution.
     sizes: dict[str, Any] = {"depths": [3, 4, 6, 3], "hidden_sizes": [256, 512, 1024, 2048], "layer_type": "bottleneck"}
-    values: dict[str, Any] = {**sizes, **_plain({} if value is None else value)}
+    values: dict[str, Any] = {**sizes, **given_values({} if value is None else value)}
     stages = [f"stage{number}" for number in range(1, len(values["depths"]) + 1)]
     values["out_features"] = stages
     return ResNetConfig(**values)
-
-
-def _plain(values: Any) -> dict[str, Any]:
-    # Written by to_dict and derived again from the other fields when the configuration is made.
-    derived = ("model_type", "stage_names", "out_features", "out_indices")
-    return {key: value for key, value in dict(values).items() if key not in derived}

@@ -10,11 +10,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from partclipseg.models.clip_names import TensorPlace, clip_source
-from partclipseg.models.reading import check_complete, check_finite, check_size, read_tensors
+from partclipseg.models.clip_names import clip_source
+from partclipseg.models.reading import check_finite_weights, check_number_of_weights, read_tensors
+from partclipseg.models.tensor_places import TensorPlace, copy_tensors
 from partclipseg.models.zsseg.config import ZSSegConfig
 from partclipseg.models.zsseg.model import ZSSegModel
 
@@ -111,31 +111,11 @@ def load_released(path: str | Path, config: ZSSegConfig | None = None) -> ZSSegM
     """
     tensors = {_bare(name): tensor for name, tensor in read_tensors(path).items()}
     config = config or config_for(None, tensors, str(path))
-    check_size(lambda: ZSSegModel(config), sum(tensor.numel() for tensor in tensors.values()), str(path))
+    check_number_of_weights(lambda: ZSSegModel(config), sum(tensor.numel() for tensor in tensors.values()), str(path))
     model = ZSSegModel(config)
-    fill(model, tensors, str(path))
-    check_finite(model, str(path))
+    copy_tensors(model, tensors, place_of, _OPTIONAL, UNUSED).check(str(path))
+    check_finite_weights(model, str(path))
     return model.eval()
-
-
-@torch.no_grad()
-def fill(model: ZSSegModel, tensors: Mapping[str, Tensor], origin: str) -> None:
-    """Copy the tensors of a released file into the model; raises `PartCLIPSegError` naming those that do not fit."""
-    missing, misshapen, used = [], [], set()
-    for name, target in model.state_dict().items():
-        place = place_of(name)
-        used.add(place.name)
-        if place.name not in tensors:
-            if not _OPTIONAL.fullmatch(name) and place.name not in missing:
-                missing.append(place.name)
-            continue
-        tensor = place.of(tensors[place.name])
-        if tensor.shape != target.shape:
-            misshapen.append((place.name, tuple(tensors[place.name].shape), place.shape(tuple(target.shape))))
-            continue
-        target.copy_(tensor)
-    unknown = sorted(name for name in tensors if name not in used and not UNUSED.fullmatch(name))
-    check_complete(origin, missing, unknown, misshapen)
 
 
 def _bare(name: str) -> str:

@@ -285,12 +285,12 @@ class ZSSegModel(PartModel):
 
     @torch.no_grad()
     def logits_size(self, inputs: Mapping[str, Tensor], words: Words) -> tuple[int, int]:
-        """Height and width of the logits."""
+        """Return height and width of the logits."""
         return self._logits_shape
 
     @property
     def min_part_probability(self) -> float:
-        """None: its scores are means of two probabilities, and background is a class of stage 1."""
+        """Minimum probability of a part: 0, since scores are means of two probabilities and background is a class."""
         return 0.0
 
     def repeated_layers(self) -> list[nn.Module]:
@@ -305,11 +305,11 @@ class ZSSegModel(PartModel):
         return load_pretrained(cls, pretrained_model_name_or_path, super().from_pretrained, *args, **kwargs)
 
     def trained_parameters(self, settings: Any = None) -> list[nn.Parameter]:
-        """Raises `PartCLIPSegError`: ZSSeg+ is not trained here."""
+        """Raise `PartCLIPSegError`, since ZSSeg+ is not trained here."""
         raise _untrained()
 
     def build_loss(self, settings: Any = None, compiled: bool = False) -> Any:
-        """Raises `PartCLIPSegError`: ZSSeg+ is not trained here."""
+        """Raise `PartCLIPSegError`, since ZSSeg+ is not trained here."""
         raise _untrained()
 
 

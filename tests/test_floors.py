@@ -17,7 +17,7 @@ FLOORS = (
     ("errors",),
     ("checks", "client", "files", "machine", "processes"),
     ("grammar", "journal", "writing"),
-    ("maps", "vocabulary"),
+    ("kept_files", "maps", "vocabulary"),
     ("data",),
     ("formats", "losses", "shapes"),
     ("models",),

@@ -67,7 +67,7 @@ class KeptFiles:
             overwrite: replace files of people.
             beside: write the new content beside a file of a person; if not, it is not written at all.
 
-        Raises `PartCLIPSegError` if the record is damaged.
+        Raises `PartCLIPSegError` if the record is damaged or cannot be read.
         """
         self.folder = folder
         self.overwrite = overwrite
@@ -81,8 +81,11 @@ class KeptFiles:
             "delete it; files whose content would change are then kept, as those of a person",
         )
         self._known: dict[str, list[str]] = {}
-        for entry in self._journal.scan():
-            self._known.setdefault(str(entry.get("file")), []).append(str(entry.get("digest")))
+        try:
+            for entry in self._journal.scan():
+                self._known.setdefault(str(entry.get("file")), []).append(str(entry.get("digest")))
+        except OSError as error:
+            raise PartCLIPSegError(refusal(error, self._journal.path)) from error
 
     @contextmanager
     def write(self, name: str) -> Iterator[Path]:

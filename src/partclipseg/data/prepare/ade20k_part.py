@@ -31,6 +31,7 @@ from partclipseg.data.prepare.runner import Layout, Outcome, PhotoMode, photo_si
 from partclipseg.data.prepare.source import find
 from partclipseg.data.values import is_text
 from partclipseg.errors import PartCLIPSegError
+from partclipseg.json_file import distinct_keys
 from partclipseg.kept_files import KeptFiles
 from partclipseg.vocabulary import Catalog, ObjectPart
 
@@ -226,7 +227,8 @@ def _read(path: Path) -> dict[int, dict[str, Any]]:
             text = content.decode("utf-8")
         except UnicodeDecodeError:  # a few files of the release hold Latin-1
             text = content.decode("latin-1")
-        items = {item["id"]: item for item in json.loads(text)["annotation"]["object"]}
+        objects = json.loads(text, object_pairs_hook=distinct_keys)["annotation"]["object"]
+        items = {item["id"]: item for item in objects}
         for item in items.values():
             if not is_text(item["instance_mask"]):
                 raise TypeError(f"instance_mask of object {item['id']}")

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from partclipseg.data.datasets.part_imagenet import PartImageNetNames
-from partclipseg.data.json_file import read_json
 from partclipseg.data.prepare.runner import Layout, Outcome, PhotoMode, photo_size, source_state
 from partclipseg.data.prepare.source import find
 from partclipseg.errors import PartCLIPSegError
+from partclipseg.json_file import read_json
 from partclipseg.kept_files import KeptFiles
 from partclipseg.vocabulary import Catalog, ObjectPart
 

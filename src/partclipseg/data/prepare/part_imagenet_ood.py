@@ -16,10 +16,10 @@ from typing import Any
 from partclipseg.data.coco import CocoFile, read_coco
 from partclipseg.data.datasets.part_imagenet import PartImageNetNames
 from partclipseg.data.datasets.part_imagenet_ood import NAME, part_of
-from partclipseg.data.json_file import read_json
 from partclipseg.data.prepare.runner import Layout, Outcome, PhotoMode, photo_size, source_state
 from partclipseg.data.prepare.source import find
 from partclipseg.errors import PartCLIPSegError
+from partclipseg.json_file import read_json
 from partclipseg.kept_files import KeptFiles
 
 SPLITS = ("train", "val", "test")

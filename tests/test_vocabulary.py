@@ -231,6 +231,32 @@ def test_one_grammar_wherever_words_come_from(tmp_path, text):
 
 
 @pytest.mark.parametrize(
+    "text", ['{"dog": ["ear", "tail"]}', ' ["dog\'s ear", ["dog", "tail"]]\n', '["dog’s ear, dog’s tail"]']
+)
+def test_json_is_read_wherever_words_come_from(tmp_path, text):
+    (tmp_path / "words.txt").write_text(text, encoding="utf-8")
+    for words in (text, tmp_path / "words.txt"):
+        assert Vocabulary.load(words).names == ("dog's ear", "dog's tail")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"dog": ["ear"], "dog": ["tail"]}', "it has the key 'dog' twice"),
+        ('{"dog": ["ear"', "begins like JSON, but it is not valid JSON"),
+        ("{dog: [ear]}", "begins like JSON, but it is not valid JSON"),
+        ("[" * 10_000, "nested too deeply"),
+        ("[[[1]]]", "is neither a name such as"),
+        ("[]", "the vocabulary is empty"),
+        ('{"dog": "ear"}', "the parts of 'dog' must be a list"),
+    ],
+)
+def test_text_that_begins_like_json_is_no_word(text, message):
+    with pytest.raises(UsageError, match=message):
+        Vocabulary.load(text)
+
+
+@pytest.mark.parametrize(
     ("words", "pairs"),
     [
         ("O’Shea's ear", [("O'Shea", "ear")]),  # 's ends the object only where it ends a word

@@ -22,12 +22,20 @@ _PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "ZIP", b"BZh": "bzip2", b"\xfd7zX
 
 
 def read_json(path: Path) -> Any:
-    """Read the content of a JSON file in UTF-8, with or without byte order mark, or in UTF-16 or UTF-32.
+    """Read the content of a JSON file, see `parse_json`.
 
     Raises:
         PartCLIPSegError: no file, no JSON, or a key given twice; the message does not repeat the path.
     """
-    content = read_bytes(path)
+    return parse_json(read_bytes(path))
+
+
+def parse_json(content: bytes) -> Any:
+    """Read JSON in UTF-8, with or without byte order mark, or in UTF-16 or UTF-32.
+
+    Raises:
+        PartCLIPSegError: no JSON, or a key given twice; the message begins with a verb.
+    """
     try:
         return json.loads(content, object_pairs_hook=distinct_keys)
     except PartCLIPSegError:

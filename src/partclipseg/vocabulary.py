@@ -39,7 +39,7 @@ from partclipseg.grammar import (
     separate,
     split_words,
 )
-from partclipseg.json_file import read_json_or_yaml, read_text
+from partclipseg.json_file import parse_json, read_json_or_yaml, read_text
 
 __all__ = [
     "ANY", "CATALOGS", "MAX_WORD", "Catalog", "CatalogSplit", "ObjectPart", "Vocabulary", "check_no_file", "plain_word",
@@ -125,9 +125,16 @@ class Vocabulary:
     def from_text(cls, text: str) -> Vocabulary:
         """Read ``"dog: head, tail; any: handle"`` or ``"dog's head, dog's tail; handle"``, as on the command line.
 
-        Entries are separated by ``;`` or line ends; naming an object again adds to it.
+        Entries are separated by ``;`` or line ends; naming an object again adds to it. Text that begins with ``{`` or
+        ``[`` is read as JSON, in the forms of `from_dict` and `from_names`.
         """
-        return cls(tuple(read_pairs(text)))
+        if not text.lstrip().startswith(("{", "[")):
+            return cls(tuple(read_pairs(text)))
+        try:
+            content = parse_json(text.encode("utf-8", "surrogatepass"))
+        except PartCLIPSegError as error:
+            raise UsageError(f"the text of words begins like JSON, but it {error}") from None
+        return cls._from_content(content)
 
     @classmethod
     def from_file(cls, path: str | Path) -> Vocabulary:
@@ -143,12 +150,12 @@ class Vocabulary:
         except PartCLIPSegError as error:
             raise UsageError(f"cannot read the vocabulary file {path}: it {error}") from None
         try:
-            return cls._from_file_content(content)
+            return cls._from_content(content)
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from None
 
     @classmethod
-    def _from_file_content(cls, content: Any) -> Vocabulary:
+    def _from_content(cls, content: Any) -> Vocabulary:
         if isinstance(content, str):
             lines = (line.strip() for line in plain_text(content).split("\n"))
             return cls.from_text("\n".join(line for line in lines if not line.startswith("#")))
@@ -181,6 +188,8 @@ class Vocabulary:
             return cls.from_names(words)
         if words.strip() in CATALOGS:
             return cls.from_catalog(words.strip())
+        if words.lstrip().startswith(("{", "[")):
+            return cls.from_text(words)
         if names_object(words) and Path(words).suffix.lower() not in _FILE_SUFFIXES:
             return cls.from_text(words)
         if is_file(words):

@@ -153,7 +153,8 @@ def _read_world(path: Path) -> dict[str, Any]:
         content = read_json(path)
     except PartCLIPSegError as error:
         raise PartCLIPSegError(f"{path} {error}") from None
-    missing = {"version", "objects", "unseen_objects", "object_parts", "splits"} - set(content if isinstance(content, dict) else ())
+    found = set(content) if isinstance(content, dict) else set()
+    missing = {"version", "objects", "unseen_objects", "object_parts", "splits"} - found
     if missing:
         raise PartCLIPSegError(f"{path} lacks {', '.join(sorted(missing))}: write the folder anew")
     return content

@@ -182,7 +182,8 @@ def _script() -> str:
     tables = _replace(tables, "from partclipseg.files import is_regular", _IS_REGULAR)
     words = _replace(words, "from partclipseg.errors import PartCLIPSegError, UsageError", "")
     words = _replace(words, "from partclipseg.files import is_file, write_text", _FILES)
-    words = _replace(words, "from partclipseg.json_file import read_json_or_yaml, read_text", f"\n{tables}\n\n")
+    readers = "from partclipseg.json_file import parse_json, read_json_or_yaml, read_text"
+    words = _replace(words, readers, f"\n{tables}\n\n")
     before, _, after = words.partition("from partclipseg.grammar import (\n")
     words = before + after.partition("\n)\n")[2]
     photos = f"# -- reading photos -----\n\n{photos}\n"

@@ -16,8 +16,8 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "partclipseg"
 FLOORS = (
     ("errors",),
     ("checks", "client", "files", "machine", "processes"),
-    ("grammar", "journal", "writing"),
-    ("maps", "vocabulary"),
+    ("grammar", "journal", "json_file", "writing"),
+    ("kept_files", "maps", "vocabulary"),
     ("data",),
     ("formats", "losses", "shapes"),
     ("models",),

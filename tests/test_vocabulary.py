@@ -1,6 +1,8 @@
 """Words in, index arrays out."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -173,11 +175,13 @@ def test_wrong_words_are_named(make, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "words.json: not a valid JSON"),
+        ("{", "words.json: it is not valid JSON .*perhaps since the file is cut off"),
+        ("", "words.json: it is empty"),
+        ("<html>", "words.json: it is a web page"),
         ("3", "expected a mapping"),
         ('{"dog": ["ear", "ear"]}', "words.json: .*twice"),
-        ('{"dog": ["ear"], "dog": ["tail"]}', "words.json: 'dog' stands in it twice"),
-        ("[" * 100_000, "words.json: the JSON is nested too deeply"),
+        ('{"dog": ["ear"], "dog": ["tail"]}', "words.json: it has the key 'dog' twice"),
+        ("[" * 100_000, "words.json: it is not valid JSON of any use .*nested too deeply"),
     ],
 )
 def test_wrong_files_are_named(tmp_path, content, message):
@@ -227,6 +231,32 @@ def test_one_grammar_wherever_words_come_from(tmp_path, text):
 
 
 @pytest.mark.parametrize(
+    "text", ['{"dog": ["ear", "tail"]}', ' ["dog\'s ear", ["dog", "tail"]]\n', '["dog’s ear, dog’s tail"]']
+)
+def test_json_is_read_wherever_words_come_from(tmp_path, text):
+    (tmp_path / "words.txt").write_text(text, encoding="utf-8")
+    for words in (text, tmp_path / "words.txt"):
+        assert Vocabulary.load(words).names == ("dog's ear", "dog's tail")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"dog": ["ear"], "dog": ["tail"]}', "it has the key 'dog' twice"),
+        ('{"dog": ["ear"', "begins like JSON, but it is not valid JSON"),
+        ("{dog: [ear]}", "begins like JSON, but it is not valid JSON"),
+        ("[" * 10_000, "nested too deeply"),
+        ("[[[1]]]", "is neither a name such as"),
+        ("[]", "the vocabulary is empty"),
+        ('{"dog": "ear"}', "the parts of 'dog' must be a list"),
+    ],
+)
+def test_text_that_begins_like_json_is_no_word(text, message):
+    with pytest.raises(UsageError, match=message):
+        Vocabulary.load(text)
+
+
+@pytest.mark.parametrize(
     ("words", "pairs"),
     [
         ("O’Shea's ear", [("O'Shea", "ear")]),  # 's ends the object only where it ends a word
@@ -243,10 +273,29 @@ def test_words_as_they_are_kept(words, pairs):
     assert list(Vocabulary.load(words).object_parts) == pairs
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (os.mkfifo, "it is no regular file"),
+        (Path.mkdir, "it is a folder"),
+        (lambda path: path.symlink_to("nowhere"), "it is a link that leads nowhere"),
+        (lambda path: path.write_bytes(b"\xff\xfed\0"), "it is not UTF-8 text"),
+        (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1"), "it is a Git LFS pointer"),
+    ],
+)
+@pytest.mark.parametrize("name", ["words.txt", "words.yaml", "words.json"])
+def test_what_is_no_file_of_words_is_named(tmp_path, name, make, message):
+    make(tmp_path / name)
+    if name == "words.json" and "UTF-8" in message:
+        message = "it is not valid JSON|it is not UTF-8 text"
+    with pytest.raises(UsageError, match=rf"cannot read the vocabulary file .*{name}: ({message})"):
+        Vocabulary.from_file(tmp_path / name)
+
+
 def test_yaml_keys_stand_once_and_anchors_are_read(tmp_path):
     path = tmp_path / "words.yaml"
     path.write_text("dog: [ear]\ndog: [tail]\n")
-    with pytest.raises(UsageError, match=r"words\.yaml: 'dog' stands in it twice"):
+    with pytest.raises(UsageError, match=r"words\.yaml: it has the key 'dog' twice"):
         Vocabulary.load(path)
     path.write_text("base: &animal [ear, tail]\ndog: *animal\n")
     assert Vocabulary.load(path).names == ("base's ear", "base's tail", "dog's ear", "dog's tail")

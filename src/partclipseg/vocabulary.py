@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from partclipseg.errors import UsageError
+from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import is_file, write_text
 from partclipseg.grammar import (
     ANY,
@@ -39,6 +39,7 @@ from partclipseg.grammar import (
     separate,
     split_words,
 )
+from partclipseg.json_file import parse_json, read_json_or_yaml, read_text
 
 __all__ = [
     "ANY", "CATALOGS", "MAX_WORD", "Catalog", "CatalogSplit", "ObjectPart", "Vocabulary", "check_no_file", "plain_word",
@@ -124,9 +125,16 @@ class Vocabulary:
     def from_text(cls, text: str) -> Vocabulary:
         """Read ``"dog: head, tail; any: handle"`` or ``"dog's head, dog's tail; handle"``, as on the command line.
 
-        Entries are separated by ``;`` or line ends; naming an object again adds to it.
+        Entries are separated by ``;`` or line ends; naming an object again adds to it. Text that begins with ``{`` or
+        ``[`` is read as JSON, in the forms of `from_dict` and `from_names`.
         """
-        return cls(tuple(read_pairs(text)))
+        if not text.lstrip().startswith(("{", "[")):
+            return cls(tuple(read_pairs(text)))
+        try:
+            content = parse_json(text.encode("utf-8", "surrogatepass"))
+        except PartCLIPSegError as error:
+            raise UsageError(f"the text of words begins like JSON, but it {error}") from None
+        return cls._from_content(content)
 
     @classmethod
     def from_file(cls, path: str | Path) -> Vocabulary:
@@ -136,33 +144,21 @@ class Vocabulary:
         or malformed file.
         """
         path = Path(path)
+        is_table = path.suffix.lower() in _FILE_SUFFIXES - {".txt"}
         try:
-            text = path.read_text(encoding="utf-8-sig")
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise UsageError(f"cannot read the vocabulary file {path} ({reason}): check the path") from None
-        except ValueError as error:  # not a valid path, or not text
-            raise UsageError(f"cannot read the vocabulary file {path} ({error}): save it as UTF-8 text") from None
+            content = read_json_or_yaml(path) if is_table else read_text(path)
+        except PartCLIPSegError as error:
+            raise UsageError(f"cannot read the vocabulary file {path}: it {error}") from None
         try:
-            return cls._from_file_content(path, text)
+            return cls._from_content(content)
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from None
 
     @classmethod
-    def _from_file_content(cls, path: Path, text: str) -> Vocabulary:
-        if path.suffix.lower() not in {".yaml", ".yml", ".json"}:
-            lines = (line.strip() for line in plain_text(text).split("\n"))
+    def _from_content(cls, content: Any) -> Vocabulary:
+        if isinstance(content, str):
+            lines = (line.strip() for line in plain_text(content).split("\n"))
             return cls.from_text("\n".join(line for line in lines if not line.startswith("#")))
-        kind = path.suffix[1:].upper()
-        try:
-            # JSON goes through its own parser: YAML 1.1 reads some JSON escapes differently.
-            content: Any = json.loads(text, object_pairs_hook=_distinct_keys) if kind == "JSON" else _read_yaml(text)
-        except UsageError:
-            raise
-        except RecursionError:
-            raise UsageError(f"the {kind} is nested too deeply: give a mapping from object to parts") from None
-        except ValueError as error:
-            raise UsageError(f"not a valid {kind} file: {' '.join(str(error).split())}") from None
         if isinstance(content, Mapping):
             return cls.from_dict(content)
         if isinstance(content, list):
@@ -192,6 +188,8 @@ class Vocabulary:
             return cls.from_names(words)
         if words.strip() in CATALOGS:
             return cls.from_catalog(words.strip())
+        if words.lstrip().startswith(("{", "[")):
+            return cls.from_text(words)
         if names_object(words) and Path(words).suffix.lower() not in _FILE_SUFFIXES:
             return cls.from_text(words)
         if is_file(words):
@@ -309,32 +307,6 @@ class Catalog:
     def vocabulary(self) -> Vocabulary:
         """Return all object-parts, in label order."""
         return Vocabulary(self.object_parts)
-
-
-def _distinct_keys(items: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    """Make a mapping; equal keys are errors, where JSON and YAML would silently keep the last one."""
-    mapping: dict[Any, Any] = {}
-    for key, value in items:
-        if key in mapping:
-            raise UsageError(f"{quote(key)} stands in it twice: make one entry of the two")
-        mapping[key] = value
-    return mapping
-
-
-def _read_yaml(text: str) -> Any:
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-            mapping = super().construct_mapping(node, deep)
-            _distinct_keys([(self.construct_object(key, deep=True), None) for key in own])
-            return mapping
-
-    try:
-        return yaml.load(text, Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from None
 
 
 def _distinct(words: Iterable[str], role: str) -> tuple[str, ...]:

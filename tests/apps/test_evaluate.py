@@ -38,6 +38,7 @@ def test_report_of_every_protocol(arguments: list[str], tmp_path: Path, capsys: 
     assert all(scores[protocol]["records"] == PHOTOS for protocol in scores)
     names = {path.name for path in output.iterdir()}
     assert names == {
+        ".written",
         "classes-oracle_obj.png", "classes-pred_all.png", "classes-strict.png", "photos", "photos.html", "report.md",
         "scores.json",
     }  # fmt: skip
@@ -190,6 +191,22 @@ def test_what_no_evaluation_wrote_is_kept(arguments: list[str], tmp_path: Path, 
     assert main([*arguments, "--output", str(tmp_path / "out")]) == 2
     assert f"holds {name}, which no evaluation wrote: name another folder" in capsys.readouterr().err
     assert theirs.read_text() == text
+
+
+@pytest.mark.parametrize("name", ["report.md", "scores.json", "photos.html"])
+def test_a_report_that_a_person_changed_is_kept(arguments: list[str], tmp_path: Path, capsys, name: str) -> None:
+    command = [*arguments, "--protocol", "pred_all", "--boundary", "none", "--output", str(tmp_path / "out")]
+    assert main([*command, "--limit", "2"]) == 0
+    path = tmp_path / "out" / name
+    theirs = path.read_text() + (" " if name == "scores.json" else "a note by hand")
+    path.write_text(theirs)
+    assert main([*command, "--limit", "3"]) == 0
+    new = path.with_name(path.stem + ".new" + path.suffix)
+    assert f"{name} was changed by a person and is kept; the new one is {new.name}" in capsys.readouterr().out
+    assert path.read_text() == theirs
+    assert new.is_file()
+    assert main([*command, "--limit", "3", "--overwrite"]) == 0
+    assert path.read_text() == new.read_text()
 
 
 def test_an_output_that_is_a_file_is_named(arguments: list[str], tmp_path: Path, capsys) -> None:

@@ -324,30 +324,37 @@ def test_another_run_is_not_disturbed(predict, album, tmp_path, capsys):
 
 
 class Terminal(io.TextIOWrapper):
-    """A terminal or pipe of an old encoding, which its reader may close after some writes."""
+    """A terminal or pipe of an old encoding, which fails after some writes."""
 
-    def __init__(self, reads: int | None) -> None:
+    def __init__(self, reads: int | None, error: OSError) -> None:
         self.file = Path(os.devnull).open("wb")  # noqa: SIM115
         super().__init__(io.BytesIO(), encoding="cp1252")
-        self.left = reads
+        self.left, self.error = reads, error
 
     def write(self, text: str) -> int:
         if self.left is not None:
             self.left -= 1
             if self.left < 0:
-                raise BrokenPipeError
+                raise self.error
         return super().write(text)
 
     def fileno(self) -> int:
         return self.file.fileno()
 
 
-@pytest.mark.parametrize("reads", [None, 1])
-def test_output_never_ends_a_run(predict, album, tmp_path, monkeypatch, reads):
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("reads", "error", "code"),
+    [(None, BrokenPipeError(), 0), (1, BrokenPipeError(), 0), (0, FULL, 1), (1, FULL, 1), (2, OSError("odd"), 1)],
+)
+def test_output_never_ends_a_run(predict, album, tmp_path, monkeypatch, capsys, reads, error, code):
     shutil.move(album / "b.jpg", album / "狗.jpg")
-    terminal = Terminal(reads)
+    terminal = Terminal(reads, error)
     monkeypatch.setattr(sys, "stdout", terminal)
-    assert predict(album, "--batch-size", "1") == 0
+    assert predict(album, "--batch-size", "1") == code
+    assert (f"what was printed is not complete ({error.strerror or error})" in capsys.readouterr().err) == bool(code)
     assert len(json.loads((tmp_path / "out" / "annotations.coco.json").read_text())["images"]) == 2
     said = terminal.buffer.getvalue().decode("cp1252")
     assert ("\\u72d7.jpg" in said) == (reads is None)

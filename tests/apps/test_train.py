@@ -93,6 +93,24 @@ def test_own_photos_in_a_model_out(
     assert main(options) == 0
 
 
+def test_what_a_person_changed_in_a_run_is_kept(
+    model_directory: Path, own_photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    output = tmp_path / "run"
+    options = arguments(model_directory, output, "--data", str(own_photos), "--dataset", "index-png")
+    assert main(options) == 0
+    theirs = {"config.yaml": "# a note\n" + (output / "config.yaml").read_text(), "model/README.md": "by hand"}
+    for name, text in theirs.items():
+        (output / name).write_text(text)
+    assert main(options) == 0
+    assert {name: (output / name).read_text() for name in theirs} == theirs
+    assert "config.yaml was changed by a person and is kept" in caplog.messages
+    assert "model was changed by a person and is kept" in caplog.messages
+    assert main([*options, "--workers", "1"]) == 0  # which stands in the configuration
+    assert {name: (output / name).read_text() for name in theirs} == theirs
+    assert "config.yaml was changed by a person and is kept; the new one is config.new.yaml" in caplog.messages
+
+
 def test_a_run_stands_for_its_data(model_directory: Path, own_photos: Path, tmp_path: Path, capsys) -> None:
     options = arguments(model_directory, tmp_path / "run", "--data", str(own_photos), "--dataset", "index-png")
     assert main(options) == 0

@@ -20,10 +20,10 @@ from partclipseg.data.check import check_dataset
 from partclipseg.data.classes import class_list, meanings_of
 from partclipseg.data.datasets import open_dataset
 from partclipseg.data.datasets.own import read_class_list
-from partclipseg.data.json_file import read_json
 from partclipseg.data.problem import DataError
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.formats.coco import coco_categories
+from partclipseg.json_file import read_json
 from partclipseg.vocabulary import Vocabulary
 
 EAR = ("ear", "dog")
@@ -350,7 +350,8 @@ def test_json_in_every_unicode_encoding(tmp_path: Path, codec: str) -> None:
     ("name", "content", "message"),
     [
         ("classes.json", '{"1": "dog\'s ear", "1": "dog\'s tail"}', "has the key '1' twice"),
-        ("classes.yaml", "1: dog's ear\n1: dog's tail", "has the key '1' twice"),
+        ("classes.yaml", "1: dog's ear\n1: dog's tail", "has the key 1 twice"),
+        ("classes.yaml", "1: dog's ear\n0x1: dog's tail", "has the key 1 twice"),
         ("classes.json", '{"1": "dog\'s ear", "1.0": "dog\'s tail"}', "the label number 1 stands in it twice"),
         ("classes.json", '{"²": "dog\'s ear"}', "is not a label number"),
         ("classes.json", '{"1": null}', "is not a label number"),

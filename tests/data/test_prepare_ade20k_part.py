@@ -12,7 +12,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from partclipseg.data.prepare.ade20k_part import NAME, SAME_OBJECT, SAME_PART, ADE20KPartRecipe
-from partclipseg.data.prepare.runner import prepare
+from partclipseg.data.prepare.runner import Layout, prepare
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.vocabulary import Catalog, ObjectPart
 
@@ -120,7 +120,7 @@ def test_wrong_annotations_are_named(tmp_path, change, words):
     (tmp_path / "raw/images/ADE/secret.png").write_bytes(b"")
     (job,) = ADE20KPartRecipe([tmp_path / "raw"]).jobs()
     with pytest.raises(PartCLIPSegError, match=words):
-        job.run(tmp_path / "out")
+        job.run(Layout(tmp_path / "out"))
 
 
 def test_a_mask_of_another_size_is_named(tmp_path):
@@ -128,7 +128,7 @@ def test_a_mask_of_another_size_is_named(tmp_path):
     Image.new("RGB", (9, 9)).save(path.with_suffix(".jpg"))
     (job,) = ADE20KPartRecipe([tmp_path / "raw"]).jobs()
     with pytest.raises(PartCLIPSegError, match="is 8x4, but its photo is 9x9"):
-        job.run(tmp_path / "out")
+        job.run(Layout(tmp_path / "out"))
 
 
 def test_latin_1_annotations_are_read(tmp_path):

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from partclipseg.data.prepare.runner import JOURNAL, Outcome, place_photo, prepare, sizes, source_state
+from partclipseg.data.prepare.runner import JOURNAL, Layout, Outcome, prepare, source_state
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.files import locked, write_text
+from partclipseg.files import locked
+from partclipseg.kept_files import KeptFiles
 
 
 @dataclass(frozen=True)
@@ -26,25 +29,25 @@ class WriteJob:
     key: str
     seconds: float = 0
     sources: tuple[Path | str | int, ...] = ()
+    text: str = ""
 
     def source(self) -> str:
         """See `Job.source`."""
         return source_state(*self.sources)
 
-    def run(self, output: Path) -> Outcome:
+    def run(self, layout: Layout) -> Outcome:
         """See `Job.run`."""
         if self.key == "bad":
             raise PartCLIPSegError("bad.jpg is broken")
         if self.key == "dead":
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(self.seconds)
-        with open(output.parent / "log", "a") as log:
+        with open(layout.folder.parent / "log", "a") as log:
             log.write(self.key + "\n")
-        if self.key == "empty":
+        if self.key == "empty" or self.text == "nothing":
             return Outcome(self.key, "train")
-        path = output / f"{self.key}.txt"
-        write_text(path, self.key)
-        return Outcome(self.key, "train", sizes(output, path), parts=[len(self.key)], unknown=["tip"])
+        layout.write_text(self.key + self.text, f"{self.key}.txt")
+        return Outcome(self.key, "train", parts=[len(self.key)], unknown=["tip"])
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class WriteRecipe:
     option: str = "a"
     name: str = "test"
     sources: tuple[Path | str | int, ...] = ()
+    text: str = ""
 
     def options(self) -> dict[str, str]:
         """One."""
@@ -63,11 +67,11 @@ class WriteRecipe:
 
     def jobs(self) -> list[WriteJob]:
         """One for each key."""
-        return [WriteJob(key, self.seconds, self.sources) for key in self.keys]
+        return [WriteJob(key, self.seconds, self.sources, self.text) for key in self.keys]
 
-    def finish(self, output: Path, outcomes: Sequence[Outcome]) -> None:
+    def finish(self, lists: KeptFiles, outcomes: Sequence[Outcome]) -> None:
         """Write the keys."""
-        write_text(output / "list.json", json.dumps([outcome.key for outcome in outcomes]))
+        lists.text("list.json", json.dumps([outcome.key for outcome in outcomes]))
 
 
 def log(output: Path) -> list[str]:
@@ -92,7 +96,8 @@ def test_workers_give_the_same(tmp_path):
     keys = tuple(f"k{i}" for i in range(40))
     alone, together = (prepare(WriteRecipe(keys), tmp_path / f"w{w}", workers=w) for w in (1, 2))
     assert alone == together
-    assert (tmp_path / "w1" / JOURNAL).read_bytes() == (tmp_path / "w2" / JOURNAL).read_bytes()
+    journals = [re.sub(rb'"modified": \d+', b"", (tmp_path / f"w{w}" / JOURNAL).read_bytes()) for w in (1, 2)]
+    assert journals[0] == journals[1]
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut"])
@@ -148,6 +153,94 @@ def test_a_photo_whose_source_has_changed_is_prepared_again(tmp_path, change, ag
     assert (third.taken_over, third.changed) == (1, 0)
 
 
+def in_place(path: Path) -> None:
+    path.write_text("X" * path.stat().st_size)
+
+
+def longer(path: Path) -> None:
+    path.write_text("corrected by hand")
+
+
+def with_its_time(path: Path) -> None:
+    status = path.stat()
+    path.write_text("corrected by hand")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("name", ["a.txt", "list.json"])
+@pytest.mark.parametrize("edit", [in_place, longer, with_its_time])
+@pytest.mark.parametrize("again", ["the same", "other sources", "another file deleted", "other content"])
+def test_what_a_person_changed_is_kept_and_said_until_it_is_to_be_replaced(tmp_path, name, edit, again):
+    output, recipe = tmp_path / "out", WriteRecipe(("a", "b"), sources=(1,))
+    assert prepare(recipe, output).kept == ()
+    written = (output / name).read_bytes()
+    edit(output / name)
+    corrected = (output / name).read_bytes()
+    if again == "other sources":
+        recipe = replace(recipe, sources=(2,))
+    elif again == "another file deleted":
+        (output / "b.txt").unlink()
+    elif again == "other content":
+        recipe = replace(recipe, sources=(2,), text="!", keys=("a", "b", "c"))
+    for _ in range(2):
+        assert prepare(recipe, output).kept == (name,)
+        assert (output / name).read_bytes() == corrected
+    assert (output / "b.txt").read_text() == "b" + recipe.text
+    assert prepare(recipe, output, overwrite=True).kept == ()
+    if again == "other content":
+        written = b"a!" if name == "a.txt" else b'["a", "b", "c"]'
+    assert (output / name).read_bytes() == written
+    assert prepare(recipe, output).kept == ()
+
+
+@pytest.mark.parametrize("edit", [in_place, longer])
+def test_what_a_person_changed_is_kept_in_a_folder_of_an_earlier_release(tmp_path, edit):
+    """Its journal has the sizes of the files alone."""
+    output, recipe = tmp_path / "out", WriteRecipe(("a", "b"), sources=(1,))
+    prepare(recipe, output)
+    head, *lines = map(json.loads, (output / JOURNAL).read_text().splitlines())
+    lines = [
+        {key: value for key, value in line.items() if key != "kept"}
+        | {"files": {name: state["bytes"] for name, state in line["files"].items()}}
+        for line in lines
+    ]
+    (output / JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in (head, *lines)))
+    assert prepare(recipe, output).taken_over == 2
+    edit(output / "a.txt")
+    corrected = (output / "a.txt").read_bytes()
+    assert prepare(replace(recipe, sources=(2,)), output).kept == ("a.txt",)
+    assert (output / "a.txt").read_bytes() == corrected
+
+
+def test_a_killed_run_finds_its_own_file_again(tmp_path):
+    output = tmp_path / "out"
+    prepare(WriteRecipe(("a", "b")), output)
+    lines = (output / JOURNAL).read_text().splitlines(keepends=True)
+    (output / JOURNAL).write_text("".join(lines[:-1]))  # killed between the file and its line
+    assert prepare(WriteRecipe(("a", "b")), output).kept == ()
+
+
+def test_a_copied_layout_is_taken_over(tmp_path):
+    prepare(WriteRecipe(("a", "b")), tmp_path / "out")
+    shutil.copytree(tmp_path / "out", tmp_path / "copy", copy_function=shutil.copyfile)
+    assert prepare(WriteRecipe(("a", "b")), tmp_path / "copy").taken_over == 2
+
+
+def test_photos_that_are_gone_from_the_source_are_named_and_kept(tmp_path):
+    output = tmp_path / "out"
+    prepare(WriteRecipe(("a", "b")), output)
+    assert prepare(WriteRecipe(("b",)), output).gone == ("a",)
+    assert (output / "a.txt").read_text() == "a"
+
+
+def test_a_file_that_a_photo_no_longer_has_is_deleted_unless_a_person_changed_it(tmp_path):
+    output = tmp_path / "out"
+    prepare(WriteRecipe(("a", "b"), sources=(1,)), output)
+    (output / "b.txt").write_text("mine")
+    summary = prepare(WriteRecipe(("a", "b"), sources=(2,), text="nothing"), output)
+    assert (summary.kept, sorted(path.name for path in output.glob("*.txt"))) == (("b.txt",), ["b.txt"])
+
+
 def test_a_journal_without_the_state_of_sources_is_taken_over(tmp_path):
     output = tmp_path / "out"
     prepare(WriteRecipe(("a",), sources=(1,)), output)
@@ -172,8 +265,8 @@ def test_a_journal_that_breaks_off_costs_one_photo(tmp_path):
     (output / JOURNAL).write_bytes(journal[:-20])
     (output / ".partclipseg-99999999-0123abcd.tmp.txt").touch()
     assert prepare(WriteRecipe(("a", "b")), output).taken_over == 1
-    assert (output / JOURNAL).read_bytes() == journal
-    assert not list(output.glob(".*"))
+    assert re.sub(rb"[0-9]{10,}", b"", (output / JOURNAL).read_bytes()) == re.sub(rb"[0-9]{10,}", b"", journal)
+    assert not list(output.glob(".*.tmp*"))
 
 
 @pytest.mark.parametrize(
@@ -261,8 +354,9 @@ def test_nothing_to_do_is_an_error(tmp_path):
 def test_photos_are_placed(tmp_path, mode):
     source = tmp_path / "a.jpg"
     source.write_bytes(b"photo")
-    place_photo(source, tmp_path / "out/a.jpg", mode)
+    layout = Layout(tmp_path / "out")
+    layout.place_photo(source, "a.jpg", mode)
     assert (tmp_path / "out/a.jpg").read_bytes() == b"photo"
     assert (tmp_path / "out/a.jpg").samefile(source) == (mode == "link")
     with pytest.raises(PartCLIPSegError, match=r"missing\.jpg"):
-        place_photo(tmp_path / "missing.jpg", tmp_path / "out/b.jpg", mode)
+        layout.place_photo(tmp_path / "missing.jpg", "b.jpg", mode)

@@ -225,7 +225,7 @@ def test_partpq_of_own_data(command: list[str], tmp_path: Path, capsys: pytest.C
     # A dog without a labelled part is a crowd; a cat has one part word, and so is compared as a whole.
     assert [by_name[word]["tp"] for word in ("dog", "cat", "background")] == [2, 2, 2]
     assert (by_name["cat"]["pq"], by_name["cat"]["parts"]) == (100, False)
-    assert {path.name for path in output.iterdir()} == {"report.md", "scores.json"}
+    assert {path.name for path in output.iterdir() if path.is_file()} == {"report.md", "scores.json"}
     markdown = (output / "report.md").read_text()
     assert "| cat | 100.00 | 100.00 | 100.00 | 2 | 0 | 0 |" in markdown
 

@@ -14,6 +14,7 @@ from partclipseg.evaluation.pictures import PhotoExample, draw_class_bars, draw_
 from partclipseg.evaluation.report import Report, class_table, figure, published, published_table, score_table
 from partclipseg.evaluation.scores import Scores
 from partclipseg.formats.palette import part_colours
+from partclipseg.kept_files import KeptFiles
 from partclipseg.vocabulary import CATALOGS
 
 VOCABULARY = Vocabulary.from_names(["cat's ear", "cat's leg", "dog's ear"])
@@ -150,7 +151,7 @@ class Page(HTMLParser):
 def test_photo_page_shows_every_example_and_escapes_names(tmp_path: Path) -> None:
     path = tmp_path / "photos.html"
     groups = {"Best photos": [example("<b>.jpg"), example("two")], "Worst photos": [example("three")]}
-    write_photo_page(path, "m & n", "strict", groups, VOCABULARY)
+    write_photo_page(KeptFiles(tmp_path, "evaluate"), path.name, "m & n", "strict", groups, VOCABULARY)
     page = Page(path.read_text(encoding="utf-8"))
     assert len(page.images) == 3
     assert all((tmp_path / image).is_file() for image in page.images)

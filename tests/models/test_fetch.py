@@ -419,7 +419,7 @@ def test_the_log_level(cache: Path, monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "cannot be read as JSON"),
+        ("{", "your own catalogue .*is not valid JSON .*: replace it, or move it away"),
         ("[]", "has no table 'models'"),
         ('{"models": {"mine": 7}}', "'mine' has no table"),
         ('{"models": {"mine": {"drive": "1", "colour": "red"}}}', "unknown fields colour"),

@@ -330,6 +330,12 @@ class FamilyTester:
                 stamps.append(model.weights_stamp())
         model.load_state_dict(model.state_dict())
         stamps.append(model.weights_stamp())
+        for parameter in (next(model.parameters()), list(model.parameters())[-1]):
+            parameter.data = parameter.data.clone()
+            stamps.append(model.weights_stamp())
+            parameter.data.mul_(1.5)  # which PyTorch does not count
+            model.renew_stamp()
+            stamps.append(model.weights_stamp())
         nn.Module.to(model, torch.bfloat16)
         stamps.append(model.weights_stamp())
         assert len(set(stamps)) == len(stamps)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from partclipseg.errors import PartCLIPSegError
+from partclipseg.kept_files import KeptFiles
 from partclipseg.training.log import RunLog, write_configuration
 
 
@@ -27,8 +28,8 @@ def test_what_cannot_be_written_is_named_with_the_remedy(tmp_path: Path) -> None
     (tmp_path / "file").write_text("")
     with pytest.raises(PartCLIPSegError, match=r"log\.jsonl cannot be .*: a file stands where a folder should be"):
         RunLog(tmp_path / "file" / "log.jsonl")
-    with pytest.raises(PartCLIPSegError, match=r"config\.yaml cannot be .*: a file stands where a folder should be"):
-        write_configuration(tmp_path / "file" / "config.yaml", {})
+    with pytest.raises(PartCLIPSegError, match=r"train\.jsonl cannot be .*: a file stands where a folder should be"):
+        write_configuration(KeptFiles(tmp_path / "file", "train"), "config.yaml", {})
     (tmp_path / "log.jsonl").mkdir()
     with pytest.raises(PartCLIPSegError, match=r"log\.jsonl cannot be .*: a folder stands where a file should be"):
         RunLog(tmp_path / "log.jsonl").write(1, loss=0.5)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import tyro
 
 from partclipseg.apps.checking import check_bar, progress_bar
-from partclipseg.apps.evaluation_output import rich_table
+from partclipseg.apps.evaluation_output import rich_table, write_files
 from partclipseg.apps.options import BatchSize, Device, check_least, optional
 from partclipseg.data.datasets.spec import Split
 from partclipseg.errors import UsageError
@@ -58,6 +58,8 @@ class OVParts:
     batch_size: BatchSize = 8
     workers: Annotated[int, tyro.conf.arg(metavar="N")] = 2
     """Processes that read photos ahead."""
+    overwrite: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    """Replace files of the report that a person changed. Without it they are kept, and the new ones get other names."""
 
     def run(self) -> int:
         from rich.console import Console
@@ -69,7 +71,7 @@ class OVParts:
 
         tables = task_tables(results)
         if self.output is not None:
-            self._write(self.output, results, tables)
+            self._write(self.output, results, tables, console)
         for table in tables:
             console.print(rich_table(table), "")
         if remark := self._remark():
@@ -222,22 +224,20 @@ class OVParts:
             return ""
         return f"Not comparable with published figures: only the first photos were scored (--limit {self.limit})."
 
-    def _write(self, folder: Path, results: list[TaskResult], tables: list[Table]) -> None:
+    def _write(self, folder: Path, results: list[TaskResult], tables: list[Table], console: Console) -> None:
         from partclipseg.evaluation.tables import markdown_rows
         from partclipseg.evaluation.tasks import published_rows
-        from partclipseg.files import write_text
-        from partclipseg.writing import writing
+        from partclipseg.kept_files import KeptFiles
 
         lines = ["# OV-PARTS", ""] + ([f"> {self._remark()}", ""] if self._remark() else [])
         for table in tables:
             lines += [f"## {table.title}", "", *markdown_rows(table), ""]
         content = {"results": [result.to_dict() for result in results], "published": published_rows()}
-        for name, text in (
-            ("benchmark.md", "\n".join(lines)),
-            ("benchmark.json", json.dumps({"remark": self._remark(), **content}, indent=1) + "\n"),
-        ):
-            with writing(folder / name):
-                write_text(folder / name, text)
+        texts = {
+            "benchmark.md": "\n".join(lines),
+            "benchmark.json": json.dumps({"remark": self._remark(), **content}, indent=1) + "\n",
+        }
+        write_files(KeptFiles(folder, "benchmark", self.overwrite), texts, console)
 
 
 @dataclass(frozen=True)

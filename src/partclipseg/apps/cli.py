@@ -38,10 +38,12 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 class _LastingOutput:
-    """Output stream that ignores a closed pipe, as after ``| head``: the work goes on, further output is dropped."""
+    """Output stream whose failure does not end the work: further output is dropped, as after ``| head``."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
+        self.refused: OSError | None = None
+        """Reason why output is missing, such as a full disk; None if nobody wants it, as where a pipe is closed."""
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # terminals cannot show every word and file name
 
@@ -49,19 +51,21 @@ class _LastingOutput:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        with self._unless_closed():
+        with self._unless_refused():
             return self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        with self._unless_closed():
+        with self._unless_refused():
             self._stream.flush()
 
     @contextmanager
-    def _unless_closed(self) -> Iterator[None]:
+    def _unless_refused(self) -> Iterator[None]:
         try:
             yield
-        except BrokenPipeError:
+        except OSError as error:
+            if not isinstance(error, BrokenPipeError):
+                self.refused = self.refused or error
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
@@ -75,6 +79,10 @@ def main(arguments: list[str] | None = None) -> int:
         code = _main(arguments)
         if sys.stdout:
             sys.stdout.flush()
+            if error := sys.stdout.refused:
+                reason = error.strerror or error
+                _say(f"what was printed is not complete ({reason}): make room, or send it elsewhere")
+                code = code or 1
         return code
     finally:
         sys.stdout, sys.stderr = before

@@ -13,7 +13,7 @@ import tyro
 
 from partclipseg.apps.checking import progress_bar
 from partclipseg.apps.evaluation_data import SplitChoice, Subject, open_files, open_scenes, training_words
-from partclipseg.apps.evaluation_output import check_folder, present_score, rich_table
+from partclipseg.apps.evaluation_output import check_folder, present_score, rich_table, write_files
 from partclipseg.apps.instance_options import FindInstances, InstanceOptions, LoadedInstances
 from partclipseg.apps.options import Ask, Asking, BatchSize, Device, Own, OwnData, Zoom, check_least, optional
 from partclipseg.data.datasets.choice import dataset_option
@@ -104,6 +104,8 @@ class Evaluate:
     """Processes that read photos ahead."""
     verify: bool = False
     """Compare the photos with those of a stopped evaluation by their content, not by their size and time."""
+    overwrite: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    """Replace files of the report that a person changed. Without it they are kept, and the new ones get other names."""
     find: FindInstances = field(default_factory=InstanceOptions)
     own: Own = field(default_factory=OwnData)
     ask: Ask = field(default_factory=Asking)
@@ -123,7 +125,8 @@ class Evaluate:
         if self.output is None or not processes.is_main_process:
             return self._evaluate(subject, processes, console)
         with claimed(self.output):
-            check_folder(self.output, self._files())
+            if not self.overwrite:
+                check_folder(self.output, self._files())
             return self._evaluate(subject, processes, console)
 
     def _evaluate(self, subject: Subject, processes: PartialState, console: Console) -> int:
@@ -332,6 +335,7 @@ class Evaluate:
         from partclipseg.evaluation.report import Report
 
         settings = json.loads(json.dumps(asdict(self), default=str))
+        del settings["overwrite"]  # the scores do not depend on it
         report = Report(
             model=Path(self.model).name,
             dataset=self.dataset,
@@ -381,24 +385,21 @@ class Evaluate:
         from partclipseg.evaluation.average_precision import AveragePrecision
         from partclipseg.evaluation.coco_files import detections_file, truth_file
         from partclipseg.evaluation.examples import draw_report
-        from partclipseg.files import write_text
-        from partclipseg.writing import writing
+        from partclipseg.kept_files import KeptFiles
 
-        bars, page = None, None
+        files, bars, page = KeptFiles(folder, "evaluate", self.overwrite), None, None
         if self.metric == "iou":
             title = f"{report.model} on {report.dataset}"
             bars, page = draw_report(
-                folder, title, segmenter, subject.dataset, subject.photos, evaluators, self.zoom
+                files, title, segmenter, subject.dataset, subject.photos, evaluators, self.zoom
             )
             if bars is None:
                 console.print(f"no bars are drawn, matplotlib is missing: {how_to_install('plots')}", markup=False)
-        files = {
+        texts = {
             "report.md": report.to_markdown(bars, page),
             "scores.json": json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n",
         }
         if isinstance(counts := evaluators.get("ap"), AveragePrecision):
-            files["truth.json"] = json.dumps(truth_file(counts), ensure_ascii=False)
-            files["detections.json"] = json.dumps(detections_file(counts))
-        for name, text in files.items():
-            with writing(folder / name):
-                write_text(folder / name, text)
+            texts["truth.json"] = json.dumps(truth_file(counts), ensure_ascii=False)
+            texts["detections.json"] = json.dumps(detections_file(counts))
+        write_files(files, texts, console)

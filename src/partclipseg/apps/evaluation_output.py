@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from partclipseg.errors import UsageError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from partclipseg.evaluation.tables import Table
+    from partclipseg.kept_files import KeptFiles
 
 
 def present_score(counts: Any) -> str:
@@ -37,6 +40,22 @@ def check_folder(folder: Path, names: Sequence[str]) -> None:
             f"{folder} holds {' and '.join(found)}, which no evaluation wrote: name another folder with --output, or "
             "move them away"
         )
+
+
+def write_files(files: KeptFiles, texts: Mapping[str, str], console: Console) -> None:
+    """Write the last files of a report, and say which files of people are kept.
+
+    Raises `PartCLIPSegError` if one of `files` could not be written.
+    """
+    from partclipseg.writing import writing
+
+    for name, text in texts.items():
+        with writing(files.folder / name):
+            files.text(name, text)
+    files.raise_failed()
+    files.finish()
+    for remark in files.remarks():
+        console.print(remark, markup=False)
 
 
 def rich_table(table: Table) -> Any:

@@ -45,6 +45,8 @@ class Prepare:
     """Copy the photos, or give them a second name in the output (hard link: no space, same disk only)."""
     workers: Annotated[int | None, optional("N")] = None
     """Number of processes. Left out: one for each processor."""
+    overwrite: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    """Replace files of the layout that a person made or changed. Without it they are kept and count."""
 
     def run(self) -> int:
         """Run the command; returns 1 if a photo could not be prepared."""
@@ -63,6 +65,7 @@ class Prepare:
                 recipe,
                 self.output,
                 workers=self.workers or usable_cores(),
+                overwrite=self.overwrite,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
         _show(console, self.dataset, self.output, summary)
@@ -107,6 +110,13 @@ def _show(console, dataset: str, output: Path, summary: Summary) -> None:
     ):
         if count:
             console.print(f"{count:,} {words_of_count}")
+    for paths, sentence in (
+        (summary.kept, "files were made or changed by a person and are kept; --overwrite replaces them"),
+        (summary.gone, "photos of an earlier run are no longer in the source; delete their files, which are kept"),
+    ):
+        if paths:
+            shown = ", ".join(paths[:8]) + (", …" if len(paths) > 8 else "")
+            console.print(f"{len(paths):,} {sentence}: {shown}", markup=False)
     if summary.unknown:
         names = ", ".join(name for name, _ in summary.unknown.most_common(8))
         more = ", …" if len(summary.unknown) > 8 else ""

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from partclipseg.data.json_file import read_json_or_yaml
 from partclipseg.data.sample import UNLABELLED
 from partclipseg.data.values import is_text, quoted
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.json_file import read_json_or_yaml
 from partclipseg.vocabulary import ObjectPart
 
 BACKGROUND_NAMES = frozenset(

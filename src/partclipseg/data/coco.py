@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as pycocotools_mask
 
-from partclipseg.data.json_file import read_json
 from partclipseg.data.paths import is_there
 from partclipseg.data.problem import DataError, Problem, ProblemKind
 from partclipseg.data.sample import UNLABELLED
 from partclipseg.data.values import entry_id, is_text, quoted, whole_number
 from partclipseg.errors import PartCLIPSegError
+from partclipseg.json_file import read_json
 
 # Its stubs know only some of the forms that its documentation names.
 rle: Any = pycocotools_mask

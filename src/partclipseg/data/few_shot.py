@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from partclipseg.checks import check_fields, require
-from partclipseg.data.json_file import read_json
 from partclipseg.data.source import FileDataset
 from partclipseg.data.values import is_text, quoted
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.files import write_text
+from partclipseg.json_file import read_json
+from partclipseg.kept_files import KeptFiles
 from partclipseg.vocabulary import ObjectPart
 
 _FOLDERS = {"pascal-part-116": "PascalPart116", "ade20k-part-234": "ADE20KPart234"}
@@ -100,12 +100,16 @@ class FewShotSplit:
         plain = (value if type(value) is int else None for value in (shots, seed))
         return cls(tuple(sorted({_key(name) for name in names})), *plain)
 
-    def write(self, folder: Path, paths: Sequence[str]) -> None:
-        """Write ``few-shot.json``, and ``train_16shot.json`` (of 16 shots) with `paths` in OV-PARTS' form."""
+    def write(self, files: KeptFiles, paths: Sequence[str]) -> None:
+        """Write ``few-shot.json``, and ``train_16shot.json`` (of 16 shots) with `paths` in OV-PARTS' form.
+
+        Raises `PartCLIPSegError` if one cannot be written.
+        """
         content = {"seed": self.seed, "shots": self.shots, "rule": RULE if self.seed is not None else "a list"}
-        write_text(folder / SPLIT_FILE, json.dumps({**content, "files": list(self.files)}, indent=1) + "\n")
+        files.text(SPLIT_FILE, json.dumps({**content, "files": list(self.files)}, indent=1) + "\n")
         name = f"train_{self.shots or 'few_'}shot.json"
-        write_text(folder / name, json.dumps([{"file_name": path} for path in paths], indent=1) + "\n")
+        files.text(name, json.dumps([{"file_name": path} for path in paths], indent=1) + "\n")
+        files.raise_failed()
 
 
 def draw_photos(classes: Mapping[str, set[int]], pairs: Sequence[ObjectPart], shots: int, seed: int) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -16,8 +15,8 @@ from partclipseg.evaluation.choices import WITHIN_OBJECTS, Protocol
 from partclipseg.evaluation.evaluator import Evaluator
 from partclipseg.evaluation.pictures import PhotoExample, draw_class_bars, write_photo_page
 from partclipseg.evaluation.run import PhotoRecords, predict, read_batches
-from partclipseg.files import remove_temporary
 from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.kept_files import KeptFiles
 from partclipseg.writing import writing
 
 EXAMPLES = 6
@@ -25,7 +24,7 @@ EXAMPLES = 6
 
 
 def draw_report(
-    folder: Path,
+    files: KeptFiles,
     title: str,
     segmenter: PartSegmenter,
     dataset: PartDataset,
@@ -33,10 +32,9 @@ def draw_report(
     evaluators: Mapping[Protocol, Evaluator],
     zoom: bool = False,
 ) -> tuple[dict[Protocol, str] | None, str]:
-    """Write the bars of each protocol and the page of the best and worst photos into a report's folder.
+    """Write the bars of each protocol and the page of the best and worst photos among the `files` of a report.
 
-    Returns the names of the bars' pictures by protocol, None without matplotlib, and the name of the page. Raises
-    `PartCLIPSegError` if the folder cannot be written to.
+    Returns the names of the bars' pictures by protocol, None without matplotlib, and the name of the page.
     """
     # The last protocol is the strictest: it shows whole photos.
     *_, evaluator = evaluators.values()
@@ -50,16 +48,15 @@ def draw_report(
     try:
         for protocol, counts in evaluators.items():
             name = f"classes-{protocol}.png"
-            with writing(folder / name):
-                draw_class_bars(counts.compute(), folder / name, f"{title}, {protocol}")
+            with writing(files.folder / name), files.write(name) as temporary:
+                draw_class_bars(counts.compute(), temporary, f"{title}, {protocol}")
             bars[protocol] = name
     except ImportError:
         bars = None
-    page = folder / "photos.html"
-    with writing(page):
-        remove_temporary(page.with_suffix(""))
-        write_photo_page(page, title, evaluator.protocol, groups, dataset.vocabulary)
-    return bars, page.name
+    page = "photos.html"
+    with writing(files.folder / page):
+        write_photo_page(files, page, title, evaluator.protocol, groups, dataset.vocabulary)
+    return bars, page
 
 
 def best_and_worst(evaluator: Evaluator, number: int) -> tuple[list[str], list[str]]:

@@ -14,9 +14,10 @@ from partclipseg.data.sample import UNLABELLED
 from partclipseg.evaluation.choices import PROTOCOL_TITLES, Protocol
 from partclipseg.evaluation.scores import ClassScores, Scores
 from partclipseg.evaluation.tables import figure
-from partclipseg.files import whole_file, write_text
+from partclipseg.files import whole_file
 from partclipseg.formats.drawing import draw_overlay
 from partclipseg.formats.palette import part_colours
+from partclipseg.kept_files import KeptFiles
 from partclipseg.vocabulary import Vocabulary
 
 _SEEN, _UNSEEN, _INK, _LINE = "#3b6fb6", "#e08a2b", "#20232a", "#e2e5ea"
@@ -88,28 +89,37 @@ class PhotoExample:
 
 
 def write_photo_page(
-    page: Path, title: str, protocol: Protocol, groups: Mapping[str, Sequence[PhotoExample]], vocabulary: Vocabulary
+    files: KeptFiles,
+    page: str,
+    title: str,
+    protocol: Protocol,
+    groups: Mapping[str, Sequence[PhotoExample]],
+    vocabulary: Vocabulary,
 ) -> None:
     """Write an HTML page, with a PNG for each example in a folder of the page's name beside it.
 
     Args:
-        page: the ``.html`` file.
+        files: the files of the report.
+        page: name of the ``.html`` file.
+        title: heading of the page.
+        protocol: protocol of the scores.
         groups: heading to examples.
+        vocabulary: the classes of the label maps.
     """
-    folder = page.with_suffix("")
+    folder = page.removesuffix(".html")
     colours = part_colours(vocabulary)
     sections = []
     for heading, examples in groups.items():
         sections.append(f"<h2>{html.escape(heading)}</h2>")
         for number, example in enumerate(examples, 1):
             name = f"{heading.lower().replace(' ', '-')}-{number}.png"
-            with whole_file(folder / name) as temporary:
+            with files.write(f"{folder}/{name}") as temporary:
                 draw_strip(example, colours).save(temporary)
-            sections.append(_figure_html(f"{folder.name}/{name}", example, colours, vocabulary))
+            sections.append(_figure_html(f"{folder}/{name}", example, colours, vocabulary))
     text = _PAGE.format(
         title=html.escape(title), protocol=html.escape(PROTOCOL_TITLES[protocol]), body="\n".join(sections)
     )
-    write_text(page, text)
+    files.text(page, text)
 
 
 def draw_strip(example: PhotoExample, colours: np.ndarray, side: int = 440) -> Image.Image:

@@ -25,6 +25,7 @@ from partclipseg.formats.corrections import (
 from partclipseg.formats.format import Content, DataSet, Format, LabelledPhoto, Place
 from partclipseg.formats.palette import part_colours
 from partclipseg.journal import json_text
+from partclipseg.json_file import distinct_keys
 from partclipseg.vocabulary import Vocabulary
 
 
@@ -99,7 +100,7 @@ def _one_task(document: Any) -> dict[str, Any]:
 
 
 def _shapes(content: bytes, vocabulary: Vocabulary, size: Size) -> Iterable[LabelledPolygon]:
-    task = _one_task(json.loads(content))
+    task = _one_task(json.loads(content, object_pairs_hook=distinct_keys))
     answers = [answer for answer in task.get("annotations") or () if not answer.get("was_cancelled")]
     answers = answers[-1:] or (task.get("predictions") or ())[:1]
     height, width = size

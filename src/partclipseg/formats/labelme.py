@@ -19,6 +19,7 @@ from partclipseg.formats.corrections import (
     read_outlines,
 )
 from partclipseg.formats.format import Format, LabelledPhoto, Place
+from partclipseg.json_file import distinct_keys
 from partclipseg.vocabulary import Vocabulary
 
 
@@ -61,7 +62,7 @@ def _make(photo: LabelledPhoto, place: Place) -> dict[str, Any]:
 
 
 def _shapes(content: bytes, vocabulary: Vocabulary, size: Size) -> Iterable[LabelledPolygon]:
-    document = json.loads(content)
+    document = json.loads(content, object_pairs_hook=distinct_keys)
     check_photo_shape((document.get("imageHeight"), document.get("imageWidth")), size)
     for shape in document["shapes"]:
         points, kind = [(float(x), float(y)) for x, y in shape["points"]], shape.get("shape_type") or "polygon"

@@ -51,7 +51,8 @@ class PartSegmenter:
 
     Photos are resized to the model's input size, aspect ratio not kept, by Pillow's bilinear filter (antialiased
     where it shrinks), as in training and as the released models were; then divided by 255 and normalised.
-    Embeddings of words are cached: a word goes through the text tower once, or again after 50,000 others.
+    Embeddings of words are cached: a word goes through the text tower once, or again after 50,000 others, and when the
+    weights have changed; after a change in place through ``parameter.data`` call `model.renew_stamp`.
     """
 
     def __init__(self, model: PartModel, tokenizer: Any, vocabulary: Vocabulary | None = None) -> None:

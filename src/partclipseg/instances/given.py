@@ -13,12 +13,12 @@ import numpy as np
 
 from partclipseg.data.classes import BACKGROUND_NAMES
 from partclipseg.data.coco import Annotation, decode_mask, read_coco
-from partclipseg.data.json_file import read_json
 from partclipseg.data.photo import PhotoError
 from partclipseg.data.problem import DataError
 from partclipseg.data.values import entry_id, quoted
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.instances.found import FoundObject
+from partclipseg.json_file import read_json
 from partclipseg.vocabulary import Vocabulary, plain_word
 
 log = logging.getLogger(__name__)

@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from partclipseg.errors import PartCLIPSegError, first_line
 from partclipseg.files import is_directory, is_file
+from partclipseg.json_file import distinct_keys
 from partclipseg.models.hub import WEIGHTS
 
 _LAYOUTS = tuple(f"{name}{index}" for name in WEIGHTS for index in ("", ".index.json"))
@@ -79,9 +80,11 @@ def read_json_table(path: Path) -> dict[str, Any]:
     if size > _MAX_JSON_BYTES:
         raise PartCLIPSegError(f"{path} has {size / 2**20:,.0f} MiB, too much for such a file: {_REMEDY}")
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=distinct_keys)
     except RecursionError:
         raise PartCLIPSegError(f"{path} is nested too deeply: {_REMEDY}") from None
+    except PartCLIPSegError as error:
+        raise PartCLIPSegError(f"{path} {error}") from None
     except ValueError as error:  # not UTF-8, not JSON, or a number of thousands of digits
         raise PartCLIPSegError(f"{path} is not valid JSON: {first_line(error)}; {_REMEDY}") from None
     if not isinstance(content, dict):

@@ -15,8 +15,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from partclipseg.errors import PartCLIPSegError, UsageError, first_line
+from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import is_directory, is_file
+from partclipseg.json_file import read_json
 
 HOME_VARIABLE = "PARTCLIPSEG_HOME"
 """Environment variable that moves the folder of fetched models."""
@@ -119,12 +120,9 @@ def catalogue() -> dict[str, Release]:
     path = home() / OWN_CATALOGUE
     if is_file(path):
         try:
-            own = json.loads(path.read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise PartCLIPSegError(
-                f"{path} cannot be read as JSON ({first_line(error) if isinstance(error, Exception) else error}): "
-                "mend it or move it away"
-            ) from None
+            own = read_json(path)
+        except PartCLIPSegError as error:
+            raise PartCLIPSegError(f"your own catalogue {path} {error}, or move it away") from None
         found |= _releases(own, shipped, str(path))
     return found
 

@@ -21,6 +21,7 @@ from PIL import Image
 
 from partclipseg.data.sample import PartSample
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.json_file import read_json
 from partclipseg.shapes.labels import LabelTable, WordSet, choose_vocabulary
 from partclipseg.shapes.renderer import render_scene
 from partclipseg.shapes.scene import SceneSplit
@@ -146,13 +147,14 @@ def _describe(root: Path) -> dict[str, Any]:
 
 
 def _read_world(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise PartCLIPSegError(f"{path} is missing: is {path.parent} a PartShapes folder?")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise PartCLIPSegError(f"{path} is missing: is {path.parent} a PartShapes folder?") from None
-    except (OSError, ValueError) as error:
-        raise PartCLIPSegError(f"{path} cannot be read: {error}") from None
-    missing = {"version", "objects", "unseen_objects", "object_parts", "splits"} - set(content)
+        content = read_json(path)
+    except PartCLIPSegError as error:
+        raise PartCLIPSegError(f"{path} {error}") from None
+    found = set(content) if isinstance(content, dict) else set()
+    missing = {"version", "objects", "unseen_objects", "object_parts", "splits"} - found
     if missing:
         raise PartCLIPSegError(f"{path} lacks {', '.join(sorted(missing))}: write the folder anew")
     return content

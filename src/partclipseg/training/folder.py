@@ -1,9 +1,11 @@
-"""Folder of a run: refuse one that holds other files of the names that a run writes."""
+"""Folder of a run: refuse one that holds other files of the names that a run writes, and keep what people change."""
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,11 @@ import yaml
 
 from partclipseg.errors import UsageError
 from partclipseg.files import is_file
+from partclipseg.kept_files import KeptFiles
 from partclipseg.training.checkpoint import differences
+from partclipseg.writing import writing
+
+logger = logging.getLogger(__name__)
 
 CONFIGURATION, LOG, MODEL, BEST = "config.yaml", "log.jsonl", "model", "best"
 """Names in the folder of a run: its configuration, its log, the finished model, and the best so far."""
@@ -31,6 +37,25 @@ def check_new(output: Path, recipe: Mapping[str, Any], harmless: Collection[str]
         raise UsageError(
             f"{output} holds {' and '.join(found)}, {other}: name another folder with --output, or move them away"
         )
+
+
+@contextmanager
+def model_folder(files: KeptFiles, name: str) -> Iterator[Path]:
+    """Yield a temporary folder for a model's files; it takes the place of the folder `name` when the block ends.
+
+    A folder that a person changed is kept under another name, which is logged. Raises `PartCLIPSegError` if the disk
+    is full or may not be written.
+    """
+    with writing(files.folder / name), files.directory(name) as unfinished:
+        yield unfinished
+    say_kept(files)
+
+
+def say_kept(files: KeptFiles) -> None:
+    """Log which files of people are kept, each once."""
+    for remark in files.remarks():
+        logger.warning("%s", remark)
+    files.kept.clear()
 
 
 def _recipe(path: Path) -> dict[str, Any] | None:

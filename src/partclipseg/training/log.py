@@ -14,8 +14,9 @@ import yaml
 
 import partclipseg
 from partclipseg.errors import UsageError
-from partclipseg.files import is_regular, write_text
+from partclipseg.files import is_regular
 from partclipseg.journal import Journal
+from partclipseg.kept_files import KeptFiles
 from partclipseg.machine import how_to_install
 from partclipseg.writing import writing
 
@@ -65,11 +66,12 @@ class RunLog:
             self._writer.close()
 
 
-def write_configuration(path: str | Path, values: Mapping[str, Any]) -> None:
+def write_configuration(files: KeptFiles, name: str, values: Mapping[str, Any]) -> None:
     """Write `values` as YAML, with the environment of the run: versions, and the commit if there is one."""
     content = {**values, "made_with": environment()}
-    with writing(Path(path)):
-        write_text(Path(path), yaml.safe_dump(_plain(content), sort_keys=False, allow_unicode=True))
+    with writing(files.folder / name):
+        files.text(name, yaml.safe_dump(_plain(content), sort_keys=False, allow_unicode=True))
+    files.raise_failed()
 
 
 def environment() -> dict[str, str]:

@@ -26,7 +26,7 @@ from partclipseg.data.fingerprint import changed_data
 from partclipseg.data.loader import PartDataset, StepSampler, build_loader
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.evaluation.state import model_digest
-from partclipseg.files import whole_directory
+from partclipseg.kept_files import KeptFiles
 from partclipseg.losses.finite import check_finite
 from partclipseg.models.cuda_graphs import StepGradients
 from partclipseg.models.directory import write_directory
@@ -37,7 +37,7 @@ from partclipseg.training import optim
 from partclipseg.training.checkpoint import Checkpoint, CheckpointStore, differences
 from partclipseg.training.data import ReversedColours, TrainingData
 from partclipseg.training.evaluate import HeldOutScores, score_held_out
-from partclipseg.training.folder import BEST, CONFIGURATION, LOG, MODEL, check_new
+from partclipseg.training.folder import BEST, CONFIGURATION, LOG, MODEL, check_new, model_folder, say_kept
 from partclipseg.training.log import RunLog, write_configuration
 from partclipseg.training.new_words import learn_new_words
 from partclipseg.training.observer import Observer, Progress
@@ -46,7 +46,7 @@ from partclipseg.training.start import build_model, compile_on, find_start, word
 from partclipseg.training.step import StepLosses
 from partclipseg.training.streams import BatchStream, Scenes, SceneStream
 from partclipseg.training.words import PromptTokens
-from partclipseg.writing import claimed, writing
+from partclipseg.writing import claimed
 
 logger = logging.getLogger(__name__)
 
@@ -152,16 +152,19 @@ class _Run:
         if checkpoint is not None:
             self._continue_from(checkpoint)
 
+        self.files = KeptFiles(output, "train")
         self.log = None
         if self.processes.is_main_process:
             self.log = RunLog(output / LOG, output / "tensorboard" if tensorboard else None)
             self.log.rewind(self.step)
             write_configuration(
-                output / CONFIGURATION,
+                self.files,
+                CONFIGURATION,
                 {"recipe": recipe.to_dict(), **notes, "digest": self.digest, "run": self._summary(workers)},
             )
             if data.few_shot is not None:
-                data.few_shot.write(output, data.shot_paths)
+                data.few_shot.write(self.files, data.shot_paths)
+            say_kept(self.files)
             observer.started(self._summary(workers))
         logger.info("%s", self._summary(workers))
 
@@ -188,7 +191,7 @@ class _Run:
         self.stream.close()
         finished = self.step == recipe.steps
         if finished:
-            self._export(self.output / MODEL)
+            self._export(MODEL)
         if self.log is not None:
             self.log.close()
         return TrainingResult(self.step, finished, self.output / MODEL, self.scores, self.best and self.best[0])
@@ -263,7 +266,7 @@ class _Run:
         best = self.best is None or self.scores.pred_all > self.best[1]
         if best:
             self.best = self.step, self.scores.pred_all
-            self._export(self.output / BEST)
+            self._export(BEST)
         if self.log is not None:
             self.log.write(self.step, held_out=self.scores._asdict())
             self.observer.scored(self.step, self.scores, best)
@@ -283,12 +286,12 @@ class _Run:
         }
         self.store.save(self.step, states)
 
-    def _export(self, directory: Path) -> None:
+    def _export(self, name: str) -> None:
         """Write the model for `PartSegmenter.from_pretrained`."""
         if not self.processes.is_main_process:
             return
-        with writing(directory), whole_directory(directory, durable=True) as unfinished:
-            write_directory(unfinished, self.model, self.tokenizer, self.data.vocabulary, str(directory))
+        with model_folder(self.files, name) as unfinished:
+            write_directory(unfinished, self.model, self.tokenizer, self.data.vocabulary, str(self.output / name))
 
     # -- start and resume -------------------------------------------------------------------------------------
 

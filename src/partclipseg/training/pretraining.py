@@ -17,17 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.files import whole_directory
+from partclipseg.kept_files import KeptFiles
 from partclipseg.losses.finite import check_finite
 from partclipseg.models.cuda_graphs import StepGradients
 from partclipseg.processes import join_processes, step_seed, termination
 from partclipseg.shapes.cache import SceneArrays, render_split
 from partclipseg.training.checkpoint import CheckpointStore, differences
-from partclipseg.training.folder import CONFIGURATION, LOG, check_new
+from partclipseg.training.folder import CONFIGURATION, LOG, MODEL, check_new, model_folder, say_kept
 from partclipseg.training.log import RunLog, write_configuration
 from partclipseg.training.optim import set_learning_rate
 from partclipseg.training.towers import TowerRecipe
-from partclipseg.writing import claimed, writing
+from partclipseg.writing import claimed
 
 _HARMLESS = ("checkpoint_every", "log_every")
 """Fields of a recipe that do not change what is trained."""
@@ -139,7 +139,8 @@ def _train(
         start = checkpoint.step
 
     gradients = StepGradients(lambda inputs: trained.losses(inputs["rows"]), trained.parameters)
-    write_configuration(output / CONFIGURATION, {"recipe": asdict(recipe), "device": str(device)})
+    files = KeptFiles(output, "train")
+    write_configuration(files, CONFIGURATION, {"recipe": asdict(recipe), "device": str(device)})
     log = RunLog(output / LOG)
     log.rewind(start)
     with termination() as told_to_stop:
@@ -168,6 +169,7 @@ def _train(
                 store.save(done, states)
             if told_to_stop.is_set() and done < recipe.steps:
                 return None
-    with writing(output / "model"), whole_directory(output / "model", durable=True) as unfinished:
+    say_kept(files)
+    with model_folder(files, MODEL) as unfinished:
         trained.save(unfinished)
     return output / "model"

@@ -193,6 +193,8 @@ WRITTEN = [
     "x" * 300,
     "a\0b",
     "",
+    '{"dog": ["ear", "tail"]}',
+    '["dog',
     "words.txt",
     "pairs.json",
     "parts.json",

@@ -169,8 +169,12 @@ def test_a_file_where_a_folder_should_be_does_not_end_the_run(
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
 @pytest.mark.parametrize(
-    "step", ["labeller.write_draft", "collections.flush", "options.write_text", "manifest.Journal.append"]
-)
+    "step",
+    [
+        "apps.label.labeller.write_draft", "kept_files.flush", "apps.label.options.write_text",
+        "apps.label.manifest.Journal.append",
+    ],
+)  # fmt: skip
 def test_a_full_disk_ends_every_step_with_a_sentence(
     begun: Path, photos: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, step: str,
     capsys: pytest.CaptureFixture[str],
@@ -180,7 +184,7 @@ def test_a_full_disk_ends_every_step_with_a_sentence(
 
     call = arguments(photos, tmp_path / "out", model)
     with monkeypatch.context() as patch:
-        patch.setattr(f"partclipseg.apps.label.{step}", full)
+        patch.setattr(f"partclipseg.{step}", full)
         assert main(call) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert f"{tmp_path / 'out'} cannot be read or written ({os.strerror(number)})" in said

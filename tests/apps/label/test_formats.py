@@ -21,7 +21,7 @@ from tests.apps.label.helpers import (
 )
 
 from partclipseg.apps.cli import main
-from partclipseg.apps.label.collections import Collections, write_collections
+from partclipseg.apps.label.collections import open_collections, write_collections
 from partclipseg.apps.label.job import BulkJob
 from partclipseg.apps.label.manifest import Manifest
 from partclipseg.apps.label.people import Results
@@ -129,7 +129,7 @@ def test_yolo_lists_only_photos_whose_labels_it_finds(tmp_path):
     found = find_all(job.folder, job.output).photos
     manifest = Manifest(tmp_path / "manifest.jsonl", 6)
     manifest.append({"photo": photo.path, "status": "done", "width": 1, "height": 1, "segments": []} for photo in found)
-    write_collections(job, found, Results(manifest), Collections(job.output, False))
+    write_collections(job, found, Results(manifest), open_collections(job.output, False))
     images = ultralytics_list(job.output / "yolo/data.yaml")
     assert [Path(image).name for image in images] == ["a.jpg", "b.c.jpg"]
     own = {photo.path: job.own_files(photo)["yolo"].resolve() for photo in found}

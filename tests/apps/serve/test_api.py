@@ -183,6 +183,7 @@ BAD_FORMS = {
     "an object without parts": (None, {"vocabulary": "dog:"}, 422, "'dog' has no part"),
     "words twice": (None, {"vocabulary": "dog: ear, ear"}, 422, "twice"),
     "a word too long": (None, {"vocabulary": "dog: " + "e" * 60}, 422, "use a shorter word"),
+    "JSON words twice": (None, {"vocabulary": '{"dog": ["ear"], "dog": ["leg"]}'}, 422, "has the key 'dog' twice"),
     "bad JSON words": (None, {"vocabulary": '{"dog": ["ear"'}, 422, "not valid JSON"),
     "JSON words nested": (None, {"vocabulary": "[" * 1500}, 422, "not valid JSON"),
     "JSON words of the wrong kind": (None, {"vocabulary": '{"dog": 3}'}, 422, "list of words"),
@@ -221,6 +222,7 @@ def test_bad_forms(client, photo, content, fields, code, words):
 SMALL = base64.b64encode(picture()).decode()
 BAD_BODIES = {
     "bad JSON": ("application/json", b'{"photo": ', 400, "not valid JSON"),
+    "a field twice": ("application/json", b'{"photo": "", "zoom": 1, "zoom": 0}', 400, "has the key 'zoom' twice"),
     "not UTF-8": ("application/json", b'{"photo": "\xff"}', 400, "not valid JSON"),
     "a list": ("application/json", b"[]", 422, "must be an object"),
     "no photo": ("application/json", b"{}", 422, "photo is missing"),

@@ -54,8 +54,9 @@ def test_the_environment_alone(started, tmp_path, monkeypatch):
         ("- port", "must have a line such as 'port: 8080' for each option"),
         ("port: {a: 1}", "sets port to {'a': 1}: write a number"),
         ("port: yes", "sets port to True: write a number"),
-        ("port: [", "is no YAML"),
-        (None, "No such file"),
+        ("port: [", "serve.yaml is not valid YAML"),
+        ("port: 1\nport: 2", "has the key 'port' twice"),
+        (None, "serve.yaml is missing: check the path"),
     ],
 )
 def test_wrong_files_are_sentences(started, tmp_path, capsys, content, sentence):

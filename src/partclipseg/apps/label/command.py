@@ -39,12 +39,12 @@ from partclipseg.machine import usable_cores
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from partclipseg.apps.label.collections import Collections
     from partclipseg.apps.label.job import BulkJob, ManifestRecord, PhotoBatch
     from partclipseg.apps.label.people import Results
     from partclipseg.apps.label.photos import FoundPhotos
     from partclipseg.apps.label.report import Tally
     from partclipseg.inference.segmenter import PartSegmenter
+    from partclipseg.kept_files import KeptFiles
 
 SHOWN_FAILURES = 20
 """Maximum number of photos and files named in the terminal; the report names all."""
@@ -154,7 +154,7 @@ class Label:
 
     def _label(self, found: FoundPhotos, say: Messages) -> int:
         """Label the photos that are not labelled yet, then write the files for all photos; return the exit code."""
-        from partclipseg.apps.label.collections import Collections, write_collections
+        from partclipseg.apps.label.collections import open_collections, write_collections
         from partclipseg.apps.label.job import MANIFEST, OPTIONS
         from partclipseg.apps.label.manifest import Manifest, changed_photos, deleted_files, left_files, open_batches
         from partclipseg.apps.label.options import check_options, model_fingerprint, stored_options
@@ -176,7 +176,7 @@ class Label:
         segmenter = PartSegmenter.from_pretrained(self.model, device, dtype, prompting=prompting)
         job = self._job(segmenter)
         manifest = Manifest(self.output / MANIFEST, len(job.vocabulary))
-        collections = Collections(self.output, self.overwrite)
+        collections = open_collections(self.output, self.overwrite)
         check_options(self.output / OPTIONS, job.options(model_fingerprint(segmenter.model), instances))
         remove_temporary(self.output)
         deleted = deleted_files(job, photos, manifest)
@@ -316,7 +316,7 @@ def _summary(
     found: FoundPhotos,
     tally: Tally,
     results: Results,
-    collections: Collections,
+    collections: KeptFiles,
     left: Sequence[str],
 ) -> int:
     """Print a summary of all photos and files; return the exit code."""
@@ -328,8 +328,8 @@ def _summary(
     if reasons:
         title = f"{_count(len(reasons), 'file')} kept but not read back, so that the model's own result counts:"
         say.files(title, [f"{file}: {reason}" for file, reason in reasons.items()], error=True)
-    for file, beside in collections.kept:
-        say.line(f"{file} was changed by a person and is kept{f'; the new one is {beside}' if beside else ''}")
+    for remark in collections.remarks():
+        say.line(remark)
     if left:
         names = ", ".join(left[:SHOWN_LEFT]) + (f" and {len(left) - SHOWN_LEFT} more" if len(left) > SHOWN_LEFT else "")
         say.line(

@@ -7,15 +7,14 @@ and is replaced only by ``--overwrite``.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from partclipseg.apps.label.job import WRITTEN, BulkFormat, BulkJob, ManifestRecord
+from partclipseg.apps.label.job import BulkFormat, BulkJob, ManifestRecord
 from partclipseg.apps.label.photos import LabelPhoto
 from partclipseg.data.coco import paint_masks
 from partclipseg.errors import PartCLIPSegError
@@ -24,23 +23,7 @@ from partclipseg.formats.registry import data_set_formats
 from partclipseg.formats.segment import Instance, counted
 from partclipseg.inference.result import PartResult
 from partclipseg.journal import Journal
-
-
-def digest(content: bytes) -> str:
-    """Compute the digest of some content: 32 hexadecimal digits."""
-    return blake2b(content, digest_size=16).hexdigest()
-
-
-def is_free(path: Path, known: Collection[str], overwrite: bool = False) -> bool:
-    """Whether `path` may be written: nothing is there, or a file of a `known` digest, or `overwrite` is set.
-
-    Raises `OSError` if something other than a file is there, or a file that cannot be read.
-    """
-    try:
-        content = read_own(path)
-    except FileNotFoundError:
-        return True
-    return overwrite or digest(content) in known
+from partclipseg.kept_files import WRITTEN
 
 
 def read_own(path: Path) -> bytes:

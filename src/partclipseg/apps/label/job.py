@@ -20,8 +20,8 @@ from partclipseg.vocabulary import Vocabulary
 BulkFormat = str
 """Name of one of `data_set_formats`."""
 
-MANIFEST, OPTIONS, WRITTEN = "manifest.jsonl", "options.json", ".written"
-"""State of a run in the output folder: manifest, options, and a folder with the digests of other files."""
+MANIFEST, OPTIONS = "manifest.jsonl", "options.json"
+"""State of a run in the output folder, beside the folder `WRITTEN` with the digests of other files."""
 
 PhotoBatch = list[LabelPhoto]
 

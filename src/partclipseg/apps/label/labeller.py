@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from PIL import Image
 
 from partclipseg.apps.instance_options import LoadedInstances
-from partclipseg.apps.label.drafts import Announcements, digest, done_record, draft, is_free, write_draft
+from partclipseg.apps.label.drafts import Announcements, done_record, draft, write_draft
 from partclipseg.apps.label.job import BulkFormat, BulkJob, ManifestRecord
 from partclipseg.apps.label.photos import LabelPhoto
 from partclipseg.data import pixels
@@ -21,6 +21,7 @@ from partclipseg.data.photo import PhotoError
 from partclipseg.data.pixels import printable_name
 from partclipseg.files import flush, is_disk_full, refusal
 from partclipseg.inference.result import PartResult
+from partclipseg.kept_files import digest, is_free
 
 if TYPE_CHECKING:
     from partclipseg.inference.segmenter import PartSegmenter

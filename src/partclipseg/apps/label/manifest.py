@@ -11,12 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from partclipseg.apps.label.drafts import Announcements, digest, is_free
+from partclipseg.apps.label.drafts import Announcements
 from partclipseg.apps.label.job import BulkJob, ManifestRecord
 from partclipseg.apps.label.photos import LabelPhoto
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.formats.registry import data_set_formats
 from partclipseg.journal import Journal, json_text
+from partclipseg.kept_files import digest, is_free
 from partclipseg.machine import usable_cores
 
 _REMEDY = "delete that line, or the whole file; its photos are labelled again, and files that a person changed are kept"

@@ -13,7 +13,6 @@ from partclipseg.apps.label.corrections import CorrectionError, correctable, rea
 from partclipseg.apps.label.drafts import (
     Announcements,
     corrected_result,
-    digest,
     done_record,
     draft,
     read_own,
@@ -26,6 +25,7 @@ from partclipseg.apps.label.photos import LabelPhoto
 from partclipseg.files import flush, is_disk_full, refusal
 from partclipseg.inference.result import PartResult
 from partclipseg.journal import json_text
+from partclipseg.kept_files import digest
 
 _AT_ONCE = 64
 """Number of photos whose files are checked and rewritten between two writes to the manifest."""

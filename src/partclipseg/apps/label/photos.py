@@ -136,7 +136,8 @@ def _walk(folder: Path, output: Path) -> tuple[list[Path], list[str], list[Path]
 
 def _is_output(folder: Path) -> bool:
     """Whether a folder holds the results of a run of ``partclipseg label``."""
-    from partclipseg.apps.label.job import MANIFEST, OPTIONS, WRITTEN
+    from partclipseg.apps.label.job import MANIFEST, OPTIONS
+    from partclipseg.kept_files import WRITTEN
 
     return all((folder / name).exists() for name in (MANIFEST, OPTIONS, WRITTEN))
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from partclipseg.apps.label.collections import Collections
 from partclipseg.apps.label.drafts import label_map, recorded_instances
 from partclipseg.apps.label.job import BulkJob, ManifestRecord
 from partclipseg.apps.label.labeller import remarks
@@ -19,6 +18,7 @@ from partclipseg.apps.label.people import Results
 from partclipseg.data.photo import PhotoError, read_photo
 from partclipseg.formats.drawing import draw_overlay
 from partclipseg.formats.palette import part_colours
+from partclipseg.kept_files import KeptFiles
 from partclipseg.vocabulary import Vocabulary
 
 SAMPLE = 24
@@ -69,7 +69,7 @@ class Tally:
 
 
 def write_report(
-    job: BulkJob, results: Results, collections: Collections, model: str, unread: str | None = None
+    job: BulkJob, results: Results, collections: KeptFiles, model: str, unread: str | None = None
 ) -> Tally:
     """Write ``report.html`` and return the figures. It holds no times: the same results give the same page.
 

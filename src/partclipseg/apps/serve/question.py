@@ -10,9 +10,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from starlette.exceptions import HTTPException
 
-from partclipseg.errors import UsageError
+from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.formats.registry import chosen_formats, single_formats
 from partclipseg.instances.found import MOST_OBJECTS, FoundObject
+from partclipseg.json_file import distinct_keys
 from partclipseg.vocabulary import MAX_WORD
 
 AskedProtocol = Literal["pred_all", "oracle_obj"]
@@ -67,7 +68,9 @@ def _instances(value: Any) -> Any:
     if not text.startswith("["):
         return text or None
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=distinct_keys)
+    except PartCLIPSegError:
+        raise
     except (ValueError, RecursionError):
         raise ValueError('it is not valid JSON: write [{"object": "dog", "box": [x, y, width, height]}]') from None
 

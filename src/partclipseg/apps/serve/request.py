@@ -17,6 +17,7 @@ from starlette.requests import Request
 from partclipseg.apps.serve.question import PhotoRequest, Question, listed
 from partclipseg.apps.serve.queue import QueueFullError
 from partclipseg.apps.serve.words import check_words, shortened
+from partclipseg.json_file import distinct_keys
 
 Wanted = TypeVar("Wanted", bound=Question)
 
@@ -163,7 +164,7 @@ async def _form_fields(
 def _json_fields(body: bytearray, max_classes: int, photo: str) -> dict[str, Any]:
     _check_json_size(body, max_classes, photo)
     try:
-        fields = json.loads(body)
+        fields = json.loads(body, object_pairs_hook=distinct_keys)
     except RecursionError:
         raise HTTPException(400, "the body is not valid JSON: it is nested too deeply") from None
     except ValueError as error:

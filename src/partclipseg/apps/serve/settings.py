@@ -7,10 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from partclipseg.errors import UsageError
-from partclipseg.files import refusal
+from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.json_file import read_json_or_yaml
 
 PREFIX = "PARTCLIPSEG_SERVE_"
 """Beginning of the environment variables: ``PARTCLIPSEG_SERVE_MAX_BYTES`` is ``--max-bytes``."""
@@ -51,11 +49,9 @@ def _config(arguments: Sequence[str]) -> str | None:
 
 def _read(path: Path, known: set[str]) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"--config: {refusal(error)}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config: {path} is no YAML ({' '.join(str(error).split())})") from None
+        content = read_json_or_yaml(path)
+    except PartCLIPSegError as error:
+        raise UsageError(f"--config: {path} {error}") from None
     if not isinstance(content, dict):
         raise UsageError(f"--config: {path} must have a line such as 'port: 8080' for each option")
     settings = {str(name).replace("_", "-"): value for name, value in content.items() if value is not None}

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from partclipseg.errors import UsageError
+from partclipseg.json_file import distinct_keys
 from partclipseg.vocabulary import CATALOGS, MAX_WORD, Vocabulary, check_no_file
 
 _LONGEST_SENTENCE = 500
@@ -99,7 +100,7 @@ def _from_text(text: str, max_classes: int) -> Vocabulary:
         check_no_file(text, "no catalogue")
         return Vocabulary.from_text(text)
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=distinct_keys)
     except RecursionError:
         raise UsageError("the vocabulary begins like JSON but is not valid JSON: nested too deeply") from None
     except ValueError as error:

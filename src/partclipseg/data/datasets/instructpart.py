@@ -22,7 +22,6 @@ from PIL import Image
 from partclipseg.data.classes import class_indices, class_list
 from partclipseg.data.datasets.roots import MissingSplitError
 from partclipseg.data.datasets.spec import DatasetSpec, Split
-from partclipseg.data.json_file import read_json
 from partclipseg.data.paths import files_by_stem, inside
 from partclipseg.data.photo import PHOTO_SUFFIXES, photo_formats
 from partclipseg.data.problem import DataError, Problem
@@ -31,6 +30,7 @@ from partclipseg.data.source import Source, SourceLabels, SourcePhoto
 from partclipseg.data.values import is_text, quoted
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import is_file
+from partclipseg.json_file import read_json
 from partclipseg.vocabulary import ObjectPart
 
 NAME = "instructpart"

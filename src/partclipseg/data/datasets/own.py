@@ -14,7 +14,6 @@ from partclipseg.data.classes import class_indices, class_list, meanings_of
 from partclipseg.data.datasets.coco_source import SPLIT_NAMES, CocoSource
 from partclipseg.data.datasets.roots import MissingSplitError, form_of_another_tool
 from partclipseg.data.datasets.spec import DatasetSpec, OwnOptions, Split
-from partclipseg.data.json_file import read_json_or_yaml, read_text
 from partclipseg.data.label_map import label_table, read_label_map
 from partclipseg.data.paths import alike, files_by_stem, is_there
 from partclipseg.data.photo import photo_suffixes, pictures_by_stem
@@ -23,6 +22,7 @@ from partclipseg.data.sample import UNLABELLED
 from partclipseg.data.source import Source, SourceLabels, SourcePhoto
 from partclipseg.data.values import is_text, quoted, whole_number
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.json_file import read_json_or_yaml, read_text
 from partclipseg.vocabulary import ObjectPart
 
 

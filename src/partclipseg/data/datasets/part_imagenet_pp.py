@@ -20,7 +20,6 @@ from typing import Any
 from partclipseg.data.coco import CocoFile, CocoPhoto, read_coco, repeated_photo
 from partclipseg.data.datasets.part_imagenet import PartImageNetNames
 from partclipseg.data.datasets.spec import DatasetSpec, Preparation, Split
-from partclipseg.data.json_file import read_json, read_text
 from partclipseg.data.painted import PaintedPhoto, PaintedSource, PartMask
 from partclipseg.data.paths import inside
 from partclipseg.data.problem import DataError, Problem
@@ -28,6 +27,7 @@ from partclipseg.data.source import SourcePhoto
 from partclipseg.data.values import is_text, quoted
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import is_file
+from partclipseg.json_file import read_json, read_text
 from partclipseg.vocabulary import ObjectPart
 
 NAME = "part-imagenet-pp"

@@ -19,7 +19,6 @@ from typing import Any
 from partclipseg.data.classes import class_indices, class_list
 from partclipseg.data.datasets.roots import MissingSplitError
 from partclipseg.data.datasets.spec import DatasetSpec, Split
-from partclipseg.data.json_file import read_json
 from partclipseg.data.painted import PaintedPhoto, PaintedSource, PartMask
 from partclipseg.data.paths import inside
 from partclipseg.data.problem import DataError, Problem
@@ -27,6 +26,7 @@ from partclipseg.data.source import SourcePhoto
 from partclipseg.data.values import is_text, quoted
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import is_file
+from partclipseg.json_file import read_json
 from partclipseg.vocabulary import ObjectPart
 
 NAME = "partonomy-core"

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from partclipseg.data.datasets.spec import DatasetSpec, Preparation, Split, one_a_photo
-from partclipseg.data.json_file import read_json
 from partclipseg.data.label_map import label_table, labels_in, read_label_map
 from partclipseg.data.paths import files_by_stem, is_there
 from partclipseg.data.photo import PHOTO_SUFFIXES, photo_formats
@@ -23,6 +22,7 @@ from partclipseg.data.sample import UNLABELLED
 from partclipseg.data.source import SampleRecord, Source, SourceLabels, SourcePhoto
 from partclipseg.data.values import quoted, whole_number
 from partclipseg.errors import PartCLIPSegError
+from partclipseg.json_file import read_json
 from partclipseg.vocabulary import Catalog, Vocabulary
 
 _NAME = "pascal-part-116"

@@ -8,8 +8,8 @@ from itertools import islice
 from pathlib import Path
 
 from partclipseg.data.datasets.spec import DatasetSpec, Split
-from partclipseg.data.json_file import read_json
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.json_file import read_json
 
 _ALIASES = (
     {"train", "training"},

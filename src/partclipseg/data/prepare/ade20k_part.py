@@ -27,11 +27,12 @@ from PIL import Image
 
 from partclipseg.data.paths import inside
 from partclipseg.data.photo import photo_formats
-from partclipseg.data.prepare.runner import Outcome, PhotoMode, photo_size, place_photo, sizes, source_state, write_map
+from partclipseg.data.prepare.runner import Layout, Outcome, PhotoMode, photo_size, source_state
 from partclipseg.data.prepare.source import find
 from partclipseg.data.values import is_text
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.files import write_text
+from partclipseg.json_file import distinct_keys
+from partclipseg.kept_files import KeptFiles
 from partclipseg.vocabulary import Catalog, ObjectPart
 
 NAME = "ade20k-part-234"
@@ -81,26 +82,23 @@ class ADE20KPartJob:
         masks = sorted(self.annotation.with_suffix("").glob("*"))
         return source_state(self.annotation, self.annotation.with_suffix(".jpg"), *masks, self.split)
 
-    def run(self, output: Path) -> Outcome:
+    def run(self, layout: Layout) -> Outcome:
         """Do the work of the photo, as in `Job.run`."""
         catalog = Catalog.load(NAME)
         source = self.annotation.with_suffix(".jpg")
         items = _read(self.annotation)
         size = photo_size(source)
         part_map, unknown = self._part_map(items, size, catalog)
-        labels = [int(label) for label in np.unique(part_map) if label != catalog.ignore_label]
-        if not labels:
+        if (part_map == catalog.ignore_label).all():
             return Outcome(self.key, self.split, unknown=unknown)
         instances = self._instances(items, size, catalog)
-        photo = output / "images" / self.split / f"{self.key}.jpg"
-        path = output / _PARTS / self.split / f"{self.key}.png"
-        write_map(part_map, path)
-        place_photo(source, photo, self.mode)
+        name = f"{_PARTS}/{self.split}/{self.key}.png"
+        layout.write_map(part_map, name)
+        layout.place_photo(source, f"images/{self.split}/{self.key}.jpg", self.mode)
         return Outcome(
             key=self.key,
             split=self.split,
-            files=sizes(output, photo, path),
-            parts=labels,
+            parts=layout.labels(name, part_map, len(catalog.object_parts), catalog.ignore_label),
             objects=sorted({instance["category_id"] for instance in instances}),
             unknown=unknown,
             size=size,
@@ -203,7 +201,7 @@ class ADE20KPartRecipe:
                 jobs.append(ADE20KPartJob(path.stem, split, path, self.mode))
         return jobs
 
-    def finish(self, output: Path, outcomes: Sequence[Outcome]) -> None:
+    def finish(self, lists: KeptFiles, outcomes: Sequence[Outcome]) -> None:
         """Write the instance files of the splits that have photos; ids count from 1."""
         categories = [{"id": i, "name": word} for i, word in enumerate(Catalog.load(NAME).objects)]
         for split, short in SPLITS.items():
@@ -218,7 +216,7 @@ class ADE20KPartRecipe:
                     annotations.append({"id": len(annotations) + 1, "image_id": image, **instance})
             if images:
                 content = {"images": images, "annotations": annotations, "categories": categories}
-                write_text(output / f"ade20k_instance_{short}.json", json.dumps(content))
+                lists.text(f"ade20k_instance_{short}.json", json.dumps(content))
 
 
 def _read(path: Path) -> dict[int, dict[str, Any]]:
@@ -229,7 +227,8 @@ def _read(path: Path) -> dict[int, dict[str, Any]]:
             text = content.decode("utf-8")
         except UnicodeDecodeError:  # a few files of the release hold Latin-1
             text = content.decode("latin-1")
-        items = {item["id"]: item for item in json.loads(text)["annotation"]["object"]}
+        objects = json.loads(text, object_pairs_hook=distinct_keys)["annotation"]["object"]
+        items = {item["id"]: item for item in objects}
         for item in items.values():
             if not is_text(item["instance_mask"]):
                 raise TypeError(f"instance_mask of object {item['id']}")

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from partclipseg.data.datasets.part_imagenet import PartImageNetNames
-from partclipseg.data.json_file import read_json
-from partclipseg.data.prepare.runner import Outcome, PhotoMode, photo_size, place_photo, sizes, source_state
+from partclipseg.data.prepare.runner import Layout, Outcome, PhotoMode, photo_size, source_state
 from partclipseg.data.prepare.source import find
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.files import write_text
+from partclipseg.json_file import read_json
+from partclipseg.kept_files import KeptFiles
 from partclipseg.vocabulary import Catalog, ObjectPart
 
 NAME = "part-imagenet"
@@ -44,15 +44,13 @@ class PartImageNetJob:
         """Return the state of the source, as in `Job.source`."""
         return source_state(self.photo, self.split, self.object, *self.parts)
 
-    def run(self, output: Path) -> Outcome:
+    def run(self, layout: Layout) -> Outcome:
         """Do the work of the photo, as in `Job.run`."""
         size = photo_size(self.photo)
-        target = output / "images" / self.split / self.photo.name
-        place_photo(self.photo, target, self.mode)
+        layout.place_photo(self.photo, f"images/{self.split}/{self.photo.name}", self.mode)
         return Outcome(
             key=self.key,
             split=self.split,
-            files=sizes(output, target),
             parts=list(self.parts),
             objects=[self.object],
             size=size,
@@ -112,7 +110,7 @@ class PartImageNetRecipe:
                 )
         return jobs
 
-    def finish(self, output: Path, outcomes: Sequence[Outcome]) -> None:
+    def finish(self, lists: KeptFiles, outcomes: Sequence[Outcome]) -> None:
         """Write ``train.json`` and ``val.json`` with what belongs to the photos, otherwise unchanged."""
         for split, content in self._contents.items():
             keys = {outcome.key for outcome in outcomes if outcome.split == split}
@@ -124,7 +122,7 @@ class PartImageNetRecipe:
             ids = {image["id"] for image in images}
             annotations = [a for a in content["annotations"] if a["image_id"] in ids]
             kept = {"images": images, "annotations": annotations, "categories": content["categories"]}
-            write_text(output / f"{split}.json", json.dumps(kept))
+            lists.text(f"{split}.json", json.dumps(kept))
 
     def _read(self, split: str) -> dict[str, Any]:
         # The release has it in annotations/SPLIT, older copies in annotations or at the root.

@@ -16,11 +16,11 @@ from typing import Any
 from partclipseg.data.coco import CocoFile, read_coco
 from partclipseg.data.datasets.part_imagenet import PartImageNetNames
 from partclipseg.data.datasets.part_imagenet_ood import NAME, part_of
-from partclipseg.data.json_file import read_json
-from partclipseg.data.prepare.runner import Outcome, PhotoMode, photo_size, place_photo, sizes, source_state
+from partclipseg.data.prepare.runner import Layout, Outcome, PhotoMode, photo_size, source_state
 from partclipseg.data.prepare.source import find
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.files import write_text
+from partclipseg.json_file import read_json
+from partclipseg.kept_files import KeptFiles
 
 SPLITS = ("train", "val", "test")
 
@@ -39,12 +39,12 @@ class PartImageNetOODJob:
         """Return the state of the source, as in `Job.source`."""
         return source_state(self.photo, self.split, *self.parts)
 
-    def run(self, output: Path) -> Outcome:
+    def run(self, layout: Layout) -> Outcome:
         """Do the work of the photo, as in `Job.run`."""
         size = photo_size(self.photo)
-        target = output / self.split / self.photo.stem.split("_")[0] / self.photo.name
-        place_photo(self.photo, target, self.mode)
-        return Outcome(self.key, self.split, sizes(output, target), list(self.parts), size=size)
+        synset = self.photo.stem.split("_")[0]
+        layout.place_photo(self.photo, f"{self.split}/{synset}/{self.photo.name}", self.mode)
+        return Outcome(self.key, self.split, parts=list(self.parts), size=size)
 
 
 class PartImageNetOODRecipe:
@@ -86,7 +86,7 @@ class PartImageNetOODRecipe:
                 jobs.append(PartImageNetOODJob(f"{split}/{Path(name).stem}", split, candidates[0], found, self._mode))
         return jobs
 
-    def finish(self, output: Path, outcomes: Sequence[Outcome]) -> None:
+    def finish(self, lists: KeptFiles, outcomes: Sequence[Outcome]) -> None:
         """Write the annotation files with what belongs to the photos, otherwise unchanged."""
         for split, path in self._files.items():
             if path is None:
@@ -101,7 +101,7 @@ class PartImageNetOODRecipe:
             ids = {image["id"] for image in images}
             annotations = [entry for entry in content["annotations"] if entry["image_id"] in ids]
             kept = {"images": images, "annotations": annotations, "categories": content["categories"]}
-            write_text(output / f"{split}.json", json.dumps(kept))
+            lists.text(f"{split}.json", json.dumps(kept))
 
     def _find(self, split: str) -> Path | None:
         """Return the annotation file of a split; ``val``, which no reader needs, may be missing."""

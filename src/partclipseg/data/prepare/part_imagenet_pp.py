@@ -13,10 +13,10 @@ from typing import Any
 
 from partclipseg.data.coco import read_coco
 from partclipseg.data.datasets.part_imagenet_pp import CATEGORY_NAMES, DISCARDED, NAME, SYNSET_LIST
-from partclipseg.data.prepare.runner import Outcome, PhotoMode, photo_size, place_photo, sizes, source_state
+from partclipseg.data.prepare.runner import Layout, Outcome, PhotoMode, photo_size, source_state
 from partclipseg.data.prepare.source import find
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.files import whole_file
+from partclipseg.kept_files import KeptFiles
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,11 @@ class PartImageNetPPJob:
         """Return the state of the source, as in `Job.source`."""
         return source_state(self.photo, self.synset, self.object)
 
-    def run(self, output: Path) -> Outcome:
+    def run(self, layout: Layout) -> Outcome:
         """Do the work of the photo, as in `Job.run`."""
         size = photo_size(self.photo)
-        target = output / "images" / self.synset / self.photo.name
-        place_photo(self.photo, target, self.mode)
-        return Outcome(self.key, "json", sizes(output, target), objects=[self.object], size=size)
+        layout.place_photo(self.photo, f"images/{self.synset}/{self.photo.name}", self.mode)
+        return Outcome(self.key, "json", objects=[self.object], size=size)
 
 
 class PartImageNetPPRecipe:
@@ -78,17 +77,17 @@ class PartImageNetPPRecipe:
                 jobs.append(PartImageNetPPJob(f"{synset}/{photo.stem}", synset, photo, number, self._mode))
         return jobs
 
-    def finish(self, output: Path, outcomes: Sequence[Outcome]) -> None:
+    def finish(self, lists: KeptFiles, outcomes: Sequence[Outcome]) -> None:
         """Copy the annotations, the inclusion lists and the lists of names and discarded photos."""
         for synset, path in self._annotations.items():
-            _copy(path, output / "json" / f"{synset}.json")
+            _copy(path, lists, f"json/{synset}.json")
         for path in find(self._folders, ".txt", ".json"):
             if path.parent.name == "including" and path.stem in self._annotations:
-                _copy(path, output / "including" / path.name)
+                _copy(path, lists, f"including/{path.name}")
             elif path.name in (SYNSET_LIST, CATEGORY_NAMES, DISCARDED):
-                _copy(path, output / path.name)
+                _copy(path, lists, path.name)
 
 
-def _copy(source: Path, target: Path) -> None:
-    with whole_file(target) as temporary:
+def _copy(source: Path, lists: KeptFiles, name: str) -> None:
+    with lists.write(name) as temporary:
         shutil.copyfile(source, temporary)

@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 
 from partclipseg.data.datasets.pascal_part_116 import INSTANCES
-from partclipseg.data.prepare.runner import Outcome, PhotoMode, photo_size, place_photo, sizes, source_state, write_map
+from partclipseg.data.prepare.runner import Layout, Outcome, PhotoMode, photo_size, source_state
 from partclipseg.data.prepare.source import find
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.files import write_text
+from partclipseg.kept_files import KeptFiles
 from partclipseg.machine import how_to_install
 from partclipseg.vocabulary import Catalog, ObjectPart
 
@@ -56,7 +56,7 @@ class PascalPartJob:
         """Return the state of the source, as in `Job.source`."""
         return source_state(self.annotation, self.photo, self.split)
 
-    def run(self, output: Path) -> Outcome:
+    def run(self, layout: Layout) -> Outcome:
         """Do the work of the photo, as in `Job.run`."""
         catalog = Catalog.load(NAME)
         objects = read_annotation(self.annotation)
@@ -64,17 +64,17 @@ class PascalPartJob:
         part_map = np.full(size, catalog.ignore_label, np.uint8)
         object_map, instance_map = part_map.copy(), np.full(size, _NO_INSTANCE, np.uint8)
         unknown = draw_objects(objects, part_map, object_map, instance_map, self.annotation)
-        photo = output / "images" / self.split / f"{self.key}.jpg"
-        maps = [output / folder / self.split / f"{self.key}.png" for folder in (_PARTS, _OBJECTS, INSTANCES)]
-        for labels, path in zip((part_map, object_map, instance_map), maps, strict=True):
-            write_map(labels, path)
-        place_photo(self.photo, photo, self.mode)
+        place = f"{self.split}/{self.key}"
+        parts, objects, instances = (f"{folder}/{place}.png" for folder in (_PARTS, _OBJECTS, INSTANCES))
+        layout.write_map(part_map, parts)
+        layout.write_map(object_map, objects)
+        layout.write_map(instance_map, instances)
+        layout.place_photo(self.photo, f"images/{place}.jpg", self.mode)
         return Outcome(
             key=self.key,
             split=self.split,
-            files=sizes(output, photo, *maps),
-            parts=_labels(part_map, catalog.ignore_label),
-            objects=_labels(object_map, catalog.ignore_label),
+            parts=layout.labels(parts, part_map, len(catalog.object_parts), catalog.ignore_label),
+            objects=layout.labels(objects, object_map, len(catalog.objects), catalog.ignore_label),
             unknown=unknown,
         )
 
@@ -118,13 +118,13 @@ class PascalPartRecipe:
             jobs.append(PascalPartJob(key, split, annotation, photos[key], self.mode))
         return jobs
 
-    def finish(self, output: Path, outcomes: Sequence[Outcome]) -> None:
+    def finish(self, lists: KeptFiles, outcomes: Sequence[Outcome]) -> None:
         """Write the label lists of both splits."""
         for split in SPLITS:
             members = [outcome for outcome in outcomes if outcome.split == split]
             for kind in ("obj", "part"):
                 labels = {f"{o.key}.png": o.objects if kind == "obj" else o.parts for o in members}
-                write_text(output / _PARTS / f"{split}_{kind}_label_count.json", json.dumps(labels))
+                lists.text(f"{_PARTS}/{split}_{kind}_label_count.json", json.dumps(labels))
 
     def _val_ids(self) -> frozenset[str]:
         if self.val_list is not None:
@@ -245,7 +245,3 @@ def _check_size(mask: np.ndarray, target: np.ndarray, source: Path) -> None:
             f"{source}: a mask is {mask.shape[1]}x{mask.shape[0]}, but the photo is "
             f"{target.shape[1]}x{target.shape[0]}: take the photo that was annotated"
         )
-
-
-def _labels(values: np.ndarray, ignore: int) -> list[int]:
-    return [int(label) for label in np.unique(values) if label != ignore]

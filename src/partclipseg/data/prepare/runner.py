@@ -1,8 +1,9 @@
 """Prepare many photos in parallel; a run that was stopped continues.
 
 Every finished photo is one line of a journal in the output folder. A later run takes over the photos of the journal
-whose source is the same and whose files are there in the stated size, and does the others. Files are written under a
-temporary name first, so that a file with its final name is whole.
+whose source is the same and whose files are there as they were written, and does the others. A file that a person made
+or changed is kept, and counts: labels are read back from it. Files are written under a temporary name first, so that a
+file with its final name is whole.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import os
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from itertools import islice
@@ -26,10 +27,13 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from PIL import Image
 
+from partclipseg.data.label_map import label_table, labels_in, read_label_map
 from partclipseg.data.photo import photo_formats
+from partclipseg.data.sample import UNLABELLED
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.files import locked, remove_temporary, whole_file
+from partclipseg.files import locked, refusal, remove_temporary, whole_file
 from partclipseg.journal import Journal
+from partclipseg.kept_files import KeptFiles, file_digest, is_free
 
 JOURNAL = "prepare-journal.jsonl"
 
@@ -42,8 +46,11 @@ class Outcome:
 
     key: str
     split: str
-    files: dict[str, int] = field(default_factory=dict)
-    """Size in bytes of each file, by its path below the output folder; empty for a photo that was left out."""
+    files: dict[str, Any] = field(default_factory=dict)
+    """State of each file, by its path below the output folder: size in bytes, time of modification and digest; the size
+    alone in journals of earlier releases. The runner fills it in; it is empty for a photo that was left out."""
+    kept: list[str] = field(default_factory=list)
+    """Those of `files` that a person made or changed."""
     parts: list[int] = field(default_factory=list)
     """Part labels in its map, sorted."""
     objects: list[int] = field(default_factory=list)
@@ -68,8 +75,8 @@ class PrepareJob(Protocol):
         """Return the `source_state` of all that the result depends on."""
         ...
 
-    def run(self, output: Path) -> Outcome:
-        """Write the files of the photo below `output`."""
+    def run(self, layout: Layout) -> Outcome:
+        """Write the files of the photo into `layout`."""
         ...
 
 
@@ -85,7 +92,7 @@ class LayoutRecipe(Protocol):
 
     def jobs(self) -> Sequence[PrepareJob]: ...
 
-    def finish(self, output: Path, outcomes: Sequence[Outcome]) -> None:
+    def finish(self, lists: KeptFiles, outcomes: Sequence[Outcome]) -> None:
         """Write the layout's lists. `outcomes` are sorted by key, and those of photos that were left out are gone."""
         ...
 
@@ -109,12 +116,23 @@ class Summary:
     """Raw part names that no class stands for, with the number of photos that have them."""
     failures: tuple[str, ...]
     """Messages about photos that could not be prepared; the next run tries them again."""
+    kept: tuple[str, ...] = ()
+    """Files that a person made or changed, below the output folder, sorted: they are as they were."""
+    gone: tuple[str, ...] = ()
+    """Photos of an earlier run that are no longer in the source, sorted; their files are kept."""
 
 
 def prepare(
-    recipe: LayoutRecipe, output: Path, *, workers: int = 1, progress: Callable[[int, int], None] | None = None
+    recipe: LayoutRecipe,
+    output: Path,
+    *,
+    workers: int = 1,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
     """Make the layout of a data set in `output`; `progress` is called with photos done and photos in all.
+
+    With `overwrite`, files that a person made or changed are replaced.
 
     Raises:
         UsageError: the output holds something else, or was made with other options.
@@ -127,7 +145,7 @@ def prepare(
         raise UsageError(f"the output {output} is not a folder: choose another one")
     output.mkdir(parents=True, exist_ok=True)
     with locked(output):
-        return _prepare(recipe, jobs, output, workers, progress)
+        return _prepare(recipe, jobs, output, workers, overwrite, progress)
 
 
 def _prepare(
@@ -135,27 +153,37 @@ def _prepare(
     jobs: dict[str, PrepareJob],
     output: Path,
     workers: int,
+    overwrite: bool,
     progress: Callable[[int, int], None] | None,
 ) -> Summary:
-    outcomes = _open_journal(recipe, output)
-    outcomes = {key: outcome for key, outcome in outcomes.items() if key in jobs}
+    before, known = _open_journal(recipe, output)
     sources = {key: job.source() for key, job in jobs.items()}  # before the work, to notice a change during it
-    changed = [key for key, outcome in outcomes.items() if outcome.source not in ("", sources[key])]
-    for key in changed:
-        del outcomes[key]
-    taken_over, failures = len(outcomes), []
+    here = {key: outcome for key, outcome in before.items() if key in jobs}
+    changed = {key for key, outcome in here.items() if outcome.source not in ("", sources[key])}
+    outcomes = {
+        key: outcome
+        for key, outcome in here.items()
+        if key not in changed and not (overwrite and outcome.kept) and _is_as_written(output, outcome)
+    }
+    taken_over, failures, left = len(outcomes), [], []
     waiting = [jobs[key] for key in sorted(jobs.keys() - outcomes.keys())]
+    layouts = [Layout(output, known.get(job.key, {}), overwrite) for job in waiting]
     journal = Journal(output / JOURNAL)
-    for done, (job, result) in enumerate(_results(waiting, output, workers), start=taken_over + 1):
+    for done, (job, result) in enumerate(_results(waiting, layouts, workers), start=taken_over + 1):
         if isinstance(result, Outcome):
             outcomes[job.key] = result = replace(result, source=sources[job.key])
             journal.append([asdict(result)])
+            left += _remove_former(output, before.get(job.key), result)
         else:
             failures.append(result)
         if progress is not None:
             progress(done, len(jobs))
     kept = [outcomes[key] for key in sorted(outcomes) if outcomes[key].files]
-    recipe.finish(output, kept)
+    lists = KeptFiles(output, "prepare", overwrite, beside=False)
+    recipe.finish(lists, kept)
+    lists.raise_failed()
+    lists.finish()
+    by_people = {*left, *(name for outcome in kept for name in outcome.kept), *(name for name, _ in lists.kept)}
     return Summary(
         photos=Counter(outcome.split for outcome in kept),
         taken_over=taken_over,
@@ -165,6 +193,8 @@ def _prepare(
         parts=frozenset(label for outcome in kept for label in outcome.parts),
         unknown=Counter(name for outcome in outcomes.values() for name in outcome.unknown),
         failures=tuple(failures),
+        kept=tuple(sorted(by_people)),
+        gone=tuple(sorted(key for key in before.keys() - jobs.keys() if before[key].files)),
     )
 
 
@@ -186,30 +216,81 @@ def source_state(*sources: Path | str | int) -> str:
     return digest.hexdigest()
 
 
-def place_photo(source: Path, target: Path, mode: PhotoMode) -> None:
-    """Bring a photo into the layout, leaving the source alone.
+@dataclass
+class Layout:
+    """Output folder, as a job writes to it: a file that a person made or changed is kept.
 
-    ``link`` gives the same file a second name (a hard link): no space is used, and the photos must then not be
-    edited in place. It needs both folders on one disk.
-
-    Raises:
-        PartCLIPSegError: the photo cannot be read, or not be linked.
+    An empty file counts as none.
     """
-    try:
-        with whole_file(target) as temporary:
-            if mode == "link":
-                os.link(source.resolve(), temporary)
-            else:
-                shutil.copyfile(source, temporary)
-    except OSError as error:
-        remedy = "use --photos copy" if mode == "link" else "check the file and the disk"
-        raise PartCLIPSegError(f"{source}: cannot be brought to {target} ({error.strerror}): {remedy}") from error
+
+    folder: Path
+    known: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """Digests of the photo's files as earlier runs wrote them, by path below the folder."""
+    overwrite: bool = False
+    """Replace files that a person made or changed."""
+    files: dict[str, Any] = field(default_factory=dict)
+    """State of each of the photo's files, see `Outcome.files`."""
+    kept: list[str] = field(default_factory=list)
+    """Files that a person made or changed."""
+
+    def write_map(self, labels: np.ndarray, name: str) -> None:
+        """Write a label map as PNG with the array's 8 or 16 bits."""
+        with self._file(name) as temporary:
+            Image.fromarray(labels).save(temporary)
+
+    def write_text(self, text: str, name: str) -> None:
+        """Write UTF-8 text."""
+        with self._file(name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    def place_photo(self, source: Path, name: str, mode: PhotoMode) -> None:
+        """Bring a photo into the layout, leaving the source alone.
+
+        ``link`` gives the same file a second name (a hard link): no space is used, and the photos must then not be
+        edited in place. It needs both folders on one disk.
+
+        Raises:
+            PartCLIPSegError: the photo cannot be read, or not be linked.
+        """
+        try:
+            with self._file(name) as temporary:
+                if mode == "link":
+                    os.link(source.resolve(), temporary)
+                else:
+                    shutil.copyfile(source, temporary)
+        except OSError as error:
+            remedy = "use --photos copy" if mode == "link" else "check the file and the disk"
+            target = self.folder / name
+            raise PartCLIPSegError(f"{source}: cannot be brought to {target} ({error.strerror}): {remedy}") from error
+
+    def labels(self, name: str, drawn: np.ndarray, classes: int, ignore: int) -> list[int]:
+        """Return the labels in a map that was written: of `drawn`, or of the file that a person put in its place.
+
+        Raises `DataError` if that file is no such map.
+        """
+        if name not in self.kept:
+            return [int(label) for label in np.unique(drawn) if label != ignore]
+        table = label_table({**{label: label for label in range(classes)}, ignore: UNLABELLED})
+        height, width = drawn.shape
+        return labels_in(read_label_map(self.folder / name, table, 8 * drawn.itemsize, (height, width))).tolist()
+
+    @contextmanager
+    def _file(self, name: str) -> Iterator[Path]:
+        """Yield a temporary path; it takes the file's place when the block ends, unless a file of a person is there."""
+        path = self.folder / name
+        with suppress(_KeptError), whole_file(path) as temporary:
+            yield temporary
+            written = file_digest(temporary)
+            if not is_free(path, {written, *self.known.get(name, ())}, self.overwrite) and path.stat().st_size:
+                self.kept.append(name)
+                written = file_digest(path)
+                raise _KeptError
+        status = path.stat()
+        self.files[name] = {"bytes": status.st_size, "modified": status.st_mtime_ns, "digest": written}
 
 
-def write_map(labels: np.ndarray, path: Path) -> None:
-    """Write a label map as PNG with the array's 8 or 16 bits."""
-    with whole_file(path) as temporary:
-        Image.fromarray(labels).save(temporary)
+class _KeptError(Exception):
+    """Raised to discard a new file."""
 
 
 def photo_size(path: Path) -> tuple[int, int]:
@@ -221,22 +302,17 @@ def photo_size(path: Path) -> tuple[int, int]:
         raise PartCLIPSegError(f"{path}: not a photo ({error}): replace it") from error
 
 
-def sizes(output: Path, *paths: Path) -> dict[str, int]:
-    """Return the sizes of files, for `Outcome.files`."""
-    return {path.relative_to(output).as_posix(): path.stat().st_size for path in paths}
-
-
 # -- journal and processes ----------------------------------------------------------------------------------------
 
 
-def _open_journal(recipe: LayoutRecipe, output: Path) -> dict[str, Outcome]:
-    """Read the outcomes of an earlier run whose files are still there; start a journal if there is none."""
+def _open_journal(recipe: LayoutRecipe, output: Path) -> tuple[dict[str, Outcome], dict[str, dict[str, set[str]]]]:
+    """Read the outcomes of earlier runs, and the digests of each photo's files; start a journal if there is none."""
     journal, head = Journal(output / JOURNAL), {"dataset": recipe.name, "options": recipe.options()}
     if not journal.path.is_file():
         if any(output.iterdir()):
             raise UsageError(f"the output {output} is not empty, and no run started there: choose another folder")
         journal.append([head])
-        return {}
+        return {}, {}
     # A damaged line costs one photo, which is prepared again.
     lines = journal.read(damaged="skip")
     if not lines or lines[0] != json.loads(json.dumps(head)):
@@ -245,33 +321,70 @@ def _open_journal(recipe: LayoutRecipe, output: Path) -> dict[str, Outcome]:
             "first command"
         )
     remove_temporary(output)
-    outcomes = {}
+    outcomes: dict[str, Outcome] = {}
+    known: dict[str, dict[str, set[str]]] = {}
     for line in lines[1:]:
         try:
             outcome = Outcome(**line)
         except TypeError:  # a line of another program
             continue
-        outcomes.pop(outcome.key, None)
-        if all(_has_size(output / name, size) for name, size in outcome.files.items()):
-            outcomes[outcome.key] = outcome
-    return outcomes
+        outcomes[outcome.key] = outcome
+        for name in outcome.files.keys() - set(outcome.kept):
+            known.setdefault(outcome.key, {}).setdefault(name, set()).update(_digests(outcome, name))
+    return outcomes, known
 
 
-def _has_size(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
+def _digests(outcome: Outcome, name: str) -> list[str]:
+    state = outcome.files[name]
+    return [str(state["digest"])] if isinstance(state, dict) and "digest" in state else []
 
 
-def _results(jobs: Sequence[PrepareJob], output: Path, workers: int) -> Iterator[tuple[PrepareJob, Outcome | str]]:
+def _is_as_written(output: Path, outcome: Outcome) -> bool:
+    """Whether the files of a photo are there as they were when its outcome was recorded."""
+    return all(_has_state(output / name, state) for name, state in outcome.files.items())
+
+
+def _has_state(path: Path, state: Any) -> bool:
+    try:
+        status = path.stat()
+        if not isinstance(state, dict):
+            return path.is_file() and status.st_size == state
+        if (status.st_size, status.st_mtime_ns) == (state.get("bytes"), state.get("modified")):
+            return path.is_file()
+        return file_digest(path) == state.get("digest")  # a copy may have another time
+    except OSError:
+        return False
+
+
+def _remove_former(output: Path, before: Outcome | None, now: Outcome) -> list[str]:
+    """Delete the files that a photo no longer has, such as those of another split; return those that are a person's."""
+    kept: list[str] = []
+    if before is None:
+        return kept
+    for name in sorted(before.files.keys() - now.files.keys()):
+        path = output / name
+        with suppress(OSError):
+            if name in before.kept or not is_free(path, _digests(before, name)):
+                kept.append(name)
+            else:
+                path.unlink(missing_ok=True)
+    return kept
+
+
+def _results(
+    jobs: Sequence[PrepareJob], layouts: Sequence[Layout], workers: int
+) -> Iterator[tuple[PrepareJob, Outcome | str]]:
     if workers <= 1 or len(jobs) <= 1:
-        for job in jobs:
-            yield job, _attempt(job, output)
+        for job, layout in zip(jobs, layouts, strict=True):
+            yield job, _attempt(job, layout)
         return
     with _pool(min(workers, len(jobs))) as pool:
         try:
             # A few jobs at a time: a stop then waits for these alone, and their results are not held in memory.
-            waiting = iter(jobs)
+            waiting = zip(jobs, layouts, strict=True)
             while batch := list(islice(waiting, 16 * workers)):
-                yield from zip(batch, pool.map(_attempt, batch, [output] * len(batch), chunksize=4), strict=True)
+                now, places = zip(*batch, strict=True)
+                yield from zip(now, pool.map(_attempt, now, places, chunksize=4), strict=True)
         except BrokenProcessPool:
             raise PartCLIPSegError(
                 "a worker process died, perhaps for want of memory: run again to go on, with fewer --workers"
@@ -291,10 +404,10 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _attempt(job: PrepareJob, output: Path) -> Outcome | str:
+def _attempt(job: PrepareJob, layout: Layout) -> Outcome | str:
     try:
-        return job.run(output)
+        return replace(job.run(layout), files=layout.files, kept=layout.kept)
     except PartCLIPSegError as error:
         return str(error)
     except OSError as error:
-        return f"{job.key}: {error}"
+        return f"{job.key}: {refusal(error)}"

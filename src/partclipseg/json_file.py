@@ -1,4 +1,7 @@
-"""Read JSON and YAML files of unknown origin; errors say in one sentence what is wrong."""
+"""Read JSON and YAML of unknown origin; errors say in one sentence what is wrong.
+
+A key given twice is an error everywhere: Python's JSON and YAML readers would silently keep the last value.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,22 @@ _PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "ZIP", b"BZh": "bzip2", b"\xfd7zX
 
 
 def read_json(path: Path) -> Any:
-    """Read the content of a JSON file in UTF-8, with or without byte order mark, or in UTF-16 or UTF-32.
+    """Read the content of a JSON file, see `parse_json`.
 
     Raises:
         PartCLIPSegError: no file, no JSON, or a key given twice; the message does not repeat the path.
     """
-    content = read_bytes(path)
+    return parse_json(read_bytes(path))
+
+
+def parse_json(content: bytes) -> Any:
+    """Read JSON in UTF-8, with or without byte order mark, or in UTF-16 or UTF-32.
+
+    Raises:
+        PartCLIPSegError: no JSON, or a key given twice; the message begins with a verb.
+    """
     try:
-        return json.loads(content, object_pairs_hook=_distinct_keys)
+        return json.loads(content, object_pairs_hook=distinct_keys)
     except PartCLIPSegError:
         raise
     except UnicodeDecodeError:
@@ -38,6 +49,19 @@ def read_json(path: Path) -> Any:
     except ValueError as error:  # a number of more than 4300 digits
         reason = f"is not valid JSON of any use ({first_line(error)}): replace it"
     raise PartCLIPSegError(reason)
+
+
+def distinct_keys(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Make a mapping, as the `object_pairs_hook` of `json.loads`; raises `PartCLIPSegError` for a key given twice."""
+    content: dict[Any, Any] = {}
+    for key, value in pairs:
+        if key in content:
+            shown = f"{key[:_LONGEST_KEY]!r}…" if isinstance(key, str) and len(key) > _LONGEST_KEY else repr(key)
+            raise PartCLIPSegError(
+                f"has the key {shown} twice in one object, and one of the values would be lost: keep one of the two"
+            )
+        content[key] = value
+    return content
 
 
 def read_json_or_yaml(path: Path) -> Any:
@@ -54,10 +78,10 @@ def read_json_or_yaml(path: Path) -> Any:
         """Safe loader that refuses equal keys; PyYAML's own keeps the last one."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
-            if again := _repeated(keys):
-                raise PartCLIPSegError(_given_twice(again))
-            return super().construct_mapping(node, deep)
+            own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+            mapping = super().construct_mapping(node, deep)  # which refuses keys without a hash
+            distinct_keys([(self.construct_object(key, deep=True), None) for key in own])
+            return mapping
 
     text = read_text(path)
     try:
@@ -129,18 +153,3 @@ def _cut_off(error: json.JSONDecodeError) -> str:
     return ", perhaps since the file is cut off" if not rest or error.msg.startswith("Unterminated") else ""
 
 
-def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        raise PartCLIPSegError(_given_twice(_repeated([key for key, _ in pairs])))
-    return content
-
-
-def _given_twice(key: str | None) -> str:
-    shown = repr(key) if key is None or len(key) <= _LONGEST_KEY else f"{key[:_LONGEST_KEY]!r}…"
-    return f"has the key {shown} twice in one object, and one of the values would be lost: keep one of the two"
-
-
-def _repeated(keys: list[str]) -> str | None:
-    seen: set[str] = set()
-    return next((key for key in keys if key in seen or seen.add(key)), None)

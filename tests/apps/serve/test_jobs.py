@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 from tests.apps.serve.api_requests import picture
+from tests.apps.serve.job_runs import Scripted
 
 pytest.importorskip("fastapi")
 
@@ -26,27 +26,6 @@ from partclipseg.client import Client
 from partclipseg.errors import PartCLIPSegError
 
 WORDS = {"dog": ["ear", "head"], "bus": ["wheel"]}
-
-
-class Scripted:
-    """A run that reports what the test puts into `said`; None ends it."""
-
-    def __init__(self, label, within: Path, folder: Path) -> None:
-        self.label, self.within, self.folder = label, within, folder
-        self.said: queue.Queue = queue.Queue()
-        self.code: int | None = None
-
-    def events(self) -> Iterator[dict]:
-        yield from iter(self.said.get, None)
-
-    def stop(self) -> None:
-        self.end(143)
-
-    def end(self, code: int, **event) -> None:
-        self.code = code
-        if event:
-            self.said.put(event)
-        self.said.put(None)
 
 
 @pytest.fixture

@@ -19,13 +19,13 @@ import pytest
 from PIL import Image
 
 from partclipseg.apps.cli import main
-from partclipseg.apps.serve.command import addresses
+from partclipseg.apps.serve.command import addresses, create_app
 
 pytest.importorskip("fastapi")
 
 from fastapi import FastAPI
 from starlette.testclient import TestClient
-from tests.apps.serve.api_requests import picture
+from tests.apps.serve.api_requests import picture, post
 
 from partclipseg.apps.serve.api import create_api
 from partclipseg.apps.serve.engine import Engine, Limits, Task, worker_devices
@@ -259,6 +259,10 @@ def test_two_workers_answer_as_one(model_directory, monkeypatch):
         for future, photo in zip(futures, photos, strict=True):
             alone = engine.segmenters[engine.model_name(None)](photo, words)
             assert np.array_equal(future.result(30).label_map, alone.label_map)
+        # Rates and metrics are those of the server, not of a worker.
+        client = TestClient(create_app(engine, rate=2))
+        assert [post(client, photos[0], vocabulary="dog: ear").status_code for _ in range(3)] == [200, 200, 429]
+        assert "partclipseg_batch_photos_sum 8.0" in client.get("/metrics").text
     finally:
         engine.close()
     assert len(engine.others) == 1

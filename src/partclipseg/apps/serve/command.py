@@ -109,18 +109,12 @@ class Serve:
             raise PartCLIPSegError(f"{_MISSING} ({error})") from error
         from rich.console import Console
 
-        if self.rate < 0:
-            raise UsageError(f"--rate must be at least 0, not {self.rate}")
-        if not 0 <= self.port <= 65535:
-            raise UsageError(f"--port must lie in 0..65535, not {self.port}")
+        token = self.token or os.environ.get(TOKEN_VARIABLE)
+        self._check(token)
         limits = Limits(self.max_bytes, self.max_pixels, self.max_classes, self.queue, self.timeout, self.max_held,
                         self.max_photos)  # fmt: skip
         connections = ConnectionLimits(self.connections, self.connections_per_address, self.idle_timeout)
         backlog = allow_files(connections)
-        token = self.token or os.environ.get(TOKEN_VARIABLE)
-        if self.instance_threshold is not None and self.detector is None:
-            raise UsageError("--instance-threshold is for a detector: name one with --detector, or leave it out")
-        self._check_jobs(token)
         engine = Engine.load(
             self.model or [None],
             self.device,
@@ -135,17 +129,7 @@ class Serve:
         console = Console(soft_wrap=True, highlight=False)
         jobs = self._open_jobs(engine, console)
         app = create_app(engine, token, local=is_loopback(self.host), rate=self.rate, jobs=jobs)
-        for name, segmenter in engine.segmenters.items():
-            kind, dtype = segmenter.model.title, str(segmenter.model.dtype).removeprefix("torch.")
-            console.print(f"model: {name} ({kind}, {segmenter.device}, {dtype})", markup=False)
-        if engine.built_in:
-            console.print("the built-in model knows rendered scenes only; for photos name another with --model")
-        address, *others = addresses(self.host, socket.getsockname()[1], token)
-        console.print(f"open {address}  (Ctrl+C stops)", markup=False)
-        for other in others:
-            console.print(f"on this machine also {other}", markup=False)
-        if not token and not is_loopback(self.host):
-            console.print("everyone who can reach this address can use it: set --token to ask for one")
+        self._announce(console, engine, socket.getsockname()[1], token)
         # After Ctrl+C or SIGTERM: accept no connections, finish running requests within their usual time limit.
         config = uvicorn.Config(
             AccessLog(_answering_to_the_end(app)),
@@ -161,13 +145,36 @@ class Serve:
             uvicorn.Server(config).run(sockets=[socket])
         return 0
 
-    def _check_jobs(self, token: str | None) -> None:
+    def _check(self, token: str | None) -> None:
+        """Check the options themselves, before anything is loaded."""
         from partclipseg.apps.serve.access import is_loopback
 
+        if self.rate < 0:
+            raise UsageError(f"--rate must be at least 0, not {self.rate}")
+        if not 0 <= self.port <= 65535:
+            raise UsageError(f"--port must lie in 0..65535, not {self.port}")
+        if self.instance_threshold is not None and self.detector is None:
+            raise UsageError("--instance-threshold is for a detector: name one with --detector, or leave it out")
         if (self.jobs is None) != (self.jobs_output is None):
             raise UsageError("--jobs and --jobs-output belong together: name the folders of the photos and the results")
         if self.jobs is not None and not token and not is_loopback(self.host):
             raise UsageError("--jobs puts this machine at the clients' disposal: set --token for those who may")
+
+    def _announce(self, console: Console, engine: Engine, port: int, token: str | None) -> None:
+        """Print the models and the addresses."""
+        from partclipseg.apps.serve.access import is_loopback
+
+        for name, segmenter in engine.segmenters.items():
+            kind, dtype = segmenter.model.title, str(segmenter.model.dtype).removeprefix("torch.")
+            console.print(f"model: {name} ({kind}, {segmenter.device}, {dtype})", markup=False)
+        if engine.built_in:
+            console.print("the built-in model knows rendered scenes only; for photos name another with --model")
+        address, *others = addresses(self.host, port, token)
+        console.print(f"open {address}  (Ctrl+C stops)", markup=False)
+        for other in others:
+            console.print(f"on this machine also {other}", markup=False)
+        if not token and not is_loopback(self.host):
+            console.print("everyone who can reach this address can use it: set --token to ask for one")
 
     def _open_jobs(self, engine: Engine, console: Console) -> Jobs | None:
         if self.jobs is None or self.jobs_output is None:

@@ -151,6 +151,11 @@ class Question(BaseModel):
             return "given", [FoundObject(some.object, some.box) for some in self.instances]
         return self.instances, []
 
+    def refuse_boxes(self) -> None:
+        """Raise `HTTPException` 422 for given boxes, in requests about several photos."""
+        if isinstance(self.instances, list):
+            raise HTTPException(422, "boxes are for one photo: send it to /v1/segment, or ask for components")
+
     def check_instances(self) -> None:
         """Raise `HTTPException` 422 for fields that disagree about instances, as `PartSegmenter` would."""
         if self.instances is None and self.rest:

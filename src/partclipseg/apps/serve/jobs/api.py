@@ -97,8 +97,7 @@ def _known(job: JobInfo | None) -> JobInfo:
 async def _asked(intake: Intake, wanted: JobRequest) -> tuple[str, JobOptions, Vocabulary]:
     """Return the job's name, options and vocabulary; raises `UsageError` and `HTTPException` 422 for wrong ones."""
     name = wanted.job_name()
-    if wanted.source()[1]:
-        raise HTTPException(422, "boxes are for one photo: send it to /v1/segment, or ask for components")
+    wanted.refuse_boxes()
     task = await intake.task(wanted)
     intake.engine.check(task)
     assert task.instances != "given"

@@ -261,7 +261,7 @@ def test_a_job_runs_and_tells_how_far_it_is(api, place):
 def test_the_same_request_is_the_same_job(api):
     client, runs = api
     assert [ask(client).status_code for _ in range(2)] == [201, 200]
-    until(lambda: state(client) == "running")
+    until(lambda: runs)
     assert (ask(client).status_code, len(runs)) == (200, 1)
     for other in ({"vocabulary": "dog: ear"}, {"formats": ["png"]}, {"zoom": True}, {"min_score": 0.1}):
         answer = ask(client, **other)
@@ -281,21 +281,22 @@ def test_jobs_wait_for_their_turn_and_can_be_stopped(api):
     assert [job["state"] for job in client.get("/v1/jobs").json()["jobs"]] == ["running", "waiting", "waiting"]
     assert client.delete("/v1/jobs/two").json()["state"] == "stopped"
     assert client.delete("/v1/jobs/one").json()["state"] == "stopping"
-    until(lambda: state(client, "three") == "running")
+    until(lambda: len(runs) == 2)
+    assert state(client, "three") == "running"
     assert [state(client, name) for name in ("one", "two")] == ["stopped", "stopped"]
     assert client.delete("/v1/jobs/one").json()["state"] == "stopped"  # once more changes nothing
     assert [run.folder.name for run in runs] == ["one", "three"]
     assert ask(client, name="one").json()["state"] == "waiting"
     runs[1].end(0, ended=1)
-    until(lambda: state(client, "one") == "running")
-    assert runs[2].folder.name == "one"
+    until(lambda: len(runs) == 3)
+    assert (runs[2].folder.name, state(client, "one")) == ("one", "running")
 
 
 def test_a_job_that_is_being_stopped_takes_its_time(opened, api, monkeypatch):
     client, runs = api
     monkeypatch.setattr(Scripted, "stop", lambda self: None)
     ask(client)
-    until(lambda: state(client) == "running")
+    until(lambda: runs)
     client.delete("/v1/jobs/cars-monday")
     answer = ask(client)
     assert (answer.status_code, "is being stopped: try again" in answer.json()["detail"]) == (409, True)

@@ -2,10 +2,12 @@
 
     python benchmarks/serve.py                                       # built-in model, 200 requests of 16 clients
     python benchmarks/serve.py --requests 40 --clients 8 --rounds 2 --model DIR
+    python benchmarks/serve.py --workers 1 2 --rounds 1 --memory-requests 2000      # by workers, then memory
 
 Starts servers on free loopback ports, sends rendered scenes of 384×384 pixels with changing vocabularies, and prints
-JSON: answers by status, requests lost, requests a second, latencies in seconds, resident memory in MB before and
-after each round; then, of a server whose queue holds two photos, how fast the refusals came.
+JSON: for each number of workers answers by status, requests lost, requests a second, latencies in seconds, and resident
+memory in MB before and after each round; with `--memory-requests` the memory of a further server, with the first number
+of workers, over that many requests in tenths; then, of a server whose queue holds two photos, how fast refusals came.
 """
 
 from __future__ import annotations
@@ -38,30 +40,41 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--model", help="directory or hub name; left out: the built-in model")
-    parser.add_argument("--workers", type=int, default=1, help="copies of the model in the server")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1], help="copies of the model, a server for each")
+    parser.add_argument("--memory-requests", type=int, default=0, help="further requests to measure memory over")
     arguments = parser.parse_args()
-    model = [*(["--model", arguments.model] if arguments.model else []), "--workers", str(arguments.workers)]
+    model = ["--model", arguments.model] if arguments.model else []
+    first = [*model, "--workers", str(arguments.workers[0])]
     photos = [photo_bytes(index) for index in range(8)]
-    report: dict[str, object] = {**vars(arguments), "cores": os.cpu_count()}
-    with started(*model) as (address, pid):
-        report["load"] = load(address, pid, photos, arguments)
-    with started(*model, "--queue", "2") as (address, _):
+    report: dict[str, object] = {**vars(arguments), "cores": os.cpu_count(), "load_average": os.getloadavg()[0]}
+    loads = {}
+    for workers in arguments.workers:
+        with started(*model, "--workers", str(workers)) as (address, pid):
+            loads[str(workers)] = load(address, pid, photos, arguments.requests, arguments.rounds, arguments.clients)
+    report["load"] = loads
+    if arguments.memory_requests:
+        with started(*first) as (address, pid):
+            tenth = max(1, arguments.memory_requests // 10)
+            report["memory"] = load(address, pid, photos, tenth, 10, arguments.clients)
+    with started(*first, "--queue", "2") as (address, _):
         report["full_queue"] = full_queue(address, photos, arguments.clients)
     print(json.dumps(report, indent=1))
 
 
-def load(address: str, pid: int, photos: list[bytes], arguments: argparse.Namespace) -> dict[str, object]:
+def load(
+    address: str, pid: int, photos: list[bytes], requests: int, rounds: int, clients: int
+) -> dict[str, object]:
     """Rounds of requests, all clients at once."""
     memory, codes, latencies, seconds = [resident_mb(pid)], Counter(), [], 0.0
-    for _ in range(arguments.rounds):
+    for _ in range(rounds):
         start = time.perf_counter()
-        answers = ask_all(address, photos, arguments.requests, arguments.clients)
+        answers = ask_all(address, photos, requests, clients)
         seconds += time.perf_counter() - start
         codes.update(code for code, _ in answers)
         latencies += [latency for _, latency in answers]
         memory.append(resident_mb(pid))
     latencies.sort()
-    total = arguments.requests * arguments.rounds
+    total = requests * rounds
     return {
         "answers": {str(code): count for code, count in codes.items()},
         "lost": codes[0] + total - codes.total(),

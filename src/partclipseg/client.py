@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import requests
 
@@ -53,10 +54,30 @@ class Client:
         with self._post("/v1/batch", list(photos), vocabulary, options, stream=True) as answer:
             yield from map(json.loads, answer.iter_lines())
 
+    def start_job(self, folder: str, vocabulary: Words = None, **options: Any) -> dict[str, Any]:
+        """Have a folder on the server labelled, or go on with that, and return the job.
+
+        `folder` is a path below the server's ``--jobs``; `options` are the further fields of ``POST /v1/jobs``.
+        """
+        asked = {"folder": folder, "vocabulary": _plain(vocabulary), **options}
+        return self._ask("POST", "/v1/jobs", json={k: v for k, v in asked.items() if v is not None}).json()
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """Return all jobs of the server."""
+        return self._ask("GET", "/v1/jobs").json()["jobs"]
+
+    def job(self, name: str) -> dict[str, Any]:
+        """Return one job: its ``state``, and how many of its ``photos`` are ``labelled``."""
+        return self._ask("GET", f"/v1/jobs/{quote(name, safe='')}").json()
+
+    def stop_job(self, name: str) -> dict[str, Any]:
+        """Stop a job and return it; what is labelled is kept."""
+        return self._ask("DELETE", f"/v1/jobs/{quote(name, safe='')}").json()
+
     def _post(
         self, path: str, photos: list[Any], vocabulary: AskedWords, options: Mapping[str, Any], **more: Any
     ) -> requests.Response:
-        words = vocabulary if isinstance(vocabulary, str | None) else {k: list(v) for k, v in vocabulary.items()}
+        words = _plain(vocabulary)
         fields = {**options, "vocabulary": words if isinstance(words, str | None) else json.dumps(words)}
         data = {name: value for name, value in fields.items() if value is not None}
         with ExitStack() as stack:
@@ -75,3 +96,8 @@ class Client:
         except (ValueError, KeyError, TypeError):
             sentence = f"{self._address} answered with status {answer.status_code}"
         raise PartCLIPSegError(sentence)
+
+
+def _plain(vocabulary: Words) -> str | dict[str, list[str]] | None:
+    """Return words as JSON can hold them."""
+    return vocabulary if isinstance(vocabulary, str | None) else {k: list(v) for k, v in vocabulary.items()}

@@ -15,6 +15,7 @@ import secrets
 import shutil
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -204,10 +205,11 @@ def flush(path: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, seconds: float = 0) -> Iterator[None]:
     """Lock an existing folder against other runs; the lock ends with the process, even if it is killed.
 
-    Raises `PartCLIPSegError` if another run is writing there. Does nothing where the system has no such locks.
+    Waits at most so many `seconds` for another run to end. Raises `PartCLIPSegError` if it is still writing there. Does
+    nothing where the system has no such locks.
     """
     try:
         import fcntl
@@ -216,12 +218,17 @@ def locked(folder: Path) -> Iterator[None]:
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise PartCLIPSegError(
-                f"another run is writing to {folder}: wait for it, or name another folder with --output"
-            ) from None
+        last = time.monotonic() + seconds
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= last:
+                    raise PartCLIPSegError(
+                        f"another run is writing to {folder}: wait for it, or name another folder with --output"
+                    ) from None
+            time.sleep(0.1)
         yield
     finally:
         os.close(descriptor)

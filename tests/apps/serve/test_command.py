@@ -19,13 +19,13 @@ import pytest
 from PIL import Image
 
 from partclipseg.apps.cli import main
-from partclipseg.apps.serve.command import addresses
+from partclipseg.apps.serve.command import addresses, create_app
 
 pytest.importorskip("fastapi")
 
 from fastapi import FastAPI
 from starlette.testclient import TestClient
-from tests.apps.serve.api_requests import picture
+from tests.apps.serve.api_requests import picture, post
 
 from partclipseg.apps.serve.api import create_api
 from partclipseg.apps.serve.engine import Engine, Limits, PhotoTask, worker_devices
@@ -170,9 +170,9 @@ def test_many_clients_and_a_full_queue(model_directory):
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert report["load"]["answers"] == {"200": 96}
-    assert report["load"]["lost"] == 0
-    memory = report["load"]["memory_mb"]
+    [load] = report["load"].values()
+    assert (load["answers"], load["lost"]) == ({"200": 96}, 0)
+    memory = load["memory_mb"]
     # The first round fills pools and arenas. Of the 64 requests after it, each has 1.6 MB of photo and maps.
     assert memory[-1] - memory[1] < 50
     assert set(report["full_queue"]["answers"]) == {"200", "503"}
@@ -259,6 +259,10 @@ def test_two_workers_answer_as_one(model_directory, monkeypatch):
         for future, photo in zip(futures, photos, strict=True):
             alone = engine.segmenters[engine.model_name(None)](photo, words)
             assert np.array_equal(future.result(30).label_map, alone.label_map)
+        # Rates and metrics are those of the server, not of a worker.
+        client = TestClient(create_app(engine, rate=2))
+        assert [post(client, photos[0], vocabulary="dog: ear").status_code for _ in range(3)] == [200, 200, 429]
+        assert "partclipseg_batch_photos_sum 8.0" in client.get("/metrics").text
     finally:
         engine.close()
     assert len(engine.others) == 1

@@ -97,13 +97,14 @@ class Label:
     find: FindInstances = field(default_factory=InstanceOptions)
     ask: Ask = field(default_factory=Asking)
 
-    def run(self) -> int:
+    def run(self, say: Messages | None = None, within: Path | None = None) -> int:
+        """Label the folder; `say` gets the messages and the progress. Links may not lead out of `within`."""
         from partclipseg.apps.label.photos import find_all
         from partclipseg.apps.predict import make_folder
 
         self._check()
-        found = find_all(self.folder, self.output)
-        say = Messages()
+        found = find_all(self.folder, self.output, within)
+        say = say or Messages()
         make_folder(self.output)
         self._check_folder()
         try:
@@ -197,7 +198,7 @@ class Label:
         with self._engine(job, segmenter, instances, batches, devices) as (stream, place):
             say.line(f"model: {model}; {job.dtype}; {place}")
             start = time.perf_counter()
-            for records in _watched(stream, todo, say.console):
+            for records in say.watched(stream, len(photos), todo):
                 manifest.append(records)
         if todo:
             say.line(f"{todo / (time.perf_counter() - start):.1f} photos a second")
@@ -293,6 +294,20 @@ class Messages:
         if len(names) > SHOWN_FAILURES:
             say(f"  and {len(names) - SHOWN_FAILURES} more")
 
+    def watched(
+        self, stream: Iterator[list[ManifestRecord]], total: int, todo: int
+    ) -> Iterator[list[ManifestRecord]]:
+        """Yield the batches of `stream`, which label `todo` of all photos, with a progress bar in a terminal."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("labelling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        quiet = not self.console.is_terminal
+        with Progress(*columns, console=self.console, transient=True, disable=quiet) as progress:
+            task = progress.add_task("", total=todo)
+            for records in stream:
+                yield records
+                progress.advance(task, len(records))
+
     def _print(self, console: Console, text: str) -> None:
         if console.quiet:
             return
@@ -371,18 +386,6 @@ def _stoppable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _watched(stream: Iterator[list[ManifestRecord]], total: int, console: Console) -> Iterator[list[ManifestRecord]]:
-    """Yield the batches of `stream`, with a progress bar in a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("labelling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=total)
-        for records in stream:
-            yield records
-            progress.advance(task, len(records))
 
 
 def _all_devices() -> list[str]:

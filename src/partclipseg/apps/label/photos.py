@@ -42,8 +42,10 @@ class FoundPhotos(NamedTuple):
     """Sentence that counts and names the pictures of unsupported kinds; None without any."""
 
 
-def find_all(folder: Path, output: Path) -> FoundPhotos:
+def find_all(folder: Path, output: Path, within: Path | None = None) -> FoundPhotos:
     """Find the photos in `folder` and its subfolders; an `output` inside it, and results of other runs, are left out.
+
+    With `within` links that lead out of that folder are left out, and named among what cannot be read.
 
     Raises `UsageError` if there is no such folder, no photo in it, or if it lies in `output`.
     """
@@ -51,7 +53,7 @@ def find_all(folder: Path, output: Path) -> FoundPhotos:
         raise UsageError(f"there is no folder {folder}: name one with photos")
     if _is_within(folder.resolve(), output.resolve()):
         raise UsageError(f"{folder} lies in the folder for the results, {output}: name another with --output")
-    found, unreadable, others = _walk(folder, output.resolve())
+    found, unreadable, others = _walk(folder, output.resolve(), within and within.resolve())
     unread = describe_unread(sorted(others))
     paths = sorted(path.relative_to(folder).as_posix() for path in found)
     if not paths:
@@ -102,14 +104,22 @@ def _shortened(path: str, stem: str, taken: set[str]) -> str:
         number += 1
 
 
-def _walk(folder: Path, output: Path) -> tuple[list[Path], list[str], list[Path]]:
+def _walk(folder: Path, output: Path, within: Path | None) -> tuple[list[Path], list[str], list[Path]]:
     """Return all photos below `folder`, following links, without cycles, `output` (resolved) and other runs' results.
 
-    The second list names the folders that cannot be read, the third the pictures of unsupported kinds.
+    Links are followed within a folder only, if one is given (resolved). The second list names what cannot be read, the
+    third the pictures of unsupported kinds.
     """
     photos: list[Path] = []
     others: list[Path] = []
     unreadable: list[str] = []
+
+    def leads_out(path: Path, target: Path) -> bool:
+        if within is None or _is_within(target, within):
+            return False
+        unreadable.append(f"{path} is a link that leads out of {within}")
+        return True
+
     for place, folders, _ in os.walk(folder, followlinks=True, onerror=lambda error: unreadable.append(refusal(error))):
         here = Path(place)
         targets = {}
@@ -122,11 +132,13 @@ def _walk(folder: Path, output: Path) -> tuple[list[Path], list[str], list[Path]
             if not name.startswith(".")
             and not _is_within(target, output)
             and not _is_within(here.resolve(), target)
+            and not leads_out(here / name, target)
             and not _is_output(here / name)
         )
         try:
             others += unread_pictures([here])
-            photos += without_results(here, find_photos([here]), folder)
+            found = without_results(here, find_photos([here]), folder)
+            photos += [one for one in found if not (one.is_symlink() and leads_out(one, Path(os.path.realpath(one))))]
         except UsageError:  # no photos directly in this folder
             continue
         except OSError as error:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping, Set
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from anyio import to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from partclipseg import __version__
-from partclipseg.apps.serve.access import drain
 from partclipseg.apps.serve.answers import (
     PROBLEMS,
     CatalogInfo,
@@ -32,7 +30,10 @@ from partclipseg.apps.serve.examples import ExampleScenes, add_examples
 from partclipseg.apps.serve.explain import Explained
 from partclipseg.apps.serve.explained import explained_content
 from partclipseg.apps.serve.intake import Intake, seconds_since
+from partclipseg.apps.serve.jobs.api import add_jobs
+from partclipseg.apps.serve.jobs.runner import Jobs
 from partclipseg.apps.serve.metrics import CONTENT_TYPE, Counting
+from partclipseg.apps.serve.paths import OwnMethods, Paths
 from partclipseg.apps.serve.question import ExplainRequest, PhotoRequest, SegmentRequest, form_schema, schema_of
 from partclipseg.apps.serve.xanylabeling import add_xanylabeling
 from partclipseg.formats.archive import zip_archive
@@ -42,12 +43,14 @@ BINARY = {"type": "string", "format": "binary"}
 """Schema of a file in an answer."""
 
 
-def create_api(engine: Engine) -> FastAPI:
+def create_api(engine: Engine, jobs: Jobs | None = None) -> FastAPI:
     """Create the application, without the page and the access checks (`access.protect`)."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        if jobs is not None:
+            await to_thread.run_sync(jobs.close)
         await to_thread.run_sync(engine.close)
 
     app = FastAPI(
@@ -67,31 +70,12 @@ def create_api(engine: Engine) -> FastAPI:
     _add_explain(app, intake)
     add_batch(app, intake)
     add_xanylabeling(app, intake)
-    paths = app.openapi()["paths"]
-    methods = {path: {method.upper() for method in operations} for path, operations in paths.items()}
-    app.add_middleware(OwnMethods, methods={**methods, str(app.openapi_url): {"GET"}})
-    app.add_middleware(Counting, metrics=engine.metrics, paths=frozenset(paths))
+    add_jobs(app, intake, jobs)
+    described = app.openapi()["paths"].items()
+    methods = {path: {method.upper() for method in operations} for path, operations in described}
+    app.add_middleware(OwnMethods, paths=Paths({**methods, str(app.openapi_url): {"GET"}}))
+    app.add_middleware(Counting, metrics=engine.metrics, paths=Paths(methods))
     return app
-
-
-class OwnMethods:
-    """Answers HEAD for paths that take GET, and 405 with a sentence for methods that a path does not take."""
-
-    def __init__(self, app: ASGIApp, methods: Mapping[str, Set[str]]) -> None:
-        self.app = app
-        self._methods = methods
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        taken = self._methods.get(scope["path"]) if scope["type"] == "http" else None
-        if taken is None or scope["method"] in taken:
-            await self.app(scope, receive, send)
-        elif scope["method"] == "HEAD" and "GET" in taken:
-            await self.app({**scope, "method": "GET"}, receive, send)  # servers send no body to HEAD
-        else:
-            await drain(receive)
-            sentence = f"{scope['path']} takes {' and '.join(sorted(taken))}, not {scope['method']}"
-            allowed = taken | ({"HEAD"} if "GET" in taken else set())
-            await JSONResponse({"detail": sentence}, 405, {"Allow": ", ".join(sorted(allowed))})(scope, receive, send)
 
 
 def _add_segment(app: FastAPI, intake: Intake) -> None:

@@ -80,8 +80,7 @@ def add_batch(app: FastAPI, intake: Intake) -> None:
         async with AsyncExitStack() as held:
             async with intake.within_time():
                 wanted = await intake.receive(request, BatchRequest, held, intake.engine.limits.max_photos)
-                if wanted.source()[1]:
-                    raise HTTPException(422, "boxes are for one photo: send it to /v1/segment, or ask for components")
+                wanted.refuse_boxes()
                 task = await intake.task(wanted)
                 head = await intake.head(task)
             return _Lines(_answers(intake, wanted, task, head), held.pop_all())

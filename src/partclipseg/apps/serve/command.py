@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from partclipseg.apps.options import Ask, Asking, Device, Dtype, optional
@@ -15,9 +16,11 @@ from partclipseg.machine import how_to_install
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from rich.console import Console
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from partclipseg.apps.serve.engine import Engine
+    from partclipseg.apps.serve.jobs.runner import Jobs
 
 TOKEN_VARIABLE = "PARTCLIPSEG_TOKEN"
 
@@ -75,6 +78,11 @@ class Serve:
     IDEA-Research/grounding-dino-tiny. Left out: requests may ask for connected regions, or give boxes."""
     instance_threshold: Annotated[float | None, optional("P")] = None
     """Minimum score, 0 to 1, of what the detector finds. Left out: the detector's own."""
+    jobs: Annotated[Path | None, optional("DIR")] = None
+    """Folder whose folders clients may have labelled, by POST /v1/jobs. Left out: they may not."""
+    jobs_output: Annotated[Path | None, optional("DIR")] = None
+    """Folder for the results of --jobs, apart from the photos. It holds the state of the jobs, too, so that they go on
+    when the server starts again."""
     config: Annotated[str | None, optional("FILE")] = None
     """YAML file with a line such as 'port: 8080' for each option. Environment variables such as PARTCLIPSEG_SERVE_PORT
     come before it, and the command line before both."""
@@ -101,17 +109,12 @@ class Serve:
             raise PartCLIPSegError(f"{_MISSING} ({error})") from error
         from rich.console import Console
 
-        if self.rate < 0:
-            raise UsageError(f"--rate must be at least 0, not {self.rate}")
-        if not 0 <= self.port <= 65535:
-            raise UsageError(f"--port must lie in 0..65535, not {self.port}")
+        token = self.token or os.environ.get(TOKEN_VARIABLE)
+        self._check(token)
         limits = Limits(self.max_bytes, self.max_pixels, self.max_classes, self.queue, self.timeout, self.max_held,
                         self.max_photos)  # fmt: skip
         connections = ConnectionLimits(self.connections, self.connections_per_address, self.idle_timeout)
         backlog = allow_files(connections)
-        token = self.token or os.environ.get(TOKEN_VARIABLE)
-        if self.instance_threshold is not None and self.detector is None:
-            raise UsageError("--instance-threshold is for a detector: name one with --detector, or leave it out")
         engine = Engine.load(
             self.model or [None],
             self.device,
@@ -122,20 +125,11 @@ class Serve:
             self.instance_threshold,
             self.workers,
         )
-        app = create_app(engine, token, local=is_loopback(self.host), rate=self.rate)
         socket = _listen(self.host, self.port)
         console = Console(soft_wrap=True, highlight=False)
-        for name, segmenter in engine.segmenters.items():
-            kind, dtype = segmenter.model.title, str(segmenter.model.dtype).removeprefix("torch.")
-            console.print(f"model: {name} ({kind}, {segmenter.device}, {dtype})", markup=False)
-        if engine.built_in:
-            console.print("the built-in model knows rendered scenes only; for photos name another with --model")
-        address, *others = addresses(self.host, socket.getsockname()[1], token)
-        console.print(f"open {address}  (Ctrl+C stops)", markup=False)
-        for other in others:
-            console.print(f"on this machine also {other}", markup=False)
-        if not token and not is_loopback(self.host):
-            console.print("everyone who can reach this address can use it: set --token to ask for one")
+        jobs = self._open_jobs(engine, console)
+        app = create_app(engine, token, local=is_loopback(self.host), rate=self.rate, jobs=jobs)
+        self._announce(console, engine, socket.getsockname()[1], token)
         # After Ctrl+C or SIGTERM: accept no connections, finish running requests within their usual time limit.
         config = uvicorn.Config(
             AccessLog(_answering_to_the_end(app)),
@@ -151,6 +145,64 @@ class Serve:
             uvicorn.Server(config).run(sockets=[socket])
         return 0
 
+    def _check(self, token: str | None) -> None:
+        """Check the options themselves, before anything is loaded."""
+        from partclipseg.apps.serve.access import is_loopback
+
+        if self.rate < 0:
+            raise UsageError(f"--rate must be at least 0, not {self.rate}")
+        if not 0 <= self.port <= 65535:
+            raise UsageError(f"--port must lie in 0..65535, not {self.port}")
+        if self.instance_threshold is not None and self.detector is None:
+            raise UsageError("--instance-threshold is for a detector: name one with --detector, or leave it out")
+        if (self.jobs is None) != (self.jobs_output is None):
+            raise UsageError("--jobs and --jobs-output belong together: name the folders of the photos and the results")
+        if self.jobs is not None and not token and not is_loopback(self.host):
+            raise UsageError("--jobs puts this machine at the clients' disposal: set --token for those who may")
+
+    def _announce(self, console: Console, engine: Engine, port: int, token: str | None) -> None:
+        """Print the models and the addresses."""
+        from partclipseg.apps.serve.access import is_loopback
+
+        for name, segmenter in engine.segmenters.items():
+            kind, dtype = segmenter.model.title, str(segmenter.model.dtype).removeprefix("torch.")
+            console.print(f"model: {name} ({kind}, {segmenter.device}, {dtype})", markup=False)
+        if engine.built_in:
+            console.print("the built-in model knows rendered scenes only; for photos name another with --model")
+        address, *others = addresses(self.host, port, token)
+        console.print(f"open {address}  (Ctrl+C stops)", markup=False)
+        for other in others:
+            console.print(f"on this machine also {other}", markup=False)
+        if not token and not is_loopback(self.host):
+            console.print("everyone who can reach this address can use it: set --token to ask for one")
+
+    def _open_jobs(self, engine: Engine, console: Console) -> Jobs | None:
+        if self.jobs is None or self.jobs_output is None:
+            return None
+        from partclipseg.apps.serve.engine import model_names
+        from partclipseg.apps.serve.jobs.runner import Jobs, Setup
+
+        models = self.model or (None,)
+        asked = [name for name, segmenter in engine.segmenters.items() if segmenter.model.takes_prompting]
+        setup = Setup(
+            models=dict(zip(model_names(models), models, strict=True)),
+            device=self.device,
+            dtype=self.dtype,
+            workers=self.workers,
+            max_pixels=self.max_pixels,
+            detector=self.detector,
+            threshold=self.instance_threshold,
+            asking=dict.fromkeys(asked, self.ask),
+        )
+        jobs = Jobs(self.jobs, self.jobs_output, setup)
+        for sentence in jobs.damaged:
+            console.print(sentence, markup=False)
+        states = [job.state for job in jobs.all()]
+        going_on = states.count("waiting") + states.count("running")
+        more = f"; {going_on} of {len(states)} go on" if going_on else ""
+        console.print(f"jobs: folders below {jobs.photos}, results below {jobs.results}{more}", markup=False)
+        return jobs
+
 
 def addresses(host: str, port: int, token: str | None = None) -> list[str]:
     """Return the addresses of the page; for a wildcard host, those by the machine's name and by loopback."""
@@ -163,17 +215,20 @@ def addresses(host: str, port: int, token: str | None = None) -> list[str]:
     return [f"http://{name}:{port}/{f'?token={token}' if token else ''}" for name in hosts]
 
 
-def create_app(engine: Engine, token: str | None = None, *, local: bool = False, rate: int = 0) -> FastAPI:
+def create_app(
+    engine: Engine, token: str | None = None, *, local: bool = False, rate: int = 0, jobs: Jobs | None = None
+) -> FastAPI:
     """Create API and page as one application, with the access checks of `access.protect`.
 
-    `rate` is the maximum number of requests with photos of one client in a minute; 0 is any.
+    `rate` is the maximum number of POST requests of one client in a minute; 0 is any. `jobs` are those of clients; None
+    switches them off.
     """
     from partclipseg.apps.serve.access import protect
     from partclipseg.apps.serve.api import create_api
     from partclipseg.apps.serve.page import add_page
     from partclipseg.apps.serve.rates import RateLimit
 
-    app = create_api(engine)
+    app = create_api(engine, jobs)
     add_page(app)
     if rate:
         app.add_middleware(RateLimit, per_minute=rate)

@@ -235,21 +235,24 @@ class Engine:
         """Queue a photo, uint8 `[H, W, 3]`. The future gives a `PartResult`, or an `Explained` if the task asks for it,
         or raises `NoMemoryError`. `given` are the photo's objects, if the task's instances are given.
 
-        Raises `QueueFullError` at once, and `UsageError` for objects that are not in the vocabulary or not in the
-        photo, and where the server has no detector.
+        Raises `QueueFullError` at once, and `UsageError` as `check` does and for objects that are not in the photo.
         """
-        for word in task.objects or ():
-            task.vocabulary.object_index(word)
-        if task.instances is not None and task.vocabulary.paired is None:
-            raise UsageError('the vocabulary names no object, so there are no instances: write "kettle: handle"')
-        if task.instances == "detector" and self.detector is None:
-            raise UsageError("this server has no detector: use components or boxes, or start it with --detector")
+        self.check(task)
         size = photo.shape[0], photo.shape[1]
         objects = tuple(
             fitted_object(some, size, task.vocabulary, f"object {place} of instances")
             for place, some in enumerate(given, start=1)
         )
         return self._batcher.submit(task, Waiting(photo, objects), photo.shape[0] * photo.shape[1])
+
+    def check(self, task: Task) -> None:
+        """Raise `UsageError` for objects that are not in the vocabulary, and where instances cannot be had."""
+        for word in task.objects or ():
+            task.vocabulary.object_index(word)
+        if task.instances is not None and task.vocabulary.paired is None:
+            raise UsageError('the vocabulary names no object, so there are no instances: write "kettle: handle"')
+        if task.instances == "detector" and self.detector is None:
+            raise UsageError("this server has no detector: use components or boxes, or start it with --detector")
 
     def close(self) -> None:
         """Finish the queued photos and accept no more."""

@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect
 
 from partclipseg.apps.serve.access import drain
 from partclipseg.apps.serve.engine import NoMemoryError, TooLargeError
+from partclipseg.apps.serve.jobs.job import ConflictError
 from partclipseg.apps.serve.queue import QueueFullError
 from partclipseg.apps.serve.words import shortened
 from partclipseg.errors import PartCLIPSegError
@@ -19,6 +20,7 @@ FAULT = "a fault of this server, whose log says more: try another photo or other
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (TooLargeError, 413),
     (QueueFullError, 503),
+    (ConflictError, 409),
     (MemoryError, 503),
     (PartCLIPSegError, 422),
 )

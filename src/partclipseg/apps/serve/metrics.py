@@ -6,6 +6,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from partclipseg.apps.serve.paths import Paths
+
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
@@ -29,26 +31,27 @@ class Metrics:
 
 
 class Counting:
-    """Counts the requests of an application and their duration, for listed paths only: paths that clients invent
-    would fill the registry."""
+    """Counts the requests of an application and their duration, by the templates of its paths: paths that clients
+    invent would fill the registry."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, paths: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, paths: Paths) -> None:
         self.app = app
         self._metrics, self._paths = metrics, paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] not in self._paths:
+        path = self._paths.template(scope["path"]) if scope["type"] == "http" else None
+        if path is None:
             await self.app(scope, receive, send)
             return
 
         async def send_counted(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._metrics.requests.labels(scope["path"], str(message["status"])).inc()
+                self._metrics.requests.labels(path, str(message["status"])).inc()
             await send(message)
 
-        with self._metrics.request_seconds.labels(scope["path"]).time():
+        with self._metrics.request_seconds.labels(path).time():
             try:
                 await self.app(scope, receive, send_counted)
             except Exception:  # the outer middleware answers it
-                self._metrics.requests.labels(scope["path"], "500").inc()
+                self._metrics.requests.labels(path, "500").inc()
                 raise

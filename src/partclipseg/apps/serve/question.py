@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from starlette.exceptions import HTTPException
 
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.formats.format import Format
 from partclipseg.formats.registry import chosen_formats, single_formats
 from partclipseg.instances.found import MOST_OBJECTS, FoundObject
 from partclipseg.json_file import distinct_keys
@@ -80,6 +82,9 @@ class Question(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    photo_key: ClassVar[str | None] = None
+    """Name of the photo's field in JSON bodies; None for requests without a photo."""
+
     vocabulary: str | dict[str, list[str]] | list[str | tuple[str, str]] | None = Field(
         None,
         description='What to look for: words such as "dog: head, torso, leg, tail; bus: body, wheel", all large parts, '
@@ -130,6 +135,11 @@ class Question(BaseModel):
     def _some(cls, value: list[str] | None) -> list[str] | None:
         return value or None  # a form sends an empty field as ""
 
+    @classmethod
+    def translated(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields of a JSON body under the names of this class."""
+        return fields
+
     def known_objects(self) -> tuple[str, ...] | None:
         """Return the objects of Oracle-Obj, None for Pred-All; raises `HTTPException` 422 if the fields disagree."""
         if self.protocol == "oracle_obj" and not self.objects:
@@ -144,6 +154,11 @@ class Question(BaseModel):
             return "given", [FoundObject(some.object, some.box) for some in self.instances]
         return self.instances, []
 
+    def refuse_boxes(self) -> None:
+        """Raise `HTTPException` 422 for given boxes, in requests about several photos."""
+        if isinstance(self.instances, list):
+            raise HTTPException(422, "boxes are for one photo: send it to /v1/segment, or ask for components")
+
     def check_instances(self) -> None:
         """Raise `HTTPException` 422 for fields that disagree about instances, as `PartSegmenter` would."""
         if self.instances is None and self.rest:
@@ -152,11 +167,18 @@ class Question(BaseModel):
             raise HTTPException(422, "instances look at crops already: leave zoom out")
 
 
+    def check_formats(self, names: Sequence[str], known: Mapping[str, Format]) -> None:
+        """Raise `HTTPException` 422 for a format of instances where none are asked for."""
+        needing = [name for name, kind in known.items() if kind.needs_instances and name in names]
+        if self.instances is None and needing:
+            what = f"the format {needing[0]}"
+            raise HTTPException(422, f"{what} is for instances: say where objects are by the field instances")
+
+
 class PhotoRequest(Question):
     """A photo and the words to look for in it."""
 
-    photo_key: ClassVar[str] = "photo"
-    """Name of the photo's field in JSON bodies."""
+    photo_key: ClassVar[str | None] = "photo"
 
     photo: bytes = Field(
         description="The photo's file: JPEG, PNG, WebP, TIFF and others. A file in forms, base64 in JSON.",
@@ -165,11 +187,6 @@ class PhotoRequest(Question):
     name: str | None = Field(
         None, max_length=1000, description="The photo's name. Left out: in forms that of the file."
     )
-    @classmethod
-    def translated(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        """Return the fields of a JSON body under the names of this class."""
-        return fields
-
     @field_validator("photo", mode="before")
     @classmethod
     def _decode(cls, value: Any) -> Any:
@@ -197,10 +214,7 @@ class Output(Question):
 
     def check_instances(self) -> None:
         super().check_instances()
-        needing = [name for name, kind in single_formats().items() if kind.needs_instances and name in self.formats]
-        if self.instances is None and needing:
-            what = f"the format {needing[0]}"
-            raise HTTPException(422, f"{what} is for instances: say where objects are by the field instances")
+        self.check_formats(self.formats, single_formats())
 
 
 class SegmentRequest(PhotoRequest, Output):

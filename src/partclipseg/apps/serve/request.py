@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from partclipseg.apps.serve.question import PhotoRequest, Question, listed
+from partclipseg.apps.serve.question import Question, listed
 from partclipseg.apps.serve.queue import QueueFullError
 from partclipseg.apps.serve.words import check_words, shortened
 from partclipseg.json_file import distinct_keys
@@ -54,13 +54,14 @@ async def receive_body(
     """Receive the body: `max_photos` photos of `max_bytes` on average, base64 in JSON, and `_words_limit` bytes for
     the rest.
 
-    Several photos come in a form. Raises `HTTPException` 413 for a body that is too long and 415 for another type,
-    and `QueueFullError` if `take`, called for each chunk, returns False. The rest of the request has been read by then.
+    Several photos come in a form, and requests without photos as JSON. Raises `HTTPException` 413 for a body that is
+    too long and 415 for another type, and `QueueFullError` if `take`, called for each chunk, returns False. The rest of
+    the request has been read by then.
     """
     body, size = bytearray(), 0
-    kinds = {"multipart/form-data"} | ({"application/json"} if max_photos == 1 else set())
-    photo = 3 * max_bytes // 2 if _kind(request.headers) == "application/json" else max_photos * max_bytes
-    limit, full = photo + _words_limit(max_classes), False
+    kinds = _kinds(max_photos)
+    photo = 3 * max_bytes // 2 if _kind(request.headers) == "application/json" else max_bytes
+    limit, full = max_photos * photo + _words_limit(max_classes), False
     async for chunk in request.stream():
         size += len(chunk)
         if size > 5 * limit:
@@ -72,13 +73,12 @@ async def receive_body(
             body += chunk
     if size > limit:
         several = f", and a request {max_photos} photos" if max_photos > 1 else ""
-        sentence = f"the request is too long: photos may have {max_bytes:,} bytes on this server{several}"
-        raise HTTPException(413, sentence)
+        longest = f"photos may have {max_bytes:,} bytes" if max_photos else f"it may have {limit:,} bytes"
+        raise HTTPException(413, f"the request is too long: {longest} on this server{several}")
     if full:
         raise QueueFullError("the server receives too many bytes at once: try again in a few seconds")
     if _kind(request.headers) not in kinds:
-        or_json = ", or application/json" if max_photos == 1 else ""
-        raise HTTPException(415, f"send multipart/form-data with a file 'photo'{or_json}")
+        raise HTTPException(415, f"send {', or '.join(kinds.values())}")
     return body
 
 
@@ -91,7 +91,6 @@ def read_request(
     for wrong fields, `UsageError` for words beyond the limits; each with a sentence about the first fault.
     """
     if _kind(headers) == "application/json":
-        assert issubclass(kind, PhotoRequest)
         fields = kind.translated(_json_fields(body, max_classes, kind.photo_key))
     else:
         fields = asyncio.run(_form_fields(headers, body, max_classes, kind, max_photos))
@@ -110,6 +109,13 @@ def read_request(
 
 def _kind(headers: Headers) -> str:
     return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _kinds(max_photos: int) -> dict[str, str]:
+    """Return the content types of requests with so many photos at most, each with its description."""
+    kinds = {"multipart/form-data": "multipart/form-data with a file 'photo'", "application/json": "application/json"}
+    left_out = {0: "multipart/form-data", 1: None}.get(max_photos, "application/json")
+    return {kind: text for kind, text in kinds.items() if kind != left_out}
 
 
 def _words_limit(max_classes: int) -> int:
@@ -161,7 +167,7 @@ async def _form_fields(
         await form.close()
 
 
-def _json_fields(body: bytearray, max_classes: int, photo: str) -> dict[str, Any]:
+def _json_fields(body: bytearray, max_classes: int, photo: str | None) -> dict[str, Any]:
     _check_json_size(body, max_classes, photo)
     try:
         fields = json.loads(body, object_pairs_hook=distinct_keys)
@@ -170,13 +176,14 @@ def _json_fields(body: bytearray, max_classes: int, photo: str) -> dict[str, Any
     except ValueError as error:
         raise HTTPException(400, shortened(f"the body is not valid JSON: {error}")) from None
     if not isinstance(fields, dict):
-        raise HTTPException(422, f"the JSON body must be an object with a field {photo!r}")
-    if not isinstance(fields.get(photo, ""), str):
+        field = f" with a field {photo!r}" if photo else ""
+        raise HTTPException(422, f"the JSON body must be an object{field}")
+    if photo and not isinstance(fields.get(photo, ""), str):
         raise HTTPException(422, f"{photo} must be the file's bytes in base64")
     return fields
 
 
-def _check_json_size(body: bytearray, max_classes: int, photo: str) -> None:
+def _check_json_size(body: bytearray, max_classes: int, photo: str | None) -> None:
     """Refuse JSON that would take long to parse, by counts that `bytes` computes quickly.
 
     A body has as many values as commas and brackets, and one string, the photo, may be long. Base64 has neither
@@ -192,7 +199,7 @@ def _check_json_size(body: bytearray, max_classes: int, photo: str) -> None:
     pieces = body.split(b'"')  # strings, and the text between them
     longest = max(range(len(pieces)), key=lambda index: len(pieces[index]))
     key = pieces[longest - 2] if longest >= 3 and pieces[longest - 1].strip() == b":" else b""
-    if key != photo.encode() or len(body) - len(pieces[longest]) > words:
+    if photo is None or key != photo.encode() or len(body) - len(pieces[longest]) > words:
         raise HTTPException(
             413, f"the request is too long: beside the photo it may have {words:,} bytes on this server"
         )

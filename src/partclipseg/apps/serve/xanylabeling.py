@@ -41,7 +41,7 @@ WIDGETS = (
 class RemoteRequest(PhotoRequest):
     """The client's request, translated into the fields of this API."""
 
-    photo_key: ClassVar[str] = "image"
+    photo_key: ClassVar[str | None] = "image"
     min_score: float = Field(0.0, ge=0, le=1)
     fineness: float = Field(FINENESS, ge=0, le=0.1)
 

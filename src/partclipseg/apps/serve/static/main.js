@@ -8,7 +8,7 @@ import { ResultView } from "./result.js";
 import { readState, writeState } from "./state.js";
 
 const THEME = "partclipseg-theme";
-const NARROW = 760;
+const NARROW = 860;
 const BUILT_IN = "the built-in model knows rendered scenes only, not photos: start the server with --model for photos";
 
 const state = readState(location.hash);
@@ -99,7 +99,7 @@ async function ask(photo, questions, asked, place, signal) {
     const results = await Promise.all(questions.map((one) => api.explain(photo.file, photo.name, one, signal)));
     photo.runs = results.map((result, i) => ({ result, question: questions[i] }));
     photo.asked = asked;
-    photos.mark(photo, `${found(photo)} parts`, "done");
+    photos.mark(photo, found(photo), "done");
   } catch (error) {
     if (signal.aborted) return photos.mark(photo, "stopped", "");
     photo.error = error instanceof Error ? error.message : String(error);
@@ -109,15 +109,19 @@ async function ask(photo, questions, asked, place, signal) {
   view.count(answered().length);
 }
 
-/** @param {import("./photos.js").Photo} photo */
+/**
+ * Return how many parts were found, in words.
+ * @param {import("./photos.js").Photo} photo
+ */
 function found(photo) {
-  return photo.runs[0].result.layers.object_parts.entries.filter((entry) => !entry.rest).length;
+  const count = photo.runs[0].result.layers.object_parts.entries.filter((entry) => !entry.rest).length;
+  return `${count || "no"} ${count === 1 ? "part" : "parts"}`;
 }
 
 /** @param {import("./photos.js").Photo[]} asked */
 function summary(asked) {
   const done = asked.filter((photo) => photo.runs.length), failed = asked.filter((photo) => photo.error).length;
-  if (asked.length === 1) return done.length ? `${found(asked[0])} parts found in ${asked[0].name}.` : "";
+  if (asked.length === 1) return done.length ? `In ${asked[0].name}: ${found(asked[0])} found.` : "";
   return `${done.length} of ${asked.length} photos answered${failed ? `, ${failed} failed` : ""}.`;
 }
 

@@ -13,7 +13,7 @@ from transformers import CLIPSegConfig, CLIPSegForImageSegmentation
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
-from tests.conftest import small_config
+from tests.conftest import shallow_config
 
 from partclipseg.apps.cli import main
 from partclipseg.apps.export import segment as onnx_segment
@@ -42,7 +42,7 @@ ASKED = {
 @pytest.fixture(scope="module")
 def directory(tokenizer_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small random CLIPSeg as transformers saves it, with a tokenizer and the processor's file."""
-    config, folder = small_config(), tmp_path_factory.mktemp("plain") / "clipseg"
+    config, folder = shallow_config(), tmp_path_factory.mktemp("plain") / "clipseg"
     values = config.to_dict()
     fields = ("text_config", "vision_config", "projection_dim", "reduce_dim", "extract_layers")
     torch.manual_seed(0)

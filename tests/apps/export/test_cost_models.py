@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +13,10 @@ from PIL import Image
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
+from tests.apps.export.sharing import sharing
 from tests.models.partcatseg.small import build, small_config
 
 from partclipseg.apps.cli import main
-from partclipseg.apps.export import graphs
 from partclipseg.apps.export import segment as onnx_segment
 from partclipseg.apps.export.command import AGREEMENT
 from partclipseg.inference.segmenter import PartSegmenter
@@ -27,6 +25,8 @@ from partclipseg.models.registry import load_tokenizer
 from partclipseg.shapes.renderer import render_scene
 from partclipseg.vocabulary import Vocabulary
 
+pytestmark = pytest.mark.slow
+
 WORDS = "dog: ear, tail, leg; bus: wheel, window; bird: wing, leg"
 
 
@@ -34,13 +34,6 @@ WORDS = "dog: ear, tail, leg; bus: wheel, window; bird: wing, leg"
 def programs() -> dict[str, Any]:
     """Graphs of PartCATSeg that are the same as released: they have the same weights."""
     return {}
-
-
-def traced_once(programs: dict[str, Any], trace: Callable[..., dict[str, Any]], graphs: dict[str, Any]):
-    """Trace what differs in the model as released, the photo encoder; take the rest from `programs` if it is there."""
-    traced = trace({name: graph for name, graph in graphs.items() if name not in programs})
-    programs |= {name: program for name, program in traced.items() if name != "photo_encoder"}
-    return {**programs, **traced}
 
 
 @pytest.fixture(scope="session", params=["PartCATSeg", "PartCATSeg as released", "CAT-Seg"])
@@ -53,9 +46,8 @@ def exported(
     folder = tmp_path_factory.mktemp("export")
     build(config).save_pretrained(folder / "model")
     load_tokenizer(tokenizer_directory).save_pretrained(folder / "model")
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param.startswith("PartCATSeg"):
-            patch.setattr(graphs, "trace", partial(traced_once, programs, graphs.trace))
+    same = ("text_encoder", "decoder") if request.param.startswith("PartCATSeg") else ()
+    with sharing(programs, same):
         assert main(["export", str(folder / "model"), "--output", str(folder / "onnx")]) == 0
     return PartSegmenter.from_pretrained(folder / "model", device="cpu"), folder / "onnx"
 

@@ -13,6 +13,7 @@ from transformers import CLIPSegConfig, CLIPSegForImageSegmentation
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
+from tests.apps.export.sharing import sharing
 from tests.conftest import shallow_config
 
 from partclipseg.apps.cli import main
@@ -63,14 +64,21 @@ def directory(tokenizer_directory: Path, tmp_path_factory: pytest.TempPathFactor
     return folder
 
 
+@pytest.fixture(scope="module")
+def programs() -> dict:
+    """The encoders of the model, which are the same however it is asked."""
+    return {}
+
+
 @pytest.fixture(
     scope="module",
     params=["averaged", *(pytest.param(name, marks=pytest.mark.slow) for name in ("default", "no gate"))],
 )
-def exported(request, directory, tmp_path_factory) -> tuple[PartSegmenter, Path]:
+def exported(request, programs, directory, tmp_path_factory) -> tuple[PartSegmenter, Path]:
     options, prompting = ASKED[request.param]
     folder = tmp_path_factory.mktemp("export") / "onnx"
-    assert main(["export", str(directory), "--output", str(folder), *options]) == 0
+    with sharing(programs, ("photo_encoder", "text_encoder")):
+        assert main(["export", str(directory), "--output", str(folder), *options]) == 0
     return PartSegmenter.from_pretrained(directory, device="cpu", prompting=prompting), folder
 
 

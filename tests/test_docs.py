@@ -112,7 +112,10 @@ def folder(tmp_path: Path, shallow_directory: Path, monkeypatch: pytest.MonkeyPa
     return tmp_path
 
 
-@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(REPOSITORY)))
+RUN = [pytest.param(page, marks=pytest.mark.slow) if page.name == "export.md" else page for page in WRITTEN]
+
+
+@pytest.mark.parametrize("page", RUN, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_blocks_run(page: Path, folder: Path, capsys: pytest.CaptureFixture) -> None:
     names: dict[str, object] = {}
     for block in blocks(page):

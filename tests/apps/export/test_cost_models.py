@@ -42,7 +42,6 @@ def exported(
 ) -> tuple[PartSegmenter, Path]:
     config_class: Any = CATSegConfig if request.param == "CAT-Seg" else PartCATSegConfig
     config = small_config(config_class, num_layers=1, reference=request.param.endswith("released"))
-    config.clip_config.text_config.num_hidden_layers = 1
     folder = tmp_path_factory.mktemp("export")
     build(config).save_pretrained(folder / "model")
     load_tokenizer(tokenizer_directory).save_pretrained(folder / "model")

@@ -75,7 +75,7 @@ class Step:
     def __init__(self, case: Case, recipe: Recipe, vocabulary: Vocabulary, options: argparse.Namespace) -> None:
         torch.manual_seed(0)
         self.case, self.recipe, self.device = case, recipe, options.device
-        config = small_config() if options.quick else PartCLIPSegConfig.from_reference()
+        config = small_config(96) if options.quick else PartCLIPSegConfig.from_reference()
         settings: Any = recipe.settings
         config.reference_object_lookup = settings.reference_object_lookup
         with torch.device(options.device):

@@ -30,7 +30,7 @@ PARTS_EACH = 10
 PART_WORDS = 500
 
 
-def small_config() -> PartCLIPSegConfig:
+def small_config(image_size: int = 160) -> PartCLIPSegConfig:
     tower = {"intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "hidden_size": 64}
     return PartCLIPSegConfig(
         text_config=tower,  # pyright: ignore[reportCallIssue]
@@ -40,7 +40,7 @@ def small_config() -> PartCLIPSegConfig:
         decoder_intermediate_size=128,
         extract_layers=[1, 2, 3],
         use_complex_transposed_convolution=True,
-        image_size=160,
+        image_size=image_size,
     )
 
 

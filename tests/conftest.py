@@ -20,6 +20,18 @@ from partclipseg.models.partclipseg.config import PartCLIPSegConfig
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Leave the order of files to `pytest_collection_modifyitems`; pytest-xdist sorts them by their number of tests."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the files that have slow tests, so that no worker is left alone with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of golden tensors and real data, beside the repository; tests that need it skip without it."""
@@ -64,6 +76,13 @@ def small_config(**changes: object) -> PartCLIPSegConfig:
         "image_size": 64,
     }
     return PartCLIPSegConfig(**{**values, **changes})
+
+
+def shallow_config(**changes: object) -> PartCLIPSegConfig:
+    """Return `small_config` with as few layers as leave every kind: the time of an export grows with their number."""
+    config = small_config(extract_layers=[0, 1], **changes)
+    config.text_config.num_hidden_layers, config.vision_config.num_hidden_layers = 1, 2
+    return config
 
 
 @pytest.fixture

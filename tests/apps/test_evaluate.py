@@ -302,8 +302,8 @@ def test_a_directory_without_a_model_is_named(own_data: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("dataset", "folder", "options"),
     [
-        ("pascal-part-116", "PascalPart116", []),
-        ("ade20k-part-234", "ADE20KPart234", ["--limit", "1"]),
+        ("pascal-part-116", "PascalPart116", ["--limit", "2", "--boundary", "none"]),
+        ("ade20k-part-234", "ADE20KPart234", ["--limit", "1", "--boundary", "none"]),
         ("coco", "car_parts", ["--object", "car", "--limit", "4"]),
     ],
 )

@@ -140,14 +140,11 @@ def test_evaluation(directory: Path, own_data: Path, tmp_path: Path, capsys: pyt
 def test_export(directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    code = main(["export", str(directory), "--output", str(tmp_path / "onnx")])
-    if directory.name == "half":
-        assert code == 1
-        assert_refused(capsys.readouterr().err)
-        assert not (tmp_path / "onnx").exists()
-    else:
-        assert code == 0
-        assert (tmp_path / "onnx" / "config.json").is_file()
+    if directory.name != "half":
+        pytest.skip("tests/apps/export/test_plain_clipseg.py exports a plain CLIPSeg and compares its maps")
+    assert main(["export", str(directory), "--output", str(tmp_path / "onnx")]) == 1
+    assert_refused(capsys.readouterr().err)
+    assert not (tmp_path / "onnx").exists()
 
 
 def assert_refused(said: str) -> None:

@@ -82,20 +82,18 @@ def test_a_directory_that_appears_while_it_writes_is_kept(
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-@pytest.mark.parametrize("family", ["PartCLIPSegModel", "CLIPSegBaseline"])
-def test_transformers_auto_classes_know_the_families(family: str, model_directory: Path, tmp_path: Path) -> None:
-    directory = model_directory
-    if family == "CLIPSegBaseline":
-        values = PartCLIPSegConfig.from_pretrained(model_directory).to_dict()
-        values.pop("model_type")
-        model = CLIPSegBaseline(CLIPSegBaselineConfig(**values))
-        directory = PartSegmenter(model, load_tokenizer(model_directory)).save_pretrained(tmp_path / "baseline")
-    code = (
-        f"import partclipseg; cls = partclipseg.{family}\n"
-        "from transformers import AutoConfig, AutoModel\n"
-        f"assert type(AutoConfig.from_pretrained({str(directory)!r})) is cls.config_class\n"
-        f"assert type(AutoModel.from_pretrained({str(directory)!r})) is cls\n"
-    )
+def test_transformers_auto_classes_know_the_families(model_directory: Path, tmp_path: Path) -> None:
+    values = PartCLIPSegConfig.from_pretrained(model_directory).to_dict()
+    values.pop("model_type")
+    model = CLIPSegBaseline(CLIPSegBaselineConfig(**values))
+    baseline = PartSegmenter(model, load_tokenizer(model_directory)).save_pretrained(tmp_path / "baseline")
+    code = "import partclipseg\nfrom transformers import AutoConfig, AutoModel\n"
+    for family, directory in (("PartCLIPSegModel", model_directory), ("CLIPSegBaseline", baseline)):
+        code += (
+            f"cls = partclipseg.{family}\n"
+            f"assert type(AutoConfig.from_pretrained({str(directory)!r})) is cls.config_class\n"
+            f"assert type(AutoModel.from_pretrained({str(directory)!r})) is cls\n"
+        )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

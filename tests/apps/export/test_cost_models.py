@@ -13,6 +13,7 @@ from PIL import Image
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
+from tests.apps.export.sharing import sharing
 from tests.models.partcatseg.small import build, small_config
 
 from partclipseg.apps.cli import main
@@ -24,19 +25,29 @@ from partclipseg.models.registry import load_tokenizer
 from partclipseg.shapes.renderer import render_scene
 from partclipseg.vocabulary import Vocabulary
 
+pytestmark = pytest.mark.slow
+
 WORDS = "dog: ear, tail, leg; bus: wheel, window; bird: wing, leg"
+
+
+@pytest.fixture(scope="session")
+def programs() -> dict[str, Any]:
+    """Graphs of PartCATSeg that are the same as released: they have the same weights."""
+    return {}
 
 
 @pytest.fixture(scope="session", params=["PartCATSeg", "PartCATSeg as released", "CAT-Seg"])
 def exported(
-    request, tokenizer_directory: Path, tmp_path_factory: pytest.TempPathFactory
+    request, programs: dict[str, Any], tokenizer_directory: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[PartSegmenter, Path]:
     config_class: Any = CATSegConfig if request.param == "CAT-Seg" else PartCATSegConfig
     config = small_config(config_class, num_layers=1, reference=request.param.endswith("released"))
     folder = tmp_path_factory.mktemp("export")
     build(config).save_pretrained(folder / "model")
     load_tokenizer(tokenizer_directory).save_pretrained(folder / "model")
-    assert main(["export", str(folder / "model"), "--output", str(folder / "onnx")]) == 0
+    same = ("text_encoder", "decoder") if request.param.startswith("PartCATSeg") else ()
+    with sharing(programs, same):
+        assert main(["export", str(folder / "model"), "--output", str(folder / "onnx")]) == 0
     return PartSegmenter.from_pretrained(folder / "model", device="cpu"), folder / "onnx"
 
 

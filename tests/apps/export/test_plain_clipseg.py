@@ -13,7 +13,8 @@ from transformers import CLIPSegConfig, CLIPSegForImageSegmentation
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
-from tests.conftest import small_config
+from tests.apps.export.sharing import sharing
+from tests.conftest import shallow_config
 
 from partclipseg.apps.cli import main
 from partclipseg.apps.export import segment as onnx_segment
@@ -42,7 +43,7 @@ ASKED = {
 @pytest.fixture(scope="module")
 def directory(tokenizer_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small random CLIPSeg as transformers saves it, with a tokenizer and the processor's file."""
-    config, folder = small_config(), tmp_path_factory.mktemp("plain") / "clipseg"
+    config, folder = shallow_config(), tmp_path_factory.mktemp("plain") / "clipseg"
     values = config.to_dict()
     fields = ("text_config", "vision_config", "projection_dim", "reduce_dim", "extract_layers")
     torch.manual_seed(0)
@@ -63,14 +64,21 @@ def directory(tokenizer_directory: Path, tmp_path_factory: pytest.TempPathFactor
     return folder
 
 
+@pytest.fixture(scope="module")
+def programs() -> dict:
+    """The encoders of the model, which are the same however it is asked."""
+    return {}
+
+
 @pytest.fixture(
     scope="module",
     params=["averaged", *(pytest.param(name, marks=pytest.mark.slow) for name in ("default", "no gate"))],
 )
-def exported(request, directory, tmp_path_factory) -> tuple[PartSegmenter, Path]:
+def exported(request, programs, directory, tmp_path_factory) -> tuple[PartSegmenter, Path]:
     options, prompting = ASKED[request.param]
     folder = tmp_path_factory.mktemp("export") / "onnx"
-    assert main(["export", str(directory), "--output", str(folder), *options]) == 0
+    with sharing(programs, ("photo_encoder", "text_encoder")):
+        assert main(["export", str(directory), "--output", str(folder), *options]) == 0
     return PartSegmenter.from_pretrained(directory, device="cpu", prompting=prompting), folder
 
 

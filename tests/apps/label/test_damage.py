@@ -16,6 +16,8 @@ from PIL import Image
 from tests.apps.label.helpers import arguments, digests, lines_in, make_photos, records, run_command
 
 from partclipseg.apps.cli import main
+from partclipseg.apps.label.job import ManifestRecord
+from partclipseg.apps.label.manifest import Manifest
 
 
 @pytest.fixture(scope="module")
@@ -263,25 +265,46 @@ def test_names_too_long_for_a_suffix_are_cut_and_told_once(
     assert "4 of 4 photos are labelled already" in capsys.readouterr().out
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.usefixtures("quick_workers")
 def test_a_run_that_is_stopped_says_so_and_goes_on(
-    model: Path, tmp_path: Path, workers: str, sent: signal.Signals, code: int
-) -> None:
-    make_photos(tmp_path / "photos", 60)
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: str, sent: signal.Signals, code: int,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    make_photos(tmp_path / "photos", 18)
     call = arguments(tmp_path / "photos", tmp_path / "out", model, "--workers", workers)
-    process = run_command(*call)
+    append = Manifest.append
+
+    def stopped(self: Manifest, records: list[ManifestRecord]) -> None:
+        append(self, records)
+        if lines_in(tmp_path / "out/manifest.jsonl") >= 8:
+            signal.raise_signal(sent)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Manifest, "append", stopped)
+        assert main(call) == code
+    assert_stopped(capfd.readouterr().err)
+    assert lines_in(tmp_path / "out/manifest.jsonl") == 8
+    assert main(call) == 0
+    assert len(records(tmp_path / "out")) == 18
+    assert not list((tmp_path / "out").rglob(".partclipseg-*"))
+
+
+@pytest.mark.slow
+def test_a_process_that_is_stopped_says_so(model: Path, tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos", 60)
+    process = run_command(*arguments(tmp_path / "photos", tmp_path / "out", model, "--workers", "2"))
     deadline = time.monotonic() + 120
     while lines_in(tmp_path / "out/manifest.jsonl") < 8 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    process.send_signal(sent)
+    process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == code
+    assert process.returncode == 143
+    assert_stopped(said)
+    assert 8 <= lines_in(tmp_path / "out/manifest.jsonl") < 60
+
+
+def assert_stopped(said: str) -> None:
     assert "stopped; what is labelled is kept: give the same command again to go on" in said
     assert "Traceback" not in said
-    done = lines_in(tmp_path / "out/manifest.jsonl")
-    assert 8 <= done < 60
-    assert main(call) == 0
-    assert len(records(tmp_path / "out")) == 60
-    assert not list((tmp_path / "out").rglob(".partclipseg-*"))

@@ -139,8 +139,9 @@ def test_a_correction_is_kept_and_counts_in_all_formats(
     assert after["manifest.jsonl"] == before["manifest.jsonl"]
 
 
-@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("what", ["added", "broken", "deleted", "line removed", "no manifest", "nothing"])
+@pytest.mark.usefixtures("quick_workers")
 def test_whatever_opens_a_batch_corrections_stay(
     run: Callable[..., int], tmp_path: Path, what: str, workers: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

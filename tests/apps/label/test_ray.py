@@ -38,8 +38,8 @@ def test_a_photo_that_kills_its_actor_fails_alone(photos, model, tmp_path, monke
     batches = [found[i : i + 4] for i in range(0, len(found), 4)]
     job = Deadly(Path("photos"), Path("out"), Vocabulary.load(WORDS), ("png",), str(model), batch_size=4)
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    with ray_cluster(2, 2, use_gpus=False) as cluster:
-        assert cluster == RayCluster(workers=2, gpus=0, threads=1)
+    with ray_cluster(1, 1, use_gpus=False) as cluster:
+        assert cluster == RayCluster(workers=1, gpus=0, threads=2)
         done = [record for part in run_ray(job, batches, cluster) for record in part]
     assert signal.getsignal(signal.SIGTERM) is on_sigterm
     assert sorted(record["photo"] for record in done) == [photo.path for photo in found]

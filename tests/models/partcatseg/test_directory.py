@@ -22,12 +22,19 @@ from partclipseg.models.registry import load_model, load_tokenizer
 FAMILIES = {"partcatseg": PartCATSegConfig, "catseg": CATSegConfig}
 
 
-@pytest.fixture(params=list(FAMILIES))
-def directory(request: pytest.FixtureRequest, tmp_path: Path, tokenizer_directory: Path) -> Path:
-    model = build(small_config(FAMILIES[request.param]))
-    model.save_pretrained(tmp_path / "model")
-    load_tokenizer(tokenizer_directory).save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
+@pytest.fixture(scope="module", params=list(FAMILIES))
+def written(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tokenizer_directory: Path
+) -> Path:
+    folder = tmp_path_factory.mktemp(request.param)
+    build(small_config(FAMILIES[request.param])).save_pretrained(folder)
+    load_tokenizer(tokenizer_directory).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def directory(written: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(written, tmp_path / "model"))
 
 
 DAMAGES: dict[str, tuple[Damage, str]] = {

@@ -54,7 +54,7 @@ class Client:
         with self._post("/v1/batch", list(photos), vocabulary, options, stream=True) as answer:
             yield from map(json.loads, answer.iter_lines())
 
-    def start_job(self, folder: str, vocabulary: Words = None, **options: Any) -> dict[str, Any]:
+    def start_job(self, folder: str, vocabulary: AskedWords = None, **options: Any) -> dict[str, Any]:
         """Have a folder on the server labelled, or go on with that, and return the job.
 
         `folder` is a path below the server's ``--jobs``; `options` are the further fields of ``POST /v1/jobs``.
@@ -98,6 +98,6 @@ class Client:
         raise PartCLIPSegError(sentence)
 
 
-def _plain(vocabulary: Words) -> str | dict[str, list[str]] | None:
+def _plain(vocabulary: AskedWords) -> str | dict[str, list[str]] | None:
     """Return words as JSON can hold them."""
     return vocabulary if isinstance(vocabulary, str | None) else {k: list(v) for k, v in vocabulary.items()}

@@ -245,7 +245,7 @@ class Engine:
         )
         return self._batcher.submit(task, Waiting(photo, objects), photo.shape[0] * photo.shape[1])
 
-    def check(self, task: Task) -> None:
+    def check(self, task: PhotoTask) -> None:
         """Raise `UsageError` for objects that are not in the vocabulary, and where instances cannot be had."""
         for word in task.objects or ():
             task.vocabulary.object_index(word)

@@ -3,9 +3,10 @@
     from partclipseg.training.recipe import pascal
     recipe = dataclasses.replace(pascal(), steps=100)
 
-Three kinds. Plain names (``pascal``) are the intended method. ``…_reference`` repeats the released
+Plain names (``pascal``) are the intended method. ``…_reference`` repeats the released
 implementation with all that it does. ``…_clipseg`` is the paper's baseline, a CLIPSeg fine-tuned with one prompt
-for each object-part. ``…_partcatseg`` trains PartCATSeg, with ``…_partcatseg_reference`` as its release does.
+for each object-part. ``…_partcatseg`` trains PartCATSeg, with ``…_partcatseg_reference`` as its release does, and
+``…_zsseg`` OV-PARTS' two-stage baseline.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from partclipseg.models.clipseg.settings import CLIPSegSettings
 from partclipseg.models.partcatseg.settings import CATSegSettings, PartCATSegSettings
 from partclipseg.models.partclipseg.settings import PartCLIPSegSettings
 from partclipseg.models.settings import MethodSettings
+from partclipseg.models.zsseg.settings import ZSSegSettings
 from partclipseg.shapes.world import partshapes_world
 
 logger = logging.getLogger(__name__)
@@ -330,6 +332,11 @@ def partshapes_catseg() -> Recipe:
     return replace(partshapes_partcatseg(), settings=CATSegSettings(guidance="", sizes="tiny", loss=MaskLossConfig()))
 
 
+def partshapes_zsseg() -> Recipe:
+    """Train ZSSeg+ on PartShapes: a tiny MaskFormer from random weights, and prompts in the backbone's CLIP."""
+    return replace(partshapes(), settings=ZSSegSettings(sizes="tiny"), retention=Retention())
+
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     function.__name__.replace("_", "-"): function
     for function in (
@@ -340,6 +347,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         own_data, own_data_partcatseg,
         partshapes, partshapes_reference, partshapes_clipseg,
         partshapes_partcatseg, partshapes_partcatseg_reference, partshapes_catseg,
+        partshapes_zsseg,
     )
 }  # fmt: skip
 """Function that makes the recipe, by its name on the command line."""

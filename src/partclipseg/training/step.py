@@ -10,7 +10,7 @@ from accelerate import PartialState
 from torch import Tensor
 
 from partclipseg.data.loader import Batch
-from partclipseg.losses.labels import present_pairs
+from partclipseg.losses.labels import one_object, present_pairs
 from partclipseg.losses.masks import LossCounts
 from partclipseg.models.interface import PartModel
 from partclipseg.processes import step_seed
@@ -65,9 +65,15 @@ class StepLosses:
             inputs["retained"] = self.retention.draw(generator)
         inputs = {name: value.to(self.device, non_blocking=True) for name, value in inputs.items()}
         batch = batch.to(self.device)
+        photos, part_labels = self.model.prepare(batch.photos), batch.part_labels
+        if self.model.takes_object_masks:
+            # The numbers come from the CPU's generator, whose seed is the step's, and not from the device.
+            draws = torch.rand(len(part_labels), len(self.words.vocabulary.objects)).to(self.device, non_blocking=True)
+            part_labels, masks = one_object(part_labels, batch.object_labels, self.words.class_to_object, draws)
+            photos = self.model.with_object_masks(photos, masks)
         return {
-            **{PHOTOS + name: value for name, value in self.model.prepare(batch.photos).items()},
-            "part_labels": batch.part_labels,
+            **{PHOTOS + name: value for name, value in photos.items()},
+            "part_labels": part_labels,
             "object_labels": batch.object_labels,
             **inputs,
         }

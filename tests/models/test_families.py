@@ -82,10 +82,12 @@ class TestZSSeg(FamilyTester):
     """Two stages on photo after photo; label maps are made of what they find, not of the logits."""
 
     gated = False
+    # Queries begin as zeros, so that the first layer's have nothing to say to each other.
+    without_gradient = ("proposals.transformer.decoder.layers.0.self_attn",)
 
     @pytest.fixture
     def model(self):
-        torch.manual_seed(1)  # with many others every probability is too small to be told from the next
+        torch.manual_seed(3)  # with many others every probability is too small to be told from the next
         return ZSSegModel(small_zsseg()).eval()
 
     @pytest.fixture

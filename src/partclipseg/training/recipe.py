@@ -156,8 +156,6 @@ class Recipe:
             f"{self.dataset} is not for training: choose one of {', '.join(names(may_train))}",
         )
         require(bool(self.start) or self.dataset == "partshapes", "start is missing: name a CLIPSeg model")
-        rendered = dataset_spec(self.dataset).rendering is not None
-        require(not (self.few_shot.wanted and rendered), f"{self.dataset} has no few-shot split: leave out shots")
 
     @property
     def method(self) -> str:

@@ -50,7 +50,6 @@ from partclipseg.training.recipe import (
     partshapes_partcatseg,
     partshapes_partcatseg_reference,
     partshapes_reference,
-    partshapes_zsseg,
     with_settings,
 )
 from partclipseg.training.towers import BackboneRecipe, GuidanceRecipe, TowerRecipe
@@ -122,7 +121,6 @@ VARIANTS: dict[str, Recipe] = {
     # The other methods; guidance towers are trained once a seed, like the backbones.
     "catseg": partshapes_catseg(),
     "partcatseg": partshapes_partcatseg(),
-    "zsseg": partshapes_zsseg(),
     "partcatseg reference": replace(partshapes_partcatseg_reference(), precision="bfloat16"),
     **{
         f"partcatseg, {name} repaired alone": replace(

@@ -241,7 +241,7 @@ def test_a_few_shot_split_of_rendered_scenes(model_directory: Path, tmp_path: Pa
     def run(name: str, *more: str) -> Path:
         options = [
             "train", "partshapes", "--start", str(model_directory), "--output", str(tmp_path / name),
-            "--data", str(tmp_path / "scenes"), "--scenes", "12", "--held-out", "2", "--image-size", "64",
+            "--data", str(tmp_path / "scenes"), "--scenes", "40", "--held-out", "2", "--image-size", "64",
             "--steps", "1", "--batch-size", "2", "--dtype", "float32", "--retention.weight", "0",
         ]  # fmt: skip
         assert main([*options, *more]) == 0, capsys.readouterr().err
@@ -250,7 +250,7 @@ def test_a_few_shot_split_of_rendered_scenes(model_directory: Path, tmp_path: Pa
     first, again, other = (run(str(n), "--shots", "1", "--shot-seed", str(seed)) for n, seed in enumerate((0, 0, 1)))
     split = json.loads((first / "few-shot.json").read_text())
     assert (split["shots"], split["seed"]) == (1, 0)
-    assert set(split["files"]) < {str(number) for number in range(12)}
+    assert set(split["files"]) < {str(number) for number in range(40)}
     for name in ("few-shot.json", "train_1shot.json", "model/model.safetensors"):
         assert (first / name).read_bytes() == (again / name).read_bytes()  # a seed decides all of it
     assert json.loads((other / "few-shot.json").read_text())["files"] != split["files"]
@@ -259,7 +259,7 @@ def test_a_few_shot_split_of_rendered_scenes(model_directory: Path, tmp_path: Pa
     assert (listed / "model/model.safetensors").read_bytes() == (first / "model/model.safetensors").read_bytes()
     (tmp_path / "list.json").write_text('{"files": ["99"]}')
     options = ["train", "partshapes", "--start", str(model_directory), "--data", str(tmp_path / "scenes")]
-    options += ["--output", str(tmp_path / "x"), "--scenes", "12", "--image-size", "64"]
+    options += ["--output", str(tmp_path / "x"), "--scenes", "40", "--image-size", "64"]
     assert main([*options, "--shot-list", str(tmp_path / "list.json")]) == 2
     assert "names none of the photos of partshapes" in " ".join(capsys.readouterr().err.split())
 

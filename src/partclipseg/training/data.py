@@ -116,7 +116,8 @@ def render_training_data(recipe: Recipe, directory: str | Path | None = None) ->
     boxes = rendered.boxes() if recipe.augmentation.object_crop else None
     digest, split, paths = dict(rendered.digest), None, ()
     if few.wanted:
-        keys = [key.rpartition("/")[2] for key in rendered.keys()]  # the number of the scene
+        names: Sequence[str] = rendered.keys()
+        keys = [name.rpartition("/")[2] for name in names]  # the number of the scene
         if few.shot_list:
             split = few.read(keys, recipe.dataset)
         else:

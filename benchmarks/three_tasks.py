@@ -188,16 +188,13 @@ def _score(segmenter: PartSegmenter, dataset: PartShapesDataset) -> dict[str, fl
 def _summary(output: Path) -> dict[str, Any]:
     """Collect every run's figures by task, method and figure, one value a seed."""
     records = [json.loads(path.read_text()) for path in sorted((output / "three-tasks").glob("*.json"))]
-    tasks = {
-        task: {
-            name: {
-                figure: [one["tasks"][task][figure] for one in of_method if task in one["tasks"]] for figure in figures
-            }
-            for name in METHODS
-            if any(task in one["tasks"] for one in (of_method := [r for r in records if r["method"] == name]))
-        }
-        for task, figures in FIGURES.items()
-    }
+    tasks: dict[str, dict[str, dict[str, list[float | None]]]] = {}
+    for task, figures in FIGURES.items():
+        tasks[task] = {}
+        for name in METHODS:
+            found = [one["tasks"][task] for one in records if one["method"] == name and task in one["tasks"]]
+            if found:
+                tasks[task][name] = {figure: [one[figure] for one in found] for figure in figures}
     facts = ("seed", "steps", "photos", "scenes", "machine")
     return {"runs": {key: sorted({r[key] for r in records if r[key] is not None}) for key in facts}, "tasks": tasks}
 

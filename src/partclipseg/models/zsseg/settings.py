@@ -18,6 +18,9 @@ class ZSSegSettings(MethodSettings):
     sizes: Literal["released", "tiny"] = "released"
     """Sizes of a new model: the released ones, or tiny ones for the towers of PartShapes. A start of the same method
     brings its own."""
+    maskformer: str = ""
+    """Weights for stage 1 to start from: a `.pth` file of detectron2's MaskFormer with ResNet-50. A new model of the
+    released sizes needs one, since the statistics of its batch norms are not trained."""
     reference: bool = False
     """Train as released, faults included."""
     repairs: tuple[str, ...] | None = None

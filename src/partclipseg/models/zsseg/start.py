@@ -13,6 +13,7 @@ from partclipseg.models.directory import stated_type
 from partclipseg.models.loading import saved_config
 from partclipseg.models.zsseg.config import SIZES, ZSSegConfig
 from partclipseg.models.zsseg.foreign import load_released
+from partclipseg.models.zsseg.maskformer import fill_stage_1
 from partclipseg.models.zsseg.model import ZSSegModel
 from partclipseg.models.zsseg.settings import ZSSegSettings
 
@@ -20,13 +21,21 @@ from partclipseg.models.zsseg.settings import ZSSegSettings
 def start_model(name: str, settings: ZSSegSettings) -> ZSSegModel:
     """Build a model to train, in float32 on the CPU.
 
+    New layers come from torch's global generator. Raises `PartCLIPSegError` where the start or the weights of stage 1
+    cannot be had.
+
     Args:
         name: a `.pth` file of ZSSeg+ as released, or a directory or hub name of CLIP, of CLIPSeg or of a ZSSeg+ of this
             package.
-        settings: sizes and repairs.
-
-    New layers come from torch's global generator. Raises `PartCLIPSegError` where the start cannot be had.
+        settings: sizes, repairs, and weights of stage 1.
     """
+    model = _started(name, settings)
+    if settings.maskformer:
+        fill_stage_1(model, settings.maskformer)
+    return model
+
+
+def _started(name: str, settings: ZSSegSettings) -> ZSSegModel:
     changes: dict[str, Any] = {"reference": settings.reference, "repairs": settings.repairs}
     if Path(name).is_file():
         return load_released(name, ZSSegConfig(**changes))
@@ -42,6 +51,11 @@ def start_model(name: str, settings: ZSSegSettings) -> ZSSegModel:
             "CLIPSeg, ZSSeg+, or a released .pth file of ZSSeg+"
         )
     clip = load_clip(name, kind)
+    if settings.sizes == "released" and not settings.maskformer:
+        raise PartCLIPSegError(
+            f"{name} has no weights for the ResNet of stage 1, whose batch norms are not trained: name a file of "
+            "detectron2's MaskFormer with --maskformer, or start from a ZSSeg+"
+        )
     config = ZSSegConfig(**{**SIZES[settings.sizes], **changes, "clip_config": clip.config, **_signs(clip)})
     model = ZSSegModel(config)
     model.clip.load_state_dict(clip.state_dict())

@@ -192,7 +192,8 @@ def _word_sets(name: str) -> dict[Literal["seen", "all"], Vocabulary]:
     if name in RENDERED:
         rendering = dataset_spec(name).rendering
         assert rendering is not None
-        scenes, sets = rendering.load(), ("seen", "all") if dataset_spec(name).trains else ("all",)
+        scenes = rendering.load()
+        sets: tuple[Literal["seen", "all"], ...] = ("seen", "all") if dataset_spec(name).trains else ("all",)
         return {words: scenes("test", 1, vocabulary=words).vocabulary for words in sets}
     catalog = Catalog.load(name)
     return {"seen": Vocabulary.from_catalog(name, "seen"), "all": catalog.vocabulary}

@@ -25,17 +25,17 @@ def assign(costs: Tensor) -> Tensor:
     problems, rows, columns = costs.shape
     if rows > columns:
         raise ValueError(f"{rows} rows cannot have one of {columns} columns each")
-    new = {"device": costs.device}
+    device = costs.device
     costs = costs.to(torch.promote_types(costs.dtype, torch.float32))
     # Column 0 stands for "none": a new row begins there. Row 0 stands for "no row": a column that has it is free.
     row_price, column_price = costs.new_zeros(problems, rows + 1), costs.new_zeros(problems, columns + 1)
-    row_of = torch.zeros(problems, columns + 1, dtype=torch.int64, **new)
+    row_of = torch.zeros(problems, columns + 1, dtype=torch.int64, device=device)
     for row in range(1, rows + 1):
         row_of[:, 0] = row
-        column = torch.zeros(problems, 1, dtype=torch.int64, **new)
-        visited = torch.zeros(problems, columns + 1, dtype=torch.bool, **new)
+        column = torch.zeros(problems, 1, dtype=torch.int64, device=device)
+        visited = torch.zeros(problems, columns + 1, dtype=torch.bool, device=device)
         least = costs.new_full((problems, columns + 1), torch.inf)  # cheapest way to each column
-        before = torch.zeros(problems, columns + 1, dtype=torch.int64, **new)
+        before = torch.zeros(problems, columns + 1, dtype=torch.int64, device=device)
         for _ in range(row):  # as many columns are taken, column 0 among them
             going_on = row_of.gather(1, column) > 0  # [N, 1]
             visited = visited.scatter(1, column, going_on | visited.gather(1, column))
@@ -56,5 +56,5 @@ def assign(costs: Tensor) -> Tensor:
             row_of = row_of.scatter(1, column, row_of.gather(1, earlier))
             column = earlier
     taken = row_of[:, 1:]  # [N, C], rows from 1 on
-    places = torch.arange(columns, **new).expand(problems, -1)
-    return torch.zeros(problems, rows + 1, dtype=torch.int64, **new).scatter(1, taken, places)[:, 1:]
+    places = torch.arange(columns, device=device).expand(problems, -1)
+    return torch.zeros(problems, rows + 1, dtype=torch.int64, device=device).scatter(1, taken, places)[:, 1:]

@@ -112,7 +112,7 @@ def render_training_data(recipe: Recipe, directory: str | Path | None = None) ->
     few = recipe.few_shot
     words = "all" if few.wanted else "seen"
     rendered = scenes.ahead("train", recipe.scenes, size, words, directory)
-    arrays = rendered.arrays()
+    images, parts, objects = rendered.arrays()
     boxes = rendered.boxes() if recipe.augmentation.object_crop else None
     digest, split, paths = dict(rendered.digest), None, ()
     if few.wanted:
@@ -121,14 +121,14 @@ def render_training_data(recipe: Recipe, directory: str | Path | None = None) ->
         if few.shot_list:
             split = few.read(keys, recipe.dataset)
         else:
-            shown = (set(np.unique(labels).tolist()) - {UNLABELLED} for labels in arrays[1])
+            shown = (set(np.unique(labels).tolist()) - {UNLABELLED} for labels in parts)
             split = few.draw(dict(zip(keys, shown, strict=True)), rendered.vocabulary.object_parts)
         chosen = [place for place, key in enumerate(keys) if key in set(split.files)]
-        arrays = [values[chosen] for values in arrays]
+        images, parts, objects = images[chosen], parts[chosen], objects[chosen]
         boxes = None if boxes is None else boxes[chosen]
         digest["few-shot photos"] = text_digest([keys[place] for place in chosen])
         paths = tuple(f"datasets/{recipe.dataset}/train/{keys[place]}" for place in chosen)
-    train = Scenes.from_arrays(*arrays, rendered.vocabulary, boxes)
+    train = Scenes.from_arrays(images, parts, objects, rendered.vocabulary, boxes)
     if recipe.held_out == 0:
         held_out: PartDataset = Subset(scenes("val", 1, size, words), ())
     else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -26,7 +27,7 @@ def learn_new_words(model: PartModel, tokenizer: PreTrainedTokenizerBase, prompt
     """
     if not is_word_level(tokenizer):
         return []
-    backend = tokenizer.backend_tokenizer  # pyright: ignore[reportAttributeAccessIssue]
+    backend: Any = tokenizer.backend_tokenizer
     known = tokenizer.get_vocab()
     pieces = {
         word

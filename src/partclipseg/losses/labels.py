@@ -79,7 +79,7 @@ def one_object(
     return torch.where(owners == chosen, parts, UNLABELLED), object_labels == chosen
 
 
-def listed(labels: Tensor, count: int, most: int) -> tuple[Tensor, Tensor]:
+def list_present(labels: Tensor, count: int, most: int) -> tuple[Tensor, Tensor]:
     """List the indices below `count` that occur in each label map, at most `most` of them, without waiting.
 
     Args:

@@ -10,12 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPSegForImageSegmentation,
     Dinov2Model,
+    PreTrainedConfig,
     ResNetModel,
 )
 
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.models.clip_start import config_dict, load_clip, model_type
 from partclipseg.models.directory import stated_type
 from partclipseg.models.loading import saved_config
 from partclipseg.models.partcatseg.config import SIZES, CATSegConfig
@@ -85,7 +88,7 @@ def _started(
             return load_released(name, own), []
         model = cls(config_class(**{**sizes, **changes}))
         return model, _copy(model, renamed(model, tensors), name)
-    kind = model_type(name)
+    kind = _model_type(name)
     if kind == config_class.model_type:
         if not settings.reference and settings.repairs is None:
             return cls.from_pretrained(name, dtype=torch.float32), []
@@ -93,7 +96,7 @@ def _started(
         own = config_class(**{**_sizes(saved_config(config_class, name)), **changes})
         return cls.from_pretrained(name, config=own, dtype=torch.float32), []
     if kind in ("clip", "clipseg"):
-        clip = load_clip(name, kind)
+        clip = _clip(name, kind)
         model = cls(config_class(**{**sizes, **changes, "clip_config": clip.config}))
         return model, _copy(model, {f"clip.{key}": tensor for key, tensor in clip.state_dict().items()}, name)
     if kind == CATSegConfig.model_type:
@@ -107,6 +110,23 @@ def _started(
         f"{name} holds {stated_type(kind)}, from which {config_class.model_type!r} cannot start: give CLIP, "
         "CLIPSeg, CAT-Seg, or a released .pth file"
     )
+
+
+def _clip(name: str, kind: str) -> CLIPModel:
+    """Load CLIP, or the towers of a CLIPSeg, which are CLIP's with other names of their configurations."""
+    if kind == "clip":
+        loaded: Any = CLIPModel.from_pretrained(name, dtype=torch.float32)
+        return loaded
+    clipseg: Any = CLIPSegForImageSegmentation.from_pretrained(name, dtype=torch.float32)
+    text, vision = (
+        {key: value for key, value in part.to_dict().items() if key != "model_type"}
+        for part in (clipseg.config.text_config, clipseg.config.vision_config)
+    )
+    clip = CLIPModel(
+        CLIPConfig(text_config=text, vision_config=vision, projection_dim=clipseg.config.projection_dim)
+    )
+    clip.load_state_dict(clipseg.clip.state_dict())
+    return clip
 
 
 @torch.no_grad()
@@ -134,7 +154,7 @@ def _guidance_config(settings: CATSegSettings) -> Any:
     """Read the configuration beside the guidance weights; None, which is the released one, where there is none."""
     if not settings.guidance or Path(settings.guidance).is_file():
         return None
-    values = config_dict(settings.guidance)
+    values = _config_dict(settings.guidance)
     kind = values.get("model_type")
     if kind not in _TOWERS:
         raise PartCLIPSegError(f"{settings.guidance} holds {stated_type(kind)}: give a DINOv2 or a ResNet")
@@ -148,7 +168,7 @@ def _load_guidance(model: CATSegModel, name: str) -> None:
     if Path(name).is_file():
         fill_dinov2(model, read_tensors(name), name)
         return
-    kind = model_type(name)
+    kind = _model_type(name)
     expected = model.config.guidance_config.model_type
     if kind != expected:
         raise PartCLIPSegError(f"{name} holds {stated_type(kind)}, and the guidance tower is a {expected}")
@@ -163,3 +183,17 @@ def _load_guidance(model: CATSegModel, name: str) -> None:
             target.copy_(tensors[key])
     check_complete(f"the guidance of {name}", missing, [], misshapen)
     check_finite(model.guidance, name)
+
+
+def _model_type(name: str) -> str | None:
+    return _config_dict(name).get("model_type")
+
+
+def _config_dict(name: str) -> dict[str, Any]:
+    try:
+        return PreTrainedConfig.get_config_dict(name)[0]
+    except (OSError, ValueError) as error:
+        raise PartCLIPSegError(
+            f"there is no file or directory {name!r} with a model, and the hub cannot be reached for one of that name: "
+            "give a released .pth file, or a directory of CLIP or of a model of this package"
+        ) from error

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from partclipseg.losses import sets
 from partclipseg.losses.config import SetLossConfig
-from partclipseg.losses.labels import listed, resize_labels
+from partclipseg.losses.labels import list_present, resize_labels
 from partclipseg.losses.masks import LossCounts
 from partclipseg.losses.matching import assign
 from partclipseg.models.zsseg.proposals import SCALE
@@ -64,7 +64,7 @@ class ZSSegLoss:
             object_labels, class_to_part, class_to_object, attention_pairs: not needed.
         """
         config, num_words = self.config, output.class_logits.shape[-1] - 1
-        words, real = listed(part_labels, num_words, min(output.most_parts, self.queries))  # [B, M]
+        words, real = list_present(part_labels, num_words, min(output.most_parts, self.queries))  # [B, M]
         over = self._counts(part_labels, real) if counts is None else counts
         truth = (part_labels[:, None] == words[..., None, None]) & real[..., None, None]  # [B, M, H, W]
         flat = truth.flatten(2).float()
@@ -129,7 +129,7 @@ class ZSSegLoss:
         """Count the part masks and the photos that have any; arguments as in `ClassLoss.counts`."""
         if class_to_object is None:
             raise TypeError("the loss of ZSSeg+ needs class_to_object")
-        _, real = listed(part_labels, len(class_to_object), self.queries)
+        _, real = list_present(part_labels, len(class_to_object), self.queries)
         return self._counts(part_labels, real)
 
     @staticmethod

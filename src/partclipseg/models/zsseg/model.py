@@ -387,10 +387,10 @@ class ZSSegModel(PartModel):
 
     @classmethod
     def from_start(cls, name: str, settings: Any) -> Any:
-        """Build the model that training starts from, in float32 on the CPU; see `start.start_model`."""
-        from partclipseg.models.zsseg.start import start_model
+        """Build the model that training starts from, in float32 on the CPU; see `start.start_zsseg`."""
+        from partclipseg.models.zsseg.start import start_zsseg
 
-        return start_model(name, settings)
+        return start_zsseg(name, settings)
 
     def trained_parameters(self, settings: Any = None) -> list[nn.Parameter]:
         """Freeze CLIP, batch norms and prompts without a loss; return the rest in the model's order."""

@@ -18,7 +18,7 @@ from partclipseg.models.zsseg.model import ZSSegModel
 from partclipseg.models.zsseg.settings import ZSSegSettings
 
 
-def start_model(name: str, settings: ZSSegSettings) -> ZSSegModel:
+def start_zsseg(name: str, settings: ZSSegSettings) -> ZSSegModel:
     """Build a model to train, in float32 on the CPU.
 
     New layers come from torch's global generator. Raises `PartCLIPSegError` where the start or the weights of stage 1

@@ -33,6 +33,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("partclipseg.data.datasets.partshapes", "partclipseg.shapes.dataset"): "a rendered data set names its renderer",
+    ("partclipseg.data.datasets.partshapes_coarse", "partclipseg.shapes.coarse"): "as its first world",
 }
 """(module, imported module) that go up or stay on a floor, and why."""
 

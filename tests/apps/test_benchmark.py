@@ -75,6 +75,7 @@ def test_a_spread_on_rendered_scenes(trained, tmp_path: Path, capsys) -> None:
     assert main(["benchmark", "ov-parts", "--few-shot", *runs, *options(tmp_path)]) == 0
     text = said(capsys)
     assert "few-shot: partshapes" in text
+    assert "cross-dataset: partshapes → partshapes-coarse" in text
     assert "mean of 2" in text
     assert "±" in text
 
@@ -121,6 +122,35 @@ def test_evaluate_scores_parts_of_predicted_objects(trained, tmp_path: Path, cap
     text = said(capsys)
     assert "Parts of predicted objects" in text
     assert "not OV-PARTS' Pred-Obj" in text
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "message"),
+    [
+        ([], ["--vocabulary-of-training", "model"], "vocabulary_of_training: None then"),
+        (["--vocabulary-of-training", "model"], [], "None now"),
+        (["--vocabulary-of-training", "model"], ["--vocabulary-of-training", "dog: ear"], "vocabulary_of_training: "),
+        (["--protocol", "pred_all"], ["--protocol", "predicted_objects"], "protocol: pred_all then"),
+        (["--rule", "partcatseg"], ["--rule", "ov-parts"], "rule: partcatseg then, ov-parts now"),
+        ([], [], ""),
+    ],
+)
+def test_a_stopped_evaluation_goes_on_with_the_same_options_alone(
+    first: list[str], then: list[str], message: str, trained, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    from partclipseg.evaluation.state import SavedScores
+
+    monkeypatch.setattr(SavedScores, "remove", lambda self: None)  # as if it had been stopped after the last photo
+    model = trained("m", Vocabulary.from_text("cat: tail; dog: ear, tail"))
+    command = ["evaluate", str(model), "--dataset", "partshapes", "--boundary", "none", *options(tmp_path)]
+    first, then = (more if "--protocol" in more else [*more, "--protocol", "oracle_obj"] for more in (first, then))
+    assert main([*command, *first]) == 0
+    assert list((tmp_path / "report").glob("scores-*.state"))
+    (tmp_path / "report/scores.json").unlink()
+    assert main([*command, *then]) == (1 if message else 0)
+    text = said(capsys)
+    assert message in text
+    assert ("holds an unfinished evaluation with other options" in text) == bool(message)
 
 
 @pytest.fixture

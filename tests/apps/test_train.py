@@ -255,10 +255,31 @@ def test_few_shots_of_a_benchmark(model_directory: Path, pascal_photos: Path, tm
     assert "shot_seed: 2 then, 3 now" in " ".join(capsys.readouterr().err.split())
 
 
-def test_rendered_scenes_have_no_few_shot_split(model_directory: Path, tmp_path: Path, capsys) -> None:
-    options = ["train", "partshapes", "--start", str(model_directory), "--output", str(tmp_path / "run")]
-    assert main([*options, "--shots", "1"]) == 2
-    assert "partshapes has no few-shot split" in capsys.readouterr().err
+def test_a_few_shot_split_of_rendered_scenes(model_directory: Path, tmp_path: Path, capsys) -> None:
+    def run(name: str, *more: str) -> Path:
+        options = [
+            "train", "partshapes", "--start", str(model_directory), "--output", str(tmp_path / name),
+            "--data", str(tmp_path / "scenes"), "--scenes", "40", "--held-out", "2", "--image-size", "64",
+            "--steps", "1", "--batch-size", "2", "--dtype", "float32", "--retention.weight", "0",
+        ]  # fmt: skip
+        assert main([*options, *more]) == 0, capsys.readouterr().err
+        return tmp_path / name
+
+    first, again, other = (run(str(n), "--shots", "1", "--shot-seed", str(seed)) for n, seed in enumerate((0, 0, 1)))
+    split = json.loads((first / "few-shot.json").read_text())
+    assert (split["shots"], split["seed"]) == (1, 0)
+    assert set(split["files"]) < {str(number) for number in range(40)}
+    for name in ("few-shot.json", "train_1shot.json", "model/model.safetensors"):
+        assert (first / name).read_bytes() == (again / name).read_bytes()  # a seed decides all of it
+    assert json.loads((other / "few-shot.json").read_text())["files"] != split["files"]
+    assert len(json.loads((first / "model/vocabulary.json").read_text())) == 374  # unseen classes are trained too
+    listed = run("listed", "--shot-list", str(first / "train_1shot.json"))
+    assert (listed / "model/model.safetensors").read_bytes() == (first / "model/model.safetensors").read_bytes()
+    (tmp_path / "list.json").write_text('{"files": ["99"]}')
+    options = ["train", "partshapes", "--start", str(model_directory), "--data", str(tmp_path / "scenes")]
+    options += ["--output", str(tmp_path / "x"), "--scenes", "40", "--image-size", "64"]
+    assert main([*options, "--shot-list", str(tmp_path / "list.json")]) == 2
+    assert "names none of the photos of partshapes" in " ".join(capsys.readouterr().err.split())
 
 
 def test_partshapes_are_rendered_and_kept(model_directory: Path, tmp_path: Path, capsys) -> None:

@@ -16,7 +16,7 @@ BENCHMARKS = ("pascal", "ade20k", "part-imagenet")
 def test_every_setting_has_its_recipe() -> None:
     expected = {f"{name}{kind}" for name in (*BENCHMARKS, "partshapes") for kind in ("", "-reference", "-clipseg")}
     expected |= {f"{name}-partcatseg{kind}" for name in (*BENCHMARKS, "partshapes") for kind in ("", "-reference")}
-    assert set(RECIPES) == {*expected, "own-data", "own-data-partcatseg", "partshapes-catseg"}
+    assert set(RECIPES) == {*expected, "own-data", "own-data-partcatseg", "partshapes-catseg", "partshapes-zsseg"}
 
 
 @pytest.mark.parametrize("kind", ["", "-reference"])

@@ -276,6 +276,9 @@ class Evaluate:
             "dtype": self.dtype,
             "limit": self.limit,
             "vocabulary": None if self.vocabulary is None else classes,
+            # Entries of options that older releases did not have, or did not save, stand only where they are given.
+            **({} if self.rule == "partclipseg" else {"rule": self.rule}),
+            **({} if subject.shared is None else {"vocabulary_of_training": subject.shared.digest}),
             **({"prompting": str(prompting)} if (prompting := self.ask.prompting()) else {}),
             **({} if self.metric == "iou" else {"metric": self.metric, **self._finds().describe(loaded)}),
         }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,14 +60,21 @@ class FewShot:
         Raises `UsageError` for a list that is no such list or that names none of the photos, and `DataError` for labels
         that cannot be read.
         """
+        keys = [record.photo.key for record in dataset.records]
         if self.shot_list:
-            split = FewShotSplit.read(Path(self.shot_list).expanduser())
-            known = {record.photo.key for record in dataset.records}
-            if not known & set(split.files):
-                raise UsageError(f"{self.shot_list} names none of the photos of {dataset.name}: name another list")
-            return split
+            return self.read(keys, dataset.name)
         classes = {record.photo.key: set(record.source.part_labels(record.photo)) for record in dataset.records}
-        pairs = dataset.records[0].source.object_parts
+        return self.draw(classes, dataset.records[0].source.object_parts)
+
+    def read(self, keys: Collection[str], name: str) -> FewShotSplit:
+        """Read the split from the list. Raises `UsageError` for one that names none of the photos `keys` of `name`."""
+        split = FewShotSplit.read(Path(self.shot_list).expanduser())
+        if not set(keys) & set(split.files):
+            raise UsageError(f"{self.shot_list} names none of the photos of {name}: name another list")
+        return split
+
+    def draw(self, classes: Mapping[str, set[int]], pairs: Sequence[ObjectPart]) -> FewShotSplit:
+        """Draw the split from photos, by key, with the indices into `pairs` of the parts that each shows."""
         return FewShotSplit(tuple(draw_photos(classes, pairs, self.shots, self.shot_seed)), self.shots, self.shot_seed)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from partclipseg.evaluation.state import text_digest
 from partclipseg.vocabulary import Vocabulary
 
 
@@ -22,6 +23,8 @@ class SharedWords:
     objects: tuple[str, ...]
     """Object words of the asked vocabulary that are among the training words."""
     asked: Vocabulary
+    digest: str = ""
+    """Short digest of the training words, to compare with those of saved work."""
 
     @classmethod
     def of(cls, training: Vocabulary, asked: Vocabulary) -> SharedWords:
@@ -37,6 +40,7 @@ class SharedWords:
             tuple(word for word in asked.parts if word.casefold() in parts),
             tuple(word for word in asked.objects if word.casefold() in objects),
             asked,
+            text_digest(training.names),
         )
 
     def sentence(self) -> str:

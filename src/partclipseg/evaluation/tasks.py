@@ -30,8 +30,8 @@ from partclipseg.vocabulary import Catalog, Vocabulary
 DATASETS = ("pascal-part-116", "ade20k-part-234")
 """Benchmarks of the tasks that lie in files."""
 
-RENDERED = "partshapes"
-"""Benchmark that needs no files; it joins for models that were trained on its words."""
+RENDERED = ("partshapes", "partshapes-coarse")
+"""Benchmarks that need no files, of the same scenes in two sets of words; they join for models of the first."""
 
 
 class Origin(NamedTuple):
@@ -93,7 +93,7 @@ def origin_of(training: Vocabulary | None) -> Origin | None:
     if training is None:
         return None
     trained = _pairs(training)
-    for name in (*DATASETS, RENDERED):
+    for name in (*DATASETS, *RENDERED):
         for words, vocabulary in _word_sets(name).items():
             if trained == _pairs(vocabulary):
                 return Origin(name, words)
@@ -113,10 +113,8 @@ def jobs_of(
     """
     origin = origin_of(training)
     jobs = []
-    for name in (*DATASETS, RENDERED):
-        if name == RENDERED and (origin is None or origin.dataset != RENDERED):
-            continue
-        if name != RENDERED and name not in available:
+    for name in (*DATASETS, *RENDERED):
+        if name not in available and (name not in RENDERED or origin is None or origin.dataset not in RENDERED):
             continue
         if training is None:
             jobs.append(TaskScoring("zero-shot", name))
@@ -187,10 +185,11 @@ def _pairs(vocabulary: Vocabulary) -> set[tuple[str, str]]:
 
 
 def _word_sets(name: str) -> dict[Literal["seen", "all"], Vocabulary]:
-    if name == RENDERED:
+    if name in RENDERED:
         rendering = dataset_spec(name).rendering
         assert rendering is not None
         scenes = rendering.load()
-        return {words: scenes("test", 1, vocabulary=words).vocabulary for words in ("seen", "all")}
+        sets: tuple[Literal["seen", "all"], ...] = ("seen", "all") if dataset_spec(name).trains else ("all",)
+        return {words: scenes("test", 1, vocabulary=words).vocabulary for words in sets}
     catalog = Catalog.load(name)
     return {"seen": Vocabulary.from_catalog(name, "seen"), "all": catalog.vocabulary}

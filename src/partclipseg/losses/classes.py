@@ -109,7 +109,7 @@ class Pixels(NamedTuple):
         labelled, on_object, background, counted = (pixels.sum(dtype=torch.float32) for pixels in self)
         none = torch.zeros_like(labelled)
         photos = none + len(self.labelled)
-        return LossCounts(labelled, on_object, background, counted, none, none, none, photos)
+        return LossCounts(labelled, on_object, background, counted, none, none, none, photos, none)
 
 
 def class_logits(output: Any) -> Tensor:

@@ -54,3 +54,27 @@ class LossConfig(MaskLossConfig):
             raise UsageError(f"threshold is {self.threshold}; give a number from 0 to below 1")
         if self.smoothing <= 0:
             raise UsageError(f"smoothing is {self.smoothing}; give a finite number above 0")
+
+
+@dataclass(frozen=True)
+class SetLossConfig:
+    """Settings of a loss that matches a set of proposed masks with the parts of an object, MaskFormer's; the defaults
+    are the published weights. Raises `UsageError` for values outside their range."""
+
+    background_weight: float = 0.1
+    """Weight of proposals that match no part in the cross-entropy over words, above 0 and at most 1."""
+    focal_weight: float = 20.0
+    """Weight of the focal loss of masks, in matching and in training."""
+    dice_weight: float = 1.0
+    """Weight of the dice loss of masks, in matching and in training."""
+    prompt_weight: float = 1.0
+    """Weight of the cross-entropy that trains the learnt vectors of the prompts on regions of true parts: the obvious
+    reading of CPTCoOp, whose training was never published. 0 keeps those of the start."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "loss")
+        if not 0 < self.background_weight <= 1:
+            raise UsageError(f"background_weight is {self.background_weight}; give a number above 0 and at most 1")
+        for name in ("focal_weight", "dice_weight", "prompt_weight"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} is {getattr(self, name)}; give a finite number of at least 0")

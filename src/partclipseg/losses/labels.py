@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from partclipseg.data.sample import UNLABELLED
+
 
 def downsample_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize a label map `[B, H, W]` of any integer type to int64 `[B, h, w]` by torch's "nearest"."""
@@ -52,3 +54,41 @@ def present_pairs(part_labels: Tensor, num_classes: int, capacity: int | None = 
         return seen.nonzero()
     chosen = seen.flatten().to(torch.uint8).topk(min(capacity, seen.numel())).indices
     return torch.stack([chosen // num_classes, chosen % num_classes], dim=1)
+
+
+def one_object(
+    part_labels: Tensor, object_labels: Tensor, class_to_object: Tensor, draws: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Choose one of the objects whose parts each photo shows; return its part labels alone, and its mask.
+
+    Nothing here waits for the device.
+
+    Args:
+        part_labels: integer `[B, H, W]`, object-part index or negative.
+        object_labels: integer `[B, H, W]`, object index or negative.
+        class_to_object: int64 `[N_c]`.
+        draws: float `[B, N_o]`, random numbers from 0 on: the greatest among the objects of a photo chooses.
+
+    Returns int64 `[B, H, W]`, where other objects' parts are `UNLABELLED`, and bool `[B, H, W]`. A photo without any
+    part has no label left.
+    """
+    parts = part_labels.long()
+    owners = torch.where(parts >= 0, class_to_object[parts.clamp(min=0)], -1)
+    present = shown(owners, draws.shape[1])  # [B, N_o]
+    chosen = torch.where(present, draws, -1.0).argmax(1)[:, None, None]
+    return torch.where(owners == chosen, parts, UNLABELLED), object_labels == chosen
+
+
+def list_present(labels: Tensor, count: int, most: int) -> tuple[Tensor, Tensor]:
+    """List the indices below `count` that occur in each label map, at most `most` of them, without waiting.
+
+    Args:
+        labels: integer `[B, H, W]`.
+        count: number of indices.
+        most: number of entries of each list, M; at most `count` are given.
+
+    Returns int64 `[B, M]` and bool `[B, M]`: the entries that do occur; the others fill the rest.
+    """
+    found = shown(labels, count)
+    indices = found.to(torch.uint8).topk(min(most, count)).indices
+    return indices, found.gather(1, indices)

@@ -42,6 +42,8 @@ class LossCounts(NamedTuple):
     listed: Tensor
     """Number of objects that the released attention control loops over."""
     photos: Tensor
+    masks: Tensor
+    """Number of part masks of the photos' objects, for losses that match masks."""
 
 
 class Passes(NamedTuple):

@@ -106,7 +106,8 @@ class PartModel(PreTrainedModel):
     has_attention: ClassVar[bool] = False
     """Whether `forward` takes `attention_pairs`."""
     takes_object_masks: ClassVar[bool] = False
-    """Whether Oracle-Obj tells it the masks of the objects too, by `with_object_masks`."""
+    """Whether Oracle-Obj tells it the masks of the objects too, by `with_object_masks`. Such a model is trained on one
+    object of each photo, with its mask."""
     takes_prompting: ClassVar[bool] = False
     """Whether `ask` can change prompts and threshold."""
 
@@ -186,8 +187,11 @@ class PartModel(PreTrainedModel):
             self._kept_mean_and_std = kept = (mean, std)
         return kept
 
-    def with_object_masks(self, inputs: Inputs, masks: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Add the objects' masks, bool `[H, W]` at each photo's own size, to inputs of a family that takes them."""
+    def with_object_masks(self, inputs: Inputs, masks: Sequence[Tensor] | Tensor) -> dict[str, Tensor]:
+        """Add the objects' masks, bool `[H, W]` at each photo's own size, to inputs of a family that takes them.
+
+        Training gives them as one tensor `[B, H, W]` at the model's size.
+        """
         raise TypeError(f"{type(self).__name__} takes no object masks")
 
     # -- predictions ------------------------------------------------------------------------------------------
@@ -331,6 +335,10 @@ class PartModel(PreTrainedModel):
         """Freeze all parameters but those that training changes, and return these in the model's order; here all."""
         self.requires_grad_(True)
         return list(self.parameters())
+
+    def take_tokenizer(self, tokenizer: Any) -> None:
+        """Note what the model must know of the tokenizer of its start, and add to both what its prompts need beside
+        words; most families need nothing."""
 
     @classmethod
     def word_teacher(cls: type[Any], name: str) -> Any:

@@ -1,11 +1,26 @@
-"""Embeddings of tokens that a text tower lacks."""
+"""Words that a tokenizer of whole words lacks, and their embeddings in a text tower."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from tokenizers import models
 from torch import nn
+
+
+def is_word_level(tokenizer: Any) -> bool:
+    """Whether a tokenizer knows whole words only, and maps all others to one token."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return backend is not None and isinstance(backend.model, models.WordLevel)
+
+
+def add_words(tokenizer: Any, words: Sequence[str]) -> None:
+    """Add words to a tokenizer of whole words, in place, with the next numbers in their order."""
+    known = tokenizer.get_vocab()
+    numbered = {word: len(known) + index for index, word in enumerate(words)}
+    tokenizer.backend_tokenizer.model = models.WordLevel({**known, **numbered}, unk_token=str(tokenizer.unk_token))
 
 
 @torch.no_grad()

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 
 from partclipseg.data.sample import OUTSIDE, UNLABELLED
 from partclipseg.errors import UsageError
-from partclipseg.vocabulary import Vocabulary
+from partclipseg.vocabulary import ObjectPart, Vocabulary
 
 WordSet = Literal["all", "seen"]
 """Choice of object-parts: all of the world, or those of its seen objects."""
 
 
 class LabelTable:
-    """Translates label maps from one vocabulary to a smaller one.
+    """Translates label maps from one vocabulary to another.
 
     Pixels of an object that the target does not have become `OUTSIDE`; parts it does not have, and background,
     become `UNLABELLED`.
     """
 
-    def __init__(self, source: Vocabulary, target: Vocabulary) -> None:
+    def __init__(
+        self, source: Vocabulary, target: Vocabulary, names: Mapping[ObjectPart, ObjectPart] | None = None
+    ) -> None:
+        """Make the table; `names` are the target's object-parts by the source's, None where they have the same."""
+        pairs = [pair if names is None else names[pair] for pair in source.object_parts]
         part_index = {pair: index for index, pair in enumerate(target.object_parts)}
         object_index = {word: index for index, word in enumerate(target.objects)}
+        called = {mine.object: theirs.object for mine, theirs in zip(source.object_parts, pairs, strict=True)}
         # The last entry is read by the label -1.
-        self._parts = _table([part_index.get(pair, UNLABELLED) for pair in source.object_parts])
-        self._objects = _table([object_index.get(word, OUTSIDE) for word in source.objects])
+        self._parts = _table([part_index.get(pair, UNLABELLED) for pair in pairs])
+        self._objects = _table([object_index.get(called[word], OUTSIDE) for word in source.objects])
 
     def parts(self, labels: np.ndarray) -> np.ndarray:
         """Part labels of the source, −1 for none, any shape, to int32 ones of the target."""

@@ -14,7 +14,7 @@ from partclipseg.data.datasets.spec import OwnOptions
 from partclipseg.data.few_shot import FewShotSplit, interchange_path
 from partclipseg.data.fingerprint import fingerprint
 from partclipseg.data.loader import PartDataset
-from partclipseg.data.sample import PartSample
+from partclipseg.data.sample import UNLABELLED, PartSample
 from partclipseg.data.source import FileDataset
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.evaluation.state import text_digest
@@ -100,7 +100,8 @@ def render_training_data(recipe: Recipe, directory: str | Path | None = None) ->
     """Render the scenes of the recipe's data set ahead, to train on those of its train split.
 
     The first scenes of the val split, which is like train, are held out. `directory` keeps the rendered scenes for
-    the next run. Raises `UsageError` for a recipe without an image size or of a data set that lies in files.
+    the next run. A few-shot split is drawn from the scenes, of all words; their numbers are the names of its photos.
+    Raises `UsageError` for a recipe without an image size or of a data set that lies in files.
     """
     rendering = dataset_spec(recipe.dataset).rendering
     if rendering is None:
@@ -108,14 +109,31 @@ def render_training_data(recipe: Recipe, directory: str | Path | None = None) ->
     if recipe.image_size is None:
         raise UsageError(f"{recipe.dataset} has to be told how large to render: give --image-size")
     size, scenes = recipe.image_size, rendering.load()
-    rendered = scenes.ahead("train", recipe.scenes, size, "seen", directory)
+    few = recipe.few_shot
+    words = "all" if few.wanted else "seen"
+    rendered = scenes.ahead("train", recipe.scenes, size, words, directory)
     images, parts, objects = rendered.arrays()
     boxes = rendered.boxes() if recipe.augmentation.object_crop else None
+    digest, split, paths = dict(rendered.digest), None, ()
+    if few.wanted:
+        names: Sequence[str] = rendered.keys()
+        keys = [name.rpartition("/")[2] for name in names]  # the number of the scene
+        if few.shot_list:
+            split = few.read(keys, recipe.dataset)
+        else:
+            shown = (set(np.unique(labels).tolist()) - {UNLABELLED} for labels in parts)
+            split = few.draw(dict(zip(keys, shown, strict=True)), rendered.vocabulary.object_parts)
+        chosen = [place for place, key in enumerate(keys) if key in set(split.files)]
+        images, parts, objects = images[chosen], parts[chosen], objects[chosen]
+        boxes = None if boxes is None else boxes[chosen]
+        digest["few-shot photos"] = text_digest([keys[place] for place in chosen])
+        paths = tuple(f"datasets/{recipe.dataset}/train/{keys[place]}" for place in chosen)
     train = Scenes.from_arrays(images, parts, objects, rendered.vocabulary, boxes)
     if recipe.held_out == 0:
-        return TrainingData(train, Subset(scenes("val", 1, size, "seen"), ()), rendered.digest)
-    held_out = scenes.ahead("val", recipe.held_out, size, "seen", directory)
-    return TrainingData(train, held_out, rendered.digest)
+        held_out: PartDataset = Subset(scenes("val", 1, size, words), ())
+    else:
+        held_out = scenes.ahead("val", recipe.held_out, size, words, directory)
+    return TrainingData(train, held_out, digest, split, paths)
 
 
 def _order(length: int, seed: int) -> np.ndarray:

@@ -129,6 +129,7 @@ class _Run:
         model.trained_on(data.vocabulary)
         text_tower = getattr(model.config, "text_config", None)
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(find_start(recipe), text_tower)
+        model.take_tokenizer(self.tokenizer)
         learn_new_words(model, self.tokenizer, model.prompts(data.vocabulary))
         torch.nn.Module.to(model, self.device)  # transformers' own `to` hides its types
         self.model: PartModel = model.train()

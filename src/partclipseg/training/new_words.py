@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
-from tokenizers import models
 from transformers import PreTrainedTokenizerBase
 
 from partclipseg.models.interface import PartModel
+from partclipseg.models.tokens import add_words, is_word_level
 
 logger = logging.getLogger(__name__)
 
@@ -24,9 +25,9 @@ def learn_new_words(model: PartModel, tokenizer: PreTrainedTokenizerBase, prompt
     New embeddings are drawn from torch's global generator, with mean and deviation of the old ones in each dimension.
     Returns the new words, sorted; none for tokenizers of other kinds.
     """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None or not isinstance(backend.model, models.WordLevel):
+    if not is_word_level(tokenizer):
         return []
+    backend: Any = tokenizer.backend_tokenizer
     known = tokenizer.get_vocab()
     pieces = {
         word
@@ -36,8 +37,7 @@ def learn_new_words(model: PartModel, tokenizer: PreTrainedTokenizerBase, prompt
     words = sorted(pieces - known.keys())
     if not words:
         return []
-    numbered = {word: len(known) + index for index, word in enumerate(words)}
-    backend.model = models.WordLevel({**known, **numbered}, unk_token=str(tokenizer.unk_token))
+    add_words(tokenizer, words)
     model.add_tokens(len(words))
     logger.warning(
         "the start model has never seen these words and learns them from these photos alone: %s", ", ".join(words)

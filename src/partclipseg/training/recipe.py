@@ -3,9 +3,10 @@
     from partclipseg.training.recipe import pascal
     recipe = dataclasses.replace(pascal(), steps=100)
 
-Three kinds. Plain names (``pascal``) are the intended method. ``…_reference`` repeats the released
+Plain names (``pascal``) are the intended method. ``…_reference`` repeats the released
 implementation with all that it does. ``…_clipseg`` is the paper's baseline, a CLIPSeg fine-tuned with one prompt
-for each object-part. ``…_partcatseg`` trains PartCATSeg, with ``…_partcatseg_reference`` as its release does.
+for each object-part. ``…_partcatseg`` trains PartCATSeg, with ``…_partcatseg_reference`` as its release does, and
+``…_zsseg`` OV-PARTS' two-stage baseline.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from partclipseg.models.clipseg.settings import CLIPSegSettings
 from partclipseg.models.partcatseg.settings import CATSegSettings, PartCATSegSettings
 from partclipseg.models.partclipseg.settings import PartCLIPSegSettings
 from partclipseg.models.settings import MethodSettings
+from partclipseg.models.zsseg.settings import ZSSegSettings
 from partclipseg.shapes.world import partshapes_world
 
 logger = logging.getLogger(__name__)
@@ -154,8 +156,6 @@ class Recipe:
             f"{self.dataset} is not for training: choose one of {', '.join(names(may_train))}",
         )
         require(bool(self.start) or self.dataset == "partshapes", "start is missing: name a CLIPSeg model")
-        rendered = dataset_spec(self.dataset).rendering is not None
-        require(not (self.few_shot.wanted and rendered), f"{self.dataset} has no few-shot split: leave out shots")
 
     @property
     def method(self) -> str:
@@ -333,6 +333,11 @@ def partshapes_catseg() -> Recipe:
     return replace(partshapes_partcatseg(), settings=CATSegSettings(guidance="", sizes="tiny", loss=MaskLossConfig()))
 
 
+def partshapes_zsseg() -> Recipe:
+    """Train ZSSeg+ on PartShapes: a tiny MaskFormer from random weights, and prompts in the backbone's CLIP."""
+    return replace(partshapes(), settings=ZSSegSettings(sizes="tiny"), retention=Retention())
+
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     function.__name__.replace("_", "-"): function
     for function in (
@@ -343,6 +348,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         own_data, own_data_partcatseg,
         partshapes, partshapes_reference, partshapes_clipseg,
         partshapes_partcatseg, partshapes_partcatseg_reference, partshapes_catseg,
+        partshapes_zsseg,
     )
 }  # fmt: skip
 """Function that makes the recipe, by its name on the command line."""

@@ -10,7 +10,7 @@ from accelerate import PartialState
 from torch import Tensor
 
 from partclipseg.data.loader import Batch
-from partclipseg.losses.labels import present_pairs
+from partclipseg.losses.labels import one_object, present_pairs
 from partclipseg.losses.masks import LossCounts
 from partclipseg.models.interface import Inputs, PartModel
 from partclipseg.processes import step_seed
@@ -70,9 +70,15 @@ class StepLosses:
         batch = batch.to(self.device)
         if self.retention is not None:
             inputs |= _named(TEACHER, self.retention.teacher.prepare(batch.photos))
+        photos, part_labels = self.model.prepare(batch.photos), batch.part_labels
+        if self.model.takes_object_masks:
+            # The numbers come from the CPU's generator, whose seed is the step's, and not from the device.
+            draws = torch.rand(len(part_labels), len(self.words.vocabulary.objects)).to(self.device, non_blocking=True)
+            part_labels, masks = one_object(part_labels, batch.object_labels, self.words.class_to_object, draws)
+            photos = self.model.with_object_masks(photos, masks)
         return {
-            **_named(PHOTOS, self.model.prepare(batch.photos)),
-            "part_labels": batch.part_labels,
+            **_named(PHOTOS, photos),
+            "part_labels": part_labels,
             "object_labels": batch.object_labels,
             **inputs,
         }

@@ -24,6 +24,7 @@ DATASETS = {
     "partonomy-core": "partclipseg.data.datasets.partonomy_core:DATASET",
     "paco": "partclipseg.data.datasets.paco:DATASET",
     "partshapes": "partclipseg.data.datasets.partshapes:DATASET",
+    "partshapes-coarse": "partclipseg.data.datasets.partshapes_coarse:DATASET",
     "coco": "partclipseg.data.datasets.own:COCO",
     "index-png": "partclipseg.data.datasets.own:INDEX_PNG",
 }

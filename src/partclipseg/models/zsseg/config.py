@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from transformers import CLIPConfig, MaskFormerConfig, PreTrainedConfig, ResNetConfig
 from transformers.models.maskformer.configuration_maskformer import MaskFormerDetrConfig
@@ -21,10 +21,32 @@ REPAIRS = {
 }
 """Name and purpose of each repair of a fault of the released code that concerns inference.
 
-E4 (an object map without five objects) and E5 (class weights of another benchmark) concern its training, which is not
-here: of E5 the tensor `criterion.empty_weight` of released files is left aside. E6 concerns OV-PARTS' CLIPSeg; labels
-come here from the data set that is trained on.
+E4 (an object map without five objects) and E5 (class weights of another benchmark) concern its training: here objects
+come from the labels themselves, and class weights from the words; of E5 the tensor `criterion.empty_weight` of released
+files is left aside. E6 concerns OV-PARTS' CLIPSeg; labels come here from the data set that is trained on.
 """
+
+SIZES: dict[str, dict[str, Any]] = {
+    "released": {},
+    # For square scenes of 128 pixels and towers with patches of 8; CLIP's input is normalised as CLIPSeg's.
+    "tiny": {
+        "backbone_config": {"embedding_size": 32, "hidden_sizes": [64, 128, 192, 256], "depths": [2, 2, 2, 2]},
+        "backbone_norm": "group",
+        "feature_size": 64,
+        "hidden_size": 64,
+        "num_heads": 4,
+        "num_layers": 3,
+        "feed_forward_size": 256,
+        "num_queries": 16,
+        "class_hidden_size": 256,
+        "shortest_edge": 128,
+        "longest_edge": 128,
+        "crop_size": 128,
+        "clip_mean": (0.485, 0.456, 0.406),
+        "clip_std": (0.229, 0.224, 0.225),
+    },
+}
+"""Fields of the configuration that differ from its defaults, by the setting `sizes` of training."""
 
 
 class ZSSegConfig(PreTrainedConfig):
@@ -41,6 +63,9 @@ class ZSSegConfig(PreTrainedConfig):
     """Configuration of CLIP's two towers, `transformers.CLIPConfig`."""
     backbone_config: Any = None
     """Configuration of the ResNet of stage 1, `transformers.ResNetConfig` with four stages."""
+    backbone_norm: Literal["batch", "group"] = "batch"
+    """Norms of the ResNet: batch norms with fixed statistics, which only a start with weights has, or group norms,
+    which can be trained from random weights."""
     feature_size: int = 256
     """Channels of the pixel decoder, a multiple of 32."""
     hidden_size: int = 256
@@ -127,6 +152,15 @@ class ZSSegConfig(PreTrainedConfig):
     def image_shape(self) -> tuple[int, int]:
         """Height and width of the square that holds a resized photo, in pixels."""
         return self.canvas, self.canvas
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square that holds a resized photo, in pixels; setting it sets both edges."""
+        return self.canvas
+
+    @image_size.setter
+    def image_size(self, side: int) -> None:
+        self.shortest_edge = self.longest_edge = side
 
     def repaired(self, name: str) -> bool:
         """Whether the fault `name` of `REPAIRS` is repaired."""

@@ -17,14 +17,14 @@ from transformers import CLIPModel
 from transformers import initialization as init
 
 from partclipseg.data.augment import resize_photo
-from partclipseg.errors import PartCLIPSegError
 from partclipseg.maps.label_maps import BACKGROUND, LabelMaps, no_object
 from partclipseg.models.interface import PartModel, PartOutput, Words, register
 from partclipseg.models.photo_size import size_at_shortest_edge
+from partclipseg.models.tokens import add_token_embeddings, add_words, is_word_level
 from partclipseg.models.zsseg.config import ZSSegConfig
 from partclipseg.models.zsseg.prompts import ComposedPrompts
 from partclipseg.models.zsseg.proposals import Proposals
-from partclipseg.models.zsseg.regions import class_scores, region_logits
+from partclipseg.models.zsseg.regions import class_scores, crop_features, crop_grid, region_logits
 from partclipseg.models.zsseg.settings import ZSSegSettings
 from partclipseg.vocabulary import Vocabulary
 
@@ -47,12 +47,34 @@ class ZSSegOutput(PartOutput):
     """float32 `[K, K]` each; see `regions.region_logits`."""
 
 
+@dataclass
+class ZSSegTrainingOutput(PartOutput):
+    """Tensors of a training step, from which `loss.ZSSegLoss` is computed."""
+
+    mask_logits: Tensor | None = None
+    """float32 `[L, B, Q, C/4, C/4]` of every decoder layer."""
+    class_logits: Tensor | None = None
+    """float32 `[L, B, Q, K + 1]`, background last."""
+    most_parts: int | None = None
+    """Greatest number of parts of an object in the vocabulary."""
+    texts: Tensor | None = None
+    """Unit vectors `[K, D]` of the prompts, and with the next three fields only where the prompts are trained."""
+    patches: Tensor | None = None
+    """Unit vectors `[B, D, g·g]` of the patches of a crop around each object."""
+    crops: Tensor | None = None
+    """float32 `[B, s, s, 2]`: the grid that samples the crops."""
+    object_masks: Tensor | None = None
+    """bool `[B, C, C]`."""
+    fuse_weight: Tensor | None = None
+    """Weight of a region's features beside its object's, a scalar."""
+
+
 @register
 class ZSSegModel(PartModel):
     """Two-stage baseline of OV-PARTS: MaskFormer conditioned on an object, then CLIP (Wei et al., NeurIPS 2023).
 
     It is made for photos whose object is known by its mask: give it with `with_object_masks`. Without, the whole photo
-    counts as the object, for which it was not trained. It runs here from released files; it is not trained.
+    counts as the object, for which it was not trained. CLIP is frozen; stage 1 and the prompts are trained.
     """
 
     config_class = ZSSegConfig
@@ -98,8 +120,20 @@ class ZSSegModel(PartModel):
     # -- words ------------------------------------------------------------------------------------------------
 
     def prompts(self, vocabulary: Vocabulary) -> list[str]:
-        """Write each object-part as ``dog, ear``: a comma, which no word holds, stands between object and part."""
-        return [f"{pair.object}, {pair.part}" for pair in vocabulary.object_parts]
+        """Write each object-part as ``dog , ear``: a comma, which no word holds, stands between object and part."""
+        return [f"{pair.object} , {pair.part}" for pair in vocabulary.object_parts]
+
+    def take_tokenizer(self, tokenizer: Any) -> None:
+        """Note the tokens of comma and full stop; a tokenizer of whole words that lacks them is given them."""
+        if is_word_level(tokenizer):
+            signs = [sign for sign in (",", ".") if sign not in tokenizer.get_vocab()]
+            add_words(tokenizer, signs)
+            if signs:
+                add_token_embeddings(self.clip.text_model, self.config.text_config, len(signs))
+                self.renew_stamp()
+        comma, dot = (int(tokenizer(sign)["input_ids"][1]) for sign in (",", "."))  # the first is the start
+        self.config.separator_id = self.composed.separator_id = comma
+        self.config.dot_id = self.composed.dot_id = dot
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Compute unit vectors `[K, D]` of the composed prompts of int64 ids `[K, L]`."""
@@ -126,21 +160,29 @@ class ZSSegModel(PartModel):
 
         Returns `pixel_values` float32 `[B, 3, C, C]` in 0..255, and `photo_sizes` int64 `[B, 2]`.
         """
+        canvas = torch.zeros(len(photos), 3, *self.config.image_shape, device=self.device)
         if isinstance(photos, Tensor):
             values = photos.to(self.device, non_blocking=True)
-            images = list(values.float() * 255 if values.is_floating_point() else values.float())
+            canvas[:, :, : values.shape[2], : values.shape[3]] = values * 255 if values.is_floating_point() else values
+            sizes = [tuple(values.shape[2:])] * len(values)
         else:
             edges = self.config.shortest_edge, self.config.longest_edge
-            resized = [resize_photo(photo, size_at_shortest_edge(photo.shape[:2], *edges)) for photo in photos]
-            images = [torch.from_numpy(np.array(one)).to(self.device).permute(2, 0, 1).float() for one in resized]
-        canvas = torch.zeros(len(images), 3, *self.config.image_shape, device=self.device)
-        for place, image in zip(canvas, images, strict=True):
-            place[:, : image.shape[1], : image.shape[2]] = image
-        sizes = torch.tensor([image.shape[1:] for image in images], dtype=torch.int64, device=self.device)
-        return {"pixel_values": canvas, "photo_sizes": sizes.view(-1, 2)}
+            sizes = [size_at_shortest_edge(photo.shape[:2], *edges) for photo in photos]
+            for place, photo, (height, width) in zip(canvas, photos, sizes, strict=True):
+                resized = torch.from_numpy(np.array(resize_photo(photo, (height, width))))
+                place[:, :height, :width] = resized.to(self.device).permute(2, 0, 1)
+        shapes = torch.tensor(sizes, dtype=torch.int64).view(-1, 2)
+        return {"pixel_values": canvas, "photo_sizes": shapes.to(self.device, non_blocking=True)}
 
-    def with_object_masks(self, inputs: Mapping[str, Tensor], masks: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Add the masks of the photos' objects, bool `[H, W]` each at the photo's own size, to their inputs."""
+    def with_object_masks(self, inputs: Mapping[str, Tensor], masks: Sequence[Tensor] | Tensor) -> dict[str, Tensor]:
+        """Add the masks of the photos' objects to their inputs.
+
+        Args:
+            inputs: what `prepare` made of the photos.
+            masks: bool `[H, W]` each at the photo's own size; or a tensor `[B, C, C]`, which is taken as it is.
+        """
+        if isinstance(masks, Tensor) and masks.shape[1:] == self.config.image_shape:
+            return {**inputs, "object_masks": masks.to(self.device)}
         canvas = torch.zeros(len(masks), *self.config.image_shape, dtype=torch.bool, device=self.device)
         for place, mask, size in zip(canvas, masks, inputs["photo_sizes"].tolist(), strict=True):
             resized = F.interpolate(mask[None, None].to(self.device, torch.float32), size, mode="nearest")[0, 0] > 0.5
@@ -151,13 +193,16 @@ class ZSSegModel(PartModel):
 
     def forward(
         self, inputs: Mapping[str, Tensor], words: Words, attention_pairs: Tensor | None = None
-    ) -> ZSSegOutput:
+    ) -> ZSSegOutput | ZSSegTrainingOutput:
         """Run both stages on photo after photo, and make logits `[B, K + 1, C/4, C/4]` with each photo on the square.
 
-        The label maps are made from what the stages found, not from these logits, which are for pictures.
+        The label maps are made from what the stages found, not from these logits, which are for pictures. In training
+        mode the photos, squares of the canvas's size, go through stage 1 together: see `training_output`.
         """
         if attention_pairs is not None:
             raise TypeError("ZSSeg+ has no attention of objects to control: leave attention_pairs out")
+        if self.training:
+            return self.training_output(inputs, words)
         found = self.stages(inputs, words)
         logits = []
         for index, size in enumerate(inputs["photo_sizes"].tolist()):
@@ -170,12 +215,46 @@ class ZSSegModel(PartModel):
         found.object_part_logits = torch.cat(logits).to(self.dtype)
         return found
 
+    def training_output(self, inputs: Mapping[str, Tensor], words: Words) -> ZSSegTrainingOutput:
+        """Run stage 1 on all photos, and CLIP on a crop around each object; nothing waits for the device.
+
+        Stage 1 sees the words as they are, without a gradient: the prompts learn from regions of true parts alone.
+        """
+        photos = inputs["pixel_values"]  # [B, 3, C, C]
+        if "object_masks" in inputs:
+            inside = inputs["object_masks"]
+        else:
+            inside = torch.ones(len(photos), *photos.shape[2:], dtype=torch.bool, device=self.device)
+        texts = words.embeddings
+        with_background = torch.cat([texts.detach().float(), F.normalize(self.background.float(), dim=-1)])
+        mean, std, clip_mean, clip_std = self._colours()
+        pixels = ((photos - mean) / std).to(self.dtype)
+        masks, classes = self.proposals(pixels, inside[:, None], with_background, every_layer=True)
+        most = int(np.bincount(words.vocabulary.class_to_object).max())
+        output = ZSSegTrainingOutput(mask_logits=masks, class_logits=classes, most_parts=most)
+        if self.composed.prefix.requires_grad:
+            with torch.no_grad():
+                output.crops = crop_grid(inside, self.config.crop_scale, self.config.crop_size)
+                cropped = F.grid_sample(photos, output.crops, padding_mode="border", align_corners=False)
+                output.patches = crop_features(self.clip, cropped, clip_mean, clip_std)
+            output.texts, output.object_masks, output.fuse_weight = texts, inside, self.composed.fuse_weight
+        return output
+
+    def _colours(self) -> list[Tensor]:
+        """Return mean and deviation of colours of stage 1 and of CLIP, `[3, 1, 1]` each, made once for each device."""
+        kept: list[Tensor] | None = getattr(self, "_kept_colours", None)
+        if kept is None or kept[0].device != self.device:
+            config = self.config
+            values = (config.image_mean, config.image_std, config.clip_mean, config.clip_std)
+            self._kept_colours = kept = [torch.tensor(value, device=self.device).view(3, 1, 1) for value in values]
+        return kept
+
     def stages(self, inputs: Mapping[str, Tensor], words: Words) -> ZSSegOutput:
         """Run stage 1 and stage 2; of `inputs`, `object_masks` are the objects, else each photo as a whole."""
         config = self.config
         texts = words.embeddings.float()
         with_background = torch.cat([texts, F.normalize(self.background.float(), dim=-1)])  # [K + 1, D]
-        mean, std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in (config.image_mean, config.image_std))
+        mean, std, *_ = self._colours()
         results: list[tuple[Tensor, Tensor, Tensor]] = []
         for index, (height, width) in enumerate(inputs["photo_sizes"].tolist()):
             image = inputs["pixel_values"][index, :, :height, :width]
@@ -183,7 +262,7 @@ class ZSSegModel(PartModel):
             padding = (0, -width % config.size_divisibility, 0, -height % config.size_divisibility)
             pixels = F.pad((image - mean) / std, padding)[None].to(self.dtype)
             padded = F.pad(inside, padding)[None, None]
-            masks, classes = self.proposals(pixels, padded, with_background)
+            masks, classes = (logits[0, 0] for logits in self.proposals(pixels, padded, with_background))
             labels = class_scores(masks, classes, (height, width))[:-1].argmax(0)
             weight = self.composed.fuse_weight
             results.append((masks, classes, region_logits(config, self.clip, weight, image, inside, labels, texts)))
@@ -304,17 +383,60 @@ class ZSSegModel(PartModel):
 
         return load_pretrained(cls, pretrained_model_name_or_path, super().from_pretrained, *args, **kwargs)
 
+    # -- training ---------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_start(cls, name: str, settings: Any) -> Any:
+        """Build the model that training starts from, in float32 on the CPU; see `start.start_zsseg`."""
+        from partclipseg.models.zsseg.start import start_zsseg
+
+        return start_zsseg(name, settings)
+
     def trained_parameters(self, settings: Any = None) -> list[nn.Parameter]:
-        """Raise `PartCLIPSegError`, since ZSSeg+ is not trained here."""
-        raise _untrained()
+        """Freeze CLIP, batch norms and prompts without a loss; return the rest in the model's order."""
+        settings = settings or ZSSegSettings()
+        self.requires_grad_(True)
+        self.clip.requires_grad_(False)
+        self.composed.requires_grad_(settings.loss.prompt_weight > 0)
+        for norm in self.proposals.batch_norms():
+            norm.requires_grad_(False)
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Group the trained parameters for AdamW as published: norms and embeddings without decay.
+
+        The backbone learns at a tenth of the rate, as published, where it starts from weights: with batch norms.
+        """
+        undecayed = {
+            parameter
+            for module in self.modules()
+            if isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.BatchNorm2d | nn.Embedding)
+            for parameter in module.parameters(recurse=False)
+        }
+        pretrained = self.config.backbone_norm == "batch"
+        backbone = set(self.proposals.pixel_level.encoder.parameters()) if pretrained else set()
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return [
+            {"params": params, "lr": rate, "weight_decay": decay}
+            for slow, rate in ((True, learning_rate / 10), (False, learning_rate))
+            for plain, decay in ((False, weight_decay), (True, 0.0))
+            if (params := [p for p in trained if (p in backbone) == slow and (p in undecayed) == plain])
+        ]
+
+    def add_tokens(self, count: int) -> None:
+        """Add embeddings, drawn from torch's global generator, and train them with those of the known words.
+
+        CLIP is frozen as published, since it knows all words; a tokenizer that lacks some must learn them.
+        """
+        add_token_embeddings(self.clip.text_model, self.config.text_config, count).requires_grad_(True)
+        self.renew_stamp()
 
     def build_loss(self, settings: Any = None, compiled: bool = False) -> Any:
-        """Raise `PartCLIPSegError`, since ZSSeg+ is not trained here."""
-        raise _untrained()
+        """Build the published loss; see `ZSSegLoss`. `compiled` changes nothing: the loss has no maps of all words."""
+        from partclipseg.models.zsseg.loss import ZSSegLoss
 
-
-def _untrained() -> PartCLIPSegError:
-    return PartCLIPSegError("ZSSeg+ is not trained here: convert a released file, or train another method")
+        patch = int(self.config.vision_config.patch_size)
+        return ZSSegLoss((settings or ZSSegSettings()).loss, self.config.num_queries, patch)
 
 
 def _enlarged(scores: Tensor, size: tuple[int, int]) -> Tensor:

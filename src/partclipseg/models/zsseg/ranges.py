@@ -26,6 +26,7 @@ _SCALE = Range("a number from 1 to 10", lambda value: isinstance(value, int | fl
 ZSSEG = {
     "clip_config": CLIPSEG["text_config"],
     "backbone_config": CLIPSEG["text_config"],
+    "backbone_norm": Range("batch or group", lambda value: value in ("batch", "group")),
     "feature_size": _WIDTH,
     "hidden_size": _WIDTH,
     "num_heads": _HEADS,

@@ -69,11 +69,65 @@ def region_logits(
 
 def patch_features(config: ZSSegConfig, clip: CLIPModel, crop: Tensor) -> Tensor:
     """Compute CLIP's unit vectors `[D, g·g]` of the patches of a crop, float `[3, h, w]` in 0..255."""
-    mean, std = (torch.tensor(v, device=crop.device).view(3, 1, 1) for v in (config.clip_mean, config.clip_std))
-    normalised = ((crop / 255 - mean) / std)[None]
-    pixels = F.interpolate(normalised, (config.crop_size,) * 2, mode="bilinear", align_corners=False)
-    features = dense_features(clip, pixels.to(clip.dtype))  # [1, D, g, g]
-    return F.normalize(features.flatten(2)[0], dim=0)
+    colours = [torch.tensor(v, device=crop.device).view(3, 1, 1) for v in (config.clip_mean, config.clip_std)]
+    square = F.interpolate(crop[None], (config.crop_size,) * 2, mode="bilinear", align_corners=False)
+    return crop_features(clip, square, *colours)[0]
+
+
+def crop_features(clip: CLIPModel, crops: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Compute CLIP's unit vectors `[B, D, g·g]` of the patches of crops.
+
+    Args:
+        clip: its towers.
+        crops: float `[B, 3, s, s]` in 0..255.
+        mean, std: `[3, 1, 1]`, CLIP's own of colours in 0..1.
+    """
+    pixels = (crops / 255 - mean) / std
+    return F.normalize(dense_features(clip, pixels.to(clip.dtype)).flatten(2), dim=1)
+
+
+def crop_grid(inside: Tensor, scale: float, side: int) -> Tensor:
+    """Make the grid that samples a square crop around each object, for `F.grid_sample`; nothing waits for the device.
+
+    Args:
+        inside: bool `[B, H, W]`: the objects; one without a pixel counts as the whole photo.
+        scale: side of the crop as a multiple of the object's box.
+        side: height and width of the crop, in pixels.
+
+    Returns float32 `[B, side, side, 2]`.
+    """
+    axes = []
+    for axis in (1, 2):  # rows of W first, then columns of H
+        shown = inside.any(axis)  # [B, W] or [B, H]
+        shown = shown | ~shown.any(1, keepdim=True)
+        length = shown.shape[1]
+        first = shown.int().argmax(1)
+        last = length - shown.flip(1).int().argmax(1)
+        middle, half = (first + last) / 2, scale * (last - first) / 2
+        low, high = (middle - half).clamp(min=0).floor(), (middle + half).clamp(max=length).floor()
+        steps = (torch.arange(side, device=inside.device) + 0.5) / side
+        axes.append(2 * (low[:, None] + steps * (high - low)[:, None]) / length - 1)  # [B, side]
+    columns, rows = axes
+    return torch.stack([columns[:, None].expand(-1, side, -1), rows[:, :, None].expand(-1, -1, side)], dim=-1)
+
+
+def true_region_features(
+    labels: Tensor, inside: Tensor, classes: Tensor, patches: Tensor, fuse_weight: Tensor, patch: int
+) -> Tensor:
+    """Compute the features `[B, M, D]` of true parts as `region_logits` computes those of found ones.
+
+    Args:
+        labels: integer `[B, s, s]`, part labels of the crops.
+        inside: bool `[B, s, s]`, the objects in the crops.
+        classes: int64 `[B, M]`, the parts.
+        patches: unit vectors `[B, D, g·g]` of the crops' patches.
+        fuse_weight: weight of the region's features; the rest is the object's.
+        patch: side of a patch in pixels.
+    """
+    regions = torch.cat([inside[:, None], labels[:, None] == classes[..., None, None]], dim=1)  # [B, 1 + M, s, s]
+    pooled = F.max_pool2d(regions.float(), patch).flatten(2)  # [B, 1 + M, g·g]
+    means = pooled @ patches.float().mT / (pooled.sum(-1, keepdim=True) + 1e-6)  # [B, 1 + M, D]
+    return fuse_weight * means[:, 1:] + (1 - fuse_weight) * means[:, :1]
 
 
 def crop_box(inside: Tensor, scale: float) -> tuple[int, int, int, int]:

@@ -1,0 +1,299 @@
+"""OV-PARTS' three tasks on PartShapes: every method, zero-shot, with 16 shots, and asked the words of a second world.
+
+    python benchmarks/three_tasks.py --output runs/evidence
+    python benchmarks/three_tasks.py --output runs/evidence --page docs/ovparts-results.md
+    python benchmarks/three_tasks.py --output runs/laptop --only CLIPSeg --seeds 0 --steps 4 --limit 8 \\
+        --backbone-steps 8 --scenes 64 --image-size 64
+
+Towers of benchmarks/partshapes.py in the same OUTPUT (backbone-SEED, guidance-SEED) are taken over, and so are its
+models of the same number of steps; what is missing is trained. Each run leaves a JSON file in OUTPUT/three-tasks and is
+not repeated. Several processes may be given the same command at the same time: each takes the next run that nobody has
+begun. A run that SIGTERM stops is continued by the next command. The last lines are a table of mean and standard
+deviation. With `--page` the results become a page, and a picture beside it. Every score is Oracle-Obj by the rule
+ov-parts, as `partclipseg benchmark ov-parts` gives it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import IO, Any
+
+import torch
+
+from partclipseg.data.few_shot import FewShot
+from partclipseg.evaluation.run import group_records, make_evaluators, score_photos
+from partclipseg.files import write_text
+from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.shapes.cache import render_split
+from partclipseg.shapes.coarse import CoarseShapesDataset
+from partclipseg.shapes.dataset import PartShapesDataset
+from partclipseg.training.data import render_training_data
+from partclipseg.training.loop import train
+from partclipseg.training.recipe import (
+    Recipe,
+    partshapes,
+    partshapes_catseg,
+    partshapes_clipseg,
+    partshapes_partcatseg,
+    partshapes_zsseg,
+    with_settings,
+)
+from partclipseg.training.run import train_tower
+from partclipseg.training.towers import BackboneRecipe, GuidanceRecipe, TowerRecipe
+
+METHODS: dict[str, tuple[str, Callable[[], Recipe]]] = {
+    "PartCLIPSeg": ("default", partshapes),
+    "CLIPSeg": ("clipseg", partshapes_clipseg),
+    "PartCATSeg": ("partcatseg", partshapes_partcatseg),
+    "CAT-Seg": ("catseg", partshapes_catseg),
+    "ZSSeg+": ("zsseg", partshapes_zsseg),
+}
+"""Variant of each method in benchmarks/partshapes.py, and its recipe."""
+
+SHOTS = 16
+FIGURES = {
+    "zero-shot": ("seen", "unseen", "harmonic"),
+    "16 shots": ("seen", "unseen", "all"),
+    "cross-world": ("source", "all"),
+}
+"""Figures of each task. With 16 shots every class is trained; seen and unseen are those of the zero-shot task."""
+
+
+def main() -> None:
+    options = _parse()
+    output = Path(options.output)
+    (output / "three-tasks").mkdir(parents=True, exist_ok=True)
+    for name, seed, few in [(n, seed, few) for seed in options.seeds for n in options.only for few in (False, True)]:
+        result = output / "three-tasks" / f"{name}, {f'{SHOTS} shots, ' if few else ''}seed {seed}.json"
+        with result.with_suffix(".lock").open("w") as lock:
+            if not result.is_file() and _locked(lock):
+                record = _run(name, seed, few, output, options)
+                if record is None:
+                    print(f"{result.stem} was stopped; the same command continues it")
+                    return
+                write_text(result, json.dumps(record, indent=1))
+                print(f"{result.stem}: {record['tasks']}", flush=True)
+    summary = _summary(output)
+    write_text(output / "three-tasks.json", json.dumps(summary, indent=1))
+    print("\n".join(_table(summary)))
+    if options.page is not None:
+        write_page(summary, Path(options.page))
+
+
+def _locked(lock: IO[str], wait: bool = False) -> bool:
+    """Lock a file against other processes until it is closed; return whether none has it locked."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", required=True)
+    parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--limit", type=int, default=1000, help="test scenes to score")
+    parser.add_argument("--page", help="write the results as a page of Markdown")
+    parser.add_argument("--steps", type=int, help="steps of the part stage")
+    parser.add_argument("--batch-size", type=int, help="scenes of a step of the part stage")
+    parser.add_argument("--backbones", type=int, help="seed s starts from backbone s modulo this; default: its own")
+    parser.add_argument("--backbone-steps", type=int)
+    parser.add_argument("--guidance-steps", type=int)
+    parser.add_argument("--scenes", type=int, help="scenes rendered ahead for each stage")
+    parser.add_argument("--image-size", type=int)
+    parser.add_argument("--compile", action="store_true", help="compile the layers: pays on a GPU")
+    return parser.parse_args()
+
+
+def _run(name: str, seed: int, few: bool, output: Path, options: argparse.Namespace) -> dict[str, Any] | None:
+    """Train a model, unless it is there, and score it in its tasks; None if the training was stopped."""
+    variant, make = METHODS[name]
+    recipe = make()
+    if few:
+        recipe = replace(recipe, few_shot=FewShot(shots=SHOTS, shot_seed=seed))
+    model = output / "runs" / f"{variant}, {f'{SHOTS} shots, ' if few else ''}seed {seed}" / "model"
+    if not model.is_dir() and not _trained(recipe, model.parent, seed, output, options):
+        return None
+    segmenter = PartSegmenter.from_pretrained(model, dtype="float32")
+    size = options.image_size or recipe.image_size or 128
+    scenes = render_split("test", options.limit, size, output / "scenes")
+    first = _score(segmenter, PartShapesDataset("test", options.limit, size, scenes=scenes))
+    if few:
+        tasks = {"16 shots": first}
+    else:
+        across = _score(segmenter, CoarseShapesDataset("test", options.limit, size, scenes=scenes))
+        tasks = {"zero-shot": first, "cross-world": {"source": first["all"], "all": across["all"]}}
+    split = model.parent / "few-shot.json"
+    shots = len(json.loads(split.read_text())["files"]) if few else None
+    return {
+        "method": name,
+        "seed": seed,
+        "steps": options.steps or recipe.steps,
+        "photos": shots,
+        "scenes": options.limit,
+        "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "tasks": tasks,
+    }
+
+
+def _trained(recipe: Recipe, folder: Path, seed: int, output: Path, options: argparse.Namespace) -> bool:
+    """Train a model from the towers of its seed; return whether the training is finished."""
+    seed_of_towers = seed % options.backbones if options.backbones else seed
+    given = {"scenes": options.scenes, "image_size": options.image_size}
+    given = {key: value for key, value in given.items() if value is not None}
+    compiled = {"compile": options.compile}
+    backbone = _tower(BackboneRecipe, seed_of_towers, output, options.backbone_steps, {**given, **compiled})
+    if recipe.settings.needs_guidance:
+        guidance = _tower(GuidanceRecipe, seed_of_towers, output, options.guidance_steps, given)
+        recipe = with_settings(recipe, guidance=str(guidance))
+    changes = {"steps": options.steps, "batch_size": options.batch_size}
+    changes = {**given, **compiled, **{key: value for key, value in changes.items() if value is not None}}
+    recipe = replace(recipe, start=str(backbone), seed=seed, held_out=0, **changes)
+    with (output / "scenes.lock").open("w") as lock:
+        _locked(lock, wait=True)  # two processes would render the same scenes
+        data = render_training_data(recipe, output / "scenes")
+    return train(recipe, data, folder).finished
+
+
+def _tower(kind: type[TowerRecipe], seed: int, output: Path, steps: int | None, changes: dict[str, Any]) -> Path:
+    """Train a tower of the seed, unless it is there, and return its directory."""
+    folder = output / f"{kind.name}-{seed}"
+    with (output / f"{folder.name}.lock").open("w") as lock:
+        _locked(lock, wait=True)
+        if not (folder / "model").is_dir():
+            steps = steps or kind.steps
+            recipe = kind(seed=seed, steps=steps, warmup_steps=min(kind.warmup_steps, steps // 4), **changes)
+            train_tower(recipe, folder, lambda name, step, losses: print(f"{name} {seed}, {step}: {losses}"))
+    return folder / "model"
+
+
+def _score(segmenter: PartSegmenter, dataset: PartShapesDataset) -> dict[str, float | None]:
+    """Return the mIoU of every set of classes, in percent; None for NaN, which JSON does not have."""
+    evaluators = make_evaluators(dataset, "oracle_obj", boundary=None, rule="ov-parts")
+    for _ in score_photos(segmenter, dataset, group_records(dataset), evaluators, batch_size=32):
+        pass
+    scores = evaluators["oracle_obj"].compute()
+    values = {group: getattr(scores, group).iou for group in ("seen", "unseen", "harmonic", "all")}
+    return {group: value if value == value else None for group, value in values.items()}
+
+
+def _summary(output: Path) -> dict[str, Any]:
+    """Collect every run's figures by task, method and figure, one value a seed."""
+    records = [json.loads(path.read_text()) for path in sorted((output / "three-tasks").glob("*.json"))]
+    tasks: dict[str, dict[str, dict[str, list[float | None]]]] = {}
+    for task, figures in FIGURES.items():
+        tasks[task] = {}
+        for name in METHODS:
+            found = [one["tasks"][task] for one in records if one["method"] == name and task in one["tasks"]]
+            if found:
+                tasks[task][name] = {figure: [one[figure] for one in found] for figure in figures}
+    facts = ("seed", "steps", "photos", "scenes", "machine")
+    return {"runs": {key: sorted({r[key] for r in records if r[key] is not None}) for key in facts}, "tasks": tasks}
+
+
+def _table(summary: dict[str, Any]) -> list[str]:
+    """Return the lines of a Markdown table for each task."""
+    lines: list[str] = []
+    for task, methods in summary["tasks"].items():
+        figures = FIGURES[task]
+        lines += ["", f"**{task}**", "", f"| method | {' | '.join(figures)} |", "|---|" + "--:|" * len(figures)]
+        for name, values in methods.items():
+            lines.append(f"| {name} | {' | '.join(_cell(values[figure]) for figure in figures)} |")
+    return lines
+
+
+def _cell(values: list[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    return f"{mean(known):.1f}" + (f" ± {stdev(known):.1f}" if len(known) > 1 else "")
+
+
+def write_page(summary: dict[str, Any], path: Path) -> None:
+    """Write the results as a page, with a picture of bars beside it."""
+    runs = summary["runs"]
+    last = {"zero-shot": "harmonic", "16 shots": "all", "cross-world": "all"}
+    best = {
+        task: max(methods, key=lambda name: mean([v for v in methods[name][last[task]] if v is not None] or [0]))
+        for task, methods in summary["tasks"].items()
+        if methods
+    }
+    lines = [
+        "# The three tasks on PartShapes",
+        "",
+        "<!-- made by benchmarks/three_tasks.py --page; change that instead -->",
+        "",
+        f"Mean and standard deviation over the seeds {_listed(runs['seed'])}, {_listed(runs['steps'])} steps each, "
+        f"scored on {_listed(runs['scenes'])} test scenes ({_listed(runs['machine'])}). All methods start from one "
+        "backbone, for each seed another one.",
+        "",
+        "Every figure is the mIoU in percent under Oracle-Obj, by the rule `ov-parts` on labels resized as in that "
+        "evaluator ([protocols](protocols.md#the-rule-of-averaging)). *Zero-shot*: trained on the seen objects. *16 "
+        f"shots*: trained on {_listed(runs['photos'])} scenes, of all objects; seen and unseen are those of zero-shot. "
+        "*Cross-world*: the zero-shot model asked the words of `partshapes-coarse`, all classes; source is its mIoU in "
+        "its own world.",
+        *_table(summary),
+        "",
+        "![Bars of the last figure of each task](pictures/three-tasks.svg)",
+        "",
+        "Best by the last figure of each table: " + ", ".join(f"{name} ({task})" for task, name in best.items()) + ".",
+        "",
+    ]
+    write_text(path, "\n".join(lines))
+    write_text(path.parent / "pictures" / "three-tasks.svg", _bars(summary, last))
+
+
+def _bars(summary: dict[str, Any], figures: dict[str, str]) -> str:
+    """Draw a group of bars for each task, with the standard deviation as a line."""
+    colours = dict(zip(METHODS, ("#3b6ea8", "#d9843b", "#5a9a57", "#b5545c", "#8a6bb1"), strict=True))
+    values = {
+        (task, name): [value for value in methods[name][figures[task]] if value is not None]
+        for task, methods in summary["tasks"].items()
+        for name in methods
+    }
+    tops = [mean(known) + (stdev(known) if len(known) > 1 else 0) for known in values.values() if known]
+    scale = 200 / max([*tops, 1])
+    shapes: list[str] = []
+    for group, task in enumerate(summary["tasks"]):
+        left = 20 + 230 * group
+        shapes.append(f'<text x="{left + 100}" y="262" text-anchor="middle">{task}, {figures[task]}</text>')
+        for place, name in enumerate(METHODS):
+            known = values.get((task, name))
+            if not known:
+                continue
+            height, x = mean(known) * scale, left + 42 * place
+            shapes.append(
+                f'<rect x="{x}" y="{240 - height:.1f}" width="34" height="{height:.1f}" fill="{colours[name]}"/>'
+                f'<text x="{x + 17}" y="{232 - height:.1f}" text-anchor="middle">{mean(known):.1f}</text>'
+            )
+            if len(known) > 1:
+                spread = stdev(known) * scale
+                top, bottom = 240 - height - spread, 240 - height + spread
+                shapes.append(f'<path d="M{x + 30} {top:.1f}V{bottom:.1f}" stroke="#222" stroke-width="1.5"/>')
+    for place, name in enumerate(METHODS):
+        x = 20 + 140 * place
+        shapes.append(f'<rect x="{x}" y="276" width="12" height="12" fill="{colours[name]}"/>'
+                      f'<text x="{x + 18}" y="287">{name}</text>')  # fmt: skip
+    style = 'font-family="sans-serif" font-size="12" fill="#222"'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 710 300" role="img" {style}>'
+        '<title>mIoU of each method in the three tasks</title><rect width="710" height="300" fill="#fff"/>'
+        + "".join(shapes)
+        + "</svg>\n"
+    )
+
+
+def _listed(values: list[Any]) -> str:
+    return ", ".join(str(value) for value in values) or "-"
+
+
+if __name__ == "__main__":
+    main()

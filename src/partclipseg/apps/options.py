@@ -53,7 +53,8 @@ Dtype = Annotated[
     PredictionType | None,
     optional(
         "|".join(PREDICTION_TYPES),
-        "Number type of the model's arithmetic. Left out: bfloat16 on GPUs that have it, else float32. int8 is for CPUs.",
+        "Number type of the model's arithmetic. Left out: bfloat16 on GPUs that have it, else float32. int8 is "
+        "for CPUs.",
     ),
 ]
 BatchSize = Annotated[int, number("Photos that go through the model together.")]

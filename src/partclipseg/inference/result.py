@@ -134,12 +134,16 @@ class PartResult:
             taken = (word_map >= 0) & (word_scores >= min_part_probability) & (word_scores > rival)
             labels = np.where(taken, np.int32(len(vocabulary.object_parts)) + word_map, labels).astype(np.int32)
             score_map = np.where(taken, word_scores, score_map)
-        rest = np.where(labels < 0, objects, np.int32(-1))
-        scores = mean_scores(score_map, labels, len(vocabulary))
-        rest_scores = mean_scores(score_map, rest, len(vocabulary.objects))
+        # Counted together, as a pixel is of a class or of the rest: behind the classes stand no object and the objects.
+        classes = len(vocabulary)
+        both = np.where(labels < 0, objects + np.int32(classes + 1), labels)
+        scores, _, rest_scores = np.split(
+            mean_scores(score_map, both, classes + 1 + len(vocabulary.objects)), (classes, classes + 1)
+        )
         found = cls(labels, objects, scores, vocabulary, photo, name, rest_scores, probabilities)
         if instance_map is None:
             return found
+        rest = np.where(labels < 0, objects, np.int32(-1))
         owner, rows = np.array(instance_map, dtype=np.int32, order="C"), len(instances) + 1
         owned = (
             mean_scores(score_map, owned_labels(some, owner, rows - 1, count), rows * count).reshape(rows, count)

@@ -377,7 +377,8 @@ def test_int8(segmenter, exported, tmp_path, photo, monkeypatch):
             shutil.copy(exported / path.name, path)
 
     monkeypatch.setattr("partclipseg.apps.export.graphs.trace", lambda graphs: dict.fromkeys(graphs, Traced))
-    assert main(["export", segmenter.model.config._name_or_path, "--dtype", "int8", "--output", str(tmp_path / "x")]) == 0
+    model = segmenter.model.config._name_or_path
+    assert main(["export", model, "--dtype", "int8", "--output", str(tmp_path / "x")]) == 0
     names = ("photo_encoder", "text_encoder", "decoder")
     sizes = {name: [(f / f"{name}.onnx").stat().st_size for f in (tmp_path / "x", exported)] for name in names}
     assert sizes["photo_encoder"][0] < sizes["photo_encoder"][1]

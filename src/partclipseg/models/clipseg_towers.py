@@ -18,7 +18,7 @@ from partclipseg.models.clipseg_config import CLIPSegTowersConfig
 from partclipseg.models.clipseg_decoder import ConditionDecoder, DecoderLayer, UpsamplingHead
 from partclipseg.models.cuda_graphs import Graphs
 from partclipseg.models.directory import read_config
-from partclipseg.models.int8 import quantise
+from partclipseg.models.int8 import one_pass_gelu, quantise
 from partclipseg.models.interface import Inputs, PartModel, Words
 from partclipseg.models.tokens import add_token_embeddings
 
@@ -219,6 +219,8 @@ class CLIPSegTowers(PartModel):
         """Compute the products of the photo tower, and of the decoder's hidden layers, in int8, if these are wide."""
         for layer in self.clip.vision_model.encoder.layers:
             quantise(layer)
+            if self.config.vision_config.hidden_act == "quick_gelu":
+                layer.mlp.activation_fn = one_pass_gelu(layer.mlp.fc1, layer.mlp.fc2)
         if self.config.decoder_intermediate_size >= WIDE:
             quantise(self.decoder.layers, "expand", "contract")
         self.int8 = True

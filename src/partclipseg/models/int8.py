@@ -17,6 +17,7 @@ from partclipseg.errors import UsageError
 _ONEDNN: Any = torch.ops.onednn
 _TINY = 1e-12
 """Minimum scale, so that zeros are not divided by zero."""
+_QUICK_GELU = 1.702
 _ZERO = 128
 """Zero point of activations, which are uint8: oneDNN has no fast product of two signed operands without AMX."""
 
@@ -103,6 +104,19 @@ def int8_mlp(x: Tensor, expand: Int8Linear, contract: Int8Linear) -> Tensor:
     hidden_step = max(expand.bound(x), _TINY) / 255
     hidden = expand.product(to_uint8(x, 1 / step), step, _ZERO, expand.bias, hidden_step)
     return contract.product(hidden, hidden_step, 0, contract.bias)
+
+
+def one_pass_gelu(before: Int8Linear, after: Int8Linear) -> nn.Module:
+    """Return what computes CLIP's GELU, `x · sigmoid(1.702 x)`, between two layers in one pass.
+
+    It is `SiLU(1.702 x) / 1.702`; both factors go to the scales of the layers.
+    """
+    for factors in (before.scale, before.norm, before.bias):
+        if factors is not None:
+            factors *= _QUICK_GELU
+    for factors in (after.scale, after.norm):
+        factors /= _QUICK_GELU
+    return nn.SiLU(inplace=True)
 
 
 def quantise(module: nn.Module, *names: str) -> None:

@@ -138,7 +138,7 @@ def openvino_case(folder: Path, kind: str, pixels: np.ndarray, fed: dict[str, np
 def cases(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Case]:
     """Build every variant of a model; graphs are written to `folder`."""
     vocabulary = Vocabulary.from_catalog("pascal-part-116")
-    photo = np.asarray(Image.fromarray(render_scene("test", 0, 256).image).resize(SIZE[::-1]))
+    photo = np.asarray(Image.fromarray(render_scene("test", 0, 256).image).resize((SIZE[1], SIZE[0])))
     found, model, words = {}, None, None
     for dtype in ("int8", "bfloat16", "float32"):
         found[f"torch, {dtype}"], model, words = torch_case(name, dtype, vocabulary, photo)

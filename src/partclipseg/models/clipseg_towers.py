@@ -217,7 +217,8 @@ class CLIPSegTowers(PartModel):
 
     def quantise(self) -> None:
         """Compute the products of the photo tower, and of the decoder's hidden layers, in int8, if these are wide."""
-        for layer in self.clip.vision_model.encoder.layers:
+        layers: Any = self.clip.vision_model.encoder.layers
+        for layer in layers:
             quantise(layer)
             if self.config.vision_config.hidden_act == "quick_gelu":
                 layer.mlp.activation_fn = one_pass_gelu(layer.mlp.fc1, layer.mlp.fc2)

@@ -31,6 +31,8 @@ class Int8Linear(nn.Module):
     """float32 `[N]`: value of one step of each row of `weight`."""
     bias: Tensor | None
     """float32 `[N]`."""
+    norm: Tensor
+    """float32 `[N]`: Euclidean norm of each row of the weights."""
 
     def __init__(self, linear: nn.Linear) -> None:
         """Round the weights of `linear`, which is on the CPU."""

@@ -1,4 +1,4 @@
-"""How far label maps of bfloat16 are from those of float32 on a CPU, and what they cost.
+"""How far label maps of bfloat16 and int8 are from those of float32 on a CPU, and what they cost.
 
     python benchmarks/precision.py                  # the built-in model, 200 scenes of 256 pixels
     python benchmarks/precision.py --scenes 16      # to see that it runs
@@ -25,6 +25,7 @@ from partclipseg.shapes.dataset import PartShapesDataset
 from partclipseg.vocabulary import Vocabulary
 
 BATCH = 8
+NUMBER_TYPES = ("float32", "bfloat16", "int8")
 
 
 def label_maps(segmenter: PartSegmenter, words: Vocabulary, samples: Sequence[PartSample]) -> list[np.ndarray]:
@@ -48,7 +49,7 @@ def main() -> None:
     dataset = PartShapesDataset("test", options.scenes, 256)
     samples = list(dataset)
     truth = np.stack([sample.part_labels for sample in samples])
-    segmenters = {name: PartSegmenter.from_pretrained(options.model, "cpu", name) for name in ("float32", "bfloat16")}
+    segmenters = {name: PartSegmenter.from_pretrained(options.model, "cpu", name) for name in NUMBER_TYPES}
     maps = {name: np.stack(label_maps(s, dataset.vocabulary, samples)) for name, s in segmenters.items()}
     times: dict[str, list[float]] = {name: [] for name in segmenters}
     timed = samples[:32]

@@ -34,7 +34,7 @@ from partclipseg.shapes.cache import render_split
 from partclipseg.shapes.coarse import CoarseShapesDataset
 from partclipseg.shapes.dataset import PartShapesDataset
 from partclipseg.training.data import render_training_data
-from partclipseg.training.loop import train
+from partclipseg.training.loop import run_training
 from partclipseg.training.recipe import (
     Recipe,
     partshapes,
@@ -160,7 +160,7 @@ def _trained(recipe: Recipe, folder: Path, seed: int, output: Path, options: arg
     with (output / "scenes.lock").open("w") as lock:
         _locked(lock, wait=True)  # two processes would render the same scenes
         data = render_training_data(recipe, output / "scenes")
-    return train(recipe, data, folder).finished
+    return run_training(recipe, data, folder).finished
 
 
 def _tower(kind: type[TowerRecipe], seed: int, output: Path, steps: int | None, changes: dict[str, Any]) -> Path:

@@ -249,7 +249,7 @@ def test_words_that_a_word_list_lacks_are_named(config, caplog, photos):
     [
         ({"device": "cuda:99"}, UsageError, "no device 'cuda:99'"),
         ({"device": "toaster"}, UsageError, "no device 'toaster'"),
-        ({"dtype": "int8"}, UsageError, "unknown dtype 'int8': choose from float32, bfloat16, float16"),
+        ({"dtype": "int4"}, UsageError, "unknown dtype 'int4': choose from float32, bfloat16, float16, int8"),
     ],
 )
 def test_wrong_devices_and_types(model_directory, options, error, words):

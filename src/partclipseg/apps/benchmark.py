@@ -16,7 +16,7 @@ from partclipseg.apps.options import BatchSize, Device, check_least, optional
 from partclipseg.data.datasets.spec import Split
 from partclipseg.errors import UsageError
 from partclipseg.evaluation.choices import QUESTION_FORMS, QuestionForm, StatedTask
-from partclipseg.models.number_types import NumberType
+from partclipseg.models.number_types import PredictionType
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,7 +53,7 @@ class OVParts:
     limit: Annotated[int | None, optional("N")] = None
     """Score only the first N photos of each benchmark. Left out: all of them; 1000 scenes of PartShapes."""
     device: Device = None
-    dtype: NumberType = "float32"
+    dtype: PredictionType = "float32"
     """Number type of the model's arithmetic: float32 for figures that others can be compared with."""
     batch_size: BatchSize = 8
     workers: Annotated[int, tyro.conf.arg(metavar="N")] = 2
@@ -261,7 +261,7 @@ class InstructPartQuestions:
     limit: Annotated[int | None, optional("N")] = None
     """Ask only of the first N photos. Left out: all of them."""
     device: Device = None
-    dtype: NumberType = "float32"
+    dtype: PredictionType = "float32"
     """Number type of the model's arithmetic."""
 
     def run(self) -> int:

@@ -28,7 +28,7 @@ from partclipseg.evaluation.choices import (
     Rule,
 )
 from partclipseg.machine import how_to_install
-from partclipseg.models.number_types import NumberType
+from partclipseg.models.number_types import PredictionType
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -96,7 +96,7 @@ class Evaluate:
     catalogue such as ade20k-part-234, a file, or text. The classes that they share with this data set count as seen."""
     zoom: Zoom = False
     device: Device = None
-    dtype: NumberType = "float32"
+    dtype: PredictionType = "float32"
     """Number type of the model's arithmetic: float32 for figures that others can be compared with.
     bfloat16 is several times faster on GPUs."""
     batch_size: BatchSize = 8

@@ -10,7 +10,7 @@ import tyro
 
 from partclipseg.errors import UsageError
 from partclipseg.grammar import CATALOGS
-from partclipseg.models.number_types import NUMBER_TYPES, NumberType
+from partclipseg.models.number_types import PREDICTION_TYPES, PredictionType
 
 if TYPE_CHECKING:
     from partclipseg.models.prompting import Prompting
@@ -50,10 +50,11 @@ Device = Annotated[
     str | None, optional("NAME", "cpu, cuda, cuda:1, mps and so on. Left out: CUDA, else Apple's MPS, else the CPU.")
 ]
 Dtype = Annotated[
-    NumberType | None,
+    PredictionType | None,
     optional(
-        "|".join(NUMBER_TYPES),
-        "Number type of the model's arithmetic. Left out: bfloat16 on GPUs that have it, else float32.",
+        "|".join(PREDICTION_TYPES),
+        "Number type of the model's arithmetic. Left out: bfloat16 on GPUs that have it, else float32. int8 is "
+        "for CPUs.",
     ),
 ]
 BatchSize = Annotated[int, number("Photos that go through the model together.")]

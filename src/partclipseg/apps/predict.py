@@ -376,8 +376,7 @@ def make_folder(path: Path) -> None:
 
 def describe(segmenter: PartSegmenter, name: str | None) -> str:
     """Describe the model, its device and its number type in one line."""
-    dtype = str(segmenter.model.dtype).removeprefix("torch.")
-    return f"model: {model_title(segmenter, name)}; {segmenter.device}, {dtype}"
+    return f"model: {model_title(segmenter, name)}; {segmenter.device}, {segmenter.model.number_type}"
 
 
 def model_title(segmenter: PartSegmenter, name: str | None) -> str:

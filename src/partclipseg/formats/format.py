@@ -260,11 +260,15 @@ class Format:
         return encoded(self.document(photo, place), None)
 
 
+PNG_LEVEL = 3
+"""Level of zlib's compression: at most half the time of its default 6, for label maps of 1.2 to 1.9 times the bytes."""
+
+
 def encoded(document: Document, indent: int | None = None) -> bytes:
     """Encode a file: JSON in UTF-8 with a final line feed, text as `encoded_text`, or PNG."""
     if isinstance(document, Image.Image):
         buffer = io.BytesIO()
-        document.save(buffer, format="PNG")
+        document.save(buffer, format="PNG", compress_level=PNG_LEVEL)
         return buffer.getvalue()
     if isinstance(document, str):
         return encoded_text(document)

@@ -132,12 +132,16 @@ class PartResult:
         if len(words):
             first = len(vocabulary.object_parts)
             labels, score_map = take_words(labels, score_map, words, min_part_probability, first)
-        rest = np.where(labels < 0, objects, np.int32(-1))
-        scores = mean_scores(score_map, labels, len(vocabulary))
-        rest_scores = mean_scores(score_map, rest, len(vocabulary.objects))
+        # Counted together, as a pixel is of a class or of the rest: behind the classes stand no object and the objects.
+        classes = len(vocabulary)
+        both = np.where(labels < 0, objects + np.int32(classes + 1), labels)
+        scores, _, rest_scores = np.split(
+            mean_scores(score_map, both, classes + 1 + len(vocabulary.objects)), (classes, classes + 1)
+        )
         found = cls(labels, objects, scores, vocabulary, photo, name, rest_scores, probabilities)
         if instance_map is None:
             return found
+        rest = np.where(labels < 0, objects, np.int32(-1))
         owner, count = np.array(instance_map, dtype=np.int32, order="C"), len(instances)
         return replace(
             found,

@@ -27,6 +27,7 @@ from partclipseg.models.directory import write_directory
 from partclipseg.models.fetch import find_model
 from partclipseg.models.interface import Inputs, PartModel, PartOutput, WordMaps, Words
 from partclipseg.models.names import check_hub_name
+from partclipseg.models.number_types import PREDICTION_TYPES
 from partclipseg.models.prompting import Prompting
 from partclipseg.models.reading import library_errors
 from partclipseg.models.registry import built_in_model as built_in_model  # its former place, for scripts of users
@@ -82,26 +83,33 @@ class PartSegmenter:
                 ``vocabulary.json``; or a plain CLIPSeg, which answers as it is, without training.
             device: device to run on; None takes CUDA or MPS if available, else the CPU.
             dtype: number type of weights and arithmetic, such as ``"float32"``; None is bfloat16 on GPUs that have it,
-                which is several times faster there, else float32.
+                which is several times faster there, else float32. ``"int8"`` is for CPUs: products of the photo tower
+                and of the decoder's hidden layers in int8, the rest in float32.
             compile: fuse what lies within the model's layers by `torch.compile`: the first batches take some ten
                 seconds longer; after them the model takes up to a fifth less for a batch on a GPU, and as long as
                 before for one photo. Pixels with nearly equal classes may change theirs.
             prompting: prompts, threshold and object gate of a plain CLIPSeg; None are its defaults.
 
         Raises:
-            UsageError: unknown or absent device, unknown dtype, `prompting` for a model of another type.
+            UsageError: unknown or absent device, unknown dtype, `prompting` for a model of another type, int8 on a
+                GPU, on a CPU without fast products of it, or for a model of another family than CLIPSeg's.
             PartCLIPSegError: no model of that name can be found or loaded, or it cannot be compiled here.
         """
         from partclipseg.models.compiled import compile_layers
         from partclipseg.models.registry import load_model, load_tokenizer, load_vocabulary
 
         target = find_device(device)
-        number_type = find_dtype(dtype, target)
+        number_type = find_dtype(dtype, target, PREDICTION_TYPES)
+        in_int8 = number_type == torch.int8
+        if in_int8 and compile:
+            raise UsageError("int8 layers cannot be compiled: give int8 or compile, not both")
         source = find_model(name_or_path)
-        model = load_model(source, dtype=number_type)
+        model = load_model(source, dtype=torch.float32 if in_int8 else number_type)
         if prompting is not None:
             model.ask(prompting)
         torch.nn.Module.to(model, target)  # transformers' own `to` hides its types
+        if in_int8:
+            model.quantise()
         if compile:
             compile_layers(model)
         return cls(model, load_tokenizer(source, getattr(model.config, "text_config", None)), load_vocabulary(source))
@@ -113,7 +121,7 @@ class PartSegmenter:
         the segmenter has words of its own, and a model card, ``README.md``. Returns the directory.
 
         Raises:
-            UsageError: something stands there already.
+            UsageError: something stands there already, or the model is in int8.
             PartCLIPSegError: the disk is full or may not be written.
         """
         path = Path(directory)
@@ -139,10 +147,11 @@ class PartSegmenter:
             commit_message: message in the hub's history.
 
         Raises:
-            UsageError: a name that the hub does not take.
+            UsageError: a name that the hub does not take, or the model is in int8.
             PartCLIPSegError: nobody is logged in, the hub refuses or cannot be reached, or the disk is full.
         """
         check_hub_name(name)
+        self.model.require_floats()
         from huggingface_hub import HfApi
 
         with tempfile.TemporaryDirectory(prefix="partclipseg-") as temporary:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from partclipseg.models.clipseg_config import CLIPSegTowersConfig
+from partclipseg.models.int8 import Int8Linear, int8_mlp
 from partclipseg.models.kernels import linear_relu, recomputed
 
 
@@ -62,6 +63,8 @@ class DecoderLayer(nn.Module):
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """Map `x [M, T, C]` through the hidden layer, to its shape."""
+        if isinstance(self.expand, Int8Linear) and isinstance(self.contract, Int8Linear):
+            return int8_mlp(x.flatten(0, 1), self.expand, self.contract).view_as(x)
         # Flatten first: `nn.Linear` returns a view for 3-D input, and an in-place ReLU on a view makes autograd
         # copy it.
         return self.contract(linear_relu(x.flatten(0, 1), self.expand)).view_as(x)

@@ -18,8 +18,12 @@ from partclipseg.models.clipseg_config import CLIPSegTowersConfig
 from partclipseg.models.clipseg_decoder import ConditionDecoder, DecoderLayer, UpsamplingHead
 from partclipseg.models.cuda_graphs import Graphs
 from partclipseg.models.directory import read_config
+from partclipseg.models.int8 import one_pass_gelu, quantise
 from partclipseg.models.interface import Inputs, PartModel, Words
 from partclipseg.models.tokens import add_token_embeddings
+
+WIDE = 1024
+"""Minimum width of the decoder's hidden layers for int8: rounding the values of narrower ones takes what it saves."""
 
 
 class VisualAdapter(nn.Module):
@@ -210,6 +214,18 @@ class CLIPSegTowers(PartModel):
         """
         decoding = [module for module in self.decoder.modules() if isinstance(module, DecoderLayer | UpsamplingHead)]
         return [*self.clip.vision_model.encoder.layers, *decoding]
+
+    def quantise(self) -> None:
+        """Compute the products of the photo tower, and of the decoder's hidden layers, in int8, if these are wide."""
+        layers: Any = self.clip.vision_model.encoder.layers
+        for layer in layers:
+            quantise(layer)
+            if self.config.vision_config.hidden_act == "quick_gelu":
+                layer.mlp.activation_fn = one_pass_gelu(layer.mlp.fc1, layer.mlp.fc2)
+        if self.config.decoder_intermediate_size >= WIDE:
+            quantise(self.decoder.layers, "expand", "contract")
+        self.int8 = True
+        self.renew_stamp()
 
     def graphs(self) -> Graphs | None:
         """Return the captured graphs of this model; None unless it runs on a CUDA device without autocast."""

@@ -110,6 +110,8 @@ class PartModel(PreTrainedModel):
     object of each photo, with its mask."""
     takes_prompting: ClassVar[bool] = False
     """Whether `ask` can change prompts and threshold."""
+    int8: bool = False
+    """Whether the products are computed in int8, see `quantise`."""
 
     # -- what a family must define ----------------------------------------------------------------------------
 
@@ -303,6 +305,32 @@ class PartModel(PreTrainedModel):
     def repeated_layers(self) -> list[nn.Module]:
         """Return the repeated layers, which are compiled one by one; none unless the family names them."""
         return []
+
+    def quantise(self) -> None:
+        """Compute most products in int8 from now on, for predictions on a CPU.
+
+        Raises `UsageError` for a family that has not been measured so.
+        """
+        raise UsageError(
+            f"int8 is for PartCLIPSeg and the CLIPSeg models, and this is {self.title}: leave --dtype int8 out"
+        )
+
+    def require_floats(self) -> None:
+        """Raise `UsageError` for a model in int8, whose weights are rounded: it is loaded, not stored, so."""
+        if self.int8:
+            raise UsageError(
+                "a model in int8 cannot be saved: load it in float32, or write it by `partclipseg export --dtype int8`"
+            )
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
+        """Save as in transformers; raises `UsageError` for a model in int8."""
+        self.require_floats()
+        return super().save_pretrained(*args, **kwargs)
+
+    @property
+    def number_type(self) -> str:
+        """Name of the number type of the products, such as ``float32``, or ``int8`` after `quantise`."""
+        return "int8" if self.int8 else str(self.dtype).removeprefix("torch.")
 
     def weights_stamp(self) -> Hashable:
         """Return a value that changes whenever weights are changed in place, moved, cast or exchanged, for caches.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from importlib import import_module
 from importlib.resources import files
@@ -14,6 +14,7 @@ import torch
 
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.models.directory import load_tokenizer, load_vocabulary, read_config, stated_type
+from partclipseg.models.int8 import check_int8
 from partclipseg.models.interface import PartModel
 from partclipseg.models.number_types import NUMBER_TYPES
 from partclipseg.models.reading import read_tensors
@@ -139,16 +140,20 @@ def find_device(device: str | torch.device | None) -> torch.device:
     return found
 
 
-def find_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+def find_dtype(
+    dtype: str | torch.dtype | None, device: torch.device, names: Sequence[str] = NUMBER_TYPES
+) -> torch.dtype:
     """Return the number type of a name; for None bfloat16 if `device` is a GPU that has it, else float32.
 
-    Raises `UsageError` for a name that is not in `NUMBER_TYPES`.
+    Raises `UsageError` for a name that is not in `names`, and for int8 where `device` does not compute it.
     """
     if dtype is None:
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
             fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if fast else torch.float32
     name = str(dtype).removeprefix("torch.")
-    if name not in NUMBER_TYPES:
-        raise UsageError(f"unknown dtype {str(dtype)!r}: choose from {', '.join(NUMBER_TYPES)}")
+    if name not in names:
+        raise UsageError(f"unknown dtype {str(dtype)!r}: choose from {', '.join(names)}")
+    if name == "int8":
+        check_int8(device)
     return getattr(torch, name)

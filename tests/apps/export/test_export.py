@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -379,9 +380,33 @@ def test_float16_in_reference_mode(model_directory, tmp_path, photo):
     segmenter = PartSegmenter(PartCLIPSegModel(config), tokenizer)
     segmenter.model.trained_on(Vocabulary.from_text("bus: door, wheel; dog: ear, paw; zebra: tail"))
     # Random logits lie close together and 10 bits of mantissa tell fewer of them apart: one pixel in fifty.
-    assert export_model(segmenter, tmp_path / "half", fp16=True) >= 0.98
+    assert export_model(segmenter, tmp_path / "half", dtype="float16") >= 0.98
     for path in (tmp_path / "half").glob("*.onnx"):
         weights = [value for value in onnx.load(path).graph.initializer if math.prod(value.dims) > 100]
         assert {value.data_type for value in weights} == {onnx.TensorProto.FLOAT16}, path.name
     found = onnx_segment.Segmenter(tmp_path / "half")(Image.open(photo), onnx_segment.read_words(WORDS))
     assert (found == segmenter(photo, WORDS).label_map).mean() >= 0.98
+
+
+def test_int8(segmenter, exported, tmp_path, photo, monkeypatch):
+    """Random logits lie close together, so that 7 bits tell fewer of them apart: nearly one pixel in ten differs."""
+
+    class Traced:
+        """The graphs of the other export, as tracing takes long."""
+
+        @staticmethod
+        def save(path: Path, external_data: bool) -> None:
+            shutil.copy(exported / path.name, path)
+
+    monkeypatch.setattr("partclipseg.apps.export.graphs.trace", lambda graphs: dict.fromkeys(graphs, Traced))
+    model = segmenter.model.config._name_or_path
+    assert main(["export", model, "--dtype", "int8", "--output", str(tmp_path / "x")]) == 0
+    names = ("photo_encoder", "text_encoder", "decoder")
+    sizes = {name: [(f / f"{name}.onnx").stat().st_size for f in (tmp_path / "x", exported)] for name in names}
+    assert sizes["photo_encoder"][0] < sizes["photo_encoder"][1]
+    assert sizes["decoder"][0] < sizes["decoder"][1]
+    assert sizes["text_encoder"][0] == sizes["text_encoder"][1]
+    assert json.loads((tmp_path / "x/config.json").read_text())["dtype"] == "int8"
+    assert {path.name for path in (tmp_path / "x").iterdir()} == {path.name for path in exported.iterdir()}
+    found = onnx_segment.Segmenter(tmp_path / "x")(Image.open(photo), onnx_segment.read_words(WORDS))
+    assert (found == segmenter(photo, WORDS).label_map).mean() >= 0.9

@@ -6,10 +6,12 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 import torch
+from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from partclipseg.models.onnx import OnnxGraph
 
@@ -17,6 +19,17 @@ from partclipseg.models.onnx import OnnxGraph
 def trace(graphs: dict[str, OnnxGraph]) -> dict[str, torch.onnx.ONNXProgram]:
     """Export each of a model's graphs, see `PartModel.onnx_graphs`, on the CPU."""
     return {name: _export(graph) for name, graph in graphs.items()}
+
+
+def quantise_graph(source: Path, target: Path) -> None:
+    """Write the graph in `source` with int8 products: weights per channel, activations rounded at each run.
+
+    Convolutions, and products of activations with each other, stay in floats.
+    """
+    with _quiet():
+        quantize_dynamic(
+            source, target, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, weight_type=QuantType.QInt8
+        )
 
 
 def _export(graph: OnnxGraph) -> torch.onnx.ONNXProgram:
@@ -41,7 +54,7 @@ def _export(graph: OnnxGraph) -> torch.onnx.ONNXProgram:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppress the exporter's own log messages; errors are raised all the same."""
+    """Suppress the log messages of the libraries; errors are raised all the same."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -163,6 +163,7 @@ class Label:
         from partclipseg.apps.label.report import write_report
         from partclipseg.apps.predict import model_title
         from partclipseg.inference.segmenter import PartSegmenter
+        from partclipseg.models.number_types import PREDICTION_TYPES
         from partclipseg.models.registry import find_device, find_dtype
 
         photos = found.photos
@@ -171,7 +172,7 @@ class Label:
         # Number type of the workers. A run that is continued keeps the one that it was started with, whatever the
         # default of the current device.
         begun = stored_options(self.output / OPTIONS).get("dtype")
-        dtype = find_dtype(self.dtype or begun, find_device(devices[0]))
+        dtype = find_dtype(self.dtype or begun, find_device(devices[0]), PREDICTION_TYPES)
         device, prompting = devices[0] if alone else "cpu", self.ask.prompting()
         instances = self.find.load(device)
         segmenter = PartSegmenter.from_pretrained(self.model, device, dtype, prompting=prompting)
@@ -231,7 +232,7 @@ class Label:
             min_score=self.min_score,
             min_part_probability=self.min_part_probability,
             prompting=self.ask.prompting(),
-            dtype=str(segmenter.model.dtype).removeprefix("torch."),
+            dtype=segmenter.model.number_type,
             batch_size=self.batch_size,
             max_pixels=self.max_pixels,
             overwrite=self.overwrite,

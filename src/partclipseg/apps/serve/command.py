@@ -165,7 +165,7 @@ class Serve:
         from partclipseg.apps.serve.access import is_loopback
 
         for name, segmenter in engine.segmenters.items():
-            kind, dtype = segmenter.model.title, str(segmenter.model.dtype).removeprefix("torch.")
+            kind, dtype = segmenter.model.title, segmenter.model.number_type
             console.print(f"model: {name} ({kind}, {segmenter.device}, {dtype})", markup=False)
         if engine.built_in:
             console.print("the built-in model knows rendered scenes only; for photos name another with --model")

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from partclipseg.losses import sets
 from partclipseg.losses.config import SetLossConfig
-from partclipseg.losses.labels import list_present, resize_labels
+from partclipseg.losses.labels import list_present, downsample_labels
 from partclipseg.losses.masks import LossCounts
 from partclipseg.losses.matching import assign
 from partclipseg.models.zsseg.proposals import SCALE
@@ -91,7 +91,7 @@ class ZSSegLoss:
     def match(self, output: Any, part_labels: Tensor, words: Tensor, real: Tensor) -> Tensor:
         """Return the proposal of each part in every layer, int64 `[L, B, M]`; those of absent parts mean nothing."""
         layers, photos, _, height, width = output.mask_logits.shape
-        small = resize_labels(part_labels, (height, width))
+        small = downsample_labels(part_labels, (height, width))
         truth = ((small[:, None] == words[..., None, None]) & real[..., None, None]).flatten(2).float()  # [B, M, h·w]
         costs = torch.cat(
             [

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.models.reading import check_complete, check_finite, read_tensors
+from partclipseg.models.reading import check_complete, check_finite_weights, read_tensors
 from partclipseg.models.zsseg.foreign import place_of
 from partclipseg.models.zsseg.model import ZSSegModel
 
@@ -58,7 +58,7 @@ def fill_stage_1(model: ZSSegModel, path: str | Path) -> None:
         target.copy_(tensor)
     unknown = sorted(name for name in tensors if name not in used and not LEFT_ASIDE.fullmatch(name))
     check_complete(str(path), list(dict.fromkeys(missing)), unknown, misshapen)
-    check_finite(model.proposals, str(path))
+    check_finite_weights(model.proposals, str(path))
     logger.info("%s starts stage 1 with %d of its %d tensors", path, len(used), len(tensors))
 
 

@@ -225,21 +225,21 @@ class WindowBlock(nn.Module):
     def forward(self, x: Tensor, photo: Tensor) -> Tensor:
         """Map `x [B, T, g, g, C]`, with `photo [B, g, g, G]`, to its own shape."""
         a, photo = self.norm1(x), photo.unsqueeze(1)  # [B, 1, g, g, G]
+        if self.shift:
+            a, photo = (t.roll((-self.shift, -self.shift), dims=(2, 3)) for t in (a, photo))
         q, k, v = guided(self.query, a, photo), guided(self.key, a, photo), self.value(a)
-        x = x + self.project(self.attend(q, k, v))
+        mixed = self.project(self.attend(q, k, v))
+        x = x + (mixed.roll((self.shift, self.shift), dims=(2, 3)) if self.shift else mixed)
         return x + self.mlp(self.norm2(x))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Mix the values within windows: three times `[B, T, g, g, C]` → the same shape."""
+        """Mix the values within windows: three times `[B, T, g, g, C]`, shifted → the same shape."""
         batch, classes, grid, _, width = q.shape
-        if self.shift:
-            q, k, v = (t.roll((-self.shift, -self.shift), dims=(2, 3)) for t in (q, k, v))
         q, k, v = (self.split(t) for t in (q, k, v))  # [B·T, windows·heads, w·w, d]
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask(grid, q))
         side, window = grid // self.window, self.window
         mixed = mixed.view(batch, classes, side, side, self.heads, window, window, width // self.heads)
-        mixed = mixed.permute(0, 1, 2, 5, 3, 6, 4, 7).reshape(batch, classes, grid, grid, width)
-        return mixed.roll((self.shift, self.shift), dims=(2, 3)) if self.shift else mixed
+        return mixed.permute(0, 1, 2, 5, 3, 6, 4, 7).reshape(batch, classes, grid, grid, width)
 
     def split(self, x: Tensor) -> Tensor:
         """Split `[B, T, g, g, C]` into windows and heads `[B·T, windows·heads, w·w, d]`."""
@@ -282,7 +282,8 @@ class ClassBlock(nn.Module):
         places = pooled.view(batch, classes, width, edge * edge).permute(0, 3, 1, 2).flatten(0, 1)  # [B·g'·g', T, C]
         at_once = SCORES_AT_ONCE // (self.heads * classes * (classes + width))
         places = torch.cat([self.mix(places[some], text) for some in chunks(places.shape[0], at_once)])
-        pooled = places.unflatten(0, (batch, -1)).permute(0, 2, 3, 1).reshape(-1, width, edge, edge)  # [B·T, C, g', g']
+        # Channels last: in the other order a GPU's resizing walks through all channels of a place one after the other.
+        pooled = places.unflatten(0, (batch, -1)).transpose(1, 2).reshape(-1, edge, edge, width).permute(0, 3, 1, 2)
         spread = F.interpolate(pooled, (grid, grid), mode="bilinear", align_corners=True)  # [B·T, C, g, g]
         return spread.permute(0, 2, 3, 1).view(batch, classes, grid, grid, width)
 
@@ -304,8 +305,11 @@ def query_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _query_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    shares = (q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5).softmax(-2) + 1e-8  # [n, heads, T queries, T keys]
-    return shares / shares.sum(-1, keepdim=True) @ v
+    # Every share has 1e-8 added before the division; both are applied to the small result, not to all T · T shares.
+    least, (classes, width) = 1e-8, q.shape[-2:]
+    shares = (k @ (q / width**0.5).transpose(-2, -1)).softmax(-1)  # [n, heads, T keys, T queries]
+    mixed = shares.transpose(-2, -1) @ v + least * v.sum(-2, keepdim=True)  # [n, heads, T queries, d]
+    return mixed / (shares.sum(-2).unsqueeze(-1) + classes * least)
 
 
 def linear_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from partclipseg.losses import sets
 from partclipseg.losses.config import SetLossConfig
-from partclipseg.losses.labels import list_present, downsample_labels
+from partclipseg.losses.labels import downsample_labels, list_present
 from partclipseg.losses.masks import LossCounts
 from partclipseg.losses.matching import assign
 from partclipseg.models.zsseg.proposals import SCALE

@@ -20,6 +20,7 @@ from partclipseg.training.recipe import (
     partshapes_partcatseg,
     partshapes_partcatseg_reference,
     partshapes_reference,
+    partshapes_zsseg,
     with_settings,
 )
 
@@ -91,6 +92,7 @@ VARIANTS: dict[str, Recipe] = {
     "default, retention of half the unseen words": _retention(1.0, (*SEEN_WORDS, *HALF_OF_UNSEEN)),
     # The other methods; guidance towers are trained once a seed, like the backbones.
     "catseg": partshapes_catseg(),
+    "zsseg": partshapes_zsseg(),
     "partcatseg": PARTCATSEG,
     "partcatseg + retention": replace(PARTCATSEG, retention=DEFAULT.retention),
     # HOPS's filters of costs.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from partclipseg.apps.serve.settings import with_settings
+from partclipseg.apps.serve.settings import with_stored_options
 from partclipseg.data.few_shot import FewShotSplit
 from partclipseg.data.prepare.ade20k_part import ADE20KPartRecipe
 from partclipseg.data.prepare.runner import Layout
@@ -42,7 +42,7 @@ READERS = {
     "a model's config.json": read_json_table,
     "the person's catalogue": lambda path: catalogue(),
     "a raw annotation of ADE20K": prepare_ade20k,
-    "options of serve": lambda path: with_settings(["--config", str(path)], ["config", "port"]),
+    "options of serve": lambda path: with_stored_options(["--config", str(path)], ["config", "port"]),
     "a list of few-shot photos": FewShotSplit.read,
     "words": Vocabulary.from_file,
     "a correction in labelme": read_back("labelme"),

@@ -18,10 +18,11 @@ from partclipseg.data.datasets.registry import DATASETS, dataset_spec, open_data
 from partclipseg.data.datasets.spec import DatasetSpec, OwnOptions, Preparation, Split
 from partclipseg.data.label_map import label_table, read_label_map
 from partclipseg.data.paths import files_by_stem
-from partclipseg.data.prepare.runner import Outcome, place_photo, sizes, source_state
+from partclipseg.data.prepare.runner import Layout, Outcome, source_state
 from partclipseg.data.sample import UNLABELLED
 from partclipseg.data.source import FileDataset, SampleRecord, Source, SourceLabels, SourcePhoto
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.kept_files import KeptFiles
 from partclipseg.training.data import open_training_data
 from partclipseg.training.recipe import Recipe
 from partclipseg.vocabulary import ObjectPart, Vocabulary
@@ -64,11 +65,10 @@ class ToyJob:
     def source(self) -> str:
         return source_state(*(self.folder / f"{self.key}.{kind}" for kind in ("pictures", "masks")))
 
-    def run(self, output: Path) -> Outcome:
-        paths = [output / kind / self.split / f"{self.key}.png" for kind in ("pictures", "masks")]
-        for path in paths:
-            place_photo(self.folder / f"{self.key}.{path.parts[-3]}", path, "copy")
-        return Outcome(self.key, self.split, sizes(output, *paths), parts=[0, 1], objects=[0])
+    def run(self, layout: Layout) -> Outcome:
+        for kind in ("pictures", "masks"):
+            layout.place_photo(self.folder / f"{self.key}.{kind}", f"{kind}/{self.split}/{self.key}.png", "copy")
+        return Outcome(self.key, self.split, parts=[0, 1], objects=[0])
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class ToyRecipe:
         paths = sorted(path for folder in self.folders for path in folder.glob("*.pictures"))
         return [ToyJob(path.stem, "train" if place else "test", path.parent) for place, path in enumerate(paths)]
 
-    def finish(self, output: Path, outcomes: Sequence[Outcome]) -> None:
-        (output / "list.txt").write_text("\n".join(outcome.key for outcome in outcomes))
+    def finish(self, lists: KeptFiles, outcomes: Sequence[Outcome]) -> None:
+        lists.text("list.txt", "\n".join(outcome.key for outcome in outcomes))
 
 
 TOYS = DatasetSpec(

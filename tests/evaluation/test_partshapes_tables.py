@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from partclipseg.evaluation.scores import PROTOCOLS, RULES
+from partclipseg.evaluation.choices import PROTOCOLS, RULES
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 from partshapes_tables import summary_of, tables

@@ -7,7 +7,7 @@ import pytest
 
 from partclipseg.errors import UsageError
 from partclipseg.evaluation.cross import SharedWords
-from partclipseg.evaluation.tasks import Job, jobs_of
+from partclipseg.evaluation.tasks import TaskScoring, jobs_of
 from partclipseg.shapes.captions import words
 from partclipseg.shapes.coarse import OBJECTS, PARTS, CoarseShapesDataset, coarse_vocabulary, other_pair
 from partclipseg.shapes.dataset import PartShapesDataset
@@ -64,7 +64,7 @@ def test_seen_are_the_parts_that_no_unseen_object_has() -> None:
 
 
 def test_a_model_of_the_first_world_is_asked_across() -> None:
-    across = Job("cross-dataset", "partshapes-coarse")
-    assert jobs_of(WORLD.seen_vocabulary, []) == [Job("zero-shot", "partshapes"), across]
-    assert jobs_of(WORLD.vocabulary, [], few=True) == [Job("few-shot", "partshapes"), across]
-    assert jobs_of(None, ["pascal-part-116"]) == [Job("zero-shot", "pascal-part-116")]
+    across = TaskScoring("cross-dataset", "partshapes-coarse")
+    assert jobs_of(WORLD.seen_vocabulary, []) == [TaskScoring("zero-shot", "partshapes"), across]
+    assert jobs_of(WORLD.vocabulary, [], few=True) == [TaskScoring("few-shot", "partshapes"), across]
+    assert jobs_of(None, ["pascal-part-116"]) == [TaskScoring("zero-shot", "pascal-part-116")]

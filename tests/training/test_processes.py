@@ -16,7 +16,7 @@ import torch
 import yaml
 from tests.training.conftest import tiny_recipe, training_data
 
-from partclipseg.training.loop import train
+from partclipseg.training.loop import run_training
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +40,7 @@ def run_here(start: Path, output: Path, steps: int) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        assert train(tiny_recipe(start, steps=steps), training_data(), output).finished
+        assert run_training(tiny_recipe(start, steps=steps), training_data(), output).finished
     finally:
         torch.set_num_threads(threads)
 

@@ -16,7 +16,7 @@ from partclipseg.losses.config import SetLossConfig
 from partclipseg.models.registry import load_model, load_tokenizer
 from partclipseg.models.zsseg.model import ZSSegModel
 from partclipseg.models.zsseg.settings import ZSSegSettings
-from partclipseg.training.loop import train
+from partclipseg.training.loop import run_training
 from partclipseg.training.recipe import Recipe
 
 
@@ -31,10 +31,10 @@ def run(recipe: Recipe, tokenizer_directory: Path, tmp_path: Path) -> Recipe:
 
 
 def test_a_stopped_run_goes_on_bit_for_bit(run: Recipe, squares, tmp_path: Path) -> None:
-    stopped = train(run, squares, tmp_path / "stopped", observer=StopAt(3))
+    stopped = run_training(run, squares, tmp_path / "stopped", observer=StopAt(3))
     assert (stopped.step, stopped.finished) == (3, False)
-    assert train(run, squares, tmp_path / "stopped").finished
-    train(run, squares, tmp_path / "whole")
+    assert run_training(run, squares, tmp_path / "stopped").finished
+    run_training(run, squares, tmp_path / "whole")
     assert same_weights(tmp_path / "stopped", tmp_path / "whole")
     assert trace(tmp_path / "stopped") == trace(tmp_path / "whole")
     result = PartSegmenter.from_pretrained(tmp_path / "whole" / "model", device="cpu")(np.zeros((40, 50, 3), np.uint8))
@@ -43,8 +43,8 @@ def test_a_stopped_run_goes_on_bit_for_bit(run: Recipe, squares, tmp_path: Path)
 
 def test_micro_batches_add_up_to_the_batch(run: Recipe, squares, tmp_path: Path) -> None:
     run = replace(run, steps=2)
-    train(run, squares, tmp_path / "whole")
-    train(replace(run, gradient_accumulation=4), squares, tmp_path / "split")
+    run_training(run, squares, tmp_path / "whole")
+    run_training(replace(run, gradient_accumulation=4), squares, tmp_path / "split")
     whole, split = trace(tmp_path / "whole"), trace(tmp_path / "split")
     for name in whole:  # the same sums in another order in float32; the weights follow
         np.testing.assert_allclose(split[name], whole[name], rtol=1e-4, atol=1e-5, err_msg=name)
@@ -54,7 +54,7 @@ def test_micro_batches_add_up_to_the_batch(run: Recipe, squares, tmp_path: Path)
 def test_clip_stays_and_the_rest_learns(prompts: float, run: Recipe, squares, tmp_path: Path) -> None:
     settings = ZSSegSettings(loss=SetLossConfig(prompt_weight=prompts))
     run = replace(run, steps=25, learning_rate=5e-3, held_out=0, settings=settings)
-    train(run, replace(squares, held_out=[]), tmp_path / "run")
+    run_training(run, replace(squares, held_out=[]), tmp_path / "run")
     total = trace(tmp_path / "run")["total"]
     assert np.mean(total[-5:]) < 0.7 * total[0]
     before = load_model(tmp_path / "start").state_dict()
@@ -78,7 +78,7 @@ def test_a_start_from_clip_and_a_tokenizer_of_whole_words(recipe: Recipe, square
     CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=24)).save_pretrained(tmp_path / "clip")
     tokenizer.save_pretrained(tmp_path / "clip")
     run = replace(recipe, start=str(tmp_path / "clip"), settings=ZSSegSettings(sizes="tiny"), steps=1)
-    train(run, squares, tmp_path / "run")
+    run_training(run, squares, tmp_path / "run")
     model, words = load_model(tmp_path / "run/model"), load_tokenizer(tmp_path / "run/model")
     assert words.convert_ids_to_tokens([model.config.separator_id, model.config.dot_id]) == [",", "."]
     assert len(model.clip.text_model.embeddings.token_embedding.weight) == len(words) == len(tokenizer) + 2

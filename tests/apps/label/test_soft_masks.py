@@ -262,16 +262,34 @@ def test_a_refused_file_costs_its_photo_and_a_full_disk_the_run(
     assert soft(tmp_path) == soft(begun)
 
 
-def test_a_folder_in_the_place_of_one_costs_its_photo(
-    run: Run, begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = first(tmp_path)
+def a_folder_for_a_file(path: Path) -> Path:
     path.unlink()
     path.mkdir()
+    return path
+
+
+def a_file_for_a_folder(path: Path) -> Path:
+    shutil.rmtree(path.parent)
+    path.parent.write_text("by hand")
+    return path.parent
+
+
+@pytest.mark.parametrize(
+    ("replace", "said"),
+    [
+        (a_folder_for_a_file, "a folder stands where a file should be"),
+        (a_file_for_a_folder, "a file stands where a folder should be"),
+    ],
+)
+def test_something_else_in_its_place_is_kept_and_costs_its_photo(
+    run: Run, begun: Path, tmp_path: Path, replace: Callable[[Path], Path], said: str, capsys
+) -> None:
+    path = replace(first(tmp_path))
     assert run() == 1
-    said = capsys.readouterr().err
-    assert path.name in said
-    assert "a folder stands where a file should be" in said
-    path.rmdir()
+    message = capsys.readouterr().err
+    assert "1 of 5 photos could not be labelled" in message
+    assert f"soft-masks/{STEM}" in message
+    assert said in message
+    path.rmdir() if path.is_dir() else path.unlink()
     assert run() == 0
     assert soft(tmp_path) == soft(begun)

@@ -172,12 +172,15 @@ def test_a_changed_one_is_kept_until_it_is_deleted_or_overwritten(
     assert "a person's" not in capsys.readouterr().out
 
 
-def test_a_corrected_photo_keeps_the_models_soft_masks(run: Run, begun: Path, tmp_path: Path) -> None:
+def test_a_corrected_photo_keeps_the_models_soft_masks(
+    run: Run, begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     labelme(tmp_path / f"out/labelme/{STEM}.json")
     first(tmp_path).unlink()
     theirs = by_hand(max((tmp_path / PNG).iterdir()))
     for _ in range(2):
         assert run() == 0
+        assert "2 files are a person's and kept; 1 photo is taken" in capsys.readouterr().out
         assert records(tmp_path / "out")[0]["corrected"] == "labelme"
         kept = max((tmp_path / PNG).iterdir())
         assert kept.read_bytes() == theirs

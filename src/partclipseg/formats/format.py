@@ -204,6 +204,11 @@ class Format:
     """Spaces of indentation of JSON in single files; data sets have none."""
     folder: str | None = None
     """Folder of the photos' own files in a labelled data set; None if they have none there."""
+    class_files: Callable[[Vocabulary], Iterator[str]] | None = None
+    """Yield the name of each class's file for a format that has a folder for each photo in `folder`; with `make_many`.
+
+    These files are made while a photo is labelled, since they show more than its record holds.
+    """
     collect: Callable[[DataSet], Iterator[tuple[str, Content]]] | None = None
     """Yield name and content of each file about all photos of a data set."""
     shared: Callable[[Vocabulary], Iterator[tuple[str, str]]] | None = None
@@ -258,6 +263,12 @@ class Format:
     def draft(self, photo: LabelledPhoto, place: Place) -> bytes:
         """Return the bytes of the photo's own file in a data set."""
         return encoded(self.document(photo, place), None)
+
+    def class_drafts(self, photo: LabelledPhoto) -> Iterator[tuple[str, bytes]]:
+        """Yield name and bytes of each file in the photo's own folder in a data set."""
+        assert self.make_many is not None, f"{self.name} has a single file for a photo"
+        for name, picture in self.make_many(photo):
+            yield name, encoded(picture)
 
 
 PNG_LEVEL = 3

@@ -12,6 +12,7 @@ from PIL import Image
 from partclipseg.data.coco import decode_mask
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.formats.format import Content, DataSet, Format, LabelledPhoto, encoded
+from partclipseg.vocabulary import Vocabulary
 
 FOLDER = "masks"
 """Folder of the masks in a labelled data set; it has a folder for each photo."""
@@ -58,10 +59,14 @@ def _make_soft(photo: LabelledPhoto) -> Iterator[tuple[str, Image.Image]]:
     if photo.probability is None:
         raise PartCLIPSegError("soft masks need the model's probabilities, which this result was made without")
     # The model knows one probability of a class, whosever part it is.
-    segments = {segment.index: segment for segment in photo.segments}.values()
-    names = mask_names((segment.object, str(segment.part)) for segment in segments)
-    for name, segment in zip(names, segments, strict=True):
-        yield name, Image.fromarray(np.rint(255 * photo.probability(segment.index)).astype(np.uint8))
+    found = {segment.index for segment in photo.segments}
+    for index, name in enumerate(_class_files(photo.vocabulary)):
+        if index in found:
+            yield name, Image.fromarray(np.rint(255 * photo.probability(index)).astype(np.uint8))
+
+
+def _class_files(vocabulary: Vocabulary) -> Iterator[str]:
+    return mask_names((pair.object, pair.part) for pair in vocabulary.classes)
 
 
 def _collect(data_set: DataSet) -> Iterator[tuple[str, Content]]:
@@ -83,8 +88,10 @@ FORMAT = Format(
 
 SOFT = Format(
     name="soft-masks",
-    help="a picture of the probability of each part that was found, 0 to 255, at every pixel",
+    help="a picture of the probability of each part found, 0 to 255 at every pixel; takes one more pass of the model",
     suffix=".soft-masks",
     make_many=_make_soft,
     on_request=True,
+    folder="soft-masks",
+    class_files=_class_files,
 )

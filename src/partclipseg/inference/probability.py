@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ class Probabilities:
     Label maps are found without decoding every class, so the first call runs the model again, with all classes; their
     logits are then kept. A pickled object has the logits and no model.
     """
+
+    _turn = Lock()
+    """Held while the model runs, since files of several photos are made in threads, and memory is for one batch."""
 
     def __init__(
         self,
@@ -36,7 +40,7 @@ class Probabilities:
     @cached_property
     def logits(self) -> torch.Tensor:
         """Logits of the classes at the decoder's size, float32 `[N_c, h, w]` on the CPU."""
-        with torch.inference_mode():
+        with self._turn, torch.inference_mode():
             inputs, logits = self._model.prepare([self._photo]), []
             if self._words is not None:
                 count = len(self._words.class_to_object)

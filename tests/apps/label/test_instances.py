@@ -15,7 +15,10 @@ from partclipseg.apps.cli import main
 from partclipseg.apps.label.job import BulkJob
 from partclipseg.apps.label.labeller import Labeller
 
-FORMATS = ("coco", "yolo", "labelme", "png", "jsonl", "csv", "masks", "label-studio", "instance-png", "partpq")
+FORMATS = (
+    *("coco", "yolo", "labelme", "png", "jsonl", "csv", "masks", "soft-masks", "label-studio"),
+    *("instance-png", "partpq"),
+)
 
 
 def call(photos: Path, output: Path, model: Path, *more: str) -> list[str]:
@@ -100,6 +103,24 @@ def test_drafts_are_made_again_from_records(labelled, album, model, boxes, tmp_p
         photo = photos[record["photo"]]
         for name, path in job.own_files(photo).items():
             assert draft(job, name, photo, recorded_result(job, record)) == path.read_bytes(), name
+
+
+def test_files_that_are_not_read_back_are_a_persons_too(labelled, album, model, boxes, tmp_path, capsys):
+    output = tmp_path / "out"
+    shutil.copytree(labelled, output, symlinks=True)
+    places = [output / "instances/scenes/1/001.png", output / "partpq/scenes/1/001.png"]
+    for path in places:
+        Image.new("L", (128, 128), 1).save(path)
+    theirs = [path.read_bytes() for path in places]
+    for _ in range(2):
+        assert main(call(album, output, model, "--instances", str(boxes))) == 0
+        assert [path.read_bytes() for path in places] == theirs
+        assert "2 files are a person's and kept; 0 photos are taken into" in capsys.readouterr().out
+        (output / "labels/scenes/1/001.png").unlink(missing_ok=True)  # so that the photo is labelled again
+    for path in places:
+        path.unlink()
+    assert main(call(album, output, model, "--instances", str(boxes))) == 0
+    assert digests(output) == digests(labelled)
 
 
 def test_corrected_parts_keep_their_owners(labelled, album, model, boxes, tmp_path):

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from partclipseg.apps.label.job import BulkFormat, BulkJob, ManifestRecord
+from partclipseg.apps.label.job import BulkFormat, BulkJob, ManifestRecord, OwnFile
 from partclipseg.apps.label.photos import LabelPhoto
 from partclipseg.data.coco import paint_masks
 from partclipseg.errors import PartCLIPSegError
@@ -38,6 +38,32 @@ def read_own(path: Path) -> bytes:
 def draft(job: BulkJob, name: BulkFormat, photo: LabelPhoto, result: PartResult) -> bytes:
     """Return the content of the photo's own file in the format `name`."""
     return data_set_formats()[name].draft(result.labelled, job.place(name, photo))
+
+
+def class_drafts(job: BulkJob, result: PartResult) -> dict[OwnFile, bytes]:
+    """Return the content of each file in the photo's own folders.
+
+    Raises `PartCLIPSegError` for a result that was made from a record, which holds no probabilities.
+    """
+    return {
+        f"{name}/{file}": content
+        for name in job.class_files
+        for file, content in data_set_formats()[name].class_drafts(result.labelled)
+    }
+
+
+def class_files_there(job: BulkJob, photo: LabelPhoto) -> dict[OwnFile, Path]:
+    """Return the files of classes that lie in the photo's own folders, also of classes that it no longer has."""
+    there = {path for folder in job.own_folders(photo).values() for path in folder.glob("*")}
+    if not there:
+        return {}
+    return {key: path for key, path in job.class_paths(photo, range(len(job.vocabulary))).items() if path in there}
+
+
+def record_files(job: BulkJob, photo: LabelPhoto, record: ManifestRecord) -> dict[OwnFile, Path]:
+    """Return the paths of all files that the photo of a done record has."""
+    classes = (segment["index"] for segment in record["segments"])
+    return {**job.own_files(photo), **job.class_paths(photo, classes)}
 
 
 def write_draft(path: Path, content: bytes) -> None:
@@ -171,7 +197,7 @@ class Announcements:
     def __init__(self, output: Path) -> None:
         self._journal = Journal(output / WRITTEN / f"drafts-{secrets.token_hex(8)}.jsonl")
 
-    def add(self, entries: Iterable[tuple[LabelPhoto, Mapping[BulkFormat, str]]]) -> None:
+    def add(self, entries: Iterable[tuple[LabelPhoto, Mapping[OwnFile, str]]]) -> None:
         """Record the digests of the files of each photo."""
         if lines := [{"photo": photo.path, "files": dict(files)} for photo, files in entries if files]:
             self._journal.path.parent.mkdir(parents=True, exist_ok=True)

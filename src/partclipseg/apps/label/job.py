@@ -6,7 +6,9 @@ byte: the last digits of the arithmetic may depend on the photos in a batch.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ from partclipseg.vocabulary import Vocabulary
 
 BulkFormat = str
 """Name of one of `data_set_formats`."""
+
+OwnFile = str
+"""One of a photo's own files: its format, and for one of several the file's name too: ``soft-masks/dog_ear.png``."""
 
 MANIFEST, OPTIONS = "manifest.jsonl", "options.json"
 """State of a run in the output folder, beside the folder `WRITTEN` with the digests of other files."""
@@ -58,11 +63,32 @@ class BulkJob:
     """Options about instances; None if they are not asked for."""
 
     def own_files(self, photo: LabelPhoto) -> dict[BulkFormat, Path]:
-        """Return the path of the photo's own file in each format that has one."""
+        """Return the path of the photo's own file in each format that has a single one."""
         return {
             name: self.output / kind.folder / f"{photo.stem}{kind.extension}"
             for name, kind in data_set_formats().items()
-            if kind.folder is not None and name in self.formats
+            if kind.folder is not None and kind.class_files is None and name in self.formats
+        }
+
+    @cached_property
+    def class_files(self) -> dict[BulkFormat, tuple[str, ...]]:
+        """Return the name of each class's file in the formats that have a folder for each photo."""
+        return {
+            name: tuple(kind.class_files(self.vocabulary))
+            for name, kind in data_set_formats().items()
+            if kind.class_files is not None and name in self.formats
+        }
+
+    def own_folders(self, photo: LabelPhoto) -> dict[BulkFormat, Path]:
+        """Return the photo's own folder in each format of `class_files`."""
+        return {name: self.output / str(data_set_formats()[name].folder) / photo.stem for name in self.class_files}
+
+    def class_paths(self, photo: LabelPhoto, classes: Iterable[int]) -> dict[OwnFile, Path]:
+        """Return the paths of the files of some classes, by index, in the photo's own folders, in label order."""
+        return {
+            f"{name}/{self.class_files[name][index]}": folder / self.class_files[name][index]
+            for name, folder in self.own_folders(photo).items()
+            for index in sorted(set(classes))
         }
 
     def place(self, name: BulkFormat, photo: LabelPhoto) -> Place:

@@ -13,8 +13,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from PIL import Image
 
 from partclipseg.apps.instance_options import LoadedInstances
-from partclipseg.apps.label.drafts import Announcements, done_record, draft, write_draft
-from partclipseg.apps.label.job import BulkFormat, BulkJob, ManifestRecord
+from partclipseg.apps.label.drafts import (
+    Announcements,
+    class_drafts,
+    class_files_there,
+    done_record,
+    draft,
+    record_files,
+    write_draft,
+)
+from partclipseg.apps.label.job import BulkJob, ManifestRecord, OwnFile
 from partclipseg.apps.label.photos import LabelPhoto
 from partclipseg.data import pixels
 from partclipseg.data.photo import PhotoError
@@ -62,7 +70,7 @@ class _Drafts(NamedTuple):
 
     photo: LabelPhoto
     record: ManifestRecord
-    contents: Mapping[BulkFormat, bytes]
+    contents: Mapping[OwnFile, bytes]
 
 
 class Labeller:
@@ -113,7 +121,8 @@ class Labeller:
                 (photo, {name: digest(content) for name, content in contents.items()}) for photo, _, contents in drafts
             )
             records = list(pool.map(self._write, drafts))
-        for folder in {path.parent for photo in batch for path in self.job.own_files(photo).values()}:
+        places = {path.parent for photo in batch for path in self.job.own_files(photo).values()}
+        for folder in places.union(*(self.job.own_folders(photo).values() for photo in batch)):
             with suppress(FileNotFoundError, NotADirectoryError):  # where no photo could be written
                 flush(folder)
         return records
@@ -138,9 +147,10 @@ class Labeller:
         if isinstance(result, PartResult):
             try:
                 result = result.at_least(self.job.min_score)
-                contents: dict[BulkFormat, bytes] = {}
+                contents: dict[OwnFile, bytes] = {}
                 for name in self.job.own_files(photo):
                     contents[name] = draft(self.job, name, photo, result)
+                contents |= class_drafts(self.job, result)
                 record = done_record(photo, result) | {"content": digest((self.job.folder / photo.path).read_bytes())}
                 return _Drafts(photo, record | {"warning": warning} if warning else record, contents)
             except Exception as error:
@@ -150,23 +160,25 @@ class Labeller:
     def _write(self, drafts: _Drafts) -> ManifestRecord:
         """Write the files that do not belong to a person; the record holds their digests."""
         photo, record, contents = drafts
-        paths = self.job.own_files(photo)
         digests = {name: digest(content) for name, content in contents.items()}
         known = {*photo.known, *digests.values()}
+        made: Mapping[OwnFile, Path] = {}
         if record["status"] == "done":
+            made = record_files(self.job, photo, record)
             try:
-                free: list[BulkFormat] = [name for name in contents if is_free(paths[name], known, self.job.overwrite)]
+                free = [name for name in contents if is_free(made[name], known, self.job.overwrite)]
                 for name in free:
-                    write_draft(paths[name], contents[name])
-                return record | {"files": {name: digests[name] for name in free}}
+                    write_draft(made[name], contents[name])
+                record = record | {"files": {name: digests[name] for name in free}}
             except OSError as error:
                 if is_disk_full(error):
                     raise
-                record = failed(photo, str(self.job.folder / photo.path), error)
-        for path in paths.values():
+                record, made = failed(photo, str(self.job.folder / photo.path), error), {}
+        # Left by an earlier run that could read the photo, or found other parts in it.
+        for name, path in {**self.job.own_files(photo), **class_files_there(self.job, photo)}.items():
             with suppress(OSError):
-                if is_free(path, known):
-                    path.unlink(missing_ok=True)  # left by an earlier run that could read the photo
+                if name not in made and is_free(path, known):
+                    path.unlink(missing_ok=True)
         return record
 
 

@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from partclipseg.apps.label.drafts import Announcements
-from partclipseg.apps.label.job import BulkJob, ManifestRecord
+from partclipseg.apps.label.drafts import Announcements, record_files
+from partclipseg.apps.label.job import BulkJob, ManifestRecord, OwnFile
 from partclipseg.apps.label.photos import LabelPhoto
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.formats.registry import data_set_formats
@@ -139,7 +139,7 @@ def open_batches(
         try:
             return all(
                 path.is_file() and (not job.overwrite or is_free(path, manifest.known(photo)))
-                for path in job.own_files(photo).values()
+                for path in _files(job, photo, manifest).values()
             )
         except OSError:
             return False
@@ -151,12 +151,19 @@ def open_batches(
     ]
 
 
+def _files(job: BulkJob, photo: LabelPhoto, manifest: Manifest) -> dict[OwnFile, Path]:
+    """Return the paths of all files of a photo; of one that is not done those that do not depend on its parts."""
+    if not job.class_files or not manifest.is_done(photo):
+        return job.own_files(photo)
+    return record_files(job, photo, manifest.record(photo))
+
+
 def deleted_files(job: BulkJob, photos: Iterable[LabelPhoto], manifest: Manifest) -> list[Path]:
     """Return the files that were written and have been deleted; they are made again."""
     return [
         path
         for photo in photos
-        for name, path in job.own_files(photo).items()
+        for name, path in _files(job, photo, manifest).items()
         if name in manifest.files(photo) and not path.exists() and not path.is_symlink()
     ]
 
@@ -166,7 +173,9 @@ def left_files(job: BulkJob, photos: Iterable[LabelPhoto]) -> list[str]:
 
     They are told by their place alone, since a person may have corrected them.
     """
+    photos = list(photos)
     current = {path for photo in photos for path in job.own_files(photo).values()}
+    folders = {path: name for photo in photos for name, path in job.own_folders(photo).items()}
     places = {(kind.folder, kind.extension) for name, kind in data_set_formats().items() if name in job.formats}
     found = {
         path
@@ -175,7 +184,11 @@ def left_files(job: BulkJob, photos: Iterable[LabelPhoto]) -> list[str]:
         for path in (job.output / folder).rglob(f"*{extension}")
         if not path.name.startswith(".") and (path.is_symlink() or not path.is_dir())
     }
-    return sorted(path.relative_to(job.output).as_posix() for path in found - current)
+    return sorted(
+        path.relative_to(job.output).as_posix()
+        for path in found - current
+        if path.parent not in folders or path.name not in job.class_files[folders[path.parent]]
+    )
 
 
 def _is_record(record: ManifestRecord, classes: int) -> bool:

@@ -12,14 +12,16 @@ from pathlib import Path
 from partclipseg.apps.label.corrections import CorrectionError, correctable, read_correction
 from partclipseg.apps.label.drafts import (
     Announcements,
+    class_files_there,
     corrected_result,
     done_record,
     draft,
     read_own,
+    record_files,
     recorded_result,
     write_draft,
 )
-from partclipseg.apps.label.job import BulkFormat, BulkJob, ManifestRecord
+from partclipseg.apps.label.job import BulkFormat, BulkJob, ManifestRecord, OwnFile
 from partclipseg.apps.label.manifest import Manifest
 from partclipseg.apps.label.photos import LabelPhoto
 from partclipseg.files import flush, is_disk_full, refusal
@@ -63,10 +65,12 @@ class _Look:
     """State of the files of one photo."""
 
     photo: LabelPhoto
-    changed: list[BulkFormat] = field(default_factory=list)
-    """Formats of files that a person changed, in the order of `correctable`."""
-    found: dict[BulkFormat, str] = field(default_factory=dict)
-    """Digests of the run's own files, by format."""
+    files: dict[OwnFile, Path]
+    """Path of each file: those that are read back first, in the order of `correctable`."""
+    changed: list[OwnFile] = field(default_factory=list)
+    """Files that a person changed, in the order of `files`."""
+    found: dict[OwnFile, str] = field(default_factory=dict)
+    """Digests of the run's own files."""
     winner: BulkFormat | None = None
     result: PartResult | None = None
     """Result from the correction that counts, or from the record if a file has to be rewritten."""
@@ -92,26 +96,26 @@ def take_in(job: BulkJob, photos: Iterable[LabelPhoto], manifest: Manifest, thre
 
 
 def _look(job: BulkJob, photo: LabelPhoto, manifest: Manifest) -> _Look:
-    look = _Look(photo)
-    files = job.own_files(photo)
+    own = job.own_files(photo)
+    readable = [name for name in correctable() if name in own]
+    files = {**{name: own[name] for name in readable}, **own, **class_files_there(job, photo)}
+    look = _Look(photo, files)
     record = manifest.record(photo)
     done = record["status"] == "done"
     drafts: PartResult | None = None
-    for name in correctable():
-        if name not in files:
-            continue
+    for name, path in files.items():
         try:
-            content = read_own(files[name])
+            content = read_own(path)
         except FileNotFoundError:
             continue
         except OSError as error:
-            look.unreadable.append((files[name], refusal(error, files[name])))
+            look.unreadable.append((path, refusal(error, path)))
             continue
         found = digest(content)
         if found in manifest.known(photo):
             look.found[name] = found
             continue
-        if done and name not in manifest.files(photo):  # a file of an older release, or of a person
+        if done and name in own and name not in manifest.files(photo):  # a file of an older release, or of a person
             drafts = drafts if drafts is not None else recorded_result(job, record)
             if content == draft(job, name, photo, drafts):
                 look.found[name] = found
@@ -119,7 +123,9 @@ def _look(job: BulkJob, photo: LabelPhoto, manifest: Manifest) -> _Look:
         look.changed.append(name)
     if not done:
         return look
-    for name in look.changed:
+    for name in readable:
+        if name not in look.changed:
+            continue
         try:
             labels = read_correction(name, files[name], job.vocabulary, (record["height"], record["width"]))
         except CorrectionError as error:
@@ -130,15 +136,14 @@ def _look(job: BulkJob, photo: LabelPhoto, manifest: Manifest) -> _Look:
             look.winner = name
             look.result = corrected_result(job, record, labels)
             break
-    is_whole = all(name in look.found or name in look.changed for name in files)
+    is_whole = all(name in look.found or name in look.changed for name in own)
     if look.result is None and (not is_whole or "corrected" in record):
         look.result = drafts if drafts is not None else recorded_result(job, record)
     return look
 
 
 def _note(job: BulkJob, look: _Look, results: Results) -> None:
-    files = job.own_files(look.photo)
-    results.kept_files.update((files[name].relative_to(job.output).as_posix(), None) for name in look.changed)
+    results.kept_files.update((look.files[name].relative_to(job.output).as_posix(), None) for name in look.changed)
     results.unreadable += [(path.relative_to(job.output).as_posix(), why) for path, why in look.unreadable]
     if look.winner and look.result is not None:
         record = done_record(look.photo, look.result) | {"corrected": look.winner}
@@ -178,7 +183,7 @@ def _renew(job: BulkJob, looks: list[_Look], results: Results, announcements: An
             folders.add(files[name].parent)
         old = results.manifest.record(look.photo)
         new = {key: value for key, value in old.items() if key not in {"files", "corrected"}}
-        new["files"] = {name: written[name] for name in files if name in written}
+        new["files"] = {name: written[name] for name in record_files(job, look.photo, old) if name in written}
         if look.winner:
             new["corrected"] = look.winner
         if new != old:

@@ -129,7 +129,8 @@ def test_prompts_end_at_the_largest_token_in_old_files_of_clip() -> None:
     torch.manual_seed(0)
     new = ZSSegModel(small_zsseg()).eval()
     clip: Any = small_zsseg().clip_config.to_dict()
-    old = ZSSegModel(small_zsseg(clip_config={**clip, "text_config": {**clip["text_config"], "eos_token_id": 2}})).eval()
+    text = {**clip["text_config"], "eos_token_id": 2}
+    old = ZSSegModel(small_zsseg(clip_config={**clip, "text_config": text})).eval()
     old.load_state_dict(new.state_dict())
     prompts = torch.tensor([[598, 7, 105, 9, 599], [598, 7, 8, 105, 599]])  # dog , ear and the like
     with torch.no_grad():

@@ -25,6 +25,7 @@ from statistics import mean, stdev
 from typing import IO, Any
 
 import torch
+import yaml
 
 from partclipseg.data.few_shot import FewShot
 from partclipseg.evaluation.run import group_records, make_evaluators, score_photos
@@ -34,6 +35,7 @@ from partclipseg.shapes.cache import render_split
 from partclipseg.shapes.coarse import CoarseShapesDataset
 from partclipseg.shapes.dataset import PartShapesDataset
 from partclipseg.training.data import render_training_data
+from partclipseg.training.folder import CONFIGURATION
 from partclipseg.training.loop import run_training
 from partclipseg.training.recipe import (
     Recipe,
@@ -122,6 +124,9 @@ def _run(name: str, seed: int, few: bool, output: Path, options: argparse.Namesp
     model = output / "runs" / f"{variant}, {f'{SHOTS} shots, ' if few else ''}seed {seed}" / "model"
     if not model.is_dir() and not _trained(recipe, model.parent, seed, output, options):
         return None
+    steps = yaml.safe_load((model.parent / CONFIGURATION).read_text())["recipe"]["steps"]
+    if steps != (options.steps or recipe.steps):
+        raise SystemExit(f"{model} was trained for {steps} steps: give --steps {steps}, or another --output")
     segmenter = PartSegmenter.from_pretrained(model, dtype="float32")
     size = options.image_size or recipe.image_size or 128
     scenes = render_split("test", options.limit, size, output / "scenes")
@@ -136,7 +141,7 @@ def _run(name: str, seed: int, few: bool, output: Path, options: argparse.Namesp
     return {
         "method": name,
         "seed": seed,
-        "steps": options.steps or recipe.steps,
+        "steps": steps,
         "photos": shots,
         "scenes": options.limit,
         "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",

@@ -9,7 +9,7 @@ import torch
 from partclipseg.data.datasets import open_dataset
 from partclipseg.data.sample import OUTSIDE, UNLABELLED, objects_in
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.evaluation.choices import PROTOCOLS
+from partclipseg.evaluation.choices import ALL_PROTOCOLS, PROTOCOLS
 from partclipseg.evaluation.evaluator import Evaluator
 from partclipseg.evaluation.examples import best_and_worst, make_examples
 from partclipseg.evaluation.run import (
@@ -73,6 +73,18 @@ def test_one_pass_predicts_what_each_protocol_would(own_data: Path, segmenter: P
         own = [item.label_map for item in predictions if item.protocol == protocol]
         for ours, theirs in zip(own, expected[protocol], strict=True):
             assert torch.equal(ours, theirs.label_map)
+
+
+def test_a_photo_is_scored_once_every_protocol_has_counted_it(own_data: Path, segmenter: PartSegmenter) -> None:
+    dataset = open_dataset("index-png", own_data, "test")
+    sample, photo = dataset[0], PhotoRecords("photo", (0, 1), ("dog", "cat"))
+    records = tuple(RecordLabels(key, sample.part_labels, sample.object_labels) for key in photo.record_keys)
+    for protocol in ALL_PROTOCOLS:
+        evaluators = {protocol: Evaluator(dataset.vocabulary, None, protocol, boundary=None)}
+        assert not is_scored(photo, evaluators)
+        score(segmenter, dataset.vocabulary, [EvaluationPhoto("photo", sample.image, records)], evaluators)
+        assert is_scored(photo, evaluators), protocol
+        assert len(evaluators[protocol]) == len(photo.keys(protocol))
 
 
 def test_two_looks_predict_what_the_segmenter_does(segmenter: PartSegmenter) -> None:

@@ -33,6 +33,9 @@ from partclipseg.vocabulary import Vocabulary
 
 Evaluators = Mapping[Protocol, Evaluator]
 
+RECORD_PROTOCOLS: tuple[Protocol, ...] = ("oracle_obj", "pred_all", "predicted_objects")
+"""Protocols that count each record of a photo; all others, and metrics of instances, count the photo once."""
+
 
 class PhotoRecords(NamedTuple):
     """A photo of a data set, with the indices and keys of its records."""
@@ -43,7 +46,7 @@ class PhotoRecords(NamedTuple):
 
     def keys(self, protocol: str) -> tuple[str, ...]:
         """Return the keys under which an evaluator of `protocol` counts the photo: see `predict`."""
-        return self.record_keys if protocol in ("oracle_obj", "pred_all") else (self.key,)
+        return self.record_keys if protocol in RECORD_PROTOCOLS else (self.key,)
 
 
 class RecordLabels(NamedTuple):

@@ -31,7 +31,7 @@ def assign(costs: Tensor) -> Tensor:
     row_price, column_price = costs.new_zeros(problems, rows + 1), costs.new_zeros(problems, columns + 1)
     row_of = torch.zeros(problems, columns + 1, dtype=torch.int64, device=device)
     for row in range(1, rows + 1):
-        row_of[:, 0] = row
+        row_of[:, 0].fill_(row)
         column = torch.zeros(problems, 1, dtype=torch.int64, device=device)
         visited = torch.zeros(problems, columns + 1, dtype=torch.bool, device=device)
         least = costs.new_full((problems, columns + 1), torch.inf)  # cheapest way to each column

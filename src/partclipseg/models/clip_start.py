@@ -1,13 +1,21 @@
-"""Load CLIP's two towers as the start of training, from CLIP itself or from a CLIPSeg."""
+"""Load the towers that a training starts from: CLIP's two, from CLIP or from a CLIPSeg, and others of transformers.
+
+Files must be complete and undamaged, and of the size that their configuration asks for.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import CLIPConfig, CLIPModel, CLIPSegForImageSegmentation, PreTrainedConfig
+from transformers import CLIPConfig, CLIPModel, CLIPSegForImageSegmentation
 
-from partclipseg.errors import PartCLIPSegError
+from partclipseg.models.names import find_snapshot
+from partclipseg.models.reading import check_library_size, load_library_model
+
+START = "give a released .pth file, or a directory or hub name of CLIP, CLIPSeg or a model of this package"
+"""Remedy for a start that is not there."""
 
 
 def load_clip(name: str, kind: str) -> CLIPModel:
@@ -16,11 +24,12 @@ def load_clip(name: str, kind: str) -> CLIPModel:
     Args:
         name: a directory or hub name.
         kind: its `model_type`, clip or clipseg.
+
+    Raises `PartCLIPSegError` for a model that is not there or damaged.
     """
     if kind == "clip":
-        loaded: Any = CLIPModel.from_pretrained(name, dtype=torch.float32)
-        return loaded
-    clipseg: Any = CLIPSegForImageSegmentation.from_pretrained(name, dtype=torch.float32)
+        return load_tower(CLIPModel, name, START)
+    clipseg = load_tower(CLIPSegForImageSegmentation, name, START)
     text, vision = (
         {key: value for key, value in part.to_dict().items() if key != "model_type"}
         for part in (clipseg.config.text_config, clipseg.config.vision_config)
@@ -32,17 +41,13 @@ def load_clip(name: str, kind: str) -> CLIPModel:
     return clip
 
 
-def model_type(name: str) -> str | None:
-    """Return the `model_type` of a directory or hub name; errors as of `config_dict`."""
-    return config_dict(name).get("model_type")
+def load_tower(cls: Any, name: str, remedy: str) -> Any:
+    """Load a directory or hub name by a class of transformers, in float32; `remedy` ends the errors' messages."""
+    return load_library_model(cls, tower_folder(cls, name, remedy), name, torch.float32)
 
 
-def config_dict(name: str) -> dict[str, Any]:
-    """Read the configuration of a directory or hub name. Raises `PartCLIPSegError` where there is none."""
-    try:
-        return PreTrainedConfig.get_config_dict(name)[0]
-    except (OSError, ValueError) as error:
-        raise PartCLIPSegError(
-            f"there is no file or directory {name!r} with a model, and the hub cannot be reached for one of that name: "
-            "give a released .pth file, or a directory of CLIP or of a model of this package"
-        ) from error
+def tower_folder(cls: Any, name: str, remedy: str) -> str | Path:
+    """Return the folder with a model's files, whose weights are of the size that its configuration asks for."""
+    folder = find_snapshot(name, (), remedy)
+    check_library_size(cls, folder, name)
+    return folder

@@ -106,8 +106,13 @@ def test_starts_that_cannot_be(tmp_path: Path) -> None:
     torch.save({"model": maskformer_of(ZSSegModel(small_zsseg()))}, tmp_path / "maskformer.pth")
     with pytest.raises(PartCLIPSegError, match="has batch norms in its backbone, and this one group norms"):
         start(str(tmp_path / "clip"), ZSSegSettings(sizes="tiny", maskformer=str(tmp_path / "maskformer.pth")))
-    with pytest.raises(PartCLIPSegError, match="there is no file or directory 'nowhere'"):
-        start("nowhere", ZSSegSettings())
+    with pytest.raises(PartCLIPSegError, match=r"give a released \.pth file, or a directory or hub name of CLIP"):
+        start(str(tmp_path / "nowhere"), ZSSegSettings())
+    clip_at(tmp_path / "cut")
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(PartCLIPSegError, match=r"cut.model\.safetensors is cut or damaged"):
+        start(str(tmp_path / "cut"), ZSSegSettings(sizes="tiny"))
     ZSSegModel(small_zsseg()).save_pretrained(tmp_path / "own")
     own = start(str(tmp_path / "own"), ZSSegSettings(reference=True))
     assert own.config.reference
@@ -117,3 +122,18 @@ def test_starts_that_cannot_be(tmp_path: Path) -> None:
     assert torch.equal(
         model.clip.text_projection.weight, CLIPModel.from_pretrained(tmp_path / "clip").text_projection.weight
     )
+
+
+def test_prompts_end_at_the_largest_token_in_old_files_of_clip() -> None:
+    """Their configurations state 2 as the end token, CLIP's own among them."""
+    torch.manual_seed(0)
+    new = ZSSegModel(small_zsseg()).eval()
+    clip: Any = small_zsseg().clip_config.to_dict()
+    text = {**clip["text_config"], "eos_token_id": 2}
+    old = ZSSegModel(small_zsseg(clip_config={**clip, "text_config": text})).eval()
+    old.load_state_dict(new.state_dict())
+    prompts = torch.tensor([[598, 7, 105, 9, 599], [598, 7, 8, 105, 599]])  # dog , ear and the like
+    with torch.no_grad():
+        expected, found = (model.encode_text(prompts, torch.ones_like(prompts)) for model in (new, old))
+    assert not torch.equal(expected[0], expected[1])
+    assert torch.equal(found, expected)

@@ -19,6 +19,7 @@ from transformers import initialization as init
 
 from partclipseg.maps.label_maps import LabelMaps
 from partclipseg.models.interface import PartModel, PartOutput, Words, register
+from partclipseg.models.parameter_groups import groups_with_slow_tower
 from partclipseg.models.partcatseg.aggregator import (
     AggregationLayer,
     AppearanceGuidance,
@@ -232,20 +233,7 @@ class CATSegModel(PartModel):
 
         Embeddings of words, which are trained only where words were added, are not decayed either.
         """
-        undecayed = {
-            parameter
-            for module in self.modules()
-            if isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.BatchNorm2d | nn.Embedding)
-            for parameter in module.parameters(recurse=False)
-        }
-        tower = set(self.guidance.parameters())
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        return [
-            {"params": params, "lr": rate, "weight_decay": decay}
-            for slow, rate in ((True, learning_rate / 100), (False, learning_rate))
-            for plain, decay in ((False, weight_decay), (True, 0.0))
-            if (params := [p for p in trained if (p in tower) == slow and (p in undecayed) == plain])
-        ]
+        return groups_with_slow_tower(self, list(self.guidance.parameters()), 100, learning_rate, weight_decay)
 
     def add_tokens(self, count: int) -> None:
         """Add embeddings, drawn from torch's global generator, and train them with those of the known words.

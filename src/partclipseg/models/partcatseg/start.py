@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import (
-    CLIPConfig,
-    CLIPModel,
-    CLIPSegForImageSegmentation,
-    Dinov2Model,
-    ResNetModel,
-)
+from transformers import Dinov2Model, ResNetModel
 
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import is_file
+from partclipseg.models.clip_start import START, load_clip, load_tower, tower_folder
 from partclipseg.models.directory import read_config, stated_type
 from partclipseg.models.loading import saved_config
-from partclipseg.models.names import find_snapshot
 from partclipseg.models.partcatseg.config import SIZES, CATSegConfig
 from partclipseg.models.partcatseg.foreign import (
     family_of,
@@ -33,19 +26,12 @@ from partclipseg.models.partcatseg.foreign import (
 )
 from partclipseg.models.partcatseg.model import CATSegModel, PartCATSegModel
 from partclipseg.models.partcatseg.settings import CATSegSettings
-from partclipseg.models.reading import (
-    check_complete,
-    check_finite_weights,
-    check_library_size,
-    library_errors,
-    load_library_model,
-)
+from partclipseg.models.reading import check_complete, check_finite_weights, library_errors
 
 logger = logging.getLogger(__name__)
 
-_START = "give a released .pth file, or a directory or hub name of CLIP, CLIPSeg or a model of this package"
 _GUIDANCE = "give facebookresearch/dinov2's own file, or a directory or hub name of a DINOv2 or a ResNet"
-"""Remedies for a start and for guidance weights that are not there."""
+"""Remedy for guidance weights that are not there."""
 
 _TOWERS: dict[str, Any] = {"dinov2": Dinov2Model, "resnet": ResNetModel}
 
@@ -100,7 +86,7 @@ def _started(
             return load_released(name, own), []
         model = cls(config_class(**{**sizes, **changes}))
         return model, _copy(model, with_our_names(model, tensors), name)
-    kind = read_config(name, remedy=_START).get("model_type")
+    kind = read_config(name, remedy=START).get("model_type")
     if kind == config_class.model_type:
         if not settings.reference and settings.repairs is None:
             return cls.from_pretrained(name, dtype=torch.float32), []
@@ -108,7 +94,7 @@ def _started(
         own = config_class(**{**_sizes(saved_config(config_class, name)), **changes})
         return cls.from_pretrained(name, config=own, dtype=torch.float32), []
     if kind in ("clip", "clipseg"):
-        clip = _clip(name, kind)
+        clip = load_clip(name, kind)
         model = cls(config_class(**{**sizes, **changes, "clip_config": clip.config}))
         return model, _copy(model, {f"clip.{key}": tensor for key, tensor in clip.state_dict().items()}, name)
     if kind == CATSegConfig.model_type:
@@ -122,22 +108,6 @@ def _started(
         f"{name} holds {stated_type(kind)}, from which {config_class.model_type!r} cannot start: give CLIP, "
         "CLIPSeg, CAT-Seg, or a released .pth file"
     )
-
-
-def _clip(name: str, kind: str) -> CLIPModel:
-    """Load CLIP, or the towers of a CLIPSeg, which are CLIP's with other names of their configurations."""
-    if kind == "clip":
-        return _library_model(CLIPModel, name, _START)
-    clipseg = _library_model(CLIPSegForImageSegmentation, name, _START)
-    text, vision = (
-        {key: value for key, value in part.to_dict().items() if key != "model_type"}
-        for part in (clipseg.config.text_config, clipseg.config.vision_config)
-    )
-    clip = CLIPModel(
-        CLIPConfig(text_config=text, vision_config=vision, projection_dim=clipseg.config.projection_dim)
-    )
-    clip.load_state_dict(clipseg.clip.state_dict())
-    return clip
 
 
 @torch.no_grad()
@@ -169,7 +139,7 @@ def _guidance_config(settings: CATSegSettings) -> Any:
     kind = values.get("model_type")
     if kind not in _TOWERS:
         raise PartCLIPSegError(f"{settings.guidance} holds {stated_type(kind)}: give a DINOv2 or a ResNet")
-    _folder(_TOWERS[kind], settings.guidance, _GUIDANCE)  # before memory is taken for its sizes
+    tower_folder(_TOWERS[kind], settings.guidance, _GUIDANCE)  # before memory is taken for its sizes
     if kind == "resnet":  # the guidance ends at res4
         with library_errors(f"the config.json of {settings.guidance} is damaged: {_GUIDANCE}"):
             return {**values, "depths": values["depths"][:3], "hidden_sizes": values["hidden_sizes"][:3]}
@@ -185,7 +155,7 @@ def _load_guidance(model: CATSegModel, name: str) -> None:
     expected = model.config.guidance_config.model_type
     if kind != expected:
         raise PartCLIPSegError(f"{name} holds {stated_type(kind)}, and the guidance tower is a {expected}")
-    tensors = _library_model(_TOWERS[expected], name, _GUIDANCE).state_dict()
+    tensors = load_tower(_TOWERS[expected], name, _GUIDANCE).state_dict()
     missing, misshapen = [], []
     for key, target in model.guidance.tower.state_dict().items():
         if key not in tensors:
@@ -196,15 +166,3 @@ def _load_guidance(model: CATSegModel, name: str) -> None:
             target.copy_(tensors[key])
     check_complete(f"the guidance of {name}", missing, [], misshapen)
     check_finite_weights(model.guidance, name)
-
-
-def _library_model(cls: Any, name: str, remedy: str) -> Any:
-    """Load a directory or hub name by a class of transformers, in float32."""
-    return load_library_model(cls, _folder(cls, name, remedy), name, torch.float32)
-
-
-def _folder(cls: Any, name: str, remedy: str) -> str | Path:
-    """Return the folder with a model's files, whose weights are of the size that its configuration asks for."""
-    folder = find_snapshot(name, (), remedy)
-    check_library_size(cls, folder, name)
-    return folder

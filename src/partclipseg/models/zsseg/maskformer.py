@@ -10,10 +10,9 @@ import logging
 import re
 from pathlib import Path
 
-import torch
-
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.models.reading import check_complete, check_finite_weights, read_tensors
+from partclipseg.models.reading import check_finite_weights, read_tensors
+from partclipseg.models.tensor_places import copy_tensors
 from partclipseg.models.zsseg.foreign import place_of
 from partclipseg.models.zsseg.model import ZSSegModel
 
@@ -24,8 +23,10 @@ LEFT_ASIDE = re.compile(
 )
 """Tensors of a MaskFormer that ZSSeg+ has no place for."""
 
+_NOT_THERE = re.compile(r"proposals\.class_head\..*|.*\.num_batches_tracked")
+"""Tensors of stage 1 that a MaskFormer lacks."""
 
-@torch.no_grad()
+
 def fill_stage_1(model: ZSSegModel, path: str | Path) -> None:
     """Copy the weights of a MaskFormer into stage 1, in place.
 
@@ -42,24 +43,10 @@ def fill_stage_1(model: ZSSegModel, path: str | Path) -> None:
             "train with --sizes released"
         )
     tensors = {_current(name): tensor for name, tensor in read_tensors(path).items()}
-    missing, misshapen, used = [], [], set()
-    for name, target in model.proposals.state_dict(prefix="proposals.").items():
-        if name.startswith("proposals.class_head.") or name.endswith(".num_batches_tracked"):
-            continue
-        place = place_of(name)
-        used.add(place.name)
-        if place.name not in tensors:
-            missing.append(place.name)
-            continue
-        tensor = place.of(tensors[place.name])
-        if tensor.shape != target.shape:
-            misshapen.append((place.name, tuple(tensors[place.name].shape), place.shape(tuple(target.shape))))
-            continue
-        target.copy_(tensor)
-    unknown = sorted(name for name in tensors if name not in used and not LEFT_ASIDE.fullmatch(name))
-    check_complete(str(path), list(dict.fromkeys(missing)), unknown, misshapen)
+    copy_tensors(model, tensors, place_of, _NOT_THERE, LEFT_ASIDE, "proposals.").check(str(path))
     check_finite_weights(model.proposals, str(path))
-    logger.info("%s starts stage 1 with %d of its %d tensors", path, len(used), len(tensors))
+    taken = sum(not LEFT_ASIDE.fullmatch(name) for name in tensors)
+    logger.info("%s starts stage 1 with %d of its %d tensors", path, taken, len(tensors))
 
 
 def _current(name: str) -> str:

@@ -19,6 +19,7 @@ from transformers import initialization as init
 from partclipseg.data.augment import resize_photo
 from partclipseg.maps.label_maps import BACKGROUND, LabelMaps, no_object
 from partclipseg.models.interface import PartModel, PartOutput, Words, register
+from partclipseg.models.parameter_groups import groups_with_slow_tower
 from partclipseg.models.photo_size import size_at_shortest_edge
 from partclipseg.models.tokens import add_token_embeddings, add_words, is_word_level
 from partclipseg.models.zsseg.config import ZSSegConfig
@@ -407,21 +408,9 @@ class ZSSegModel(PartModel):
 
         The backbone learns at a tenth of the rate, as published, where it starts from weights: with batch norms.
         """
-        undecayed = {
-            parameter
-            for module in self.modules()
-            if isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.BatchNorm2d | nn.Embedding)
-            for parameter in module.parameters(recurse=False)
-        }
         pretrained = self.config.backbone_norm == "batch"
-        backbone = set(self.proposals.pixel_level.encoder.parameters()) if pretrained else set()
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        return [
-            {"params": params, "lr": rate, "weight_decay": decay}
-            for slow, rate in ((True, learning_rate / 10), (False, learning_rate))
-            for plain, decay in ((False, weight_decay), (True, 0.0))
-            if (params := [p for p in trained if (p in backbone) == slow and (p in undecayed) == plain])
-        ]
+        backbone = list(self.proposals.pixel_level.encoder.parameters()) if pretrained else []
+        return groups_with_slow_tower(self, backbone, 10, learning_rate, weight_decay)
 
     def add_tokens(self, count: int) -> None:
         """Add embeddings, drawn from torch's global generator, and train them with those of the known words.

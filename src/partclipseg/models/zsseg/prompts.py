@@ -60,7 +60,9 @@ class ComposedPrompts(nn.Module):
         not matter what stands: attention never looks ahead.
         """
         length = input_ids.shape[1]
-        end = (input_ids == self.end_id).int().argmax(1)[:, None]  # [K, 1]
+        # In old files of CLIP, 2 stands for the largest token.
+        ends = input_ids if self.end_id == 2 else (input_ids == self.end_id).int()
+        end = ends.argmax(1)[:, None]  # [K, 1]
         comma = (input_ids == self.separator_id).int().argmax(1)[:, None]
         before, between = len(self.prefix), len(self.connection)
         place = torch.arange(length + self.added, device=input_ids.device)[None]  # [1, T]

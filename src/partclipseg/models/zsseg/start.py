@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.models.clip_start import load_clip, model_type
-from partclipseg.models.directory import stated_type
+from partclipseg.files import is_file
+from partclipseg.models.clip_start import START, load_clip
+from partclipseg.models.directory import read_config, stated_type
 from partclipseg.models.loading import saved_config
 from partclipseg.models.zsseg.config import SIZES, ZSSegConfig
 from partclipseg.models.zsseg.foreign import load_released
@@ -37,9 +37,9 @@ def start_zsseg(name: str, settings: ZSSegSettings) -> ZSSegModel:
 
 def _started(name: str, settings: ZSSegSettings) -> ZSSegModel:
     changes: dict[str, Any] = {"reference": settings.reference, "repairs": settings.repairs}
-    if Path(name).is_file():
+    if is_file(name):
         return load_released(name, ZSSegConfig(**changes))
-    kind = model_type(name)
+    kind = read_config(name, remedy=START).get("model_type")
     if kind == ZSSegConfig.model_type:
         if not settings.reference and settings.repairs is None:
             return ZSSegModel.from_pretrained(name, dtype=torch.float32)

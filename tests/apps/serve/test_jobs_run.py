@@ -55,6 +55,15 @@ def test_links_that_lead_out_are_left_out(tmp_path):
     assert len(find_all(cars, tmp_path / "out").photos) == 9  # without a limit, as on the command line
 
 
+def test_a_folder_that_became_a_link_is_not_read(tmp_path):
+    """The server resolves the folder; the run, which may start later, looks again."""
+    make_photos(tmp_path / "private", 1)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/cars").symlink_to(tmp_path / "private")
+    with pytest.raises(PartCLIPSegError, match="photos/cars is a link that leads out of"):
+        find_all(tmp_path / "photos/cars", tmp_path / "out", tmp_path / "photos")
+
+
 @pytest.fixture
 def job(tmp_path, model_directory) -> tuple[JobInfo, Path, Path]:
     """A job, its photos and its folder, as the server makes them."""

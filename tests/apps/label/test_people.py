@@ -389,7 +389,7 @@ def test_results_without_digests_are_taken_for_the_runs_own(
     assert digests(output)["labels/scenes/1/001.png"] == before["labels/scenes/1/001.png"]
 
 
-@pytest.mark.parametrize("place", ["labelme/scenes/0/000.json", "notes.txt", "annotations.coco.json"])
+@pytest.mark.parametrize("place", ["labelme/scenes/0/000.json", "notes.txt", "annotations.coco.json", "manifest.jsonl"])
 def test_a_folder_of_something_else_is_refused(
     begun: Path, model: Path, tmp_path: Path, place: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -141,8 +141,12 @@ class Label:
     def _check_folder(self) -> None:
         """Refuse an output folder that holds other files, unless they may be replaced."""
         from partclipseg.apps.label.job import MANIFEST, OPTIONS
+        from partclipseg.journal import Journal
 
-        if self.overwrite or any(os.path.lexists(self.output / name) for name in (MANIFEST, OPTIONS)):
+        manifest = self.output / MANIFEST
+        if self.overwrite or os.path.lexists(self.output / OPTIONS):
+            return
+        if os.path.lexists(manifest) and Journal(manifest).begins_with("photo"):  # the options were deleted
             return
         for place, folders, files in os.walk(self.output):
             folders[:] = [name for name in folders if not name.startswith(".")]

@@ -405,6 +405,15 @@ def test_a_folder_of_something_else_is_refused(
     assert (theirs.read_text() == "by hand") == (place == "notes.txt")
 
 
+def test_options_of_another_program_are_refused(
+    begun: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "options.json").write_text('{"theme": "dark"}')
+    assert main(arguments(begun / "photos", tmp_path, model)) == 2
+    assert "holds files that are not of a run of partclipseg label, such as options.json" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["options.json"]
+
+
 def test_an_empty_folder_is_begun(begun: Path, model: Path, tmp_path: Path) -> None:
     (tmp_path / "out/inner").mkdir(parents=True)
     (tmp_path / "out/.DS_Store").write_bytes(b"")

@@ -335,6 +335,21 @@ def test_ends_of_a_job(api, place, code, event, found, sentence):
     assert job["error"] is None if sentence is None else job["error"].startswith(sentence)
 
 
+def test_errors_are_in_the_words_of_clients(place, opened, make_engine):
+    place.results = place.root / "photos-labels"  # begins as the folder of photos does
+    jobs, runs = opened()
+    client = TestClient(create_app(make_engine(max_classes=20), local=True, jobs=jobs), base_url="http://localhost")
+    ask(client)
+    until(lambda: runs)
+    began = f"{place.results}/cars-monday/labels was begun with other options (zoom: True then, False now)"
+    runs[0].end(1, error=f"{began}: go on with those, or name another folder with --output")
+    until(lambda: state(client) == "failed")
+    assert client.get("/v1/jobs/cars-monday").json()["error"] == (
+        "cars-monday/labels was begun with other options (zoom: True then, False now): go on with those, or give the "
+        "job another name"
+    )
+
+
 @pytest.mark.parametrize("code", [143, 130, -15, -2])
 def test_a_run_that_the_system_stops_goes_on(api, code):
     """A service manager signals to all processes at once; the job must go on when the service is back."""

@@ -20,7 +20,7 @@ from partclipseg.apps.cli import main
 from partclipseg.apps.label.photos import find_all
 from partclipseg.apps.serve.jobs.job import JobInfo
 from partclipseg.apps.serve.jobs.process import Reports, run
-from partclipseg.apps.serve.jobs.runner import Jobs, Setup
+from partclipseg.apps.serve.jobs.runner import Jobs, Run, Setup
 from partclipseg.client import Client
 from partclipseg.errors import PartCLIPSegError
 
@@ -107,6 +107,18 @@ def test_a_run_that_cannot_begin_says_why(job, model_directory):
     assert run(label, photos, folder, Reports(stream)) == 1
     [event] = map(json.loads, stream.getvalue().splitlines())
     assert event["error"] == f"{photos}: no photos in this folder or those inside it"
+
+
+def test_a_report_that_breaks_off_is_dropped(job, model_directory, tmp_path, monkeypatch):
+    """A process is killed while it writes, as for want of memory."""
+    dying = tmp_path / "dying"
+    dying.write_text("""#!/bin/sh\nprintf '{"said": "begun"}\\n{"said": "a ha'\nkill -9 $$\n""")
+    dying.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(dying))
+    info, photos, folder = job
+    started = Run(Setup({"random": str(model_directory)}, "cpu").label(info, photos, folder), photos, folder)
+    assert list(started.events()) == [{"said": "begun"}]
+    assert started.code == -signal.SIGKILL
 
 
 @pytest.mark.parametrize(

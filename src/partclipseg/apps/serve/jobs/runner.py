@@ -152,7 +152,9 @@ class Run:
     def events(self) -> Iterator[dict[str, Any]]:
         assert self._process.stdout is not None
         with self._process.stdout:
-            yield from map(json.loads, self._process.stdout)
+            for line in self._process.stdout:
+                if line.endswith(b"\n"):  # the process may be killed while it writes the last one
+                    yield json.loads(line)
         self._process.wait()
         self._close()
 
@@ -283,7 +285,7 @@ class Jobs:
                 try:
                     self._running[name] = run = self._started(job)
                 except Exception as error:  # the thread must live
-                    self._set(job, state="failed", ended=now(), error=self._relative(_sentence(error)))
+                    self._set(job, state="failed", ended=now(), error=self._for_clients(_sentence(error)))
                     continue
             try:
                 outcome = self._outcome(name, run)
@@ -309,7 +311,7 @@ class Jobs:
             with self._changed:
                 job = self._jobs[name]
                 if "said" in event:
-                    said = [*job.said, self._relative(event["said"])][-MOST_SAID:]
+                    said = [*job.said, self._for_clients(event["said"])][-MOST_SAID:]
                     self._jobs[name] = job.model_copy(update={"said": said})
                 elif "photos" in event:
                     self._jobs[name] = job.model_copy(update=event)
@@ -324,7 +326,7 @@ class Jobs:
             if "ended" in outcome:
                 self._set(job, state="done", ended=now())
             elif "error" in outcome:
-                self._set(job, state="failed", ended=now(), error=self._relative(outcome["error"]))
+                self._set(job, state="failed", ended=now(), error=self._for_clients(outcome["error"]))
             elif job.state == "stopping":
                 self._set(job, state="stopped", ended=now())
             elif self._closed or run.code in _TOLD_TO_STOP:
@@ -335,11 +337,11 @@ class Jobs:
                 reason = f"its process ended with code {run.code}, which {LOG} in its folder may explain"
                 self._set(job, state="failed", ended=now(), error=f"{reason}: ask for the same again to go on")
 
-    def _relative(self, sentence: str) -> str:
-        """Return a sentence without the server's own paths, which are not the clients' business."""
-        for folder in (self.photos, self.results):
+    def _for_clients(self, sentence: str) -> str:
+        """Return a sentence without the server's own paths, and with a client's remedy in place of an option's."""
+        for folder in sorted((self.photos, self.results), key=lambda folder: -len(str(folder))):
             sentence = sentence.replace(f"{folder}{os.sep}", "").replace(str(folder), ".")
-        return sentence
+        return sentence.replace("name another folder with --output", "give the job another name")
 
     # -- the state -- ---------------------------------------------------------------------------
 

@@ -200,6 +200,26 @@ def test_a_journal_keeps_what_was_appended(tmp_path: Path) -> None:
     assert journal.read() == [{"a": 6}]
 
 
+@pytest.mark.parametrize(
+    ("content", "own"),
+    [
+        (None, True),
+        (b"", True),
+        (b'{"photo', True),  # killed here
+        (b'{"photo": "a.jpg"}\n', True),
+        (b'{"audio": "a.wav"}\n{"audio": "b.wav"}', False),
+        (b"by hand", False),
+        (b"\0" * 20, False),
+    ],
+)
+def test_a_journal_of_another_program_is_told_and_left_alone(tmp_path: Path, content: bytes | None, own: bool) -> None:
+    path = tmp_path / "manifest.jsonl"
+    if content is not None:
+        path.write_bytes(content)
+    assert Journal(path).begins_with("photo") == own
+    assert content is None or path.read_bytes() == content
+
+
 @pytest.mark.parametrize("line", [b"\0" * 20, b"[1]", b"not json", b"{}}", b"[" * 100_000, b"\xff\xfe", b""])
 def test_a_damaged_line_is_named_or_skipped(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "manifest.jsonl"

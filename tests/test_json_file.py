@@ -89,3 +89,9 @@ def test_a_key_given_twice_in_yaml_is_named(tmp_path, text, key):
 def test_a_merge_in_yaml_may_be_overridden(tmp_path):
     (tmp_path / "a.yaml").write_text("x: &x {a: 1, b: 2}\ny:\n  <<: *x\n  a: 3\n")
     assert read_json_or_yaml(tmp_path / "a.yaml")["y"] == {"a": 3, "b": 2}
+
+
+def test_what_is_merged_elsewhere_is_not_given_twice(tmp_path):
+    """The merge of `y` in `z` is resolved before `y` itself, which lies deeper."""
+    (tmp_path / "a.yaml").write_text("x: &x {a: 1, b: 2}\nin:\n  y: &y\n    <<: *x\n    a: 3\nz:\n  <<: *y\n")
+    assert read_json_or_yaml(tmp_path / "a.yaml")["in"]["y"] == {"a": 3, "b": 2}

@@ -61,6 +61,18 @@ class Journal:
             elif damaged == "refuse":
                 raise PartCLIPSegError(f"{self.path} is damaged at line {number}: {self.remedy}")
 
+    def begins_with(self, key: str) -> bool:
+        """Whether the first entry begins with this key, so that the file is no other program's; True without entries.
+
+        Nothing is changed, in contrast to `scan`. Raises `OSError` of `is_regular`.
+        """
+        if not is_regular(self.path):
+            return True
+        start = f'{{"{key}": '.encode()
+        with self.path.open("rb") as file:
+            found = file.read(len(start))
+        return start.startswith(found)
+
     def append(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Append entries, and flush them to the disk if the journal is durable. Raises `OSError` of `is_regular`."""
         created = not is_regular(self.path)

@@ -74,13 +74,18 @@ def read_json_or_yaml(path: Path) -> Any:
         return read_json(path)
     import yaml
 
+    own: dict[int, list[Any]] = {}  # keys of each node, by its id, without those that a merge adds
+
     class Loader(yaml.SafeLoader):
         """Safe loader that refuses equal keys; PyYAML's own keeps the last one."""
 
+        def flatten_mapping(self, node: Any) -> None:
+            own.setdefault(id(node), [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"])
+            super().flatten_mapping(node)
+
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
             mapping = super().construct_mapping(node, deep)  # which refuses keys without a hash
-            distinct_keys([(self.construct_object(key, deep=True), None) for key in own])
+            distinct_keys([(self.construct_object(key, deep=True), None) for key in own[id(node)]])
             return mapping
 
     text = read_text(path)

@@ -80,6 +80,29 @@ def test_a_spread_on_rendered_scenes(trained, tmp_path: Path, capsys) -> None:
     assert "±" in text
 
 
+def test_state_that_is_damaged_or_of_others(trained, tmp_path: Path, capsys) -> None:
+    """Damaged results are scored again; a file of another program is kept to the byte, and so is a busy folder."""
+    from partclipseg.files import locked
+    from partclipseg.shapes.world import partshapes_world
+
+    model = trained("m", partshapes_world().vocabulary)
+    rows, command = tmp_path / "report/results.jsonl", ["benchmark", "ov-parts", str(model), *options(tmp_path)]
+    assert main(command) == 0
+    lines = rows.read_text().splitlines()
+    broken = [{**json.loads(line), "result": result} for line, result in zip(lines, ({"all": "x"}, None), strict=True)]
+    rows.write_text("".join(f"{json.dumps(line)}\n" for line in [*broken, {"of": 1}]))
+    assert main(command) == 0
+    assert rows.read_text().splitlines()[-2:] == lines
+    capsys.readouterr()
+    with locked(tmp_path / "report"):
+        assert main(command) == 1
+    assert "another run is writing to" in said(capsys)
+    rows.write_text('{"loss": 1}\n{"loss": 0.5}')
+    assert main(command) == 2
+    assert "holds results.jsonl, which no benchmark wrote: name another folder" in said(capsys)
+    assert rows.read_text() == '{"loss": 1}\n{"loss": 0.5}'
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

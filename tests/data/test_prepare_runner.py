@@ -32,11 +32,11 @@ class WriteJob:
     text: str = ""
 
     def source(self) -> str:
-        """See `Job.source`."""
+        """See `PrepareJob.source`."""
         return source_state(*self.sources)
 
     def run(self, layout: Layout) -> Outcome:
-        """See `Job.run`."""
+        """See `PrepareJob.run`."""
         if self.key == "bad":
             raise PartCLIPSegError("bad.jpg is broken")
         if self.key == "dead":
@@ -52,7 +52,7 @@ class WriteJob:
 
 @dataclass(frozen=True)
 class WriteRecipe:
-    """See `Recipe`."""
+    """See `LayoutRecipe`."""
 
     keys: tuple[str, ...]
     seconds: float = 0
@@ -270,7 +270,20 @@ def test_a_journal_that_breaks_off_costs_one_photo(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", ['{"key": "a", "spl', "[1]", "7", '{"other": 1}', '{"key": "a", "split": "train", "new": 0}', ""]
+    "line",
+    [
+        '{"key": "a", "spl',
+        "[1]",
+        "7",
+        '{"other": 1}',
+        '{"key": "a", "split": "train", "new": 0}',
+        '{"key": ["a"], "split": "train"}',
+        '{"key": "a", "split": null, "files": {"a.txt": 1}}',
+        '{"key": "a", "split": "train", "files": ["a.txt"]}',
+        '{"key": "a", "split": "train", "files": {"a.txt": 1}, "kept": 1}',
+        '{"key": "a", "split": "train", "files": {"a.txt": 1}, "parts": [[1]]}',
+        "",
+    ],
 )
 def test_a_damaged_line_of_the_journal_costs_one_photo(tmp_path, line):
     output = tmp_path / "out"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from partclipseg.data.loader import PartDataset
     from partclipseg.evaluation.tables import Table
     from partclipseg.evaluation.tasks import TaskResult, TaskScoring
+    from partclipseg.journal import Journal
     from partclipseg.vocabulary import Vocabulary
+
+    _Scoring = tuple[str, Vocabulary | None, list[TaskScoring], dict[str, PartDataset]]
+    """A model, the words that it was trained on, what it is scored in, and the data of each benchmark."""
 
 ROWS = "results.jsonl"
 
@@ -64,11 +68,28 @@ class OVParts:
     def run(self) -> int:
         from rich.console import Console
 
+        from partclipseg.journal import Journal
+        from partclipseg.writing import claimed
+
         check_least(batch_size=(self.batch_size, 1), limit=(self.limit, 1), workers=(self.workers, 0))
         console = Console(soft_wrap=True, highlight=False)
-        results = self._results(console)
+        plan = self._plan(console)
+        if self.output is None:
+            return self._benchmark(plan, None, console)
+        with claimed(self.output):
+            journal = Journal(self.output / ROWS)
+            if not journal.begins_with("of"):
+                raise UsageError(
+                    f"{self.output} holds {ROWS}, which no benchmark wrote: name another folder with --output, or move "
+                    "it away"
+                )
+            return self._benchmark(plan, journal, console)
+
+    def _benchmark(self, plan: list[_Scoring], journal: Journal | None, console: Console) -> int:
         from partclipseg.evaluation.tasks import task_tables
 
+        # Results of an earlier call with the same data and model are taken over.
+        results = [result for scoring in plan for result in self._score_model(*scoring, journal, console)]
         tables = task_tables(results)
         if self.output is not None:
             self._write(self.output, results, tables, console)
@@ -80,9 +101,9 @@ class OVParts:
             console.print(f"report: {self.output / 'benchmark.md'}", markup=False)
         return 0
 
-    def _results(self, console: Console) -> list[TaskResult]:
+    def _plan(self, console: Console) -> list[_Scoring]:
+        """Return what is to be done, before the first model is loaded."""
         from partclipseg.evaluation.tasks import find_roots, jobs_of
-        from partclipseg.journal import Journal
         from partclipseg.models.directory import load_vocabulary
         from partclipseg.models.fetch import find_model
         from partclipseg.models.registry import is_built_in
@@ -95,7 +116,6 @@ class OVParts:
         if self.data is not None and not self.data.is_dir():
             raise UsageError(f"{self.data}: no such folder: check --data")
         roots = {} if self.data is None else find_roots(self.data)
-        # 1. What is to be done is known before the first model is loaded.
         plan: list[tuple[str, Vocabulary | None, list[TaskScoring]]] = []
         for name in models:
             training = load_vocabulary(find_model(name))
@@ -113,16 +133,7 @@ class OVParts:
             name: self._open(name, roots.get(name), console)
             for name in dict.fromkeys(job.dataset for _, _, jobs in plan for job in jobs)
         }
-        # 2. Results of an earlier call with the same data and model are taken over.
-        journal = None
-        if self.output is not None:
-            self.output.mkdir(parents=True, exist_ok=True)
-            journal = Journal(self.output / ROWS)
-        return [
-            result
-            for name, training, jobs in plan
-            for result in self._score_model(name, training, jobs, datasets, journal, console)
-        ]
+        return [(name, training, jobs, datasets) for name, training, jobs in plan]
 
     def _open(self, name: str, root: Path | None, console: Console) -> PartDataset:
         from partclipseg.data.check import check_dataset, raise_if_broken
@@ -143,10 +154,10 @@ class OVParts:
         training: Vocabulary | None,
         jobs: list[TaskScoring],
         datasets: dict[str, PartDataset],
-        journal: Any,
+        journal: Journal | None,
         console: Console,
     ) -> list[TaskResult]:
-        from partclipseg.evaluation.state import model_digest
+        from partclipseg.evaluation.state import model_digest, text_digest
         from partclipseg.evaluation.tasks import TaskResult, without_listed
         from partclipseg.inference.segmenter import PartSegmenter
 
@@ -157,10 +168,12 @@ class OVParts:
             if job.task == "few-shot":
                 dataset = without_listed(dataset, split_beside(name))
             digest = {**job._asdict(), "model": model_digest(name), "dtype": self.dtype, **self._digest(dataset)}
+            if job.task == "cross-dataset" and training is not None:
+                digest["training"] = text_digest(training.names)
             entries = [] if journal is None else journal.read(damaged="skip")
-            done = next((entry["result"] for entry in entries if entry.get("of") == digest), None)
-            if done is not None:
-                results.append(TaskResult.from_dict({**done, "method": method_name(name)}))
+            found = (TaskResult.from_dict(entry.get("result")) for entry in entries if entry.get("of") == digest)
+            if (done := next(filter(None, found), None)) is not None:
+                results.append(replace(done, method=method_name(name)))
                 continue
             segmenter = segmenter or PartSegmenter.from_pretrained(name, self.device, self.dtype)
             result = self._score(name, training, job, segmenter, dataset, console)
@@ -352,8 +365,6 @@ def split_beside(model: str) -> frozenset[str]:
 
 def with_source(results: list[TaskResult]) -> list[TaskResult]:
     """Add to cross-dataset results the score on the benchmark that the model was trained on, where it is there."""
-    from dataclasses import replace
-
     source = next((one.all for one in results if one.task != "cross-dataset"), math.nan)
     return [replace(one, source=source) if one.task == "cross-dataset" else one for one in results]
 

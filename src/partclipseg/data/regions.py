@@ -1,7 +1,7 @@
 """Regions of objects and their parts, of which each one names its owner: what AP compares.
 
 A label map has one label a pixel; regions may overlap, as in annotation files. Labels are indices into the object-parts
-of a class list, and after them into its objects: see `region_labels`.
+of a class list, and after them into its objects: see `regions_of_maps`.
 """
 
 from __future__ import annotations

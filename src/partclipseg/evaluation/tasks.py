@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -66,10 +66,19 @@ class TaskResult:
     remark: str = ""
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TaskResult:
-        """Read what `to_dict` gave."""
+    def from_dict(cls, values: Any) -> TaskResult | None:
+        """Read what `to_dict` gave; None for anything else."""
+        if not isinstance(values, dict):
+            return None
         known: dict[str, Any] = {name: math.nan if value is None else value for name, value in values.items()}
-        return cls(**known)
+        try:
+            read = cls(**known)
+        except TypeError:
+            return None
+        words = (read.task, read.dataset, read.method, read.trained_on, read.remark)
+        figures = (read.seen, read.unseen, read.harmonic, read.all, read.source)
+        sound = all(isinstance(word, str) for word in words) and all(isinstance(one, int | float) for one in figures)
+        return read if sound else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; None in place of NaN."""

@@ -389,7 +389,7 @@ def test_results_without_digests_are_taken_for_the_runs_own(
     assert digests(output)["labels/scenes/1/001.png"] == before["labels/scenes/1/001.png"]
 
 
-@pytest.mark.parametrize("place", ["labelme/scenes/0/000.json", "notes.txt", "annotations.coco.json"])
+@pytest.mark.parametrize("place", ["labelme/scenes/0/000.json", "notes.txt", "annotations.coco.json", "manifest.jsonl"])
 def test_a_folder_of_something_else_is_refused(
     begun: Path, model: Path, tmp_path: Path, place: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -403,6 +403,15 @@ def test_a_folder_of_something_else_is_refused(
     assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [theirs]
     assert main([*call, "--overwrite"]) == 0
     assert (theirs.read_text() == "by hand") == (place == "notes.txt")
+
+
+def test_options_of_another_program_are_refused(
+    begun: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "options.json").write_text('{"theme": "dark"}')
+    assert main(arguments(begun / "photos", tmp_path, model)) == 2
+    assert "holds files that are not of a run of partclipseg label, such as options.json" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["options.json"]
 
 
 def test_an_empty_folder_is_begun(begun: Path, model: Path, tmp_path: Path) -> None:

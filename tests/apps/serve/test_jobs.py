@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -334,6 +335,21 @@ def test_ends_of_a_job(api, place, code, event, found, sentence):
     assert job["error"] is None if sentence is None else job["error"].startswith(sentence)
 
 
+def test_errors_are_in_the_words_of_clients(place, opened, make_engine):
+    place.results = place.root / "photos-labels"  # begins as the folder of photos does
+    jobs, runs = opened()
+    client = TestClient(create_app(make_engine(max_classes=20), local=True, jobs=jobs), base_url="http://localhost")
+    ask(client)
+    until(lambda: runs)
+    began = f"{place.results}/cars-monday/labels was begun with other options (zoom: True then, False now)"
+    runs[0].end(1, error=f"{began}: go on with those, or name another folder with --output")
+    until(lambda: state(client) == "failed")
+    assert client.get("/v1/jobs/cars-monday").json()["error"] == (
+        "cars-monday/labels was begun with other options (zoom: True then, False now): go on with those, or give the "
+        "job another name"
+    )
+
+
 @pytest.mark.parametrize("code", [143, 130, -15, -2])
 def test_a_run_that_the_system_stops_goes_on(api, code):
     """A service manager signals to all processes at once; the job must go on when the service is back."""
@@ -356,6 +372,87 @@ def test_links_in_the_folder_of_a_job_are_not_written_to(api, place):
     until(lambda: state(client) == "failed")
     error = client.get("/v1/jobs/cars-monday").json()["error"]
     assert error == "cars-monday/labels is a link: jobs write into their own folders only"
+
+
+@pytest.mark.parametrize("more", [{}, {"vocabulary": "dog: tail"}])
+def test_a_job_whose_folder_was_moved_away_is_forgotten(api, place, more):
+    client, runs = api
+    ask(client)
+    until(lambda: runs)
+    runs[0].end(0, ended=0)
+    until(lambda: state(client) == "done")
+    (place.results / "cars-monday").rename(place.root / "kept elsewhere")
+    answer = ask(client, **more)
+    assert answer.status_code == 201, answer.text
+    until(lambda: len(runs) == 2)
+    assert Path(runs[1].label.vocabulary).is_file()
+
+
+def test_the_folder_of_a_job_is_not_made_again(api, place):
+    client, runs = api
+    ask(client)
+    until(lambda: runs)
+    shutil.rmtree(place.results / "cars-monday")
+    (place.results / "cars-monday").symlink_to(place.root / "private")
+    runs[0].end(1, error="labels: gone")
+    until(lambda: state(client) == "failed")
+    assert not list((place.root / "private").iterdir())
+    answer = ask(client)
+    assert (answer.status_code, "something else is at" in answer.json()["detail"]) == (409, True)
+    (place.results / "cars-monday").unlink()
+    assert ask(client).status_code == 201
+
+
+def test_moved_folders_make_room_for_new_jobs(api, place, monkeypatch):
+    monkeypatch.setattr("partclipseg.apps.serve.jobs.runner.MOST_JOBS", 1)
+    client, runs = api
+    ask(client)
+    until(lambda: runs)
+    runs[0].end(0, ended=0)
+    until(lambda: state(client) == "done")
+    assert "have folders of old ones moved away" in ask(client, name="new").json()["detail"]
+    shutil.rmtree(place.results / "cars-monday")
+    assert ask(client, name="new").status_code == 201
+
+
+def test_deleted_words_of_a_job_are_written_again(api, place):
+    client, runs = api
+    words = place.results / "second/words.json"
+    ask(client, name="first")
+    until(lambda: runs)
+    ask(client, name="second")
+    words.unlink()
+    runs[0].end(0, ended=0)
+    until(lambda: state(client, "second") == "failed")
+    error = client.get("/v1/jobs/second").json()["error"]
+    assert error == "second/words.json was deleted: ask for the same again, and it is made again"
+    assert ask(client, name="second").status_code == 200
+    until(lambda: len(runs) == 2)
+    assert json.loads(words.read_text()) == [["dog", "ear"], ["dog", "head"], ["bus", "wheel"]]
+
+
+def test_a_run_that_cannot_start_does_not_end_the_queue(place, make_engine):
+    started: list[Scripted] = []
+
+    def start(*given) -> Scripted:
+        if not started:
+            started.append(Scripted(*given))
+            raise TypeError("cannot be sent to a process")
+        started.append(Scripted(*given))
+        return started[-1]
+
+    jobs = Jobs(place.photos, place.results, Setup({"random": None}), start)
+    try:
+        app = create_app(make_engine(max_classes=20), local=True, jobs=jobs)
+        client = TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
+        ask(client)
+        until(lambda: state(client) == "failed")
+        error = client.get("/v1/jobs/cars-monday").json()["error"]
+        assert error == "a fault of this server, whose log says more: cannot be sent to a process"
+        ask(client)
+        until(lambda: state(client) == "running")
+    finally:
+        jobs.close()
 
 
 # -- the next start -------------------------------------------------------------------------------------------
@@ -391,6 +488,12 @@ def test_damaged_states_are_named_and_kept(opened, place, text):
     [sentence] = jobs.damaged
     assert sentence.startswith(f"{path} is not the state of a job (")
     assert path.is_dir() if text is None else path.read_text() == text
+
+
+def test_a_pipe_in_place_of_a_state_is_not_waited_for(opened, place):
+    (place.results / "old").mkdir(parents=True)
+    os.mkfifo(place.results / "old/job.json")
+    assert "it is no regular file" in opened()[0].damaged[0]
 
 
 def test_a_closed_queue_takes_no_jobs(api, first):

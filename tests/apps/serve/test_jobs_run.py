@@ -20,7 +20,7 @@ from partclipseg.apps.cli import main
 from partclipseg.apps.label.photos import find_all
 from partclipseg.apps.serve.jobs.job import JobInfo
 from partclipseg.apps.serve.jobs.process import Reports, run
-from partclipseg.apps.serve.jobs.runner import Jobs, Setup
+from partclipseg.apps.serve.jobs.runner import Jobs, Run, Setup
 from partclipseg.client import Client
 from partclipseg.errors import PartCLIPSegError
 
@@ -53,6 +53,15 @@ def test_links_that_lead_out_are_left_out(tmp_path):
     left = [sentence.partition(" is a link that leads out of ")[0] for sentence in found.unreadable]
     assert sorted(left) == sorted(str(cars / name) for name in ("folder", "file.png", "link.png", "twice.png"))
     assert len(find_all(cars, tmp_path / "out").photos) == 9  # without a limit, as on the command line
+
+
+def test_a_folder_that_became_a_link_is_not_read(tmp_path):
+    """The server resolves the folder; the run, which may start later, looks again."""
+    make_photos(tmp_path / "private", 1)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/cars").symlink_to(tmp_path / "private")
+    with pytest.raises(PartCLIPSegError, match="photos/cars is a link that leads out of"):
+        find_all(tmp_path / "photos/cars", tmp_path / "out", tmp_path / "photos")
 
 
 @pytest.fixture
@@ -98,6 +107,18 @@ def test_a_run_that_cannot_begin_says_why(job, model_directory):
     assert run(label, photos, folder, Reports(stream)) == 1
     [event] = map(json.loads, stream.getvalue().splitlines())
     assert event["error"] == f"{photos}: no photos in this folder or those inside it"
+
+
+def test_a_report_that_breaks_off_is_dropped(job, model_directory, tmp_path, monkeypatch):
+    """A process is killed while it writes, as for want of memory."""
+    dying = tmp_path / "dying"
+    dying.write_text("""#!/bin/sh\nprintf '{"said": "begun"}\\n{"said": "a ha'\nkill -9 $$\n""")
+    dying.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(dying))
+    info, photos, folder = job
+    started = Run(Setup({"random": str(model_directory)}, "cpu").label(info, photos, folder), photos, folder)
+    assert list(started.events()) == [{"said": "begun"}]
+    assert started.code == -signal.SIGKILL
 
 
 @pytest.mark.parametrize(

@@ -140,9 +140,7 @@ class Label:
 
     def _check_folder(self) -> None:
         """Refuse an output folder that holds other files, unless they may be replaced."""
-        from partclipseg.apps.label.job import MANIFEST, OPTIONS
-
-        if self.overwrite or any(os.path.lexists(self.output / name) for name in (MANIFEST, OPTIONS)):
+        if self.overwrite or self._is_begun():
             return
         for place, folders, files in os.walk(self.output):
             folders[:] = [name for name in folders if not name.startswith(".")]
@@ -152,6 +150,21 @@ class Label:
                     f"{self.output} holds files that are not of a run of partclipseg label, such as {first}: name "
                     "another folder with --output, or have files of the same names replaced with --overwrite"
                 )
+
+    def _is_begun(self) -> bool:
+        """Whether the output folder holds the state of a run, damaged or not."""
+        from partclipseg.apps.label.job import MANIFEST, OPTIONS
+        from partclipseg.apps.label.options import stored_options
+        from partclipseg.journal import Journal
+        from partclipseg.kept_files import WRITTEN
+
+        manifest, written = self.output / MANIFEST, self.output / WRITTEN
+        try:
+            if stored_options(self.output / OPTIONS):
+                return True
+        except PartCLIPSegError:  # damaged, or another program's
+            return written.is_dir() or os.path.lexists(manifest)
+        return os.path.lexists(manifest) and Journal(manifest).begins_with("photo")
 
     def _label(self, found: FoundPhotos, say: Messages) -> int:
         """Label the photos that are not labelled yet, then write the files for all photos; return the exit code."""

@@ -47,10 +47,12 @@ def find_all(folder: Path, output: Path, within: Path | None = None) -> FoundPho
 
     With `within` links that lead out of that folder are left out, and named among what cannot be read.
 
-    Raises `UsageError` if there is no such folder, no photo in it, or if it lies in `output`.
+    Raises `UsageError` if there is no such folder, no photo in it, or if it lies in `output` or not in `within`.
     """
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}: name one with photos")
+    if within is not None and not _is_within(folder.resolve(), within.resolve()):
+        raise UsageError(f"{folder} is a link that leads out of {within}: name a folder inside it")
     if _is_within(folder.resolve(), output.resolve()):
         raise UsageError(f"{folder} lies in the folder for the results, {output}: name another with --output")
     found, unreadable, others = _walk(folder, output.resolve(), within and within.resolve())

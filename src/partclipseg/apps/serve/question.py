@@ -166,7 +166,6 @@ class Question(BaseModel):
         if self.instances is not None and self.zoom:
             raise HTTPException(422, "instances look at crops already: leave zoom out")
 
-
     def check_formats(self, names: Sequence[str], known: Mapping[str, Format]) -> None:
         """Raise `HTTPException` 422 for a format of instances where none are asked for."""
         needing = [name for name, kind in known.items() if kind.needs_instances and name in names]
@@ -187,6 +186,7 @@ class PhotoRequest(Question):
     name: str | None = Field(
         None, max_length=1000, description="The photo's name. Left out: in forms that of the file."
     )
+
     @field_validator("photo", mode="before")
     @classmethod
     def _decode(cls, value: Any) -> Any:

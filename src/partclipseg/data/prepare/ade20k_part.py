@@ -78,12 +78,12 @@ class ADE20KPartJob:
     mode: PhotoMode
 
     def source(self) -> str:
-        """Return the state of the source, as in `Job.source`."""
+        """Return the state of the source, as in `PrepareJob.source`."""
         masks = sorted(self.annotation.with_suffix("").glob("*"))
         return source_state(self.annotation, self.annotation.with_suffix(".jpg"), *masks, self.split)
 
     def run(self, layout: Layout) -> Outcome:
-        """Do the work of the photo, as in `Job.run`."""
+        """Do the work of the photo, as in `PrepareJob.run`."""
         catalog = Catalog.load(NAME)
         source = self.annotation.with_suffix(".jpg")
         items = _read(self.annotation)

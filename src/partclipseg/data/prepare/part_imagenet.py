@@ -41,11 +41,11 @@ class PartImageNetJob:
     mode: PhotoMode
 
     def source(self) -> str:
-        """Return the state of the source, as in `Job.source`."""
+        """Return the state of the source, as in `PrepareJob.source`."""
         return source_state(self.photo, self.split, self.object, *self.parts)
 
     def run(self, layout: Layout) -> Outcome:
-        """Do the work of the photo, as in `Job.run`."""
+        """Do the work of the photo, as in `PrepareJob.run`."""
         size = photo_size(self.photo)
         layout.place_photo(self.photo, f"images/{self.split}/{self.photo.name}", self.mode)
         return Outcome(
@@ -143,8 +143,8 @@ class PartImageNetRecipe:
 
 def _check(content: dict[str, Iterable[Any]], categories: int) -> None:
     for image in content["images"]:
-        _ = image["id"], Path(image["file_name"])
+        _ = hash(image["id"]), Path(image["file_name"])
     for annotation in content["annotations"]:
-        _ = annotation["image_id"]
-        if annotation["category_id"] not in range(categories):
+        _ = hash(annotation["image_id"])
+        if type(annotation["category_id"]) is not int or annotation["category_id"] not in range(categories):
             raise ValueError(f"category {annotation['category_id']} is not one of 0..{categories - 1}")

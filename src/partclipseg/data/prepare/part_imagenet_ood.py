@@ -36,11 +36,11 @@ class PartImageNetOODJob:
     mode: PhotoMode
 
     def source(self) -> str:
-        """Return the state of the source, as in `Job.source`."""
+        """Return the state of the source, as in `PrepareJob.source`."""
         return source_state(self.photo, self.split, *self.parts)
 
     def run(self, layout: Layout) -> Outcome:
-        """Do the work of the photo, as in `Job.run`."""
+        """Do the work of the photo, as in `PrepareJob.run`."""
         size = photo_size(self.photo)
         synset = self.photo.stem.split("_")[0]
         layout.place_photo(self.photo, f"{self.split}/{synset}/{self.photo.name}", self.mode)

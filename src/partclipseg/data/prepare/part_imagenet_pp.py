@@ -30,11 +30,11 @@ class PartImageNetPPJob:
     mode: PhotoMode
 
     def source(self) -> str:
-        """Return the state of the source, as in `Job.source`."""
+        """Return the state of the source, as in `PrepareJob.source`."""
         return source_state(self.photo, self.synset, self.object)
 
     def run(self, layout: Layout) -> Outcome:
-        """Do the work of the photo, as in `Job.run`."""
+        """Do the work of the photo, as in `PrepareJob.run`."""
         size = photo_size(self.photo)
         layout.place_photo(self.photo, f"images/{self.synset}/{self.photo.name}", self.mode)
         return Outcome(self.key, "json", objects=[self.object], size=size)

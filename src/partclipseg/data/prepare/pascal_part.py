@@ -53,11 +53,11 @@ class PascalPartJob:
     mode: PhotoMode
 
     def source(self) -> str:
-        """Return the state of the source, as in `Job.source`."""
+        """Return the state of the source, as in `PrepareJob.source`."""
         return source_state(self.annotation, self.photo, self.split)
 
     def run(self, layout: Layout) -> Outcome:
-        """Do the work of the photo, as in `Job.run`."""
+        """Do the work of the photo, as in `PrepareJob.run`."""
         catalog = Catalog.load(NAME)
         objects = read_annotation(self.annotation)
         size = photo_size(self.photo)

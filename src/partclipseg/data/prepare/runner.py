@@ -324,14 +324,24 @@ def _open_journal(recipe: LayoutRecipe, output: Path) -> tuple[dict[str, Outcome
     outcomes: dict[str, Outcome] = {}
     known: dict[str, dict[str, set[str]]] = {}
     for line in lines[1:]:
-        try:
-            outcome = Outcome(**line)
-        except TypeError:  # a line of another program
+        if (outcome := _outcome(line)) is None:  # a line of another program
             continue
         outcomes[outcome.key] = outcome
         for name in outcome.files.keys() - set(outcome.kept):
             known.setdefault(outcome.key, {}).setdefault(name, set()).update(_digests(outcome, name))
     return outcomes, known
+
+
+def _outcome(line: dict[str, Any]) -> Outcome | None:
+    """Return the outcome that a line of the journal holds; None if it holds none."""
+    try:
+        outcome = Outcome(**line)
+        words = [outcome.key, outcome.split, outcome.source, *outcome.files.keys(), *outcome.kept, *outcome.unknown]
+        labels = [*outcome.parts, *outcome.objects]
+    except (TypeError, AttributeError):
+        return None
+    known = all(isinstance(word, str) for word in words) and all(isinstance(label, int) for label in labels)
+    return outcome if known else None
 
 
 def _digests(outcome: Outcome, name: str) -> list[str]:

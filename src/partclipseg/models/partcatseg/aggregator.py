@@ -51,7 +51,7 @@ class CostAggregator(nn.Module):
     """Aggregates one cost volume: CAT-Seg, and the first stage of PartCATSeg."""
 
     attention = "linear"
-    """Form of class attention, see `ClassAttention`."""
+    """Form of class attention, see `ClassBlock`."""
 
     def __init__(self, config: CATSegConfig) -> None:
         super().__init__()

@@ -76,7 +76,8 @@ def run(label: Label, within: Path, folder: Path, reports: Reports) -> int:
     return code
 
 
-def main() -> int:
+def serve_job() -> int:
+    """Run the command that the server writes to standard input; return the exit code."""
     reports = Reports(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)  # libraries may print
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -93,4 +94,4 @@ def _stop_with_the_server() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve_job())

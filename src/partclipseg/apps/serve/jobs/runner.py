@@ -35,7 +35,16 @@ from partclipseg.apps.serve.jobs.job import (
 )
 from partclipseg.apps.serve.queue import QueueFullError
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.files import is_directory, locked, refusal, remove_temporary, whole_directory, write_text
+from partclipseg.files import (
+    is_directory,
+    is_file,
+    is_regular,
+    locked,
+    refusal,
+    remove_temporary,
+    whole_directory,
+    write_text,
+)
 from partclipseg.vocabulary import Vocabulary
 
 MOST_WAITING = 32
@@ -48,6 +57,9 @@ PATIENCE = 60
 """Seconds after which a process that was told to stop is killed."""
 
 _LOG = logging.getLogger(__name__)
+
+_ENDED = {"stopped", "done", "failed"}
+"""States of jobs that neither wait nor run."""
 
 _TOLD_TO_STOP = {128 + signal.SIGTERM, 128 + signal.SIGINT, -signal.SIGTERM, -signal.SIGINT}
 """Exit codes of a run that a signal has stopped."""
@@ -140,7 +152,9 @@ class Run:
     def events(self) -> Iterator[dict[str, Any]]:
         assert self._process.stdout is not None
         with self._process.stdout:
-            yield from map(json.loads, self._process.stdout)
+            for line in self._process.stdout:
+                if line.endswith(b"\n"):  # the process may be killed while it writes the last one
+                    yield json.loads(line)
         self._process.wait()
         self._close()
 
@@ -209,11 +223,14 @@ class Jobs:
     def submit(self, name: str, options: JobOptions, vocabulary: Vocabulary) -> tuple[JobInfo, bool]:
         """Queue a job; one of the same name and options goes on where it was. Returns it, and whether it is new.
 
+        Ended jobs whose folders a person has moved away are forgotten.
+
         Raises `ConflictError` if the name is that of another job, `QueueFullError` beyond the limits, `UsageError` for
         a folder that is not to be labelled, and `OSError`.
         """
         folder_below(self.photos, options.folder)
         with self._changed:
+            self._forget_moved()
             known = self._jobs.get(name)
             if known is not None and not known.same_as(options):
                 raise ConflictError(f"the job {name!r} has other options: give this one another name")
@@ -226,6 +243,8 @@ class Jobs:
             if len(self._waiting) >= MOST_WAITING:
                 raise QueueFullError(f"{MOST_WAITING} jobs wait already: try again when one is done")
             job = known or self._made(name, options, vocabulary)
+            if not is_file(self.results / name / WORDS):  # a person has deleted it
+                vocabulary.save(self.results / name / WORDS)
             job = self._set(job, state="waiting", started=None, ended=None, error=None)
             self._waiting.append(name)
             self._changed.notify_all()
@@ -265,16 +284,14 @@ class Jobs:
                 job = self._set(self._jobs[name], state="running", started=now(), failed=0, said=[])
                 try:
                     self._running[name] = run = self._started(job)
-                except (PartCLIPSegError, OSError) as error:
-                    sentence = refusal(error) if isinstance(error, OSError) else str(error)
-                    self._set(job, state="failed", ended=now(), error=self._relative(sentence))
+                except Exception as error:  # the thread must live
+                    self._set(job, state="failed", ended=now(), error=self._for_clients(_sentence(error)))
                     continue
             try:
                 outcome = self._outcome(name, run)
-            except Exception as error:  # the thread must live
-                _LOG.exception("a job's reports")
+            except Exception as error:
                 run.stop()
-                outcome = {"error": f"a fault of this server, whose log says more: {error}"}
+                outcome = {"error": _sentence(error)}
             self._end(name, run, outcome)
 
     def _started(self, job: JobInfo) -> Running:
@@ -282,6 +299,8 @@ class Jobs:
         for path in (folder, *(folder / name for name in (LABELS, LOG, STATE, WORDS))):
             if path.is_symlink():
                 raise UsageError(f"{path} is a link: jobs write into their own folders only")
+        if not is_file(folder / WORDS):
+            raise UsageError(f"{folder / WORDS} was deleted: ask for the same again, and it is made again")
         source = folder_below(self.photos, job.folder)
         return self._start(self.setup.label(job, source, folder), self.photos, folder)
 
@@ -292,7 +311,7 @@ class Jobs:
             with self._changed:
                 job = self._jobs[name]
                 if "said" in event:
-                    said = [*job.said, self._relative(event["said"])][-MOST_SAID:]
+                    said = [*job.said, self._for_clients(event["said"])][-MOST_SAID:]
                     self._jobs[name] = job.model_copy(update={"said": said})
                 elif "photos" in event:
                     self._jobs[name] = job.model_copy(update=event)
@@ -307,7 +326,7 @@ class Jobs:
             if "ended" in outcome:
                 self._set(job, state="done", ended=now())
             elif "error" in outcome:
-                self._set(job, state="failed", ended=now(), error=self._relative(outcome["error"]))
+                self._set(job, state="failed", ended=now(), error=self._for_clients(outcome["error"]))
             elif job.state == "stopping":
                 self._set(job, state="stopped", ended=now())
             elif self._closed or run.code in _TOLD_TO_STOP:
@@ -318,17 +337,22 @@ class Jobs:
                 reason = f"its process ended with code {run.code}, which {LOG} in its folder may explain"
                 self._set(job, state="failed", ended=now(), error=f"{reason}: ask for the same again to go on")
 
-    def _relative(self, sentence: str) -> str:
-        """Return a sentence without the server's own paths, which are not the clients' business."""
-        for folder in (self.photos, self.results):
+    def _for_clients(self, sentence: str) -> str:
+        """Return a sentence without the server's own paths, and with a client's remedy in place of an option's."""
+        for folder in sorted((self.photos, self.results), key=lambda folder: -len(str(folder))):
             sentence = sentence.replace(f"{folder}{os.sep}", "").replace(str(folder), ".")
-        return sentence
+        return sentence.replace("name another folder with --output", "give the job another name")
 
     # -- the state -- ---------------------------------------------------------------------------
 
     def _set(self, job: JobInfo, **changes: Any) -> JobInfo:
-        """Change a job and store it; a disk that cannot be written to does not end the server's work."""
+        """Change a job and store it; a disk that cannot be written to does not end the server's work.
+
+        A folder that a person has moved away is not made again.
+        """
         changed = self._jobs[job.name] = job.model_copy(update=changes)
+        if not self._has_folder(job.name):
+            return changed
         try:
             write_text(self.results / job.name / STATE, changed.model_dump_json(indent=1) + "\n", durable=True)
         except OSError as error:
@@ -350,12 +374,23 @@ class Jobs:
             raise ConflictError(sentence) from None
         return job
 
+    def _has_folder(self, name: str) -> bool:
+        folder = self.results / name
+        return is_directory(folder) and not folder.is_symlink()
+
+    def _forget_moved(self) -> None:
+        for name in [name for name, job in self._jobs.items() if job.state in _ENDED]:
+            if not self._has_folder(name):
+                del self._jobs[name]
+
     def _stored(self) -> dict[str, JobInfo]:
         """Return the jobs of earlier servers; those that ran wait now, those that were being stopped are."""
         remove_temporary(self.results, recursive=False)
         found: list[JobInfo] = []
         for path in sorted(self.results.glob(f"*/{STATE}")):
             try:
+                remove_temporary(path.parent, recursive=False)
+                is_regular(path)  # a pipe would be waited for
                 job = JobInfo.model_validate_json(path.read_bytes())
                 if path.parent.is_symlink() or job.name != path.parent.name:
                     raise UsageError("it is a link, or a copy of another job's")
@@ -366,6 +401,16 @@ class Jobs:
             state = {"running": "waiting", "stopping": "stopped"}.get(job.state, job.state)
             found.append(job.model_copy(update={"state": state}))
         return {job.name: job for job in sorted(found, key=lambda job: job.created)}
+
+
+def _sentence(error: Exception) -> str:
+    """Describe why a run could not go on; the log gets what no client can mend."""
+    if isinstance(error, PartCLIPSegError):
+        return str(error)
+    if isinstance(error, OSError):
+        return refusal(error)
+    _LOG.error("a job's run", exc_info=error)
+    return f"a fault of this server, whose log says more: {error}"
 
 
 def _checked_folders(photos: Path, results: Path) -> tuple[Path, Path]:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from partclipseg import Outliner, PartSegmenter, Vocabulary
 from partclipseg.formats.polygons import mask_polygons
-from partclipseg.instances.sources import open_source
+from partclipseg.instances.sources import open_instance_source
 
 
 class PartFunction:
@@ -82,7 +82,7 @@ def create(
         raise ValueError('the model has no words of its own: give -p vocabulary=str:"dog: head, ear"')
     options: dict[str, Any] = {"zoom": zoom, "min_part_probability": min_part_probability}
     if instances is not None:
-        options["instances"] = open_source(instances, device=device)
+        options["instances"] = open_instance_source(instances, device=device)
     if outlines is not None:
         options["outlines"] = Outliner.from_pretrained(outlines, device)
     return PartFunction(segmenter, words, **options)

@@ -24,7 +24,7 @@ from label_studio_ml.api import init_app
 from label_studio_ml.model import LabelStudioMLBase
 
 from partclipseg import PartCLIPSegError, PartResult, PartSegmenter, Vocabulary, read_photo
-from partclipseg.instances.sources import open_source
+from partclipseg.instances.sources import open_instance_source
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ def _split(length: int, most: int) -> Iterator[int]:
 def load_segmenter() -> tuple[PartSegmenter, Any]:
     """Load the model and the source of instances that the environment names, once for all projects."""
     model, device, instances = (os.environ.get(f"PARTCLIPSEG_{name}") or None for name in _VARIABLES)
-    source = None if instances is None else open_source(instances, device=device)
+    source = None if instances is None else open_instance_source(instances, device=device)
     return PartSegmenter.from_pretrained(model, device), source
 
 

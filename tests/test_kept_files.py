@@ -90,6 +90,13 @@ def test_a_folder(tmp_path, changed, again):
     assert contents(tmp_path / "model.kept-2") == {"README": "mine again", "weights": "1"}
 
 
+def test_a_folder_that_lost_a_file_is_made_whole(tmp_path):
+    folder_run(tmp_path, **{"a": "1", "b": "2"})
+    (tmp_path / "model/a").unlink()
+    assert folder_run(tmp_path, **{"a": "1", "b": "2"}) == []
+    assert contents(tmp_path) == {"model/a": "1", "model/b": "2"}
+
+
 def test_a_folder_that_fails_is_left_as_it_was(tmp_path):
     folder_run(tmp_path, README="1")
     with pytest.raises(OSError, match="full"), KeptFiles(tmp_path, "test").directory("model"):

@@ -10,7 +10,7 @@ import fiftyone.core.models as fom
 import numpy as np
 
 from partclipseg import Outliner, PartResult, PartSegmenter, Segment
-from partclipseg.instances.sources import open_source
+from partclipseg.instances.sources import open_instance_source
 
 
 class PartModel(fom.Model):
@@ -23,7 +23,7 @@ class PartModel(fom.Model):
         self.segmenter = PartSegmenter.from_pretrained(model, device)
         self.vocabulary = vocabulary
         if isinstance(source := options.get("instances"), str):
-            options["instances"] = open_source(source, device=device)
+            options["instances"] = open_instance_source(source, device=device)
         if isinstance(outlines := options.get("outlines"), str):
             options["outlines"] = Outliner.from_pretrained(outlines, device)
         self.options = options

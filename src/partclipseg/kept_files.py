@@ -124,13 +124,14 @@ class KeptFiles:
         """Yield a temporary folder; it takes the place of the folder `name` when the block ends without an error.
 
         A folder that a person changed is kept: where it is, if its new content is what was written last, else under
-        another name. The folder `name` exists at every moment.
+        another name. One that lacks files, and is otherwise as it will be, is made whole. The folder `name` exists at
+        every moment.
         """
         path = self.folder / name
         with suppress(_NothingNewError), whole_directory(path, durable=True) as unfinished:
             yield unfinished
             written, known = _folder_digest(unfinished), self._known.get(f"{name}/", [])
-            present = _folder_digest(path) if path.is_dir() else None
+            present = _folder_digest(path) if path.is_dir() and not _has_lost_files_only(path, unfinished) else None
             if present is not None and present not in (written, *known) and not self.overwrite:
                 if written in known[-1:]:
                     self.kept.append((name, None))
@@ -226,6 +227,15 @@ def _names(name: str, word: str, first: bool = False) -> Iterator[str]:
 def _folder_digest(folder: Path) -> str:
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return digest("\n".join(f"{name} {file_digest(folder / name)}" for name in files).encode(errors="surrogateescape"))
+
+
+def _has_lost_files_only(folder: Path, whole: Path) -> bool:
+    """Whether every file of a folder is in the folder `whole` too, with the same content."""
+    names = {path.relative_to(folder) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
+    try:
+        return all(file_digest(folder / name) == file_digest(whole / name) for name in names)
+    except OSError:
+        return False
 
 
 def _link_or_copy(source: str, target: str) -> None:

@@ -167,7 +167,7 @@ VOCABULARY: dict[str, tuple[Damage, str]] = {
     f"vocabulary: {name}": (write("vocabulary.json", content), words)
     for name, (content, words) in {
         "empty": (b"", "cannot be used as the model's words"),
-        "deep": (DEEP.encode(), "nested too deeply: .*remove the file"),
+        "deep": (DEEP.encode(), "nested too deeply.*remove the file"),
         "not JSON": (HTML, "remove the file"),
         "not UTF-8": (b"\xff\xfe", "remove the file"),
         "null": (b"null", "remove the file"),

@@ -198,7 +198,7 @@ def test_damaged_files_are_named(folder: Path, damage, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "world.json is missing"), ("{", "cannot be read"), ("{}", "lacks object_parts")],
+    [(None, "world.json is missing"), ("{", "is not valid JSON"), ("{}", "lacks object_parts")],
 )
 def test_damaged_descriptions_are_named(tmp_path: Path, content: str | None, message: str) -> None:
     if content is not None:

@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -16,9 +17,9 @@ WORLD = partshapes_world()
 
 # Rendered with world version 1. A change of these is a change of the benchmark: raise the version with it.
 DIGESTS = {
-    ("base", 0, 128): "dd86ad003554abeb",
-    ("train", 12, 64): "13e9fc8a20304e96",
-    ("test", 7, 128): "814d9593f367257a",
+    ("base", 0, 128): "e4ffc6d800be8ce4",
+    ("train", 12, 64): "9cdda284b1b0f6dd",
+    ("test", 7, 128): "62a2801ff29d63cc",
 }
 
 
@@ -26,7 +27,7 @@ def digest(scene: Scene) -> str:
     content = hashlib.sha256()
     for array in (scene.image, scene.parts, scene.objects, scene.instances):
         content.update(np.ascontiguousarray(array).tobytes())
-    content.update(repr(scene.members).encode())
+    content.update(repr([astuple(member) for member in scene.members]).encode())
     return content.hexdigest()[:16]
 
 

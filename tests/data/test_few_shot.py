@@ -67,7 +67,8 @@ def test_a_seed_gives_the_same_split_everywhere() -> None:
 def test_a_split_is_read_back_and_exchanged(tmp_path: Path) -> None:
     split = FewShotSplit(("2008_1", "2008_2"), 16, 3)
     photos = [Path("/x/voc/images/train") / f"{key}.jpg" for key in split.files]
-    split.write(KeptFiles(tmp_path, "train"), [interchange_path(photo, Path("/x/voc"), "pascal-part-116") for photo in photos])
+    paths = [interchange_path(photo, Path("/x/voc"), "pascal-part-116") for photo in photos]
+    split.write(KeptFiles(tmp_path, "train"), paths)
     assert FewShotSplit.read(tmp_path / "few-shot.json") == split
     theirs = tmp_path / "train_16shot.json"
     assert json.loads(theirs.read_text())[0] == {"file_name": "datasets/PascalPart116/images/train/2008_1.jpg"}

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -174,8 +175,21 @@ def test_two_runs_at_once_are_refused(labelled, photos, model, capsys):
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 
 
-def ray_listeners() -> list[str]:
-    """Local addresses, as the kernel writes them, on which processes of Ray listen."""
+def family(root: int) -> set[int]:
+    """Numbers of a process and of all that it has started; other tests may have a Ray of their own."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+    found, more = set(), {root}
+    while more:
+        found |= more
+        more = {child for child, parent in parents.items() if parent in found} - found
+    return found
+
+
+def ray_listeners(root: int) -> list[str]:
+    """Local addresses, as the kernel writes them, on which the processes of Ray that `root` has started listen."""
     sockets: dict[str, str] = {}
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:
@@ -183,13 +197,11 @@ def ray_listeners() -> list[str]:
             if fields[3] == "0A":
                 sockets[f"socket:[{fields[9]}]"] = fields[1].split(":")[0]
     found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
+    for process in (Path("/proc") / str(number) for number in family(root)):
+        with suppress(OSError):
             if any(word in (process / "cmdline").read_text() for word in ("ray::", "raylet", "gcs_server")):
                 links = [str(path.readlink()) for path in (process / "fd").iterdir()]
                 found += [sockets[link] for link in links if link in sockets]
-        except OSError:
-            continue  # it has ended meanwhile
     return found
 
 
@@ -206,7 +218,7 @@ def test_killed_and_taken_up_again_equals_uninterrupted(
     deadline = time.monotonic() + 240
     addresses: set[str] = set()
     while lines_in(output / "manifest.jsonl") < 8 and process.poll() is None and time.monotonic() < deadline:
-        addresses.update(ray_listeners() if engine == "ray" else ())
+        addresses.update(ray_listeners(process.pid) if engine == "ray" else ())
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()

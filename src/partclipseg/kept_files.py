@@ -131,8 +131,13 @@ class KeptFiles:
         with suppress(_NothingNewError), whole_directory(path, durable=True) as unfinished:
             yield unfinished
             written, known = _folder_digest(unfinished), self._known.get(f"{name}/", [])
-            present = _folder_digest(path) if path.is_dir() and not _has_lost_files_only(path, unfinished) else None
-            if present is not None and present not in (written, *known) and not self.overwrite:
+            present = _folder_digest(path) if path.is_dir() else None
+            if (
+                present is not None
+                and present not in (written, *known)
+                and not self.overwrite
+                and not _has_lost_files_only(path, unfinished)
+            ):
                 if written in known[-1:]:
                     self.kept.append((name, None))
                     raise _NothingNewError

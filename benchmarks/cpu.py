@@ -1,4 +1,4 @@
-"""What does a photo cost on a CPU: PyTorch, ONNX Runtime and OpenVINO, in float32, bfloat16 and int8?
+"""Time a photo on a CPU by PyTorch, ONNX Runtime and OpenVINO, in float32, bfloat16 and int8.
 
     python benchmarks/cpu.py --output cpu.json      # two threads, some ten minutes on a quiet machine
     python benchmarks/cpu.py --models partshapes --rounds 2

@@ -1,4 +1,4 @@
-"""Whose part it is: what says where the objects are, and what the looks at single objects bring, on PartShapes.
+"""Score parts with their owners on PartShapes, by the source of the objects and by the look at each of them.
 
     python benchmarks/instances.py --output runs/owners --detector runs/detector/model
     python benchmarks/instances.py --output runs/owners --detector runs/detector/model \

@@ -1,4 +1,4 @@
-"""Which methods and which changes help: every variant on PartShapes, over several seeds.
+"""Train and score every variant of the methods on PartShapes, over several seeds.
 
     python benchmarks/partshapes.py --output runs/evidence
     python benchmarks/partshapes.py --output runs/laptop --only default clipseg --seeds 0 --steps 4 --limit 8 \

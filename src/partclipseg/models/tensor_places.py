@@ -1,4 +1,4 @@
-"""Where the tensors of a model stand in released files that other code wrote, and copying them from there."""
+"""Find the tensors of a model in released files that other code wrote, and copy them from there."""
 
 from __future__ import annotations
 

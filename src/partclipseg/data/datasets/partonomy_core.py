@@ -32,7 +32,7 @@ from partclipseg.vocabulary import ObjectPart
 NAME = "partonomy-core"
 NAMES = "object_names_to_nl.json"
 PART = "--part:"
-"""What stands between object and part in the name of a concept."""
+"""Text between object and part in the name of a concept."""
 
 
 @dataclass

@@ -50,7 +50,7 @@ class Outcome:
     """State of each file, by its path below the output folder: size in bytes, time of modification and digest; the size
     alone in journals of earlier releases. The runner fills it in; it is empty for a photo that was left out."""
     kept: list[str] = field(default_factory=list)
-    """Those of `files` that a person made or changed."""
+    """Names of the `files` that a person made or changed."""
     parts: list[int] = field(default_factory=list)
     """Part labels in its map, sorted."""
     objects: list[int] = field(default_factory=list)

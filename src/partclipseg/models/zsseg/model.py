@@ -38,7 +38,7 @@ _LEAST = 0.02
 
 @dataclass
 class ZSSegOutput(PartOutput):
-    """What both stages found, from which label maps are made at full size; an entry a photo."""
+    """Results of both stages, from which label maps are made at full size; an entry for each photo."""
 
     mask_logits: tuple[Tensor, ...] | None = None
     """float32 `[Q, H/4, W/4]` each, of the padded photo."""

@@ -20,7 +20,7 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 """Names that Windows keeps for devices."""
 
 LABELS, LOG, STATE, WORDS = "labels", "log.txt", "job.json", "words.json"
-"""What a job's folder holds: the output of ``partclipseg label``, its messages, the job's state, its vocabulary."""
+"""Names in a job's folder: output of ``partclipseg label``, its messages, state of the job, vocabulary."""
 
 State = Literal["waiting", "running", "stopping", "stopped", "done", "failed"]
 
@@ -81,7 +81,7 @@ class JobRequest(Question):
 
 
 class JobOptions(BaseModel):
-    """What a job labels, and how. Requests with the same options are one job."""
+    """Folder, words and options of a job. Requests with the same options are one job."""
 
     folder: str = Field(description="below the server's folder of photos")
     model: str

@@ -67,7 +67,7 @@ _TOLD_TO_STOP = {128 + signal.SIGTERM, 128 + signal.SIGINT, -signal.SIGTERM, -si
 
 @dataclass(frozen=True)
 class Setup:
-    """What the options of the server decide about every job."""
+    """Settings of all jobs, from the options of the server."""
 
     models: Mapping[str, str | None]
     """Directory or hub name of each model by the name that clients use; None is the built-in one."""

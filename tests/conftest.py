@@ -13,11 +13,18 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 
 from partclipseg.models.partclipseg.config import PartCLIPSegConfig
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+# The suite tries the same examples in each run, so that a change alone can make it fail. New ones are looked for by
+# `pytest --hypothesis-profile explore`.
+settings.register_profile("suite", derandomize=True, deadline=None)
+settings.register_profile("explore", max_examples=1000, deadline=None)
+settings.load_profile("suite")
 
 
 def pytest_configure(config: pytest.Config) -> None:

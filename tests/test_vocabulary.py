@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, reject
+from hypothesis import example, given, reject
 from hypothesis import strategies as st
 
 from partclipseg.errors import UsageError
@@ -61,6 +61,8 @@ WORD = st.text(
 
 
 @given(st.dictionaries(WORD, st.lists(WORD, min_size=1, max_size=4, unique_by=str.casefold), min_size=1, max_size=5))
+@example({"{left} dog": ["ear", "tail"], "bus": ["wheel"]})  # would be taken for JSON
+@example({"[": ["["]})
 def test_any_words_survive_a_file_and_what_is_printed(tmp_path_factory, words):
     try:
         vocabulary = Vocabulary.from_dict(words)

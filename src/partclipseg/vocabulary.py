@@ -49,6 +49,7 @@ __all__ = [
 CatalogSplit = Literal["seen", "all"]
 
 _FILE_SUFFIXES = {".yaml", ".yml", ".json", ".txt"}
+_JSON_STARTS = ("{", "[")  # what text of words begins with that is read as JSON
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class Vocabulary:
         Entries are separated by ``;`` or line ends; naming an object again adds to it. Text that begins with ``{`` or
         ``[`` is read as JSON, in the forms of `from_dict` and `from_names`.
         """
-        if not text.lstrip().startswith(("{", "[")):
+        if not text.lstrip().startswith(_JSON_STARTS):
             return cls(tuple(read_pairs(text)))
         try:
             content = parse_json(text.encode("utf-8", "surrogatepass"))
@@ -188,7 +189,7 @@ class Vocabulary:
             return cls.from_names(words)
         if words.strip() in CATALOGS:
             return cls.from_catalog(words.strip())
-        if words.lstrip().startswith(("{", "[")):
+        if words.lstrip().startswith(_JSON_STARTS):
             return cls.from_text(words)
         if names_object(words) and Path(words).suffix.lower() not in _FILE_SUFFIXES:
             return cls.from_text(words)
@@ -244,9 +245,13 @@ class Vocabulary:
         return self
 
     def to_text(self) -> str:
-        """Return ``dog: head, tail; any: handle``; the inverse of `from_text`."""
+        """Return ``dog: head, tail; any: handle``; the inverse of `from_text`.
+
+        Text whose first word begins like JSON starts with a semicolon, an empty entry, so that it is read as words.
+        """
         groups = groupby(self.classes, key=lambda pair: pair.object)
-        return "; ".join(f"{word}: {', '.join(pair.part for pair in pairs)}" for word, pairs in groups)
+        text = "; ".join(f"{word}: {', '.join(pair.part for pair in pairs)}" for word, pairs in groups)
+        return f";{text}" if text.startswith(_JSON_STARTS) else text
 
     def to_dict(self) -> dict[str, list[str]]:
         """Return object word to part words; the inverse of `from_dict` up to the order across objects."""

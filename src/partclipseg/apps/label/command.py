@@ -216,6 +216,7 @@ class Label:
                 manifest.append(records)
         if todo:
             say.line(f"{todo / (time.perf_counter() - start):.1f} photos a second")
+        remove_temporary(self.output)  # workers of a killed run may have outlived it, and the first removal, by seconds
         results = take_in(job, photos, manifest, usable_cores())
         manifest.finish(photos)
         write_collections(job, photos, results, collections)

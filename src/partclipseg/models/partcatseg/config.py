@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from transformers import AutoConfig, CLIPConfig, Dinov2Config, PreTrainedConfig, ResNetConfig
 
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.models.clip_config import clip_config, given_values
-from partclipseg.models.clipseg_ranges import check_values
-from partclipseg.models.partcatseg.ranges import CATSEG, checked_values
+from partclipseg.models.clip_config import CLIPTowersConfig, given_values
+from partclipseg.models.clipseg_ranges import Range
+from partclipseg.models.partcatseg.ranges import CATSEG, known_guidance
 from partclipseg.models.partcatseg.templates import TEMPLATES
-from partclipseg.models.reading import library_errors
 
 REPAIRS = {
     "background": "train the background vector, which stays random as released (D1)",
@@ -48,7 +47,7 @@ SIZES: dict[str, dict[str, Any]] = {
 """Fields of the configuration that differ from its defaults, by the setting `sizes` of training."""
 
 
-class CATSegConfig(PreTrainedConfig):
+class CATSegConfig(CLIPTowersConfig):
     """Configuration of CAT-Seg (Cho et al., CVPR 2024) on object-parts, the baseline of OV-PARTS and PartCATSeg.
 
     The defaults are the released sizes: CLIP ViT-B/16 with ResNet-101 for guidance. `clip_config` and
@@ -58,8 +57,6 @@ class CATSegConfig(PreTrainedConfig):
     model_type = "catseg"
     sub_configs: ClassVar = {"clip_config": CLIPConfig, "guidance_config": AutoConfig}  # pyright: ignore
 
-    clip_config: Any = None
-    """Configuration of CLIP's two towers, `transformers.CLIPConfig`."""
     guidance_config: Any = None
     """Configuration of the guidance tower: `transformers.Dinov2Config`, or `ResNetConfig` with three stages."""
     image_size: int = 384
@@ -98,28 +95,10 @@ class CATSegConfig(PreTrainedConfig):
     """Channels after each of the two decoder blocks."""
     decoder_guidance_dims: list[int] | tuple[int, ...] = (32, 16)
     """Channels of the projected guidance of each decoder block."""
-    reference: bool = False
-    """Compute as released, defects included: no repair is made."""
-    repairs: list[str] | tuple[str, ...] | None = None
-    """Names from `REPAIRS` of the repairs to make; None: all of them, or none with `reference`."""
     attention_filter: bool = False
     """Mix the first costs by what CLIP's blocks attend to, after HOPS; see `filters`."""
     pair_affinity: bool = False
     """Mix the costs of PartCATSeg's object-parts by a doubly stochastic affinity, after HOPS; see `filters`."""
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        own = {name: getattr(self, name) for name in CATSEG if name not in ("clip_config", "guidance_config")}
-        check_values(own, CATSEG)
-        self.clip_config = clip_config(self.clip_config)
-        self.guidance_config = _guidance_config(self.guidance_config, self.default_guidance)
-        if self.guidance_image_size is None:
-            self.guidance_image_size = 448 if self.guidance_config.model_type == "dinov2" else self.image_size
-        if self.repairs is None:
-            self.repairs = () if self.reference else self.applicable
-        for name in ("repairs", "templates", "decoder_dims", "decoder_guidance_dims"):
-            setattr(self, name, list(getattr(self, name)))  # as they come back from a file
-        super().__post_init__(**kwargs)
-        self._check()
 
     default_guidance: ClassVar[str] = "resnet"
     has_pairs: ClassVar[bool] = False
@@ -128,25 +107,20 @@ class CATSegConfig(PreTrainedConfig):
     """Names from `REPAIRS` of the defects that the method has; "positions" concerns DINOv2 only."""
 
     @classmethod
-    def from_values(cls, values: Mapping[str, Any]) -> Self:
-        """Make a configuration from a file's content; entries that no model here reads are left out.
+    def ranges(cls) -> Mapping[str, Range]:
+        """Return the range of each field."""
+        return CATSEG
 
-        Raises `PartCLIPSegError` that says of each value out of its range what it must be.
-        """
-        known = checked_values(values, cls.default_guidance)
-        # Transformers has errors of its own, such as for a whole number in place of a fraction.
-        with library_errors("the configuration cannot be used"):
-            return cls(**known)
+    @classmethod
+    def _known_towers(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        return known_guidance(values, cls.default_guidance)
 
-    @property
-    def text_config(self) -> Any:
-        """Configuration of the text tower."""
-        return self.clip_config.text_config
-
-    @property
-    def vision_config(self) -> Any:
-        """Configuration of CLIP's photo tower."""
-        return self.clip_config.vision_config
+    def _complete(self) -> None:
+        self.guidance_config = _guidance_config(self.guidance_config, self.default_guidance)
+        if self.guidance_image_size is None:
+            self.guidance_image_size = 448 if self.guidance_config.model_type == "dinov2" else self.image_size
+        for name in ("templates", "decoder_dims", "decoder_guidance_dims"):
+            setattr(self, name, list(getattr(self, name)))  # as they come back from a file
 
     @property
     def grid(self) -> int:
@@ -170,12 +144,6 @@ class CATSegConfig(PreTrainedConfig):
             return (self.guidance_config.hidden_size,) * 3
         fine, middle, coarse = self.guidance_config.hidden_sizes
         return coarse, middle, fine
-
-    def repaired(self, name: str) -> bool:
-        """Whether the defect `name` of `REPAIRS` is repaired."""
-        if name not in REPAIRS:
-            raise KeyError(name)
-        return not self.reference and name in (self.repairs or ())
 
     def set_filters(self, attention_filter: bool | None, pair_affinity: bool | None) -> None:
         """Switch the filters of costs, which have no weights, on or off; None leaves one as it is."""
@@ -204,18 +172,12 @@ class CATSegConfig(PreTrainedConfig):
                 raise PartCLIPSegError(f"the template {template!r} must have {{}} once, in place of the word")
         if not self.templates:
             raise PartCLIPSegError("templates is empty: give at least one, such as 'a photo of a {}.'")
-        if unknown := [name for name in self.repairs or () if name not in self.applicable]:
-            raise PartCLIPSegError(
-                f"{self.model_type} has no repair {unknown[0]!r}: choose from {', '.join(self.applicable)}"
-            )
         if self.pair_affinity and not self.has_pairs:
             raise PartCLIPSegError("CAT-Seg has no second stage: leave pair_affinity out, or take PartCATSeg")
         if self.reference and (self.attention_filter or self.pair_affinity):
             raise PartCLIPSegError(
                 "reference means as released, without attention_filter and pair_affinity: leave out one or the other"
             )
-        if self.reference and self.repairs:
-            raise PartCLIPSegError("reference means without repairs: leave out one of reference and repairs")
 
     def _check_decoder(self) -> None:
         if len(self.decoder_dims) != 2 or len(self.decoder_guidance_dims) != 2:

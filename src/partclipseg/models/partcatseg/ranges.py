@@ -6,17 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.models.clip_ranges import CLIP, RESNET, list_of, or_null
-from partclipseg.models.clipseg_ranges import (
-    CLIPSEG,
-    TEXT,
-    TOWERS,
-    VISION,
-    YES_OR_NO,
-    Range,
-    check_values,
-    known_values,
-)
+from partclipseg.models.clip_ranges import RESNET, list_of, or_null
+from partclipseg.models.clipseg_ranges import CLIPSEG, TEXT, TOWERS, VISION, YES_OR_NO, Range, check_values
 
 _WIDTH, _LAYERS, _HEADS, _SHARE = (
     TEXT[name] for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "layer_norm_eps")
@@ -75,26 +66,22 @@ _DINOV2 = {
 }
 
 
-def checked_values(values: Mapping[str, Any], guidance: str) -> dict[str, Any]:
-    """Return the entries of a configuration file that the model reads, after checking their ranges.
+def known_guidance(values: Mapping[str, Any], default: str) -> dict[str, Any]:
+    """Return the guidance tower of a configuration file, if it has one: the entries that the model reads, in range.
 
-    `guidance` is the type of the guidance tower where the file names none. Raises `PartCLIPSegError` that says of each
-    value out of its range what it must be.
+    `default` is the type of a tower that names none. Raises `PartCLIPSegError` that says of each value out of its
+    range what it must be.
     """
-    known = {name: value for name, value in values.items() if name in CATSEG}
-    check_values(known, CATSEG)
-    if isinstance(clip := known.get("clip_config"), Mapping):
-        known["clip_config"] = known_values(clip, CLIP)
-        check_values(known["clip_config"], CLIP)
-    if isinstance(tower := known.get("guidance_config"), Mapping):
-        kind = tower.get("model_type", guidance)
-        table = {"dinov2": _DINOV2, "resnet": RESNET}.get(kind) if isinstance(kind, str) else None
-        if table is None:
-            raise PartCLIPSegError(f"guidance_config is of type {str(kind)[:60]!r}: give dinov2 or resnet")
-        entries = {name: value for name, value in tower.items() if name in table}
-        check_values(entries, table)
-        known["guidance_config"] = {"model_type": kind, **entries}
-    return known
+    tower = values.get("guidance_config")
+    if not isinstance(tower, Mapping):
+        return {}
+    kind = tower.get("model_type", default)
+    table = {"dinov2": _DINOV2, "resnet": RESNET}.get(kind) if isinstance(kind, str) else None
+    if table is None:
+        raise PartCLIPSegError(f"guidance_config is of type {str(kind)[:60]!r}: give dinov2 or resnet")
+    entries = {name: value for name, value in tower.items() if name in table}
+    check_values(entries, table)
+    return {"guidance_config": {"model_type": kind, **entries}}
 
 
 def _is_number(value: Any) -> bool:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
-from transformers import CLIPConfig, MaskFormerConfig, PreTrainedConfig, ResNetConfig
+from transformers import CLIPConfig, MaskFormerConfig, ResNetConfig
 from transformers.models.maskformer.configuration_maskformer import MaskFormerDetrConfig
 
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.models.clip_config import clip_config, given_values
-from partclipseg.models.clipseg_ranges import check_values
-from partclipseg.models.reading import library_errors
-from partclipseg.models.zsseg.ranges import ZSSEG, known_sub_values
+from partclipseg.models.clip_config import CLIPTowersConfig, given_values
+from partclipseg.models.clipseg_ranges import Range
+from partclipseg.models.zsseg.ranges import ZSSEG, known_backbone
 
 REPAIRS = {
     "attention": "let the queries look at the object alone, not add 1 to the scores of every place off it (E1)",
@@ -49,7 +48,7 @@ SIZES: dict[str, dict[str, Any]] = {
 """Fields of the configuration that differ from its defaults, by the setting `sizes` of training."""
 
 
-class ZSSegConfig(PreTrainedConfig):
+class ZSSegConfig(CLIPTowersConfig):
     """Configuration of ZSSeg+ (Wei et al., NeurIPS 2023); the defaults are the released sizes, with ResNet-50.
 
     `clip_config` and `backbone_config` may be dictionaries. Raises `PartCLIPSegError` for values that no model can be
@@ -59,8 +58,6 @@ class ZSSegConfig(PreTrainedConfig):
     model_type = "zsseg"
     sub_configs: ClassVar = {"clip_config": CLIPConfig, "backbone_config": ResNetConfig}  # pyright: ignore
 
-    clip_config: Any = None
-    """Configuration of CLIP's two towers, `transformers.CLIPConfig`."""
     backbone_config: Any = None
     """Configuration of the ResNet of stage 1, `transformers.ResNetConfig` with four stages."""
     backbone_norm: Literal["batch", "group"] = "batch"
@@ -100,48 +97,23 @@ class ZSSegConfig(PreTrainedConfig):
     """Token of the comma, which stands between object and part in a prompt; no word holds one."""
     dot_id: int = 269
     """Token of the full stop that ends a composed prompt."""
-    reference: bool = False
-    """Compute as released, faults included: no repair is made."""
-    repairs: list[str] | tuple[str, ...] | None = None
-    """Names from `REPAIRS` of the repairs to make; None: all of them, or none with `reference`."""
 
+    applicable: ClassVar[tuple[str, ...]] = tuple(REPAIRS)
     size_divisibility: ClassVar[int] = 32
     """Multiple of pixels that photos are padded to: the stride of the last features."""
 
-    def __post_init__(self, **kwargs: Any) -> None:
-        own = {name: getattr(self, name) for name in ZSSEG if name not in ("clip_config", "backbone_config")}
-        check_values(own, ZSSEG)
-        self.clip_config = clip_config(self.clip_config)
-        self.backbone_config = _backbone_config(self.backbone_config)
-        if self.repairs is None:
-            self.repairs = () if self.reference else tuple(REPAIRS)
-        for name in ("repairs", "prompt_lengths"):
-            setattr(self, name, list(getattr(self, name)))  # as they come back from a file
-        super().__post_init__(**kwargs)
-        self._check()
+    @classmethod
+    def ranges(cls) -> Mapping[str, Range]:
+        """Return the range of each field."""
+        return ZSSEG
 
     @classmethod
-    def from_values(cls, values: Mapping[str, Any]) -> Self:
-        """Make a configuration from a file's content; entries that no model here reads are left out.
+    def _known_towers(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        return known_backbone(values)
 
-        Raises `PartCLIPSegError` that says of each value out of its range what it must be.
-        """
-        known = {name: value for name, value in values.items() if name in ZSSEG}
-        check_values(known, ZSSEG)
-        known |= known_sub_values(known)
-        # Transformers has errors of its own, such as for a whole number in place of a fraction.
-        with library_errors("the configuration cannot be used"):
-            return cls(**known)
-
-    @property
-    def text_config(self) -> Any:
-        """Configuration of the text tower."""
-        return self.clip_config.text_config
-
-    @property
-    def vision_config(self) -> Any:
-        """Configuration of CLIP's photo tower."""
-        return self.clip_config.vision_config
+    def _complete(self) -> None:
+        self.backbone_config = _backbone_config(self.backbone_config)
+        self.prompt_lengths = list(self.prompt_lengths)  # as it comes back from a file
 
     @property
     def canvas(self) -> int:
@@ -161,12 +133,6 @@ class ZSSegConfig(PreTrainedConfig):
     @image_size.setter
     def image_size(self, side: int) -> None:
         self.shortest_edge = self.longest_edge = side
-
-    def repaired(self, name: str) -> bool:
-        """Whether the fault `name` of `REPAIRS` is repaired."""
-        if name not in REPAIRS:
-            raise KeyError(name)
-        return not self.reference and name in (self.repairs or ())
 
     def maskformer(self) -> MaskFormerConfig:
         """Return the configuration of transformers' MaskFormer modules."""
@@ -205,10 +171,6 @@ class ZSSegConfig(PreTrainedConfig):
                 raise PartCLIPSegError(
                     f"{name} is {getattr(self, name)}, no token of the {self.text_config.vocab_size} of the text tower"
                 )
-        if unknown := [name for name in self.repairs or () if name not in REPAIRS]:
-            raise PartCLIPSegError(f"zsseg has no repair {unknown[0]!r}: choose from {', '.join(REPAIRS)}")
-        if self.reference and self.repairs:
-            raise PartCLIPSegError("reference means without repairs: leave out one of reference and repairs")
 
 
 def _backbone_config(value: Any) -> ResNetConfig:

@@ -5,17 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from partclipseg.models.clip_ranges import CLIP, RESNET, list_of, or_null
-from partclipseg.models.clipseg_ranges import (
-    CLIPSEG,
-    TEXT,
-    TOWERS,
-    VISION,
-    YES_OR_NO,
-    Range,
-    check_values,
-    known_values,
-)
+from partclipseg.models.clip_ranges import RESNET, list_of, or_null
+from partclipseg.models.clipseg_ranges import CLIPSEG, TEXT, TOWERS, VISION, YES_OR_NO, Range, check_values
 
 _WIDTH, _LAYERS, _HEADS = (TEXT[name] for name in ("hidden_size", "num_hidden_layers", "num_attention_heads"))
 _SIDE = VISION["image_size"]
@@ -57,13 +48,14 @@ _BACKBONE = {
 }
 
 
-def known_sub_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the towers' entries that the model reads, each in its range; raises `PartCLIPSegError` for others."""
-    known: dict[str, Any] = {}
-    for name, table in (("clip_config", CLIP), ("backbone_config", _BACKBONE)):
-        if isinstance(tower := values.get(name), Mapping):
-            known[name] = known_values(tower, table) if name == "clip_config" else {
-                key: value for key, value in tower.items() if key in table
-            }
-            check_values(known[name], table)
-    return known
+def known_backbone(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the backbone of a configuration file, if it has one: the entries that the model reads, in range.
+
+    Raises `PartCLIPSegError` that says of each value out of its range what it must be.
+    """
+    tower = values.get("backbone_config")
+    if not isinstance(tower, Mapping):
+        return {}
+    known = {key: value for key, value in tower.items() if key in _BACKBONE}
+    check_values(known, _BACKBONE)
+    return {"backbone_config": known}

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPSegConfig
-from transformers import initialization as init
 from transformers.models.clipseg.modeling_clipseg import CLIPSegModel
 
 from partclipseg.errors import PartCLIPSegError
@@ -18,6 +17,7 @@ from partclipseg.models.clipseg_config import CLIPSegTowersConfig
 from partclipseg.models.clipseg_decoder import ConditionDecoder, DecoderLayer, UpsamplingHead
 from partclipseg.models.cuda_graphs import Graphs
 from partclipseg.models.directory import read_config
+from partclipseg.models.initialisation import init_as_torch, init_unit_vector
 from partclipseg.models.int8 import one_pass_gelu, quantise
 from partclipseg.models.interface import Inputs, PartModel, Words
 from partclipseg.models.tokens import add_token_embeddings
@@ -61,16 +61,10 @@ class CLIPSegTowers(PartModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        # The towers bring their own initialisation; transformers would give the new layers std 1.0.
-        if isinstance(module, nn.LayerNorm):
-            init.ones_(module.weight)
-            init.zeros_(module.bias)
-        elif isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-            init.kaiming_uniform_(module.weight, a=5**0.5)  # PyTorch's own default: std 1/sqrt(3·fan_in)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, CLIPSegTowers):
-            init.normal_(module.background, std=module.config.projection_dim**-0.5)  # a vector of norm 1
+        # The towers bring their own initialisation.
+        init_as_torch(module)
+        if isinstance(module, CLIPSegTowers):
+            init_unit_vector(module.background)
             # Here, not in a branch of its own: transformers passes over modules without parameters of their own.
             module.decoder.initialise_composition()
 

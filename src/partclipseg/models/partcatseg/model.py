@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import CLIPModel
-from transformers import initialization as init
 
 from partclipseg.maps.label_maps import LabelMaps
-from partclipseg.models.interface import PartModel, PartOutput, Words, register
+from partclipseg.models.clip_towers import CLIPTowers
+from partclipseg.models.interface import PartOutput, Words, register
 from partclipseg.models.parameter_groups import groups_with_slow_tower
 from partclipseg.models.partcatseg.aggregator import (
     AggregationLayer,
@@ -33,7 +32,6 @@ from partclipseg.models.partcatseg.filters import Patches, patches
 from partclipseg.models.partcatseg.photos import model_inputs
 from partclipseg.models.partcatseg.settings import CATSegSettings, PartCATSegSettings
 from partclipseg.models.partcatseg.towers import Guidance, ResNetGuidance, text_features
-from partclipseg.models.tokens import add_token_embeddings
 from partclipseg.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -51,7 +49,7 @@ class PartCATSegOutput(PartOutput):
 
 
 @register
-class CATSegModel(PartModel):
+class CATSegModel(CLIPTowers):
     """Aggregates one volume of similarities of patches and object-parts (Cho et al., CVPR 2024).
 
     CLIP is frozen; the guidance tower is trained at a hundredth of the learning rate.
@@ -59,9 +57,6 @@ class CATSegModel(PartModel):
 
     config_class = CATSegConfig
     settings_class = CATSegSettings
-    main_input_name = "pixel_values"
-    supports_gradient_checkpointing = False
-    _supports_sdpa = True
     _no_split_modules: ClassVar = ["CLIPEncoderLayer", "Dinov2Layer", "AggregationLayer"]
 
     config: CATSegConfig
@@ -69,26 +64,15 @@ class CATSegModel(PartModel):
 
     def __init__(self, config: CATSegConfig) -> None:
         super().__init__(config)
-        self.clip = CLIPModel(config.clip_config)
         self.guidance = Guidance.build(config)
-        self.background = nn.Parameter(torch.empty(1, config.clip_config.projection_dim))
         self.aggregator = self.aggregator_class(config)
         self.post_init()
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        # The towers bring their own initialisation; transformers would give the new layers std 0.02.
-        if isinstance(module, nn.LayerNorm | nn.GroupNorm):
-            init.ones_(module.weight)
-            init.zeros_(module.bias)
-        elif isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-            init.kaiming_uniform_(module.weight, a=5**0.5)  # PyTorch's own default: std 1/sqrt(3·fan_in)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, CATSegModel):
-            init.normal_(module.background, std=self.config.clip_config.projection_dim**-0.5)  # a vector of norm 1
-            if isinstance(module.aggregator, PartCostAggregator):
-                module.aggregator.copy_to_pairs()
+        super()._init_weights(module)
+        if isinstance(module, CATSegModel) and isinstance(module.aggregator, PartCostAggregator):
+            module.aggregator.copy_to_pairs()
 
     # -- words ------------------------------------------------------------------------------------------------
 
@@ -141,7 +125,7 @@ class CATSegModel(PartModel):
             words: the vocabulary with its embeddings.
             attention_pairs: must be None: there is no attention of objects to control; else raises `TypeError`.
         """
-        _refuse(attention_pairs)
+        self.refuse_attention(attention_pairs)
         volume, guidance = self.class_volume(inputs, words)
         return PartOutput(object_part_logits=self.aggregator.decode(volume.embedding, guidance))
 
@@ -203,13 +187,6 @@ class CATSegModel(PartModel):
 
         return cost_graphs(self)
 
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load as in transformers. Raises `PartCLIPSegError` for what is not there, incomplete or damaged."""
-        from partclipseg.models.loading import load_pretrained
-
-        return load_pretrained(cls, pretrained_model_name_or_path, super().from_pretrained, *args, **kwargs)
-
     # -- training ---------------------------------------------------------------------------------------------
 
     @classmethod
@@ -234,14 +211,6 @@ class CATSegModel(PartModel):
         Embeddings of words, which are trained only where words were added, are not decayed either.
         """
         return groups_with_slow_tower(self, list(self.guidance.parameters()), 100, learning_rate, weight_decay)
-
-    def add_tokens(self, count: int) -> None:
-        """Add embeddings, drawn from torch's global generator, and train them with those of the known words.
-
-        CLIP is frozen as published, since it knows all words; a tokenizer that lacks some must learn them.
-        """
-        add_token_embeddings(self.clip.text_model, self.config.text_config, count).requires_grad_(True)
-        self.renew_stamp()
 
     def recompute(self, enabled: bool) -> None:
         """Compute the aggregation again in the backward pass instead of storing it."""
@@ -278,7 +247,7 @@ class PartCATSegModel(CATSegModel):
         self, inputs: Mapping[str, Tensor], words: Words, attention_pairs: Tensor | None = None
     ) -> PartCATSegOutput:
         """Compute logits of every part, object and object-part; arguments as in `CATSegModel.forward`."""
-        _refuse(attention_pairs)
+        self.refuse_attention(attention_pairs)
         num_parts = len(words.vocabulary.parts)
         first, second, guidance = self.volumes(inputs, words)
         word_logits = self.aggregator.decode(first.embedding, guidance)  # [B, N_p + N_o + 1, 4g, 4g]
@@ -354,8 +323,3 @@ class PartCATSegModel(CATSegModel):
         from partclipseg.models.partcatseg.loss import PartCATSegLoss
 
         return PartCATSegLoss(self.config, settings and settings.loss, compiled)
-
-
-def _refuse(attention_pairs: Tensor | None) -> None:
-    if attention_pairs is not None:
-        raise TypeError("this model has no attention control: leave attention_pairs out")

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import CLIPModel
 from transformers import initialization as init
 
 from partclipseg.data.augment import resize_photo
 from partclipseg.maps.label_maps import BACKGROUND, LabelMaps, no_object
-from partclipseg.models.interface import PartModel, PartOutput, Words, register
+from partclipseg.models.clip_towers import CLIPTowers
+from partclipseg.models.interface import PartOutput, Words, register
 from partclipseg.models.parameter_groups import groups_with_slow_tower
 from partclipseg.models.photo_size import size_at_shortest_edge
 from partclipseg.models.tokens import add_token_embeddings, add_words, is_word_level
@@ -71,7 +71,7 @@ class ZSSegTrainingOutput(PartOutput):
 
 
 @register
-class ZSSegModel(PartModel):
+class ZSSegModel(CLIPTowers):
     """Two-stage baseline of OV-PARTS: MaskFormer conditioned on an object, then CLIP (Wei et al., NeurIPS 2023).
 
     It is made for photos whose object is known by its mask: give it with `with_object_masks`. Without, the whole photo
@@ -81,42 +81,31 @@ class ZSSegModel(PartModel):
     config_class = ZSSegConfig
     settings_class = ZSSegSettings
     takes_object_masks = True
-    _supports_sdpa = True
     _no_split_modules: ClassVar = ["CLIPEncoderLayer", "MaskFormerDetrDecoderLayer"]
 
     config: ZSSegConfig
 
     def __init__(self, config: ZSSegConfig) -> None:
         super().__init__(config)
-        self.clip = CLIPModel(config.clip_config)
         self.proposals = Proposals(config)
         self.composed = ComposedPrompts(config)
-        self.background = nn.Parameter(torch.empty(1, config.clip_config.projection_dim))
         self.post_init()
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.LayerNorm | nn.GroupNorm):
-            init.ones_(module.weight)
-            init.zeros_(module.bias)
-        elif isinstance(module, nn.BatchNorm2d):
+        super()._init_weights(module)
+        if isinstance(module, nn.BatchNorm2d):
             statistics: Any = module
             for values in (statistics.weight, statistics.running_var):
                 init.ones_(values)
             for values in (statistics.bias, statistics.running_mean, statistics.num_batches_tracked):
                 init.zeros_(values)
-        elif isinstance(module, nn.Linear | nn.Conv2d):
-            init.kaiming_uniform_(module.weight, a=5**0.5)  # PyTorch's own default: std 1/sqrt(3·fan_in)
-            if module.bias is not None:
-                init.zeros_(module.bias)
         elif isinstance(module, ComposedPrompts):
             init.normal_(module.prefix, std=0.02)
             init.normal_(module.connection, std=0.02)
             init.zeros_(module.fuse_weight)
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight, std=1.0)
-        elif isinstance(module, ZSSegModel):
-            init.normal_(module.background, std=self.config.clip_config.projection_dim**-0.5)
 
     # -- words ------------------------------------------------------------------------------------------------
 
@@ -200,8 +189,7 @@ class ZSSegModel(PartModel):
         The label maps are made from what the stages found, not from these logits, which are for pictures. In training
         mode the photos, squares of the canvas's size, go through stage 1 together: see `training_output`.
         """
-        if attention_pairs is not None:
-            raise TypeError("ZSSeg+ has no attention of objects to control: leave attention_pairs out")
+        self.refuse_attention(attention_pairs)
         if self.training:
             return self.training_output(inputs, words)
         found = self.stages(inputs, words)
@@ -377,13 +365,6 @@ class ZSSegModel(PartModel):
         """List the layers that repeat, for compilation one by one."""
         return [*list(self.clip.vision_model.encoder.layers)[:-1], *self.proposals.transformer.decoder.layers]
 
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load as in transformers. Raises `PartCLIPSegError` for what is not there, incomplete or damaged."""
-        from partclipseg.models.loading import load_pretrained
-
-        return load_pretrained(cls, pretrained_model_name_or_path, super().from_pretrained, *args, **kwargs)
-
     # -- training ---------------------------------------------------------------------------------------------
 
     @classmethod
@@ -411,14 +392,6 @@ class ZSSegModel(PartModel):
         pretrained = self.config.backbone_norm == "batch"
         backbone = list(self.proposals.pixel_level.encoder.parameters()) if pretrained else []
         return groups_with_slow_tower(self, backbone, 10, learning_rate, weight_decay)
-
-    def add_tokens(self, count: int) -> None:
-        """Add embeddings, drawn from torch's global generator, and train them with those of the known words.
-
-        CLIP is frozen as published, since it knows all words; a tokenizer that lacks some must learn them.
-        """
-        add_token_embeddings(self.clip.text_model, self.config.text_config, count).requires_grad_(True)
-        self.renew_stamp()
 
     def build_loss(self, settings: Any = None, compiled: bool = False) -> Any:
         """Build the published loss; see `ZSSegLoss`. `compiled` changes nothing: the loss has no maps of all words."""

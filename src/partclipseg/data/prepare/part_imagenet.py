@@ -10,16 +10,14 @@ used.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from partclipseg.data.datasets.part_imagenet import PartImageNetNames
-from partclipseg.data.prepare.runner import Layout, Outcome, PhotoMode, photo_size, source_state
-from partclipseg.data.prepare.source import find
+from partclipseg.data.prepare.photo_lists import PhotoJob, SourcePhotos, find_list, kept_list
+from partclipseg.data.prepare.runner import Outcome, PhotoMode
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.json_file import read_json
 from partclipseg.kept_files import KeptFiles
@@ -27,34 +25,6 @@ from partclipseg.vocabulary import Catalog, ObjectPart
 
 NAME = "part-imagenet"
 SPLITS = ("train", "val")
-
-
-@dataclass(frozen=True)
-class PartImageNetJob:
-    """Job of one photo: copy or link it."""
-
-    key: str
-    split: str
-    photo: Path
-    object: int
-    parts: tuple[int, ...]
-    mode: PhotoMode
-
-    def source(self) -> str:
-        """Return the state of the source, as in `PrepareJob.source`."""
-        return source_state(self.photo, self.split, self.object, *self.parts)
-
-    def run(self, layout: Layout) -> Outcome:
-        """Do the work of the photo, as in `PrepareJob.run`."""
-        size = photo_size(self.photo)
-        layout.place_photo(self.photo, f"images/{self.split}/{self.photo.name}", self.mode)
-        return Outcome(
-            key=self.key,
-            split=self.split,
-            parts=list(self.parts),
-            objects=[self.object],
-            size=size,
-        )
 
 
 class PartImageNetRecipe:
@@ -75,14 +45,12 @@ class PartImageNetRecipe:
         """Return no options: nothing changes the result."""
         return {}
 
-    def jobs(self) -> list[PartImageNetJob]:
+    def jobs(self) -> list[PhotoJob]:
         """Make one job for each annotated photo of the chosen objects; raises `PartCLIPSegError` for a missing one."""
         catalog, names = Catalog.load(NAME), PartImageNetNames.load()
         seen = set(catalog.objects) - set(catalog.unseen_objects)
         classes = {pair: label for label, pair in enumerate(catalog.object_parts)}
-        photos = defaultdict(list)
-        for path in find(self._folders, ".jpeg", ".jpg"):
-            photos[path.name].append(path)
+        photos = SourcePhotos(self._folders)
         jobs = []
         for split, content in self._contents.items():
             parts = defaultdict(set)
@@ -93,19 +61,17 @@ class PartImageNetRecipe:
                 word = names.synset_to_object.get(file.split("_")[0])
                 if word is None or (split == "train" and word not in seen):
                     continue
-                # A photo has one name in all splits; where several folders have it, that of the split comes first.
-                candidates = sorted(photos[file], key=lambda path: split not in path.parts)
-                if not candidates:
-                    raise PartCLIPSegError(f"the photo {file} of {split}.json is not in the source: check --source")
+                photo = photos.find(file, split)
                 labels = (classes.get(ObjectPart(word, part)) for part in parts[image["id"]])
                 jobs.append(
-                    PartImageNetJob(
-                        key=Path(file).stem,
+                    PhotoJob(
+                        key=photo.stem,
                         split=split,
-                        photo=candidates[0],
-                        object=catalog.objects.index(word),
-                        parts=tuple(sorted(label for label in labels if label is not None)),
+                        photo=photo,
+                        place=f"images/{split}/{file}",
                         mode=self._mode,
+                        objects=(catalog.objects.index(word),),
+                        parts=tuple(sorted(label for label in labels if label is not None)),
                     )
                 )
         return jobs
@@ -114,30 +80,22 @@ class PartImageNetRecipe:
         """Write ``train.json`` and ``val.json`` with what belongs to the photos, otherwise unchanged."""
         for split, content in self._contents.items():
             keys = {outcome.key for outcome in outcomes if outcome.split == split}
-            images = [
-                {**image, "file_name": Path(image["file_name"]).name}
-                for image in content["images"]
-                if Path(image["file_name"]).stem in keys
-            ]
-            ids = {image["id"] for image in images}
-            annotations = [a for a in content["annotations"] if a["image_id"] in ids]
-            kept = {"images": images, "annotations": annotations, "categories": content["categories"]}
-            lists.text(f"{split}.json", json.dumps(kept))
+            lists.text(f"{split}.json", kept_list(content, keys, str))
 
     def _read(self, split: str) -> dict[str, Any]:
         # The release has it in annotations/SPLIT, older copies in annotations or at the root.
-        paths = [path for path in find(self._folders, f"{split}.json") if path.name == f"{split}.json"]
-        if not paths:
+        path = find_list(self._folders, split)
+        if path is None:
             raise PartCLIPSegError(f"{split}.json is not in the source: add the folder of PartImageNet_Seg to --source")
         try:
-            content = read_json(paths[0])
+            content = read_json(path)
         except PartCLIPSegError as error:
-            raise PartCLIPSegError(f"{paths[0]}: it {error}") from None
+            raise PartCLIPSegError(f"{path}: it {error}") from None
         try:
             content = {key: content[key] for key in ("images", "annotations", "categories")}
             _check(content, len(PartImageNetNames.load().part_words))
         except (ValueError, KeyError, TypeError, OSError) as error:
-            raise PartCLIPSegError(f"{paths[0]}: not PartImageNet's COCO JSON ({error!r}): fetch it again") from error
+            raise PartCLIPSegError(f"{path}: not PartImageNet's COCO JSON ({error!r}): fetch it again") from error
         return content
 
 

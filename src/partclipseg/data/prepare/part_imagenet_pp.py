@@ -7,37 +7,24 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from partclipseg.data.coco import read_coco
 from partclipseg.data.datasets.part_imagenet_pp import CATEGORY_NAMES, DISCARDED, NAME, SYNSET_LIST
-from partclipseg.data.prepare.runner import Layout, Outcome, PhotoMode, photo_size, source_state
+from partclipseg.data.prepare.photo_lists import PhotoJob
+from partclipseg.data.prepare.runner import Outcome, PhotoMode, source_state
 from partclipseg.data.prepare.source import find
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.kept_files import KeptFiles
 
 
-@dataclass(frozen=True)
-class PartImageNetPPJob:
-    """Job of one photo: copy or link it."""
-
-    key: str
-    synset: str
-    photo: Path
-    object: int
-    mode: PhotoMode
+class PartImageNetPPJob(PhotoJob):
+    """Job of one photo; the synset of its object is the folder in its key."""
 
     def source(self) -> str:
         """Return the state of the source, as in `PrepareJob.source`."""
-        return source_state(self.photo, self.synset, self.object)
-
-    def run(self, layout: Layout) -> Outcome:
-        """Do the work of the photo, as in `PrepareJob.run`."""
-        size = photo_size(self.photo)
-        layout.place_photo(self.photo, f"images/{self.synset}/{self.photo.name}", self.mode)
-        return Outcome(self.key, "json", objects=[self.object], size=size)
+        return source_state(self.photo, self.key.split("/")[0], *self.objects)
 
 
 class PartImageNetPPRecipe:
@@ -74,7 +61,8 @@ class PartImageNetPPRecipe:
                         f"the photo {name} of {synset}.json is not in the source: add ImageNet's training photos to "
                         "--source"
                     )
-                jobs.append(PartImageNetPPJob(f"{synset}/{photo.stem}", synset, photo, number, self._mode))
+                key, place = f"{synset}/{photo.stem}", f"images/{synset}/{photo.name}"
+                jobs.append(PartImageNetPPJob(key, "json", photo, place, self._mode, objects=(number,)))
         return jobs
 
     def finish(self, lists: KeptFiles, outcomes: Sequence[Outcome]) -> None:

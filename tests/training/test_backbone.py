@@ -1,6 +1,5 @@
 """The backbone of PartShapes: trained, stopped, continued, and taken as a start."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,8 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.training.tester import TowerTester
 
-from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.errors import UsageError
 from partclipseg.models.registry import load_tokenizer
 from partclipseg.shapes.cache import render_split
 from partclipseg.training import pretraining
@@ -35,33 +35,9 @@ def trained(scenes, tmp_path_factory) -> Path:
     return model
 
 
-class InterruptedRunError(Exception):
-    pass
-
-
-def test_a_broken_off_run_continues_exactly(scenes, trained, tmp_path):
-    def break_off(step: int, _: object) -> None:
-        if step == 5:  # after the checkpoint of step 4
-            raise InterruptedRunError
-
-    with pytest.raises(InterruptedRunError):
-        train_backbone(RECIPE, tmp_path, scenes, break_off)
-    steps = []
-    model = train_backbone(RECIPE, tmp_path, scenes, lambda step, _: steps.append(step))
-    assert steps == [5, 6]
-    assert model is not None
-    assert (model / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
-    logs = [
-        [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-        for folder in (tmp_path, trained.parent)
-    ]
-    assert logs[0] == logs[1]
-    assert [line["step"] for line in logs[0]] == [1, 2, 3, 4, 5, 6]
-
-
-def test_another_recipe_is_refused(scenes, trained):
-    with pytest.raises(PartCLIPSegError, match="batch_size: 4 then, 3 now"):
-        train_backbone(replace(RECIPE, batch_size=3), trained.parent, scenes)
+class TestBackbone(TowerTester):
+    recipe, other, train = RECIPE, replace(RECIPE, batch_size=3), staticmethod(train_backbone)
+    difference = "batch_size: 4 then, 3 now"
 
 
 def test_several_processes_are_refused(scenes, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.training.tester import TowerTester
 from transformers import Owlv2ForObjectDetection
 
 import partclipseg
@@ -39,28 +40,9 @@ def trained(scenes: SceneArrays, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return model
 
 
-class InterruptedRunError(Exception):
-    pass
-
-
-def test_a_broken_off_run_continues_exactly(scenes: SceneArrays, trained: Path, tmp_path: Path) -> None:
-    def break_off(step: int, _: object) -> None:
-        if step == 3:  # after the checkpoint of step 2
-            raise InterruptedRunError
-
-    with pytest.raises(InterruptedRunError):
-        train_detector(RECIPE, tmp_path, scenes, break_off)
-    model = train_detector(RECIPE, tmp_path, scenes)
-    assert model is not None
-    assert (model / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
-    logs = [(folder / "log.jsonl").read_text().splitlines() for folder in (tmp_path, trained.parent)]
-    assert logs[0] == logs[1]
-    assert [json.loads(line)["step"] for line in logs[0]] == [1, 2, 3, 4]
-
-
-def test_another_recipe_is_refused(scenes: SceneArrays, trained: Path) -> None:
-    with pytest.raises(PartCLIPSegError, match=r"a detector with another recipe(?s:.*)overlap_weight: 2.0 then, 1.0 n"):
-        train_detector(replace(RECIPE, overlap_weight=1.0), trained.parent, scenes)
+class TestDetector(TowerTester):
+    recipe, other, train = RECIPE, replace(RECIPE, overlap_weight=1.0), staticmethod(train_detector)
+    difference = r"a detector with another recipe(?s:.*)overlap_weight: 2.0 then, 1.0 n"
 
 
 def test_it_opens_as_any_detector_with_a_threshold_of_its_own(scenes: SceneArrays, trained: Path) -> None:

@@ -1,6 +1,5 @@
 """The guidance tower of PartShapes: trained, stopped, continued, and taken as the guidance of PartCATSeg."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from tests.training.tester import TowerTester
 from transformers import Dinov2Model
 
 import partclipseg
-from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.errors import UsageError
 from partclipseg.shapes.cache import SceneArrays, render_split
 from partclipseg.training.backbone import train_backbone
 from partclipseg.training.guidance import balanced, train_guidance
@@ -39,28 +39,9 @@ def trained(scenes: SceneArrays, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return model
 
 
-class InterruptedRunError(Exception):
-    pass
-
-
-def test_a_broken_off_run_continues_exactly(scenes: SceneArrays, trained: Path, tmp_path: Path) -> None:
-    def break_off(step: int, _: object) -> None:
-        if step == 5:  # after the checkpoint of step 4
-            raise InterruptedRunError
-
-    with pytest.raises(InterruptedRunError):
-        train_guidance(RECIPE, tmp_path, scenes, break_off)
-    model = train_guidance(RECIPE, tmp_path, scenes)
-    assert model is not None
-    assert (model / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
-    logs = [(folder / "log.jsonl").read_text().splitlines() for folder in (tmp_path, trained.parent)]
-    assert logs[0] == logs[1]
-    assert [json.loads(line)["step"] for line in logs[0]] == [1, 2, 3, 4, 5, 6]
-
-
-def test_another_recipe_is_refused(scenes: SceneArrays, trained: Path) -> None:
-    with pytest.raises(PartCLIPSegError, match=r"a guidance with another recipe(?s:.*)prototypes: 16 then, 8 now"):
-        train_guidance(replace(RECIPE, prototypes=8), trained.parent, scenes)
+class TestGuidance(TowerTester):
+    recipe, other, train = RECIPE, replace(RECIPE, prototypes=8), staticmethod(train_guidance)
+    difference = r"a guidance with another recipe(?s:.*)prototypes: 16 then, 8 now"
 
 
 def test_the_student_learns_and_scenes_stay_apart(scenes: SceneArrays, tmp_path: Path) -> None:

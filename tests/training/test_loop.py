@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from tests.training.tester import StopAt, log_of, same_weights, trace, weights
 
 from partclipseg import PartSegmenter
 from partclipseg.data.augment import Augmentation
@@ -23,7 +23,6 @@ from partclipseg.models.registry import load_tokenizer
 from partclipseg.training import start
 from partclipseg.training.data import Subset, TrainingData
 from partclipseg.training.loop import run_training
-from partclipseg.training.observer import Observer
 from partclipseg.training.recipe import Recipe, Retention, as_baseline, with_settings
 from partclipseg.training.retention import WordRetention
 from partclipseg.training.start import build_model
@@ -40,24 +39,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def log_of(output: Path) -> list[dict]:
-    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
-
-
-def trace(output: Path) -> dict[str, list[float]]:
-    lines = [line["losses"] for line in log_of(output) if "losses" in line]
-    return {name: [line[name] for line in lines] for name in lines[0]}
-
-
-def weights(output: Path) -> dict[str, torch.Tensor]:
-    return load_file(output / "model" / "model.safetensors")
-
-
-def same_weights(first: Path, second: Path) -> bool:
-    ours, theirs = weights(first), weights(second)
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_the_stored_trace_of_twenty_steps(recipe: Recipe, squares: TrainingData, tmp_path: Path) -> None:
@@ -97,17 +78,6 @@ def test_frozen_weights_stay_and_the_others_move(recipe: Recipe, squares: Traini
     trained = ("visual_adapter.", "decoder.", "clip.text_model.embeddings.")
     assert all(name.startswith(trained) for name in moved)
     assert any(name.startswith("clip.text_model.embeddings.token") for name in moved)
-
-
-class StopAt(Observer):
-    """Sends this process SIGTERM at a step."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def progressed(self, progress) -> None:
-        if progress.step == self.step:
-            signal.raise_signal(signal.SIGTERM)
 
 
 @pytest.mark.parametrize("stop", [1, 7])

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from tests.models.test_families import small_zsseg
-from tests.training.test_loop import StopAt, same_weights, trace
+from tests.training.tester import MethodTester, moved_by_training, trace
 
-from partclipseg import PartSegmenter
 from partclipseg.losses.config import SetLossConfig
 from partclipseg.models.registry import load_model, load_tokenizer
 from partclipseg.models.zsseg.model import ZSSegModel
@@ -30,24 +28,8 @@ def run(recipe: Recipe, tokenizer_directory: Path, tmp_path: Path) -> Recipe:
     return replace(recipe, start=str(tmp_path / "start"), settings=ZSSegSettings())
 
 
-def test_a_stopped_run_goes_on_bit_for_bit(run: Recipe, squares, tmp_path: Path) -> None:
-    stopped = run_training(run, squares, tmp_path / "stopped", observer=StopAt(3))
-    assert (stopped.step, stopped.finished) == (3, False)
-    assert run_training(run, squares, tmp_path / "stopped").finished
-    run_training(run, squares, tmp_path / "whole")
-    assert same_weights(tmp_path / "stopped", tmp_path / "whole")
-    assert trace(tmp_path / "stopped") == trace(tmp_path / "whole")
-    result = PartSegmenter.from_pretrained(tmp_path / "whole" / "model", device="cpu")(np.zeros((40, 50, 3), np.uint8))
-    assert result.label_map.shape == (40, 50)
-
-
-def test_micro_batches_add_up_to_the_batch(run: Recipe, squares, tmp_path: Path) -> None:
-    run = replace(run, steps=2)
-    run_training(run, squares, tmp_path / "whole")
-    run_training(replace(run, gradient_accumulation=4), squares, tmp_path / "split")
-    whole, split = trace(tmp_path / "whole"), trace(tmp_path / "split")
-    for name in whole:  # the same sums in another order in float32; the weights follow
-        np.testing.assert_allclose(split[name], whole[name], rtol=1e-4, atol=1e-5, err_msg=name)
+class TestZSSeg(MethodTester):
+    stop_at, split_steps, tolerance = 3, 2, 1e-5
 
 
 @pytest.mark.parametrize("prompts", [1.0, 0.0])
@@ -55,11 +37,7 @@ def test_clip_stays_and_the_rest_learns(prompts: float, run: Recipe, squares, tm
     settings = ZSSegSettings(loss=SetLossConfig(prompt_weight=prompts))
     run = replace(run, steps=25, learning_rate=5e-3, held_out=0, settings=settings)
     run_training(run, replace(squares, held_out=[]), tmp_path / "run")
-    total = trace(tmp_path / "run")["total"]
-    assert np.mean(total[-5:]) < 0.7 * total[0]
-    before = load_model(tmp_path / "start").state_dict()
-    after = load_model(tmp_path / "run" / "model").state_dict()
-    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    moved = moved_by_training(tmp_path / "start", tmp_path / "run")
     assert moved == {"background", "proposals"} | ({"composed"} if prompts else set())
     assert ("prompts" in trace(tmp_path / "run")) == bool(prompts)
 

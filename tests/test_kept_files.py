@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.kept_files import KeptFiles, digest, file_digest, is_free
+from partclipseg.journal import Journal
+from partclipseg.kept_files import KeptFiles, WrittenFiles, digest, file_digest, is_free
 
 
 def run(folder: Path, text: str, name: str = "a.md", **options: bool) -> KeptFiles:
@@ -127,6 +129,23 @@ def test_a_damaged_record_is_named(tmp_path):
     (tmp_path / ".written/test.jsonl").write_text("[1]\n")
     with pytest.raises(PartCLIPSegError, match=r"test\.jsonl is damaged at line 1: delete it; files whose content"):
         KeptFiles(tmp_path, "test")
+
+
+@pytest.mark.parametrize("entry", [{"digest": digest(b"own")}, {"sha256": sha256(b"own").hexdigest()}])
+def test_own_files_are_told_by_their_digests(tmp_path, entry):
+    """Records of earlier releases of `predict` have another digest."""
+    (tmp_path / "a/b").mkdir(parents=True)
+    record = Journal(tmp_path / "record.jsonl")
+    record.append([{"file": "a/b/c.md", **entry}])
+    (tmp_path / "a/b/c.md").write_bytes(b"own")
+    (tmp_path / "other.md").write_bytes(b"own")
+    files = WrittenFiles(tmp_path, record)
+    assert files.is_own(tmp_path / "a/b/c.md")
+    assert not any(files.is_own(path) for path in (tmp_path / "other.md", tmp_path / "a/b", tmp_path.parent))
+    (tmp_path / "a/b/c.md").write_bytes(b"mine")
+    assert not files.is_own(tmp_path / "a/b/c.md")
+    files.add("a/b/c.md", digest(b"mine"))
+    assert WrittenFiles(tmp_path, record).is_own(tmp_path / "a/b/c.md")
 
 
 def test_free_places(tmp_path):

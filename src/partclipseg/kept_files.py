@@ -12,13 +12,15 @@ from collections.abc import Collection, Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
+from threading import Lock
+from typing import Literal
 
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.files import flush, is_disk_full, is_regular, refusal, temporary_path, whole_directory
+from partclipseg.files import flush, is_disk_full, is_regular, refusal, sha256, temporary_path, whole_directory
 from partclipseg.journal import Journal
 
 WRITTEN = ".written"
-"""Subfolder of the output folder with the digests."""
+"""Subfolder of the output folder with the digests of `KeptFiles`."""
 
 
 def digest(content: bytes) -> str:
@@ -51,11 +53,54 @@ def is_free(path: Path, known: Collection[str], overwrite: bool = False) -> bool
     return overwrite or found in known
 
 
-class KeptFiles:
-    """Files of one command in its output folder.
+class WrittenFiles:
+    """Record of the files that one command wrote to a folder: the digests of each one's contents. Thread-safe.
 
-    A file that a person changed is kept, and the new one gets another name. Digests are written to disk before the
-    files themselves, so that files of a killed run are recognised.
+    A digest is recorded before its file is written, so that a file of a killed run is recognised.
+    """
+
+    def __init__(self, folder: Path, journal: Journal, damaged: Literal["refuse", "skip"] = "refuse") -> None:
+        """Read the record; `damaged` and errors as for `Journal.scan`."""
+        self.folder = folder
+        self._journal = journal
+        self._digests: dict[str, list[str]] = {}
+        self._lock = Lock()
+        for entry in journal.scan(damaged):
+            found = entry.get("digest", entry.get("sha256"))  # the latter in records of earlier releases of `predict`
+            self._digests.setdefault(str(entry.get("file")), []).append(str(found))
+
+    def digests(self, name: str) -> list[str]:
+        """Return the digests of the file `name`, which is relative to the folder, the last one last."""
+        return self._digests.get(name, [])
+
+    def names(self) -> list[str]:
+        """Return the names of all files, in the order in which they were first written."""
+        return list(self._digests)
+
+    def is_own(self, path: Path) -> bool:
+        """Whether a file's content is what the command wrote there."""
+        try:
+            known = self.digests(path.absolute().relative_to(self.folder.absolute()).as_posix())
+            return bool(known) and (file_digest(path) in known or sha256(path) in known)
+        except (ValueError, OSError):  # outside the folder, no file, or unreadable
+            return False
+
+    def add(self, name: str, written: str) -> None:
+        """Record the digest of content that is about to be written to the file `name`."""
+        with self._lock:
+            if written not in self.digests(name)[-1:]:
+                self._digests.setdefault(name, []).append(written)
+                self._journal.path.parent.mkdir(parents=True, exist_ok=True)
+                self._journal.append([{"file": name, "digest": written}])
+
+    def keep_last(self) -> None:
+        """Keep only the last digest of each file."""
+        if self._digests:
+            self._journal.rewrite({"file": name, "digest": found[-1]} for name, found in self._digests.items())
+
+
+class KeptFiles:
+    """Files of one command in its output folder. A file that a person changed is kept; the new one gets another name.
     """
 
     def __init__(self, folder: Path, command: str, overwrite: bool = False, beside: bool = True) -> None:
@@ -76,16 +121,14 @@ class KeptFiles:
         self.failed: list[tuple[str, str]] = []
         """Files that could not be written, each with the reason."""
         self._beside = beside
-        self._journal = Journal(
+        journal = Journal(
             folder / WRITTEN / f"{command}.jsonl",
             "delete it; files whose content would change are then kept, as those of a person",
         )
-        self._known: dict[str, list[str]] = {}
         try:
-            for entry in self._journal.scan():
-                self._known.setdefault(str(entry.get("file")), []).append(str(entry.get("digest")))
+            self._written = WrittenFiles(folder, journal)
         except OSError as error:
-            raise PartCLIPSegError(refusal(error, self._journal.path)) from error
+            raise PartCLIPSegError(refusal(error, journal.path)) from error
 
     @contextmanager
     def write(self, name: str) -> Iterator[Path]:
@@ -130,7 +173,7 @@ class KeptFiles:
         path = self.folder / name
         with suppress(_NothingNewError), whole_directory(path, durable=True) as unfinished:
             yield unfinished
-            written, known = _folder_digest(unfinished), self._known.get(f"{name}/", [])
+            written, known = _folder_digest(unfinished), self._written.digests(f"{name}/")
             present = _folder_digest(path) if path.is_dir() else None
             if (
                 present is not None
@@ -144,14 +187,15 @@ class KeptFiles:
                 aside = next(place for place in _names(name, "kept") if not os.path.lexists(self.folder / place))
                 shutil.copytree(path, self.folder / aside, symlinks=True, copy_function=_link_or_copy)
                 self.kept.append((aside, name))
-            self._record(f"{name}/", written)
+            self._written.add(f"{name}/", written)
 
     def remove_others(self, folder: str, names: Container[str]) -> None:
         """Remove the own files below a subfolder that are not among `names`, as left by an earlier run."""
-        for name in [name for name in self._known if name.startswith(f"{folder}/") and name not in names]:
-            with suppress(OSError):
-                if file_digest(self.folder / name) in self._known[name]:
-                    (self.folder / name).unlink()
+        for name in self._written.names():
+            path = self.folder / name
+            if name.startswith(f"{folder}/") and name not in names and self._written.is_own(path):
+                with suppress(OSError):
+                    path.unlink()
 
     def link(self, name: str, folder: Path) -> None:
         """Make a link to a folder; keep what a person put in its place. Do nothing where links are not allowed."""
@@ -166,8 +210,7 @@ class KeptFiles:
 
     def finish(self) -> None:
         """Keep only the last digest of each file."""
-        if self._known:
-            self._journal.rewrite({"file": name, "digest": digests[-1]} for name, digests in self._known.items())
+        self._written.keep_last()
 
     def raise_failed(self) -> None:
         """Raise `PartCLIPSegError` if a file could not be written."""
@@ -186,7 +229,7 @@ class KeptFiles:
         target = name
         for candidate in _names(name, "new", first=True):
             target = candidate
-            known = self._known.get(candidate, [])
+            known = self._written.digests(candidate)
             try:
                 present = file_digest(self.folder / candidate)
             except (FileNotFoundError, NotADirectoryError):
@@ -198,19 +241,13 @@ class KeptFiles:
                 return
         if target != name:
             self.kept.append((name, target))
-        self._record(target, written)
+        self._written.add(target, written)
         if present == written:  # a link that a person put in its place stays
             return
         flush(temporary)
         (self.folder / target).parent.mkdir(parents=True, exist_ok=True)
         temporary.replace(self.folder / target)
         flush((self.folder / target).parent)
-
-    def _record(self, name: str, written: str) -> None:
-        if written not in self._known.get(name, [])[-1:]:
-            self._known.setdefault(name, []).append(written)
-            self._journal.path.parent.mkdir(parents=True, exist_ok=True)
-            self._journal.append([{"file": name, "digest": written}])
 
 
 class _NothingNewError(Exception):

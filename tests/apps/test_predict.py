@@ -16,7 +16,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from partclipseg.apps.cli import main
-from partclipseg.apps.predict import output_stems
+from partclipseg.apps.prediction_files import output_stems
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import locked
 from partclipseg.inference.segmenter import PartSegmenter

@@ -1,20 +1,19 @@
-"""Output files of a repeated command: it replaces its own files and keeps all others.
+"""Output files of a repeated command: it replaces its own files and refuses to replace others.
 
-A record in the output folder holds the digests of the files that were written. A file whose content is not among
-them was made or changed by somebody else.
+In contrast to `kept_files.KeptFiles`, nothing is written beside a file of somebody else, and refusals of the system are
+raised.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
 
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import is_regular, whole_file
 from partclipseg.journal import Journal
+from partclipseg.kept_files import WrittenFiles, digest
 
 FOLDER = ".partclipseg"
 """Subfolder of the output folder for the records."""
@@ -24,7 +23,7 @@ class KeptError(PartCLIPSegError):
     """Raised if a result would replace a file that somebody else made or changed; that file is kept."""
 
 
-class OwnFiles:
+class OwnFiles(WrittenFiles):
     """The files that one command wrote to a folder. Thread-safe.
 
     Args:
@@ -35,28 +34,14 @@ class OwnFiles:
     """
 
     def __init__(self, folder: Path, command: str, overwrite: bool = False, read_only: bool = False) -> None:
-        self.folder = folder
         self._overwrite = overwrite
         if not read_only:
             (folder / FOLDER).mkdir(parents=True, exist_ok=True)
-        self._record = Journal(folder / FOLDER / f"{command}.jsonl")
+        journal = Journal(folder / FOLDER / f"{command}.jsonl")
         # Damaged lines are skipped: at worst a file of our own is kept.
-        entries = self._record.read(damaged="skip")
-        self._known = {(entry.get("file"), entry.get("sha256")) for entry in entries}
-        self._names = {name for name, _ in self._known}
+        super().__init__(folder, journal, damaged="skip")
         if not read_only:
-            self._record.append([])  # to find out now whether the folder can be written to
-        self._lock = Lock()
-
-    def is_own(self, path: Path) -> bool:
-        """Whether the file's content is what this command wrote."""
-        try:
-            name = path.absolute().relative_to(self.folder.absolute()).as_posix()
-            if name not in self._names or not is_regular(path):
-                return False
-            return (name, hashlib.sha256(path.read_bytes()).hexdigest()) in self._known
-        except (ValueError, OSError):  # outside the folder, no file, or unreadable
-            return False
+            journal.append([])  # to find out now whether the folder can be written to
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file, whole or not at all; `name` is relative to the folder.
@@ -68,21 +53,13 @@ class OwnFiles:
             raise KeptError(str(path))
         with naming(path), whole_file(path) as temporary:
             temporary.write_bytes(content)
-            # Record first: a file of a process that is killed in between is then recognised.
-            self._remember(Path(name).as_posix(), hashlib.sha256(content).hexdigest())
+            self.add(Path(name).as_posix(), digest(content))
 
     def remove_others(self, folder: str, names: Container[str]) -> None:
         """Remove the own files directly in a subfolder that are not among `names`, as left by an earlier run."""
         for path in sorted((self.folder / folder).glob("*")):
             if f"{folder}/{path.name}" not in names and self.is_own(path):
                 path.unlink()
-
-    def _remember(self, name: str, digest: str) -> None:
-        with self._lock:
-            if (name, digest) not in self._known:
-                self._record.append([{"file": name, "sha256": digest}])
-                self._known.add((name, digest))
-                self._names.add(name)
 
 
 def without_results(folder: Path, photos: list[Path], root: Path) -> list[Path]:

@@ -197,15 +197,13 @@ def compute_scores(
     # The published overall mIoU of pred_all averages predicted classes without a label too, with IoU 0.
     defined = ~np.isnan(iou) if protocol == "pred_all" else has_labels
     rules: tuple[RuleScores, ...] = ()
-    chosen = None
     seen_scores, unseen_scores = over(is_seen, is_seen & has_labels), over(~is_seen, ~is_seen & has_labels)
     all_scores = over(everything, defined)
-    if protocol != "strict":
+    if protocol == "strict":
+        rule = "partclipseg"
+    else:
         is_class = np.arange(len(is_seen)) < len(names)  # pred_all counts the background as one more
-        for one in RULES:
-            seen_iou, unseen_iou = (mean_iou(counts, group & is_class, one) for group in (is_seen, ~is_seen))
-            overall = all_scores.iou if one == "partclipseg" else mean_iou(counts, is_class, one)
-            rules += (RuleScores(one, overall, seen_iou, unseen_iou, harmonic_mean(seen_iou, unseen_iou)),)
+        rules = _scores_by_rule(counts, is_class, is_seen, all_scores.iou)
         chosen = next(one for one in rules if one.rule == rule)
         all_scores = replace(all_scores, iou=chosen.all)
         seen_scores, unseen_scores = replace(seen_scores, iou=chosen.seen), replace(unseen_scores, iou=chosen.unseen)
@@ -236,10 +234,22 @@ def compute_scores(
             )
             for index, name in enumerate(names)
         ),
-        rule="partclipseg" if chosen is None else rule,
+        rule=rule,
         rules=rules,
         left_out=_left_out(regions.total) if protocol == "predicted_objects" else 0.0,
     )
+
+
+def _scores_by_rule(
+    counts: ClassCounts, is_class: np.ndarray, is_seen: np.ndarray, overall: float
+) -> tuple[RuleScores, ...]:
+    """Compute the mean IoUs by every rule; `overall` is that of all classes by the rule of PartCLIPSeg."""
+    scores = []
+    for rule in RULES:
+        seen, unseen = (mean_iou(counts, group & is_class, rule) for group in (is_seen, ~is_seen))
+        everything = overall if rule == "partclipseg" else mean_iou(counts, is_class, rule)
+        scores.append(RuleScores(rule, everything, seen, unseen, harmonic_mean(seen, unseen)))
+    return tuple(scores)
 
 
 def percent(part: np.ndarray | np.integer, whole: np.ndarray | np.integer) -> np.ndarray:

@@ -153,21 +153,15 @@ class _Run:
         if checkpoint is not None:
             self._continue_from(checkpoint)
 
+        summary = self._summary(workers)
         self.files = KeptFiles(output, "train")
         self.log = None
         if self.processes.is_main_process:
             self.log = RunLog(output / LOG, output / "tensorboard" if tensorboard else None)
             self.log.rewind(self.step)
-            write_configuration(
-                self.files,
-                CONFIGURATION,
-                {"recipe": recipe.to_dict(), **notes, "digest": self.digest, "run": self._summary(workers)},
-            )
-            if data.few_shot is not None:
-                data.few_shot.write(self.files, data.shot_paths)
-            say_kept(self.files)
-            observer.started(self._summary(workers))
-        logger.info("%s", self._summary(workers))
+            self._write_beginning(notes, summary)
+            observer.started(summary)
+        logger.info("%s", summary)
 
     # -- the loop ---------------------------------------------------------------------------------------------
 
@@ -219,6 +213,14 @@ class _Run:
             self.sums[name] = self.sums[name] + value if name in self.sums else value
 
     # -- outputs ----------------------------------------------------------------------------------------------
+
+    def _write_beginning(self, notes: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
+        """Write the configuration and the list of the few shots."""
+        content = {"recipe": self.recipe.to_dict(), **notes, "digest": self.digest, "run": summary}
+        write_configuration(self.files, CONFIGURATION, content)
+        if self.data.few_shot is not None:
+            self.data.few_shot.write(self.files, self.data.shot_paths)
+        say_kept(self.files)
 
     def _write_log(self, seconds: float, steps: int) -> None:
         """Write a line; `seconds` and `steps` since this process wrote its last line give the pace."""

@@ -7,7 +7,7 @@ All scenes lie on the device, where batches are gathered and changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -22,7 +22,7 @@ from partclipseg.losses.finite import check_finite
 from partclipseg.models.cuda_graphs import StepGradients
 from partclipseg.processes import join_processes, step_seed, termination
 from partclipseg.shapes.cache import SceneArrays, render_split
-from partclipseg.training.checkpoint import CheckpointStore, differences
+from partclipseg.training.checkpoint import Checkpoint, CheckpointStore, differences
 from partclipseg.training.folder import CONFIGURATION, LOG, MODEL, check_new, model_folder, say_kept
 from partclipseg.training.log import RunLog, write_configuration
 from partclipseg.training.optim import set_learning_rate
@@ -108,30 +108,14 @@ def _train(
     report: Callable[[int, Mapping[str, float]], None] | None,
 ) -> Path | None:
     store = CheckpointStore(output / "checkpoints", states=("model", "optimizer", "recipe"))
-    checkpoint = store.load()
-    if checkpoint is None:
-        check_new(output, asdict(recipe), _HARMLESS)
-    else:
-        changes = differences(checkpoint.states["recipe"], asdict(recipe), _HARMLESS)
-        if changes:
-            raise PartCLIPSegError(
-                f"{output} holds a {recipe.name} with another recipe: name another output\n  " + "\n  ".join(changes)
-            )
+    checkpoint = _compatible_checkpoint(store, recipe, output)
     if (output / "model").is_dir() and (checkpoint is None or checkpoint.step == recipe.steps):
         return output / "model"  # finished
     scenes = scenes or render_split(recipe.split, recipe.scenes, recipe.image_size)
 
     torch.manual_seed(recipe.seed)
     trained = build(recipe, scenes, device)
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [p for p in trained.parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
-            {"params": [p for p in trained.parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ],
-        lr=recipe.learning_rate,
-        betas=(0.9, 0.98),
-        fused=True if device.type == "cuda" else None,
-    )
+    optimizer = _build_optimizer(recipe, trained.parameters, device)
     start = 0
     if checkpoint is not None:
         trained.module.load_state_dict(checkpoint.states["model"])
@@ -173,3 +157,30 @@ def _train(
     with model_folder(files, MODEL) as unfinished:
         trained.save(unfinished)
     return output / "model"
+
+
+def _compatible_checkpoint(store: CheckpointStore, recipe: TowerRecipe, output: Path) -> Checkpoint | None:
+    """Return the last checkpoint, None without any; raise `PartCLIPSegError` for a run with another recipe."""
+    checkpoint = store.load()
+    if checkpoint is None:
+        check_new(output, asdict(recipe), _HARMLESS)
+    elif changes := differences(checkpoint.states["recipe"], asdict(recipe), _HARMLESS):
+        raise PartCLIPSegError(
+            f"{output} holds a {recipe.name} with another recipe: name another output\n  " + "\n  ".join(changes)
+        )
+    return checkpoint
+
+
+def _build_optimizer(
+    recipe: TowerRecipe, parameters: Sequence[nn.Parameter], device: torch.device
+) -> torch.optim.Optimizer:
+    """Build AdamW, which decays matrices alone."""
+    return torch.optim.AdamW(
+        [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=recipe.learning_rate,
+        betas=(0.9, 0.98),
+        fused=True if device.type == "cuda" else None,
+    )

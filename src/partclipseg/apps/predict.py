@@ -53,8 +53,8 @@ class Predict:
     """Find the parts of things in photos, by your own words.
 
     Examples:
-      partclipseg predict photo.jpg --vocabulary "dog: head, torso, leg, tail; bus: body, wheel" --model models/pascal
-      partclipseg predict holiday/ --vocabulary pascal-part-116 --model models/pascal --output results
+      partclipseg predict photo.jpg --vocabulary "dog: head, torso, leg, tail" --model partclipseg-pascal
+      partclipseg predict holiday/ --vocabulary pascal-part-116 --model partclipseg-pascal --output results
     """
 
     photos: Annotated[

@@ -216,7 +216,9 @@ def test_published_figures_are_those_of_the_library() -> None:
     }
     text = (DOCS / "comparison.md").read_text(encoding="utf-8").partition("## Published figures")[2]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
-    assert {row[0].removesuffix(", fine-tuned"): row[1:] for row in rows[2:]} == expected
+    milder = {row.method for rows in columns for row in rows if row.rule == "partcatseg"}
+    assert {row[0].removesuffix(" ‡") for row in rows[2:] if row[0].endswith(" ‡")} == milder
+    assert {row[0].removesuffix(", fine-tuned").removesuffix(" ‡"): row[1:] for row in rows[2:]} == expected
 
 
 def test_pictures_are_made(tmp_path: Path, model_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

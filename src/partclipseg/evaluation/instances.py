@@ -84,6 +84,9 @@ def evaluate_instances(
         limit: score the first photos only, this many. None scores all.
         batch_size, workers, rank, world_size, on_progress: as in `run.evaluate`.
 
+    Returns:
+        The scores in percent: `PartPQScores` or `ApScores`.
+
     Raises:
         UsageError: an unknown metric or source, a number out of range, or labels that tell no objects apart.
         PartCLIPSegError: a file of the data set cannot be read.

@@ -191,9 +191,12 @@ class Label:
         instances = self.find.load(device)
         segmenter = PartSegmenter.from_pretrained(self.model, device, dtype, prompting=prompting)
         job = self._job(segmenter)
+        options = job.options(model_fingerprint(segmenter.model), instances)
+        if begun:  # first, since the manifest's class numbers are of the words that the run was begun with
+            check_options(self.output / OPTIONS, options)
         manifest = Manifest(self.output / MANIFEST, len(job.vocabulary))
         collections = open_collections(self.output, self.overwrite)
-        check_options(self.output / OPTIONS, job.options(model_fingerprint(segmenter.model), instances))
+        check_options(self.output / OPTIONS, options)
         remove_temporary(self.output)
         deleted = deleted_files(job, photos, manifest)
         changed = changed_photos(job, photos, manifest)

@@ -24,14 +24,22 @@ CONTENT: dict[str, tuple[str, ...]] = {
         *("inference.segmenter.PartSegmenter", "inference.result.PartResult", "inference.result.Segment"),
         "data.photo.read_photo",
     ),
+    "Parts with their owner": (
+        *("instances.found.FoundObject", "formats.segment.Instance", "instances.detectors.Detector"),
+        *("instances.outlines.Outliner", "instances.found.ObjectSource"),
+    ),
+    "Asking a server": ("client.Client",),
     "Models": (
-        *("models.registry.load_model", "models.partclipseg.model.PartCLIPSegModel", "models.interface.PartModel"),
-        *("models.interface.PartOutput", "models.interface.Words", "models.clipseg.model.CLIPSegBaseline"),
+        *("models.registry.load_model", "models.interface.PartModel", "models.interface.PartOutput"),
+        *("models.interface.Words", "models.partclipseg.model.PartCLIPSegModel"),
+        "models.clipseg.model.CLIPSegBaseline",
         *("models.partclipseg.config.PartCLIPSegConfig", "models.partclipseg.foreign.load_reference_checkpoint"),
     ),
     "Scores": (
         *("evaluation.run.evaluate", "evaluation.evaluator.Evaluator", "evaluation.scores.Scores"),
         *("evaluation.scores.SetScores", "evaluation.scores.SmallPartScores", "evaluation.scores.ClassScores"),
+        *("evaluation.instances.evaluate_instances", "evaluation.partpq.PartPQScores"),
+        *("evaluation.partpq.QualityScores", "evaluation.average_precision.ApScores"),
     ),
     "Training": (
         *("training.run.train", "training.loop.TrainingResult"),
@@ -58,8 +66,52 @@ CONTENT: dict[str, tuple[str, ...]] = {
 _HEAD = """# API
 
 What can be imported, from the docstrings (`python docs/api.py` makes this page). Shapes are in brackets, `[H, W]` is
-the photo's height and width; indices of classes count from 0, and -1 is background or "no label". Names marked with ★
-can be imported from `partclipseg` itself.
+the photo's height and width; indices of classes count from 0, and -1 is background or "no label". Scores of segments
+are 0 to 1, scores of models are in percent, areas and boxes (x, y, width, height) in pixels. Names marked with ★ can be
+imported from `partclipseg` itself. Every error that names a mistake is a `PartCLIPSegError`; wrong arguments raise its
+kind `UsageError`.
+
+## The main jobs
+
+```python
+import partclipseg
+
+segmenter = partclipseg.PartSegmenter.from_pretrained("models/pascal")  # a directory, or a name of `partclipseg models`
+words = {"dog": ["head", "ear", "torso", "leg", "tail"]}
+
+# The parts of a photo: masks, maps, files.
+result = segmenter("photo.jpg", words)
+print(result.label_map.dtype, result.label_map.shape)  # int32 (H, W)
+for segment in result:
+    print(segment.name, segment.score, segment.area, segment.box)
+mask = result.mask("dog's ear")  # bool [H, W]
+result.save("parts", formats=["overlay", "coco"])
+
+# Many photos: one that cannot be read does not stop the others.
+for path, outcome in segmenter.segment_many(["photo.jpg", "missing.jpg"], words):
+    print(path, outcome if isinstance(outcome, partclipseg.PartCLIPSegError) else len(outcome))
+
+# Whose part it is.
+result = segmenter("photo.jpg", words, instances="components")
+print([(owner.number, owner.object, owner.box) for owner in result.instances])
+
+# The scores of a model on data with labels.
+dataset = partclipseg.open_dataset("index-png", "data/pets")
+scores = partclipseg.evaluate(segmenter, dataset, ["pred_all"])
+print(scores["pred_all"].all.iou)  # percent
+```
+
+<!-- not run: needs CLIPSeg's weights -->
+```python
+# A model for labelled photos of your own.
+run = partclipseg.train("own-data", data="data/cars", output="runs/cars", object="car")
+segmenter = partclipseg.PartSegmenter.from_pretrained(run.directory)
+```
+
+More of each: [photos](prediction.md#in-python), [owners](instances.md#in-python), [scores](scores.md#in-python),
+[training](training.md), [data](data.md#in-python).
+
+## Contents
 """
 
 

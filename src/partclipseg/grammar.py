@@ -115,7 +115,7 @@ def check_word(word: object, role: str, partner: object) -> str:
             )
     if hidden := next(filter(None, map(_hidden, " " + plain, plain, plain[1:] + " ")), None):
         if "\ud800" <= hidden <= "\udfff":
-            raise UsageError(f"a word that is not valid Unicode: {quote(word)}: write it anew")
+            raise UsageError(f"the {role} {quote(word)} is not valid Unicode: write it anew")
         raise UsageError(
             f"the {role} {quote(word)} has an invisible character (U+{ord(hidden):04X}): write the word without it"
         )

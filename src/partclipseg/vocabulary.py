@@ -178,7 +178,11 @@ class Vocabulary:
 
     @classmethod
     def load(cls, words: Vocabulary | Mapping[str, Iterable[str]] | Iterable[str] | str | Path) -> Vocabulary:
-        """Make a vocabulary from a vocabulary, dictionary, list of names, catalogue name, file or text."""
+        """Make a vocabulary from a vocabulary, dictionary, list of names, catalogue name, file or text.
+
+        A `Path` is a file; a string is a catalogue's name, a file's, or text. Raises `UsageError` for wrong words and
+        for a file that cannot be read.
+        """
         if isinstance(words, Vocabulary):
             return words
         if isinstance(words, Mapping):

@@ -295,6 +295,13 @@ def test_photos_that_break_the_model_fail_alone(predict, tmp_path, monkeypatch, 
         assert f"{index}.png: the model failed on it ({type(error).__name__}: out of memory)" in said
 
 
+@pytest.mark.parametrize(("words", "said"), [("ear, wheel", True), (WORDS, False), (f"{WORDS}; any: ear", False)])
+def test_words_without_an_object_are_said_where_there_are_no_others(predict, album, capsys, words, said):
+    assert predict(album, "--format", "json", words=words) == 0
+    line = 'parts of any object: ear, wheel; for those of one, write "dog: head, leg"'
+    assert (line in capsys.readouterr().out) == said
+
+
 def test_words_that_no_model_takes_are_said_once(predict, album, capsys):
     assert predict(album, words="dog: " + " ".join(["very"] * 39)) == 2
     assert "use a shorter word" in capsys.readouterr().err

@@ -12,7 +12,7 @@ import tyro
 
 from partclipseg.apps.checking import check_bar, progress_bar
 from partclipseg.apps.evaluation_output import rich_table, write_files
-from partclipseg.apps.options import BatchSize, Device, check_least, optional
+from partclipseg.apps.options import BatchSize, Device, ModelArgument, check_least, optional
 from partclipseg.data.datasets.spec import Split
 from partclipseg.errors import UsageError
 from partclipseg.evaluation.choices import QUESTION_FORMS, QuestionForm, StatedTask
@@ -42,8 +42,10 @@ class OVParts:
     cross-dataset. Several models of one task give a mean and a spread.
     """
 
-    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL...")] = ()
-    """Directories or hub names of models."""
+    models: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL...", help_behavior_hint="")
+    ] = ()
+    """Names that `partclipseg models` lists, directories of models, or their names on the hub."""
     few_shot: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN...", help_behavior_hint="")] = ()
     """Folders of few-shot training runs, such as those of three seeds; their models are taken."""
     data: Annotated[Path | None, optional("DIR")] = None
@@ -53,7 +55,7 @@ class OVParts:
     """Task of the models on the benchmark whose words they have, where their words do not tell it: a converted
     zero-shot model that came with all words of its benchmark. Left out: as their words tell."""
     output: Annotated[Path | None, optional("DIR")] = None
-    """Folder for benchmark.md, benchmark.json and the results so far: the same command leaves them out."""
+    """Folder for benchmark.md, benchmark.json and the results so far: the same command does not compute them again."""
     limit: Annotated[int | None, optional("N")] = None
     """Score only the first N photos of each benchmark. Left out: all of them; 1000 scenes of PartShapes."""
     device: Device = None
@@ -257,16 +259,15 @@ class OVParts:
 class InstructPartQuestions:
     """Ask a model for the one part of each photo of InstructPart, by its name and by an instruction: gIoU and cIoU."""
 
-    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """A model's directory or hub name."""
+    model: ModelArgument
     data: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """InstructPart's folder."""
     task: Literal[QuestionForm, "both"] = "both"
     """referring: the part and its object are named.
     instruction: a sentence is given, which only models that take words without an object can read."""
     phrasing: Annotated[int, tyro.conf.arg(metavar="0..5")] = 0
-    """Sentence of the instruction: 0 of a person, 1 of a language model, 2 with part and object,
-    3 with the affordance, 4 the bare names, 5 names and affordance."""
+    """Sentence of the instruction: 0 written by a person, 1 written by a language model, 2 with part and object,
+    3 with the affordance (what the part is for), 4 the bare names, 5 names and affordance."""
     split: Split = "test"
     """Split to score."""
     output: Annotated[Path | None, optional("FILE.json")] = None

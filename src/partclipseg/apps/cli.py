@@ -140,6 +140,7 @@ def _run(command: str, arguments: list[str], level: str) -> int:
     import tyro
 
     from partclipseg.apps.former import with_current_options
+    from partclipseg.apps.help_text import join_lines
     from partclipseg.errors import PartCLIPSegError, UsageError
     from partclipseg.files import refusal
 
@@ -153,6 +154,7 @@ def _run(command: str, arguments: list[str], level: str) -> int:
         description = inspect.getdoc(options_class)
         if hasattr(options_class, "completed"):
             arguments = options_class.completed(arguments)
+        join_lines(options_class)
         options = tyro.cli(options_class, prog=f"partclipseg {command}", description=description, args=arguments)
         _check_models(options)
         return options.run()
@@ -187,7 +189,7 @@ def _print_overview() -> None:
 
     console = Console()
     console.print("[bold]partclipseg[/] finds the parts of things in photos, by your own words.\n")
-    words = "dog: head, torso, leg, tail; bus: body, wheel"
+    words = "dog: head, torso, leg, tail"
     predict = f'partclipseg predict photo.jpg --vocabulary "{words}" --model partclipseg-pascal'
     console.print(f"  partclipseg demo\n  {predict}\n", soft_wrap=True)
     table = Table.grid(padding=(0, 3))

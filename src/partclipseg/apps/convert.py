@@ -26,12 +26,11 @@ VocabularyWords = Annotated[
 class Convert:
     """Turn a released checkpoint into a directory that every command takes as --model.
 
-    Known are PartCLIPSeg's files, OV-PARTS' fine-tuned CLIPSeg and CAT-Seg, PartCATSeg's and CAT-Seg's
-    (docs/weights.md); they are told apart by the names of their tensors. `partclipseg models` lists those that can be
-    had by name, without this command.
+    It takes files of PartCLIPSeg, PartCATSeg and CAT-Seg, and OV-PARTS' CLIPSeg, CAT-Seg and ZSSeg+; the names of the
+    tensors tell which. `partclipseg models` lists those that are fetched by name, without this command.
 
-    PartCLIPSeg's were trained with a wrong lookup of object words. Name the catalogue of their training, and your own
-    words are read as training read them, which costs nothing measurable (docs/reference.md, D1).
+    PartCLIPSeg's files were trained with a wrong lookup of object words. Give --vocabulary the catalogue of their
+    training, and your own words are read as training read them (docs/reference.md, D1).
 
     Example: partclipseg convert partclipseg_voc_oracle.pth --output models/pascal --vocabulary pascal-part-116
     """
@@ -42,8 +41,8 @@ class Convert:
     """The directory to write; it must not exist yet."""
     vocabulary: VocabularyWords
     config: Annotated[Path | None, optional("FILE.json")] = None
-    """Configuration as JSON, for models of another size than the released ones: that of the released code for
-    PartCLIPSeg and CLIPSeg, the entries of a config.json for the others."""
+    """Configuration as JSON, for models of another size than the released ones: for PartCLIPSeg and CLIPSeg that of the
+    released code, for the others the entries of a config.json."""
     tokenizer: Annotated[str | None, optional("DIR|NAME")] = None
     """Directory or hub name of the CLIP tokenizer to put beside the weights.
     Left out: CLIP's own, which is fetched from the hub once and kept."""

@@ -21,8 +21,8 @@ class Demo:
     """See what part segmentation does: rendered scenes in, overlays out. Needs no photo, no words and no network.
 
     The scenes are PartShapes, the built-in benchmark, from its test split. For objects marked as unseen the model was
-    taught the name and the whole, but no part: it knows the parts from other objects. Each prediction is written
-    together with the scene, to try other words on with `partclipseg predict`, and the ground truth.
+    taught the name and the whole, but no part: it knows the parts from other objects. The folder gets each scene, its
+    prediction and its true labels; `partclipseg predict` tries other words on a scene.
     """
 
     output: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("partclipseg-demo")
@@ -79,6 +79,11 @@ class Demo:
                 markup=False,
             )
         console.print(f"pictures -> {self.output}", markup=False)
+        console.print(
+            'for a photo of yours: partclipseg predict photo.jpg --vocabulary "dog: head, ear, torso, leg, tail" '
+            "--model partclipseg-pascal",
+            markup=False,
+        )
         if kept:
             raise PartCLIPSegError(kept_sentence(kept))
         return 0

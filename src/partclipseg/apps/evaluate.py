@@ -15,7 +15,18 @@ from partclipseg.apps.checking import progress_bar
 from partclipseg.apps.evaluation_data import SplitChoice, Subject, open_files, open_scenes, training_words
 from partclipseg.apps.evaluation_output import check_folder, present_score, rich_table, write_files
 from partclipseg.apps.instance_options import FindInstances, InstanceOptions, LoadedInstances
-from partclipseg.apps.options import Ask, Asking, BatchSize, Device, Own, OwnData, Zoom, check_least, optional
+from partclipseg.apps.options import (
+    Ask,
+    Asking,
+    BatchSize,
+    Device,
+    ModelArgument,
+    Own,
+    OwnData,
+    Zoom,
+    check_least,
+    optional,
+)
 from partclipseg.data.datasets.choice import dataset_option
 from partclipseg.errors import UsageError
 from partclipseg.evaluation.choices import (
@@ -59,15 +70,14 @@ class Evaluate:
     Started again with the same --output, an evaluation that was stopped continues.
 
     Examples:
-      partclipseg evaluate models/pascal --dataset pascal-part-116 --data data/PascalPart116 --output reports/pascal
-      partclipseg evaluate models/cars --dataset coco --data data/car_parts --object car
+      partclipseg evaluate partclipseg-pascal --dataset pascal-part-116 --data data/PascalPart116 --output reports
+      partclipseg evaluate runs/cars/best --dataset coco --data data/cars --object car
       partclipseg evaluate partshapes --dataset partshapes
       partclipseg evaluate partshapes --dataset partshapes --split instances --metric partpq --instances true-boxes
       torchrun --nproc-per-node 4 -m partclipseg.apps.cli evaluate ...   (one process for each GPU)
     """
 
-    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """A model's directory or hub name; partshapes is the built-in model."""
+    model: ModelArgument
     dataset: Annotated[str, dataset_option(metavar="NAME")]
     root: Annotated[Path | None, optional("DIR"), tyro.conf.arg(name="data")] = None
     """The data set's folder; a rendered one needs none."""
@@ -77,8 +87,9 @@ class Evaluate:
     partpq: parts with their owner, PartPQ. ap: objects and object-parts as instances, by the rules of LVIS, PACO and
     COCO. Both need data that tell objects apart, and --instances, which is components where it is left out."""
     rule: Rule = "partclipseg"
-    """Classes that mIoU is averaged over: those with labels (partclipseg), those with an IoU above 0 (partcatseg), or
-    those with labels, divided by the number of those labelled or predicted (ov-parts). The report shows all three."""
+    """Classes that mIoU, the mean IoU, is averaged over: those with labels (partclipseg), those with an IoU above 0
+    (partcatseg), or those with labels, divided by the number of those labelled or predicted (ov-parts). The report
+    shows all three."""
     split: SplitChoice = "test"
     """Split to score; published figures are of the test split. partshapes has instances too: several of one kind."""
     boundary: Literal[BoundaryKind, "none"] = "per_class"

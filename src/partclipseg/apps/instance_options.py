@@ -107,7 +107,7 @@ class InstanceOptions:
         return named
 
 
-FindInstances = Annotated[InstanceOptions, tyro.conf.OmitArgPrefixes]
+FindInstances = Annotated[InstanceOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="instance")]
 """`InstanceOptions` as a field of a command: its options stand among the command's own."""
 
 

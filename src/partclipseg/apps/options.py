@@ -38,13 +38,13 @@ VocabularyOption = Annotated[
         f"or {', '.join(CATALOGS)}. Left out: the words that the model came with.",
     ),
 ]
+_MODEL = "A name that `partclipseg models` lists, a model's directory, or its name on the Hugging Face hub"
 ModelOption = Annotated[
     str | None,
-    optional(
-        "DIR|NAME",
-        "A name that `partclipseg models` lists, a model's directory, or its name on the hub. Left out: the built-in "
-        "model, which knows rendered scenes only, not photos.",
-    ),
+    optional("NAME|DIR", f"{_MODEL}. Left out: the built-in model, which knows rendered scenes only, not photos."),
+]
+ModelArgument = Annotated[
+    str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL", help=f"{_MODEL}; partshapes is the built-in model.")
 ]
 Device = Annotated[
     str | None, optional("NAME", "cpu, cuda, cuda:1, mps and so on. Left out: CUDA, else Apple's MPS, else the CPU.")
@@ -77,14 +77,14 @@ MinPartProbability = Annotated[
     optional(
         "P",
         "A pixel whose best part has a lower probability, 0 to 1, belongs to the object without a part. Left out: 0.3, "
-        "or 0 with --objects; a plain CLIPSeg has its --threshold.",
+        "or 0 with --objects; clipseg has its --threshold instead.",
     ),
 ]
 
 
 @dataclass(frozen=True)
 class Asking:
-    """Only for a plain CLIPSeg, which answers without training:"""
+    """Only for a CLIPSeg that was not trained on parts, such as --model clipseg:"""
 
     prompt: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TEXT...", help_behavior_hint="")] = ()
     """Prompt of each object-part, such as "the {part} of the {object}"; several are averaged.
@@ -109,7 +109,7 @@ class Asking:
         return Prompting(**given) if given else None
 
 
-Ask = Annotated[Asking, tyro.conf.OmitArgPrefixes]
+Ask = Annotated[Asking, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="plain CLIPSeg")]
 """`Asking` as a field of a command: its options stand among the command's own."""
 
 
@@ -152,5 +152,5 @@ class OwnData:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-Own = Annotated[OwnData, tyro.conf.OmitArgPrefixes]
+Own = Annotated[OwnData, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="own-data")]
 """`OwnData` as a field of a command: its options stand among the command's own."""

@@ -46,8 +46,8 @@ class Predict:
     """Find the parts of things in photos, by your own words.
 
     Examples:
-      partclipseg predict photo.jpg --vocabulary "dog: head, torso, leg, tail; bus: body, wheel" --model models/pascal
-      partclipseg predict holiday/ --vocabulary pascal-part-116 --model models/pascal --output results
+      partclipseg predict photo.jpg --vocabulary "dog: head, torso, leg, tail" --model partclipseg-pascal
+      partclipseg predict holiday/ --vocabulary pascal-part-116 --model partclipseg-pascal --output results
     """
 
     photos: Annotated[
@@ -107,6 +107,9 @@ class Predict:
             loaded = self.find.load(self.device)
             segmenter = PartSegmenter.from_pretrained(self.model, self.device, self.dtype, prompting=prompting)
             console.print(describe(segmenter, self.model), markup=False)
+            if vocabulary is not None and vocabulary.paired is None:
+                words = ", ".join(vocabulary.anywhere)
+                console.print(f'parts of any object: {words}; for those of one, write "dog: head, leg"', markup=False)
             # Photos above the limit are reported by name; Pillow would warn about them a second time.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             outcome = self._segment(segmenter, loaded, photos, vocabulary, formats, files, console)

@@ -115,7 +115,7 @@ def meanings_of(
         )
         raise UsageError(f"{source}: it is not said whose parts {shown} are: {remedy}")
     if not any(isinstance(meaning, ObjectPart) for meaning in meanings):
-        raise UsageError(f"{source}: no category is a part of an object")
+        raise UsageError(f"{source}: no category is a part of an object: name the object with --object or --mapping")
     return meanings
 
 

@@ -121,7 +121,7 @@ def _matches(path: str) -> list[Path]:
         if photos := _of_kinds(_matching(path), photo_suffixes()):
             return photos
         raise UsageError(f"{name}: no photo matches this pattern{besides}")
-    raise UsageError(f"{name}: no such file or folder")
+    raise UsageError(f"{name}: no such file or folder: check the path")
 
 
 def _matching(pattern: str) -> list[Path]:

@@ -233,7 +233,7 @@ class AveragePrecision:
         Raises `PartCLIPSegError` if its options differ, or if a photo has other regions there.
         """
         if state["options"] != self._options():
-            raise PartCLIPSegError("the scores to merge were made with other options")
+            raise PartCLIPSegError("the scores to merge were made with other options: merge scores of one evaluation")
         for key, content in state["photos"].items():
             negative = content["negative"]
             truth = PhotoRegions(

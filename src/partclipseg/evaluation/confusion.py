@@ -72,7 +72,10 @@ class ConfusionMatrix:
         different counts: then the two were not made by the same model on the same data.
         """
         if other.size != self.size:
-            raise PartCLIPSegError(f"cannot merge scores of {other.size - 1} classes into {self.size - 1} classes")
+            raise PartCLIPSegError(
+                f"scores of {other.size - 1} classes cannot be merged into scores of {self.size - 1}"
+                ": merge scores of one evaluation"
+            )
         shared = self._records.keys() & other._records.keys()
         for key in sorted(shared):
             if not all(map(np.array_equal, self._records[key], other._records[key])):

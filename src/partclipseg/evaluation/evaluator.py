@@ -134,7 +134,9 @@ class Evaluator:
         ignored = labelled == UNLABELLED
         if self.protocol == "strict":
             if object_labels is None:
-                raise PartCLIPSegError("the strict protocol needs object_labels, to tell background from objects")
+                raise PartCLIPSegError(
+                    "the strict protocol needs object_labels, to tell background from objects: pass them to update"
+                )
             objects = _integers(object_labels, "object_labels", like=predicted)
             # An object outside the vocabulary may show parts of the vocabulary: their labels are unknown.
             ignored = ignored & (objects != UNLABELLED)
@@ -215,7 +217,9 @@ class Evaluator:
     def _check_options(self, options: Mapping[str, Any], what: str) -> None:
         own = self._options()
         if different := [name for name in {**own, **options} if options.get(name) != own.get(name)]:
-            raise PartCLIPSegError(f"{what} were made with other options ({', '.join(different)})")
+            raise PartCLIPSegError(
+                f"{what} were made with other options ({', '.join(different)}): take scores of one evaluation"
+            )
 
     def _index_map(self, values: IndexMap, what: str, like: torch.Tensor | None = None) -> torch.Tensor:
         """Return int16 `[H, W]`; raise unless every value is a class or `UNLABELLED`."""

@@ -84,6 +84,9 @@ def evaluate_instances(
         limit: score the first photos only, this many. None scores all.
         batch_size, workers, rank, world_size, on_progress: as in `run.evaluate`.
 
+    Returns:
+        The scores in percent: `PartPQScores` or `ApScores`.
+
     Raises:
         UsageError: an unknown metric or source, a number out of range, or labels that tell no objects apart.
         PartCLIPSegError: a file of the data set cannot be read.
@@ -269,7 +272,7 @@ def _read_true_photo(dataset: PartDataset, photo: PhotoRecords) -> TruePhoto:
     [index] = photo.indices
     sample = dataset[index]
     if sample.instances is None:
-        raise UsageError("the samples have no instance map, so there is nothing to tell objects apart by")
+        raise UsageError("the samples have no instance map: open the data with with_instances()")
     if isinstance(dataset, FileDataset):
         path = str(dataset.records[index].photo.path)
         return TruePhoto(photo.key, path, sample, dataset.regions(index, sample))

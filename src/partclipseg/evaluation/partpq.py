@@ -183,7 +183,7 @@ class PartPQ:
         Raises `PartCLIPSegError` if its classes differ, or if a photo has other counts there.
         """
         if state["classes"] != [list(item) for item in self.classes]:
-            raise PartCLIPSegError("the scores to merge were made with other classes")
+            raise PartCLIPSegError("the scores to merge were made with other classes: merge scores of one evaluation")
         for key, record in zip(state["keys"], state["counts"].numpy(), strict=True):
             if key in self and not np.array_equal(self._records[key], record):
                 raise PartCLIPSegError(

@@ -51,7 +51,7 @@ def partpq_image(photo: LabelledPhoto) -> Image.Image:
 
 def _owners(photo: LabelledPhoto) -> Owners:
     if photo.owners is None:
-        raise PartCLIPSegError(f"{photo.name}: no instances were asked for, so there is no picture of them")
+        raise PartCLIPSegError(f"{photo.name}: no instances were asked for: leave this format out, or ask for them")
     return photo.owners
 
 

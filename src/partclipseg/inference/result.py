@@ -270,7 +270,7 @@ class PartResult:
         was made without a model.
         """
         if self.probabilities is None:
-            raise PartCLIPSegError("this result was made without a model, so it has no probabilities")
+            raise PartCLIPSegError("this result was made without a model: segment the photo anew for probabilities")
         plain = name.strip().casefold()
         for index, known in enumerate(self.vocabulary.names):
             if known.casefold() == plain:

@@ -61,7 +61,7 @@ class CLIPSegTowersConfig(CLIPSegConfig):
                 f"extract_layers {tuple(self.extract_layers)} must name blocks of the vision tower, 0 to {blocks - 1}"
             )
         if list(self.extract_layers) != sorted(set(self.extract_layers)):
-            raise PartCLIPSegError(f"extract_layers {tuple(self.extract_layers)} must rise")
+            raise PartCLIPSegError(f"extract_layers {tuple(self.extract_layers)} must rise: name the blocks in order")
         if self.reduce_dim % self.decoder_num_attention_heads:
             raise PartCLIPSegError(
                 f"reduce_dim {self.reduce_dim} must be a multiple of decoder_num_attention_heads "

@@ -426,7 +426,9 @@ class PartModel(PreTrainedModel):
 
         Raises `PartCLIPSegError` for a family that has no export.
         """
-        raise PartCLIPSegError(f"models of type {self.config.model_type} cannot be exported to ONNX")
+        raise PartCLIPSegError(
+            f"models of type {self.config.model_type} cannot be exported to ONNX: choose another method"
+        )
 
 
 def register(cls: ModelClass) -> ModelClass:

@@ -25,8 +25,8 @@ _FOLDERS = frozenset({"models", "datasets", "spaces", "docs", "runs"})
 """First path components that mean a folder: four are paths of the hub's own site; training writes to runs."""
 
 REMEDY = (
-    "give a model's directory, as `partclipseg convert` or `train` writes it, a name that `partclipseg models` lists, "
-    "or download the model where there is network"
+    "give a name that `partclipseg models` lists, or the directory of a model, as `partclipseg convert` or `train` "
+    "writes it"
 )
 """End of the messages about a name that stands for nothing here, unless a caller gives another."""
 

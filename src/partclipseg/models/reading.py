@@ -59,7 +59,7 @@ def check_file(path: Path) -> None:
     if is_directory(path):
         raise PartCLIPSegError(f"{path} is a directory: name a file")
     if not is_file(path):
-        raise PartCLIPSegError(f"there is no file {path}")
+        raise PartCLIPSegError(f"there is no file {path}: check the path")
     try:
         with path.open("rb") as file:
             start = file.read(512).lstrip().lower()

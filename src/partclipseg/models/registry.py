@@ -67,7 +67,11 @@ def load_model(name: str | Path, **kwargs: Any) -> PartModel:
     """Load the model in a directory, on the hub, or of a name that `partclipseg models` lists, of whichever family.
 
     A plain CLIPSeg is CLIPSeg without training; `PartCLIPSegModel.from_pretrained` takes it as a start. Keyword
-    arguments go to `from_pretrained`.
+    arguments go to the `from_pretrained` of transformers. The model is on the CPU, in evaluation mode, in the number
+    type of its file.
+
+    Raises:
+        PartCLIPSegError: no model of that name can be found, fetched or loaded, or it is of no family that is known.
     """
     if is_released(name):
         from partclipseg.models.fetch import fetch  # which imports this module

@@ -24,7 +24,7 @@ def build_optimizer(model: PartModel, learning_rate: float, weight_decay: float)
         if group["params"]
     ]
     if not groups:
-        raise PartCLIPSegError("every parameter of the model is frozen: there is nothing to train")
+        raise PartCLIPSegError("every parameter of the model is frozen: let some of them be trained")
     on_gpu = groups[0]["params"][0].is_cuda
     return torch.optim.AdamW(groups, lr=learning_rate, fused=True if on_gpu else None)
 

@@ -90,6 +90,8 @@ def test_names_with_line_ends_of_their_own(tmp_path, name):
             ["--vocabulary", f"{WORDS}; ship: bow, hull, keel, mast, sail, deck, rope"],
             "vocabulary now with ship's bow, ship's hull, ship's keel, ship's mast, ship's sail and 2 more)",
         ),
+        # fewer words than the manifest has class numbers
+        (["--vocabulary", WORDS.partition(",")[0]], "vocabulary now without"),
         (["--formats", "coco"], "formats now without yolo, labelme, png, jsonl, label-studio"),
         (["--objects", "dog"], "objects now with dog"),
         (["--dtype", "bfloat16"], "dtype was float32, now bfloat16"),

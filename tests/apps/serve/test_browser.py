@@ -285,6 +285,7 @@ def test_an_example_a_catalogue_and_an_error(page):
     find(page, words="zebra.yaml")
     assert "'zebra.yaml' is no catalogue" in alert.inner_text()
     assert page.locator("#result").is_hidden()
+    assert page.locator("#empty").is_hidden()  # it would ask for a photo, which is there
     page.locator("#scenes button").nth(1).click()
     page.locator("#photos .name", has_text="scene-2.jpg").wait_for()
     assert page.locator(".photo").count() == 1
@@ -430,6 +431,12 @@ def test_light_and_dark(page, address):
     assert page.evaluate(background) == dark
     open_page(page, address)
     assert page.evaluate(background) == dark
+
+
+def test_a_narrow_window_shows_the_result(page, files):
+    page.set_viewport_size({"width": 390, "height": 500})
+    find(page, files["my scene"])
+    page.wait_for_function("Math.abs(document.getElementById('output').getBoundingClientRect().y) < 60")
 
 
 def test_a_narrow_window_needs_no_sideways_scrolling(page, files):

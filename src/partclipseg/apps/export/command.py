@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from partclipseg import __version__
-from partclipseg.apps.options import Ask, Asking
+from partclipseg.apps.options import Ask, Asking, ModelArgument
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import require_new, whole_directory
 from partclipseg.machine import how_to_install
@@ -39,16 +39,15 @@ class Export:
     The directory gets photo_encoder.onnx, text_encoder.onnx and decoder.onnx, the tokenizer, config.json, a model
     card, and segment.py: a short script that segments a photo with them.
 
-    Example: partclipseg export models/pascal --output pascal-onnx
+    Example: partclipseg export partclipseg-pascal --output pascal-onnx
     """
 
-    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """A model's directory or hub name; partshapes is the built-in model."""
+    model: ModelArgument
     output: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """The directory to write; it must not exist yet."""
     dtype: ExportType = "float32"
-    """Number type of weights and arithmetic: float16 makes files of half the size, for GPUs; int8 makes products
-    faster on CPUs, the text encoder stays float32. Inputs and outputs stay float32."""
+    """Number type of weights and arithmetic. float16: files of half the size, for GPUs. int8: for CPUs; the text
+    encoder stays float32. Inputs and outputs are float32 in any case."""
     ask: Ask = field(default_factory=Asking)
 
     def run(self) -> int:

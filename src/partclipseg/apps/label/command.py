@@ -62,8 +62,8 @@ class Label:
     labelled does not stop the others; the exit code is then 1. Files that you have corrected are kept and count.
 
     Examples:
-      partclipseg label photos --vocabulary "dog: head, torso, leg, tail" --model models/pascal --output labels
-      partclipseg label photos --formats yolo --output labels
+      partclipseg label photos --vocabulary "dog: head, torso, leg, tail" --model partclipseg-pascal --output labels
+      partclipseg label photos --model partclipseg-pascal --formats yolo labelme --output drafts
     """
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
@@ -84,7 +84,8 @@ class Label:
     ray: Ray Data, on the cluster that RAY_ADDRESS names, or on one started here."""
     workers: Annotated[int | None, optional("N")] = None
     """Processes that label, each with a model of its own.
-    Left out: one for each GPU; without a GPU one for every two cores. With Ray those of the whole cluster count."""
+    Left out: one for each GPU; without a GPU one for every two cores. With Ray, the number is that of the
+    whole cluster."""
     device: Annotated[str | None, optional("NAME", "cpu, cuda:1 and so on. Left out: all GPUs, else the CPU.")] = None
     dtype: Dtype = None
     batch_size: BatchSize = 8
@@ -190,9 +191,12 @@ class Label:
         instances = self.find.load(device)
         segmenter = PartSegmenter.from_pretrained(self.model, device, dtype, prompting=prompting)
         job = self._job(segmenter)
+        options = job.options(model_fingerprint(segmenter.model), instances)
+        if begun:  # first, since the manifest's class numbers are of the words that the run was begun with
+            check_options(self.output / OPTIONS, options)
         manifest = Manifest(self.output / MANIFEST, len(job.vocabulary))
         collections = open_collections(self.output, self.overwrite)
-        check_options(self.output / OPTIONS, job.options(model_fingerprint(segmenter.model), instances))
+        check_options(self.output / OPTIONS, options)
         remove_temporary(self.output)
         deleted = deleted_files(job, photos, manifest)
         changed = changed_photos(job, photos, manifest)

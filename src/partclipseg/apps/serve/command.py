@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import tyro
+
 from partclipseg.apps.options import Ask, Asking, Device, Dtype, optional
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.machine import how_to_install
@@ -34,17 +36,17 @@ class Serve:
     Prints the address of the page. The API, POST /v1/segment and others, is described at /openapi.json.
 
     Examples:
-      partclipseg serve
+      partclipseg serve --model partclipseg-pascal
       partclipseg serve --model models/pascal models/baseline --port 8080
     """
 
-    host: str = "127.0.0.1"
+    host: Annotated[str, tyro.conf.arg(metavar="ADDRESS")] = "127.0.0.1"
     """Address to listen at. 127.0.0.1 is this machine alone; 0.0.0.0 lets the network in, better with a token."""
     port: int = 7860
     """Port to listen at; 0 takes a free one."""
-    model: Annotated[tuple[str, ...], optional("DIR|NAME...")] = ()
-    """One model or several to compare: directories or hub names; the first is the default. Left out: the built-in
-    model, which knows rendered scenes only, not photos."""
+    model: Annotated[tuple[str, ...], optional("NAME|DIR...")] = ()
+    """One model or several to compare, the first as the default: names that `partclipseg models` lists, directories, or
+    names on the hub. Left out: the built-in model, which knows rendered scenes only, not photos."""
     token: Annotated[str | None, optional("WORD")] = None
     """Token that every request needs, as 'Authorization: Bearer WORD' or in the printed address. May also come from the
     environment, as PARTCLIPSEG_TOKEN, where other users of the machine cannot read it."""
@@ -60,7 +62,7 @@ class Serve:
     """Maximum number of photos of one request to /v1/batch."""
     queue: int = 64
     """Maximum number of waiting photos. Further ones are refused at once with status 503, and so are requests beyond
-    twice as many."""
+    twice that number."""
     timeout: float = 60
     """Seconds that a request may take, including the time in the queue."""
     max_held: int = 256_000_000
@@ -68,9 +70,9 @@ class Serve:
     connections: int = 512
     """Maximum number of connections of all clients. Beyond it, connections with an incomplete request are closed."""
     connections_per_address: int = 256
-    """Maximum number of connections of one address, likewise; all programs of this machine share one."""
+    """Maximum number of connections of one address, likewise. All programs of this machine share one address."""
     rate: int = 0
-    """Maximum number of requests with photos of one client in a minute, answered with status 429 beyond it; 0: any."""
+    """Maximum number of requests with photos of one client in a minute; more get status 429. 0: no limit."""
     idle_timeout: float = 10
     """Seconds until the head of a request must be complete. Bodies and answers must flow at 1,000 bytes a second."""
     detector: Annotated[str | None, optional("DIR|NAME")] = None
@@ -79,7 +81,7 @@ class Serve:
     instance_threshold: Annotated[float | None, optional("P")] = None
     """Minimum score, 0 to 1, of what the detector finds. Left out: the detector's own."""
     jobs: Annotated[Path | None, optional("DIR")] = None
-    """Folder whose folders clients may have labelled, by POST /v1/jobs. Left out: they may not."""
+    """Folder of photos on this machine that clients may have labelled, by POST /v1/jobs. Left out: they may not."""
     jobs_output: Annotated[Path | None, optional("DIR")] = None
     """Folder for the results of --jobs, apart from the photos. It holds the state of the jobs, too, so that they go on
     when the server starts again."""

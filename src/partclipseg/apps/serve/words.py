@@ -34,7 +34,7 @@ def read_words(words: str | Mapping[str, Any] | Sequence[Any], max_classes: int)
     check_count(len(vocabulary), max_classes)
     for name in vocabulary.names:
         if not _is_unicode(name):
-            raise UsageError(f"a word that is not valid Unicode: {name!a}")
+            raise UsageError(f"the word {name!a} is not valid Unicode: write it anew")
     return vocabulary
 
 

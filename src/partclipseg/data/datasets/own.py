@@ -52,7 +52,7 @@ def find_annotations(root: Path, split: str) -> Path:
     files = sorted(path for pattern in ("*.json", "*/*.json") for path in root.glob(pattern))
     names = ", ".join(str(path.relative_to(root)) for path in files[:5])
     hint = f"name one of {names} with --annotations" if files else "there is no JSON file in it: check --data"
-    raise MissingSplitError(f"{root}: no annotation file of the {split} split has a usual name: {hint}")
+    raise MissingSplitError(f"{root}: there is no {split}.json or the like with the annotations of {split}: {hint}")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -159,7 +159,9 @@ class ADE20KPartJob:
             if not isinstance(above, int):
                 return item
             if above not in items:
-                raise PartCLIPSegError(f"{self.annotation}: object {item['id']} is part of {above}, which is not there")
+                raise PartCLIPSegError(
+                    f"{self.annotation}: object {item['id']} is part of {above}, which is not there: fetch it again"
+                )
             item = items[above]
         raise PartCLIPSegError(f"{self.annotation}: object {item['id']} is a part of itself: fetch the file again")
 

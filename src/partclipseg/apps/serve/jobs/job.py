@@ -143,7 +143,7 @@ def folder_below(root: Path, name: str) -> Path:
     except (OSError, RuntimeError, ValueError):  # nothing there, a loop of links, or no path at all
         raise UsageError(f"there is no folder {name!r} in the server's folder of photos") from None
     if path != root and root not in path.parents:
-        raise UsageError(f"{name!r} is a link that leads out of the server's folder of photos")
+        raise UsageError(f"{name!r} is a link that leads out of the server's folder of photos: name a folder in it")
     if not path.is_dir():
-        raise UsageError(f"{name!r} is no folder")
+        raise UsageError(f"{name!r} is no folder: name one below the server's folder of photos")
     return path

@@ -9,7 +9,8 @@ import { readState, writeState } from "./state.js";
 
 const THEME = "partclipseg-theme";
 const NARROW = 860;
-const BUILT_IN = "the built-in model knows rendered scenes only, not photos: start the server with --model for photos";
+const BUILT_IN = "the built-in model knows rendered scenes only, not photos: start the server with " +
+  "--model partclipseg-pascal for photos";
 
 const state = readState(location.hash);
 const sliders = { view: state.view, opacity: state.opacity, score: state.score };
@@ -29,7 +30,7 @@ function present() {
   say(message, photo?.error ?? "");
   const unknown = new Set(photo?.runs.flatMap(({ result }) => result.unknown_words));
   say(notes, unknown.size ? `the model has never seen these words and can only guess: ${[...unknown].join(", ")}` : "");
-  byId("empty").hidden = Boolean(photo?.runs.length);
+  byId("empty").hidden = Boolean(photo?.runs.length || photo?.error);
   warn();
   return view.show(photo, answered).catch(fail);
 }
@@ -67,7 +68,7 @@ async function find() {
   running = new AbortController();
   run.textContent = "Stop";
   byId("output").setAttribute("aria-busy", "true");
-  if (innerWidth < NARROW) byId("output").scrollIntoView({ behavior: "smooth" });
+  reveal();
   let done = 0;
   for (const photo of waiting) {
     if (running.signal.aborted) {
@@ -105,8 +106,16 @@ async function ask(photo, questions, asked, place, signal) {
     photo.error = error instanceof Error ? error.message : String(error);
     photos.mark(photo, "failed", "failed");
   }
-  if (photo === photos.current) await present();
+  if (photo === photos.current) {
+    await present();
+    reveal(); // the page is long enough for it only now
+  }
   view.count(answered().length);
+}
+
+/** Bring the result into a narrow window, where it stands below the form. */
+function reveal() {
+  if (innerWidth < NARROW) byId("output").scrollIntoView({ behavior: "smooth" });
 }
 
 /**

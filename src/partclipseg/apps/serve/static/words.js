@@ -40,7 +40,8 @@ export class WordBox {
       make("label", {}, "Catalogue ", this.choose), make("label", {}, "Search ", this.search),
       make("div", { class: "split" }, this.count, all), this.found);
     section.append(make("label", { class: "title", for: id }, label), this.box,
-      make("p", { class: "help", id: `${id}-help` }, "An object, a colon, its parts; a line for each object."),
+      make("p", { class: "help", id: `${id}-help` },
+        "An object, a colon, its parts; a line for each object. Name all large parts: they share the object's pixels."),
       this.details);
   }
 

@@ -46,7 +46,7 @@ configuration (`config_for`), its weights (`load_released`) and what is to be sa
 
 REFUSED = {
     "ZSSeg+'s prompts alone": r"prompt_learner\.",
-    "MaskFormer, from which stage 1 of ZSSeg+ can start in training (--maskformer),":
+    "MaskFormer, from which stage 1 of ZSSeg+ can start in training (--maskformer)":
         r"(module\.)?sem_seg_head\.(pixel_decoder|predictor\.query_embed)\.",
 }
 """Methods without a family here that people have files of: the beginning of a name that only their tensors have."""

@@ -140,6 +140,19 @@ def is_file(path: str | os.PathLike[str]) -> bool:
         return False
 
 
+def expanded(path: str | os.PathLike[str], named_by: str = "the path") -> Path:
+    """Return a path with `~` and `~user` replaced; raises `PartCLIPSegError` for the home folder of nobody.
+
+    `named_by` begins the message.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise PartCLIPSegError(
+            f"{named_by} is {os.fspath(path)}, and this system knows of no such home folder: give the path in full"
+        ) from None
+
+
 def is_regular(path: Path) -> bool:
     """Whether a file, or a link to one, is at `path`; False where nothing is.
 

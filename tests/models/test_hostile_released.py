@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save
 from tests.models.damage import CASES, HTML, LFS, NOT_A_TABLE, Damage, damaged, drop
 
 from partclipseg.apps.cli import main
@@ -40,6 +44,17 @@ def resave(change: Callable[[dict[str, Any]], Any]) -> Damage:
     return damage
 
 
+def resaved_bytes(change: Callable[[bytes], bytes]) -> Damage:
+    return lambda path: path.write_bytes(change(path.read_bytes()))
+
+
+def zipped(content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("released.pth", content)
+    return file.getvalue()
+
+
 def _as_directory(path: Path) -> None:
     path.unlink()
     path.mkdir()
@@ -60,6 +75,18 @@ RELEASED: dict[str, tuple[Damage, str]] = {
     "sparse": (resave(lambda t: t.update(non_object_embedding=torch.zeros(1, 24).to_sparse())), "not dense"),
     "whole numbers": (resave(lambda t: t.update(non_object_embedding=torch.zeros(1, 24).int())), "not dense"),
     "missing": (resave(drop("reduces")), "missing: decoder.reduces.0.bias"),
+    "two models": (
+        resave(lambda t: t.update({f"partclipseg_model.{name}": tensor * 0 for name, tensor in t.items()})),
+        "holds two models in one: non_object_embedding and partclipseg_model.non_object_embedding are one tensor",
+    ),
+    "safetensors": (resaved_bytes(lambda content: save({"a": torch.zeros(3)})), "is a safetensors file, not a PyTorch"),
+    "gzip": (resaved_bytes(gzip.compress), "is packed: unpack it"),
+    "ZIP": (resaved_bytes(zipped), "is a ZIP archive and no PyTorch checkpoint: unpack it"),
+    "half of it": (resave(drop("clip.text_model")), "missing: clip.text_model"),
+    "too large for float32": (
+        resave(lambda t: t.update({name: tensor.double() * 1e300 for name, tensor in t.items()})),
+        "NaN or infinity in",
+    ),
 }
 
 
@@ -70,6 +97,16 @@ def test_a_damaged_released_file_is_refused(released: Path, config: PartCLIPSegC
     with pytest.raises(PartCLIPSegError, match=words) as caught:
         load_reference_checkpoint(released, config)
     assert str(released) in str(caught.value)
+
+
+@pytest.mark.parametrize("number_type", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_number_types_and_the_prefix_of_parallel_training(
+    released: Path, config: PartCLIPSegConfig, number_type: torch.dtype
+):
+    plain = load_reference_checkpoint(released, config).state_dict()
+    resave(lambda t: {"model": {f"module.{name}": tensor.to(number_type) for name, tensor in t.items()}})(released)
+    for name, tensor in load_reference_checkpoint(released, config).state_dict().items():
+        assert torch.equal(tensor, plain[name].to(number_type).float()), name
 
 
 def test_a_configuration_that_is_larger_than_the_released_file(released: Path, config: PartCLIPSegConfig):

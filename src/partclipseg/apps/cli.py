@@ -12,9 +12,10 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
+
+from partclipseg.nearest import nearest
 
 COMMANDS = {
     "demo": ("demo", "Demo", "segment built-in scenes with the built-in model, offline"),
@@ -109,8 +110,8 @@ def _main(arguments: list[str] | None) -> int:
         return 2
     command, *options = arguments
     if command not in COMMANDS:
-        close = get_close_matches(command, COMMANDS, 1)
-        meant = f", did you mean {close[0]}? The" if close else "; the"
+        close = nearest(command, COMMANDS)
+        meant = f", did you mean {close}? The" if close else "; the"
         _say(f"there is no command {command!r}{meant} commands are: {', '.join(COMMANDS)}")
         return 2
     return _run(command, options, level)

@@ -26,6 +26,14 @@ class LoadedInstances(NamedTuple):
     outlines: Any = None
     rest: bool = False
 
+    def check_photos(self, photos: Iterable[str | Path]) -> None:
+        """Raise `UsageError` where a file of objects has one entry for two of a run's photos."""
+        if self.instances is not None:
+            from partclipseg.instances.given import GivenObjects
+
+            if isinstance(self.instances, GivenObjects):
+                self.instances.check_photos(map(str, photos))
+
 
 @dataclass(frozen=True)
 class InstanceOptions:

@@ -24,7 +24,7 @@ class Models:
     add: Annotated[tuple[str, Path] | None, optional("NAME FILE.pth")] = None
     """Take a file that you have fetched by hand as the file of NAME. The file itself is left alone."""
     remove: Annotated[str | None, optional("NAME")] = None
-    """Delete what was fetched for a model. The SHA-256 of its file is remembered."""
+    """Delete what was fetched for a model. The SHA-256 of its file is remembered, files that you changed are kept."""
     keep_original: bool = False
     """With --fetch: keep the .pth file too, in the folder originals."""
     accept_changed: bool = False
@@ -44,8 +44,9 @@ class Models:
         if self.remove is not None:
             from partclipseg.models.fetch import remove
 
-            remove(self.remove)
-            console.print(f"{self.remove} is removed", markup=False)
+            kept = remove(self.remove)
+            also = f"; files there that a person made or changed are kept in {kept}" if kept else ""
+            console.print(f"{self.remove} is removed{also}", markup=False)
         elif self.fetch is not None or self.add is not None:
             self._have(console)
         else:

@@ -105,6 +105,7 @@ class Predict:
             if not photos:
                 raise UsageError(f"nothing but results of an earlier run is in {', '.join(self.photos)}: name a photo")
             loaded = self.find.load(self.device)
+            loaded.check_photos(photos)
             segmenter = PartSegmenter.from_pretrained(self.model, self.device, self.dtype, prompting=prompting)
             console.print(describe(segmenter, self.model), markup=False)
             if vocabulary is not None and vocabulary.paired is None:

@@ -20,7 +20,7 @@ from partclipseg.data.photo import MAX_PIXELS, photo_formats
 from partclipseg.data.problem import DataError, Problem
 from partclipseg.data.source import Source, SourcePhoto, missing_photo, read_source_photo
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.files import is_file
+from partclipseg.files import expanded, is_file
 from partclipseg.machine import usable_cores
 from partclipseg.vocabulary import Vocabulary
 
@@ -94,7 +94,7 @@ def check_dataset(
     Raises:
         UsageError: unknown names, or a root that is not this data set's; the message proposes the right one.
     """
-    root = Path(root).expanduser()
+    root = expanded(root)
     spec = file_spec(name, split or "test", own)
     sources, problems, notes = _open(spec, root, split, own)
     total = sum(len(source.photos) for source in sources)

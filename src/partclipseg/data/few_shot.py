@@ -20,6 +20,7 @@ from partclipseg.checks import check_fields, require
 from partclipseg.data.source import FileDataset
 from partclipseg.data.values import is_text, quoted
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.files import expanded
 from partclipseg.json_file import read_json
 from partclipseg.kept_files import KeptFiles
 from partclipseg.vocabulary import ObjectPart
@@ -68,7 +69,7 @@ class FewShot:
 
     def read(self, keys: Collection[str], name: str) -> FewShotSplit:
         """Read the split from the list. Raises `UsageError` for one that names none of the photos `keys` of `name`."""
-        split = FewShotSplit.read(Path(self.shot_list).expanduser())
+        split = FewShotSplit.read(expanded(self.shot_list))
         if not set(keys) & set(split.files):
             raise UsageError(f"{self.shot_list} names none of the photos of {name}: name another list")
         return split

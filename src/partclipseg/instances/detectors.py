@@ -25,6 +25,7 @@ from partclipseg.instances.pretrained import (
     CLIP,
     HALVES,
     IMAGENET,
+    Preparation,
     Pretrained,
     enlarge,
     load_foreign,
@@ -261,13 +262,8 @@ class GroundingDino(Detector):
         return Phrases(inputs, spans, first)
 
     @cached_property
-    def _preparation(self) -> tuple[int, int, tuple[Any, Any]]:
-        """Length of the shorter and greatest length of the longer side, and the statistics of the colours."""
-        settings = self.pretrained.settings()
-        size = settings.get("size")
-        edges = (size.get("shortest_edge"), size.get("longest_edge")) if isinstance(size, dict) else (None, None)
-        mean, deviation = (settings.get(name) for name in ("image_mean", "image_std"))
-        return edges[0] or 800, edges[1] or 1333, (mean or IMAGENET[0], deviation or IMAGENET[1])
+    def _preparation(self) -> Preparation:
+        return self.pretrained.preparation(800, 1333, IMAGENET)
 
     def look(self, photo: np.ndarray, passes: list[Any]) -> Boxes:
         """Return the boxes of all passes, each with the best word of its pass."""

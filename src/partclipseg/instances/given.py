@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
@@ -12,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from partclipseg.data.classes import BACKGROUND_NAMES
-from partclipseg.data.coco import Annotation, decode_mask, read_coco
+from partclipseg.data.coco import Annotation, CocoPhoto, decode_mask, read_coco, repeated_photo
 from partclipseg.data.photo import PhotoError
 from partclipseg.data.problem import DataError
 from partclipseg.data.values import entry_id, quoted
@@ -38,6 +40,8 @@ class _Entry(NamedTuple):
     """x, y, width, height; None where only the outline is known."""
     segmentation: Any = None
     score: Any = None
+    size: tuple[int | None, int | None] = (None, None)
+    """Height and width of the photo that the file states; None where it does not."""
 
 
 class GivenObjects:
@@ -52,10 +56,21 @@ class GivenObjects:
             source: what messages call it, such as the file's path.
             skips_unknown: whether objects of words that are not in the vocabulary are left out, as those of the other
                 categories of a COCO file, instead of refused.
+
+        Raises `UsageError` where two names are one path, as ``a.jpg`` and ``./a.jpg``.
         """
         self.source = source
-        self._photos = {PurePath(name.replace("\\", "/")).as_posix(): list(some) for name, some in photos.items()}
+        self._photos: dict[str, list[FoundObject | _Entry]] = {}
+        spelled: dict[str, str] = {}
+        for name, some in photos.items():
+            path = _normal(name)
+            if path in spelled:
+                raise UsageError(
+                    f"{source}: {quoted(spelled[path])} and {quoted(name)} name one photo: put its objects together"
+                )
+            spelled[path], self._photos[path] = name, list(some)
         self._skips_unknown = skips_unknown
+        self._taken: dict[str, str] = {}
         self._by_name: dict[str, list[str]] = {}
         self._by_stem: dict[str, list[str]] = {}
         for name in self._photos:
@@ -108,7 +123,12 @@ class GivenObjects:
         Raises `GivenObjectError` for a photo that is not listed, and for an object that does not fit it.
         """
         found = []
-        for place, entry in enumerate(self._entries(name), start=1):
+        key = self._key(name)
+        try:
+            self._take(self._taken, key, name)
+        except UsageError as error:
+            raise GivenObjectError(f"{name}: {error}") from None
+        for place, entry in enumerate(self._photos[key], start=1):
             if isinstance(entry, FoundObject):
                 some, called = entry, f"object {place}"
             else:
@@ -119,18 +139,40 @@ class GivenObjects:
                     some = _object(entry, size)
                 except PartCLIPSegError as error:
                     raise GivenObjectError(f"{name}: {called} of {self.source}: {error}") from None
-            found.append(fitted_object(some, size, vocabulary, f"{name}: {called} of {self.source}"))
+            called = f"{name}: {called} of {self.source}"
+            if min(some.corners) >= 0 and max(some.corners) <= 1:
+                raise GivenObjectError(
+                    f"{called}: the box lies between 0 and 1: give pixels of the photo, not shares of its sides"
+                )
+            found.append(fitted_object(some, size, vocabulary, called))
         return found
 
-    def _entries(self, name: str) -> Sequence[FoundObject | _Entry]:
-        path = PurePath(name.replace("\\", "/"))
+    def check_photos(self, names: Iterable[str]) -> None:
+        """Raise `UsageError` where the objects of one entry would be taken for two photos of a run."""
+        taken: dict[str, str] = {}
+        for name in names:
+            with suppress(GivenObjectError):  # of that photo alone, which is told with it
+                key = self._key(name)
+                self._take(taken, key, name)
+
+    def _take(self, taken: dict[str, str], key: str, name: str) -> None:
+        """Note that an entry's objects are those of the photo; raises `UsageError` if they are another's."""
+        other = taken.setdefault(key, name)
+        if other != name and os.path.realpath(other) != os.path.realpath(name):
+            raise UsageError(
+                f"the entry {quoted(key)} of {self.source} fits two photos, {other} and {name}: give the paths from "
+                "one folder on in both places"
+            )
+
+    def _key(self, name: str) -> str:
+        path = PurePath(_normal(name))
         if path.as_posix() in self._photos:
-            return self._photos[path.as_posix()]
+            return path.as_posix()
         named = self._by_name.get(path.name, []) or self._by_stem.get(path.stem, [])
         tails = [key for key in named if path.as_posix().endswith(f"/{key}") or key.endswith(f"/{path.as_posix()}")]
         candidates = tails or named
         if len(candidates) == 1:
-            return self._photos[candidates[0]]
+            return candidates[0]
         if candidates:
             raise GivenObjectError(
                 f"{name}: {self.source} has {len(candidates)} photos of that name, such as {candidates[0]}: give the "
@@ -150,7 +192,7 @@ def fitted_object(some: FoundObject, size: tuple[int, int], vocabulary: Vocabula
     index = _index(some.object, vocabulary)
     if index is None:
         known = ", ".join(vocabulary.objects) or "it names none"
-        raise GivenObjectError(f"{called}: {some.object!r} is not an object of the vocabulary ({known})")
+        raise GivenObjectError(f"{called}: {quoted(some.object)} is not an object of the vocabulary ({known})")
     if some.mask is not None and some.mask.shape != size:
         stated, photo = (f"{shape[1]}x{shape[0]}" for shape in (some.mask.shape, size))
         raise GivenObjectError(f"{called}: the mask has {stated} pixels, the photo {photo}: give one of that size")
@@ -184,13 +226,26 @@ def _index(word: str, vocabulary: Vocabulary) -> int | None:
 
 
 def _object(entry: _Entry, size: tuple[int, int]) -> FoundObject:
-    """Make the object of an entry; raises `PartCLIPSegError` for a box, score or mask that is none."""
+    """Make the object of an entry; raises `PartCLIPSegError` for a photo of another size, no box, score or mask."""
+    if any(stated not in (None, side) for stated, side in zip(entry.size, size, strict=True)):
+        stated, photo = (f"{width}x{height}" for height, width in (entry.size, size))
+        raise PartCLIPSegError(
+            f"its photo is {stated} there, and the photo here {photo}: one of them was resized or turned; give the "
+            "photo that was annotated"
+        )
     score = 1.0 if entry.score is None else entry.score
     if entry.segmentation:
         mask = decode_mask(entry.segmentation, size)
         if mask.any():
             made = FoundObject.from_mask(entry.word, mask, score)
-            return made if entry.box is None else replace(made, box=entry.box)
+            if entry.box is None:
+                return made
+            boxed = replace(made, box=entry.box)
+            x0, y0, x1, y1 = boxed.corners
+            left, top, right, bottom = made.corners
+            if x0 > right or x1 < left or y0 > bottom or y1 < top:
+                raise PartCLIPSegError("its box and its outline do not meet: correct one of them, or remove the box")
+            return boxed
     if entry.box is None:
         raise PartCLIPSegError("it has neither a box nor an outline with a pixel: give one, or remove it")
     return FoundObject(entry.word, entry.box, score)
@@ -204,7 +259,7 @@ def _boxes(some: list[Any], path: Path, photo: str) -> Iterable[_Entry]:
                 f'{path}: box {place} of {photo} must be ["dog", x0, y0, x1, y1], a word and two corners, not '
                 f"{quoted(entry)}"
             )
-        numbers = np.array([value if isinstance(value, int | float) else np.nan for value in corners], dtype=float)
+        numbers = np.array([_number(value) for value in corners])
         if not np.isfinite(numbers).all() or (numbers[2:] <= numbers[:2]).any():
             raise UsageError(
                 f"{path}: box {place} of {photo} must have its upper left corner first, then its lower right one, in "
@@ -212,6 +267,21 @@ def _boxes(some: list[Any], path: Path, photo: str) -> Iterable[_Entry]:
             )
         x0, y0, x1, y1 = numbers.tolist()
         yield _Entry(f"box {place}", word, (x0, y0, x1 - x0, y1 - y0))
+
+
+def _number(value: Any) -> float:
+    """Return the value of a JSON number, NaN for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def _normal(name: str) -> str:
+    """Return a photo's path with slashes, and without those and dots that say nothing."""
+    return PurePath(name.replace("\\", "/")).as_posix()
 
 
 def _read_coco(path: Path) -> dict[str, list[_Entry]]:
@@ -225,14 +295,17 @@ def _read_coco(path: Path) -> dict[str, list[_Entry]]:
         raise UsageError(f"{defects[0]}{more}")
     names = {category.number: category.name for category in file.categories}
     photos: dict[str, list[_Entry]] = {}
+    first: dict[str, CocoPhoto] = {}
     for photo in file.photos:
         if photo.file_name is None:
             raise UsageError(f"{path}: the photo {quoted(photo.number)} has no file_name: name its file")
-        photos.setdefault(photo.file_name, []).extend(
-            _Entry(str(some), names[some.category], some.box, some.segmentation, some.score)
+        if (other := first.setdefault(_normal(photo.file_name), photo)) is not photo:
+            raise UsageError(str(repeated_photo(other, photo, photo.file_name, path)))
+        photos[photo.file_name] = [
+            _Entry(str(some), names[some.category], some.box, some.segmentation, some.score, photo.size)
             for some in photo.annotations
             if _is_object(some, names[some.category])
-        )
+        ]
     return photos
 
 

@@ -5,7 +5,7 @@ Their photos are prepared here with Pillow, since transformers' own preparation 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ import transformers
 from torch import Tensor
 
 from partclipseg.data.augment import resize_photo
+from partclipseg.data.values import quoted
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import is_file
 from partclipseg.models.directory import read_config
@@ -42,6 +43,23 @@ _LICENCES = {"Sam3": "the SAM License of Meta, which has conditions of its own"}
 """Licence that is no open-source licence, by the beginning of the class's name: it is named when a model is loaded."""
 
 
+_LONGEST = 4096
+"""Maximum length of a photo's sides for a detector; the memory grows with the square."""
+
+Colour = tuple[float, ...]
+"""Numbers for red, green and blue."""
+
+
+class Preparation(NamedTuple):
+    """How photos are prepared for a model."""
+
+    shortest: int
+    """Length of the shorter side in pixels, as far as the longer one is not over `longest`."""
+    longest: int
+    statistics: tuple[Colour, Colour]
+    """Mean and standard deviation of the colours."""
+
+
 class Pretrained(NamedTuple):
     """A model on its device, ready for inference, and where it came from."""
 
@@ -50,14 +68,47 @@ class Pretrained(NamedTuple):
     kind: str
     """``model_type`` of its configuration."""
 
-    def settings(self) -> dict[str, Any]:
-        """Return how the authors prepare photos, from either of the two files that may say it; empty without one."""
+    def preparation(self, shortest: int, longest: int, statistics: tuple[Colour, Colour]) -> Preparation:
+        """Return how the authors prepare photos, from either of the two files that may say it, else the given values.
+
+        Raises `PartCLIPSegError` for values that no preparation has.
+        """
         for file, key in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
             if is_file(self.folder / file):
                 table = read_json_table(self.folder / file)
                 if isinstance(found := table if key is None else table.get(key), dict):
-                    return found
-        return {}
+                    break
+        else:
+            return Preparation(shortest, longest, statistics)
+        edges: list[Any] = [shortest, longest]
+        size = found.get("size")
+        if size is not None:
+            edges = [size.get("shortest_edge"), size.get("longest_edge")] if isinstance(size, dict) else []
+            if not edges or not all(type(edge) is int and 1 <= edge <= _LONGEST for edge in edges):
+                what = f"a shortest_edge and a longest_edge from 1 to {_LONGEST:,}"
+                raise PartCLIPSegError(_wrong(self.folder / file, "size", size, what))
+        colours = []
+        for name, usual, least, what in (
+            ("image_mean", statistics[0], -math.inf, "three numbers"),
+            ("image_std", statistics[1], 1e-3, "three numbers above 0"),
+        ):
+            values = found.get(name)
+            colours.append(usual if values is None else values)
+            if not _is_colour(colours[-1], least):
+                raise PartCLIPSegError(_wrong(self.folder / file, name, values, what))
+        return Preparation(edges[0], edges[1], (tuple(colours[0]), tuple(colours[1])))
+
+
+def _is_colour(values: Any, least: float) -> bool:
+    return (
+        isinstance(values, list | tuple)
+        and len(values) == 3
+        and all(type(value) in (int, float) and math.isfinite(value) and value >= least for value in values)
+    )
+
+
+def _wrong(path: Path, name: str, value: Any, what: str) -> str:
+    return f"{path} states {name} as {quoted(value)}, which must be {what}: correct it there, or remove the entry"
 
 
 def load_foreign(
@@ -85,7 +136,7 @@ def load_foreign(
     number_type = find_dtype("float32" if dtype is None else dtype, target)
     remedy = f"give the directory of {what}, or the name of one on the Hugging Face hub where there is network"
     kind = read_config(name, remedy=remedy).get("model_type")
-    if kind not in classes:
+    if not isinstance(kind, str) or kind not in classes:
         raise PartCLIPSegError(
             f"{name} holds a model of type {quoted_name(kind)}, and {what} must be one of {', '.join(classes)}: "
             "name another"
@@ -100,10 +151,10 @@ def load_foreign(
 
 
 def to_values(
-    photo: np.ndarray, size: tuple[int, int], statistics: tuple[Collection[float], Collection[float]]
+    photo: np.ndarray, size: tuple[int, int], statistics: tuple[Colour, Colour]
 ) -> Tensor:
     """Return a photo, uint8 `[H, W, 3]`, as float32 `[1, 3, h, w]` of `size`, less the mean and over the deviation."""
-    mean, deviation = (np.array(list(values), np.float32) for values in statistics)
+    mean, deviation = (np.array(values, np.float32) for values in statistics)
     resized = resize_photo(photo, size).astype(np.float32) / 255
     return torch.from_numpy((resized - mean) / deviation).permute(2, 0, 1)[None].contiguous()
 

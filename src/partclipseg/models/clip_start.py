@@ -43,7 +43,7 @@ def load_clip(name: str, kind: str) -> CLIPModel:
 
 def load_tower(cls: Any, name: str, remedy: str) -> Any:
     """Load a directory or hub name by a class of transformers, in float32; `remedy` ends the errors' messages."""
-    return load_library_model(cls, tower_folder(cls, name, remedy), name, torch.float32)
+    return load_library_model(cls, find_snapshot(name, (), remedy), name, torch.float32)
 
 
 def tower_folder(cls: Any, name: str, remedy: str) -> str | Path:

@@ -26,6 +26,7 @@ from partclipseg.models.reading import (
     check_number_of_weights,
     load_complete,
     read_tensors,
+    without_prefixes,
 )
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def load_reference(cls: type[TowersModel], path: str | Path, config: CLIPSegTowe
             f"{path} is no checkpoint of {prefix.removesuffix('_model.')}: no tensor's name begins with {prefix}; "
             "`partclipseg convert` tells by itself whose file it is"
         )
-    tensors = {name.removeprefix(prefix): tensor for name, tensor in read.items()}
+    tensors = without_prefixes(read, str(path), prefix)
     check_number_of_weights(lambda: cls(config), sum(tensor.numel() for tensor in tensors.values()), str(path))
     model = cls(config)
     fill(model, {name: tensor for name, tensor in tensors.items() if not _UNUSED.fullmatch(name)}, str(path))

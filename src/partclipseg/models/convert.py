@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,20 +49,20 @@ def write_model(
     tokenizer: Any,
     output: Path,
     vocabulary: Vocabulary | None,
-    notes: Mapping[str, str] | None = None,
+    finish: Callable[[Path], None] | None = None,
     new: bool = False,
 ) -> None:
-    """Write a released model as a directory, whole or not at all; `notes` are more files, text by name.
+    """Write a released model as a directory, whole or not at all; `finish` is called with it before it is in place.
 
-    With `new` nothing is replaced: see `whole_directory`.
+    With `new` nothing is replaced: see `whole_directory`. The model card of one that is finished names it by its name.
     Where `vocabulary` is a catalogue's, the model notes its seen classes: released files were trained on them.
     """
     if vocabulary is not None and (catalog := Catalog.of(vocabulary)) is not None:
         model.trained_on(Vocabulary.from_catalog(catalog.name, "seen"))
     with writing(output), whole_directory(output, new=new) as directory:
-        write_directory(directory, model, tokenizer, vocabulary, output.name if notes else str(output))
-        for name, text in (notes or {}).items():
-            (directory / name).write_text(text, encoding="utf-8")
+        write_directory(directory, model, tokenizer, vocabulary, output.name if finish else str(output))
+        if finish is not None:
+            finish(directory)
 
 
 def fitting_tokenizer(name: str | Path, text_config: Any) -> Any:

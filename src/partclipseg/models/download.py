@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 import shutil
 import threading
@@ -199,7 +200,7 @@ def _refused(release: Release, said: str) -> str:
     if status in (404, 410):
         return (
             f"Google Drive has no file {release.drive}, which {release.name} is: it was moved or deleted; look for it "
-            f"at {release.repository}, then give `partclipseg models --add {release.name} FILE.pth`"
+            f"at {release.repository or 'its source'}, then give `partclipseg models --add {release.name} FILE.pth`"
         )
     if status == 429 or status >= 500:
         return f"Google Drive answers {status} for the file of {release.name}: try again later, or {by_hand(release)}"
@@ -208,16 +209,16 @@ def _refused(release: Release, said: str) -> str:
     return f"Google Drive does not give the file of {release.name} ({why}): try again in a day, or {by_hand(release)}"
 
 
-def _parts(path: Path) -> list[Path]:
+def parts_of(path: Path) -> list[Path]:
     """Return the files that gdown keeps of a broken download."""
-    return list(path.parent.glob(f"{path.name}????????.part"))
+    return list(path.parent.glob(f"{glob.escape(path.name)}????????.part"))
 
 
 def _part_length(path: Path) -> int:
-    return sum(part.stat().st_size for part in _parts(path))
+    return sum(part.stat().st_size for part in parts_of(path))
 
 
 def _remove_parts(path: Path) -> None:
-    for part in _parts(path):
+    for part in parts_of(path):
         with suppress(OSError):
             part.unlink()

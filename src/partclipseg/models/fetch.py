@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import datetime
-import json
 import logging
+import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,10 +13,19 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.files import refusal, remove_temporary, sha256, write_text
+from partclipseg.files import is_file, is_regular, refusal, remove_temporary, sha256, write_text
 from partclipseg.models.convert import fitting_tokenizer, write_model
 from partclipseg.models.directory import load_tokenizer
-from partclipseg.models.download import by_hand, check_length, check_room, from_drive, from_hub, refuse_offline
+from partclipseg.models.download import (
+    by_hand,
+    check_length,
+    check_room,
+    from_drive,
+    from_hub,
+    parts_of,
+    refuse_offline,
+)
+from partclipseg.models.fetched import check_place, remove_directory, write_origin
 from partclipseg.models.names import find_snapshot
 from partclipseg.models.reading import check_file
 from partclipseg.models.registry import (
@@ -27,7 +36,7 @@ from partclipseg.models.registry import (
     load_model,
     read_config,
 )
-from partclipseg.models.released import HOME_VARIABLE, ORIGIN, Release, find_release, home, is_released
+from partclipseg.models.released import HOME_VARIABLE, Release, find_release, home, is_released
 from partclipseg.models.tokenizer import clip_tokenizer
 from partclipseg.vocabulary import Vocabulary
 
@@ -53,19 +62,29 @@ def fetch(name: str, keep_original: bool = False, accept_changed: bool = False) 
         keep_original: keep the ``.pth`` file, in ``originals`` of `home`.
         accept_changed: take a file whose SHA-256 is not that of the first fetch.
 
-    Raises `PartCLIPSegError` with the remedy, and `UsageError` for an unknown name.
+    Raises `PartCLIPSegError` with the remedy, and `UsageError` for an unknown name, and for a wish that a model which
+    is here already, or is no single file, cannot fulfil.
     """
     release = find_release(name)
+    if keep_original and (release.built_in or release.hub):
+        raise UsageError(f"{name} has no .pth file to keep: leave out --keep-original")
     if release.built_in:
         return Path(built_in_model())
     if release.is_here:
+        if accept_changed or (keep_original and not is_file(release.original)):
+            raise UsageError(
+                f"{name} is here already, and nothing is fetched: give `partclipseg models --remove {name}` first"
+            )
         return _finished(release)
     _check_method(release)
+    if not accept_changed:
+        checksum_of(release)  # a damaged one is told before the download
     if not release.original.is_file() and not release.download.is_file():
         refuse_offline(release)
     with _claimed(release):
         if release.is_here:  # another process has fetched it meanwhile
             return _finished(release)
+        check_place(release)
         if release.hub:
             _fetch_from_hub(release, accept_changed)
         else:
@@ -87,36 +106,51 @@ def add(name: str, path: Path, accept_changed: bool = False) -> Path:
     check_file(path)
     check_length(release, path.stat().st_size, str(path))
     with _claimed(release):
+        check_place(release)
         check_room(release, path.stat().st_size, home())
         _convert(release, path, accept_changed)
     return release.directory
 
 
-def remove(name: str) -> None:
+def remove(name: str) -> Path | None:
     """Delete what was fetched for `name`; the SHA-256 of its file is remembered.
 
+    Returns where the files are that a person put into the model's directory or changed there; None if there are none.
     Raises `UsageError` for the built-in model and for a name that is not here.
     """
     release = find_release(name)
     if release.built_in:
         raise UsageError(f"{name} is a part of this package and cannot be removed")
-    parts = list(release.download.parent.glob(f"{release.download.name}????????.part"))
-    found = [path for path in (release.directory, release.download, release.original, *parts) if path.exists()]
-    if not found:
+    found = [release.download, release.original, *parts_of(release.download)]
+    found = [path for path in found if os.path.lexists(path)]
+    if not found and not os.path.lexists(release.directory):
         raise UsageError(f"{name} is not here: there is nothing to remove")
     with _claimed(release):
         for path in found:
             try:
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
             except OSError as error:
                 raise PartCLIPSegError(refusal(error, path)) from error
+        return remove_directory(release)
 
 
 def checksum_of(release: Release) -> str | None:
-    """Return the SHA-256 of the file that was fetched for a model; None if none ever was."""
-    with suppress(OSError):
-        return release.checksum.read_text(encoding="utf-8").strip() or None
-    return None
+    """Return the SHA-256 of the file that was fetched for a model; None if none ever was.
+
+    Raises `PartCLIPSegError` where what was noted is damaged.
+    """
+    try:
+        noted = release.checksum.read_bytes().decode("ascii", "replace").strip().lower()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise PartCLIPSegError(refusal(error, release.checksum)) from error
+    if not re.fullmatch("[0-9a-f]{64}", noted):
+        raise PartCLIPSegError(
+            f"{release.checksum} is damaged, it holds no SHA-256: delete it, and the next file of {release.name} is "
+            "taken for its first"
+        )
+    return noted
 
 
 def _fetch_from_drive(release: Release, keep_original: bool, accept_changed: bool) -> None:
@@ -125,9 +159,9 @@ def _fetch_from_drive(release: Release, keep_original: bool, accept_changed: boo
     except PartCLIPSegError as error:
         raise PartCLIPSegError(f"{error}; where there is no network, also {by_hand(release)}") from error
     path = release.original
-    if not path.is_file():
+    if not is_regular(path):
         path = release.download
-        if not path.is_file():
+        if not is_regular(path):
             if release.megabytes is not None:
                 check_room(release, 2e6 * release.megabytes, home())
             _say_what_is_fetched(release)
@@ -167,8 +201,10 @@ def _convert(release: Release, path: Path, accept_changed: bool, discard: bool =
         raise
     tokenizer = fitting_tokenizer(clip_tokenizer(), model.config.text_config)
     words = None if release.vocabulary is None else Vocabulary.load(release.vocabulary)
-    notes = {ORIGIN: _origin(release, digest, path.stat().st_size)}
-    write_model(model, tokenizer, release.directory, words, notes)
+    length = path.stat().st_size
+    write_model(
+        model, tokenizer, release.directory, words, lambda folder: write_origin(folder, release, digest, length)
+    )
     _remember(release, digest)
 
 
@@ -189,8 +225,8 @@ def _fetch_from_hub(release: Release, accept_changed: bool) -> None:
     except PartCLIPSegError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise PartCLIPSegError(f"what was fetched for {release.name} is not kept: {error}") from error
-    write_text(folder / ORIGIN, _origin(release, digest, weights.stat().st_size))
     shutil.rmtree(folder / ".cache", ignore_errors=True)
+    write_origin(folder, release, digest, weights.stat().st_size)
     release.directory.parent.mkdir(parents=True, exist_ok=True)
     folder.replace(release.directory)
     _remember(release, digest)
@@ -242,28 +278,15 @@ def _say_what_is_fetched(release: Release) -> None:
 
 
 def _compare(release: Release, digest: str, accept_changed: bool) -> None:
-    known = checksum_of(release)
-    if known not in (None, digest) and not accept_changed:
+    known = None if accept_changed else checksum_of(release)
+    if known not in (None, digest):
         raise PartCLIPSegError(
             f"the file of {release.name} is another one than at the first fetch (SHA-256 {digest}, then {known}): if "
-            f"its authors have replaced it, give `partclipseg models --fetch {release.name} --accept-changed`"
+            "its authors have replaced it, give --accept-changed beside `partclipseg models --fetch "
+            f"{release.name}` or `--add {release.name} FILE.pth`"
         )
 
 
 def _remember(release: Release, digest: str) -> None:
     write_text(release.checksum, f"{digest}\n")
     logger.warning("%s is here: %s, SHA-256 of its file %s", release.name, release.directory, digest)
-
-
-def _origin(release: Release, digest: str, length: int) -> str:
-    values = {
-        "name": release.name,
-        "from": release.page,
-        "repository": release.repository,
-        "licence of the code": release.code,
-        "weights and data": release.terms,
-        "sha256": digest,
-        "bytes": length,
-        "fetched": datetime.date.today().isoformat(),
-    }
-    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"

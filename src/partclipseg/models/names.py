@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
-import re
 import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,11 +14,11 @@ from huggingface_hub import is_offline_mode
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import is_directory, is_file
 from partclipseg.models.hub import OPTIONAL_FILES, WEIGHTS, HubError, cached, hub_file, reach_hub
-from partclipseg.models.released import catalogue, is_released
+from partclipseg.models.released import HUB_NAME, catalogue, is_released
+from partclipseg.nearest import nearest
 
 logger = logging.getLogger(__name__)
 
-_HUB_NAME = re.compile(r"(?!-|\.)[A-Za-z0-9._-]{1,96}/(?!-|\.)[A-Za-z0-9._-]{1,96}(?<![-.])")
 _FOLDERS = frozenset({"models", "datasets", "spaces", "docs", "runs"})
 """First path components that mean a folder: four are paths of the hub's own site; training writes to runs."""
 
@@ -41,7 +39,7 @@ def quoted_name(text: Any) -> str:
 
 def check_hub_name(name: Any) -> str:
     """Return a name for a model on the hub, ``owner/model`` or ``model``; raises `UsageError` for other text."""
-    if isinstance(name, str) and _HUB_NAME.fullmatch(name if "/" in name else f"owner/{name}"):
+    if isinstance(name, str) and HUB_NAME.fullmatch(name if "/" in name else f"owner/{name}"):
         return name
     raise UsageError(
         f"{quoted_name(name)} is no name for the hub: give owner/model, of letters, digits, dots, hyphens "
@@ -69,7 +67,7 @@ def is_local(name: Any, remedy: str = REMEDY) -> bool:
             "`PartSegmenter.from_pretrained`, which fetch it"
         )
     owner = text.partition("/")[0]
-    if not _HUB_NAME.fullmatch(text) or owner in _FOLDERS or is_directory(owner):
+    if not HUB_NAME.fullmatch(text) or owner in _FOLDERS or is_directory(owner):
         raise PartCLIPSegError(f"there is no directory {quoted_name(text)}{_nearest(text)}{remedy}")
     return False
 
@@ -164,5 +162,5 @@ def _nearest(text: str) -> str:
         folders = [entry.name for entry in os.scandir(parent or ".") if entry.is_dir()]
     except OSError:
         folders = []
-    close = difflib.get_close_matches(name, [*known, *folders], 1)
-    return f"; did you mean {os.path.join(parent, close[0])}? Else " if close else ": "  # noqa: PTH118
+    close = nearest(name, [*known, *folders])
+    return f"; did you mean {os.path.join(parent, close)}? Else " if close else ": "  # noqa: PTH118

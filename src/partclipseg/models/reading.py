@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,9 +31,19 @@ _LAYOUTS = tuple(f"{name}{index}" for name in WEIGHTS for index in ("", ".index.
 _COUNTERS = ("position_ids", "num_batches_tracked")
 """Ends of the names of whole numbers that stand in files and change no prediction."""
 
+_DEPTHS = re.compile("layers|blocks|depth|stages", re.IGNORECASE)
+"""Entries of configurations that say how many layers a model has."""
+
+_MOST_LAYERS = 1000
+
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 
 _MAX_JSON_BYTES = 64 * 2**20
+
+_PARALLEL = "module."
+
+_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"7z\xbc\xaf\x27\x1c", b"Rar!")
+"""First bytes of packed files, but for ZIP, which PyTorch's own files are."""
 
 _LISTED = 10
 """Maximum number of tensors that a message names."""
@@ -155,9 +167,24 @@ def check_library_size(cls: Any, folder: str | Path, name: str | Path) -> None:
     `cls` is the model's class, `name` what to call it in messages. Raises `PartCLIPSegError`, also where configuration
     or weights are missing or damaged.
     """
+    _check_depth(read_json_table(Path(folder) / "config.json"), name)
     with library_errors(f"the model in {name} cannot be loaded: {_REMEDY}"):
         config = cls.config_class.from_pretrained(folder)
         check_number_of_weights(lambda: cls(config), count_stored_numbers(Path(folder)), str(name))
+
+
+def _check_depth(table: Any, name: str | Path) -> None:
+    """Refuse a configuration with more layers than any model: each would take time even without its weights."""
+    for key, value in table.items() if isinstance(table, dict) else ():
+        if isinstance(value, dict):
+            _check_depth(value, name)
+        elif _DEPTHS.search(key):
+            for number in value if isinstance(value, list) else [value]:
+                if isinstance(number, int | float) and abs(number) > _MOST_LAYERS:
+                    raise PartCLIPSegError(
+                        f"the config.json in {name} states a {key[:100]} of more than {_MOST_LAYERS:,}, which no model "
+                        f"has: {_REMEDY}"
+                    )
 
 
 def load_library_model(cls: Any, folder: str | Path, name: str | Path, number_type: torch.dtype) -> Any:
@@ -169,8 +196,10 @@ def load_library_model(cls: Any, folder: str | Path, name: str | Path, number_ty
         name: what to call the model in messages.
         number_type: number type of the weights.
 
-    Raises `PartCLIPSegError` for files that are missing or damaged, and for tensors that do not fit.
+    Raises `PartCLIPSegError` for files that are missing or damaged, for tensors that do not fit, and as
+    `check_library_size`.
     """
+    check_library_size(cls, folder, name)
     with library_errors(f"the model in {name} cannot be loaded: {_REMEDY}"), without_bars():
         model, info = cls.from_pretrained(
             folder, dtype=number_type, output_loading_info=True, ignore_mismatched_sizes=True
@@ -234,8 +263,8 @@ def check_finite_weights(model: nn.Module, origin: str) -> None:
 def read_tensors(path: str | Path, device: str = "cpu") -> dict[str, Tensor]:
     """Read the table of tensors in a PyTorch file, ``{name: tensor}`` or ``{"model": {name: tensor}, …}``.
 
-    With ``device="meta"`` shapes and types only. A pickle that wants to run code is refused. Raises
-    `PartCLIPSegError`.
+    With ``device="meta"`` shapes and types only. Where each name begins with ``module.``, as PyTorch's parallel
+    training writes it, that is left out. A pickle that wants to run code is refused. Raises `PartCLIPSegError`.
     """
     path = Path(path)
     check_file(path)
@@ -243,6 +272,8 @@ def read_tensors(path: str | Path, device: str = "cpu") -> dict[str, Tensor]:
         with library_errors(f"{path} is not a readable PyTorch checkpoint: {_REMEDY}"):
             content = torch.load(path, map_location=device, weights_only=True)
     except PartCLIPSegError as error:
+        if other := _other_file(path):
+            raise PartCLIPSegError(f"{path} is {other}") from error.__cause__
         if isinstance(error.__cause__, pickle.UnpicklingError):
             raise PartCLIPSegError(
                 f"{path} is refused: it is damaged, or it holds more than tensors and reading it could run code. Copy "
@@ -267,7 +298,44 @@ def read_tensors(path: str | Path, device: str = "cpu") -> dict[str, Tensor]:
             f"{path} has {_listed(wrong, 'tensor')} that are not dense floating point: give weights that are not "
             "quantised"
         )
+    if all(name.startswith(_PARALLEL) for name in tensors):
+        return {name.removeprefix(_PARALLEL): tensor for name, tensor in tensors.items()}
     return dict(tensors)
+
+
+def _other_file(path: Path) -> str | None:
+    """Describe a file that is no PyTorch checkpoint, with the remedy; None if it is none of those known here."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start.startswith(_PACKED):
+        return "packed: unpack it, and give the file in it"
+    if start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
+        return "a safetensors file, not a PyTorch one: give the released .pth file"
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if not any(name.endswith("data.pkl") for name in archive.namelist()):
+                return "a ZIP archive and no PyTorch checkpoint: unpack it, and give the .pth file in it"
+    return None
+
+
+def without_prefixes(tensors: Mapping[str, Tensor], origin: str, *prefixes: str) -> dict[str, Tensor]:
+    """Return tensors by their names without `prefixes` in front, each of which is taken away once, in order.
+
+    Raises `PartCLIPSegError` where two names are then the same, since one of the tensors would be lost.
+    """
+    found: dict[str, Tensor] = {}
+    named: dict[str, str] = {}
+    for name, tensor in tensors.items():
+        bare = name
+        for prefix in prefixes:
+            bare = bare.removeprefix(prefix)
+        if bare in found:
+            raise PartCLIPSegError(
+                f"{origin} holds two models in one: {named[bare][:120]} and {name[:120]} are one tensor; give a file "
+                "of one model"
+            )
+        found[bare], named[bare] = tensor, name
+    return found
 
 
 def _weight_files(directory: Path) -> list[Path]:

@@ -18,7 +18,7 @@ from partclipseg.models.int8 import check_int8
 from partclipseg.models.interface import PartModel
 from partclipseg.models.number_types import NUMBER_TYPES
 from partclipseg.models.reading import read_tensors
-from partclipseg.models.released import is_released
+from partclipseg.models.released import BUILT_IN, is_released
 
 __all__ = [
     "BUILT_IN", "FAMILIES", "FOREIGN", "REFUSED", "built_in_model", "family", "find_device", "find_dtype",
@@ -46,13 +46,10 @@ configuration (`config_for`), its weights (`load_released`) and what is to be sa
 
 REFUSED = {
     "ZSSeg+'s prompts alone": r"prompt_learner\.",
-    "MaskFormer, from which stage 1 of ZSSeg+ can start in training (--maskformer),":
+    "MaskFormer, from which stage 1 of ZSSeg+ can start in training (--maskformer)":
         r"(module\.)?sem_seg_head\.(pixel_decoder|predictor\.query_embed)\.",
 }
 """Methods without a family here that people have files of: the beginning of a name that only their tensors have."""
-
-BUILT_IN = "partshapes"
-"""Name of the built-in model, unless a directory has it; it knows only PartShapes, the rendered benchmark."""
 
 
 def family(name: str) -> type[PartModel]:

@@ -18,6 +18,7 @@ from partclipseg.data.sample import UNLABELLED, PartSample
 from partclipseg.data.source import FileDataset
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.evaluation.state import text_digest
+from partclipseg.files import expanded
 from partclipseg.training.recipe import Recipe
 from partclipseg.training.streams import Scenes
 from partclipseg.vocabulary import Vocabulary
@@ -88,7 +89,7 @@ def open_training_data(
     if recipe.few_shot.wanted:
         dataset = open_dataset(recipe.dataset, root, "train", "all" if vocabulary is None else vocabulary, **own)
         chosen = recipe.few_shot.choose(dataset)
-        folder = Path(root).expanduser()
+        folder = expanded(root)
         return TrainingData.few(dataset, chosen, folder, recipe.held_out, recipe.seed, verify)
     dataset = open_dataset(recipe.dataset, root, "train", vocabulary, **own)
     if recipe.augmentation.object_crop:

@@ -189,6 +189,7 @@ class Label:
         dtype = find_dtype(self.dtype or begun, find_device(devices[0]), PREDICTION_TYPES)
         device, prompting = devices[0] if alone else "cpu", self.ask.prompting()
         instances = self.find.load(device)
+        instances.check_photos(photo.path for photo in photos)
         segmenter = PartSegmenter.from_pretrained(self.model, device, dtype, prompting=prompting)
         job = self._job(segmenter)
         options = job.options(model_fingerprint(segmenter.model), instances)

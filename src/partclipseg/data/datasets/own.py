@@ -22,6 +22,7 @@ from partclipseg.data.sample import UNLABELLED
 from partclipseg.data.source import Source, SourceLabels, SourcePhoto
 from partclipseg.data.values import is_text, quoted, whole_number
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.files import expanded
 from partclipseg.json_file import read_json_or_yaml, read_text
 from partclipseg.vocabulary import ObjectPart
 
@@ -220,7 +221,7 @@ def _open_index_png(root: Path, split: Split, own: OwnOptions) -> IndexPngSource
 
 
 def _path(path: str | Path | None) -> Path | None:
-    return None if path is None else Path(path).expanduser()
+    return None if path is None else expanded(path)
 
 
 def _mapping(own: OwnOptions) -> Path | Mapping[str, Any] | None:

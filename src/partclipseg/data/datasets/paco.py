@@ -23,6 +23,7 @@ from partclipseg.data.datasets.spec import DatasetSpec, OwnOptions, Split
 from partclipseg.data.problem import DataError, Problem
 from partclipseg.data.source import FileDataset
 from partclipseg.errors import UsageError
+from partclipseg.files import expanded
 from partclipseg.vocabulary import ObjectPart
 
 _OBJECT_PARTS = 456
@@ -73,8 +74,8 @@ def _meaning(name: str) -> ObjectPart | str:
 
 def _open(root: Path, split: Split, own: OwnOptions) -> PacoSource:
     images, file = own.get("images"), own.get("annotations")
-    path = _find(root, split) if file is None else Path(file).expanduser()
-    return PacoSource.open_paco(path, root, split, None if images is None else Path(images).expanduser())
+    path = _find(root, split) if file is None else expanded(file)
+    return PacoSource.open_paco(path, root, split, None if images is None else expanded(images))
 
 
 def _find(root: Path, split: str) -> Path:

@@ -12,6 +12,7 @@ from partclipseg.data.datasets.spec import SPLITS, DatasetSpec, OwnOptions, Spli
 from partclipseg.data.problem import DataError
 from partclipseg.data.source import FileDataset, Source
 from partclipseg.errors import UsageError
+from partclipseg.files import expanded
 from partclipseg.vocabulary import Catalog, ObjectPart, Vocabulary, plain_word
 
 DATASETS = {
@@ -71,7 +72,7 @@ def open_dataset(
         UsageError: a name is unknown, or the root is not this data set's; the message proposes the right one.
         DataError: an annotation file is missing or wrong.
     """
-    root = Path(root).expanduser()
+    root = expanded(root)
     spec = file_spec(name, split, own)
     sources = [open_source(spec, root, one, own) for one in _splits_to_open(spec, root, split)]
     for defect in (defect for source in sources for defect in source.defects):

@@ -17,7 +17,7 @@ from partclipseg.errors import PartCLIPSegError
 from partclipseg.models.clip_names import CLIP_RENAMED, CLIP_TRANSPOSED
 from partclipseg.models.partcatseg.config import CATSegConfig, PartCATSegConfig
 from partclipseg.models.partcatseg.model import CATSegModel, PartCATSegModel
-from partclipseg.models.reading import check_finite_weights, check_number_of_weights, read_tensors
+from partclipseg.models.reading import check_finite_weights, check_number_of_weights, read_tensors, without_prefixes
 from partclipseg.models.tensor_places import TensorPlace, copy_tensors
 
 logger = logging.getLogger(__name__)
@@ -32,6 +32,9 @@ _OPTIONAL = re.compile(r"clip\.logit_scale|.*\.num_batches_tracked")
 """Tensors of our models that a file may lack: they have no effect."""
 
 _DINO = "backbone.dinov2."
+
+_PREFIXES = ("module.", "sem_seg_head.predictor.")
+"""Beginnings of names that say nothing."""
 
 _LAYERS = {"layers": "layers", "pair_layers": "layers_specific_part"}
 _DOUBLE_CONV = {"conv1": 0, "norm1": 1, "conv2": 3, "norm2": 4}
@@ -138,7 +141,7 @@ def knows(names: Collection[str]) -> bool:
 
 def config_for(values: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], origin: str) -> CATSegConfig:
     """Return the configuration for a file's tensors: the released one, or the given `values` in reference mode."""
-    tensors = {_bare(name): tensor for name, tensor in tensors.items()}
+    tensors = without_prefixes(tensors, origin, *_PREFIXES)
     if values is None:
         return released_config(tensors, origin)
     return family_of(tensors, origin).config_class.from_values({"reference": True, **values})
@@ -162,13 +165,15 @@ def released_config(tensors: Mapping[str, Tensor], origin: str, **changes: Any) 
 def read_released(path: str | Path) -> dict[str, Tensor]:
     """Read the tensors of a `.pth` file by name, without `module.` and `sem_seg_head.predictor.` in front.
 
-    Raises `PartCLIPSegError` for a file that is missing, unreadable, or holds more than tensors.
+    Raises `PartCLIPSegError` for a file that is missing, unreadable, or holds more than the tensors of one model.
     """
-    return {_bare(name): tensor for name, tensor in read_tensors(path).items()}
+    return without_prefixes(read_tensors(path), str(path), *_PREFIXES)
 
 
 def _bare(name: str) -> str:
-    return name.removeprefix("module.").removeprefix("sem_seg_head.predictor.")
+    for prefix in _PREFIXES:
+        name = name.removeprefix(prefix)
+    return name
 
 
 def with_our_names(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

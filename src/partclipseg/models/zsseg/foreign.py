@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from partclipseg.models.clip_names import clip_source
-from partclipseg.models.reading import check_finite_weights, check_number_of_weights, read_tensors
+from partclipseg.models.reading import check_finite_weights, check_number_of_weights, read_tensors, without_prefixes
 from partclipseg.models.tensor_places import TensorPlace, copy_tensors
 from partclipseg.models.zsseg.config import ZSSegConfig
 from partclipseg.models.zsseg.model import ZSSegModel
@@ -33,6 +33,9 @@ that the table of embeddings has too, and constants."""
 
 _OPTIONAL = re.compile(r"clip\.logit_scale|.*\.num_batches_tracked|.*\.position_ids")
 """Tensors of our model that a file may lack: they have no effect."""
+
+_PARALLEL = "module."
+"""Beginning of names that PyTorch's parallel training writes."""
 
 _HEAD, _LAYERS = "sem_seg_head.", "sem_seg_head.predictor.transformer.decoder."
 
@@ -109,7 +112,7 @@ def load_released(path: str | Path, config: ZSSegConfig | None = None) -> ZSSegM
 
     Raises `PartCLIPSegError` that counts the missing, unknown, mis-shaped or non-finite tensors and names the first.
     """
-    tensors = {_bare(name): tensor for name, tensor in read_tensors(path).items()}
+    tensors = without_prefixes(read_tensors(path), str(path), _PARALLEL)
     config = config or config_for(None, tensors, str(path))
     check_number_of_weights(lambda: ZSSegModel(config), sum(tensor.numel() for tensor in tensors.values()), str(path))
     model = ZSSegModel(config)
@@ -119,4 +122,4 @@ def load_released(path: str | Path, config: ZSSegConfig | None = None) -> ZSSegM
 
 
 def _bare(name: str) -> str:
-    return name.removeprefix("module.")
+    return name.removeprefix(_PARALLEL)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 from pathlib import Path
 
@@ -10,20 +9,20 @@ import pytest
 import torch
 from PIL import Image
 from tests.apps.label.helpers import (
+    PHOTOS,
     arguments,
     make_photos,
     records,
 )
+from tests.processes import quick_context
 
 from partclipseg.apps.cli import main
 
 
 @pytest.fixture
 def quick_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Worker processes come from a server that has imported PyTorch and the model, which takes each some 5 seconds."""
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["partclipseg.inference.segmenter", "partclipseg.models.partclipseg.model"])
-    monkeypatch.setattr("partclipseg.apps.label.workers.get_context", lambda _: server)
+    """Worker processes start within a moment."""
+    monkeypatch.setattr("partclipseg.apps.label.workers.get_context", lambda _: quick_context())
 
 
 @pytest.fixture(scope="session")
@@ -64,9 +63,9 @@ def labelled(photos: Path, model: Path, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="session")
 def many(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
-    """72 scenes and the real photos."""
+    """27 scenes and the real photos."""
     folder = tmp_path_factory.mktemp("many")
-    make_photos(folder, 72)
+    make_photos(folder, PHOTOS - 5)
     for path in (shared / "data/photos").glob("*.jpg"):
         shutil.copy(path, folder)
     return folder
@@ -76,5 +75,5 @@ def many(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
 def uninterrupted(many: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("whole") / "out"
     assert main(arguments(many, output, model)) == 0
-    assert len(records(output)) == 77
+    assert len(records(output)) == PHOTOS
     return output

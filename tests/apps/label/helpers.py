@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +15,9 @@ from partclipseg.vocabulary import Vocabulary
 
 WORDS = "dog: ear, tail, leg; bus: wheel; bird: wing, leg"
 FORMATS = ("coco", "yolo", "labelme", "png", "jsonl", "label-studio")
+
+PHOTOS = 32
+"""Number of photos in the fixture `many`."""
 
 
 def make_photos(folder: Path, count: int) -> None:
@@ -87,16 +87,6 @@ def assert_outlines(polygons: dict[str, list[np.ndarray]], labels: np.ndarray, v
 
 def small_job(photos: Path, output: Path, model: Path) -> BulkJob:
     return BulkJob(photos, output, Vocabulary.load(WORDS), ("png",), str(model), batch_size=4)
-
-
-def run_command(*options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "partclipseg.apps.cli", *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
 
 
 def lines_in(path: Path) -> int:

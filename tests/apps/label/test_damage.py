@@ -7,15 +7,17 @@ import json
 import os
 import shutil
 import signal
-import time
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from tests.apps.label.helpers import arguments, digests, lines_in, make_photos, records, run_command
+from tests.apps.label.helpers import arguments, digests, lines_in, make_photos, records
+from tests.processes import Command, quick_context
 
 from partclipseg.apps.cli import main
+from partclipseg.apps.label import workers
 from partclipseg.apps.label.job import ManifestRecord
 from partclipseg.apps.label.manifest import Manifest
 
@@ -291,18 +293,30 @@ def test_a_run_that_is_stopped_says_so_and_goes_on(
     assert not list((tmp_path / "out").rglob(".partclipseg-*"))
 
 
+def label_and_stop(arguments: list[str]) -> int:
+    """The command, stopped as it waits for its workers, which start within a moment."""
+    append, stop = Manifest.append, threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGTERM))
+
+    def stopped(self: Manifest, records: list[ManifestRecord]) -> None:
+        append(self, records)
+        if stop.ident is None:
+            stop.start()
+        else:
+            stop.join()  # however slow this thread is, the run does not end before
+
+    Manifest.append = stopped
+    workers.get_context = lambda _: quick_context()
+    return main(arguments)
+
+
 @pytest.mark.slow
 def test_a_process_that_is_stopped_says_so(model: Path, tmp_path: Path) -> None:
-    make_photos(tmp_path / "photos", 60)
-    process = run_command(*arguments(tmp_path / "photos", tmp_path / "out", model, "--workers", "2"))
-    deadline = time.monotonic() + 120
-    while lines_in(tmp_path / "out/manifest.jsonl") < 8 and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 143
-    assert_stopped(said)
-    assert 8 <= lines_in(tmp_path / "out/manifest.jsonl") < 60
+    make_photos(tmp_path / "photos", 24)
+    call = arguments(tmp_path / "photos", tmp_path / "out", model, "--workers", "2")
+    process = Command(*call, run=label_and_stop)
+    assert_stopped(process.output.read())
+    assert process.wait() == 143
+    assert 4 <= lines_in(tmp_path / "out/manifest.jsonl") < 24
 
 
 def assert_stopped(said: str) -> None:

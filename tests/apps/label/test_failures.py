@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import multiprocessing
 import shutil
-import signal
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -66,20 +64,15 @@ def test_wrong_calls_are_named(photos, model, tmp_path, capsys, change, code, me
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("quick_workers")
 def test_a_worker_that_dies_takes_one_photo_with_it(photos, model, tmp_path):
     job = small_job(photos, tmp_path, model)
     found = find_all(photos, tmp_path / "elsewhere").photos
     batches = open_batches(job, found, Manifest(tmp_path / "none", 6))
     stream = run_processes(job, batches, ["cpu"], 2, 1)
     done = next(stream)
-    children = Path(f"/proc/self/task/{os.getpid()}/children")
-    if not children.exists():
-        pytest.skip("finds the workers through /proc")
-    workers = [
-        int(pid) for pid in children.read_text().split() if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
-    ]
-    os.kill(workers[0], signal.SIGKILL)
+    worker = multiprocessing.active_children()[0]
+    worker.kill()
     done += [record for part in stream for record in part]
     assert sorted(record["photo"] for record in done) == sorted(photo.path for photo in found)
     assert sum(record["status"] == "done" for record in done) == 13

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.apps.label.helpers import FORMATS, WORDS, arguments, digests, index_map, make_photos, records
+from tests.apps.label.helpers import WORDS, arguments, digests, index_map, make_photos, records
 
 from partclipseg.apps.cli import main
 from partclipseg.apps.label.corrections import CorrectionError, read_correction
@@ -418,19 +418,6 @@ def test_an_empty_folder_is_begun(begun: Path, model: Path, tmp_path: Path) -> N
     (tmp_path / "out/inner").mkdir(parents=True)
     (tmp_path / "out/.DS_Store").write_bytes(b"")
     assert main(arguments(begun / "photos", tmp_path / "out", model)) == 0
-
-
-@pytest.mark.slow
-def test_actors_of_ray_keep_corrections_too(run: Callable[..., int], tmp_path: Path) -> None:
-    pytest.importorskip("ray")
-    labelme(tmp_path / "out" / OWN["labelme"])
-    by_hand = (tmp_path / "out" / OWN["labelme"]).read_bytes()
-    make_photos(tmp_path / "photos", 6)
-    assert run("--engine", "ray") == 0
-    assert (tmp_path / "out" / OWN["labelme"]).read_bytes() == by_hand
-    assert records(tmp_path / "out")[0]["corrected"] == "labelme"
-    assert os.listdir(tmp_path / "out/.written") == ["collections.jsonl"]  # noqa: PTH208
-    assert set(FORMATS) >= set(OWN)
 
 
 LEFT = "of photos that are gone or renamed"

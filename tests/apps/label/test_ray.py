@@ -9,9 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.apps.label.helpers import (
-    WORDS,
-)
+from PIL import Image
+from tests.apps.label.helpers import WORDS
 
 from partclipseg.apps.label.job import BulkJob
 from partclipseg.apps.label.photos import find_all
@@ -21,32 +20,37 @@ from partclipseg.vocabulary import Vocabulary
 
 
 @pytest.mark.slow
-def test_a_photo_that_kills_its_actor_fails_alone(photos, model, tmp_path, monkeypatch):
+def test_a_photo_that_kills_its_actor_fails_alone_and_what_people_made_is_kept(photos, model, tmp_path, monkeypatch):
     pytest.importorskip("ray")
 
     class Deadly(BulkJob):
         """Local, so that it goes to the actors by value."""
 
         def own_files(self, photo):
-            if photo.path == "scenes/1/004.png":
+            if photo.path == "scenes/0/003.png":
                 os._exit(9)
             return super().own_files(photo)
 
     monkeypatch.chdir(tmp_path)  # actors do not share the working folder
     shutil.copytree(photos, "photos")
-    found = find_all(Path("photos"), Path("out")).photos
-    batches = [found[i : i + 4] for i in range(0, len(found), 4)]
+    # Every actor takes seconds to start: one for the batches, which takes both with it, and two for their photos alone.
+    found = find_all(Path("photos"), Path("out")).photos[:8]
+    by_hand = Path("out/labels/scenes/0/006.png")
+    by_hand.parent.mkdir(parents=True)
+    Image.new("L", (128, 128), 3).save(by_hand)
+    made = by_hand.read_bytes()
     job = Deadly(Path("photos"), Path("out"), Vocabulary.load(WORDS), ("png",), str(model), batch_size=4)
     on_sigterm = signal.getsignal(signal.SIGTERM)
     with ray_cluster(1, 1, use_gpus=False) as cluster:
         assert cluster == RayCluster(workers=1, gpus=0, threads=2)
-        done = [record for part in run_ray(job, batches, cluster) for record in part]
+        done = [record for part in run_ray(job, [found[:4], found[4:]], cluster) for record in part]
     assert signal.getsignal(signal.SIGTERM) is on_sigterm
     assert sorted(record["photo"] for record in done) == [photo.path for photo in found]
     errors = {record["photo"]: record["error"] for record in done if record["status"] == "failed"}
-    assert errors.keys() == {"cut.png", "no photo.jpg", "scenes/1/004.png"}
-    assert "the process died on this photo" in errors["scenes/1/004.png"]
-    assert len(list(Path("out/labels").rglob("*.png"))) == 12
+    assert errors.keys() == {"cut.png", "no photo.jpg", "scenes/0/003.png"}
+    assert "the process died on this photo" in errors["scenes/0/003.png"]
+    assert len(list(Path("out/labels").rglob("*.png"))) == 5
+    assert by_hand.read_bytes() == made
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.apps.serve.api_requests import picture
+from tests.processes import Command
 
 
 @pytest.fixture(scope="session")
@@ -67,20 +65,15 @@ def client(engine):
 
 
 @contextmanager
-def started_server(*options: str | Path, **environment: str) -> Iterator[tuple[str, subprocess.Popen]]:
+def started_server(
+    *options: object, run: Callable[[list[str]], int] | None = None, **environment: str
+) -> Iterator[tuple[str, Command]]:
     """`partclipseg serve` as a process on a free loopback port: its address, as printed, and the process."""
     pytest.importorskip("fastapi")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "partclipseg.apps.cli", "serve", "--port", "0", *map(str, options)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-    )
+    process = Command("serve", "--port", "0", *options, run=run, environment=environment)
     try:
-        assert process.stdout is not None
         said = ""
-        for line in process.stdout:
+        for line in process.output:
             said += line
             if found := re.search(r"open (http://\S+)", line):
                 yield found[1], process
@@ -91,9 +84,10 @@ def started_server(*options: str | Path, **environment: str) -> Iterator[tuple[s
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
             try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
+                process.wait(60)
+            except AssertionError:
                 process.kill()
+                raise
 
 
 @contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shlex
 import signal
 import sys
 import time
@@ -143,21 +145,45 @@ def test_instances_come_from_the_servers_detector(job, instances, expected):
     assert (label.find.rest, label.workers, label.model) == (True, 3, None)
 
 
+WAITING_JOB = """
+import sys, time
+from partclipseg.apps.label.manifest import Manifest
+from partclipseg.apps.serve.jobs.process import serve_job
+append = Manifest.append
+def waiting(self, records):
+    Manifest.append = lambda *_: time.sleep(250)
+    append(self, records)
+Manifest.append = waiting
+sys.exit(serve_job())
+"""
+"""The process of a job that waits after its first batch until it is stopped."""
+
+
+def serve_waiting_jobs(arguments: list[str]) -> int:
+    """`partclipseg`, whose jobs are run by the program in the variable JOB."""
+    sys.executable = os.environ["JOB"]
+    return main(arguments)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
 def test_a_killed_server_goes_on_with_its_job(server, model_directory, tmp_path):
-    count = 150
+    count = 20
     make_photos(tmp_path / "photos/cars", count)
     options = ["--jobs", tmp_path / "photos", "--jobs-output", tmp_path / "results", "--device", "cpu"]
     output = tmp_path / "results/cars/labels"
-    with server("--model", model_directory, *options) as (address, process):
+    program = tmp_path / "job"
+    program.write_text(f"#!/bin/sh\nexec {shlex.join([sys.executable, '-c', WAITING_JOB])}\n")
+    program.chmod(0o700)
+    started = server("--model", model_directory, *options, run=serve_waiting_jobs, JOB=str(program))
+    with started as (address, process):
         client = Client(address)
         assert client.start_job("cars", WORDS, formats=["png"])["state"] == "waiting"
         while (job := client.job("cars"))["labelled"] < 8:
             assert job["state"] in {"waiting", "running"}, job
             time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait(20)
+        process.kill()
+        process.wait()
     assert json.loads((tmp_path / "results/cars/job.json").read_text())["state"] == "running"
     # The next server, which waits for the process of the killed one.
     jobs = Jobs(tmp_path / "photos", tmp_path / "results", Setup({model_directory.name: str(model_directory)}, "cpu"))
@@ -168,7 +194,7 @@ def test_a_killed_server_goes_on_with_its_job(server, model_directory, tmp_path)
         jobs.close()
     assert found is not None
     assert (found.state, found.photos, found.labelled, found.failed, found.error) == ("done", count, count, 0, None)
-    assert any(f"of {count} photos are labelled already" in line for line in found.said)
+    assert f"8 of {count} photos are labelled already" in found.said
     assert [record["photo"] for record in records(output)] == [f"{number:03}.png" for number in range(count)]
     assert len(list((output / "labels").glob("*.png"))) == count
     assert np.asarray(Image.open(output / "labels/000.png")).shape == (32, 48)

@@ -7,8 +7,8 @@
 Each seed has a backbone of its own, or one of `--backbones`; every variant of the seed starts from it, with the same
 number of steps and the same scenes. Each run leaves a JSON file in OUTPUT/results and is not repeated: training time,
 and the scores by each protocol and each rule of averaging. The variants of `--looks` are scored once more on scenes of
-384 pixels: by one look, with zoom, and with HOPS's masked crops; a PartCATSeg among them also with HOPS's filters of
-costs, which it was not trained with.
+384 pixels: by one look, with zoom, and with HOPS's masked crops; a PartCATSeg among them also with each of HOPS's two
+filters of costs switched the other way than in its training.
 
 Several processes may be given the same command at the same time, on one GPU or many: each takes the next run that
 nobody has begun. `--seconds` ends a process after this time; a run that is not finished then is continued by the
@@ -35,6 +35,7 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import cache, partial
@@ -343,7 +344,9 @@ def _score(record: dict, model: Path, output: Path, options: argparse.Namespace,
     record["scores"] = _scores(segmenter, options.limit, size, output)
     if record["variant"] in options.looks:
         record["looks"] = _look_scores(segmenter, options.look_scenes, output)
-        record["filters"] = _filter_scores(segmenter, options.limit, size, output)
+        record["filters"] = filter_scores(
+            segmenter.model.config, lambda: _scores(segmenter, options.limit, size, output)
+        )
     record["seconds_of_scoring"] = time.perf_counter() - started
     write_text(result, json.dumps(record, indent=1))
     shutil.rmtree(model.parent / "checkpoints", ignore_errors=True)  # the model itself stays
@@ -385,14 +388,21 @@ def _look_scores(segmenter: PartSegmenter, limit: int, output: Path) -> dict[str
     return {"scenes": limit, "size": LOOK_SIZE, "scores": scores}
 
 
-def _filter_scores(segmenter: PartSegmenter, limit: int, size: int, output: Path) -> dict[str, Any]:
-    """Score a PartCATSeg with HOPS's filters of costs, on which it was not trained; nothing for other methods."""
-    config, found = segmenter.model.config, {}
-    if getattr(config, "has_pairs", False):
-        for name, filters in {"attention filter": (True, False), "affinity": (False, True)}.items():
-            config.set_filters(*filters)
-            found[name] = _scores(segmenter, limit, size, output)
-        config.set_filters(False, False)
+def filter_scores(config: Any, score: Callable[[], Any]) -> dict[str, Any]:
+    """Score a PartCATSeg with each of HOPS's two filters of costs as it was not trained: switched on, or off.
+
+    The configuration then is again that of training. Other methods have no filters and give nothing.
+    """
+    if not getattr(config, "has_pairs", False):
+        return {}
+    trained, found = (config.attention_filter, config.pair_affinity), {}
+    try:
+        for place, name in enumerate(("attention filter", "affinity")):
+            changed = [on != (place == other) for other, on in enumerate(trained)]
+            config.set_filters(*changed)
+            found[name if changed[place] else f"without {name}"] = score()
+    finally:
+        config.set_filters(*trained)
     return found
 
 

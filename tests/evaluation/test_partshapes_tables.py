@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from partclipseg.evaluation.choices import PROTOCOLS, RULES
+from partclipseg.models.partcatseg.config import CATSegConfig, PartCATSegConfig
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+from partshapes import filter_scores
 from partshapes_tables import summary_of, tables
 from partshapes_variants import VARIANTS, ordered
 
@@ -71,3 +73,30 @@ def test_the_most_important_runs_come_first():
     assert [name for name, _ in runs[:5]] == ["default", "partcatseg", "partcatseg reference", "catseg", "clipseg"]
     assert [seed for _, seed in runs[:10]] == [0] * 5 + [1] * 5
     assert sorted(runs) == sorted((name, seed) for name in VARIANTS for seed in (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("trained", "expected"),
+    [
+        ((False, False), {"attention filter": (True, False), "affinity": (False, True)}),
+        ((True, False), {"without attention filter": (False, False), "affinity": (True, True)}),
+        ((False, True), {"attention filter": (True, True), "without affinity": (False, False)}),
+        ((True, True), {"without attention filter": (False, True), "without affinity": (True, False)}),
+    ],
+)
+def test_each_filter_is_switched_the_other_way(trained, expected):
+    config = PartCATSegConfig(attention_filter=trained[0], pair_affinity=trained[1])
+
+    def filters():
+        return config.attention_filter, config.pair_affinity
+
+    assert filter_scores(config, filters) == expected
+    assert filters() == trained, "later scores must see the model as it was trained"
+    with pytest.raises(ValueError, match="no scene"):
+        filter_scores(config, fail)
+    assert filters() == trained
+    assert filter_scores(CATSegConfig(), filters) == {}
+
+
+def fail():
+    raise ValueError("no scene")

@@ -42,6 +42,8 @@ def exported(
 ) -> tuple[PartSegmenter, Path]:
     config_class: Any = CATSegConfig if request.param == "CAT-Seg" else PartCATSegConfig
     config = small_config(config_class, num_layers=1, reference=request.param.endswith("released"))
+    # One layer leaves PartCATSeg classes of less than the minimum probability, so the minimum is compared too.
+    config.clip_config.text_config.num_hidden_layers = 1
     folder = tmp_path_factory.mktemp("export")
     build(config).save_pretrained(folder / "model")
     load_tokenizer(tokenizer_directory).save_pretrained(folder / "model")
@@ -55,13 +57,33 @@ def exported(
 def test_label_maps_are_equal(exported, size):
     segmenter, folder = exported
     photo = Image.fromarray(render_scene("test", 3, 160).image).resize(size)
-    onnx, vocabulary = onnx_segment.Segmenter(folder), Vocabulary.from_text(WORDS)
+    check_equal(segmenter, onnx_segment.Segmenter(folder), photo)
+
+
+@pytest.mark.parametrize("name", ["dog.jpg", "truck.jpg"])
+def test_label_maps_of_a_real_photo_are_equal(exported, name, shared: Path):
+    segmenter, folder = exported
+    check_equal(segmenter, onnx_segment.Segmenter(folder), Image.open(shared / "data" / "photos" / name).convert("RGB"))
+
+
+def check_equal(segmenter: PartSegmenter, onnx: onnx_segment.Segmenter, photo: Image.Image) -> None:
+    """Compare what a user gets: the script with its minimum probability, and `PartSegmenter` with its own."""
     found = onnx(photo, onnx_segment.read_words(WORDS))
-    model, words = segmenter.model, segmenter.words(vocabulary)
-    (expected,) = model.label_maps(model.prepare([np.asarray(photo)]), words, [size[::-1]])
+    expected = segmenter(photo, WORDS)
     assert len(np.unique(found)) >= 3, "a map of one label would agree by chance"
     # float32 sums in another order decide ties differently, and nothing else.
-    assert (found == expected.label_map.numpy()).mean() >= AGREEMENT
+    assert (found == expected.label_map).mean() >= AGREEMENT
+
+
+def test_the_minimum_probability_counts(exported):
+    """Pixels below it are background in the script and have no part in `PartSegmenter`."""
+    segmenter, folder = exported
+    photo = Image.fromarray(render_scene("test", 3, 160).image)
+    onnx, pairs = onnx_segment.Segmenter(folder), onnx_segment.read_words(WORDS)
+    onnx.config["min_part_probability"] = least = 0.55
+    found, free = onnx(photo, pairs), segmenter(photo, WORDS, min_part_probability=0.0)
+    assert 0 < (found != free.label_map).mean() < 1, "the minimum must change some pixels, not all"
+    assert (found == segmenter(photo, WORDS, min_part_probability=least).label_map).mean() >= AGREEMENT
 
 
 @pytest.mark.parametrize(("batch", "words"), [(1, "dog: ear"), (3, WORDS)])

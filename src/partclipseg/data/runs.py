@@ -21,8 +21,8 @@ class LabelRuns(NamedTuple):
     """int64 `[n]`: index after the last pixel of each run."""
 
 
-def runs_by_label(flat: np.ndarray, length: int = 0) -> Iterator[LabelRuns]:
-    """Yield the runs of each label from 0 on that occurs in `flat`, int `[N]`, by label.
+def run_starts(flat: np.ndarray, length: int = 0) -> np.ndarray:
+    """Return the index of the first pixel of each run of equal labels in `flat`, int `[N]`, as int64 `[n]`.
 
     With a `length` a run also ends after each `length` pixels, as at the end of a row.
     """
@@ -31,7 +31,12 @@ def runs_by_label(flat: np.ndarray, length: int = 0) -> Iterator[LabelRuns]:
     np.not_equal(flat[1:], flat[:-1], out=begins[1:])
     if length:
         begins[::length] = True
-    starts = np.flatnonzero(begins)
+    return np.flatnonzero(begins)
+
+
+def runs_by_label(flat: np.ndarray, length: int = 0) -> Iterator[LabelRuns]:
+    """Yield the runs of each label from 0 on that occurs in `flat`, int `[N]`, by label; see `run_starts`."""
+    starts = run_starts(flat, length)
     ends = np.append(starts[1:], len(flat))
     labels = flat[starts]
     order = np.argsort(labels, kind="stable")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from partclipseg.data.runs import label_boxes
+from partclipseg.data.runs import label_boxes, run_starts
 from partclipseg.vocabulary import ANY, ObjectPart, Vocabulary
 
 
@@ -183,9 +183,12 @@ def owned_labels(labels: np.ndarray, instance_map: np.ndarray, instances: int, c
 
 def mean_scores(values: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
     """Return the mean of `values [H, W]` over the pixels of each label, float32 `[count]`; 0 for labels without any."""
-    bins = np.add(labels.ravel(), 1, dtype=np.intp)  # background first
     # NumPy instead of PyTorch: results are made in threads, and each would use PyTorch's own threads as well.
-    areas, sums = (np.bincount(bins, weights, count + 1)[1:] for weights in (None, np.ravel(values)))
+    flat = labels.ravel()
+    starts = run_starts(flat)  # sums over runs first: adding pixel by pixel to the same few sums waits for each addition
+    found, lengths = flat[starts] + 1, np.diff(starts, append=len(flat))  # background first
+    sums = np.add.reduceat(np.ravel(values).astype(np.float64), starts)
+    areas, sums = (np.bincount(found, weights, count + 1)[1:] for weights in (lengths, sums))
     return (sums / np.maximum(areas, 1)).astype(np.float32)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from partclipseg.data.coco import encode_mask
+from partclipseg.data.runs import encode_labels
 from partclipseg.formats.palette import object_colours, pale_object_colours, part_colours
 from partclipseg.formats.polygons import mask_polygons
 from partclipseg.formats.segment import (
@@ -28,6 +29,7 @@ from partclipseg.formats.segment import (
     owned_object_scores,
     part_segments,
     rest_segments,
+    segment_keys,
 )
 from partclipseg.vocabulary import Vocabulary
 
@@ -99,8 +101,11 @@ class LabelledPhoto:
 
         With instances those of each instance, ownerless ones last.
         """
-        rest = np.where(self.label_map < 0, self.object_map, np.int32(-1))
-        return tuple(rest_segments(rest, self.vocabulary, self._rest_scores, self.owners))
+        return tuple(rest_segments(self._rest_map, self.vocabulary, self._rest_scores, self.owners))
+
+    @cached_property
+    def _rest_map(self) -> np.ndarray:
+        return np.where(self.label_map < 0, self.object_map, np.int32(-1))
 
     @property
     def _rest_scores(self) -> np.ndarray:
@@ -114,20 +119,23 @@ class LabelledPhoto:
     @cached_property
     def record(self) -> Record:
         """Return the photo as a `Record`."""
-        segments, rest = (
-            [self.entry(segment) | {"rle": encode_mask(segment.mask)} for segment in some]
-            for some in (self.segments, self.without_part)
-        )
+        segments = self._entries(self.label_map, self.segments, len(self.vocabulary))
         found = {"photo": self.name, "width": self.size[1], "height": self.size[0], "segments": segments}
-        if rest:
-            found["without_part"] = rest
+        if self.without_part:
+            found["without_part"] = self._entries(self._rest_map, self.without_part, len(self.vocabulary.objects))
         if self.owners is not None:
+            masks = encode_labels(self.owners.instance_map)
+            nothing = encode_mask(np.zeros(self.size, bool))
             found["instances"] = [
-                instance_entry(instance)
-                | {"rle": encode_mask(self.owners.instance_map == instance.number - 1)}
+                instance_entry(instance) | {"rle": masks.get(instance.number - 1, nothing)}
                 for instance in self.owners.instances
             ]
         return found
+
+    def _entries(self, labels: np.ndarray, segments: Sequence[Segment], count: int) -> list[dict[str, Any]]:
+        """Return the segments of a map of `count` labels for JSON, with their masks."""
+        masks = encode_labels(segment_keys(labels, self.owners, count)).values()
+        return [self.entry(segment) | {"rle": mask} for segment, mask in zip(segments, masks, strict=True)]
 
     def entry(self, segment: Segment) -> dict[str, Any]:
         """Return a segment for JSON, without its mask; its owner is named where instances were asked for."""

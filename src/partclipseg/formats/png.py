@@ -22,10 +22,10 @@ def index_image(label_map: np.ndarray, colours: np.ndarray) -> Image.Image:
     viewers and background black. With more: 16-bit grey (I;16), background 65535. These are the values of the label
     files of Pascal-Part-116 and ADE20K-Part-234, so that predictions can serve as labels.
     """
-    background = _background(len(colours))
-    if background > 255:
-        return Image.fromarray(np.where(label_map < 0, background, label_map).astype(np.uint16))
-    image = Image.fromarray(np.where(label_map < 0, background, label_map).astype(np.uint8), mode="P")
+    # The cast to an unsigned type turns -1 into its greatest value.
+    if _background(len(colours)) > 255:
+        return Image.fromarray(label_map.astype(np.uint16))
+    image = Image.fromarray(label_map.astype(np.uint8), mode="P")
     palette = np.zeros((256, 3), dtype=np.uint8)
     palette[: len(colours)] = colours
     image.putpalette(palette.tobytes())

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from partclipseg.data.runs import label_boxes, run_starts
 from partclipseg.vocabulary import ANY, ObjectPart, Vocabulary
 
 
@@ -153,18 +154,22 @@ def _segments(
     owners: Owners | None,
     owned_scores: np.ndarray | None,
 ) -> Iterator[Segment]:
-    if owners is None or owned_scores is None:
-        for index, area in _present(labels, len(names)):
-            object_word, part = names[index]
-            yield Segment(object_word, part, index, float(scores[index]), area, mask_box(labels == index), labels)
-        return
-    count, last = len(names), len(owners.instances)
-    for key, area in _present(owned_labels(labels, owners.instance_map, last, count), (last + 1) * count):
+    count, last = len(names), 0 if owners is None else len(owners.instances)
+    for key, area, box in label_boxes(segment_keys(labels, owners, count)):
         row, index = divmod(key, count)
-        number = None if row == last else row + 1
-        mask = (labels == index) & (owners.instance_map == (-1 if number is None else row))
-        score, box = float(owned_scores[row, index]), mask_box(mask)
-        yield Segment(*names[index], index, score, area, box, labels, number, owners.instance_map)
+        if owners is None or owned_scores is None:
+            yield Segment(*names[index], index, float(scores[index]), area, box, labels)
+        else:
+            number, score = None if row == last else row + 1, float(owned_scores[row, index])
+            yield Segment(*names[index], index, score, area, box, labels, number, owners.instance_map)
+
+
+def segment_keys(labels: np.ndarray, owners: Owners | None, count: int) -> np.ndarray:
+    """Return a map, int `[H, W]`, with one number for the pixels of each segment of `labels`, in their order, and -1.
+
+    `count` is the number of classes, or of objects, that `labels` may hold.
+    """
+    return labels if owners is None else owned_labels(labels, owners.instance_map, len(owners.instances), count)
 
 
 def owned_labels(labels: np.ndarray, instance_map: np.ndarray, instances: int, count: int) -> np.ndarray:
@@ -178,9 +183,12 @@ def owned_labels(labels: np.ndarray, instance_map: np.ndarray, instances: int, c
 
 def mean_scores(values: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
     """Return the mean of `values [H, W]` over the pixels of each label, float32 `[count]`; 0 for labels without any."""
-    bins = np.add(labels.ravel(), 1, dtype=np.intp)  # background first
     # NumPy instead of PyTorch: results are made in threads, and each would use PyTorch's own threads as well.
-    areas, sums = (np.bincount(bins, weights, count + 1)[1:] for weights in (None, np.ravel(values)))
+    flat = labels.ravel()
+    starts = run_starts(flat)  # sums over runs first: adding pixel by pixel to the same few sums waits for each addition
+    found, lengths = flat[starts] + 1, np.diff(starts, append=len(flat))  # background first
+    sums = np.add.reduceat(np.ravel(values).astype(np.float64), starts)
+    areas, sums = (np.bincount(found, weights, count + 1)[1:] for weights in (lengths, sums))
     return (sums / np.maximum(areas, 1)).astype(np.float32)
 
 
@@ -208,29 +216,16 @@ def owned_object_scores(label_map: np.ndarray, vocabulary: Vocabulary, owners: O
     )
 
 
-def _present(labels: np.ndarray, count: int) -> Iterator[tuple[int, int]]:
-    """Yield index and number of pixels of the labels that occur."""
-    areas = _areas(labels, count)
-    for index in np.flatnonzero(areas).tolist():
-        yield index, int(areas[index])
-
-
 def _areas(labels: np.ndarray, count: int) -> np.ndarray:
     return np.bincount(labels.ravel() + 1, minlength=count + 1)[1:]
 
 
-def mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """Return x, y, width and height of the pixels of a mask, bool `[H, W]` with at least one."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    left, top = int(columns[0]), int(rows[0])
-    return left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1
-
-
 def counted(instances: Iterable[Instance], instance_map: np.ndarray) -> tuple[Instance, ...]:
     """Return the instances with area and box of the pixels that `instance_map`, int `[H, W]`, gives them."""
-    made = []
-    for place, instance in enumerate(instances):
-        mask = instance_map == place
-        area = int(np.count_nonzero(mask))
-        made.append(replace(instance, area=area, box=mask_box(mask) if area else (0, 0, 0, 0)))
-    return tuple(made)
+    found = {place: (area, box) for place, area, box in label_boxes(instance_map)}
+    nothing = 0, (0, 0, 0, 0)
+    return tuple(
+        replace(instance, area=area, box=box)
+        for place, instance in enumerate(instances)
+        for area, box in [found.get(place, nothing)]
+    )

@@ -169,6 +169,8 @@ class PartResult:
             labels, objects, means, kept = left
             return replace(self, label_map=labels, object_map=objects, scores=means, instance_scores=kept)
         low = self.scores < score
+        if not low.any():
+            return self
         gone = (self.label_map >= 0) & low[self.label_map]
         if not gone.any():
             return self

@@ -99,7 +99,7 @@ class World:
 
 @cache
 def partshapes_world() -> World:
-    """The built-in world: 56 objects of ten families, 11 of them unseen."""
+    """Return the built-in world: 56 objects of ten families, 11 of them unseen."""
     groups = (_animals(), _birds(), _sea_and_insects(), _people(), _vehicles(), _indoors(), _outdoors())
     return World(tuple(chain.from_iterable(groups)))
 

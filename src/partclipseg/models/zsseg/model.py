@@ -189,7 +189,7 @@ class ZSSegModel(CLIPTowers):
         The label maps are made from what the stages found, not from these logits, which are for pictures. In training
         mode the photos, squares of the canvas's size, go through stage 1 together: see `training_output`.
         """
-        self.refuse_attention(attention_pairs)
+        self._refuse_attention(attention_pairs)
         if self.training:
             return self.training_output(inputs, words)
         found = self.stages(inputs, words)

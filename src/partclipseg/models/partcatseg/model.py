@@ -201,7 +201,7 @@ class CATSegModel(CLIPTowers):
         self.requires_grad_(True)
         self.clip.requires_grad_(False)
         if isinstance(self.guidance, ResNetGuidance):
-            self.guidance.freeze_norms()
+            self.guidance.freeze_batch_norms()
         self.background.requires_grad_(self.config.repaired("background"))
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 

@@ -72,6 +72,7 @@ from partclipseg.maps.label_maps import BACKGROUND as NO_OBJECT
 from partclipseg.maps.label_maps import LabelMaps
 from partclipseg.shapes.dataset import PartShapesDataset
 from partclipseg.vocabulary import Vocabulary
+from partshapes_tables import spread
 
 NOISE = 0.06
 BATCH = 8
@@ -390,16 +391,6 @@ def summarise(output: Path) -> None:
     write_text(output / "summary.json", json.dumps(summary, indent=1) + "\n")
     write_text(output / "summary.md", "\n".join(lines))
     print("\n".join(lines))
-
-
-def spread(values: Sequence[float | None]) -> dict[str, Any]:
-    """Mean, standard deviation over the models and each one's value; null where there is none."""
-    known = [value for value in values if value is not None]
-    return {
-        "mean": float(np.mean(known)) if known else None,
-        "std": float(np.std(known, ddof=1)) if len(known) > 1 else None,
-        "values": list(values),
-    }
 
 
 def cell(figure: dict[str, Any]) -> str:

@@ -61,7 +61,7 @@ from partclipseg.training.loop import run_training
 from partclipseg.training.recipe import Recipe
 from partclipseg.training.towers import BackboneRecipe, GuidanceRecipe, TowerRecipe
 from partshapes_tables import line, summarise
-from partshapes_variants import DEFAULT, VARIANTS, ordered
+from partshapes_variants import DEFAULT, VARIANTS, add_stage_options, ordered
 from zoom import LOOKS, score
 
 LOOK_SIZE = 384
@@ -121,14 +121,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--looks", nargs="*", choices=VARIANTS, default=["default", "partcatseg"], metavar="VARIANT",
                         help="variants that are scored on larger scenes, too")  # fmt: skip
     parser.add_argument("--look-scenes", type=int, default=300, help="number of the larger scenes")
-    parser.add_argument("--steps", type=int, help="steps of the part stage")
-    parser.add_argument("--batch-size", type=int, help="scenes of a step of the part stage")
-    parser.add_argument("--backbones", type=int, help="seed s starts from backbone s modulo this; default: its own")
-    parser.add_argument("--backbone-steps", type=int)
-    parser.add_argument("--guidance-steps", type=int)
-    parser.add_argument("--scenes", type=int, help="scenes rendered ahead for each stage")
-    parser.add_argument("--image-size", type=int)
-    parser.add_argument("--compile", action="store_true", help="compile the layers: pays on a GPU")
+    add_stage_options(parser)
     parser.add_argument("--seconds", type=float, help="begin and continue no run after this time")
     parser.add_argument("--beside", type=int, default=1, help="processes that share the GPU; noted in the results")
     parser.add_argument("--scenes-only", action="store_true", help="render all scenes, and end")

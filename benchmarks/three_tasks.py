@@ -48,6 +48,7 @@ from partclipseg.training.recipe import (
 )
 from partclipseg.training.run import train_tower
 from partclipseg.training.towers import BackboneRecipe, GuidanceRecipe, TowerRecipe
+from partshapes_variants import add_stage_options
 
 METHODS: dict[str, tuple[str, Callable[[], Recipe]]] = {
     "PartCLIPSeg": ("default", partshapes),
@@ -104,14 +105,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--limit", type=int, default=1000, help="test scenes to score")
     parser.add_argument("--page", help="write the results as a page of Markdown")
-    parser.add_argument("--steps", type=int, help="steps of the part stage")
-    parser.add_argument("--batch-size", type=int, help="scenes of a step of the part stage")
-    parser.add_argument("--backbones", type=int, help="seed s starts from backbone s modulo this; default: its own")
-    parser.add_argument("--backbone-steps", type=int)
-    parser.add_argument("--guidance-steps", type=int)
-    parser.add_argument("--scenes", type=int, help="scenes rendered ahead for each stage")
-    parser.add_argument("--image-size", type=int)
-    parser.add_argument("--compile", action="store_true", help="compile the layers: pays on a GPU")
+    add_stage_options(parser)
     return parser.parse_args()
 
 

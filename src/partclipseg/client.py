@@ -23,7 +23,8 @@ class Client:
     """
 
     def __init__(self, address: str = "http://127.0.0.1:7860", token: str | None = None, timeout: float = 120) -> None:
-        """
+        """Make a client.
+
         Args:
             address: what the server has printed at its start, without the token.
             token: the server's token, if it asks for one.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as coco
+from tests.hashes import hashes
 
 from partclipseg.data.prepare.ade20k_part import NAME, SAME_OBJECT, SAME_PART, ADE20KPartRecipe
 from partclipseg.data.prepare.runner import Layout, prepare
@@ -135,14 +135,6 @@ def test_latin_1_annotations_are_read(tmp_path):
     path = write_photo(tmp_path / "raw", ITEMS)
     path.write_bytes(path.read_bytes().replace(b"building, edifice", b"caf\xe9"))
     assert prepare(ADE20KPartRecipe([tmp_path / "raw"]), tmp_path / "out").photos["training"] == 1
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 @real

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from tests.hashes import hashes
 
 from partclipseg.data.datasets.part_imagenet import PartImageNet
 from partclipseg.data.prepare.part_imagenet import PartImageNetRecipe
@@ -39,17 +39,12 @@ def make_source(root: Path) -> Path:
     return root
 
 
-def content(root: Path) -> dict[str, str]:
-    files = (path for path in sorted(root.rglob("*")) if path.is_file())
-    return {p.relative_to(root).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
-
-
 @pytest.mark.parametrize("mode", ["copy", "link"])
 def test_train_has_the_seen_objects_and_val_all(tmp_path, mode):
     source = make_source(tmp_path / "PartImageNet_Seg")
-    before = content(source)
+    before = hashes(source)
     summary = prepare(PartImageNetRecipe([source], mode), tmp_path / "out")
-    assert content(source) == before
+    assert hashes(source) == before
     assert (dict(summary.photos), len(summary.objects), len(summary.parts)) == ({"train": 1, "val": 2}, 2, 4)
     photos = {
         path.relative_to(tmp_path / "out/images").as_posix() for path in (tmp_path / "out/images").rglob("*.JPEG")

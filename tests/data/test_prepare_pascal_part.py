@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.hashes import hashes
 
 from partclipseg.data.check import check_dataset
 from partclipseg.data.datasets.registry import open_dataset
@@ -208,14 +208,6 @@ def test_one_broken_annotation_does_not_stop_the_others(tmp_path):
 
 
 # -- the real files -----------------------------------------------------------------------------------------------
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 @real

@@ -1,4 +1,4 @@
-"""Fixtures of models by name: an empty cache, and hosts on this machine."""
+"""Fixtures of models: a random CLIPSeg, and for models by name an empty cache and hosts on this machine."""
 
 from __future__ import annotations
 
@@ -8,6 +8,23 @@ from pathlib import Path
 import pytest
 from tests.conftest import small_config
 from tests.models.hosts import DRIVE_ID, Hosts, own_catalogue, redirect, released_file, serving, tokenizer_on_hub
+from transformers import CLIPSegConfig, CLIPSegForImageSegmentation
+
+from partclipseg.models.partclipseg.config import PartCLIPSegConfig
+
+
+@pytest.fixture(params=[True, False], ids=["complex", "simple"])
+def random_clipseg(request: pytest.FixtureRequest, config: PartCLIPSegConfig) -> CLIPSegForImageSegmentation:
+    """A small random CLIPSeg of transformers, with either head."""
+    values = config.to_dict()
+    fields = ("text_config", "vision_config", "projection_dim", "reduce_dim", "extract_layers")
+    return CLIPSegForImageSegmentation(
+        CLIPSegConfig(
+            **{field: values[field] for field in fields},
+            decoder_intermediate_size=32,
+            use_complex_transposed_convolution=request.param,
+        )
+    )
 
 
 @pytest.fixture(scope="session")

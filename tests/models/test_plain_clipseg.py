@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tests.models.tester import FamilyTester, noise
-from transformers import CLIPSegConfig, CLIPSegForImageSegmentation
+from transformers import CLIPSegForImageSegmentation
 
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.inference.segmenter import PartSegmenter
@@ -58,23 +58,14 @@ class TestPlainCLIPSegWithoutTheGate(TestPlainCLIPSeg):
         return model
 
 
-@pytest.fixture(params=[True, False], ids=["complex", "simple"])
-def directory(request, config, tmp_path, tokenizer_directory) -> Path:
+@pytest.fixture
+def directory(random_clipseg, config, tmp_path, tokenizer_directory) -> Path:
     """A small random CLIPSeg as transformers saves it, with a tokenizer and the processor's file."""
-    values = config.to_dict()
-    fields = ("text_config", "vision_config", "projection_dim", "reduce_dim", "extract_layers")
-    source = CLIPSegForImageSegmentation(
-        CLIPSegConfig(
-            **{field: values[field] for field in fields},
-            decoder_intermediate_size=32,
-            use_complex_transposed_convolution=request.param,
-        )
-    )
     with torch.no_grad():  # transformers draws decoders whose logits are in the thousands: every probability 0 or 1
-        for name, parameter in source.decoder.named_parameters():
+        for name, parameter in random_clipseg.decoder.named_parameters():
             if "norm" not in name:
                 parameter.mul_(0.15)
-    source.save_pretrained(tmp_path / "clipseg")
+    random_clipseg.save_pretrained(tmp_path / "clipseg")
     load_tokenizer(tokenizer_directory).save_pretrained(tmp_path / "clipseg")
     write_processor(tmp_path / "clipseg", config)
     return tmp_path / "clipseg"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import CLIPSegConfig, CLIPSegForImageSegmentation
+from transformers import CLIPSegForImageSegmentation
 
 from partclipseg.apps.cli import main
 from partclipseg.errors import PartCLIPSegError
@@ -128,18 +128,9 @@ def test_impossible_configurations(config, changes, message):
         PartCLIPSegConfig(**{**config.to_dict(), **changes})
 
 
-@pytest.fixture(params=[True, False], ids=["complex", "simple"])
-def clipseg_directory(request, config, tmp_path):
-    values = config.to_dict()
-    fields = ("text_config", "vision_config", "projection_dim", "reduce_dim", "extract_layers")
-    source = CLIPSegForImageSegmentation(
-        CLIPSegConfig(
-            **{field: values[field] for field in fields},
-            decoder_intermediate_size=32,
-            use_complex_transposed_convolution=request.param,
-        )
-    )
-    source.save_pretrained(tmp_path / "clipseg")
+@pytest.fixture
+def clipseg_directory(random_clipseg, tmp_path):
+    random_clipseg.save_pretrained(tmp_path / "clipseg")
     return tmp_path / "clipseg"
 
 

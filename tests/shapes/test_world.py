@@ -17,7 +17,7 @@ WORLD = partshapes_world()
     ("what", "count", "low", "high"),
     [
         ("objects", len(WORLD.objects), 48, 56),
-        ("families", len(WORLD.families), 7, 12),
+        ("families", len({item.family for item in WORLD.objects}), 7, 12),
         ("unseen objects", len(WORLD.unseen_objects), 11, 12),
         ("part words", len(WORLD.vocabulary.parts), 40, 80),
         ("families with an unseen object", len({item.family for item in WORLD.unseen_items}), 7, 12),

@@ -118,7 +118,7 @@ def _main(arguments: list[str] | None) -> int:
 
 
 def _take_log_level(arguments: list[str]) -> tuple[str, list[str]]:
-    """The level that ``--log-level`` names, which every command takes, and the other arguments."""
+    """Return the level that ``--log-level`` names, which every command takes, and the other arguments."""
     level, others = "warning", []
     remaining = iter(arguments)
     for argument in remaining:

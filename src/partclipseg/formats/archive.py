@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 
 def zip_archive(files: Mapping[str, bytes]) -> bytes:
-    """A ZIP of files by name; names may have folders."""
+    """Return a ZIP of files by name; names may have folders."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():

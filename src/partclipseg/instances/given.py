@@ -50,7 +50,8 @@ class GivenObjects:
     def __init__(
         self, photos: Mapping[str, Sequence[FoundObject | _Entry]], source: str, skips_unknown: bool = False
     ) -> None:
-        """
+        """Index the objects by the photos' paths.
+
         Args:
             photos: objects of each photo, by its path or name.
             source: what messages call it, such as the file's path.

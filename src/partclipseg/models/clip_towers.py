@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from partclipseg.models.initialisation import init_as_torch, init_unit_vector
 from partclipseg.models.interface import PartModel
 from partclipseg.models.loading import load_pretrained
 from partclipseg.models.tokens import add_token_embeddings
+from partclipseg.vocabulary import Vocabulary
 
 
 class CLIPTowers(PartModel):
@@ -46,3 +48,17 @@ class CLIPTowers(PartModel):
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load as in transformers. Raises `PartCLIPSegError` for what is not there, incomplete or damaged."""
         return load_pretrained(cls, pretrained_model_name_or_path, super().from_pretrained, *args, **kwargs)
+
+
+def admitted(config: CLIPTowersConfig, vocabulary: Vocabulary, present: Sequence[int]) -> list[int]:
+    """List the classes of the objects `present` that Oracle-Obj admits.
+
+    As released, where "oracle" is not repaired, these are all whose name contains the word of one of the objects.
+    """
+    words = [vocabulary.objects[index] for index in present]
+    repaired = config.repaired("oracle")
+    return [
+        index
+        for index, pair in enumerate(vocabulary.object_parts)
+        if (pair.object in words if repaired else any(word in pair.name for word in words))
+    ]

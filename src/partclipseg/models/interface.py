@@ -134,16 +134,16 @@ class PartModel(PreTrainedModel):
         """
         raise TypeError(f"{type(self).__name__} does not define forward")
 
-    def refuse_attention(self, attention_pairs: Tensor | None) -> None:
-        """Raise `TypeError` for the `attention_pairs` of a `forward` without attention."""
-        if attention_pairs is not None:
-            raise TypeError(f"{type(self).__name__} has no attention control: leave attention_pairs out")
-
     @property
     def longest_prompt(self) -> int:
         """Maximum number of tokens of a prompt."""
         text = getattr(self.config, "text_config", None)
         return getattr(text, "max_position_embeddings", 77)
+
+    def _refuse_attention(self, attention_pairs: Tensor | None) -> None:
+        """Raise `TypeError` for the `attention_pairs` of a `forward` without attention."""
+        if attention_pairs is not None:
+            raise TypeError(f"{type(self).__name__} has no attention control: leave attention_pairs out")
 
     # -- photos -----------------------------------------------------------------------------------------------
 

@@ -86,9 +86,8 @@ def render_split(
         split: see `partclipseg.shapes.renderer`.
         count: number of scenes, at least 1.
         size: side of the square pictures in pixels.
-        directory: keep the arrays in a folder inside this one and map them; found there already, they are used
-            as they are. Without it they are held in memory
-            (on their way there they pass through a temporary folder).
+        directory: keep the arrays in a folder inside this one and map them; found there already, they are used as they
+            are. None holds them in memory, after a temporary folder.
         workers: processes; the number of usable cores by default, 1 to render in this process.
 
     Raises:

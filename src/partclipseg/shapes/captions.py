@@ -25,7 +25,7 @@ _VOWELS = tuple("aeiou")
 
 
 def caption(scene: Scene, generator: np.random.Generator) -> str:
-    """One of many true sentences about a scene, such as *a small dog beside a red bus on the left*.
+    """Draw one of many true sentences about a scene, such as *a small dog beside a red bus on the left*.
 
     It names every visible object, in random order, with some of their colours, sizes and places.
     """
@@ -39,27 +39,8 @@ def caption(scene: Scene, generator: np.random.Generator) -> str:
     return " ".join(filter(None, words))
 
 
-def referring_phrases(scene: Scene) -> list[tuple[str, np.ndarray]]:
-    """Every phrase that picks objects out of a scene, with the pixels it means.
-
-    The bare word means every object of its name; *red dog*, *small dog* and *dog on the left* mean those that the
-    words fit. Returns (phrase, bool mask `[S, S]`) pairs without duplicates.
-    """
-    labels = partshapes_world().label
-    masks: dict[str, np.ndarray] = {}
-    for rank, member in enumerate(scene.members):
-        mine = scene.instances == rank
-        masks[member.object] = scene.objects == labels[member.object]
-        phrases = [f"{member.colour} {member.object}", f"{member.object} {_PLACES[member.position]}"]
-        if member.size:
-            phrases.append(f"{member.size} {member.object}")
-        for phrase in phrases:
-            masks[phrase] = masks[phrase] | mine if phrase in masks else mine
-    return list(masks.items())
-
-
 def words() -> list[str]:
-    """Every word that captions, phrases, objects and parts can contain, sorted: a tokenizer is built from it."""
+    """Return every word that captions, objects and parts can contain, sorted: a tokenizer is built from it."""
     vocabulary = partshapes_world().vocabulary
     texts = [*vocabulary.objects, *vocabulary.parts, *COLOURS, *SIZES, *POSITIONS]
     texts += [

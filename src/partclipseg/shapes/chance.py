@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def scene_generator(split: str, index: int) -> np.random.Generator:
-    """The generator of one scene: PCG64 seeded with a checksum of the split's name and the index."""
+    """Return the generator of one scene: PCG64 seeded with a checksum of the split's name and the index."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence((zlib.crc32(split.encode()), index))))
 
 
@@ -24,24 +24,24 @@ class Chance:
         self._block: Iterator[float] = iter(())
 
     def __call__(self) -> float:
-        """Uniform in [0, 1)."""
+        """Draw a uniform number in [0, 1)."""
         for number in self._block:
             return number
         self._block = iter(self._generator.random(256).tolist())
         return next(self._block)
 
     def between(self, low: float, high: float) -> float:
-        """Uniform in [low, high)."""
+        """Draw a uniform number in [low, high)."""
         return low + (high - low) * self()
 
     def bell(self, spread: float) -> float:
-        """Bell-shaped around 0, within ± 2 ``spread``."""
+        """Draw a number around 0, within ± 2 ``spread``, of a bell-shaped distribution."""
         return spread * (self() + self() + self() + self() - 2)
 
     def pick(self, items: Sequence[T]) -> T:
-        """One of the items."""
+        """Draw one of the items."""
         return items[int(len(items) * self())]
 
     def numbers(self, count: int) -> list[float]:
-        """``count`` uniform numbers."""
+        """Draw ``count`` uniform numbers in [0, 1)."""
         return [self() for _ in range(count)]

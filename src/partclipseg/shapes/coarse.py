@@ -78,7 +78,7 @@ class CoarseShapesDataset(PartShapesDataset):
         vocabulary: WordSet = "all",
         scenes: SceneArrays | None = None,
     ) -> None:
-        """Arguments and errors as for `PartShapesDataset`; "all" is the only choice of words."""
+        """Make the data set; arguments and errors as for `PartShapesDataset`, but "all" is the only choice of words."""
         super().__init__(split, length, size, vocabulary, scenes)
         if vocabulary != "all":
             raise UsageError(f"the words of partshapes-coarse are one set, not {vocabulary!r}: leave --vocabulary out")

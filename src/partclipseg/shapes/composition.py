@@ -38,7 +38,7 @@ class Composition:
     objects: list[ShapeObject] = field(default_factory=list)
 
     def add(self, outline: Outline, paint: Paint, colour: str, part: int = -1, owner: int = -1) -> None:
-        """Put one outline on top."""
+        """Add an outline on top of the others."""
         self.outlines.append(outline)
         self.paints.append(paint)
         self.colours.append(colour)
@@ -47,7 +47,7 @@ class Composition:
 
 
 def compose(world: World, objects: list[ShapeObject], chance: Chance) -> Composition:
-    """Objects at random places, poses, views and colours, between clutter behind and in front of them."""
+    """Place objects at random, in random poses, views and colours, between clutter behind and in front of them."""
     scene = Composition()
     _background(scene, chance)
     low, high = _EXTENT[len(objects)]
@@ -65,7 +65,7 @@ def compose(world: World, objects: list[ShapeObject], chance: Chance) -> Composi
 
 
 def compose_portrait(world: World, item: ShapeObject, chance: Chance) -> Composition:
-    """One object alone in its canonical pose, whole and upright, on a plain background."""
+    """Place one object alone in its canonical pose, whole and upright, on a plain background."""
     scene = Composition()
     name = chance.pick(tuple(COLOURS))
     scene.add(box(0, 0, 1, 1), paint((225, 225, 220), chance, 1.0, "plain")._replace(rough=0.03), name)
@@ -97,7 +97,7 @@ def _background(scene: Composition, chance: Chance) -> None:
 
 
 def _clutter(scene: Composition, chance: Chance, reach: float, thin: bool = False) -> None:
-    """An abstract form that is no object: disc, bar or crooked polygon."""
+    """Add an abstract form that is no object: disc, bar or crooked polygon."""
     name, rgb = colour(chance)
     center = complex(chance.between(-0.05, 1.05), chance.between(-0.05, 1.05))
     size = 0.02 + reach * chance() * chance()
@@ -131,7 +131,7 @@ def _free_spot(placed: list[tuple[complex, float]], extent: float, chance: Chanc
 
 
 def _figure(item: ShapeObject, pose: Pose) -> tuple[list[Outline], list[tuple[str, float]]]:
-    """The posed outlines, centred and with a larger side of 1, and the part and tone of each."""
+    """Return the posed outlines, centred and with a larger side of 1, and the part and tone of each."""
     shapes = item.draw(pose)
     points = np.concatenate([shape.outline for shape in shapes])
     x, y = points.real, points.imag

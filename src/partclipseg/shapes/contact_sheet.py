@@ -16,7 +16,7 @@ _GOLDEN = 0.618034
 
 
 def contact_sheet(scenes: Sequence[Scene], columns: int = 4) -> Image.Image:
-    """One page of scenes, RGB, row by row.
+    """Draw one page of scenes, RGB, row by row.
 
     Every cell shows the picture, the picture with its labels over it (one colour for a part word, whatever the
     object), and the names of the object-parts, the largest first. Scenes must be of one size.
@@ -69,7 +69,7 @@ def _cell(scene: Scene, width: int, height: int) -> Image.Image:
 
 
 def _part_colour(part: int) -> tuple[float, float, float]:
-    """Neighbouring numbers get distant hues."""
+    """Return the colour of a part; neighbouring numbers get distant hues."""
     red, green, blue = colorsys.hsv_to_rgb(
         part * _GOLDEN % 1, 0.85 if part % 2 else 0.6, 1.0 if part % 3 else 0.8
     )

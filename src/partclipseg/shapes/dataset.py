@@ -28,7 +28,8 @@ class PartShapesDataset:
         vocabulary: WordSet = "all",
         scenes: SceneArrays | None = None,
     ) -> None:
-        """
+        """Make the data set.
+
         Args:
             split: see `partclipseg.shapes.renderer`.
             length: number of scenes, at least 1.
@@ -74,7 +75,7 @@ class PartShapesDataset:
         return {"scenes": str(WORLD_VERSION)}
 
     def keys(self) -> tuple[str, ...]:
-        """The key of every scene, ``split/index``, without rendering any."""
+        """Return the key of every scene, ``split/index``, without rendering any."""
         return tuple(f"{self.split}/{index}" for index in range(self._length))
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -121,7 +122,7 @@ class PartShapesDataset:
         return (self[index] for index in range(self._length))
 
     def scene(self, index: int) -> Scene:
-        """The scene behind a sample, in the labels of the world; raises `IndexError` past the end."""
+        """Return the scene behind a sample, in the labels of the world; raises `IndexError` past the end."""
         if not 0 <= index < self._length:
             raise IndexError(f"scene {index} of {self._length}")
         if self._scenes is not None:

@@ -24,7 +24,7 @@ _STEPS = [k / 9 for k in range(10)]
 
 
 def _bezier(degree: int) -> tuple[np.ndarray, np.ndarray]:
-    """Bernstein basis and its derivative at `_STEPS`, each `[10, degree + 1]`."""
+    """Return the Bernstein basis and its derivative at `_STEPS`, each `[10, degree + 1]`."""
 
     def basis(n: int, t: float) -> list[float]:
         return [math.comb(n, k) * t**k * (1 - t) ** (n - k) for k in range(n + 1)]
@@ -59,12 +59,12 @@ class Shape(NamedTuple):
 
 
 def turn(degrees: float) -> complex:
-    """The unit number that rotates counter-clockwise by ``degrees``."""
+    """Return the unit number that rotates counter-clockwise by ``degrees``."""
     return cmath.rect(1.0, math.radians(degrees))
 
 
 def ellipse(center: complex, rx: float, ry: float | None = None, degrees: float = 0.0) -> Outline:
-    """Ellipse with half axes ``rx`` and ``ry`` (a circle without the latter), turned by ``degrees``."""
+    """Return an ellipse with half axes ``rx`` and ``ry`` (a circle without the latter), turned by ``degrees``."""
     if ry is None or ry == rx:
         return center + rx * _CIRCLE
     flat = rx * _CIRCLE.real + (1j * ry) * _CIRCLE.imag
@@ -72,7 +72,7 @@ def ellipse(center: complex, rx: float, ry: float | None = None, degrees: float 
 
 
 def limb(start: complex, end: complex, start_radius: float, end_radius: float | None = None) -> Outline:
-    """A stick with round ends that tapers from one radius to the other."""
+    """Return a stick with round ends that tapers from one radius to the other."""
     direction = end - start
     direction = direction / abs(direction) if direction else 1
     end_radius = start_radius if end_radius is None else end_radius
@@ -82,7 +82,7 @@ def limb(start: complex, end: complex, start_radius: float, end_radius: float | 
 
 
 def ribbon(controls: tuple[complex, ...], start_width: float, end_width: float) -> Outline:
-    """A band of changing width along the Bézier curve of 3 or 4 control points."""
+    """Return a band of changing width along the Bézier curve of 3 or 4 control points."""
     values, slopes = _BEZIER[len(controls) - 1]
     path = (values * controls).sum(axis=1)
     normal = 1j * (slopes * controls).sum(axis=1)
@@ -91,19 +91,19 @@ def ribbon(controls: tuple[complex, ...], start_width: float, end_width: float) 
 
 
 def box(left: float, bottom: float, right: float, top: float) -> Outline:
-    """An upright rectangle."""
+    """Return an upright rectangle."""
     return np.array(
         (complex(left, bottom), complex(right, bottom), complex(right, top), complex(left, top))
     )
 
 
 def polygon(*corners: complex) -> Outline:
-    """Straight lines from corner to corner."""
+    """Return straight lines from corner to corner."""
     return np.array(corners, dtype=np.complex128)
 
 
 def rounded(left: float, bottom: float, right: float, top: float, radius: float) -> Outline:
-    """An upright rectangle with round corners."""
+    """Return an upright rectangle with round corners."""
     quarter = radius * _QUARTER
     return np.concatenate(
         (
@@ -116,7 +116,7 @@ def rounded(left: float, bottom: float, right: float, top: float, radius: float)
 
 
 def smooth(*corners: complex) -> Outline:
-    """A closed curve through the corners (Catmull-Rom, four points from corner to corner)."""
+    """Return a closed curve through the corners (Catmull-Rom, four points from corner to corner)."""
     ring = np.array((corners[-1], *corners, corners[0], corners[1]), dtype=np.complex128)
     points = np.empty((len(corners), 4), dtype=np.complex128)
     for k, (a, b, c, d) in enumerate(_SPLINE):
@@ -125,7 +125,7 @@ def smooth(*corners: complex) -> Outline:
 
 
 def star(center: complex, radius: float, bumps: int, depth: float) -> Outline:
-    """A closed cloud or zigzag outline: every second corner lies ``depth`` (a share of the radius) further in."""
+    """Return a closed cloud or zigzag outline: every second corner lies in by ``depth``, a share of the radius."""
     return np.array(
         [center + cmath.rect(radius * (1 - depth * (k % 2)), math.pi * k / bumps) for k in range(2 * bumps)]
     )

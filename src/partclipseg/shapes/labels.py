@@ -35,16 +35,16 @@ class LabelTable:
         self._objects = _table([object_index.get(called[word], OUTSIDE) for word in source.objects])
 
     def parts(self, labels: np.ndarray) -> np.ndarray:
-        """Part labels of the source, −1 for none, any shape, to int32 ones of the target."""
+        """Translate part labels of the source, −1 for none, any shape, to int32 ones of the target."""
         return self._parts[labels]
 
     def objects(self, labels: np.ndarray) -> np.ndarray:
-        """Object labels of the source, −1 for none, any shape, to int32 ones of the target."""
+        """Translate object labels of the source, −1 for none, any shape, to int32 ones of the target."""
         return self._objects[labels]
 
 
 def choose_vocabulary(words: str, every: Vocabulary, seen: Vocabulary) -> Vocabulary:
-    """``every`` for "all", ``seen`` for "seen"; raises `UsageError` for anything else."""
+    """Return ``every`` for "all", ``seen`` for "seen"; raises `UsageError` for anything else."""
     if words == "all":
         return every
     if words == "seen":

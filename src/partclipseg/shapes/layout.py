@@ -11,7 +11,6 @@ An ID is ``train-000012``. Writing another split adds to what is there.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from PIL import Image
 
 from partclipseg.data.sample import PartSample
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.files import whole_file, write_text
 from partclipseg.json_file import read_json
 from partclipseg.shapes.labels import LabelTable, WordSet, choose_vocabulary
 from partclipseg.shapes.renderer import render_scene
@@ -45,19 +45,14 @@ def write_layout(root: str | Path, split: SceneSplit, count: int, size: int = 12
     description = _describe(root)
     description["splits"][split] = [f"{split}-{index:06d}" for index in range(count)]
     try:
-        for folder in _FOLDERS:
-            (root / folder).mkdir(parents=True, exist_ok=True)
         for index, name in enumerate(description["splits"][split]):
             scene = render_scene(split, index, size)
             parts = np.where(scene.parts < 0, NO_PART, scene.parts).astype(np.uint16)
             objects = np.where(scene.objects < 0, NO_OBJECT, scene.objects).astype(np.uint8)
             for folder, pixels in zip(_FOLDERS, (scene.image, parts, objects), strict=True):
-                _write(
-                    root / folder / f"{name}.png",
-                    lambda path, pixels=pixels: Image.fromarray(pixels).save(path, "PNG"),
-                )
-        text = json.dumps(description, indent=1)
-        _write(root / "world.json", lambda path: path.write_text(text, encoding="utf-8"))
+                with whole_file(root / folder / f"{name}.png") as unfinished:
+                    Image.fromarray(pixels).save(unfinished, "PNG")
+        write_text(root / "world.json", json.dumps(description, indent=1))
     except OSError as error:
         raise PartCLIPSegError(f"cannot write PartShapes to {root}: {error}") from None
 
@@ -66,7 +61,10 @@ class PartShapesFolder:
     """A split read from disk, sample by sample."""
 
     def __init__(self, root: str | Path, split: str, vocabulary: WordSet = "all") -> None:
-        """Raises `PartCLIPSegError` for a missing or malformed ``world.json``, `UsageError` for an unknown split."""
+        """Open a split.
+
+        Raises `PartCLIPSegError` for a missing or malformed ``world.json``, `UsageError` for an unknown split.
+        """
         self.root = Path(root)
         description = _read_world(self.root / "world.json")
         if split not in description["splits"]:
@@ -86,7 +84,10 @@ class PartShapesFolder:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> PartSample:
-        """Raises `PartCLIPSegError` that names the file which is missing, damaged or does not fit the others."""
+        """Read a sample.
+
+        Raises `PartCLIPSegError` that names a file that is missing, damaged or does not fit the others.
+        """
         name = self.ids[index]
         image = self._read("images", name, "RGB")
         parts = self._labels("parts", name, "I;16", NO_PART, len(self._every), image)
@@ -158,15 +159,6 @@ def _read_world(path: Path) -> dict[str, Any]:
     if missing:
         raise PartCLIPSegError(f"{path} lacks {', '.join(sorted(missing))}: write the folder anew")
     return content
-
-
-def _write(path: Path, save: Any) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save(unfinished)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _extent(pixels: np.ndarray) -> str:

@@ -69,7 +69,7 @@ class Paint(NamedTuple):
 
 
 def colour(chance: Chance) -> tuple[str, RGB]:
-    """A colour word and a shade of it."""
+    """Draw a colour word and a shade of it."""
     name = chance.pick(_NAMES)
     light = chance.between(-22, 22)
     red, green, blue = COLOURS[name]
@@ -81,7 +81,7 @@ def colour(chance: Chance) -> tuple[str, RGB]:
 
 
 def paint(rgb: RGB, chance: Chance, extent: float, kind: str | None = None) -> Paint:
-    """A random texture on a colour, scaled to a thing of this extent (a share of the picture)."""
+    """Draw a random texture on a colour, scaled to a thing of this extent (a share of the picture)."""
     shade = chance.between(-10, 10)
     red, green, blue = rgb[0] + shade, rgb[1] + shade, rgb[2] + shade
     rough, relief = chance.between(0.05, 0.35), chance.between(0.02, 0.24)

@@ -12,22 +12,22 @@ class Pose:
     """
 
     def __init__(self, numbers: Sequence[float] | None = None) -> None:
-        """``numbers``: at least `COUNT` uniform numbers in [0, 1)."""
+        """Make a pose of at least `COUNT` uniform numbers in [0, 1); None makes the canonical one."""
         self._numbers: Iterator[float] | None = None if numbers is None else iter(numbers)
 
     COUNT = 64
     """Maximum number of variables of a figure."""
 
     def between(self, low: float, high: float) -> float:
-        """A uniform number; the middle in the canonical pose."""
+        """Draw a uniform number in [low, high); return the middle in the canonical pose."""
         if self._numbers is None:
             return 0.5 * (low + high)
         return low + (high - low) * next(self._numbers)
 
     def about(self, value: float, spread: float = 0.1) -> float:
-        """``value`` times a factor in 1 ± ``spread``."""
+        """Draw ``value`` times a factor in 1 ± ``spread``."""
         return value * self.between(1 - spread, 1 + spread)
 
     def chance(self, probability: float) -> bool:
-        """True with this probability; False in the canonical pose."""
+        """Return True with this probability; False in the canonical pose."""
         return self._numbers is not None and next(self._numbers) < probability

@@ -57,7 +57,7 @@ def render_scene(split: SceneSplit, index: int, size: int = 128) -> Scene:
 
 
 def render_portrait(word: str, size: int = 128, seed: int = 0) -> Scene:
-    """One object alone in its canonical pose, whole, on a plain ground; ``seed`` changes its colours.
+    """Render one object alone in its canonical pose, whole, on a plain ground; ``seed`` changes its colours.
 
     Raises `UsageError` for a word that is no object of the world.
     """
@@ -119,7 +119,7 @@ def _render(
 
 
 def _draw(outlines: list[Outline], pixels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Outline numbers, uint8 `[pixels, pixels]`, and the boxes of the outlines, float32 `[4, n]`."""
+    """Draw outline numbers, uint8 `[pixels, pixels]`; return them and the boxes of the outlines, float32 `[4, n]`."""
     points = np.concatenate(outlines)
     counts = [len(outline) for outline in outlines]
     starts = np.concatenate(([0], np.cumsum(counts[:-1])))
@@ -143,7 +143,7 @@ def _draw(outlines: list[Outline], pixels: int) -> tuple[np.ndarray, np.ndarray]
 def _members(
     world: World, composition: Composition, ids: np.ndarray, owners: np.ndarray
 ) -> tuple[tuple[SceneObject, ...], np.ndarray]:
-    """The objects that can be seen, largest first, and each owner's place among them, int8 `[owners + 1]`."""
+    """Return the objects that can be seen, largest first, and each owner's place among them, int8 `[owners + 1]`."""
     areas = np.bincount(ids.reshape(-1), minlength=len(owners))
     size = len(ids)
     found: list[tuple[int, int, SceneObject]] = []

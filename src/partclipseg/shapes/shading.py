@@ -1,4 +1,4 @@
-"""From an outline number at every pixel to a picture: textures, relief, light, shadow, blur, noise.
+"""Make a picture of an outline number at every pixel: textures, relief, light, shadow, blur, noise.
 
 Only additions, multiplications and comparisons are used on pixels: sines and matrix products round differently
 from processor to processor, and a scene has to have the same bytes everywhere.
@@ -20,7 +20,7 @@ _FIELDS = {name: row for row, name in enumerate(Paint._fields)}
 
 @cache
 def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """x and y of the pixel centres, float32 `[size²]` each, from 0 to 1."""
+    """Return x and y of the pixel centres, float32 `[size²]` each, from 0 to 1."""
     steps = (np.arange(size, dtype=np.float32) + np.float32(0.5)) / np.float32(size)
     return np.tile(steps, size), np.repeat(steps, size)
 
@@ -74,7 +74,7 @@ def shade(
 
 
 def _relief(strength: np.ndarray, boxes: np.ndarray, light: complex) -> tuple[np.ndarray, ...]:
-    """Brightness of every outline as c + a x + b y, three float32 `[n]`: 1 in the middle of its box."""
+    """Return the brightness of every outline as c + a x + b y, three float32 `[n]`: 1 in the middle of its box."""
     left, top, right, bottom = boxes
     floor = np.float32(0.02)
     a = strength * np.float32(light.real) / np.maximum((right - left) / 2, floor)
@@ -83,7 +83,7 @@ def _relief(strength: np.ndarray, boxes: np.ndarray, light: complex) -> tuple[np
 
 
 def _lines(mixed: np.ndarray, first: np.ndarray, size: int) -> np.ndarray:
-    """Pixels on the border between two outlines, bool `[S²]`."""
+    """Return the pixels on the border between two outlines, bool `[S²]`."""
     lines, ids = mixed.reshape(size, size), first.reshape(size, size)
     lines[:, :-1] |= ids[:, :-1] != ids[:, 1:]
     lines[:-1] |= ids[:-1] != ids[1:]
@@ -91,7 +91,7 @@ def _lines(mixed: np.ndarray, first: np.ndarray, size: int) -> np.ndarray:
 
 
 def _cloud(size: int, cells: int, generator: np.random.Generator) -> np.ndarray:
-    """Smooth noise around 0, float32 `[size²]` within ± 1."""
+    """Draw smooth noise around 0, float32 `[size²]` within ± 1."""
     coarse = np.frombuffer(generator.bytes(cells * cells), dtype=np.uint8).reshape(cells, cells)
     smooth = Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
     return (np.asarray(smooth, dtype=np.float32).reshape(-1) - np.float32(127.5)) * np.float32(1 / 127.5)
@@ -105,7 +105,7 @@ def _paint(
     table: np.ndarray,
     relief: tuple[np.ndarray, ...],
 ) -> np.ndarray:
-    """Colour of every sample, float32 `[3, n]`."""
+    """Compute the colour of every sample, float32 `[3, n]`."""
 
     def field(name: str) -> np.ndarray:
         return table[_FIELDS[name]].take(which)
@@ -129,7 +129,7 @@ def _paint(
 
 
 def _square_wave(phase: np.ndarray) -> np.ndarray:
-    """Squared distance to the middle of the period of length 1."""
+    """Compute the squared distance to the middle of the period of length 1, in place."""
     phase -= np.floor(phase)
     phase -= np.float32(0.5)
     phase *= phase
@@ -137,7 +137,7 @@ def _square_wave(phase: np.ndarray) -> np.ndarray:
 
 
 def _lighting(x: np.ndarray, y: np.ndarray, light: complex, chance: Chance, plain: bool) -> np.ndarray:
-    """Brightness of the whole picture, float32 `[S²]`: exposure, a falling-off light, at times a soft shadow."""
+    """Compute the brightness at every pixel, float32 `[S²]`: exposure, a falling light, at times a soft shadow."""
     exposure, fall = chance.between(0.78, 1.18), chance.between(0, 0.35)
     if plain:
         exposure, fall = 1.0, 0.0
@@ -155,7 +155,7 @@ def _lighting(x: np.ndarray, y: np.ndarray, light: complex, chance: Chance, plai
 
 
 def _camera(image: np.ndarray, chance: Chance, generator: np.random.Generator) -> np.ndarray:
-    """Blur and noise."""
+    """Add blur and noise."""
     if chance() < 0.4:
         radius = chance.between(0.2, 0.9) * len(image) / 128
         image = np.asarray(Image.fromarray(image).filter(ImageFilter.BoxBlur(radius)))

@@ -41,14 +41,6 @@ class World:
     objects: tuple[ShapeObject, ...]
 
     @cached_property
-    def families(self) -> dict[str, tuple[str, ...]]:
-        """Family to the words of its objects."""
-        words: dict[str, tuple[str, ...]] = {}
-        for item in self.objects:
-            words[item.family] = (*words.get(item.family, ()), item.word)
-        return words
-
-    @cached_property
     def objects_by_word(self) -> dict[str, ShapeObject]:
         """Object word to object."""
         return {item.word: item for item in self.objects}
@@ -99,7 +91,7 @@ class World:
 
 @cache
 def partshapes_world() -> World:
-    """The built-in world: 56 objects of ten families, 11 of them unseen."""
+    """Return the built-in world: 56 objects of ten families, 11 of them unseen."""
     groups = (_animals(), _birds(), _sea_and_insects(), _people(), _vehicles(), _indoors(), _outdoors())
     return World(tuple(chain.from_iterable(groups)))
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from tests.hashes import hashes
 
 from partclipseg.apps.label.job import BulkJob
 from partclipseg.shapes.renderer import render_scene
@@ -33,11 +33,8 @@ def arguments(photos: Path, output: Path, model: Path, *more: str) -> list[str]:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.is_relative_to(folder / "yolo/images")
-    }
+    """All files but YOLO's photos, which are links."""
+    return {name: digest for name, digest in hashes(folder).items() if not name.startswith("yolo/images/")}
 
 
 def records(output: Path) -> list[dict]:

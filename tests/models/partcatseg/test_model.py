@@ -156,7 +156,7 @@ def test_statistics_of_resnet_stay():
     before = copy.deepcopy(dict(model.guidance.named_buffers()))
     step(model, *labels())
     assert all(torch.equal(before[name], buffer) for name, buffer in model.guidance.named_buffers())
-    assert not any(norm.weight.requires_grad for norm in model.guidance.norms())
+    assert not any(norm.weight.requires_grad for norm in model.guidance.batch_norms())
 
 
 def changed(name):

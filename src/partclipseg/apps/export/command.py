@@ -184,8 +184,8 @@ def _script() -> str:
     )
     photos = _replace(photos, "from partclipseg.errors import PartCLIPSegError", _ERRORS)
     rules = _replace(rules, "from partclipseg.errors import UsageError", "")
-    catalogs = 'CATALOGS = ("pascal-part-116", "ade20k-part-234", "part-imagenet")'
-    rules = _replace(rules, catalogs, "CATALOGS = ()")  # the class lists are not copied
+    catalogs = ", ".join(f'"{name}"' for name in grammar.CATALOGS)
+    rules = _replace(rules, f"CATALOGS = ({catalogs})", "CATALOGS = ()")  # the class lists are not copied
     tables = _replace(tables, "from partclipseg.errors import PartCLIPSegError, first_line", _FIRST_LINE)
     tables = _replace(tables, "from partclipseg.files import is_regular", _IS_REGULAR)
     words = _replace(words, "from partclipseg.errors import PartCLIPSegError, UsageError", "")

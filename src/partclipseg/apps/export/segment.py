@@ -31,7 +31,7 @@ class Segmenter:
     """The three graphs, the tokenizer and the configuration of one folder."""
 
     def __init__(self, folder: str | Path, providers: Sequence[str] = ("CPUExecutionProvider",)) -> None:
-        """Graphs, tokenizer and configuration of one folder."""
+        """Load graphs, tokenizer and configuration of one folder."""
         folder = Path(folder)
         self.config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))

@@ -110,7 +110,7 @@ def _ignoring_interrupts() -> Iterator[None]:
 
 
 def _serve(connection: Connection, job: BulkJob, device: str, threads: int) -> None:
-    """Main loop of a worker: receive batches, send records; errors not caused by a photo are sent as values."""
+    """Run the main loop of a worker: receive batches, send records; errors not caused by a photo are sent as values."""
     try:
         labeller = Labeller.load(job, device, threads)
         connection.send([])

@@ -42,7 +42,8 @@ class Batcher:
         batch_size: int = 8,
         on_batch: Callable[[int], None] = lambda count: None,
     ) -> None:
-        """
+        """Start a thread for each worker.
+
         Args:
             workers: functions of a key and the values of its jobs, each called by a thread of its own; they return a
                 result for each job, and their errors go to all of them.
@@ -64,7 +65,7 @@ class Batcher:
             thread.start()
 
     def __len__(self) -> int:
-        """Number of waiting jobs."""
+        """Return the number of waiting jobs."""
         return len(self._waiting)
 
     def submit(self, key: Hashable, value: Any, weight: int = 1) -> Future[Any]:

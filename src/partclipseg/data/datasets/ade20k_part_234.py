@@ -30,7 +30,7 @@ from partclipseg.data.source import FileDataset, SampleRecord, Source, SourceLab
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.vocabulary import Catalog, Vocabulary
 
-_NAME = "ade20k-part-234"
+NAME = "ade20k-part-234"
 _FOLDERS: dict[Split, str] = {"train": "training", "test": "validation"}
 _PARTS = "annotations_detectron2_part"
 _INSTANCES = {"training": "ade20k_instance_train.json", "validation": "ade20k_instance_val.json"}
@@ -47,7 +47,7 @@ class ADE20KPart(Source):
     @classmethod
     def open(cls, root: Path, folder: str) -> ADE20KPart:
         """Open the split ``training`` or ``validation`` below the root."""
-        catalog = Catalog.load(_NAME)
+        catalog = Catalog.load(NAME)
         images = root / "images" / folder
         content = read_coco(root / _INSTANCES[folder], categories=range(len(catalog.objects)))
         defects = list(content.defects)
@@ -126,7 +126,7 @@ def _records(sources: Sequence[Source], vocabulary: Vocabulary, split: Split) ->
     """
     if split == "train":
         return one_a_photo(sources, vocabulary, split)
-    unseen = {word.casefold() for word in Catalog.load(_NAME).unseen_objects}
+    unseen = {word.casefold() for word in Catalog.load(NAME).unseen_objects}
     wanted = {word.casefold() for word in vocabulary.objects}
     records = []
     for source in sources:
@@ -148,7 +148,7 @@ def _remark(dataset: FileDataset) -> str:
 
 
 DATASET = DatasetSpec(
-    name=_NAME,
+    name=NAME,
     summary="a benchmark",
     open_split=lambda root, split, own: ADE20KPart.open(root, _FOLDERS[split]),
     layout={
@@ -158,7 +158,7 @@ DATASET = DatasetSpec(
     raw=("ADE20K_2021_17_01", "images/ADE", "index_ade20k.pkl"),
     records=_records,
     test_splits=("test", "train"),
-    catalog=_NAME,
+    catalog=NAME,
     preparation=Preparation(recipe="partclipseg.data.prepare.ade20k_part:ADE20KPartRecipe", source="ADE20K_2021_17_01"),
     remark=_remark,
 )

@@ -24,7 +24,7 @@ from partclipseg.data.source import SampleRecord, Source, SourceLabels, SourcePh
 from partclipseg.files import is_file
 from partclipseg.vocabulary import Catalog, ObjectPart, Vocabulary
 
-_NAME = "part-imagenet"
+NAME = "part-imagenet"
 _FOLDERS: dict[Split, str] = {"train": "train", "test": "val"}
 
 
@@ -65,7 +65,7 @@ class PartImageNet(Source):
     @classmethod
     def open(cls, root: Path, folder: str) -> PartImageNet:
         """Open the split ``train`` or ``val`` below the root."""
-        catalog, names = Catalog.load(_NAME), PartImageNetNames.load()
+        catalog, names = Catalog.load(NAME), PartImageNetNames.load()
         content = read_coco(root / f"{folder}.json", categories=range(len(names.part_words)))
         objects = {word: index for index, word in enumerate(catalog.objects)}
         defects = list(content.defects)
@@ -161,14 +161,14 @@ def _records(sources: Sequence[Source], vocabulary: Vocabulary, split: Split) ->
 
 
 DATASET = DatasetSpec(
-    name=_NAME,
+    name=NAME,
     summary="a benchmark",
     open_split=lambda root, split, own: PartImageNet.open(root, _FOLDERS[split]),
     layout={split: (f"images/{folder}", f"{folder}.json") for split, folder in _FOLDERS.items()},
     folders=_FOLDERS,
     raw=("PartImageNet_Seg", "annotations/train_whole", "LOC_synset_mapping.txt"),
     records=_records,
-    catalog=_NAME,
+    catalog=NAME,
     preparation=Preparation(
         recipe="partclipseg.data.prepare.part_imagenet:PartImageNetRecipe", source="PartImageNet_Seg"
     ),

@@ -25,7 +25,7 @@ from partclipseg.errors import PartCLIPSegError
 from partclipseg.json_file import read_json
 from partclipseg.vocabulary import Catalog, Vocabulary
 
-_NAME = "pascal-part-116"
+NAME = "pascal-part-116"
 _PARTS, _OBJECTS = "annotations_detectron2_part", "annotations_detectron2_obj"
 INSTANCES = "annotations_instances"
 """Folder of the instance maps."""
@@ -44,7 +44,7 @@ class PascalPart(Source):
     @classmethod
     def open(cls, root: Path, folder: str) -> PascalPart:
         """Open the split ``train`` or ``val`` below the root."""
-        catalog = Catalog.load(_NAME)
+        catalog = Catalog.load(NAME)
         defects: list[Problem] = []
         photos = files_by_stem(root / "images" / folder, PHOTO_SUFFIXES, defects)
         maps = files_by_stem(root / _PARTS / folder, frozenset({".png"}))
@@ -76,7 +76,7 @@ class PascalPart(Source):
         if self.root / INSTANCES / self.split in self.folders:
             return ""
         return (
-            f"there is no folder {INSTANCES}/{self.split}, which partclipseg prepare {_NAME} makes from PASCAL-Part: "
+            f"there is no folder {INSTANCES}/{self.split}, which partclipseg prepare {NAME} makes from PASCAL-Part: "
             "prepare the data set into a new folder"
         )
 
@@ -160,7 +160,7 @@ def _read_counts(path: Path, defects: list[Problem]) -> dict[str, tuple[int, ...
     except PartCLIPSegError as error:
         defects.append(Problem("unreadable", path, f"is not a list of labels, since it {error}; or {_COUNT_REMEDY}"))
         return None
-    catalog = Catalog.load(_NAME)
+    catalog = Catalog.load(NAME)
     limit = len(catalog.object_parts if "_part_label" in path.name else catalog.objects)
     if not isinstance(content, dict) or not all(isinstance(labels, list) for labels in content.values()):
         problem = f"is not a list of labels for each label map: {_COUNT_REMEDY}"
@@ -195,7 +195,7 @@ def _records(sources: Sequence[Source], vocabulary: Vocabulary, split: Split) ->
 _FOLDERS: dict[Split, str] = {"train": "train", "test": "val"}
 
 DATASET = DatasetSpec(
-    name=_NAME,
+    name=NAME,
     summary="a benchmark",
     open_split=lambda root, split, own: PascalPart.open(root, _FOLDERS[split]),
     layout={
@@ -204,7 +204,7 @@ DATASET = DatasetSpec(
     folders=_FOLDERS,
     raw=("Annotations_Part", "annotations/*.mat", "*.mat"),
     records=_records,
-    catalog=_NAME,
+    catalog=NAME,
     preparation=Preparation(
         recipe="partclipseg.data.prepare.pascal_part:PascalPartRecipe",
         source="PASCAL-Part's Annotations_Part and VOC2010",

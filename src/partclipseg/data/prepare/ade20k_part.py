@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from partclipseg.data.datasets.ade20k_part_234 import NAME
 from partclipseg.data.paths import inside
 from partclipseg.data.photo import photo_formats
 from partclipseg.data.prepare.runner import Layout, Outcome, PhotoMode, photo_size, source_state
@@ -35,7 +36,6 @@ from partclipseg.json_file import distinct_keys
 from partclipseg.kept_files import KeptFiles
 from partclipseg.vocabulary import Catalog, ObjectPart
 
-NAME = "ade20k-part-234"
 SPLITS = {"training": "train", "validation": "val"}
 """Name in the instance files of each folder of photos."""
 

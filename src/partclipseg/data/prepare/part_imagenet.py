@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from partclipseg.data.datasets.part_imagenet import PartImageNetNames
+from partclipseg.data.datasets.part_imagenet import NAME, PartImageNetNames
 from partclipseg.data.prepare.photo_lists import PhotoJob, SourcePhotos, find_list, kept_list
 from partclipseg.data.prepare.runner import Outcome, PhotoMode
 from partclipseg.errors import PartCLIPSegError
@@ -23,7 +23,6 @@ from partclipseg.json_file import read_json
 from partclipseg.kept_files import KeptFiles
 from partclipseg.vocabulary import Catalog, ObjectPart
 
-NAME = "part-imagenet"
 SPLITS = ("train", "val")
 
 

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from partclipseg.data.datasets.pascal_part_116 import INSTANCES
+from partclipseg.data.datasets.pascal_part_116 import INSTANCES, NAME
 from partclipseg.data.prepare.runner import Layout, Outcome, PhotoMode, photo_size, source_state
 from partclipseg.data.prepare.source import find
 from partclipseg.errors import PartCLIPSegError, UsageError
@@ -34,7 +34,6 @@ from partclipseg.kept_files import KeptFiles
 from partclipseg.machine import how_to_install
 from partclipseg.vocabulary import Catalog, ObjectPart
 
-NAME = "pascal-part-116"
 SPLITS = ("train", "val")
 
 _VOC_LIST = ("ImageSets", "Segmentation", "val.txt")

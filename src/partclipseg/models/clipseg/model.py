@@ -43,7 +43,7 @@ class CLIPSegBaseline(CLIPSegTowers):
 
         Raises `TypeError` for `attention_pairs`: the baseline has no attention of objects.
         """
-        self.refuse_attention(attention_pairs)
+        self._refuse_attention(attention_pairs)
         conditions = torch.cat([words.embeddings.to(self.dtype), self.background])  # [N_c + 1, D]
         return PartOutput(object_part_logits=self.word_logits(inputs, conditions))
 

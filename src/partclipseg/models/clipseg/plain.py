@@ -88,7 +88,7 @@ class PlainCLIPSeg(CLIPSegTowers):
 
         Raises `TypeError` for `attention_pairs`: CLIPSeg has no attention of objects.
         """
-        self.refuse_attention(attention_pairs)
+        self._refuse_attention(attention_pairs)
         count = len(words.vocabulary)
         logits = self.word_logits(inputs, self._conditions(words))  # [B, N_c + N_o, h, w]
         share = min(max(self.prompting.threshold, 1e-6), 1 - 1e-6)

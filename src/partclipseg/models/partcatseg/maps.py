@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from partclipseg.maps.label_maps import LabelMaps
+from partclipseg.models.clip_towers import admitted
 from partclipseg.models.interface import Words
 from partclipseg.models.partcatseg.aggregator import CLASSES_AT_ONCE, AppearanceGuidance
 
@@ -61,7 +62,7 @@ def chosen_maps(
         if present_objects is None:
             chosen = list(range(len(owners)))
         else:
-            chosen = admitted(words, present_objects[index], by_name=not config.repaired("oracle"))
+            chosen = admitted(config, words.vocabulary, present_objects[index])
             chosen += [len(owners) - 1] * with_background
         labels = torch.full(size, len(owners) - 1, device=owners.device)
         best = torch.zeros(size, dtype=torch.float32, device=owners.device)
@@ -86,14 +87,3 @@ def resized_probabilities(logits: Tensor, size: tuple[int, int], seen: Sequence[
     if seen is not None:
         probabilities = probabilities[:, : seen[0], : seen[1]]
     return F.interpolate(probabilities[None], size, mode="bilinear", align_corners=False)[0]
-
-
-def admitted(words: Words, present: Sequence[int], by_name: bool) -> list[int]:
-    """List the classes of the objects `present`; `by_name`: as released, all whose name contains an object's word."""
-    vocabulary = words.vocabulary
-    names = [vocabulary.objects[index] for index in present]
-    return [
-        index
-        for index, pair in enumerate(vocabulary.object_parts)
-        if (any(name in pair.name for name in names) if by_name else pair.object in names)
-    ]

@@ -125,7 +125,7 @@ class CATSegModel(CLIPTowers):
             words: the vocabulary with its embeddings.
             attention_pairs: must be None: there is no attention of objects to control; else raises `TypeError`.
         """
-        self.refuse_attention(attention_pairs)
+        self._refuse_attention(attention_pairs)
         volume, guidance = self.class_volume(inputs, words)
         return PartOutput(object_part_logits=self.aggregator.decode(volume.embedding, guidance))
 
@@ -201,7 +201,7 @@ class CATSegModel(CLIPTowers):
         self.requires_grad_(True)
         self.clip.requires_grad_(False)
         if isinstance(self.guidance, ResNetGuidance):
-            self.guidance.freeze_norms()
+            self.guidance.freeze_batch_norms()
         self.background.requires_grad_(self.config.repaired("background"))
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
@@ -247,7 +247,7 @@ class PartCATSegModel(CATSegModel):
         self, inputs: Mapping[str, Tensor], words: Words, attention_pairs: Tensor | None = None
     ) -> PartCATSegOutput:
         """Compute logits of every part, object and object-part; arguments as in `CATSegModel.forward`."""
-        self.refuse_attention(attention_pairs)
+        self._refuse_attention(attention_pairs)
         num_parts = len(words.vocabulary.parts)
         first, second, guidance = self.volumes(inputs, words)
         word_logits = self.aggregator.decode(first.embedding, guidance)  # [B, N_p + N_o + 1, 4g, 4g]

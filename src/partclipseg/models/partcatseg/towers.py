@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPModel, Dinov2Model, ResNetConfig, ResNetModel
 
+from partclipseg.models.batch_norms import FixedBatchNorms
 from partclipseg.models.partcatseg.config import CATSegConfig
 
 PROMPTS_AT_ONCE = 256
@@ -109,28 +110,13 @@ class DINOGuidance(Guidance):
         return torch.cat([embeddings[:, :1], patches.flatten(2).transpose(1, 2).to(embeddings.dtype)], dim=1)
 
 
-class ResNetGuidance(Guidance):
+class ResNetGuidance(FixedBatchNorms, Guidance):
     """Computes res4, res3 and res2 of a ResNet; its batch norms keep their statistics, scales and shifts."""
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
         self.tower = ResNetModel(config)
-        self.freeze_norms()
-
-    def norms(self) -> list[nn.BatchNorm2d]:
-        """List the batch norms, which are never trained."""
-        return [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
-
-    def freeze_norms(self) -> None:
-        """Fix the batch norms' scales and shifts; `train` keeps their statistics fixed."""
-        for norm in self.norms():
-            norm.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> ResNetGuidance:
-        super().train(mode)
-        for norm in self.norms():
-            norm.eval()
-        return self
+        self.freeze_batch_norms()
 
     def layers(self) -> list[nn.Module]:
         return [block for stage in self.tower.encoder.stages for block in stage.layers]

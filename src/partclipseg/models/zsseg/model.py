@@ -17,7 +17,7 @@ from transformers import initialization as init
 
 from partclipseg.data.augment import resize_photo
 from partclipseg.maps.label_maps import BACKGROUND, LabelMaps, no_object
-from partclipseg.models.clip_towers import CLIPTowers
+from partclipseg.models.clip_towers import CLIPTowers, admitted
 from partclipseg.models.interface import PartOutput, Words, register
 from partclipseg.models.parameter_groups import groups_with_slow_tower
 from partclipseg.models.photo_size import size_at_shortest_edge
@@ -189,7 +189,7 @@ class ZSSegModel(CLIPTowers):
         The label maps are made from what the stages found, not from these logits, which are for pictures. In training
         mode the photos, squares of the canvas's size, go through stage 1 together: see `training_output`.
         """
-        self.refuse_attention(attention_pairs)
+        self._refuse_attention(attention_pairs)
         if self.training:
             return self.training_output(inputs, words)
         found = self.stages(inputs, words)
@@ -336,14 +336,9 @@ class ZSSegModel(CLIPTowers):
     def _rivals(self, words: Words, present: Sequence[int] | None) -> Tensor:
         """Return the classes that compete, int64 `[m]`: all, or those of the objects that are present."""
         owners = words.class_to_object
-        everything = torch.arange(len(owners), device=owners.device)
         if present is None:
-            return everything
-        if self.config.repaired("oracle"):
-            return everything[torch.isin(owners, owners.new_tensor(list(present)))]
-        named = [words.vocabulary.objects[index] for index in present]
-        holds = [any(word in name for word in named) for name in words.vocabulary.names]
-        return everything[torch.tensor(holds, dtype=torch.bool, device=owners.device)]
+            return torch.arange(len(owners), device=owners.device)
+        return owners.new_tensor(admitted(self.config, words.vocabulary, present))
 
     # -- what it says of itself -------------------------------------------------------------------------------
 
@@ -380,8 +375,7 @@ class ZSSegModel(CLIPTowers):
         self.requires_grad_(True)
         self.clip.requires_grad_(False)
         self.composed.requires_grad_(settings.loss.prompt_weight > 0)
-        for norm in self.proposals.batch_norms():
-            norm.requires_grad_(False)
+        self.proposals.freeze_batch_norms()
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:

@@ -17,13 +17,14 @@ from transformers.models.maskformer.modeling_maskformer import (
     MaskFormerTransformerModule,
 )
 
+from partclipseg.models.batch_norms import FixedBatchNorms
 from partclipseg.models.zsseg.config import ZSSegConfig
 
 SCALE = 100.0
 """Factor of cosines that become logits, CLIP's."""
 
 
-class Proposals(nn.Module):
+class Proposals(FixedBatchNorms):
     """MaskFormer whose queries look at one object."""
 
     def __init__(self, config: ZSSegConfig) -> None:
@@ -109,17 +110,6 @@ class Proposals(nn.Module):
         blocked = away * torch.finfo(dtype).min
         # An object without a pixel would block every key.
         return torch.where(away.amin(-1, keepdim=True) > 0, torch.zeros_like(blocked), blocked)
-
-    def train(self, mode: bool = True) -> Proposals:
-        """Set the mode; the statistics of batch norms stay fixed, as published."""
-        super().train(mode)
-        for norm in self.batch_norms():
-            norm.eval()
-        return self
-
-    def batch_norms(self) -> list[nn.BatchNorm2d]:
-        """List the batch norms of the backbone, which are never trained."""
-        return [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
 def _use_group_norms(backbone: nn.Module) -> None:

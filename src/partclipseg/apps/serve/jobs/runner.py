@@ -183,7 +183,8 @@ class Jobs:
     def __init__(
         self, photos: Path, results: Path, setup: Setup, start: Callable[[Label, Path, Path], Running] = Run
     ) -> None:
-        """
+        """Open the folders, and go on with the jobs that a former server left.
+
         Args:
             photos: folder whose subfolders may be labelled; links do not lead out of it.
             results: folder for the results; it is made if it is missing.

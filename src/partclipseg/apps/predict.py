@@ -200,8 +200,10 @@ class Predict:
         with collected(files, formats, by_path, outcome) as collection, ThreadPoolExecutor() as pool:
             numbered = enumerate(zip(stream, stems, strict=True), start=1)
             work = (pool.submit(finish, number, result, stem) for number, ((_, result), stem) in numbered)
+            found = False
             for future in ahead(work, 2 * self.batch_size):
                 result = future.result()
+                found = found or (isinstance(result, PartResult) and bool(result))
                 if not isinstance(result, PartResult):
                     outcome.failed.append(result)
                 elif not console.is_terminal or len(photos) <= 20:
@@ -209,6 +211,8 @@ class Predict:
         if len(outcome.failed) < len(photos):
             done = len(photos) - len(outcome.failed)
             console.print(f"{done} of {len(photos)} photos -> {self.output}", markup=False)
+            if self.model is None and not found:
+                console.print("nothing was found: for photos name a model, such as --model partclipseg-pascal")
         return outcome
 
 

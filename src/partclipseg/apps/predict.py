@@ -67,7 +67,7 @@ class Predict:
     """Folder for the results. Those of an earlier run are replaced, if nobody has changed them since."""
     overwrite: bool = False
     """Replace also files in that folder that somebody else made or changed."""
-    format: Annotated[tuple[str, ...], format_option(all_formats, "--formats")] = ("overlay", "png", "json", "coco")
+    formats: Annotated[tuple[str, ...], format_option(all_formats, "--format")] = ("overlay", "png", "json", "coco")
     objects: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...", help_behavior_hint="")] = ()
     """Only if you know what is in every photo: these objects.
     Their parts then share all pixels, and there is no background."""
@@ -94,8 +94,8 @@ class Predict:
 
         console = Console(soft_wrap=True, highlight=False)
         # Check the options before the model is loaded.
-        formats = chosen_formats(self.format, all_formats())
-        self.find.check(self.format, formats, self.zoom)
+        formats = chosen_formats(self.formats, all_formats())
+        self.find.check(self.formats, formats, self.zoom)
         check_min_score(self.min_score)
         check_min_part_probability(self.min_part_probability)
         prompting = self.ask.prompting()

@@ -2,7 +2,7 @@
 
     pip install cvat-cli
     cvat-cli --server-host https://app.cvat.ai task auto-annotate 137 --function-file integrations/cvat.py \
-        -p model=str:models/pascal -p vocabulary=str:"dog: head, ear; bus: wheel"
+        -p model=str:models/pascal -p vocabulary=str:"dog: head, torso, leg, tail; bus: body, wheel"
 
 The labels of the task are the names of the parts, such as ``dog's ear``, of the type *mask*; with
 ``--conv-mask-to-poly`` they are of the type *polygon*. docs/integrations.md says more.
@@ -79,7 +79,7 @@ def create(
     segmenter.least_part_probability(min_part_probability, objects_known=False)
     words = segmenter.vocabulary if vocabulary is None else Vocabulary.load(vocabulary)
     if words is None:
-        raise ValueError('the model has no words of its own: give -p vocabulary=str:"dog: head, ear"')
+        raise ValueError('the model has no words of its own: give -p vocabulary=str:"dog: head, torso, leg, tail"')
     options: dict[str, Any] = {"zoom": zoom, "min_part_probability": min_part_probability}
     if instances is not None:
         options["instances"] = open_instance_source(instances, device=device)

@@ -1,6 +1,6 @@
 """Remote source of the FiftyOne model zoo: parts of things, by your own words, as detections with masks.
 
-    model = foz.load_zoo_model("partclipseg", model="models/pascal", vocabulary="dog: head, ear; bus: wheel")
+    model = foz.load_zoo_model("partclipseg", model="models/pascal", vocabulary="dog: head, torso, leg, tail")
     dataset.apply_model(model, label_field="parts", batch_size=8)
 
 FiftyOne calls the three functions below by their names. docs/integrations.md says how to register the source.
@@ -48,7 +48,7 @@ def load_model(
 def resolve_input(model_name: str, ctx: Any) -> types.Property:
     """Return the form in which FiftyOne's App asks for the arguments of `load_model`."""
     inputs = types.Object()
-    inputs.str("vocabulary", label="Words", description='such as "dog: head, ear; bus: wheel"', required=False)
+    inputs.str("vocabulary", label="Words", description='such as "dog: head, torso, leg, tail"', required=False)
     inputs.str("model", label="Model", description="a directory, or a name that partclipseg knows", required=False)
     inputs.bool("zoom", label="Look again at small objects", default=False)
     return types.Property(inputs)

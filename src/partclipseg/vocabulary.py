@@ -76,7 +76,9 @@ class Vocabulary:
     def __post_init__(self) -> None:
         pairs = tuple(ObjectPart(check_word(o, "object", p), check_word(p, "part", o)) for o, p in self.object_parts)
         if not pairs:
-            raise UsageError('the vocabulary is empty: name at least one object-part, such as "dog: head"')
+            raise UsageError(
+                'the vocabulary is empty: name at least one object-part, such as "dog: head, torso, leg, tail"'
+            )
         seen: dict[ObjectPart, ObjectPart] = {}
         for pair in pairs:
             folded = ObjectPart(pair.object.casefold(), pair.part.casefold())
@@ -104,7 +106,7 @@ class Vocabulary:
             if part_words is None or isinstance(part_words, str) or not isinstance(part_words, Iterable):
                 raise UsageError(
                     f"the parts of {quote(object_word)} must be a list of words, not {quote(part_words)}: write it "
-                    'as {"dog": ["head", "torso"]}'
+                    'as {"dog": ["head", "torso", "leg", "tail"]}'
                 )
             members = [ObjectPart(object_word, part) for entry in part_words for part in separate(entry)]
             if not members:

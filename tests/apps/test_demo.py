@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from partclipseg.apps.cli import main
+from partclipseg.shapes.renderer import render_scene
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +37,17 @@ def test_demo(tmp_path, capsys):
     assert min(everywhere) >= 88
     assert min(on_objects) > 35
     assert sum(on_objects) / 4 > 70
+
+
+def test_a_photo_in_which_the_built_in_model_finds_nothing(tmp_path, capsys):
+    Image.new("RGB", (64, 64), (255, 255, 255)).save(tmp_path / "white.png")
+    Image.fromarray(render_scene("test", 0, 128).image).save(tmp_path / "scene.png")
+    hint = "nothing was found: for photos name a model, such as --model partclipseg-pascal"
+    for photos, said in ((["white.png"], True), (["white.png", "scene.png"], False)):
+        names = [str(tmp_path / name) for name in photos]
+        words = ["--vocabulary", "penguin: head, body, wing", "--format", "json", "--output", str(tmp_path / "parts")]
+        assert main(["predict", *names, *words]) == 0
+        assert (hint in capsys.readouterr().out) == said
 
 
 def test_unseen_objects_are_marked(tmp_path, capsys, monkeypatch):

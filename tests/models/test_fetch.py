@@ -78,6 +78,9 @@ def test_the_catalogue_says_what_is_known(cache: Path, capsys: Any):
     assert "no licence file" in said
     row = next(line for line in said.splitlines() if line.startswith("clipseg-pascal "))
     assert row.split() == ["clipseg-pascal", "clipseg-baseline", "Pascal-Part-116", "unknown", "no"]
+    row = next(line for line in said.splitlines() if line.startswith("clipseg-pascal-16shot "))
+    assert row.endswith("  no    16 photos of each object")
+    assert "Pascal-Part-116: parts of animals" in said
 
 
 def test_keep_remove_and_the_checksum(hosts: Hosts, cache: Path, content: bytes, capsys: Any):

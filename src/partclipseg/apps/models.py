@@ -9,6 +9,15 @@ from typing import Annotated, Any
 from partclipseg.apps.options import optional
 from partclipseg.errors import UsageError
 
+_CONTENT = {
+    "PartShapes": "rendered scenes, not photos",
+    "PhraseCut": "any words, without training on parts",
+    "Pascal-Part-116": "parts of animals, vehicles, people and indoor things",
+    "ADE20K-Part-234": "parts of furniture, rooms and streets",
+    "PartImageNet": "parts of animals, vehicles and bottles",
+}
+"""What models know that were trained on a data set."""
+
 
 @dataclass(frozen=True)
 class Models:
@@ -75,12 +84,16 @@ def _list(console: Any) -> None:
 
     known = catalogue().values()
     # Lines are printed as they are: a table that is cut to the terminal hides names that people have to type.
-    rows = [("name", "method", "data", "size", "here")]
-    rows += [(release.name, release.method, release.data, _size(release), _here(release)) for release in known]
+    rows = [("name", "method", "data", "size", "here", "note")]
+    rows += [(r.name, r.method, r.data, _size(r), _here(r), r.note) for r in known]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for number, row in enumerate(rows):
         line = "  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip()
         console.print(line, style="bold" if number == 0 else "", markup=False, soft_wrap=True)
+    console.print()
+    for data in dict.fromkeys(release.data for release in known):
+        if data in _CONTENT:
+            console.print(f"{data}: {_CONTENT[data]}", markup=False, soft_wrap=True)
     console.print()
     groups: dict[tuple[str, str, str], list[str]] = {}
     for release in known:

@@ -60,7 +60,7 @@ class Predict:
     """Folder for the results. Those of an earlier run are replaced, if nobody has changed them since."""
     overwrite: bool = False
     """Replace also files in that folder that somebody else made or changed."""
-    format: Annotated[tuple[str, ...], format_option(all_formats, "--formats")] = ("overlay", "png", "json", "coco")
+    formats: Annotated[tuple[str, ...], format_option(all_formats, "--format")] = ("overlay", "png", "json", "coco")
     objects: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...", help_behavior_hint="")] = ()
     """Only if you know what is in every photo: these objects.
     Their parts then share all pixels, and there is no background."""
@@ -87,8 +87,8 @@ class Predict:
 
         console = Console(soft_wrap=True, highlight=False)
         # Check the options before the model is loaded.
-        formats = chosen_formats(self.format, all_formats())
-        self.find.check(self.format, formats, self.zoom)
+        formats = chosen_formats(self.formats, all_formats())
+        self.find.check(self.formats, formats, self.zoom)
         check_min_score(self.min_score)
         check_min_part_probability(self.min_part_probability)
         prompting = self.ask.prompting()
@@ -165,8 +165,10 @@ class Predict:
             finish = PhotoFiles(files, formats, outcome, collection, self.min_score).finish
             numbered = enumerate(zip(stream, stems, strict=True), start=1)
             work = (pool.submit(finish, number, result, stem) for number, ((_, result), stem) in numbered)
+            found = False
             for future in ahead(work, 2 * self.batch_size):
                 result = future.result()
+                found = found or (isinstance(result, PartResult) and bool(result))
                 if not isinstance(result, PartResult):
                     outcome.failed.append(result)
                 elif not console.is_terminal or len(photos) <= 20:
@@ -174,6 +176,8 @@ class Predict:
         if len(outcome.failed) < len(photos):
             done = len(photos) - len(outcome.failed)
             console.print(f"{done} of {len(photos)} photos -> {self.output}", markup=False)
+            if self.model is None and not found:
+                console.print("nothing was found: for photos name a model, such as --model partclipseg-pascal")
         return outcome
 
 

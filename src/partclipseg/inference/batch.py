@@ -78,7 +78,9 @@ class Asked:
         if zoom:
             raise UsageError("instances look at crops already: leave zoom out")
         if vocabulary.paired is None:
-            raise UsageError('the vocabulary names no object, so there are no instances: write "kettle: handle"')
+            raise UsageError(
+                'the vocabulary names no object, so there are no instances: write "kettle: body, lid, handle"'
+            )
         if outlines is not None and not isinstance(outlines, ObjectOutliner):
             raise UsageError(f"outlines must be an Outliner, not {quoted(outlines)}")
         source = as_source(instances)

@@ -37,7 +37,7 @@ class Export:
     """Write a model as ONNX, to run without PyTorch.
 
     The directory gets photo_encoder.onnx, text_encoder.onnx and decoder.onnx, the tokenizer, config.json, a model
-    card, and segment.py: a short script that segments a photo with them.
+    card, and segment.py: a script that segments a photo with them.
 
     Example: partclipseg export partclipseg-pascal --output pascal-onnx
     """

@@ -63,7 +63,7 @@ class Label:
 
     Examples:
       partclipseg label photos --vocabulary "dog: head, torso, leg, tail" --model partclipseg-pascal --output labels
-      partclipseg label photos --model partclipseg-pascal --formats yolo labelme --output drafts
+      partclipseg label photos --model partclipseg-pascal --format yolo labelme --output drafts
     """
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
@@ -125,7 +125,7 @@ class Label:
     def _check(self) -> None:
         """Check the options themselves, before anything is loaded."""
         if not self.formats:
-            raise UsageError("no format is asked for: leave --formats out, or name one after it")
+            raise UsageError("no format is asked for: leave --format out, or name one after it")
         check_min_score(self.min_score)
         check_min_part_probability(self.min_part_probability)
         self.find.check(self.formats, data_set_formats(), self.zoom)

@@ -250,7 +250,9 @@ class Engine:
         for word in task.objects or ():
             task.vocabulary.object_index(word)
         if task.instances is not None and task.vocabulary.paired is None:
-            raise UsageError('the vocabulary names no object, so there are no instances: write "kettle: handle"')
+            raise UsageError(
+                'the vocabulary names no object, so there are no instances: write "kettle: body, lid, handle"'
+            )
         if task.instances == "detector" and self.detector is None:
             raise UsageError("this server has no detector: use components or boxes, or start it with --detector")
 

@@ -76,7 +76,7 @@ def shortened(sentence: str) -> str:
 def _check_list(words: Sequence[Any]) -> None:
     for word in words:
         if isinstance(word, list | dict):
-            raise UsageError('the vocabulary is nested too deeply: write {"dog": ["head", "torso"]} or ["dog\'s ear"]')
+            raise UsageError('the vocabulary is nested too deeply: write {"dog": ["head", "torso", "leg", "tail"]}')
         _check_word(word)
 
 

@@ -45,7 +45,7 @@ def add_jobs(app: FastAPI, intake: Intake, jobs: Jobs | None) -> None:
                 "content": {
                     "application/json": {
                         "schema": schema_of(JobRequest),
-                        "example": {"folder": "cars/monday", "vocabulary": {"car": ["wheel", "door"]}},
+                        "example": {"folder": "cars/monday", "vocabulary": {"car": ["body", "window", "wheel"]}},
                     }
                 },
             }

@@ -312,7 +312,7 @@ def decode_mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
     or compressed.
 
     Raises:
-        PartCLIPSegError: neither form, coordinates far outside the photo or in shares, or run lengths that do not fill it.
+        PartCLIPSegError: neither form, coordinates far outside the photo or in shares, or wrong run lengths.
     """
     return rle.decode(run_lengths(segmentation, size)).astype(bool)
 

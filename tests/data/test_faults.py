@@ -57,7 +57,7 @@ def problems(root: Path) -> list[str]:
         ([[0, 0, 3, 3], [1, 1]], "fewer than three corners"),
         ([[0, 0, 2, 2, 4, 4]], "encloses no pixel"),
         ([[1, 1, 1, 1, 1, 1]], "encloses no pixel"),
-        ([[0.1, 0.1, 0.2, 0.1, 0.2, 0.2]], "encloses no pixel"),
+        ([[3.1, 2.1, 3.2, 2.1, 3.2, 2.2]], "encloses no pixel"),
         ([[6, 0, 9, 0, 9, 2, 6, 2]], "it lies outside the photo"),
         ([[0, -3, 2, -3, 2, -1, 0, -1]], "it lies outside the photo"),
         ([[0, 20, 2, 20, 2, 30, 0, 30]], "it lies outside the photo"),

@@ -129,6 +129,13 @@ def test_both_benchmarks_are_drawn_from_their_files(fixture: str, request: pytes
         FewShot(shot_list=str(root / "list.json")).choose(dataset)
 
 
+def test_photos_of_a_list_that_are_not_there_are_named(pascal, caplog: pytest.LogCaptureFixture) -> None:
+    dataset = open_dataset("pascal-part-116", pascal.root, "train", "all")
+    path = pascal.json("list.json", ["2008_1.jpg", "2008_7.jpg", "2008_8.jpg"])
+    assert "2008_1" in FewShot(shot_list=str(path)).choose(dataset).files
+    assert "2 of its 3 photos are no training photos of pascal-part-116, such as 2008_7" in caplog.text
+
+
 def test_real_photos(shared: Path) -> None:
     dataset = open_dataset("pascal-part-116", shared / "data/PascalPart116", "train", "all")
     splits = [FewShot(shots=1, shot_seed=seed).choose(dataset).files for seed in (0, 0, 1)]

@@ -178,6 +178,17 @@ def remove(file: str) -> Callable[[Path], object]:
     return lambda root: (root / file).unlink()
 
 
+def nowhere(file: str) -> Callable[[Path], object]:
+    return lambda root: ((root / file).unlink(missing_ok=True), (root / file).symlink_to("/nowhere/file"))
+
+
+def folder(file: str) -> Callable[[Path], object]:
+    return lambda root: ((root / file).unlink(missing_ok=True), (root / file).mkdir())
+
+
+SHARES = [0.1, 0.1, 0.9, 0.1, 0.9, 0.9, 0.1, 0.9]
+
+
 def paint_mask(size: tuple[int, int]) -> Callable[[Path], object]:
     return lambda root: Image.new("L", size, 0).save(root / "test/masks/p0-kettle-spout.png")
 
@@ -218,6 +229,22 @@ CHITON, LIST, QUESTIONS = "json/n01955084.json", "test/data_test.json", "questio
          "the photo n02012849_0 is also listed in n01955084.json"),
         ("part-imagenet-pp", edit(CHITON, lambda c: c["images"][0].update(file_name="")), "it names no file"),
         ("part-imagenet-pp", remove("images/n01955084/n01955084_9.JPEG"), "the photo is missing"),
+        ("part-imagenet-ood", edit("test.json", lambda c: c["annotations"][0].update(segmentation=[SHARES])),
+         "its outline lies between 0 and 1: write pixels"),
+        ("part-imagenet-pp", edit(CHITON, lambda c: c["annotations"][-1].update(segmentation=[SHARES, SHARES])),
+         "its outline lies between 0 and 1: write pixels"),
+        ("partonomy-core", edit(QUESTIONS, lambda c: c[2]["segmentations"]["handle"][0].update(polygon=SHARES)),
+         "its outline lies between 0 and 1: write pixels"),
+        ("part-imagenet-pp", write("LOC_synset_mapping.txt", "n01955084 chiton\nn02012849 crane\nn01955084 slug\n"),
+         "line 3 names n01955084 a second time: keep one line"),
+        ("part-imagenet-pp", write("test.txt", "n02012849_0\nn02012849_99.JPEG\n"),
+         "test.txt: names 'n02012849_99', which no file of json lists"),
+        *((name, damage(file), message)
+          for name, file in (("part-imagenet-pp", "test.txt"), ("part-imagenet-pp", "discarded_data.json"),
+                             ("part-imagenet-pp", "category_name.json"), ("part-imagenet-pp", "LOC_synset_mapping.txt"),
+                             ("part-imagenet-pp", "including/n01955084.txt"),
+                             ("partonomy-core", "object_names_to_nl.json"))
+          for damage, message in ((nowhere, "a link that leads nowhere"), (folder, "is a folder"))),
         ("instructpart", remove(LIST), "data_test.json: the list of parts is missing"),
         ("instructpart", write(LIST, "{}"), "is not InstructPart's list of photos"),
         ("instructpart", write(LIST, ""), "is empty"),

@@ -312,7 +312,7 @@ def decode_mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
     or compressed.
 
     Raises:
-        PartCLIPSegError: neither form, coordinates far outside the photo, or run lengths that do not fill it.
+        PartCLIPSegError: neither form, coordinates far outside the photo or in shares, or wrong run lengths.
     """
     return rle.decode(run_lengths(segmentation, size)).astype(bool)
 
@@ -387,6 +387,9 @@ def run_lengths(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
     if isinstance(segmentation, list):
         polygons = [_polygon(polygon, size) for polygon in segmentation]
         solid = [polygon for polygon in polygons if len(polygon) >= 6]
+        values = [value for polygon in solid for value in polygon]
+        if values and min(values) >= 0 and max(values) <= 1 and any(value % 1 for value in values):
+            raise PartCLIPSegError("its outline lies between 0 and 1: write pixels, not shares of the photo's sides")
         if not solid:
             return {"size": [height, width], "counts": rle.encode(np.zeros(size, np.uint8, order="F"))["counts"]}
         return rle.merge(rle.frPyObjects(solid, height, width))

@@ -8,6 +8,7 @@ each object-part. Lists are exchanged by the last part of the paths, without its
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from partclipseg.files import expanded
 from partclipseg.json_file import read_json
 from partclipseg.kept_files import KeptFiles
 from partclipseg.vocabulary import ObjectPart
+
+log = logging.getLogger(__name__)
 
 _FOLDERS = {"pascal-part-116": "PascalPart116", "ade20k-part-234": "ADE20KPart234"}
 """Names of the data sets' folders in OV-PARTS' paths."""
@@ -68,10 +71,19 @@ class FewShot:
         return self.draw(classes, dataset.records[0].source.object_parts)
 
     def read(self, keys: Collection[str], name: str) -> FewShotSplit:
-        """Read the split from the list. Raises `UsageError` for one that names none of the photos `keys` of `name`."""
+        """Read the split from the list, and name photos in it that are not there in the log.
+
+        Raises `UsageError` for a list that names none of the photos `keys` of `name`.
+        """
         split = FewShotSplit.read(expanded(self.shot_list))
-        if not set(keys) & set(split.files):
+        absent = sorted(set(split.files) - set(keys))
+        if len(absent) == len(split.files):
             raise UsageError(f"{self.shot_list} names none of the photos of {name}: name another list")
+        if absent:
+            log.warning(
+                "%s: %d of its %d photos are no training photos of %s, such as %s: the others are taken",
+                self.shot_list, len(absent), len(split.files), name, absent[0],
+            )  # fmt: skip
         return split
 
     def draw(self, classes: Mapping[str, set[int]], pairs: Sequence[ObjectPart]) -> FewShotSplit:

@@ -12,6 +12,7 @@ the root has a list ``test.txt``.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -90,6 +91,10 @@ def open_split(root: Path, split: Split) -> PartImageNetPP:
                 for one in entry.annotations
             )
             painted[name] = PaintedPhoto(tuple(masks), entry.size, file)
+    known = discarded | {Path(photo.file_name or "").stem for c in contents.values() for photo in c.photos}
+    for name in sorted((listed or frozenset()) - known):
+        message = f"names {quoted(name)}, which no file of json lists: correct the line, or remove it"
+        defects.append(Problem("missing photo", root / TEST_LIST, message))
     left_out = sum(Path(photo.file_name or "").stem in discarded for c in contents.values() for photo in c.photos)
     note = f"{left_out} photo{'s' * (left_out != 1)} of low quality, which the release discards: left out"
     return PartImageNetPP(
@@ -141,7 +146,7 @@ def part_word(category: str, word: str) -> str:
 
 def _synset_list(path: Path, defects: list[Problem]) -> dict[str, list[str]]:
     """Read lines such as ``n01443537 goldfish, Carassius auratus``."""
-    if not is_file(path):
+    if not os.path.lexists(path):
         return {}
     names: dict[str, list[str]] = {}
     for number, line in enumerate(_lines(path, defects), start=1):
@@ -150,13 +155,14 @@ def _synset_list(path: Path, defects: list[Problem]) -> dict[str, list[str]]:
         if not synset or not words:
             message = f"line {number} is not a synset and its names, such as 'n01443537 goldfish': correct it"
             defects.append(Problem("class list", path, message))
-        names[synset] = words
+        if names.setdefault(synset, words) != words:
+            defects.append(Problem("repeated", path, f"line {number} names {synset} a second time: keep one line"))
     return names
 
 
 def _category_names(path: Path, defects: list[Problem]) -> dict[str, list[str]]:
     """Read names by synset where the file has them; other forms are left aside."""
-    if not is_file(path):
+    if not os.path.lexists(path):
         return {}
     try:
         content = read_json(path)
@@ -173,7 +179,7 @@ def _category_names(path: Path, defects: list[Problem]) -> dict[str, list[str]]:
 
 def _discarded(root: Path, defects: list[Problem]) -> frozenset[str]:
     path = root / DISCARDED
-    if not is_file(path):
+    if not os.path.lexists(path):
         return frozenset()
     try:
         content = read_json(path)
@@ -190,7 +196,7 @@ def _discarded(root: Path, defects: list[Problem]) -> frozenset[str]:
 
 def _test_photos(root: Path, defects: list[Problem]) -> frozenset[str] | None:
     path = root / TEST_LIST
-    if not is_file(path):
+    if not os.path.lexists(path):
         return None
     return frozenset(Path(line.strip()).stem for line in _lines(path, defects) if line.strip())
 
@@ -209,7 +215,7 @@ def _inside(
     """Read the lines ``PART:WHOLE`` of one object; both are its categories, and no part lies in itself."""
     pairs: list[tuple[ObjectPart, ObjectPart]] = []
     order: TopologicalSorter[ObjectPart] = TopologicalSorter()
-    for number, line in enumerate(_lines(path, defects) if is_file(path) else (), start=1):
+    for number, line in enumerate(_lines(path, defects) if os.path.lexists(path) else (), start=1):
         if not line.strip():
             continue
         names = [part_word(name, word) for name in line.split(":")]

@@ -11,6 +11,7 @@ folder ``masks/CONCEPT--part:PART/*.json`` with one mask a file. Masks are run l
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -203,7 +204,7 @@ def _object_words(root: Path, labels: list[str], defects: list[Problem]) -> dict
     """Return the word of each concept; where two categories share a concept, the category is added."""
     listed: dict[str, str] = {}
     path = root / NAMES
-    if is_file(path):
+    if os.path.lexists(path):
         content = _read(path, defects)
         if isinstance(content, dict) and all(map(is_text, content.values())):
             listed = {_object(key): value for key, value in content.items()}

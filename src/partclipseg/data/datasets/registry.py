@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Unpack
 
@@ -86,7 +86,19 @@ def open_dataset(
     records = spec.records(sources, words, split)
     if not records:
         raise UsageError(f"{root}: the {split} split of {name} has no record of an object of the vocabulary")
+    if vocabulary is not None:
+        _check_shared(name, words, [ObjectPart(*map(plain_word, pair)) for one in sources for pair in one.object_parts])
     return FileDataset(name, split, words, records, seen)
+
+
+def _check_shared(name: str, words: Vocabulary, labelled: Collection[ObjectPart]) -> None:
+    """Raise `UsageError` where none of the words is a class of the data set: nothing could be trained or scored."""
+    asked, known = ({pair.name.casefold() for pair in pairs} for pairs in (words.object_parts, labelled))
+    if known and not asked & known:
+        raise UsageError(
+            f"none of the {len(words)} object-parts of the vocabulary, such as {words.names[0]}, is a class of {name}, "
+            f"such as {min(labelled).name}: write the words as the data set does"
+        )
 
 
 def file_spec(name: str, split: str, own: OwnOptions) -> DatasetSpec:

@@ -113,11 +113,17 @@ def folder(tmp_path: Path, shallow_directory: Path, monkeypatch: pytest.MonkeyPa
     return tmp_path
 
 
-RUN = [pytest.param(page, marks=pytest.mark.slow) if page.name == "export.md" else page for page in PAGES]
+RUN = [page for page in PAGES if page.name != "export.md"]
+"""tests/apps/export/test_export.py has the graphs of the other page."""
 
 
 @pytest.mark.parametrize("page", RUN, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_blocks_run(page: Path, folder: Path, capsys: pytest.CaptureFixture) -> None:
+    run_blocks(page, capsys)
+
+
+def run_blocks(page: Path, capsys: pytest.CaptureFixture) -> None:
+    """Run the blocks of a page in the working folder."""
     names: dict[str, object] = {}
     for block in blocks(page):
         if block.reason is not None:

@@ -9,6 +9,9 @@ import pytest
 
 import partclipseg
 from partclipseg.apps.cli import COMMANDS, main
+from partclipseg.models.clipseg.config import CLIPSegBaselineConfig
+from partclipseg.models.clipseg.model import CLIPSegBaseline
+from partclipseg.models.partclipseg.config import PartCLIPSegConfig
 
 
 def test_importing_is_light():
@@ -46,13 +49,25 @@ def test_a_mistyped_model_is_told_before_pytorch_is_imported(tmp_path: Path):
     assert done.stderr.count("there is no directory 'models/pascl'; did you mean models/pascal?") == len(calls)
 
 
-def test_models_and_segmenter_do_without_the_extras():
+def test_models_and_segmenter_do_without_the_extras(model_directory: Path, tmp_path: Path):
+    """In a process that has imported nothing yet; transformers' auto classes know the families there."""
+    values = PartCLIPSegConfig.from_pretrained(model_directory).to_dict()
+    values.pop("model_type")
+    CLIPSegBaseline(CLIPSegBaselineConfig(**values)).save_pretrained(tmp_path)
     heavy = ("gradio", "fastapi", "ray", "onnx", "onnxruntime", "scipy", "matplotlib", "torchvision", "cv2")
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({heavy!r}));"  # None in sys.modules: importing it fails
-        "import partclipseg; [getattr(partclipseg, name) for name in partclipseg.__all__]"
+        "import partclipseg; from transformers import AutoConfig, AutoModel\n"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+    for family, directory in (("PartCLIPSegModel", model_directory), ("CLIPSegBaseline", tmp_path)):
+        code += (
+            f"cls = partclipseg.{family}\n"
+            f"assert type(AutoConfig.from_pretrained({str(directory)!r})) is cls.config_class\n"
+            f"assert type(AutoModel.from_pretrained({str(directory)!r})) is cls\n"
+        )
+    code += "[getattr(partclipseg, name) for name in partclipseg.__all__]"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_public_names():

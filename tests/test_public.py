@@ -9,16 +9,14 @@ and review what has changed with the code:
 from __future__ import annotations
 
 import inspect
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.processes import Command
 
 import partclipseg
 from partclipseg.apps.cli import COMMANDS
@@ -81,11 +79,11 @@ def help_texts() -> str:
 
 def _help(call: list[str]) -> str:
     """In a process of its own, whose terminal is 120 columns wide and has no colours."""
-    environment = {name: value for name, value in os.environ.items() if name not in {"FORCE_COLOR", "TTY_COMPATIBLE"}}
-    environment |= {"COLUMNS": "120", "NO_COLOR": "1", "TERM": "dumb", "PYTHONIOENCODING": "utf-8"}
-    command = [sys.executable, "-m", "partclipseg.apps.cli", *call]
-    done = subprocess.run(command, capture_output=True, env=environment, check=True)
-    text = re.sub(r"^│ | *│$|[╭╮╰╯─]{2,}|[╭╮╰╯]", "", done.stdout.decode(), flags=re.M)
+    plain = {"COLUMNS": "120", "NO_COLOR": "1", "TERM": "dumb", "FORCE_COLOR": "", "TTY_COMPATIBLE": ""}
+    process = Command(*call, environment=plain)
+    printed = process.output.read()
+    assert process.wait() == 0, printed
+    text = re.sub(r"^│ | *│$|[╭╮╰╯─]{2,}|[╭╮╰╯]", "", printed, flags=re.M)
     return re.sub(r"\n{3,}", "\n\n", re.sub(r" +$", "", text, flags=re.M))
 
 

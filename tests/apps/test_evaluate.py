@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tests.processes import Command
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from partclipseg.apps.cli import main
 from partclipseg.shapes.world import partshapes_world
@@ -315,15 +316,27 @@ def test_real_data(
     assert all(item["records"] > 0 for item in scores_in(tmp_path / "out").values())
 
 
+def run_twice(arguments: list[str]) -> int:
+    """The command in two processes, as `torchrun --standalone --nproc-per-node 2` starts them, but within a moment."""
+    configuration = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=2, run_id="evaluate", rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+        max_restarts=0, start_method="fork",
+    )  # fmt: skip
+    return max(elastic_launch(configuration, run_on_cpu)(arguments).values())
+
+
+def run_on_cpu(arguments: list[str]) -> int:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    return main(arguments)
+
+
 @pytest.mark.slow
 def test_two_processes_score_as_one(arguments: list[str], tmp_path: Path) -> None:
     assert main([*arguments, "--output", str(tmp_path / "one")]) == 0
-    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     arguments = [word for word in arguments if word not in ("--device", "cpu")]  # nobody says that it is a CPU run
-    command = [sys.executable, "-m", *launch, "-m", "partclipseg.apps.cli", *arguments]
-    command += ["--output", str(tmp_path / "two")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=200, env=environment)
-    assert done.stdout.count("2 x cpu") == 1, "each took the other for a stranger"
+    process = Command(*arguments, "--output", tmp_path / "two", run=run_twice)
+    said = process.output.read()
+    assert process.wait() == 0, said
+    assert said.count("2 x cpu") == 1, "each took the other for a stranger"
     assert scores_in(tmp_path / "two") == scores_in(tmp_path / "one")
     assert not list((tmp_path / "two").glob("*.state"))

@@ -21,7 +21,7 @@ from partclipseg.data.coco import encode_mask
 from partclipseg.data.datasets import open_dataset
 from partclipseg.errors import PartCLIPSegError
 
-EXAMPLES = int(os.environ.get("PARTCLIPSEG_FUZZ_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("PARTCLIPSEG_FUZZ_EXAMPLES", "40"))
 fuzzed = settings(
     max_examples=EXAMPLES,
     deadline=None,

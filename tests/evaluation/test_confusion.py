@@ -3,7 +3,6 @@ from __future__ import annotations
 import io
 from concurrent.futures import ProcessPoolExecutor
 from itertools import permutations
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from tests.processes import quick_context
 
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.evaluation.confusion import ConfusionMatrix, count_pixels
@@ -87,7 +87,7 @@ def test_merging_in_any_order_and_with_overlap_gives_equal_counts() -> None:
 
 
 def test_two_processes_count_as_one() -> None:
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(2, mp_context=quick_context()) as pool:
         states = list(pool.map(state_bytes, (0, 3), (4, 7)))
     result = ConfusionMatrix(SIZE)
     for state in states:

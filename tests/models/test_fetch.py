@@ -289,13 +289,13 @@ def test_two_processes_at_once(hosts: Hosts, cache: Path, caplog: Any):
     found: list[Path] = []
     both = [threading.Thread(target=lambda: found.append(fetch(NAME))) for _ in range(2)]
     both[0].start()
-    assert hosts.reached.wait(20)
+    assert hosts.reached.wait(60)
     both[1].start()
     while "another process is fetching" not in caplog.text and both[1].is_alive():
         threading.Event().wait(0.01)
     hosts.going_on.set()
     for thread in both:
-        thread.join(30)
+        thread.join(60)
     assert found == [find_release(NAME).directory] * 2
     assert len([True for request, _ in hosts.asked if request.startswith("/uc")]) == 1
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import random
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from tests.processes import Command
 from tests.training.conftest import tiny_recipe, training_data
 
 from partclipseg.training.loop import run_training
+from partclipseg.training.observer import Observer, Progress
 
 pytestmark = pytest.mark.slow
 
@@ -35,30 +36,39 @@ def start(*arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.Pope
     return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def run_here(start: Path, output: Path, steps: int) -> None:
+def run_here(start: Path, output: Path, steps: int, observer: Observer | None = None) -> None:
     """Train in this process as `run_squares.py` does, which takes some 5 seconds to import PyTorch and the model."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        assert run_training(tiny_recipe(start, steps=steps), training_data(), output).finished
+        assert run_training(tiny_recipe(start, steps=steps), training_data(), output, observer=observer).finished
     finally:
         torch.set_num_threads(threads)
 
 
+def train_and_die(arguments: list[str]) -> int:
+    """Train, or continue; the process kills itself as soon as the log has the step."""
+    start, output, last = arguments
+
+    class Killer(Observer):
+        def progressed(self, progress: Progress) -> None:
+            if progress.step == int(last):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    run_here(Path(start), Path(output), steps=20, observer=Killer())
+    return 0
+
+
 def test_killed_at_any_step_and_continued_gives_the_same_bits(clipseg_directory: Path, tmp_path: Path) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    run = start(clipseg_directory, killed, "steps=40")
-    step = random.Random(time.time_ns()).randrange(6, 36)
-    while not any(line["step"] >= step for line in lines(killed)):
-        assert run.poll() is None, run.communicate()[0]
-        time.sleep(0.002)
-    run.kill()
-    assert run.wait() == -9
-    assert lines(killed)[-1]["step"] < 40
+    for step in (2, 9, 10, 18):  # before the first checkpoint of 5 steps, between two, at one, and in the second half
+        run = Command(clipseg_directory, killed, step, run=train_and_die)
+        assert run.wait() == -signal.SIGKILL, run.output.read()
+        assert lines(killed)[-1]["step"] == step
     for output in (whole, killed):
-        run_here(clipseg_directory, output, steps=40)
+        run_here(clipseg_directory, output, steps=20)
     ours, theirs = ((folder / "model" / "model.safetensors").read_bytes() for folder in (killed, whole))
-    assert ours == theirs, f"killed at step {step}"
+    assert ours == theirs
     assert [line["losses"] for line in lines(killed) if "losses" in line] == [
         line["losses"] for line in lines(whole) if "losses" in line
     ]

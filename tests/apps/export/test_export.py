@@ -21,7 +21,8 @@ pytest.importorskip("onnxruntime")
 
 import onnx
 from tests.apps.export.sharing import sharing
-from tests.conftest import shallow_config, small_config
+from tests.conftest import shallow_config
+from tests.test_docs import DOCS, run_blocks
 
 from partclipseg.apps.cli import main
 from partclipseg.apps.export import segment as onnx_segment
@@ -38,26 +39,48 @@ from partclipseg.shapes.renderer import render_scene
 from partclipseg.vocabulary import CATALOGS, Vocabulary
 
 ENCODERS = ("photo_encoder", "text_encoder")
+GRAPHS = (*ENCODERS, "decoder")
 WORDS = "dog: ear, tail, leg; bus: wheel; bird: wing, leg"
 
 
-@pytest.fixture(scope="session")
-def segmenter(model_directory: Path) -> PartSegmenter:
-    return PartSegmenter.from_pretrained(model_directory, device="cpu")
+@pytest.fixture(scope="module")
+def shallow(model_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose graphs are quickly traced."""
+    torch.manual_seed(0)
+    directory = tmp_path_factory.mktemp("shallow") / "model"
+    shutil.copytree(model_directory, directory)
+    PartCLIPSegModel(shallow_config()).save_pretrained(directory)
+    return directory
 
 
 @pytest.fixture(scope="module")
-def encoders() -> dict[str, Any]:
-    """Graphs of the encoders, which the baseline has too."""
+def segmenter(shallow: Path) -> PartSegmenter:
+    return PartSegmenter.from_pretrained(shallow, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def graphs() -> dict[str, Any]:
+    """Graphs of that model; the baseline has the same encoders."""
     return {}
 
 
 @pytest.fixture(scope="module")
-def exported(model_directory: Path, encoders: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(shallow: Path, graphs: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("export") / "onnx"
-    with sharing(encoders, ENCODERS):
-        assert main(["export", str(model_directory), "--output", str(directory)]) == 0
+    with sharing(graphs, GRAPHS):
+        assert main(["export", str(shallow), "--output", str(directory)]) == 0
     return directory
+
+
+def test_what_the_page_says_is_what_happens(shallow, graphs, exported, tmp_path, monkeypatch, capsys):
+    """As tests/test_docs.py does with the other pages."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(shallow, "models/pascal")
+    Image.fromarray(render_scene("test", 3, 64).image).save("photo.jpg")
+    monkeypatch.setattr(sys, "path", list(sys.path))  # the page adds to it
+    with sharing(graphs, GRAPHS):
+        run_blocks(DOCS / "export.md", capsys)
+    assert Path("pascal-onnx/decoder.onnx").read_bytes() == (exported / "decoder.onnx").read_bytes()
 
 
 def keywords(config: PartCLIPSegConfig) -> dict[str, Any]:
@@ -146,7 +169,7 @@ def test_directory_is_complete(exported):
     card = (exported / "README.md").read_text()
     assert all(f"| `{path.name}` (" in card for path in exported.iterdir() if path.name != "README.md")
     assert "100.000% of the pixels" in card
-    assert "| photo_encoder | out | `patches` | float | 3 x batch x rows x columns x 32 |" in card
+    assert "| photo_encoder | out | `patches` | float | 2 x batch x rows x columns x 32 |" in card
     # The exporter notes the stack traces of the model's code in every node unless told otherwise.
     assert not any(b"site-packages" in path.read_bytes() for path in exported.glob("*.onnx"))
 
@@ -360,11 +383,11 @@ def test_the_built_in_model(tmp_path):
 
 
 @pytest.mark.slow
-def test_baseline(encoders, segmenter, tmp_path, photo):
-    model = CLIPSegBaseline(CLIPSegBaselineConfig(**keywords(small_config())))
+def test_baseline(graphs, segmenter, tmp_path, photo):
+    model = CLIPSegBaseline(CLIPSegBaselineConfig(**keywords(shallow_config())))
     model.load_state_dict(segmenter.model.state_dict(), strict=False)  # so that the encoders' graphs are the same
     segmenter = PartSegmenter(model, segmenter.tokenizer)
-    with sharing(encoders, ENCODERS):
+    with sharing(graphs, ENCODERS):
         export_model(segmenter, tmp_path / "onnx")
     expected = segmenter(photo, WORDS).label_map
     assert len(np.unique(expected)) >= 3

@@ -108,7 +108,7 @@ def running_application(engine, **options) -> Iterator[str]:
     [address] = [socket.getsockname() for one in server.servers for socket in one.sockets]
     yield f"http://127.0.0.1:{address[1]}/"
     server.should_exit = True
-    thread.join(20)
+    thread.join(60)
 
 
 @pytest.fixture(scope="session")

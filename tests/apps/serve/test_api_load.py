@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator
 
 import httpx
@@ -33,7 +34,7 @@ def test_requests_of_one_vocabulary_share_batches(make_engine, photo, monkeypatc
     def slow(self, inputs, *arguments):
         batches.append(len(inputs["pixel_values"]))
         running.set()
-        assert go.wait(20)
+        assert go.wait(60)
         return original(self, inputs, *arguments)
 
     monkeypatch.setattr(type(segmenter), "label_maps", slow)
@@ -46,7 +47,7 @@ def test_requests_of_one_vocabulary_share_batches(make_engine, photo, monkeypatc
 
         threads = [threading.Thread(target=ask, args=[number]) for number in range(6)]
         threads[0].start()
-        assert running.wait(20)
+        assert running.wait(60)
         for thread in threads[1:]:
             thread.start()
         while engine.waiting < 5:
@@ -73,30 +74,30 @@ def block(engine: Engine, monkeypatch) -> threading.Event:
 
     def slow(*arguments, **options):
         entered.set()
-        assert go.wait(20)
+        assert go.wait(60)
         return segment(*arguments, **options)
 
     monkeypatch.setattr(PartSegmenter, "__call__", slow)
     from partclipseg.apps.serve.engine import PhotoTask
 
     engine.submit(PhotoTask("random", Vocabulary.from_text(WORDS), None), np.zeros((2, 2, 3), np.uint8))
-    assert entered.wait(10)
+    assert entered.wait(60)
     return go
 
 
 def test_a_full_queue_answers_503_at_once(make_engine, photo, monkeypatch):
-    engine = make_engine(queue=1, timeout=15)
+    engine = make_engine(queue=1, timeout=250)
     go = block(engine, monkeypatch)
     client = TestClient(create_api(engine))
     waiting = threading.Thread(target=post, args=[client, photo], kwargs={"vocabulary": WORDS}, daemon=True)
     waiting.start()
     while engine.waiting < 1:
-        pass
+        time.sleep(0.01)
     answer = post(client, photo, vocabulary=WORDS)
     assert answer.status_code == 503
     assert answer.headers["retry-after"] == "2"
     assert "busy" in answer.json()["detail"]
-    assert answer.elapsed.total_seconds() < 1  # nothing is waited for; the request before it takes 15 s
+    assert waiting.is_alive()  # nothing is waited for: the request before it is not answered yet
     go.set()
 
 
@@ -128,12 +129,12 @@ def test_bodies_that_are_being_received_are_bounded_together(make_engine, photo)
                 return tasks
 
             slow = await begin(20, first=9)
-            assert (await asyncio.wait_for(send(content), 5)).status_code == 200
+            assert (await asyncio.wait_for(send(content), 60)).status_code == 200
             for task in slow:
                 task.cancel()
             await asyncio.gather(*slow, return_exceptions=True)
             large = await begin(2, first=len(content) - 1)
-            refused = await asyncio.wait_for(send(content), 5)
+            refused = await asyncio.wait_for(send(content), 60)
             assert refused.status_code == 503
             assert refused.headers["retry-after"] == "2"
             assert "receives too many bytes at once: try again" in refused.json()["detail"]

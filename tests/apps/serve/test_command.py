@@ -61,7 +61,7 @@ def test_the_python_example_runs(served, folder, capsys):
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("curl") or not shutil.which("bash"), reason="needs curl and bash")
 def test_the_curl_example_runs(served, folder):
-    done = subprocess.run(["bash", "-ec", example("bash", served)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["bash", "-ec", example("bash", served)], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["photo"] == "photo.jpg"
     with zipfile.ZipFile(folder / "parts.zip") as archive:
@@ -83,7 +83,7 @@ def test_the_answer_shown_has_the_fields_of_one(make_engine, folder):
 def test_the_page_and_its_own_requests_ask_for_the_token(server, model_directory):
     with (
         server("--model", model_directory, PARTCLIPSEG_TOKEN="secret") as (address, _),
-        httpx.Client(follow_redirects=True, trust_env=False) as client,
+        httpx.Client(follow_redirects=True, trust_env=False, timeout=60) as client,
     ):
         assert address.endswith("?token=secret")
         base = address.partition("?")[0]
@@ -97,8 +97,8 @@ def test_the_page_and_its_own_requests_ask_for_the_token(server, model_directory
 
 @pytest.mark.slow
 def test_on_this_machine_alone_it_answers_to_no_other_name(served):
-    codes = [httpx.get(served, headers={"Host": host}, trust_env=False).status_code for host in ("localhost", "a.b")]
-    assert codes == [200, 403]
+    with httpx.Client(trust_env=False, timeout=60) as client:
+        assert [client.get(served, headers={"Host": host}).status_code for host in ("localhost", "a.b")] == [200, 403]
 
 
 @pytest.mark.slow
@@ -118,13 +118,13 @@ def test_stopping_finishes_what_is_running(server, model_directory, folder):
     with server("--model", model_directory) as (address, process):
         port = httpx.URL(address).port
         with socket.create_connection(("127.0.0.1", port)) as connection:
-            connection.settimeout(30)
+            connection.settimeout(60)
             connection.sendall(head + body[:100])
-            httpx.get(address + "healthz", trust_env=False)  # answered after the head above has been read
+            httpx.get(address + "healthz", trust_env=False, timeout=60)  # answered after the head above has been read
             process.send_signal(signal.SIGTERM)
-            for _ in range(200):  # until the door is closed
+            for _ in range(1000):  # until the door is closed
                 try:
-                    socket.create_connection(("127.0.0.1", port), timeout=5).close()
+                    socket.create_connection(("127.0.0.1", port), timeout=60).close()
                     time.sleep(0.05)
                 except ConnectionRefusedError:
                     break
@@ -147,9 +147,9 @@ def test_stopping_waits_no_longer_than_the_timeout(server, model_directory):
     )
     with server("--model", model_directory, "--timeout", "1") as (address, process):
         with socket.create_connection(("127.0.0.1", httpx.URL(address).port)) as connection:
-            connection.settimeout(30)
+            connection.settimeout(60)
             connection.sendall(head)  # and nothing more
-            httpx.get(address + "healthz", trust_env=False)  # answered after the head above has been read
+            httpx.get(address + "healthz", trust_env=False, timeout=60)  # answered after the head above has been read
             process.send_signal(signal.SIGTERM)
             answer = b""
             while chunk := connection.recv(65536):
@@ -258,7 +258,7 @@ def test_two_workers_answer_as_one(model_directory, monkeypatch):
         futures = [engine.submit(task, engine.read_photo(one)) for task, one in zip(tasks, photos, strict=True)]
         for future, photo in zip(futures, photos, strict=True):
             alone = engine.segmenters[engine.model_name(None)](photo, words)
-            assert np.array_equal(future.result(30).label_map, alone.label_map)
+            assert np.array_equal(future.result(60).label_map, alone.label_map)
         # Rates and metrics are those of the server, not of a worker.
         client = TestClient(create_app(engine, rate=2))
         assert [post(client, photos[0], vocabulary="dog: ear").status_code for _ in range(3)] == [200, 200, 429]

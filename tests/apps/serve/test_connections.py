@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -22,24 +23,35 @@ HALF_BODY = (
 )
 
 
+PATIENCE = 60
+"""Seconds after which the tests give up; the server whose limits are tested answers at once, or never."""
+
+OPTIONS = ("--connections", "60", "--connections-per-address", "40", "--token", "secret")
+
+
 @pytest.fixture(scope="module")
 def address(server: Callable, model_directory: Path) -> Iterator[str]:
-    options = ("--connections", "60", "--connections-per-address", "40", "--idle-timeout", "1", "--token", "secret")
-    with server("--model", model_directory, *options) as (address, _):
+    """A server that waits a second for a request."""
+    with server("--model", model_directory, *OPTIONS, "--idle-timeout", "1") as (address, _):
+        yield address.partition("?")[0]
+
+
+@pytest.fixture(scope="module")
+def waiting(server: Callable, model_directory: Path) -> Iterator[str]:
+    """A server that waits for requests longer than a test does."""
+    with server("--model", model_directory, *OPTIONS, "--idle-timeout", "1000") as (address, _):
         yield address.partition("?")[0]
 
 
 def opened(stack: ExitStack, address: str, sent: bytes) -> socket.socket:
-    connection = stack.enter_context(socket.create_connection(("127.0.0.1", httpx.URL(address).port), timeout=10))
+    place = ("127.0.0.1", httpx.URL(address).port)
+    connection = stack.enter_context(socket.create_connection(place, timeout=PATIENCE))
     connection.sendall(sent)
     return connection
 
 
-def health(address: str) -> float:
-    """Seconds until the server says that it is well."""
-    start = time.perf_counter()
-    assert httpx.get(f"{address}healthz", trust_env=False, timeout=10).text == "ok"
-    return time.perf_counter() - start
+def assert_well(address: str) -> None:
+    assert httpx.get(f"{address}healthz", trust_env=False, timeout=PATIENCE).text == "ok"
 
 
 def all_of(connection: socket.socket) -> bytes:
@@ -54,16 +66,20 @@ def all_of(connection: socket.socket) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [b"", HALF_HEAD, HALF_BODY], ids=["nothing", "half a head", "half a body"])
-def test_many_that_never_finish_keep_nobody_out(address, sent):
+def test_many_that_never_finish_keep_nobody_out(waiting, sent):
     with ExitStack() as stack:
         connections = []
         for number in range(150):
-            connections.append(opened(stack, address, sent))
+            connections.append(opened(stack, waiting, sent))
             if number % 30 == 29:
-                assert health(address) < 1  # milliseconds; the one second is for busy test machines
-        for connection in connections[:100]:
-            all_of(connection)  # ends: they were closed to make room
-    assert health(address) < 1
+                assert_well(waiting)
+        while len(connections) > 40:  # the others were closed to make room
+            ready, _, _ = select.select(connections, [], [], PATIENCE)
+            assert ready, f"{len(connections)} are open"
+            for connection in ready:
+                all_of(connection)
+                connections.remove(connection)
+    assert_well(waiting)
 
 
 @pytest.mark.slow
@@ -73,12 +89,11 @@ def test_many_that_never_finish_keep_nobody_out(address, sent):
 def test_a_request_that_does_not_come_is_not_waited_for(address, sent, answer):
     with ExitStack() as stack:
         start = time.perf_counter()
-        connection = opened(stack, address, sent)
-        said = all_of(connection)
+        said = all_of(opened(stack, address, sent))
         assert said.startswith(answer)
         assert (said == b"") == (answer == b"")
         assert not answer or b"the body of the request came too slowly" in said
-        assert 0.5 < time.perf_counter() - start < 6
+        assert time.perf_counter() - start > 0.5
 
 
 @pytest.mark.slow
@@ -96,7 +111,7 @@ def test_a_little_now_and_then_is_not_enough(address, sent, more):
         connection = opened(stack, address, sent)
         connection.settimeout(0.1)
         start = time.perf_counter()
-        while time.perf_counter() - start < 8:
+        while time.perf_counter() - start < PATIENCE:
             try:
                 connection.send(more)
             except TimeoutError:
@@ -104,20 +119,21 @@ def test_a_little_now_and_then_is_not_enough(address, sent, more):
             except OSError:
                 break
             time.sleep(0.1)
-        assert time.perf_counter() - start < 6
+        else:
+            pytest.fail("the connection is still open")
 
 
 @pytest.mark.slow
 def test_a_slow_but_steady_body_is_read(address):
     """The limit is on the speed, not on the whole."""
     with ExitStack() as stack:
-        body = b'{"photo": "%s"}' % (b"A" * 8000)
+        body = b'{"photo": "%s"}' % (b"A" * 60_000)
         head = b"POST /v1/segment HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer secret\r\nConnection: close\r\n"
         head += b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
         connection = opened(stack, address, head)
-        for start in range(0, len(body), 500):
+        for start in range(0, len(body), 4000):  # far more than the limit, should the pauses become longer
             time.sleep(0.15)
-            connection.sendall(body[start : start + 500])
+            connection.sendall(body[start : start + 4000])
         answer = all_of(connection)
         assert answer.startswith(b"HTTP/1.1 422 ")
         assert b"no words are given" in answer

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import json
+import threading
 import time
 
 import httpx
@@ -102,13 +103,13 @@ def hostile_client(random_segmenter):
 
 @pytest.mark.parametrize(("content", "code", "words"), HOSTILE.values(), ids=HOSTILE)
 def test_hostile_json_is_refused_in_a_moment(hostile_client, content, code, words):
-    start = time.perf_counter()
+    start = time.process_time()
     answer = hostile_client.post(URL, content=content, headers={"Content-Type": "application/json"})
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     assert answer.status_code == code, answer.text[:300]
     assert words in answer.json()["detail"]
     assert len(answer.content) < 700  # no input comes back at length
-    assert seconds < 2  # 0.1 s where nothing else runs; unlimited it took 20 s
+    assert seconds < 4  # of a processor; 0.1 s was seen, and 20 s without limits
 
 
 FORMS = {
@@ -133,28 +134,27 @@ def test_others_are_answered_while_a_body_is_checked(make_engine, monkeypatch):
     """Parsing and validating keep the event loop free."""
     from partclipseg.apps.serve import intake
 
-    read = intake.read_request
+    read, entered, go = intake.read_request, threading.Event(), threading.Event()
 
     def slow(*arguments):
-        time.sleep(0.5)
+        entered.set()
+        assert go.wait(60)
         return read(*arguments)
 
     monkeypatch.setattr(intake, "read_request", slow)
     app = create_api(make_engine())
 
-    async def ask() -> float:
+    async def ask() -> None:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
             headers = {"Content-Type": "application/json"}
             sent = asyncio.create_task(client.post(URL, content=body(), headers=headers))
-            await asyncio.sleep(0.1)
-            start = time.perf_counter()
+            assert await asyncio.to_thread(entered.wait, 60)
             assert (await client.get("/healthz")).status_code == 200
-            seconds = time.perf_counter() - start
             assert not sent.done()
+            go.set()
             assert (await sent).status_code == 200
-            return seconds
 
-    assert asyncio.run(ask()) < 0.3
+    asyncio.run(ask())
 
 
 LINES = "\n".join(BASE64[i : i + 76] for i in range(0, len(BASE64), 76))

@@ -9,7 +9,7 @@ Aggregation for Open-Vocabulary Part Segmentation" (CVPR 2025).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -197,6 +197,8 @@ class AggregationLayer(nn.Module):
 
     def __init__(self, config: CATSegConfig, attention: str) -> None:
         super().__init__()
+        self.widest = 4 * config.hidden_dim * config.grid**2
+        """Number of values of a class in a hidden layer."""
         self.guidance_norm = nn.LayerNorm(config.appearance_guidance_dim)
         window = min(config.window_size, config.grid)
         shift = 0 if config.grid <= config.window_size else window // 2
@@ -210,9 +212,8 @@ class AggregationLayer(nn.Module):
     def forward(self, x: Tensor, guidance: Tensor, text: Tensor) -> Tensor:
         """Map `x [B, T, g, g, C]`, with guidance of photos `[B, G, g, g]` and texts `[T, Q]`, to its own shape."""
         photo = self.guidance_norm(guidance.permute(0, 2, 3, 1))  # [B, g, g, G]
-        batch, classes, grid = x.shape[:3]
-        hidden = self.block1.mlp[0].out_features * grid**2
-        at_once = pairs_at_once(hidden, CLASSES_AT_ONCE, x) // batch
+        batch, classes = x.shape[:2]
+        at_once = pairs_at_once(self.widest, CLASSES_AT_ONCE, x) // batch
         x = joined([self.spatial(x[:, some], photo) for some in chunks(classes, at_once)])
         return self.classes(x, text)
 
@@ -374,7 +375,8 @@ class UpBlock(nn.Module):
         x = x.permute(0, 2, 3, 1).unflatten(-1, (2, 2, -1)).transpose(2, 3)  # [B·T, e + 1, 2, e + 1, 2, C']
         x = x.flatten(3, 4).flatten(1, 2)[:, 1:-1, 1:-1]  # [B·T, 2e, 2e, C']
         # 2. What all classes of a photo share: guidance, and the up-sampling's bias, which ends at the map's border.
-        bias = self.up.bias.view(1, -1, 1, 1).expand(batch, -1, edge, edge).to(guidance.dtype)
+        up_bias: Any = self.up.bias
+        bias = up_bias.view(1, -1, 1, 1).expand(batch, -1, edge, edge).to(guidance.dtype)
         shared = F.conv2d(torch.cat([bias, guidance], 1), self.conv1.weight, padding=1)  # [B, C', 2e, 2e]
         x = x.unflatten(0, (batch, -1)) + shared.permute(0, 2, 3, 1).unsqueeze(1)  # [B, T, 2e, 2e, C']
         # 3. The rest.
@@ -388,7 +390,8 @@ class UpBlock(nn.Module):
         weight is multiplied in float32 at least and has the type of `like`, or that of autocast.
         """
         with torch.autocast(like.device.type, enabled=False):
-            up, convolution = full_precision(self.up.weight), full_precision(self.conv1.weight[:, : self.up.out_channels])
+            own = self.conv1.weight[:, : self.up.out_channels]
+            up, convolution = full_precision(self.up.weight), full_precision(own)  # [C, M, 2, 2], [C', M, 3, 3]
             # Row p of the finer places sees rows p to p + 2 of the four that two places become; columns likewise.
             seen = [F.pad(convolution, (q, 1 - q, p, 1 - p)) for p in (0, 1) for q in (0, 1)]
             taps = torch.stack(seen).unflatten(4, (2, 2)).unflatten(3, (2, 2))  # [4, C', M, 2, 2, 2, 2]

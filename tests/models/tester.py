@@ -390,7 +390,8 @@ class FamilyTester:
         torch.compiler.reset()
         for layer in kinds.values():
             layer.compile(backend="eager", fullgraph=True)
-        assert torch.equal(run().object_part_logits, expected)
+        # Logits of order 1: a layer may sum in the order that suits the compiler.
+        torch.testing.assert_close(run().object_part_logits, expected, atol=1e-5, rtol=1e-5)
         torch.compiler.reset()
 
     def test_the_forward_pass_compiles_without_a_graph_break(self, model, vocabulary, photos, tokenizer):

@@ -77,3 +77,9 @@ def random_words(model, vocabulary: Vocabulary = VOCABULARY):
 def random_photos(*sizes: tuple[int, int]) -> list[np.ndarray]:
     generator = np.random.default_rng(7)
     return [generator.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+
+
+def resized_probabilities(logits, size, seen=None):
+    """Probabilities, of the first `seen` pixels if given, then resized: `[K, h, w]` → `[K, H, W]`."""
+    probabilities = logits.sigmoid() if seen is None else logits.sigmoid()[:, : seen[0], : seen[1]]
+    return torch.nn.functional.interpolate(probabilities[None], size, mode="bilinear", align_corners=False)[0]

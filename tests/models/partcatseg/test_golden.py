@@ -5,11 +5,11 @@ from collections import defaultdict
 
 import pytest
 import torch
+from tests.models.partcatseg.small import resized_probabilities
 from torch.nn import functional as F
 
 from partclipseg.models.clip_dense import dense_features
 from partclipseg.models.partcatseg.foreign import load_released, read_released, source
-from partclipseg.models.partcatseg.maps import resized_probabilities
 from partclipseg.models.partcatseg.towers import text_features
 
 # An independent float32 computation reached 2.4e-6 (towers) and 3.0e-5 (logits up to 12); sums are taken in another

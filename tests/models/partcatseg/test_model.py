@@ -1,17 +1,27 @@
 """Behaviour of PartCATSeg and CAT-Seg that needs no golden tensors."""
 
 import copy
+from contextlib import nullcontext
+from itertools import chain
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.models.partcatseg.small import VOCABULARY, build, random_photos, random_words, small_config
+from tests.models.partcatseg.small import (
+    VOCABULARY,
+    build,
+    random_photos,
+    random_words,
+    resized_probabilities,
+    small_config,
+)
+from tests.waiting import NoWaiting
 from torch.nn import functional as F
 
 from partclipseg.data.sample import OUTSIDE, UNLABELLED
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.models.partcatseg import aggregator, maps
+from partclipseg.models.partcatseg import aggregator
 from partclipseg.models.partcatseg.config import REPAIRS, CATSegConfig, PartCATSegConfig
 from partclipseg.models.partcatseg.loss import CATSegLoss
 from partclipseg.models.partcatseg.photos import first_size
@@ -71,16 +81,53 @@ def test_chunks_change_nothing(model, monkeypatch):
     expected = model.label_maps(inputs, words, SIZES)
     monkeypatch.setattr(aggregator, "CLASSES_AT_ONCE", 2)
     monkeypatch.setattr(aggregator, "SCORES_AT_ONCE", 1)
-    monkeypatch.setattr(maps, "PROBABILITIES_AT_ONCE", 1)
     with torch.no_grad():
         torch.testing.assert_close(model(inputs, words).object_part_logits, whole, atol=2e-5, rtol=0)
     for found, before in zip(model.label_maps(inputs, words, SIZES), expected, strict=True):
         torch.testing.assert_close(found.scores, before.scores, atol=1e-5, rtol=0)
 
 
+class CapturedTwice:
+    """Stands for CUDA graphs on the CPU: every pass is repeated while operations that wait for a GPU are refused."""
+
+    def __init__(self):
+        self.lock, self.keys = nullcontext(), []
+
+    def __call__(self, function, key, *inputs):
+        self.keys.append((key, *(tensor.shape for tensor in inputs)))
+        function(*inputs)  # the first run may make what is kept
+        with NoWaiting():
+            return function(*inputs)
+
+
+def test_captured_passes_do_not_wait_for_the_device(family, monkeypatch):
+    """As captured on a GPU: passes are functions of tensors, and settings that change them change their key."""
+    filters = {"attention_filter": True, "pair_affinity": family is PartCATSegConfig}
+    for changes in ({}, filters):
+        model, graphs = build(small_config(family, **changes)), CapturedTwice()
+        words, inputs = random_words(model), model.prepare(random_photos(*SIZES))
+        asked = [(None, False), ([[0], [2, 1], []], True)]
+        expected = [model.label_maps(inputs, words, SIZES, *question) for question in asked]
+        monkeypatch.setattr(model, "graphs", lambda graphs=graphs: graphs)
+        found = [model.label_maps(inputs, words, SIZES, *question) for question in asked]
+        for one, other in zip(chain(*found), chain(*expected), strict=True):
+            assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
+        assert len(set(graphs.keys)) == len(graphs.keys) == 2
+        model.config.set_filters(not model.config.attention_filter, None)
+        model.label_maps(inputs, words, SIZES)
+        assert len(set(graphs.keys)) == 3
+
+
+def test_large_batches_are_not_captured(model, monkeypatch):
+    graphs = CapturedTwice()
+    monkeypatch.setattr(model, "graphs", lambda: graphs)
+    monkeypatch.setattr("partclipseg.models.partcatseg.maps.CAPTURED_PAIRS", 3)
+    model.label_maps(model.prepare(random_photos(*SIZES)), random_words(model), SIZES)
+    assert graphs.keys == []
+
+
 def test_of_equal_classes_the_first_wins(model, monkeypatch):
     monkeypatch.setattr(aggregator, "CLASSES_AT_ONCE", 2)
-    monkeypatch.setattr(maps, "CLASSES_AT_ONCE", 2)
     torch.nn.init.zeros_(model.aggregator.head.weight)
     words, inputs = random_words(model), model.prepare(random_photos((40, 90)))
     assert (model.label_maps(inputs, words, [(40, 90)])[0].label_map == 0).all()
@@ -320,12 +367,20 @@ def test_padding_as_released():
 
 
 def test_small_photos_are_cut_as_released():
-    """A photo of fewer pixels than the logits is taken for their first pixels."""
-    logits = torch.randn(3, 16, 16)
-    cut = maps.resized_probabilities(logits, (20, 20), seen=(10, 16))
-    expected = F.interpolate(logits.sigmoid()[None, :, :10], (20, 20), mode="bilinear")[0]
-    assert torch.equal(cut, expected)
-    assert not torch.equal(cut, maps.resized_probabilities(logits, (20, 20)))
+    """A photo of fewer pixels than the logits is taken for their first pixels, beside one that is not."""
+    model = build(small_config(reference=True, shortest_edge=None))
+    sizes = [(10, 14), (40, 90)]
+    words, inputs = random_words(model), model.prepare(random_photos(*sizes))
+    with torch.no_grad():
+        output = model(inputs, words)
+    found = model.label_maps(inputs, words, sizes)
+    for logits, size, of_rows, whole in zip(
+        output.object_part_logits, sizes, found, model.maps_of(output, inputs, words, sizes), strict=True
+    ):
+        expected, uncut = (resized_probabilities(logits, size, seen).max(0).values for seen in (size, None))
+        for scores in (of_rows.scores, whole.scores):
+            torch.testing.assert_close(scores, expected, atol=1e-5, rtol=0)
+        assert torch.allclose(expected, uncut) == (size == (40, 90))
 
 
 def test_training_photos_keep_their_size():

@@ -9,7 +9,7 @@ Aggregation for Open-Vocabulary Part Segmentation" (CVPR 2025).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +21,12 @@ from partclipseg.models.partcatseg.config import CATSegConfig
 from partclipseg.models.partcatseg.filters import mix
 
 CLASSES_AT_ONCE = 64
-"""Number of (photo, class) pairs in a pass of the convolutions, spatial attention and the decoder; all pass at once if
-gradients are recorded, which keep everything anyway."""
+"""Number of (photo, class) pairs in a pass of the convolutions, spatial attention and the decoder on a CPU; all pass at
+once if gradients are recorded, which keep everything anyway."""
 SCORES_AT_ONCE = 1 << 25
-"""Number of scores of class attention in memory at a time, with the same exception."""
+"""Number of scores of class attention in memory at a time on a CPU, with the same exception."""
+SHARE_OF_MEMORY = 1 / 32
+"""Largest share of a GPU's memory that the widest tensor of a pass may take: as many classes pass at once as fit."""
 
 
 class AppearanceGuidance(NamedTuple):
@@ -57,6 +59,9 @@ class CostAggregator(nn.Module):
         super().__init__()
         self.recompute = False
         """Keep only the inputs of layers and decoders in training and compute the rest again in the backward pass."""
+        self.places = config.grid**2
+        self.widest = max(4 * config.hidden_dim, config.clip_config.projection_dim)
+        """Number of channels of the widest tensor at a place: a hidden layer's, or the features that make a cost."""
         hidden, (coarse, middle, fine) = config.hidden_dim, config.guidance_dims
         near, far = config.decoder_guidance_dims
         self.cost_embedding = nn.Conv2d(len(config.templates), hidden, 7, padding=3)
@@ -86,15 +91,23 @@ class CostAggregator(nn.Module):
         `photo [B, D, g, g]` and `texts [T, P, D]` are unit vectors; a photo's may be filtered, see `filters`.
         """
         embeddings, similarities = [], []
-        for some in chunks(texts.shape[0], CLASSES_AT_ONCE // photo.shape[0]):
+        for some in chunks(texts.shape[0], self.at_once(photo)):
             # 1. Cost: cosine of every patch with every prompt.
-            cost = torch.einsum("bdyx,tpd->btpyx", photo, F.normalize(texts[some], dim=-1))  # [B, t, P, g, g]
+            cost = torch.einsum("bdyx,tpd->btyxp", photo, F.normalize(texts[some], dim=-1))  # [B, t, g, g, P]
             # 2. Embedding: each class's own image of P channels.
             embeddings.append(embed(self.cost_embedding, cost))  # [B, t, g, g, C]
-            similarities.append(cost.mean(2))  # [B, t, g, g]
+            similarities.append(cost.mean(-1))  # [B, t, g, g]
         # 3. Aggregation, guided by photo and text.
-        embedding = self.run(self.layers, torch.cat(embeddings, 1), texts, guidance)
-        return Volume(embedding, torch.cat(similarities, 1))
+        embedding = self.run(self.layers, joined(embeddings), texts, guidance)
+        return Volume(embedding, joined(similarities))
+
+    def at_once(self, photos: Tensor, scale: int = 1) -> int:
+        """Return the number of classes in a pass whose maps have `scale` times the feature grid's edge.
+
+        `photos [B, …]` are of the device and the type in question.
+        """
+        widest = max(self.widest, self.head.in_channels * scale**2)  # channels of a place of the feature grid
+        return pairs_at_once(widest * self.places, CLASSES_AT_ONCE, photos) // photos.shape[0]
 
     def run(self, layers: nn.ModuleList, embedding: Tensor, texts: Tensor, guidance: AppearanceGuidance) -> Tensor:
         """Pass `embedding [B, T, g, g, C]` through aggregation layers; the same shape."""
@@ -110,12 +123,9 @@ class CostAggregator(nn.Module):
 
     def decode(self, embedding: Tensor, guidance: AppearanceGuidance) -> Tensor:
         """Decode each class alone: `embedding [B, T, g, g, C]` → logits `[B, T, 4g, 4g]`."""
-        batch, classes = embedding.shape[:2]
-        logits = [
-            self._call(self._decode, embedding[:, some], guidance.decoder1, guidance.decoder2)
-            for some in chunks(classes, CLASSES_AT_ONCE // batch, always=self.recompute)
-        ]
-        return torch.cat(logits, 1)
+        pieces = chunks(embedding.shape[1], self.at_once(embedding, scale=4), always=self.recompute)
+        levels = guidance.decoder1, guidance.decoder2
+        return joined([self._call(self._decode, embedding[:, some], *levels) for some in pieces])
 
     def _decode(self, embedding: Tensor, near: Tensor, far: Tensor) -> Tensor:
         x = embedding.flatten(0, 1).permute(0, 3, 1, 2)  # [B·t, C, g, g]
@@ -161,24 +171,25 @@ class PartCostAggregator(CostAggregator):
             guidance: of the photos.
             affinity: `[B, g·g, g·g]`, by which the places of every cost are mixed; None leaves them as they are.
         """
-        # 1. Features: the projection of [part ; object] is a sum of two, each computed once for a word.
-        part_weight, object_weight = self.pair_projection.weight.flatten(1).chunk(2, 1)  # [D, C] each
+        weight, bias = self.pair_projection.weight.flatten(1), self.pair_projection.bias  # [D, 2C], [D]
         embeddings, similarities = [], []
-        for some in chunks(texts.shape[0], CLASSES_AT_ONCE // words.shape[0]):
-            (parts, part_of), (objects, object_of) = once(part_rows[some]), once(object_rows[some])
-            from_part = F.linear(words[:, parts], part_weight, self.pair_projection.bias)  # [B, n, g, g, D]
-            from_object = F.linear(words[:, objects], object_weight)  # [B, n, g, g, D]
-            features = F.normalize(from_part[:, part_of] + from_object[:, object_of], dim=-1)  # [B, t, g, g, D]
-            # 2. Cost: each class's own features against its own prompts alone.
-            cost = torch.einsum("btyxd,tpd->btpyx", features, F.normalize(texts[some], dim=-1))  # [B, t, P, g, g]
+        for some in chunks(texts.shape[0], self.at_once(words)):
+            # 1. Features of [part ; object].
+            pairs = torch.cat([words[:, part_rows[some]], words[:, object_rows[some]]], -1)  # [B, t, g, g, 2C]
+            features = F.linear(pairs, weight, bias).flatten(2, 3)  # [B, t, g·g, D]
+            # 2. Cost: each class's own features against its own prompts alone. A cosine is divided by the length of the
+            # features in the end, since they are many times wider.
+            products = features @ F.normalize(texts[some], dim=-1).mT  # [B, t, g·g, P]
+            cost = (products / lengths(features).to(products.dtype)).view(*pairs.shape[:4], -1)  # [B, t, g, g, P]
             if affinity is not None:
-                cost = mix(cost.flatten(1, 2), affinity).view_as(cost)
+                places_last = cost.movedim(-1, 2)  # [B, t, P, g, g]
+                cost = mix(places_last.flatten(1, 2), affinity).view(places_last.shape).movedim(2, -1)
             # 3. Embedding.
             embeddings.append(embed(self.pair_cost_embedding, cost))  # [B, t, g, g, C]
-            similarities.append(cost.mean(2))  # [B, t, g, g]
+            similarities.append(cost.mean(-1))  # [B, t, g, g]
         # 4. Aggregation, guided as in the first stage.
-        embedding = self.run(self.pair_layers, torch.cat(embeddings, 1), texts, guidance)
-        return Volume(embedding, torch.cat(similarities, 1))
+        embedding = self.run(self.pair_layers, joined(embeddings), texts, guidance)
+        return Volume(embedding, joined(similarities))
 
 
 class AggregationLayer(nn.Module):
@@ -186,6 +197,8 @@ class AggregationLayer(nn.Module):
 
     def __init__(self, config: CATSegConfig, attention: str) -> None:
         super().__init__()
+        self.widest = 4 * config.hidden_dim * config.grid**2
+        """Number of values of a class in a hidden layer."""
         self.guidance_norm = nn.LayerNorm(config.appearance_guidance_dim)
         window = min(config.window_size, config.grid)
         shift = 0 if config.grid <= config.window_size else window // 2
@@ -200,15 +213,36 @@ class AggregationLayer(nn.Module):
         """Map `x [B, T, g, g, C]`, with guidance of photos `[B, G, g, g]` and texts `[T, Q]`, to its own shape."""
         photo = self.guidance_norm(guidance.permute(0, 2, 3, 1))  # [B, g, g, G]
         batch, classes = x.shape[:2]
-        x = torch.cat([self.spatial(x[:, some], photo) for some in chunks(classes, CLASSES_AT_ONCE // batch)], 1)
-        return x + self.classes(x, text)
+        at_once = pairs_at_once(self.widest, CLASSES_AT_ONCE, x) // batch
+        x = joined([self.spatial(x[:, some], photo) for some in chunks(classes, at_once)])
+        return self.classes(x, text)
 
     def spatial(self, x: Tensor, photo: Tensor) -> Tensor:
         """Mix the places of `x [B, T, g, g, C]`, which keeps its shape; `photo [B, g, g, G]` is normalised."""
         return self.block2(self.block1(x, photo), photo)
 
 
-class WindowBlock(nn.Module):
+class GuidedBlock(nn.Module):
+    """Base class of the attentions: queries and keys are projected from [x ; guidance], values from x."""
+
+    query: nn.Linear
+    key: nn.Linear
+    value: nn.Linear
+
+    def queries_keys_values(self, x: Tensor, guidance: Tensor) -> Tensor:
+        """Project `x [..., C]` to queries, keys and values, `[..., 3C]`; `guidance [..., G]` is broadcast to it.
+
+        The product of [x ; guidance] is a sum of two, since `guidance` is shared along dimensions of `x`. That of x is
+        one for all three, so that x is read once.
+        """
+        width, layers = x.shape[-1], (self.query, self.key)
+        own = torch.cat([*(layer.weight[:, :width] for layer in layers), self.value.weight])  # [3C, C]
+        bias = torch.cat([layer.bias for layer in (*layers, self.value)])
+        shared = F.linear(guidance, torch.cat([layer.weight[:, width:] for layer in layers]))  # [..., 2C]
+        return F.linear(x, own, bias) + F.pad(shared, (0, width))
+
+
+class WindowBlock(GuidedBlock):
     """Attends within windows of a class's grid; the photo guides queries and keys."""
 
     def __init__(self, width: int, guidance: int, heads: int, window: int, shift: int) -> None:
@@ -224,28 +258,23 @@ class WindowBlock(nn.Module):
 
     def forward(self, x: Tensor, photo: Tensor) -> Tensor:
         """Map `x [B, T, g, g, C]`, with `photo [B, g, g, G]`, to its own shape."""
-        a, photo = self.norm1(x), photo.unsqueeze(1)  # [B, 1, g, g, G]
+        shifted, photo = x, photo.unsqueeze(1)  # [B, 1, g, g, G]
         if self.shift:
-            a, photo = (t.roll((-self.shift, -self.shift), dims=(2, 3)) for t in (a, photo))
-        q, k, v = guided(self.query, a, photo), guided(self.key, a, photo), self.value(a)
-        mixed = self.project(self.attend(q, k, v))
+            shifted, photo = (t.roll((-self.shift, -self.shift), dims=(2, 3)) for t in (x, photo))
+        mixed = self.project(self.attend(self.queries_keys_values(self.norm1(shifted), photo)))
         x = x + (mixed.roll((self.shift, self.shift), dims=(2, 3)) if self.shift else mixed)
         return x + self.mlp(self.norm2(x))
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Mix the values within windows: three times `[B, T, g, g, C]`, shifted → the same shape."""
-        batch, classes, grid, _, width = q.shape
-        q, k, v = (self.split(t) for t in (q, k, v))  # [B·T, windows·heads, w·w, d]
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask(grid, q))
+    def attend(self, projected: Tensor) -> Tensor:
+        """Mix the values within windows: queries, keys and values `[B, T, g, g, 3C]`, shifted → `[B, T, g, g, C]`."""
+        batch, classes, grid = projected.shape[:3]
         side, window = grid // self.window, self.window
-        mixed = mixed.view(batch, classes, side, side, self.heads, window, window, width // self.heads)
-        return mixed.permute(0, 1, 2, 5, 3, 6, 4, 7).reshape(batch, classes, grid, grid, width)
-
-    def split(self, x: Tensor) -> Tensor:
-        """Split `[B, T, g, g, C]` into windows and heads `[B·T, windows·heads, w·w, d]`."""
-        x = x.flatten(0, 1).unflatten(-1, (self.heads, -1))  # [B·T, g, g, heads, d]
-        x = x.unflatten(2, (-1, self.window)).unflatten(1, (-1, self.window))  # [B·T, n, w, n, w, heads, d]
-        return x.permute(0, 1, 3, 5, 2, 4, 6).flatten(4, 5).flatten(1, 3)
+        x = projected.view(batch * classes, side, window, side, window, 3, self.heads, -1)
+        x = x.permute(5, 0, 1, 3, 6, 2, 4, 7).flatten(5, 6).flatten(2, 4)  # [3, B·T, windows·heads, w·w, d]
+        q, k, v = x.unbind()
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask(grid, q))
+        mixed = mixed.view(batch, classes, side, side, self.heads, window, window, -1)
+        return mixed.permute(0, 1, 2, 5, 3, 6, 4, 7).reshape(batch, classes, grid, grid, -1)
 
     def mask(self, grid: int, like: Tensor) -> Tensor | None:
         """Return -100 between places that only the shift brought into one window: `[windows·heads, w·w, w·w]`."""
@@ -259,7 +288,7 @@ class WindowBlock(nn.Module):
         return (-100.0 * differ).to(like.dtype).repeat_interleave(self.heads, 0)
 
 
-class ClassBlock(nn.Module):
+class ClassBlock(GuidedBlock):
     """Attends between the classes at each place of a pooled grid; the texts guide queries and keys."""
 
     def __init__(self, width: int, guidance: int, heads: int, pooling: int, attention: str) -> None:
@@ -275,23 +304,25 @@ class ClassBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.ReLU(), nn.Linear(4 * width, width))
 
     def forward(self, x: Tensor, text: Tensor) -> Tensor:
-        """Map `x [B, T, g, g, C]`, with `text [T, Q]`, to its own shape; the result contains the pooled `x`."""
+        """Map `x [B, T, g, g, C]`, with `text [T, Q]`, to its own shape.
+
+        The result is the sum of `x` and what is mixed at the pooled places, which itself contains the pooled `x`.
+        """
         batch, classes, grid, _, width = x.shape
-        pooled = F.avg_pool2d(x.flatten(0, 1).permute(0, 3, 1, 2), self.pooling)  # [B·T, C, g', g']
         edge = grid // self.pooling
-        places = pooled.view(batch, classes, width, edge * edge).permute(0, 3, 1, 2).flatten(0, 1)  # [B·g'·g', T, C]
-        at_once = SCORES_AT_ONCE // (self.heads * classes * (classes + width))
-        places = torch.cat([self.mix(places[some], text) for some in chunks(places.shape[0], at_once)])
-        # Channels last: in the other order a GPU's resizing walks through all channels of a place one after the other.
-        pooled = places.unflatten(0, (batch, -1)).transpose(1, 2).reshape(-1, edge, edge, width).permute(0, 3, 1, 2)
-        spread = F.interpolate(pooled, (grid, grid), mode="bilinear", align_corners=True)  # [B·T, C, g, g]
-        return spread.permute(0, 2, 3, 1).view(batch, classes, grid, grid, width)
+        cells = x.view(batch, classes, edge, self.pooling, edge, self.pooling, width)
+        places = cells.mean((3, 5)).permute(0, 2, 3, 1, 4).flatten(0, 2)  # [B·g'·g', T, C]
+        at_once = pairs_at_once(self.heads * classes * (classes + width), SCORES_AT_ONCE, x, items=True)
+        places = joined([self.mix(places[some], text) for some in chunks(places.shape[0], at_once)], 0)
+        pooled = places.view(batch, edge * edge, classes, width).transpose(1, 2)  # [B, T, g'·g', C]
+        # Bilinear resizing as a product: its gradient is one too, where that of `interpolate` adds atomically.
+        weights = spreading(edge, grid, x).expand(batch * classes, -1, -1)  # [B·T, g·g, g'·g']
+        return torch.baddbmm(x.flatten(2, 3).flatten(0, 1), weights, pooled.flatten(0, 1)).view(x.shape)
 
     def mix(self, x: Tensor, text: Tensor) -> Tensor:
         """Mix the classes of `x [n, T, C]`, which keeps its shape."""
-        a = self.norm1(x)
-        q, k, v = guided(self.query, a, text), guided(self.key, a, text), self.value(a)  # [n, T, C]
-        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))  # [n, heads, T, d]
+        projected = self.queries_keys_values(self.norm1(x), text)  # [n, T, 3C]
+        q, k, v = projected.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # [n, heads, T, d] each
         x = x + self.attend(q, k, v).transpose(1, 2).flatten(2)
         return x + self.mlp(self.norm2(x))
 
@@ -306,10 +337,12 @@ def query_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def _query_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     # Every share has 1e-8 added before the division; both are applied to the small result, not to all T · T shares.
-    least, (classes, width) = 1e-8, q.shape[-2:]
+    # Ones beside the values sum the shares in the same product; eight, since a GPU multiplies in eights.
+    least, width = 1e-8, q.shape[-1]
     shares = (k @ (q / width**0.5).transpose(-2, -1)).softmax(-1)  # [n, heads, T keys, T queries]
-    mixed = shares.transpose(-2, -1) @ v + least * v.sum(-2, keepdim=True)  # [n, heads, T queries, d]
-    return mixed / (shares.sum(-2).unsqueeze(-1) + classes * least)
+    values = F.pad(v, (0, 8), value=1.0)  # [n, heads, T keys, d + 8]
+    mixed = shares.transpose(-2, -1) @ values + least * values.sum(-2, keepdim=True)  # [n, heads, T queries, d + 8]
+    return mixed[..., :width] / mixed[..., width : width + 1]
 
 
 def linear_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -335,25 +368,75 @@ class UpBlock(nn.Module):
         self.norm2 = nn.GroupNorm(out // 16, out)
 
     def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
-        """Map `x [B·T, C, e, e]` and `guidance [B, E, 2e, 2e]` to `[B·T, C', 2e, 2e]`."""
-        x = self.up(x)  # [B·T, C - E, 2e, 2e]
-        # The convolution of [x ; guidance] is a sum of two, of which the second is computed once for a photo.
-        own, guided_by = self.conv1.weight.split([x.shape[1], guidance.shape[1]], 1)
-        x = F.conv2d(x, own, padding=1).unflatten(0, (guidance.shape[0], -1))  # [B, T, C', 2e, 2e]
-        x = (x + F.conv2d(guidance, guided_by, padding=1).unsqueeze(1)).flatten(0, 1)
-        x = F.relu(self.norm1(x))
-        return F.relu(self.norm2(self.conv2(x)))
+        """Map `x [B·T, C, e, e]` and `guidance [B, E, 2e, 2e]` to `[B·T, C', 2e, 2e]`, in memory with channels last."""
+        batch, edge = guidance.shape[0], 2 * x.shape[-1]
+        # 1. Up-sampling and the first convolution: both are linear, so the coarse map passes through their product.
+        x = F.conv2d(x, self.up_and_convolve(x), padding=1)  # [B·T, 4·C', e + 1, e + 1]
+        x = x.permute(0, 2, 3, 1).unflatten(-1, (2, 2, -1)).transpose(2, 3)  # [B·T, e + 1, 2, e + 1, 2, C']
+        x = x.flatten(3, 4).flatten(1, 2)[:, 1:-1, 1:-1]  # [B·T, 2e, 2e, C']
+        # 2. What all classes of a photo share: guidance, and the up-sampling's bias, which ends at the map's border.
+        up_bias: Any = self.up.bias
+        bias = up_bias.view(1, -1, 1, 1).expand(batch, -1, edge, edge).to(guidance.dtype)
+        shared = F.conv2d(torch.cat([bias, guidance], 1), self.conv1.weight, padding=1)  # [B, C', 2e, 2e]
+        x = x.unflatten(0, (batch, -1)) + shared.permute(0, 2, 3, 1).unsqueeze(1)  # [B, T, 2e, 2e, C']
+        # 3. The rest.
+        x = F.relu(group_norm(self.norm1, x.flatten(0, 1).permute(0, 3, 1, 2)))  # [B·T, C', 2e, 2e]
+        return F.relu(group_norm(self.norm2, self.conv2(x)))
+
+    def up_and_convolve(self, like: Tensor) -> Tensor:
+        """Return the weight of `up`, then `conv1` on what it makes, as one convolution: `[4·C', C, 2, 2]`.
+
+        Each window of 2 x 2 places decides the 2 x 2 finer places in its middle, which are four times the channels. The
+        weight is multiplied in float32 at least and has the type of `like`, or that of autocast.
+        """
+        with torch.autocast(like.device.type, enabled=False):
+            own = self.conv1.weight[:, : self.up.out_channels]
+            up, convolution = full_precision(self.up.weight), full_precision(own)  # [C, M, 2, 2], [C', M, 3, 3]
+            # Row p of the finer places sees rows p to p + 2 of the four that two places become; columns likewise.
+            seen = [F.pad(convolution, (q, 1 - q, p, 1 - p)) for p in (0, 1) for q in (0, 1)]
+            taps = torch.stack(seen).unflatten(4, (2, 2)).unflatten(3, (2, 2))  # [4, C', M, 2, 2, 2, 2]
+            weight = torch.einsum("fomaibj,cmij->focab", taps, up).flatten(0, 1)
+        return weight.to(like.dtype)
+
+
+def group_norm(norm: nn.GroupNorm, x: Tensor) -> Tensor:
+    """Apply `norm` to `x [N, C, h, w]` whose channels lie last in memory, and leave them there.
+
+    PyTorch's own kernel on a GPU copies such maps to the other order, and the compiler would sum them in that order.
+    """
+    if not torch.compiler.is_compiling() or torch.compiler.is_exporting():
+        return norm(x).to(x.dtype)  # autocast has it in float32
+    groups = full_precision(x.permute(0, 2, 3, 1)).unflatten(-1, (norm.num_groups, -1))  # [N, h, w, groups, c]
+    variance, mean = torch.var_mean(groups, (1, 2, 4), correction=0, keepdim=True)
+    normal = ((groups - mean) * torch.rsqrt(variance + norm.eps)).flatten(3)
+    return (normal * norm.weight + norm.bias).to(x.dtype).permute(0, 3, 1, 2)
 
 
 def embed(convolution: nn.Conv2d, cost: Tensor) -> Tensor:
-    """Embed a cost `[B, T, P, g, g]` as `[B, T, g, g, C]`."""
-    return convolution(cost.flatten(0, 1)).permute(0, 2, 3, 1).unflatten(0, cost.shape[:2])
+    """Embed a cost `[B, T, g, g, P]` as `[B, T, g, g, C]`."""
+    maps = cost.flatten(0, 1).permute(0, 3, 1, 2)  # [B·T, P, g, g], channels last in memory
+    return convolution(maps).permute(0, 2, 3, 1).unflatten(0, cost.shape[:2]).contiguous()
 
 
-def guided(layer: nn.Linear, x: Tensor, guidance: Tensor) -> Tensor:
-    """Apply `layer` to [x ; guidance] as a sum of two products, since `guidance` is shared along dimensions of `x`."""
-    own, guided_by = layer.weight.split([x.shape[-1], guidance.shape[-1]], 1)
-    return F.linear(x, own) + F.linear(guidance, guided_by, layer.bias)
+def lengths(vectors: Tensor) -> Tensor:
+    """Return the norms `[..., 1]` of vectors, at least 1e-12, in float32 at least, without a copy in that type."""
+    with torch.autocast(vectors.device.type, enabled=False):
+        dtype = torch.promote_types(vectors.dtype, torch.float32)
+        return torch.linalg.vector_norm(vectors, dim=-1, keepdim=True, dtype=dtype).clamp(min=1e-12)
+
+
+def spreading(coarse: int, fine: int, like: Tensor) -> Tensor:
+    """Return the weights `[fine², coarse²]` that resize a square map bilinearly, its corners staying corners."""
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    fines, coarses = (torch.arange(count, device=like.device, dtype=dtype) for count in (fine, coarse))
+    place = fines * ((coarse - 1) / max(fine - 1, 1))
+    near = (1 - (place[:, None] - coarses).abs()).clamp(min=0)  # [fine, coarse]
+    return (near[:, None, :, None] * near[None, :, None, :]).flatten(2).flatten(0, 1).to(like.dtype)
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """Return `x` in float32 at least."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def again(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
@@ -361,16 +444,25 @@ def again(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)  # pyright: ignore
 
 
-def once(rows: Tensor) -> tuple[Tensor | slice, Tensor | slice]:
-    """Say which words to compute for the `rows`, int64 `[T]`, and where each row stands among them.
+def joined(pieces: list[Tensor], dim: int = 1) -> Tensor:
+    """Concatenate; a single piece is returned as it is, not copied."""
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim)
 
-    In training they are all words, and in an exported graph one for each row: there no size may depend on values.
+
+def pairs_at_once(width: int, on_cpu: int, like: Tensor, items: bool = False) -> int:
+    """Return how many pairs, each with `width` numbers in its widest tensor, pass at once on the device of `like`.
+
+    On a CPU these are `on_cpu` pairs, or with `items` as many numbers. On a GPU the memory decides.
     """
-    if torch.compiler.is_exporting():
-        return rows, slice(None)
-    if torch.is_grad_enabled():
-        return slice(None), rows
-    return rows.unique(return_inverse=True)
+    if like.device.type == "cpu":
+        return on_cpu // width if items else on_cpu
+    return int(SHARE_OF_MEMORY * memory_of(like.device)) // (width * like.element_size())
+
+
+@torch.compiler.assume_constant_result
+def memory_of(device: torch.device) -> int:
+    """Return the memory of a GPU in bytes; 32 GiB for one that does not tell."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 32 << 30
 
 
 def chunks(count: int, at_once: int, always: bool = False) -> Iterator[slice]:
@@ -378,9 +470,9 @@ def chunks(count: int, at_once: int, always: bool = False) -> Iterator[slice]:
 
     An exported graph, whose counts are symbols, has a single one too.
     """
-    if torch.compiler.is_exporting():
-        yield slice(None)
+    if torch.compiler.is_exporting() or (torch.is_grad_enabled() and not always) or count <= at_once:
+        yield slice(None)  # one comparison: a compiled layer still takes any count
         return
-    step = count if torch.is_grad_enabled() and not always else max(1, at_once)
+    step = max(1, at_once)
     for start in range(0, count, step):
         yield slice(start, start + step)

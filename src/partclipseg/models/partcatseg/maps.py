@@ -1,25 +1,44 @@
-"""Label maps: the greatest probability after resizing, of the classes that may win."""
+"""Label maps: the greatest probability after resizing, of the classes that may win.
+
+Classes meet in the aggregation, but are decoded each alone: those that cannot win are left out. On a CUDA device the
+passes of small batches are captured as CUDA graphs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from partclipseg.maps.label_maps import LabelMaps
+from partclipseg.maps.label_maps import BACKGROUND, LabelMaps
+from partclipseg.maps.upsample import PhotoPixels, keep_best, upload
 from partclipseg.models.clip_towers import admitted
 from partclipseg.models.interface import Words
-from partclipseg.models.partcatseg.aggregator import CLASSES_AT_ONCE, AppearanceGuidance
+from partclipseg.models.partcatseg.aggregator import AppearanceGuidance, Volume
 
 if TYPE_CHECKING:
     from partclipseg.models.partcatseg.config import CATSegConfig
     from partclipseg.models.partcatseg.model import CATSegModel
 
-PROBABILITIES_AT_ONCE = 1 << 25
-"""Number of probabilities at photo size in memory at a time."""
+CAPTURED_PAIRS = 512
+"""Maximum number of (photo, class) pairs of a captured graph: with more, kernels run longer than their launch."""
+
+
+class Rows(NamedTuple):
+    """Logits of some photos and classes, in order of the photos."""
+
+    photos: np.ndarray
+    """int64 `[K]`."""
+    classes: np.ndarray
+    """int64 `[K]`."""
+    logits: Tensor
+    """`[K, h, w]`."""
 
 
 @torch.inference_mode()
@@ -31,59 +50,126 @@ def decoded_maps(
     present_objects: Sequence[Sequence[int]] | None,
     with_background: bool,
 ) -> list[LabelMaps]:
-    """Label B photos; arguments as in `CATSegModel.label_maps`.
+    """Label B photos; arguments as in `CATSegModel.label_maps`."""
+    pairs = len(sizes) * len(words.embeddings) // len(model.config.templates)
+    graphs = model.graphs() if pairs <= CAPTURED_PAIRS else None
+    tensors = inputs["pixel_values"], inputs["guidance_pixels"], *word_tensors(words)
+    with nullcontext() if graphs is None else graphs.lock:
+        if graphs is not None and present_objects is None:
+            # Parts are counted in the key: all words are one tensor.
+            key = "logits", model.pass_key, len(words.vocabulary.parts)
+            [logits] = graphs(lambda *x: [all_logits(model, words, *x)], key, *tensors)
+            rows = iter([of_all(logits, 0)])
+        else:
+            compute = class_volume(model, words)
+            key = "volume", model.pass_key, len(words.vocabulary.parts)
+            embedding, *levels = graphs(compute, key, *tensors) if graphs else compute(*tensors)
+            rows = decoded(model, embedding, AppearanceGuidance(*levels), words, present_objects, with_background)
+        return best_maps(model.config, inputs, words, sizes, rows)
 
-    Classes meet in the aggregation, but are decoded each alone: those that cannot win are left out.
-    """
-    volume, guidance = model.class_volume(inputs, words)
 
-    def decode(index: int, classes: Tensor) -> Tensor:
+def word_tensors(words: Words) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the tensors of a vocabulary, which a captured pass takes as its inputs."""
+    return words.embeddings, words.class_to_part, words.class_to_object
+
+
+def class_volume(model: CATSegModel, words: Words) -> Callable[..., list[Tensor]]:
+    """Return the pass to the aggregated classes as a function of tensors: embedding, then the three guidances."""
+
+    def compute(pixels: Tensor, guidance_pixels: Tensor, *tensors: Tensor) -> list[Tensor]:
+        volume, guidance = _volume(model, words, pixels, guidance_pixels, *tensors)
+        return [volume.embedding, *guidance]
+
+    return compute
+
+
+def all_logits(model: CATSegModel, words: Words, pixels: Tensor, guidance_pixels: Tensor, *tensors: Tensor) -> Tensor:
+    """Compute the logits `[B, N_c + 1, 4g, 4g]` of every class by a pass that may be captured."""
+    volume, guidance = _volume(model, words, pixels, guidance_pixels, *tensors)
+    return model.aggregator.decode(volume.embedding, guidance)
+
+
+def _volume(
+    model: CATSegModel, words: Words, pixels: Tensor, guidance_pixels: Tensor, *tensors: Tensor
+) -> tuple[Volume, AppearanceGuidance]:
+    embeddings, class_to_part, class_to_object = tensors
+    given = replace(words, embeddings=embeddings, class_to_part=class_to_part, class_to_object=class_to_object)
+    return model.class_volume({"pixel_values": pixels, "guidance_pixels": guidance_pixels}, given)
+
+
+def decoded(
+    model: CATSegModel,
+    embedding: Tensor,
+    guidance: AppearanceGuidance,
+    words: Words,
+    present_objects: Sequence[Sequence[int]] | None,
+    with_background: bool,
+) -> Iterator[Rows]:
+    """Decode the classes that may win, a few at a time: `embedding [B, N_c + 1, g, g, C]`."""
+    aggregator, count = model.aggregator, embedding.shape[1]
+    at_once = max(1, aggregator.at_once(embedding, scale=4))
+    if present_objects is None:
+        for first in range(0, count, at_once):
+            yield of_all(aggregator.decode(embedding[:, first : first + at_once], guidance), first)
+        return
+    for index, present in enumerate(present_objects):
+        classes = admitted(model.config, words.vocabulary, present)
+        chosen = np.array([*classes, *[count - 1] * with_background], np.int64)
         photo = AppearanceGuidance(*(level[index : index + 1] for level in guidance))
-        return model.aggregator.decode(volume.embedding[index : index + 1, classes], photo)[0]  # [k, 4g, 4g]
+        for first in range(0, len(chosen), at_once * len(embedding)):
+            some = chosen[first : first + at_once * len(embedding)]
+            own = embedding[index].index_select(0, upload(some, embedding.device))  # [k, g, g, C]
+            yield Rows(np.full(len(some), index), some, aggregator.decode(own[None], photo)[0])
 
-    return chosen_maps(model.config, inputs, words, sizes, present_objects, with_background, decode)
+
+def of_all(logits: Tensor, first: int) -> Rows:
+    """Return the rows of logits `[B, k, h, w]` of all photos and the classes from `first` on."""
+    photos, classes = logits.shape[:2]
+    return Rows(np.arange(photos).repeat(classes), np.tile(first + np.arange(classes), photos), logits.flatten(0, 1))
+
+
+def chosen_rows(
+    config: CATSegConfig,
+    logits: Tensor,
+    words: Words,
+    present_objects: Sequence[Sequence[int]] | None,
+    with_background: bool,
+) -> Iterator[Rows]:
+    """Yield the rows that may win of logits `[B, N_c + 1, h, w]`."""
+    if present_objects is None:
+        yield of_all(logits, 0)
+        return
+    for index, present in enumerate(present_objects):
+        chosen = admitted(config, words.vocabulary, present)
+        some = np.array([*chosen, *[logits.shape[1] - 1] * with_background], np.int64)
+        yield Rows(np.full(len(some), index), some, logits[index].index_select(0, upload(some, logits.device)))
 
 
 @torch.no_grad()
-def chosen_maps(
+def best_maps(
     config: CATSegConfig,
     inputs: Mapping[str, Tensor],
     words: Words,
     sizes: Sequence[tuple[int, int]],
-    present_objects: Sequence[Sequence[int]] | None,
-    with_background: bool,
-    logits_of: Callable[[int, Tensor], Tensor],
+    rows: Iterator[Rows],
 ) -> list[LabelMaps]:
-    """Label B photos by `logits_of`: the logits `[k, h, w]` of a photo's index and classes, int64 `[k]`."""
-    owners = F.pad(words.class_to_object, (0, 1), value=-1)  # [N_c + 1]: background has no object
-    seen_sizes = [None] * len(sizes) if config.repaired("padding") else inputs["photo_sizes"].tolist()
-    results = []
-    for index, (size, seen) in enumerate(zip(sizes, seen_sizes, strict=True)):
-        if present_objects is None:
-            chosen = list(range(len(owners)))
-        else:
-            chosen = admitted(config, words.vocabulary, present_objects[index])
-            chosen += [len(owners) - 1] * with_background
-        labels = torch.full(size, len(owners) - 1, device=owners.device)
-        best = torch.zeros(size, dtype=torch.float32, device=owners.device)
-        at_once = max(1, min(CLASSES_AT_ONCE, PROBABILITIES_AT_ONCE // (size[0] * size[1])))
-        for start in range(0, len(chosen), at_once):
-            some = torch.tensor(chosen[start : start + at_once], device=owners.device)
-            values, winners = resized_probabilities(logits_of(index, some), size, seen).max(0)  # [H, W]
-            # Of equal values the class that comes first wins, as in an argmax over all classes.
-            better = values > best if start else torch.ones_like(best, dtype=torch.bool)
-            labels = torch.where(better, some[winners], labels)
-            best = torch.where(better, values, best)
-        results.append(LabelMaps(labels.masked_fill(labels == len(owners) - 1, -1), owners[labels], best))
-    return results
-
-
-def resized_probabilities(logits: Tensor, size: tuple[int, int], seen: Sequence[int] | None = None) -> Tensor:
-    """Take the sigmoid of logits `[K, h, w]`, then resize it to float32 `[K, H, W]`.
-
-    As released, a photo that was `seen` at less than h x w pixels is taken for the first pixels of the map.
-    """
-    probabilities = logits.float().sigmoid()
-    if seen is not None:
-        probabilities = probabilities[:, : seen[0], : seen[1]]
-    return F.interpolate(probabilities[None], size, mode="bilinear", align_corners=False)[0]
+    """Label B photos by the greatest of the rows' probabilities; a photo without any row is background."""
+    device = words.class_to_object.device
+    background = len(words.class_to_object)
+    seen = None if config.repaired("padding") else inputs["photo_sizes"].tolist()
+    pixels = PhotoPixels(sizes, device)
+    # Of equal values the class that comes first wins, as in an argmax over all classes; any is more than -1.
+    best, labels = pixels.full(-1.0), pixels.full(background)
+    for photos, classes, logits in rows:
+        values, on_device = logits.float().sigmoid(), upload(classes, device)
+        if seen is None or all(height >= values.shape[1] and width >= values.shape[2] for height, width in seen):
+            keep_best(pixels, best, labels, photos, values, on_device)
+            continue
+        for index in np.unique(photos):
+            # As released, a photo that was seen at less than h x w pixels is taken for the first pixels of the map.
+            own = slice(*np.searchsorted(photos, [index, index + 1]).tolist())
+            height, width = seen[index]
+            keep_best(pixels, best, labels, photos[own], values[own, :height, :width], on_device[own])
+    owners = F.pad(words.class_to_object, (0, 1), value=BACKGROUND)[labels]
+    flat = labels.masked_fill(labels == background, BACKGROUND), owners, best.clamp(min=0)
+    return [LabelMaps(*maps) for maps in zip(*map(pixels.split, flat), strict=True)]

@@ -6,7 +6,7 @@ g feature grid, 4g edge of the logits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from partclipseg.maps.label_maps import LabelMaps
 from partclipseg.models.clip_towers import CLIPTowers
+from partclipseg.models.cuda_graphs import Graphs
 from partclipseg.models.interface import PartOutput, Words, register
 from partclipseg.models.parameter_groups import groups_with_slow_tower
 from partclipseg.models.partcatseg.aggregator import (
@@ -66,6 +67,7 @@ class CATSegModel(CLIPTowers):
         super().__init__(config)
         self.guidance = Guidance.build(config)
         self.aggregator = self.aggregator_class(config)
+        self._graphs = Graphs()
         self.post_init()
 
     @torch.no_grad()
@@ -165,11 +167,11 @@ class CATSegModel(CLIPTowers):
         with_background: bool = False,
     ) -> list[LabelMaps]:
         """Compute the label maps of `label_maps` from an output of `forward`."""
-        from partclipseg.models.partcatseg.maps import chosen_maps
+        from partclipseg.models.partcatseg.maps import best_maps, chosen_rows
 
         logits: Any = output.object_part_logits
-        arguments = self.config, inputs, words, sizes, present_objects, with_background
-        return chosen_maps(*arguments, lambda index, classes: logits[index, classes])
+        rows = chosen_rows(self.config, logits, words, present_objects, with_background)
+        return best_maps(self.config, inputs, words, sizes, rows)
 
     @torch.no_grad()
     def logits_size(self, inputs: Mapping[str, Tensor], words: Words) -> tuple[int, int]:
@@ -180,6 +182,19 @@ class CATSegModel(CLIPTowers):
         """List the layers that repeat, for compilation one by one."""
         blocks = [block for block in self.aggregator.modules() if isinstance(block, AggregationLayer | UpBlock)]
         return [*list(self.clip.vision_model.encoder.layers)[:-1], *self.guidance.layers(), *blocks]
+
+    @property
+    def pass_key(self) -> Hashable:
+        """Value that changes with the settings of the pass that can be switched, for captured graphs."""
+        return self.config.attention_filter, self.config.pair_affinity
+
+    def graphs(self) -> Graphs | None:
+        """Return the captured graphs of this model; None unless it runs on a CUDA device without autocast."""
+        # Autocast keeps copies of the weights until its block ends; a graph would read them after that.
+        if self.device.type != "cuda" or torch.is_autocast_enabled("cuda"):
+            return None
+        self._graphs.hold(self.weights_stamp(), self.parameters)
+        return self._graphs
 
     def onnx_graphs(self) -> dict[str, OnnxGraph]:
         """Return photo encoder, text encoder and decoder."""

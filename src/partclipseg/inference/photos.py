@@ -29,7 +29,7 @@ _THREADS = min(16, usable_cores())
 FAST_SIDES = 4
 """Minimum height and width of a JPEG that is decoded at a reduced size, in sides of the model's input.
 
-With 2 of them 0.22 % of the labels change, with 4 of them 0.09 % (docs/speed.md).
+With 2 of them some two and a half times as many labels change (docs/speed.md).
 """
 
 Made = TypeVar("Made")

@@ -93,8 +93,8 @@ class Label:
         80_000_000
     )
     fast_reading: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
-    """Decode large JPEG files at a reduced size, and resize by a faster filter: for CPUs that cannot keep up with a
-    GPU. Of large photos up to 1 in 1000 labels changes, of others hardly any. Not with --zoom or --instances."""
+    """Decode large JPEG files at a reduced size, and resize by a faster filter, if the CPU cannot keep up with the GPU.
+    Some labels change, more of them in large photos. Not with --zoom or --instances."""
     overwrite: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     """Replace files in the output folder that a person made or changed. Without it they are kept and count."""
     find: FindInstances = field(default_factory=InstanceOptions)

@@ -4,6 +4,8 @@
     python benchmarks/files.py --quick                # a few photos, a small model
     python benchmarks/files.py --device cuda --dtype bfloat16 --compile
     python benchmarks/files.py --device cuda --dtype bfloat16 --processes 3
+    python benchmarks/files.py --device cuda --dtype bfloat16 --label 8 12 16 --fast-reading
+    python benchmarks/files.py --steps                # what each step takes one core, three sizes of photos
 
 Prints JSON. Photos of 375x500 are written first: smooth colours and noise, some 60 KB each. They go through
 `PartSegmenter.segment_many`, and threads save the label maps, as `partclipseg predict --format png` does it. The
@@ -11,6 +13,10 @@ model has the released size, random weights whose fine pixels are alike (label m
 models, not noise, which PNG could not compress), and two winning objects a photo (see `measure.forced_winners`).
 Beside the rate: what each step takes one core, alone. Processes share the device, each with a model of its own, as the
 workers of `partclipseg label` do: Python lets only one thread of a process run at a time.
+
+`--label` runs `partclipseg label` itself, with PNG, told the two objects, by each number of workers. Its rate counts
+from when they have labelled two batches each, since loading a model takes seconds; what follows the last photo (checks,
+files about all photos, report) stands beside it.
 """
 
 from __future__ import annotations
@@ -19,8 +25,9 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -32,19 +39,27 @@ from PIL import Image
 
 from inference import SIZE, WINNERS
 from measure import environment, forced_winners
-from partclipseg.data.augment import resize_photo
-from partclipseg.data.photo import PhotoError, read_photo
-from partclipseg.inference.photos import ahead
+from partclipseg.apps.label.command import Label, Messages
+from partclipseg.apps.label.drafts import done_record, write_draft
+from partclipseg.apps.label.job import ManifestRecord
+from partclipseg.apps.label.photos import LabelPhoto
+from partclipseg.data.augment import resize_picture
+from partclipseg.data.photo import MAX_PIXELS, PhotoError, read_picture
+from partclipseg.inference.photos import LoadedPhoto, ahead
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.models.compiled import compile_layers
 from partclipseg.models.partclipseg.config import PartCLIPSegConfig
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
+from partclipseg.models.registry import built_in_model, load_tokenizer
 from partclipseg.vocabulary import Vocabulary
 from vocabulary import small_config
 
 DIFFERENT = 64
 """Photos that differ; the others have the same content under other names."""
+
+STEP_SIZES = (SIZE, (960, 1280), (3000, 4000))
+"""Height and width of the photos whose steps are measured."""
 
 
 class SomeWords:
@@ -74,7 +89,7 @@ def build_segmenter(options: argparse.Namespace) -> PartSegmenter:
     return PartSegmenter(model, SomeWords(model.config), Vocabulary.from_catalog(options.vocabulary))
 
 
-def write_photos(folder: Path, count: int) -> list[Path]:
+def write_photos(folder: Path, count: int, size: tuple[int, int] = SIZE) -> list[Path]:
     paths = [folder / f"{number:06d}.jpg" for number in range(count)]
     for number, path in enumerate(paths):
         if number >= DIFFERENT:
@@ -82,8 +97,8 @@ def write_photos(folder: Path, count: int) -> list[Path]:
             continue
         generator = np.random.default_rng(number)
         colours = Image.fromarray(generator.integers(0, 256, (24, 32, 3), np.uint8))
-        smooth = np.asarray(colours.resize((SIZE[1], SIZE[0]), Image.Resampling.BICUBIC), np.float32)
-        noisy = (smooth + generator.normal(0, 6, (*SIZE, 1))).clip(0, 255).astype(np.uint8)
+        smooth = np.asarray(colours.resize((size[1], size[0]), Image.Resampling.BICUBIC), np.float32)
+        noisy = (smooth + generator.normal(0, 6, (*size, 1))).clip(0, 255).astype(np.uint8)
         Image.fromarray(noisy).save(path, quality=90)
     return paths
 
@@ -98,7 +113,7 @@ def rate(segmenter: PartSegmenter, paths: Sequence[Path], output: Path, batch_si
     """Photos a second, and the processor time of one in milliseconds, all cores together."""
     start, processor = time.perf_counter(), time.process_time()
     with forced_winners(WINNERS), ThreadPoolExecutor() as pool:
-        stream = segmenter.segment_many(paths, batch_size=batch_size)
+        stream = segmenter.segment_many(paths, batch_size=batch_size, keep_photo=False)
         saved = (pool.submit(_save, result, output) for _, result in stream)
         for future in ahead(saved, 2 * batch_size):
             future.result()
@@ -145,24 +160,86 @@ class _Worker:
         return start, time.time()
 
 
-def steps(segmenter: PartSegmenter, path: Path, output: Path) -> dict[str, float]:
-    """Milliseconds on one core: least of 20."""
-    photo = read_photo(path)
-    result: PartResult = segmenter(path)
-    scores = np.ones(result.size, np.float32)
-    calls: dict[str, Callable[[], object]] = {
-        "read": lambda: read_photo(path),
-        "resize": lambda: resize_photo(photo, segmenter.model.image_shape),
-        "result": lambda: PartResult.from_maps(result.label_map, result.object_map, scores, result.vocabulary, photo),
-        "save": lambda: result.save(output, "one", ["png"]),
+class _Watch(Messages):
+    """Says nothing, and notes when each batch of a run came."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.console.quiet = True
+        self.batches: list[tuple[float, int]] = []
+
+    def watched(
+        self, stream: Iterator[list[ManifestRecord]], total: int, todo: int
+    ) -> Iterator[list[ManifestRecord]]:
+        for records in stream:
+            yield records
+            self.batches.append((time.perf_counter(), len(records)))
+
+
+def rate_of_label(
+    options: argparse.Namespace, model: Path, photos: Path, output: Path, batch_size: int, workers: int, fast: bool
+) -> dict[str, float]:
+    """Photos a second of `partclipseg label`, and the milliseconds a photo that it takes after the last one."""
+    watch = _Watch()
+    names = Vocabulary.from_catalog(options.vocabulary).objects
+    label = Label(
+        photos, output, options.vocabulary, str(model), ("png",), tuple(names[index] for index in WINNERS),
+        workers=workers, device=options.device, dtype=options.dtype, batch_size=batch_size, fast_reading=fast,
+    )  # fmt: skip
+    if label.run(watch):
+        raise RuntimeError("some photos could not be labelled")
+    end = time.perf_counter()
+    times, counts = zip(*watch.batches, strict=True)
+    begun = min(2 * workers, len(times) - 2)
+    return {
+        "photos_per_second": round(sum(counts[begun + 1 :]) / (times[-1] - times[begun]), 1),
+        "ms_per_photo_after_the_last": round(1000 * (end - times[-1]) / sum(counts), 2),
     }
-    return {name: round(min(_seconds(call) for _ in range(20)) * 1000, 2) for name, call in calls.items()}
 
 
-def _seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def steps(segmenter: PartSegmenter, path: Path, rounds: int) -> dict[str, float]:
+    """Milliseconds of one core, the least of some rounds; a wait for the disk does not count."""
+    shape, vocabulary = segmenter.model.image_shape, segmenter.vocabulary
+    assert vocabulary is not None
+    picture = read_picture(path)
+    labels = _patches(picture.size, 5) - 1
+    objects = np.where(labels < 0, np.int32(-1), vocabulary.class_to_object[labels]).astype(np.int32)
+    scores = _patches(picture.size, 50).astype(np.float32) / 50
+    resized = [resize_picture(picture.image, shape)] * 8
+
+    def make() -> PartResult:
+        return PartResult.from_maps(labels, objects, scores, vocabulary, None, path.name, 0.1)
+
+    result, output = make(), path.with_suffix(".png")
+    png = result.content("png")
+    calls: dict[str, Callable[[], object]] = {
+        "read": lambda: read_picture(path),
+        "colours to an array": lambda: np.array(picture.image),
+        "resize": lambda: resize_picture(picture.image, shape),
+        "read and resize, photo kept": lambda: LoadedPhoto.read(path, shape, MAX_PIXELS),
+        "read and resize": lambda: LoadedPhoto.read(path, shape, MAX_PIXELS, keep=False),
+        "read and resize, fast": lambda: LoadedPhoto.read(path, shape, MAX_PIXELS, keep=False, fast=True),
+        "result": make,
+        "PNG": lambda: result.content("png"),
+        "record of label": lambda: done_record(LabelPhoto(path.name, path.stem), replace(result)),
+        "write and flush": lambda: write_draft(output, png),
+    }
+    found = {name: round(min(_milliseconds(call) for _ in range(rounds)), 2) for name, call in calls.items()}
+    if segmenter.device.type == "cpu":
+        found["normalise"] = round(min(_milliseconds(lambda: segmenter.prepare(resized)) for _ in range(5)) / 8, 2)
+    return found
+
+
+def _patches(size: tuple[int, int], count: int) -> np.ndarray:
+    """Smooth patches of `count` labels, int32 `[H, W]`."""
+    noise = torch.randn(1, count, 4, 5, generator=torch.Generator().manual_seed(count))
+    return torch.nn.functional.interpolate(noise, size, mode="bicubic")[0].argmax(0).int().numpy()
+
+
+def _milliseconds(call: Callable[[], object]) -> float:
+    start = time.thread_time()
     call()
-    return time.perf_counter() - start
+    return 1000 * (time.thread_time() - start)
 
 
 def main() -> None:
@@ -174,6 +251,9 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, nargs="+", help="default: 8; on a GPU 16 and 32")
     parser.add_argument("--compile", action="store_true", help="compile the layers")
     parser.add_argument("--processes", type=int, default=1, help="that share the device")
+    parser.add_argument("--label", type=int, nargs="+", metavar="N", help="measure the label command by N workers")
+    parser.add_argument("--fast-reading", action="store_true", help="measure the label command with this option too")
+    parser.add_argument("--steps", action="store_true", help="measure the steps alone")
     parser.add_argument("--quick", action="store_true", help="a small model, eight photos")
     options = parser.parse_args()
     cuda = options.device.startswith("cuda")
@@ -181,17 +261,35 @@ def main() -> None:
     count = 8 if options.quick else options.photos or (2048 if cuda else 64)
     segmenter = build_segmenter(options)
     report: dict[str, Any] = {**environment(options.device), "photo": SIZE, "dtype": options.dtype, "photos": count}
-    with tempfile.TemporaryDirectory() as folder:
-        paths, output = write_photos(Path(folder), count), Path(folder, "labels")
-        report["kilobytes of a photo"] = round(paths[0].stat().st_size / 1000, 1)
-        for batch_size in batch_sizes:
-            rate(segmenter, paths[: 3 * batch_size], output, batch_size)  # warms up, compiles and captures
-            report[f"batches of {batch_size}"] = rate(segmenter, paths, output, batch_size)
-            if options.processes > 1:
-                several = rate_of_processes(options, paths, output, batch_size)
-                report[f"batches of {batch_size}, {options.processes} processes"] = several
-        report["ms on one core"] = steps(segmenter, paths[0], output)
-        report["kilobytes of a label map"] = round((output / f"{paths[0].stem}.labels.png").stat().st_size / 1000, 1)
+    with tempfile.TemporaryDirectory() as name:
+        folder, output, model = Path(name, "photos"), Path(name, "labels"), Path(name, "model")
+        folder.mkdir()
+        if not options.steps:
+            paths = write_photos(folder, count)
+            report["kilobytes of a photo"] = round(paths[0].stat().st_size / 1000, 1)
+            for batch_size in batch_sizes:
+                rate(segmenter, paths[: 3 * batch_size], output, batch_size)  # warms up, compiles and captures
+                report[f"batches of {batch_size}"] = rate(segmenter, paths, output, batch_size)
+                if options.processes > 1:
+                    several = rate_of_processes(options, paths, output, batch_size)
+                    report[f"batches of {batch_size}, {options.processes} processes"] = several
+            size = (output / f"{paths[0].stem}.labels.png").stat().st_size
+            report["kilobytes of a label map"] = round(size / 1000, 1)
+        if options.label:
+            # Real files for the workers; the words of its tokenizer are not Pascal's, which costs no time.
+            tokenizer, text = load_tokenizer(built_in_model()), segmenter.model.config.text_config
+            text.bos_token_id, text.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
+            PartSegmenter(segmenter.model, tokenizer).save_pretrained(model)
+            runs = [(b, n, f) for b in batch_sizes for n in options.label for f in {False, options.fast_reading}]
+            for batch_size, workers, fast in runs:
+                title = f"label, {workers} workers, batches of {batch_size}{', fast reading' if fast else ''}"
+                place = Path(name, title)
+                report[title] = rate_of_label(options, model, folder, place, batch_size, workers, fast)
+        torch.set_num_threads(1)
+        for size in STEP_SIZES[:1] if options.quick else STEP_SIZES:
+            [path] = write_photos(Path(tempfile.mkdtemp(dir=name)), 1, size)
+            few = 5 if size[0] > 1000 else 20
+            report[f"ms of one core, {size[1]}x{size[0]}"] = steps(segmenter, path, few)
     print(json.dumps(report, indent=2))
 
 

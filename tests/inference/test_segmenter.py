@@ -157,6 +157,8 @@ def test_one_bad_photo_in_a_list_is_an_error(segmenter, photos):
         ({"vocabulary": {"dog": []}}, "'dog' has no part"),
         ({"vocabulary": {"dog": ["e" * 40]}}, "tokens long, more than 24"),
         ({"batch_size": 0}, "batch size must be at least 1"),
+        ({"fast_reading": True, "zoom": True}, "fast reading cannot be used here, since zoom looks at photos"),
+        ({"fast_reading": True, "instances": "components"}, "since instances look at photos at their own size"),
     ],
 )
 def test_wrong_calls(segmenter, photos, options, words):

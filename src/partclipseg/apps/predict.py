@@ -156,6 +156,7 @@ class Predict:
             **loaded._asdict(),
             batch_size=self.batch_size,
             max_pixels=self.max_pixels,
+            keep_photo=any(kind.needs_photo for kind in formats.values()),
         )
         stream = segment_all(segment, photos, self.batch_size)
         if console.is_terminal:

@@ -149,7 +149,11 @@ def resize_photo(image: np.ndarray, *sizes: tuple[int, int]) -> np.ndarray:
     """Resize a photo, uint8 `[H, W, 3]`, to each (height, width) of `sizes` in turn, bilinear with antialiasing."""
     if all(image.shape[:2] == size for size in sizes):
         return image
-    picture = Image.fromarray(np.ascontiguousarray(image))
+    return resize_picture(Image.fromarray(np.ascontiguousarray(image)), *sizes)
+
+
+def resize_picture(picture: Image.Image, *sizes: tuple[int, int]) -> np.ndarray:
+    """Resize a PIL image of mode RGB as `resize_photo` does, to uint8 `[h, w, 3]`."""
     for height, width in sizes:
         picture = picture.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(picture)

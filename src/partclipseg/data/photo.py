@@ -17,6 +17,7 @@ from partclipseg.data.pixels import (
     photo_suffixes,
     printable_name,
     read_photo,
+    read_picture,
 )
 from partclipseg.errors import UsageError
 from partclipseg.files import is_directory
@@ -31,6 +32,7 @@ __all__ = [
     "photo_suffixes",
     "pictures_by_stem",
     "read_photo",
+    "read_picture",
     "unread_pictures",
 ]
 

@@ -11,7 +11,7 @@ import os
 import stat
 import struct
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -92,8 +92,26 @@ def read_photo(source: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     Raises:
         PhotoError: missing, empty, truncated, too large, or not a photo.
     """
+    return _from_array(source) if isinstance(source, np.ndarray) else np.array(read_picture(source, max_pixels).image)
+
+
+class Picture(NamedTuple):
+    """A photo that was read, upright."""
+
+    image: Image.Image
+    """Pixels, of mode RGB."""
+    size: tuple[int, int]
+    """Height and width of the photo; those of `image` are less if it was decoded at a reduced size."""
+
+
+def read_picture(source: Any, max_pixels: int = MAX_PIXELS, least_side: int | None = None) -> Picture:
+    """Read one photo as `read_photo` does, but leave it a PIL image.
+
+    With a `least_side`, in pixels, a JPEG file of at least twice that height and width is decoded at 1/2, 1/4 or 1/8 of
+    its size, whose sides are not below it.
+    """
     if isinstance(source, np.ndarray):
-        return _from_array(source)
+        return _whole(Image.fromarray(_from_array(source)))
     if isinstance(source, Image.Image):
         name = printable_name(getattr(source, "filename", "") or "the given image")
         return _decode(source, name, max_pixels)
@@ -113,7 +131,11 @@ def read_photo(source: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     except Exception as error:  # damaged headers make the format readers raise almost anything
         raise PhotoError(f"{name}: truncated or damaged ({error}): replace the file") from error
     with image:
-        return _decode(image, name, max_pixels)
+        return _decode(image, name, max_pixels, least_side)
+
+
+def _whole(image: Image.Image) -> Picture:
+    return Picture(image, (image.height, image.width))
 
 
 def _open(source: Any) -> tuple[Any, str]:
@@ -152,7 +174,7 @@ def _open(source: Any) -> tuple[Any, str]:
     return io.BytesIO(source), name
 
 
-def _decode(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
+def _decode(image: Image.Image, name: str, max_pixels: int, least_side: int | None = None) -> Picture:
     width, height = image.size
     if width * height == 0:
         raise PhotoError(f"{name}: the photo has no pixels ({width}x{height}): replace it")
@@ -165,34 +187,43 @@ def _decode(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
         wide, limit = _is_wide(image), _stated_limit(image)
         # Pillow turns such values around where they have 8 bits, and hands on wider ones as they are.
         negative = image.format == "TIFF" and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+        if least_side is not None:
+            image.draft(None, (least_side, least_side))
+        is_reduced = image.size != (width, height)
         image.load()
         # Turned after loading: TIFF turns itself then and drops the tag.
-        image = _upright(image)
+        image, on_its_side = _upright(image)
         if image.mode in _READ_RANGES or image.mode.startswith("I;16"):
             values = np.asarray(image)
             grey = _scaled(values, image.mode[:4], limit, name)
             grey = 255 - grey if negative else grey
             clear = image.info.get("transparency")
-            return _grey(np.where(values == clear, 255, grey) if isinstance(clear, int) else grey)
+            grey = np.where(values == clear, 255, grey) if isinstance(clear, int) else grey
+            return _whole(Image.fromarray(_grey(grey)))
         photo = _to_rgb(image, name)
         if wide:
-            _warn_of_dark(name, int(photo.max()), 255)
-        return photo
+            _warn_of_dark(name, int(np.asarray(photo).max()), 255)
+        if is_reduced:
+            return Picture(photo, (width, height) if on_its_side else (height, width))
+        return _whole(photo)
     except (PhotoError, MemoryError):
         raise
     except Exception as error:  # decoders raise almost anything on damaged data
         raise PhotoError(f"{name}: truncated or damaged ({error}): replace the file") from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _upright(image: Image.Image) -> tuple[Image.Image, bool]:
+    """Return the image turned as EXIF says, and whether its height and width were exchanged."""
     try:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-        return ImageOps.exif_transpose(image) if turned else image  # exif_transpose would copy an upright image
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        if orientation == 1:  # exif_transpose would copy an upright image
+            return image, False
+        return ImageOps.exif_transpose(image), orientation in range(5, 9)
     except Exception:  # a photo with unreadable EXIF data is still a photo, taken as it lies
-        return image
+        return image, False
 
 
-def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if image.getchannel("A").getextrema() == (0, 0):
@@ -200,7 +231,7 @@ def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
                 "%s: it is transparent everywhere, so it is read as white: save it without transparency", name
             )
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 # -- values of more than 8 bits -------------------------------------------------------------------------------
@@ -318,7 +349,7 @@ def _from_array(array: np.ndarray) -> np.ndarray:
     if array.ndim == 3 and array.shape[2] == 3:
         return np.ascontiguousarray(array)
     if array.ndim == 3 and array.shape[2] == 4:
-        return _to_rgb(Image.fromarray(array), "the given array")
+        return np.array(_to_rgb(Image.fromarray(array), "the given array"))
     return _grey(array.reshape(array.shape[:2]))
 
 

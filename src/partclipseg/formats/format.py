@@ -206,6 +206,8 @@ class Format:
     """Yield name and picture of each file in a photo's own folder, whose name ends in `suffix`; in place of `make`."""
     needs_instances: bool = False
     """Whether its files are about instances, so that there are none unless these were asked for."""
+    needs_photo: bool = False
+    """Whether its files show the photo itself."""
     on_request: bool = False
     """Whether the format is left out where all are asked for: its files take much longer than the others."""
     indent: int | None = 1

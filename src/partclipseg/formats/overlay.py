@@ -111,4 +111,10 @@ def _make(photo: LabelledPhoto, place: Place) -> Image.Image:
     return overlay(photo)
 
 
-FORMAT = Format(name="overlay", help="the photo in colours with a legend", suffix=".overlay.png", make=_make)
+FORMAT = Format(
+    name="overlay",
+    help="the photo in colours with a legend",
+    suffix=".overlay.png",
+    make=_make,
+    needs_photo=True,
+)

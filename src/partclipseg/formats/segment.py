@@ -184,8 +184,9 @@ def owned_labels(labels: np.ndarray, instance_map: np.ndarray, instances: int, c
 def mean_scores(values: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
     """Return the mean of `values [H, W]` over the pixels of each label, float32 `[count]`; 0 for labels without any."""
     # NumPy instead of PyTorch: results are made in threads, and each would use PyTorch's own threads as well.
+    # Sums over runs first: adding pixel by pixel to the same few sums would wait for each addition.
     flat = labels.ravel()
-    starts = run_starts(flat)  # sums over runs first: adding pixel by pixel to the same few sums waits for each addition
+    starts = run_starts(flat)
     found, lengths = flat[starts] + 1, np.diff(starts, append=len(flat))  # background first
     sums = np.add.reduceat(np.ravel(values).astype(np.float64), starts)
     areas, sums = (np.bincount(found, weights, count + 1)[1:] for weights in (lengths, sums))

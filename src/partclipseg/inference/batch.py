@@ -13,7 +13,7 @@ from partclipseg.data.photo import MAX_PIXELS
 from partclipseg.data.values import quoted
 from partclipseg.errors import UsageError
 from partclipseg.formats.segment import Instance
-from partclipseg.inference.options import SegmentOptions, check_names
+from partclipseg.inference.options import SegmentOptions, check_fast_reading, check_names
 from partclipseg.inference.photos import LoadedPhoto, to_host
 from partclipseg.inference.probability import Probabilities
 from partclipseg.inference.result import PartResult
@@ -70,11 +70,14 @@ class Asked:
         present = _object_indices(vocabulary, options.get("objects"))
         least = segmenter.least_part_probability(min_part_probability, present is not None)
         in_masks = segmenter.least_part_probability(min_part_probability, True)
+        if fast := options.get("fast_reading", False):
+            check_fast_reading(zoom, instances is not None, segmenter.model.ahead_shape is None)
         sizes = options.get("batch_size", 8), options.get("max_pixels", MAX_PIXELS)
         if instances is None:
             if outlines is not None or rest:
                 raise UsageError("outlines and rest are for instances: say where objects are by instances")
-            return cls(vocabulary, present, zoom, least, in_masks, *sizes)
+            asked = cls(vocabulary, present, zoom, least, in_masks, *sizes)
+            return replace(asked, keep_photo=options.get("keep_photo", True) and not fast, fast_reading=fast)
         if zoom:
             raise UsageError("instances look at crops already: leave zoom out")
         if vocabulary.paired is None:
@@ -86,7 +89,13 @@ class Asked:
         source = as_source(instances)
         if isinstance(source, GivenObjects):
             source.announce(vocabulary)
-        return cls(vocabulary, present, False, least, in_masks, *sizes, source, outlines, rest)
+        asked = cls(vocabulary, present, False, least, in_masks, *sizes, source, outlines, rest)
+        return replace(asked, keep_photo=options.get("keep_photo", True))
+
+    keep_photo: bool = True
+    """Whether the results have the photo."""
+    fast_reading: bool = False
+    """Whether large JPEG files are decoded at a reduced size, and resized by a faster filter."""
 
     @property
     def looks_at_photos(self) -> bool:
@@ -96,10 +105,11 @@ class Asked:
     def read(self, source: Any, image_shape: tuple[int, int] | None) -> LoadedPhoto:
         """Read a photo, or a `WithObjects`; raises `PhotoError`, also for objects that do not fit the photo."""
         photo, objects = source if isinstance(source, WithObjects) else (source, None)
-        loaded = LoadedPhoto.read(photo, image_shape, self.max_pixels)
+        keep = self.keep_photo or self.zoom or self.source is not None
+        loaded = LoadedPhoto.read(photo, image_shape, self.max_pixels, keep, self.fast_reading)
         if not isinstance(self.source, GivenObjects):
             return loaded
-        size = loaded.pixels.shape[0], loaded.pixels.shape[1]
+        size = loaded.size
         if objects is None:
             return loaded.with_objects(self.source.of(loaded.name, size, self.vocabulary))
         return loaded.with_objects(
@@ -135,14 +145,14 @@ def segment_batch(
     """Run the model on a batch of photos; the returned functions make the results of its maps, in any thread."""
     vocabulary = asked.vocabulary
     present = None if asked.present is None else [asked.present] * len(photos)
-    sizes = [(photo.pixels.shape[0], photo.pixels.shape[1]) for photo in photos]
+    sizes = [photo.size for photo in photos]
     first = asked.looks_at_photos and (pairs := vocabulary.paired) is not None
     inputs = segmenter.prepare([photo.resized for photo in photos]) if first or vocabulary.anywhere else {}
     words = segmenter.word_maps(inputs, vocabulary, sizes)
     if first and pairs is not None:
         maps = segmenter.label_maps(inputs, pairs, sizes, present)
         if asked.zoom:
-            maps = segmenter.look_again([photo.pixels for photo in photos], maps, pairs, present)
+            maps = segmenter.look_again(_pixels(photos), maps, pairs, present)
     else:
         maps = [no_object(size, segmenter.device) for size in sizes]
     owned: list[OwnedMaps] = []
@@ -167,7 +177,7 @@ def segment_batch(
             photo,
             some,
             found,
-            Probabilities(segmenter.model, photo.resized, known, anywhere, photo.pixels.shape[:2]),
+            Probabilities(segmenter.model, photo.resized, known, anywhere, photo.size),
         )
         for some, photo, found in zip(arrays, photos, instances, strict=True)
     ]
@@ -196,7 +206,7 @@ def _result(
         object_map,
         score_map,
         vocabulary,
-        photo.pixels,
+        photo.pixels if asked.keep_photo else None,
         photo.name,
         least,
         words,
@@ -231,7 +241,7 @@ def _look_at_instances(
     """Find the objects of each photo and look at each; `first` are the maps of the first look, or background."""
     vocabulary = asked.vocabulary.paired
     assert vocabulary is not None
-    pixels = [photo.pixels for photo in photos]
+    pixels = _pixels(photos)
     predict = segmenter.predict_crops(vocabulary)
     found = _find(segmenter, asked, source, vocabulary, predict, photos, first, present)
     boxed = found
@@ -278,7 +288,7 @@ def _find(
     words = objects if asked.present is None else tuple(objects[index] for index in sorted(set(asked.present)))
     if isinstance(source, GivenObjects):
         return [[some for some in photo.objects if some.object in words] for photo in photos]
-    pixels = [photo.pixels for photo in photos]
+    pixels = _pixels(photos)
     if isinstance(source, str):
         shape, least = segmenter.model.image_shape, segmenter.model.least_area
         found = find_components(predict, pixels, first, objects, present, shape, least)
@@ -286,6 +296,13 @@ def _find(
         found = source.find(pixels, words)
     pairs = zip(found, pixels, strict=True)
     return [in_order(select(some, words, (photo.shape[0], photo.shape[1]))) for some, photo in pairs]
+
+
+def _pixels(photos: Sequence[LoadedPhoto]) -> list[np.ndarray]:
+    """Return the photos as they were read, uint8 `[H, W, 3]`; they must have been kept."""
+    kept = [photo.pixels for photo in photos if photo.pixels is not None]
+    assert len(kept) == len(photos)
+    return kept
 
 
 def _vocabulary(segmenter: PartSegmenter, words: Any) -> Vocabulary:

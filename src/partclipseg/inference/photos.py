@@ -17,14 +17,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from partclipseg.data.augment import resize_photo
-from partclipseg.data.photo import PhotoError, read_photo
+from partclipseg.data.augment import resize_photo, resize_picture
+from partclipseg.data.photo import PhotoError, read_photo, read_picture
 from partclipseg.errors import UsageError
 from partclipseg.instances.found import FoundObject
 from partclipseg.machine import usable_cores
 
 _THREADS = min(16, usable_cores())
 """Number of threads that decode and resize photos and make results beside each other and the model."""
+
+FAST_SIDES = 4
+"""Minimum height and width of a JPEG that is decoded at a reduced size, in sides of the model's input.
+
+With 2 of them some two and a half times as many labels change (docs/speed.md).
+"""
 
 Made = TypeVar("Made")
 Item = TypeVar("Item")
@@ -36,18 +42,34 @@ class LoadedPhoto:
 
     name: str
     """Name for results: the path that it was read from, if any."""
-    pixels: np.ndarray
-    """uint8 `[H, W, 3]`, as it was read."""
+    size: tuple[int, int]
+    """Height and width as it was read."""
+    pixels: np.ndarray | None
+    """uint8 `[H, W, 3]`, as it was read; None where nothing needs them."""
     resized: np.ndarray
     """uint8 `[h, w, 3]`, of the size that the model takes photos at: of its input, or as it was read."""
     objects: tuple[FoundObject, ...] = ()
     """Objects that the caller gives, within the photo."""
 
     @classmethod
-    def read(cls, source: Any, image_shape: tuple[int, int] | None, max_pixels: int) -> LoadedPhoto:
-        """Read whatever `read_photo` takes, and resize it; None leaves it as it is. Raises `PhotoError`."""
-        photo = read_photo(source, max_pixels)
-        return cls(_name(source), photo, photo if image_shape is None else resize_photo(photo, image_shape))
+    def read(
+        cls, source: Any, image_shape: tuple[int, int] | None, max_pixels: int, keep: bool = True, fast: bool = False
+    ) -> LoadedPhoto:
+        """Read whatever `read_photo` takes, and resize it to `image_shape`; None leaves it. Raises `PhotoError`.
+
+        `keep` keeps the pixels as they were read. `fast`, which needs an `image_shape` and keeps no pixels, decodes
+        large JPEG files at a reduced size and resizes by PyTorch's filter.
+        """
+        name = _name(source)
+        if image_shape is None or (isinstance(source, np.ndarray) and not fast):
+            photo = read_photo(source, max_pixels)
+            resized = photo if image_shape is None else resize_photo(photo, image_shape)
+            return cls(name, (photo.shape[0], photo.shape[1]), photo if keep else None, resized)
+        picture = read_picture(source, max_pixels, FAST_SIDES * max(image_shape) if fast else None)
+        if fast:
+            return cls(name, picture.size, None, _resize_fast(np.array(picture.image), image_shape))
+        resized = resize_picture(picture.image, image_shape)
+        return cls(name, picture.size, np.array(picture.image) if keep else None, resized)
 
     def with_objects(self, objects: Iterable[FoundObject]) -> LoadedPhoto:
         """Return the photo with the objects that the caller gives."""
@@ -121,6 +143,13 @@ def to_host(tensors: Sequence[tuple[Tensor, ...]]) -> list[tuple[np.ndarray, ...
     ]
     torch.cuda.current_stream(tensors[0][0].device).synchronize()
     return [tuple(tensor.numpy() for tensor in group) for group in copies]
+
+
+def _resize_fast(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize as `resize_photo` does, with less exact weights: one value in some hundreds differs, by 1."""
+    values = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    resized = torch.nn.functional.interpolate(values, size, mode="bilinear", antialias=True)
+    return resized[0].permute(1, 2, 0).numpy()
 
 
 def _name(photo: Any) -> str:

@@ -210,6 +210,10 @@ class PartSegmenter:
             rest: keep parts that belong to no instance where objects are found or given: it costs a first look.
             batch_size: number of photos per batch, 8 by default.
             max_pixels: refuse photos of more pixels, 80 million by default.
+            keep_photo: keep the photo in the result, for pictures of it, as by default; without it reading takes less
+                time and the result less memory.
+            fast_reading: decode JPEG files of at least eight times the model's input size at a reduced size, and
+                resize all photos by a faster filter. Some labels change, see docs/speed.md. Results have no photo.
 
         Raises:
             TypeError: an option that does not exist.

@@ -26,8 +26,10 @@ from partclipseg.apps.label.job import BulkJob
 from partclipseg.apps.label.manifest import Manifest
 from partclipseg.apps.label.people import Results
 from partclipseg.apps.label.photos import find_all
+from partclipseg.inference.photos import LoadedPhoto
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.shapes.renderer import render_scene
 from partclipseg.shapes.world import partshapes_world
 from partclipseg.vocabulary import Vocabulary
@@ -220,3 +222,39 @@ def test_report_is_self_contained(labelled):
     assert "no photo.jpg" in page
     assert page.count("data:image/jpeg;base64,") == 13
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_fast_reading_when_asked(photos, labelled, model, tmp_path, monkeypatch):
+    decoded: list[tuple[bool, bool]] = []
+    read = LoadedPhoto.read
+
+    def noted(source, image_shape, max_pixels, keep=True, fast=False):
+        decoded.append((keep, fast))
+        return read(source, image_shape, max_pixels, keep, fast)
+
+    monkeypatch.setattr(LoadedPhoto, "read", noted)
+    output = tmp_path / "fast"
+    assert main(arguments(photos, output, model, "--fast-reading")) == 1  # two photos cannot be read
+    assert set(decoded) == {(False, True)}
+    assert json.loads((output / "options.json").read_text())["fast_reading"] is True
+    assert "fast_reading" not in json.loads((labelled / "options.json").read_text())
+    exact, fast = ({record["photo"]: record for record in records(run)} for run in (labelled, output))
+    assert exact.keys() == fast.keys()
+    for name, record in exact.items():
+        assert all(record.get(key) == fast[name].get(key) for key in ("status", "error", "width", "height", "content"))
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (["--zoom"], "zoom looks"),
+        (["--instances", "components"], "instances look"),
+        ([], "this model looks"),
+    ],
+)
+def test_fast_reading_is_refused(photos, model, tmp_path, monkeypatch, capsys, more, reason):
+    if not more:
+        monkeypatch.setattr(PartCLIPSegModel, "ahead_shape", None)
+    assert main(arguments(photos, tmp_path / "out", model, "--fast-reading", *more)) == 2
+    expected = f"fast reading cannot be used here, since {reason} at photos at their own size: leave it out"
+    assert expected in capsys.readouterr().err

@@ -97,6 +97,7 @@ def test_names_with_line_ends_of_their_own(tmp_path, name):
         (["--formats", "coco"], "formats now without yolo, labelme, png, jsonl, label-studio"),
         (["--objects", "dog"], "objects now with dog"),
         (["--dtype", "bfloat16"], "dtype was float32, now bfloat16"),
+        (["--fast-reading"], "fast_reading was None, now True"),
     ],
 )
 def test_changed_options_are_refused_by_name(labelled, photos, model, tmp_path, capsys, change, named):

@@ -34,6 +34,7 @@ from partclipseg.apps.options import (
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import locked, refusal, remove_temporary
 from partclipseg.formats.registry import data_set_formats
+from partclipseg.inference.options import check_fast_reading
 from partclipseg.machine import usable_cores
 
 if TYPE_CHECKING:
@@ -92,7 +93,9 @@ class Label:
     max_pixels: Annotated[int, number("Photos with more pixels than this are refused before they are decoded.")] = (
         80_000_000
     )
-
+    fast_reading: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    """Decode large JPEG files at a reduced size, and resize by a faster filter, if the CPU cannot keep up with the GPU.
+    Some labels change, more of them in large photos. Not with --zoom or --instances."""
     overwrite: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     """Replace files in the output folder that a person made or changed. Without it they are kept and count."""
     find: FindInstances = field(default_factory=InstanceOptions)
@@ -130,6 +133,8 @@ class Label:
         check_min_part_probability(self.min_part_probability)
         self.find.check(self.formats, data_set_formats(), self.zoom)
         self.ask.prompting()
+        if self.fast_reading:
+            check_fast_reading(self.zoom, self.find.instances is not None)
         for name, value in (("--workers", self.workers), ("--batch-size", self.batch_size)):
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}")
@@ -238,6 +243,8 @@ class Label:
             raise UsageError('the model has no words of its own: name some with --vocabulary, as in its help')
         for word in self.objects:
             words.object_index(word)
+        if self.fast_reading:
+            check_fast_reading(model_looks=segmenter.model.ahead_shape is None)
         # Words that are too long or unknown are found once here instead of in every worker.
         segmenter.text_embeddings(segmenter.model.prompts(words))
         return BulkJob(
@@ -254,6 +261,7 @@ class Label:
             dtype=segmenter.model.number_type,
             batch_size=self.batch_size,
             max_pixels=self.max_pixels,
+            fast_reading=self.fast_reading,
             overwrite=self.overwrite,
             find=self.find,
         )

@@ -57,6 +57,8 @@ class BulkJob:
     dtype: str = "float32"
     batch_size: int = 8
     max_pixels: int = 80_000_000
+    fast_reading: bool = False
+    """Decode large JPEG files at a reduced size, and resize by a faster filter."""
     overwrite: bool = False
     """Replace files that a person made or changed."""
     find: InstanceOptions = field(default_factory=InstanceOptions)
@@ -115,4 +117,5 @@ class BulkJob:
             "dtype": self.dtype,
             "batch_size": self.batch_size,
             "max_pixels": self.max_pixels,
+            **({"fast_reading": True} if self.fast_reading else {}),
         }

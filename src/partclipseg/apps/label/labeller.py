@@ -131,6 +131,8 @@ class Labeller:
         job = self.job
         options: dict[str, Any] = {"objects": job.objects or None, "zoom": job.zoom, "max_pixels": job.max_pixels}
         options |= {"min_part_probability": job.min_part_probability, **self._instances._asdict()}
+        # No format of a labelled data set shows the photo, which `report` reads anew for its sample.
+        options |= {"keep_photo": False, "fast_reading": job.fast_reading}
         with warnings.catch_warnings():
             # Photos above the limit are reported by name; Pillow would warn about them a second time.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)

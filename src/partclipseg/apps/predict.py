@@ -34,7 +34,7 @@ from partclipseg.formats.registry import all_formats, chosen_formats
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from partclipseg.apps.prediction_files import Outcome
+    from partclipseg.apps.prediction_files import Failures
     from partclipseg.apps.written import OwnFiles
     from partclipseg.formats.format import Format
     from partclipseg.inference.result import PartResult
@@ -113,10 +113,10 @@ class Predict:
                 console.print(f'parts of any object: {words}; for those of one, write "dog: head, leg"', markup=False)
             # Photos above the limit are reported by name; Pillow would warn about them a second time.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            outcome = self._segment(segmenter, loaded, photos, vocabulary, formats, files, console)
-        outcome.unread = describe_unread(unread_pictures(self.photos))
-        outcome.tell(len(photos))
-        return 1 if outcome.failed or outcome.kept or outcome.unwritten else 0
+            failures = self._segment(segmenter, loaded, photos, vocabulary, formats, files, console)
+        failures.unread = describe_unread(unread_pictures(self.photos))
+        failures.tell(len(photos))
+        return 1 if failures.failed or failures.kept or failures.unwritten else 0
 
     def _segment(
         self,
@@ -127,16 +127,16 @@ class Predict:
         formats: Mapping[str, Format],
         files: OwnFiles,
         console: Console,
-    ) -> Outcome:
+    ) -> Failures:
         """Write the results of all photos. Files about all photos are also written if the run ends early."""
         from rich.progress import track
 
-        from partclipseg.apps.prediction_files import Outcome, PhotoFiles, collected, output_stems
+        from partclipseg.apps.prediction_files import Failures, PhotoFiles, collected, output_stems
         from partclipseg.inference.photos import ahead
         from partclipseg.inference.result import PartResult
         from partclipseg.vocabulary import split_words
 
-        outcome = Outcome()
+        failures = Failures()
         stems = output_stems(photos)
         by_path = dict(zip(map(str, photos), stems, strict=True))
         named = zip(photos, stems, strict=True)
@@ -162,8 +162,8 @@ class Predict:
         if console.is_terminal:
             stream = track(stream, "segmenting", total=len(photos), console=console, transient=True)
         # Files are written by threads, while the model works on the next photos.
-        with collected(files, formats, by_path, outcome) as collection, ThreadPoolExecutor() as pool:
-            finish = PhotoFiles(files, formats, outcome, collection, self.min_score).finish
+        with collected(files, formats, by_path, failures) as collection, ThreadPoolExecutor() as pool:
+            finish = PhotoFiles(files, formats, failures, collection, self.min_score).finish
             numbered = enumerate(zip(stream, stems, strict=True), start=1)
             work = (pool.submit(finish, number, result, stem) for number, ((_, result), stem) in numbered)
             found = False
@@ -171,15 +171,15 @@ class Predict:
                 result = future.result()
                 found = found or (isinstance(result, PartResult) and bool(result))
                 if not isinstance(result, PartResult):
-                    outcome.failed.append(result)
+                    failures.failed.append(result)
                 elif not console.is_terminal or len(photos) <= 20:
                     console.print(_summary(result), markup=False)
-        if len(outcome.failed) < len(photos):
-            done = len(photos) - len(outcome.failed)
+        if len(failures.failed) < len(photos):
+            done = len(photos) - len(failures.failed)
             console.print(f"{done} of {len(photos)} photos -> {self.output}", markup=False)
             if self.model is None and not found:
                 console.print("nothing was found: for photos name a model, such as --model partclipseg-pascal")
-        return outcome
+        return failures
 
 
 def segment_all(

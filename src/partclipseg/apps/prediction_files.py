@@ -27,8 +27,8 @@ _LONGEST_NAME = 255
 
 
 @dataclass
-class Outcome:
-    """Failures to report at the end."""
+class Failures:
+    """Records what could not be done, and reports it at the end."""
 
     failed: list[str] = field(default_factory=list)
     """Reasons for the photos that have no results."""
@@ -98,7 +98,7 @@ class Collection:
 
 @contextmanager
 def collected(
-    files: OwnFiles, formats: Mapping[str, Format], stems: Mapping[str, str], outcome: Outcome
+    files: OwnFiles, formats: Mapping[str, Format], stems: Mapping[str, str], failures: Failures
 ) -> Iterator[Collection]:
     """Collect records; write the files about all photos when the block ends, also after an error.
 
@@ -115,11 +115,11 @@ def collected(
             )
             for kind in kinds:
                 for name, text in kind.shared(data_set.vocabulary) if kind.shared else ():
-                    outcome.write_shared(files, name, text.encode())
+                    failures.write_shared(files, name, text.encode())
                 for name, content in kind.collect(data_set) if kind.collect and kind.is_collected else ():
                     if not isinstance(content, Path):  # not a link to the photos: they may be in several folders
                         encoded = content if isinstance(content, bytes) else encoded_text("".join(content))
-                        outcome.write_shared(files, name, encoded)
+                        failures.write_shared(files, name, encoded)
         path.unlink(missing_ok=True)
 
     try:
@@ -135,9 +135,15 @@ class PhotoFiles:
     """Writes the files of each photo, and keeps what the files about all photos need. Thread-safe."""
 
     def __init__(
-        self, files: OwnFiles, formats: Mapping[str, Format], outcome: Outcome, collection: Collection, min_score: float
+        self,
+        files: OwnFiles,
+        formats: Mapping[str, Format],
+        failures: Failures,
+        collection: Collection,
+        min_score: float,
     ) -> None:
-        self._files, self._formats, self._outcome = files, formats, outcome
+        """Make the writer; parts below `min_score` become background."""
+        self._files, self._formats, self._failures = files, formats, failures
         self._collection, self._min_score = collection, min_score
 
     def finish(self, number: int, result: Any, stem: str) -> Any:
@@ -170,7 +176,7 @@ class PhotoFiles:
             made = result.files([name], stem, (self._files.folder / stem).parent)
             for file, content in made.items():
                 try:
-                    self._outcome.write(self._files, file, content)
+                    self._failures.write(self._files, file, content)
                 except OSError as error:
                     if is_disk_full(error):
                         raise

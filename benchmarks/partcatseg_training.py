@@ -7,8 +7,8 @@ Prints JSON, which is written to `--output` after every case too. A step is what
 forward pass, losses, backward pass, clipping, AdamW. The vocabularies are the benchmarks' seen classes, whose text
 features are computed ahead as in training: CLIP is frozen. The weights are random, the photos noise. The plain
 implementation writes every concatenation out and runs in float32; TF32 is off everywhere, and ratios are to it.
-"captured" replays the step as one CUDA graph; "recomputed" keeps the inputs of layers and decoders only. The loss of the
-first step stands beside that of the plain implementation.
+"captured" replays the step as one CUDA graph; "recomputed" keeps the inputs of layers and decoders only. The loss of
+the first step stands beside that of the plain implementation.
 """
 
 from __future__ import annotations

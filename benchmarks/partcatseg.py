@@ -1,30 +1,40 @@
-"""Time PartCATSeg on a photo, beside a plain implementation of the same model in the same run.
+"""Time PartCATSeg on photos, and with `--training` its steps, beside a plain implementation of it in the same run.
 
     python benchmarks/partcatseg.py                                         # released size, two CPU threads
-    python benchmarks/partcatseg.py --device cuda --dtypes float32 bfloat16 --batches 1 16 --compile
-    python benchmarks/partcatseg.py --small                                 # to see that it runs
+    python benchmarks/partcatseg.py --device cuda --compile --training --catalogs pascal-part-116 ade20k-part-234 \
+        --dtypes float32 bfloat16 --batches 1 16 --rounds 5 --seconds 200 --output runs/partcatseg.json
+    python benchmarks/partcatseg.py --small --training --batches 1 2        # every row on a tiny model, in a minute
 
-The weights are random, photos are 375 x 500. Prints JSON: milliseconds a photo from pixels to label maps, Pred-All and
-Oracle-Obj with one object, peak memory, the ratio to the plain implementation, and the share of equal labels.
-Training is timed by `partcatseg_training.py`.
+The weights are random, photos are 375 x 500. Prints JSON, which is written to `--output` after every row too:
+milliseconds a photo from prepared inputs to label maps, Pred-All and Oracle-Obj with one object, peak memory, the ratio
+to the plain implementation of the same number type (steps: in float32), and the share of labels equal to its own.
+`prepare` is what makes the inputs of photos. On a GPU small batches are captured; "not captured" says what that brings.
+The rows of training are those of `partcatseg_training.py`. A row that fails says why, and the others are measured all
+the same; a row that would begin after `--seconds` is left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
+from itertools import chain
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from measure import environment, measure
-from partclipseg.maps.label_maps import LabelMaps
+from measure import environment, measure, reset_peak
+from partclipseg.files import write_text
 from partclipseg.models.compiled import compile_layers
 from partclipseg.models.interface import Words
 from partclipseg.models.partcatseg.aggregator import AggregationLayer, ClassBlock, CostAggregator, UpBlock, WindowBlock
@@ -32,7 +42,8 @@ from partclipseg.models.partcatseg.config import PartCATSegConfig
 from partclipseg.models.partcatseg.model import PartCATSegModel, PartCATSegOutput
 from partclipseg.vocabulary import Catalog, Vocabulary
 
-SIZE = (375, 500)
+SIZE, SMALL_SIZE = (375, 500), (45, 60)
+"""Height and width of the photos; those of a tiny model are small too."""
 SMALL: dict[str, Any] = {
     "clip_config": {
         "projection_dim": 16,
@@ -43,9 +54,13 @@ SMALL: dict[str, Any] = {
     "guidance_config": {"model_type": "dinov2", "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
                         "mlp_ratio": 2, "image_size": 42},
     **{"image_size": 64, "guidance_image_size": 56, "templates": ["a {}.", "the {}."], "hidden_dim": 16},
-    **{"num_heads": 2, "window_size": 2, "text_guidance_dim": 8, "appearance_guidance_dim": 8},
+    **{"shortest_edge": 64, "longest_edge": 96, "num_heads": 2, "window_size": 2},
+    **{"text_guidance_dim": 8, "appearance_guidance_dim": 8},
     **{"decoder_dims": [16, 16], "decoder_guidance_dims": [8, 8]},
 }  # fmt: skip
+
+
+FEW_WORDS = Vocabulary.from_text("dog: ear, tail; cat: ear")
 
 
 def plain_outputs(model: PartCATSegModel, inputs: Mapping[str, Tensor], words: Words) -> PartCATSegOutput:
@@ -54,7 +69,8 @@ def plain_outputs(model: PartCATSegModel, inputs: Mapping[str, Tensor], words: W
     count, parts, objects = len(model.config.templates), len(vocabulary.parts), len(vocabulary.objects)
     texts = words.embeddings.unflatten(0, (-1, count))
     background = F.normalize(model.background, dim=-1)[None].expand(-1, count, -1)
-    photo, guidance = model.features(inputs)
+    patches, guidance = model.features(inputs)
+    photo = patches.vectors
 
     first_texts = torch.cat([texts[: parts + objects], background])
     cost = torch.einsum("bdyx,tpd->btpyx", photo, F.normalize(first_texts, dim=-1))
@@ -100,26 +116,44 @@ def plain_layer(layer: AggregationLayer, x: Tensor, guidance: Tensor, text: Tens
 def plain_window(block: WindowBlock, x: Tensor, photo: Tensor) -> Tensor:
     a = block.norm1(x)
     guided = torch.cat([a, photo], -1)
-    x = x + block.project(block.attend(block.query(guided), block.key(guided), block.value(a)))
+    shift, grid = block.shift, x.shape[2]
+    rolled = [t.roll((-shift, -shift), (2, 3)) for t in (block.query(guided), block.key(guided), block.value(a))]
+    q, k, v = (windows_of(t, block.window).unflatten(-1, (block.heads, -1)).transpose(-3, -2) for t in rolled)
+    place = torch.arange(grid, device=x.device)
+    region = (place >= grid - block.window).long() + (place >= grid - shift) if shift else 0 * place
+    region = windows_of((3 * region[:, None] + region)[None, None, :, :, None], block.window)[0, :, :, 0]  # [n·n, w·w]
+    mask = -100.0 * (region[:, None] != region[:, :, None]).to(q.dtype)  # [n·n, w·w, w·w]
+    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[None, :, None]).transpose(-3, -2).flatten(-2)
+    side, window = grid // block.window, block.window
+    mixed = mixed.unflatten(2, (window, window)).unflatten(1, (side, side)).transpose(2, 3).reshape(x.shape)
+    x = x + block.project(mixed).roll((shift, shift), (2, 3))
     return x + block.mlp(block.norm2(x))
+
+
+def windows_of(x: Tensor, window: int) -> Tensor:
+    """Split `[B, T, g, g, C]` into windows, `[B·T, n·n, w·w, C]`."""
+    x = x.flatten(0, 1).unflatten(2, (-1, window)).unflatten(1, (-1, window))  # [B·T, n, w, n, w, C]
+    return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
 def plain_classes(block: ClassBlock, x: Tensor, text: Tensor) -> Tensor:
     batch, classes, grid, _, width = x.shape
     pooled = F.avg_pool2d(x.flatten(0, 1).permute(0, 3, 1, 2), block.pooling)
     edge = pooled.shape[-1]
-    places = pooled.view(batch, classes, width, edge * edge).permute(0, 3, 1, 2).flatten(0, 1)
+    places = pooled.reshape(batch, classes, width, edge * edge).permute(0, 3, 1, 2).flatten(0, 1)
     a = block.norm1(places)
     guided = torch.cat([a, text.expand(len(a), -1, -1)], -1)
     q, k, v = (
         t.unflatten(-1, (block.heads, -1)).transpose(1, 2)
         for t in (block.query(guided), block.key(guided), block.value(a))
     )
-    places = places + block.attend(q, k, v).transpose(1, 2).flatten(2)
+    shares = (q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5).softmax(-2) + 1e-8  # over the queries
+    mixed = (shares / shares.sum(-1, keepdim=True)).to(v.dtype) @ v
+    places = places + mixed.transpose(1, 2).flatten(2)
     places = places + block.mlp(block.norm2(places))
     pooled = places.unflatten(0, (batch, -1)).permute(0, 2, 3, 1).reshape(-1, width, edge, edge)
     spread = F.interpolate(pooled, (grid, grid), mode="bilinear", align_corners=True)
-    return spread.permute(0, 2, 3, 1).view(x.shape)
+    return spread.permute(0, 2, 3, 1).reshape(x.shape)
 
 
 def plain_decode(aggregator: CostAggregator, x: Tensor, guidance: Any) -> Tensor:
@@ -136,11 +170,17 @@ def plain_up(block: UpBlock, x: Tensor, guidance: Tensor) -> Tensor:
     return F.relu(block.norm2(block.conv2(x)))
 
 
-def plain_maps(model: PartCATSegModel, photos: list[np.ndarray], words: Words, present: int | None) -> list[Tensor]:
-    """Label maps int64 `[H, W]`; in Oracle-Obj, the classes of the object `present` compete."""
-    logits: Any = plain_outputs(model, model.prepare(photos), words).object_part_logits
+def plain_maps(
+    model: PartCATSegModel,
+    inputs: Mapping[str, Tensor],
+    words: Words,
+    size: tuple[int, int],
+    present: int | None = None,
+) -> list[Tensor]:
+    """Label maps int64 of `size`; in Oracle-Obj, the classes of the object `present` compete."""
+    logits: Any = plain_outputs(model, inputs, words).object_part_logits
     probabilities = logits.float().sigmoid()
-    resized = F.interpolate(probabilities, SIZE, mode="bilinear", align_corners=False)  # [B, N_c + 1, H, W]
+    resized = F.interpolate(probabilities, size, mode="bilinear", align_corners=False)  # [B, N_c + 1, H, W]
     if present is not None:
         resized[:, :-1][:, words.class_to_object != present] = -1
         resized[:, -1] = -1
@@ -148,8 +188,22 @@ def plain_maps(model: PartCATSegModel, photos: list[np.ndarray], words: Words, p
     return list(labels.masked_fill(labels == len(words.class_to_object), -1))
 
 
-@torch.inference_mode()
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    options = parse(arguments)
+    torch.set_num_threads(options.threads)
+    report: dict[str, Any] = {"environment": environment(options.device), "options": vars(options)}
+    rows = photo_rows(options)
+    if options.training:
+        from partcatseg_training import step_rows
+
+        # The steps first: they matter most, and their memory is given back after each.
+        rows = chain(step_rows(training_options(options)), rows)
+    finish(rows, report, options)
+    print(json.dumps(report, indent=1))
+    return report
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtypes", nargs="+", default=["float32"], choices=["float32", "bfloat16"])
@@ -157,27 +211,130 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--catalogs", nargs="+", default=["pascal-part-116"], help="whose words are asked")
-    parser.add_argument("--compile", action="store_true", help="time compiled layers too")
-    parser.add_argument("--small", action="store_true", help="a tiny model and three words")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    report: dict[str, Any] = {"environment": environment(options.device), "options": vars(options)}
+    parser.add_argument("--compile", action="store_true", help="time compiled layers too, in bfloat16 if that is asked")
+    parser.add_argument("--training", action="store_true", help="time the steps of partcatseg_training.py too")
+    parser.add_argument("--seconds", type=float, help="begin no row after this time")
+    parser.add_argument("--output", help="file of the JSON, written after each row")
+    parser.add_argument("--small", action="store_true", help="a tiny model and few words, to see that every row runs")
+    return parser.parse_args(arguments)
+
+
+def training_options(options: argparse.Namespace) -> argparse.Namespace:
+    """Return the options of `partcatseg_training.py` that go with those of photos."""
+    return argparse.Namespace(**{**vars(options), "batch": 2 if options.small else 4})
+
+
+def finish(rows: Iterator[tuple[str, str, Callable[[], Any]]], report: dict[str, Any], options: Any) -> None:
+    """Measure rows, (table, name, how), into `report`: a failing one leaves its error, a late one is named."""
+    started = time.perf_counter()
+    for table, name, row in rows:
+        late = options.seconds is not None and time.perf_counter() - started > options.seconds
+        if late:
+            found: Any = {"error": "left out: the time was over"}
+        else:
+            try:
+                found = row()
+            except Exception as error:  # out of memory, no compiler, a kernel that the device lacks, …
+                found = {"error": f"{type(error).__name__}: {str(error)[:300]}"}
+        report.setdefault(table, {})[name] = found
+        report["seconds"] = round(time.perf_counter() - started, 1)
+        with_ratios(report[table])
+        print(f"{report['seconds']} s, {table}, {name}: {found}", file=sys.stderr, flush=True)
+        if options.output:
+            write_text(Path(options.output), json.dumps(report, indent=1))
+        clear(options.device)
+
+
+def with_ratios(table: dict[str, Any]) -> None:
+    """Note how many times faster each row is than the plain one of its number type, or else of float32."""
+    for name, row in table.items():
+        plain = table.get("plain " + name.split(",")[0]) or table.get("plain float32", {})
+        for unit in ("ms_per_photo", "ms_per_step"):
+            if unit in row and unit in plain and not name.startswith(("plain", "prepare")):
+                row["times_faster"] = round(plain[unit] / row[unit], 2)
+
+
+def clear(device: str) -> None:
+    """Give back what earlier rows held, and count peak memory from here."""
+    gc.collect()
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+    reset_peak(device)
+
+
+def photo_rows(options: argparse.Namespace) -> Iterator[tuple[str, str, Callable[[], Any]]]:
+    """Yield the rows of photos: those of a number type share its model, the compiled ones one that is compiled once."""
     lists = {name: Catalog.load(name).vocabulary for name in options.catalogs}
     if options.small:
-        lists = {"three words": Vocabulary.from_text("dog: ear, tail; cat: ear")}
-    for dtype in options.dtypes:
-        like = options.small, options.device, getattr(torch, dtype)
-        model, compiled = random_model(*like).eval(), None
-        if options.compile:
-            compiled = random_model(*like).eval()
-            compile_layers(compiled)
+        lists = {"few words": FEW_WORDS}
+    on_gpu = options.device.startswith("cuda")
+    for dtype in reversed(options.dtypes):  # bfloat16 first
+        photos = Photos(options, dtype)
+        kinds = {"": False, ", compiled": True} if options.compile and dtype == options.dtypes[-1] else {"": False}
         for name, vocabulary in lists.items():
-            words = words_of(model, vocabulary)
             for batch in options.batches:
-                key = f"{name}, {dtype}, batch {batch}"
-                report[key] = cases(model, compiled, words, random_photos(batch), options)
-                print(f"{key}: {report[key]}", file=sys.stderr, flush=True)
-    print(json.dumps(report, indent=1))
+                table = f"{name}, batch {batch}"
+                yield table, f"prepare {dtype}", partial(photos.prepare, batch)
+                yield table, f"plain {dtype}", partial(photos.plain, vocabulary, batch)
+                for ending, compiled in kinds.items():
+                    row = partial(photos.ours, vocabulary, batch, compiled)
+                    yield table, dtype + ending, row
+                    yield table, f"{dtype}{ending}, Oracle-Obj", partial(row, present=0)
+                    if on_gpu or options.small:
+                        yield table, f"{dtype}{ending}, not captured", partial(row, captured=False)
+
+
+class Photos:
+    """Rows of one number type: what they share is made when the first one needs it."""
+
+    def __init__(self, options: argparse.Namespace, dtype: str) -> None:
+        self.options, self.dtype = options, getattr(torch, dtype)
+        self.size = SMALL_SIZE if options.small else SIZE
+        self._models: dict[bool, PartCATSegModel] = {}
+
+    def model(self, compiled: bool = False) -> PartCATSegModel:
+        if compiled not in self._models:
+            model = random_model(self.options.small, self.options.device, self.dtype).eval()
+            if compiled:
+                compile_layers(model)
+            self._models[compiled] = model
+        return self._models[compiled]
+
+    def prepare(self, batch: int) -> dict[str, Any]:
+        photos = random_photos(batch, self.size)
+        return self.timed(lambda: self.model().prepare(photos), batch)
+
+    @torch.inference_mode()
+    def plain(self, vocabulary: Vocabulary, batch: int) -> dict[str, Any]:
+        model, inputs, words = self.asked(self.model(), vocabulary, batch)
+        return self.timed(lambda: plain_maps(model, inputs, words, self.size), batch)
+
+    @torch.inference_mode()
+    def ours(
+        self, vocabulary: Vocabulary, batch: int, compiled: bool, present: int | None = None, captured: bool = True
+    ) -> dict[str, Any]:
+        model, inputs, words = self.asked(self.model(compiled), vocabulary, batch)
+        known = None if present is None else [[present]] * batch
+        with nullcontext() if captured else mock.patch.object(PartCATSegModel, "graphs", return_value=None):
+            call = partial(model.label_maps, inputs, words, [self.size] * batch, known)
+            found = self.timed(call, batch)
+            maps = call()
+        plain = plain_maps(self.model(), inputs, words, self.size, present)
+        equal = [(ours.label_map == theirs).float().mean() for ours, theirs in zip(maps, plain, strict=True)]
+        return {**found, "equal labels": round(float(torch.stack(equal).mean()), 5)}
+
+    def asked(
+        self, model: PartCATSegModel, vocabulary: Vocabulary, batch: int
+    ) -> tuple[PartCATSegModel, dict[str, Tensor], Words]:
+        return model, model.prepare(random_photos(batch, self.size)), words_of(model, vocabulary)
+
+    def timed(self, call: Callable[[], object], batch: int) -> dict[str, Any]:
+        for _ in range(2):  # a first call compiles, a second one is captured
+            call()
+        found = measure(call, self.options.device, self.options.rounds, batch)
+        if "error" in found:
+            raise RuntimeError(found["error"])
+        return found
 
 
 def random_model(small: bool, device: str, dtype: torch.dtype = torch.float32) -> Any:
@@ -188,8 +345,8 @@ def random_model(small: bool, device: str, dtype: torch.dtype = torch.float32) -
     return model.to(dtype)
 
 
-def random_photos(count: int) -> list[np.ndarray]:
-    return list(np.random.default_rng(0).integers(0, 256, (count, *SIZE, 3), dtype=np.uint8))
+def random_photos(count: int, size: tuple[int, int] = SIZE) -> list[np.ndarray]:
+    return list(np.random.default_rng(0).integers(0, 256, (count, *size, 3), dtype=np.uint8))
 
 
 def words_of(model: PartCATSegModel, vocabulary: Vocabulary) -> Words:
@@ -197,36 +354,6 @@ def words_of(model: PartCATSegModel, vocabulary: Vocabulary) -> Words:
     shape = len(model.prompts(vocabulary)), model.config.clip_config.projection_dim
     embeddings = torch.randn(shape, generator=generator)
     return Words.of(vocabulary, F.normalize(embeddings, dim=-1).to(model.device, model.dtype))
-
-
-def cases(
-    model: PartCATSegModel, compiled: PartCATSegModel | None, words: Words, photos: list[np.ndarray], options: Any
-) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for protocol, present in (("pred_all", None), ("oracle_obj", 0)):
-        known = None if present is None else [[present]] * len(photos)
-
-        def fast(known: Any = known, model: PartCATSegModel = model) -> list[LabelMaps]:
-            return model.label_maps(model.prepare(photos), words, [SIZE] * len(photos), known)
-
-        def plain(present: int | None = present) -> list[Tensor]:
-            return plain_maps(model, photos, words, present)
-
-        calls: dict[str, Callable[[], object]] = {"plain": plain, "ours": fast}
-        if compiled is not None:
-            calls["ours, compiled"] = partial(fast, model=compiled)
-        times: dict[str, Any] = {
-            key: measure(call, options.device, options.rounds, len(photos)) for key, call in calls.items()
-        }
-        pairs = zip(fast(), plain(), strict=True)
-        equal = [float((ours.label_map == theirs).float().mean()) for ours, theirs in pairs]
-        times["equal labels"] = round(float(np.mean(equal)), 5)
-        if "ms_per_photo" in times["plain"]:
-            for key in calls:
-                if key != "plain" and "ms_per_photo" in times[key]:
-                    times[key]["ratio"] = round(times["plain"]["ms_per_photo"] / times[key]["ms_per_photo"], 2)
-        found[protocol] = times
-    return found
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 ALPHA, GAMMA = 0.25, 2.0
 """Weight of true pixels in the focal loss, and its exponent."""
@@ -26,6 +27,25 @@ def dice(logits: Tensor, truth: Tensor) -> Tensor:
     """Compute the dice loss of masks: `[..., P]` twice → `[...]`."""
     probability = logits.sigmoid()
     return 1 - (2 * (probability * truth).sum(-1) + 1) / (probability.sum(-1) + truth.sum(-1) + 1)
+
+
+def at_label_size(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute focal and dice loss, `[N, M]` each, of `logits [N, M, h, w]` resized to `truth`, bool `[N, M, H, W]`.
+
+    Only the small logits are kept: the backward pass resizes and compares them again, one photo at a time.
+    """
+    photos = [
+        checkpoint(_at_label_size, *photo, use_reentrant=False, preserve_rng_state=False)
+        for photo in zip(logits.split(1), truth.split(1), strict=True)
+    ]
+    of_focal, of_dice = zip(*photos, strict=True)
+    return torch.cat(of_focal), torch.cat(of_dice)
+
+
+def _at_label_size(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    resized = F.interpolate(logits, truth.shape[-2:], mode="bilinear", align_corners=False).flatten(2)
+    target = truth.flatten(2).float()
+    return focal(resized, target), dice(resized, target)
 
 
 @torch.no_grad()

@@ -67,7 +67,6 @@ class ZSSegLoss:
         words, real = list_present(part_labels, num_words, min(output.most_parts, self.queries))  # [B, M]
         over = self._counts(part_labels, real) if counts is None else counts
         truth = (part_labels[:, None] == words[..., None, None]) & real[..., None, None]  # [B, M, H, W]
-        flat = truth.flatten(2).float()
         # Of the queries of a photo, those that are matched weigh 1, the others as background.
         of_classes = config.background_weight * (over.photos * self.queries - over.masks) + over.masks
         zero = torch.zeros((), device=part_labels.device)
@@ -80,9 +79,11 @@ class ZSSegLoss:
             weight = torch.where(target < num_words, 1.0, config.background_weight) * real.any(1, keepdim=True)
             sums["classes"] = sums["classes"] + (weight * value).sum() / of_classes.clamp(min=1e-6)
             found = masks.gather(1, chosen[..., None, None].expand(-1, -1, *masks.shape[2:]))  # [B, M, h, w]
-            found = F.interpolate(found, part_labels.shape[-2:], mode="bilinear", align_corners=False).flatten(2)
-            for name, weight in (("focal", config.focal_weight), ("dice", config.dice_weight)):
-                of_masks = getattr(sets, name)(found, flat)  # [B, M]
+            of_focal, of_dice = sets.at_label_size(found, truth)  # [B, M] each
+            for name, of_masks, weight in (
+                ("focal", of_focal, config.focal_weight),
+                ("dice", of_dice, config.dice_weight),
+            ):
                 sums[name] = sums[name] + weight * (of_masks * real).sum() / over.masks.clamp(min=1)
         if output.texts is not None:
             sums["prompts"] = config.prompt_weight * self.prompts(output, part_labels, words, real, over)

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,13 +20,15 @@ from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import locked
 from partclipseg.kept_files import KeptFiles
 
+DIES_AT = "PARTCLIPSEG_TEST_DIES_AT"
+"""Name of the variable with the key of the photo at which a process kills itself."""
+
 
 @dataclass(frozen=True)
 class WriteJob:
     """Writes its key, and counts how often it did."""
 
     key: str
-    seconds: float = 0
     sources: tuple[Path | str | int, ...] = ()
     text: str = ""
 
@@ -39,9 +40,8 @@ class WriteJob:
         """See `PrepareJob.run`."""
         if self.key == "bad":
             raise PartCLIPSegError("bad.jpg is broken")
-        if self.key == "dead":
+        if self.key in {"dead", os.environ.get(DIES_AT)}:
             os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(self.seconds)
         with open(layout.folder.parent / "log", "a") as log:
             log.write(self.key + "\n")
         if self.key == "empty" or self.text == "nothing":
@@ -55,7 +55,6 @@ class WriteRecipe:
     """See `LayoutRecipe`."""
 
     keys: tuple[str, ...]
-    seconds: float = 0
     option: str = "a"
     name: str = "test"
     sources: tuple[Path | str | int, ...] = ()
@@ -67,7 +66,7 @@ class WriteRecipe:
 
     def jobs(self) -> list[WriteJob]:
         """One for each key."""
-        return [WriteJob(key, self.seconds, self.sources, self.text) for key in self.keys]
+        return [WriteJob(key, self.sources, self.text) for key in self.keys]
 
     def finish(self, lists: KeptFiles, outcomes: Sequence[Outcome]) -> None:
         """Write the keys."""
@@ -321,18 +320,12 @@ def test_a_killed_run_goes_on(tmp_path):
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from pathlib import Path\n"
         "from test_prepare_runner import WriteRecipe, prepare\n"
-        f"prepare(WriteRecipe({keys!r}, seconds=0.3), Path({str(output)!r}))"
+        f"prepare(WriteRecipe({keys!r}), Path({str(output)!r}))"
     )
-    run = subprocess.Popen([sys.executable, "-c", command])
-    while len(log(output)) < 2 and run.poll() is None:
-        time.sleep(0.02)
-    run.kill()
-    assert run.wait() == -signal.SIGKILL
-    done = log(output)
-    assert 2 <= len(done) < 6
-    summary = prepare(WriteRecipe(keys), output)
-    # The last one may have been killed between its file and its line in the journal.
-    assert len(done) - 1 <= summary.taken_over <= len(done)
+    killed = subprocess.run([sys.executable, "-c", command], env={**os.environ, DIES_AT: "k3"})
+    assert killed.returncode == -signal.SIGKILL
+    assert log(output) == ["k0", "k1", "k2"]
+    assert prepare(WriteRecipe(keys), output).taken_over == 3
     assert json.loads((output / "list.json").read_text()) == list(keys)
     assert sorted(set(log(output))) == list(keys)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import signal
 import threading
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 from tests.models.hosts import Hosts, fetch_and_die, leftovers
+from tests.processes import quick_context
 
 from partclipseg.models.fetch import fetch, remove
 
@@ -36,8 +36,7 @@ def listed(folder: Path) -> dict[str, bytes]:
 def test_killed_and_started_again_it_ends_the_same(hosts: Hosts, cache: Path, content: bytes, caplog: Any):
     caplog.set_level(logging.CRITICAL)
     expected = listed(fetch(NAME))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["partclipseg.models.fetch", "partclipseg.models.partclipseg.foreign"])
+    context = quick_context()
     for where, point in POINTS.items():
         remove(NAME)
         hosts.limit = {"before the first byte": 0, "in the middle of the file": len(content) // 2}.get(where)

@@ -341,7 +341,7 @@ def _query_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     least, width = 1e-8, q.shape[-1]
     scores = k @ (q / width**0.5).transpose(-2, -1)  # [n, heads, T keys, T queries]
     with torch.autocast(q.device.type, enabled=False):
-        shares = scores.softmax(-1)  # sums in float32; autocast would write scores and shares in it, to be rounded again
+        shares = scores.softmax(-1)  # sums in float32; autocast would write all scores and shares in it
     values = F.pad(v, (0, 8), value=1.0)  # [n, heads, T keys, d + 8]
     mixed = shares.transpose(-2, -1) @ values + least * values.sum(-2, keepdim=True)  # [n, heads, T queries, d + 8]
     return mixed[..., :width] / mixed[..., width : width + 1]

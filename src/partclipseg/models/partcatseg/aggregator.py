@@ -339,7 +339,9 @@ def _query_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     # Every share has 1e-8 added before the division; both are applied to the small result, not to all T · T shares.
     # Ones beside the values sum the shares in the same product; eight, since a GPU multiplies in eights.
     least, width = 1e-8, q.shape[-1]
-    shares = (k @ (q / width**0.5).transpose(-2, -1)).softmax(-1)  # [n, heads, T keys, T queries]
+    scores = k @ (q / width**0.5).transpose(-2, -1)  # [n, heads, T keys, T queries]
+    with torch.autocast(q.device.type, enabled=False):
+        shares = scores.softmax(-1)  # sums in float32; autocast would write all scores and shares in it
     values = F.pad(v, (0, 8), value=1.0)  # [n, heads, T keys, d + 8]
     mixed = shares.transpose(-2, -1) @ values + least * values.sum(-2, keepdim=True)  # [n, heads, T queries, d + 8]
     return mixed[..., :width] / mixed[..., width : width + 1]

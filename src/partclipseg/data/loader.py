@@ -80,7 +80,7 @@ class StepSampler:
 
     def __post_init__(self) -> None:
         if self.size < 1:
-            raise PartCLIPSegError("the data set is empty: add photos, or train on other words")
+            raise PartCLIPSegError("the data set is empty: there is nothing to train on; add photos or other words")
         if self.batch_size < 1 or self.batch_size % self.world_size:
             raise UsageError(
                 f"the batch size {self.batch_size} cannot be shared by {self.world_size} process(es): "

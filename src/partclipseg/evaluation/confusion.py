@@ -73,8 +73,8 @@ class ConfusionMatrix:
         """
         if other.size != self.size:
             raise PartCLIPSegError(
-                f"scores of {other.size - 1} classes cannot be merged into scores of {self.size - 1}"
-                ": merge scores of one evaluation"
+                f"cannot merge scores of {other.size - 1} classes into {self.size - 1} classes: "
+                "take scores of one evaluation"
             )
         shared = self._records.keys() & other._records.keys()
         for key in sorted(shared):

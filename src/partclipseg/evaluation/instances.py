@@ -272,7 +272,10 @@ def _read_true_photo(dataset: PartDataset, photo: PhotoRecords) -> TruePhoto:
     [index] = photo.indices
     sample = dataset[index]
     if sample.instances is None:
-        raise UsageError("the samples have no instance map: open the data with with_instances()")
+        raise UsageError(
+            "the samples have no instance map, so there is nothing to tell objects apart by: open the data by "
+            "with_instances()"
+        )
     if isinstance(dataset, FileDataset):
         path = str(dataset.records[index].photo.path)
         return TruePhoto(photo.key, path, sample, dataset.regions(index, sample))

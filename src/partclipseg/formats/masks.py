@@ -57,7 +57,9 @@ def _make(photo: LabelledPhoto) -> Iterator[tuple[str, Image.Image]]:
 
 def _make_soft(photo: LabelledPhoto) -> Iterator[tuple[str, Image.Image]]:
     if photo.probability is None:
-        raise PartCLIPSegError("soft masks need a model, and this result was made without one: leave soft-masks out")
+        raise PartCLIPSegError(
+            "soft masks need the model's probabilities, which this result was made without: leave soft-masks out"
+        )
     # The model knows one probability of a class, whosever part it is.
     found = {segment.index for segment in photo.segments}
     for index, name in enumerate(_class_files(photo.vocabulary)):

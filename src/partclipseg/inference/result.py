@@ -272,7 +272,9 @@ class PartResult:
         was made without a model.
         """
         if self.probabilities is None:
-            raise PartCLIPSegError("this result was made without a model: segment the photo anew for probabilities")
+            raise PartCLIPSegError(
+                "this result was made without a model, so it has no probabilities: segment the photo anew"
+            )
         plain = name.strip().casefold()
         for index, known in enumerate(self.vocabulary.names):
             if known.casefold() == plain:

@@ -23,8 +23,7 @@ _FOLDERS = frozenset({"models", "datasets", "spaces", "docs", "runs"})
 """First path components that mean a folder: four are paths of the hub's own site; training writes to runs."""
 
 REMEDY = (
-    "give a name that `partclipseg models` lists, or the directory of a model, as `partclipseg convert` or `train` "
-    "writes it"
+    "give a model's directory, as `partclipseg convert` or `train` writes it, or a name that `partclipseg models` lists"
 )
 """End of the messages about a name that stands for nothing here, unless a caller gives another."""
 

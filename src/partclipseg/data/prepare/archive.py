@@ -64,7 +64,9 @@ def unpack(archive: Path, target: Path, *, max_files: int = MAX_FILES, max_bytes
                     while chunk := content.read(2**20):
                         written += len(chunk)
                         if written > max_bytes:
-                            raise PartCLIPSegError(f"{archive}: holds more than {max_bytes:,} bytes: unpack it by hand")
+                            raise PartCLIPSegError(
+                                f"{archive}: unpacks to more than {max_bytes:,} bytes: unpack it by hand"
+                            )
                         if written > room:
                             raise PartCLIPSegError(f"{archive}: the disk of {target} is too small: free some space")
                         file.write(chunk)

@@ -16,7 +16,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "partclipseg"
 FLOORS = (
     ("errors",),
     ("checks", "client", "files", "machine", "processes"),
-    ("grammar", "journal", "json_file", "nearest", "writing"),
+    ("grammar", "journal", "json_file", "likeness", "writing"),
     ("kept_files", "maps", "vocabulary"),
     ("data",),
     ("formats", "losses", "shapes"),

@@ -76,3 +76,20 @@ def require(condition: bool, message: str) -> None:
     """Raise `UsageError` with the message unless the condition holds."""
     if not condition:
         raise UsageError(message)
+
+
+LARGEST_SEED = 2**63 - 1
+"""Greatest seed that PyTorch's generators take."""
+
+LARGEST_SIDE = 4096
+"""Greatest side of a square that photos are resized to in training; the memory grows with its square or faster."""
+
+
+def check_seed(seed: int) -> None:
+    """Raise `UsageError` for a seed that PyTorch's generators do not take."""
+    require(0 <= seed <= LARGEST_SEED, f"seed must be from 0 to {LARGEST_SEED} (2^63 - 1), not {seed}")
+
+
+def check_side(image_size: int) -> None:
+    """Raise `UsageError` for a side that no model can be trained at."""
+    require(1 <= image_size <= LARGEST_SIDE, f"image_size must be from 1 to {LARGEST_SIDE:,}, not {image_size}")

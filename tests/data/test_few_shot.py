@@ -106,6 +106,8 @@ def test_photos_are_compared_by_the_last_part_of_their_path(name: str, tmp_path:
         ({"shots": -1}, "shots must not be negative"),
         ({"shot_seed": -1}, "shot_seed must not be negative"),
         ({"shots": 1, "shot_list": "x"}, "not both"),
+        ({"shot_seed": 5}, "shot_seed chooses photos for shots: give shots too"),
+        ({"shot_seed": 5, "shot_list": "x"}, "shot_seed chooses photos for shots"),
         ({"shots": 1.5}, "few-shot: shots is 1.5"),
     ],
 )

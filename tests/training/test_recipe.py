@@ -72,10 +72,12 @@ def test_reference_recipes_take_every_departure_and_nothing_else(name: str) -> N
         ({"batch_size": 8, "gradient_accumulation": 3}, "cannot be split into 3 micro-batches"),
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
         ({"max_gradient_norm": -1.0}, "max_gradient_norm must be positive"),
-        ({"seed": -1}, "seed must not be negative"),
+        ({"seed": -1}, "seed must be from 0 to 9223372036854775807"),
+        ({"seed": 2**70}, "seed must be from 0 to"),
         ({"warmup_steps": 20_000}, "must be less than the 20000 steps"),
         ({"start": ""}, "start is missing"),
-        ({"image_size": 0}, "image_size must be at least 1"),
+        ({"image_size": 0}, "image_size must be from 1 to 4,096, not 0"),
+        ({"image_size": 100_000}, "image_size must be from 1 to 4,096"),
     ],
 )
 def test_values_that_no_run_can_have(changes: dict, message: str) -> None:

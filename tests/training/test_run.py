@@ -133,3 +133,25 @@ def test_partshapes_begins_with_its_towers_and_reports_under_the_former_name(
     (tmp_path / "run/backbone/model").symlink_to(clipseg_directory)
     assert partclipseg.train(tiny, output=tmp_path / "run").finished
     assert len(begun) == 1, "a finished backbone is taken as it is"
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({"start": "nosuch"}, {}, "there is no directory 'nosuch'"),
+        ({"start": "partshaps"}, {}, "did you mean partshapes"),
+        ({}, {"workers": -1}, "workers must not be negative: -1"),
+    ],
+)
+def test_a_mistyped_start_is_told_before_scenes_are_rendered(
+    change: dict[str, Any],
+    options: dict[str, Any],
+    message: str,
+    recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(run, "render_training_data", lambda *_: pytest.fail("scenes were rendered"))
+    with pytest.raises(PartCLIPSegError, match=message):
+        partclipseg.train(replace(recipe, dataset="partshapes", **change), output=tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-from partclipseg.nearest import nearest
+from partclipseg.likeness import nearest_name
 
 COMMANDS = {
     "demo": ("demo", "Demo", "segment built-in scenes with the built-in model, offline"),
@@ -110,7 +110,7 @@ def _main(arguments: list[str] | None) -> int:
         return 2
     command, *options = arguments
     if command not in COMMANDS:
-        close = nearest(command, COMMANDS)
+        close = nearest_name(command, COMMANDS)
         meant = f", did you mean {close}? The" if close else "; the"
         _say(f"there is no command {command!r}{meant} commands are: {', '.join(COMMANDS)}")
         return 2

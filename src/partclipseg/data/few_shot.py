@@ -52,6 +52,7 @@ class FewShot:
         for name in ("shots", "shot_seed"):
             require(getattr(self, name) >= 0, f"{name} must not be negative: {getattr(self, name)}")
         require(not (self.shots and self.shot_list), "give either shots or a shot_list, not both")
+        require(not self.shot_seed or bool(self.shots), "shot_seed chooses photos for shots: give shots too")
 
     @property
     def wanted(self) -> bool:

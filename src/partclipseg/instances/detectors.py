@@ -25,7 +25,7 @@ from partclipseg.instances.pretrained import (
     CLIP,
     HALVES,
     IMAGENET,
-    Preparation,
+    PhotoSettings,
     Pretrained,
     enlarge,
     load_foreign,
@@ -262,7 +262,7 @@ class GroundingDino(Detector):
         return Phrases(inputs, spans, first)
 
     @cached_property
-    def _preparation(self) -> Preparation:
+    def _preparation(self) -> PhotoSettings:
         return self.pretrained.preparation(800, 1333, IMAGENET)
 
     def look(self, photo: np.ndarray, passes: list[Any]) -> Boxes:

@@ -46,17 +46,17 @@ _LICENCES = {"Sam3": "the SAM License of Meta, which has conditions of its own"}
 _LONGEST = 4096
 """Maximum length of a photo's sides for a detector; the memory grows with the square."""
 
-Colour = tuple[float, ...]
+ColourNumbers = tuple[float, ...]
 """Numbers for red, green and blue."""
 
 
-class Preparation(NamedTuple):
+class PhotoSettings(NamedTuple):
     """How photos are prepared for a model."""
 
     shortest: int
     """Length of the shorter side in pixels, as far as the longer one is not over `longest`."""
     longest: int
-    statistics: tuple[Colour, Colour]
+    statistics: tuple[ColourNumbers, ColourNumbers]
     """Mean and standard deviation of the colours."""
 
 
@@ -68,7 +68,9 @@ class Pretrained(NamedTuple):
     kind: str
     """``model_type`` of its configuration."""
 
-    def preparation(self, shortest: int, longest: int, statistics: tuple[Colour, Colour]) -> Preparation:
+    def preparation(
+        self, shortest: int, longest: int, statistics: tuple[ColourNumbers, ColourNumbers]
+    ) -> PhotoSettings:
         """Return how the authors prepare photos, from either of the two files that may say it, else the given values.
 
         Raises `PartCLIPSegError` for values that no preparation has.
@@ -79,7 +81,7 @@ class Pretrained(NamedTuple):
                 if isinstance(found := table if key is None else table.get(key), dict):
                     break
         else:
-            return Preparation(shortest, longest, statistics)
+            return PhotoSettings(shortest, longest, statistics)
         edges: list[Any] = [shortest, longest]
         size = found.get("size")
         if size is not None:
@@ -96,7 +98,7 @@ class Pretrained(NamedTuple):
             colours.append(usual if values is None else values)
             if not _is_colour(colours[-1], least):
                 raise PartCLIPSegError(_wrong(self.folder / file, name, values, what))
-        return Preparation(edges[0], edges[1], (tuple(colours[0]), tuple(colours[1])))
+        return PhotoSettings(edges[0], edges[1], (tuple(colours[0]), tuple(colours[1])))
 
 
 def _is_colour(values: Any, least: float) -> bool:
@@ -151,7 +153,7 @@ def load_foreign(
 
 
 def to_values(
-    photo: np.ndarray, size: tuple[int, int], statistics: tuple[Colour, Colour]
+    photo: np.ndarray, size: tuple[int, int], statistics: tuple[ColourNumbers, ColourNumbers]
 ) -> Tensor:
     """Return a photo, uint8 `[H, W, 3]`, as float32 `[1, 3, h, w]` of `size`, less the mean and over the deviation."""
     mean, deviation = (np.array(values, np.float32) for values in statistics)

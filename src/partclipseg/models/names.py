@@ -13,9 +13,9 @@ from huggingface_hub import is_offline_mode
 
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import is_directory, is_file
+from partclipseg.likeness import nearest_name
 from partclipseg.models.hub import OPTIONAL_FILES, WEIGHTS, HubError, cached, hub_file, reach_hub
 from partclipseg.models.released import HUB_NAME, catalogue, is_released
-from partclipseg.nearest import nearest
 
 logger = logging.getLogger(__name__)
 
@@ -161,5 +161,5 @@ def _nearest(text: str) -> str:
         folders = [entry.name for entry in os.scandir(parent or ".") if entry.is_dir()]
     except OSError:
         folders = []
-    close = nearest(name, [*known, *folders])
+    close = nearest_name(name, [*known, *folders])
     return f"; did you mean {os.path.join(parent, close)}? Else " if close else ": "  # noqa: PTH118

@@ -19,7 +19,7 @@ from typing import Any
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import expanded, is_directory, is_file
 from partclipseg.json_file import read_json
-from partclipseg.nearest import nearest
+from partclipseg.likeness import nearest_name
 
 HOME_VARIABLE = "PARTCLIPSEG_HOME"
 """Environment variable that moves the folder of fetched models."""
@@ -187,7 +187,7 @@ def find_release(name: str) -> Release:
     """Return the entry of a name. Raises `UsageError` with the nearest name for one that is unknown."""
     known = catalogue()
     if name not in known:
-        close = nearest(name, known)
+        close = nearest_name(name, known)
         shown = repr(name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…")
         raise UsageError(
             f"no model is known by the name {shown}{f', did you mean {close}?' if close else ':'} "

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from partclipseg.checks import check_fields, require
+from partclipseg.checks import check_fields, check_seed, check_side, require
 from partclipseg.data.augment import Augmentation
 from partclipseg.data.datasets.choice import dataset_option, may_train, names
 from partclipseg.data.datasets.registry import dataset_spec
@@ -137,11 +137,11 @@ class Recipe:
             require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("learning_rate", "decay_power", "max_gradient_norm"):
             require(getattr(self, name) > 0, f"{name} must be positive, not {getattr(self, name)}")
-        for name in ("weight_decay", "warmup_steps", "held_out", "seed"):
+        for name in ("weight_decay", "warmup_steps", "held_out"):
             require(getattr(self, name) >= 0, f"{name} must not be negative: {getattr(self, name)}")
-        require(
-            self.image_size is None or self.image_size >= 1, f"image_size must be at least 1, not {self.image_size}"
-        )
+        check_seed(self.seed)
+        if self.image_size is not None:
+            check_side(self.image_size)
         require(
             self.warmup_steps < self.steps,
             f"warmup_steps {self.warmup_steps} must be less than the {self.steps} steps",

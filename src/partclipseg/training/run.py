@@ -18,6 +18,8 @@ from partclipseg.data.check import check_together
 from partclipseg.data.datasets.registry import dataset_spec
 from partclipseg.data.datasets.spec import OwnOptions
 from partclipseg.errors import UsageError
+from partclipseg.files import is_file
+from partclipseg.models.names import check_model_name
 from partclipseg.processes import join_processes
 from partclipseg.training.backbone import train_backbone
 from partclipseg.training.data import TrainingData, open_training_data, render_training_data
@@ -95,6 +97,10 @@ def train(
     rendered = dataset_spec(recipe.dataset).rendering is not None
     if rendered and (unused := ["vocabulary"] * (vocabulary is not None) + list(own)):
         raise UsageError(f"--{unused[0]} does not apply to {recipe.dataset}: leave it out")
+    if workers < 0:
+        raise UsageError(f"workers must not be negative: {workers}")
+    if recipe.start and not is_file(recipe.start):
+        check_model_name(recipe.start)  # before data are read or rendered, which may take long
     if not recipe.start:
         with_towers = _train_towers(recipe, output, on_tower)
         if with_towers is None:

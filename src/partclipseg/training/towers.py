@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from partclipseg.checks import check_fields, require
+from partclipseg.checks import check_fields, check_seed, check_side, require
 from partclipseg.shapes.scene import SceneSplit
 
 PATCH = 8
@@ -49,8 +49,9 @@ class TowerRecipe:
         check_fields(self)
         for name in ("learning_rate", "max_gradient_norm"):
             require(getattr(self, name) > 0, f"{name} must be positive, not {getattr(self, name)}")
-        for name in ("weight_decay", "seed"):
-            require(getattr(self, name) >= 0, f"{name} must not be negative: {getattr(self, name)}")
+        require(self.weight_decay >= 0, f"weight_decay must not be negative: {self.weight_decay}")
+        check_seed(self.seed)
+        check_side(self.image_size)
         for name in ("steps", "batch_size", "scenes", "checkpoint_every", "log_every"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
         require(

@@ -9,7 +9,7 @@ _LONGEST = 200
 """Maximum number of characters that are compared; the time grows with the square."""
 
 
-def nearest(name: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
+def nearest_name(name: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
     """Return the name of `known` that is most like `name`, whatever its capitals; None if none is like it.
 
     `likeness` is the smallest ratio of equal characters, from 0 to 1.

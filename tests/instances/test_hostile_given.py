@@ -46,6 +46,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "shares of the whole photo": (boxes(0, 0, 1, 1), "between 0 and 1"),
     "shares in COCO": (coco(bbox=[0.1, 0.1, 0.5, 0.5]), "between 0 and 1"),
     "an outline in shares": (coco(bbox=None, segmentation=SHARES), "its outline lies between 0 and 1"),
+    "an outline in shares of the whole photo": (
+        coco(bbox=None, segmentation=[[0, 0, 1, 0, 1, 1, 0, 1]]),
+        "its outline lies between 0 and 1",
+    ),
     "an outline in shares and a box in pixels": (coco(segmentation=SHARES), "its outline lies between 0 and 1"),
     "an outline elsewhere": (coco(segmentation=[[40, 5, 50, 5, 50, 15]]), "its box and its outline do not meet"),
     "thousandths": (boxes(100, 200, 500, 900), "has no pixel in the photo, which has 56x40"),

@@ -238,6 +238,10 @@ def _object(entry: _Entry, size: tuple[int, int]) -> FoundObject:
         mask = decode_mask(entry.segmentation, size)
         if mask.any():
             made = FoundObject.from_mask(entry.word, mask, score)
+            if isinstance(entry.segmentation, list) and max(made.corners) <= 1:  # 0 and 1 alone: the whole photo
+                raise PartCLIPSegError(
+                    "its outline lies between 0 and 1: write pixels, not shares of the photo's sides"
+                )
             if entry.box is None:
                 return made
             boxed = replace(made, box=entry.box)

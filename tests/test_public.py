@@ -3,7 +3,7 @@
 A difference is no fault of its own: it is a change that users will see. Where it is meant, write the snapshots anew
 and review what has changed with the code:
 
-    python tests/test_public.py
+    python -m tests.test_public
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ PARTS: dict[str, Callable[[], str]] = {
 def test_what_users_hold_is_what_was_reviewed(name: str) -> None:
     stored = (SNAPSHOTS / name).read_text(encoding="utf-8")
     # Words, not lines: where a paragraph is wrapped is no change.
-    assert PARTS[name]().split() == stored.split(), "where this is meant: python tests/test_public.py"
+    assert PARTS[name]().split() == stored.split(), "where this is meant: python -m tests.test_public"
 
 
 def test_every_snapshot_is_compared() -> None:

@@ -161,7 +161,7 @@ class _Worker:
 
 
 class _Watch(Messages):
-    """Says nothing, and notes when each batch of a run came."""
+    """Says nothing, and notes when a run started and when each batch came."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -171,6 +171,7 @@ class _Watch(Messages):
     def watched(
         self, stream: Iterator[list[ManifestRecord]], total: int, todo: int
     ) -> Iterator[list[ManifestRecord]]:
+        self.batches.append((time.perf_counter(), 0))  # the start
         for records in stream:
             yield records
             self.batches.append((time.perf_counter(), len(records)))

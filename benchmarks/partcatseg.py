@@ -37,9 +37,10 @@ from measure import environment, measure, reset_peak
 from partclipseg.files import write_text
 from partclipseg.models.compiled import compile_layers
 from partclipseg.models.interface import Words
-from partclipseg.models.partcatseg.aggregator import AggregationLayer, ClassBlock, CostAggregator, UpBlock, WindowBlock
+from partclipseg.models.partcatseg.aggregator import AggregationLayer, ClassBlock, CostAggregator, WindowBlock
 from partclipseg.models.partcatseg.config import PartCATSegConfig
 from partclipseg.models.partcatseg.model import PartCATSegModel, PartCATSegOutput
+from partclipseg.models.partcatseg.up_block import UpBlock
 from partclipseg.vocabulary import Catalog, Vocabulary
 
 SIZE, SMALL_SIZE = (375, 500), (45, 60)

@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def step_rows(options: argparse.Namespace) -> Iterator[tuple[str, str, Callable[[], Any]]]:
-    """Yield the rows of steps; the compiled ones first, of which the others' time may run out."""
+    """Yield the rows of steps: after the plain one the compiled ones, so that `--seconds` leaves out others first."""
     cases = [case for case in CASES if options.compile or not case.compiled]
     in_order = sorted(cases, key=lambda case: (not case.plain, not case.compiled))
     for name in [name for name in options.catalogs if name in RECIPE_OF]:

@@ -14,6 +14,7 @@ from PIL import Image
 from partclipseg.apps.cli import main
 from partclipseg.data.photo import PhotoError
 from partclipseg.errors import UsageError
+from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.instances.found import FoundObject
 from partclipseg.instances.given import GivenObjects
 from partclipseg.vocabulary import Vocabulary
@@ -44,8 +45,13 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "shares": (boxes(0.1, 0.2, 0.5, 0.9), "between 0 and 1: give pixels of the photo, not shares"),
     "shares of the whole photo": (boxes(0, 0, 1, 1), "between 0 and 1"),
     "shares in COCO": (coco(bbox=[0.1, 0.1, 0.5, 0.5]), "between 0 and 1"),
-    "an outline in shares": (coco(bbox=None, segmentation=SHARES), "between 0 and 1"),
-    "an outline in shares and a box in pixels": (coco(segmentation=SHARES), "its box and its outline do not meet"),
+    "an outline in shares": (coco(bbox=None, segmentation=SHARES), "its outline lies between 0 and 1"),
+    "an outline in shares of the whole photo": (
+        coco(bbox=None, segmentation=[[0, 0, 1, 0, 1, 1, 0, 1]]),
+        "its outline lies between 0 and 1",
+    ),
+    "an outline in shares and a box in pixels": (coco(segmentation=SHARES), "its outline lies between 0 and 1"),
+    "an outline elsewhere": (coco(segmentation=[[40, 5, 50, 5, 50, 15]]), "its box and its outline do not meet"),
     "thousandths": (boxes(100, 200, 500, 900), "has no pixel in the photo, which has 56x40"),
     "outside": (boxes(-30, -30, -5, -5), "has no pixel in the photo"),
     "NaN": ('{"a.png": [["dog", NaN, 1, 2, 3]]}', "upper left corner first"),
@@ -121,3 +127,8 @@ def test_one_entry_is_not_taken_for_two_photos(
         GivenObjects.of_mapping({"a.png": some(), "./a.png": some()})
     with pytest.raises(UsageError, match="between 0 and 1"):
         GivenObjects.of_mapping({"a.png": some()}).of("a.png", SIZE, WORDS)
+    with pytest.raises(UsageError, match="object 1 of instances: the box lies between 0 and 1"):
+        PartSegmenter.from_pretrained(model_directory)("x/a.png", "dog: ear", instances=some())
+    corner = np.zeros(SIZE, bool)
+    corner[0, 0] = True  # its box lies between 0 and 1 as well
+    assert len(GivenObjects.of_mapping({"a.png": [FoundObject.from_mask("dog", corner)]}).of("a.png", SIZE, WORDS)) == 1

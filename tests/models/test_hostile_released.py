@@ -55,6 +55,16 @@ def zipped(content: bytes) -> bytes:
     return file.getvalue()
 
 
+def damaged_list(place: int) -> Damage:
+    """Damage two bytes of the first entry in the list of a ZIP archive's files, which stands at its end."""
+
+    def change(content: bytes) -> bytes:
+        start = content.index(b"PK\x01\x02") + place
+        return content[:start] + b"\xff\xff" + content[start + 2 :]
+
+    return resaved_bytes(change)
+
+
 def _as_directory(path: Path) -> None:
     path.unlink()
     path.mkdir()
@@ -82,6 +92,8 @@ RELEASED: dict[str, tuple[Damage, str]] = {
     "safetensors": (resaved_bytes(lambda content: save({"a": torch.zeros(3)})), "is a safetensors file, not a PyTorch"),
     "gzip": (resaved_bytes(gzip.compress), "is packed: unpack it"),
     "ZIP": (resaved_bytes(zipped), "is a ZIP archive and no PyTorch checkpoint: unpack it"),
+    "list of the archive": (damaged_list(0), "is not a readable PyTorch checkpoint: copy or download it again"),
+    "length of a name in it": (damaged_list(28), "is not a readable PyTorch checkpoint: copy or download it again"),
     "half of it": (resave(drop("clip.text_model")), "missing: clip.text_model"),
     "too large for float32": (
         resave(lambda t: t.update({name: tensor.double() * 1e300 for name, tensor in t.items()})),

@@ -123,7 +123,7 @@ class MethodTester:
 
 
 def moved_by_training(start: Path, output: Path) -> set[str]:
-    """Train the run's loss down, and name the modules whose weights differ between the start and the result."""
+    """Check that the loss of the run fell, and name the modules whose weights differ from those of the start."""
     total = trace(output)["total"]
     assert np.mean(total[-5:]) < 0.7 * total[0]
     before, after = load_model(start).state_dict(), load_model(output / "model").state_dict()

@@ -58,6 +58,10 @@ class Asked:
     outlines: ObjectOutliner | None = None
     rest: bool = False
     """Whether to keep parts without an owner where no first look would be needed."""
+    keep_photo: bool = True
+    """Whether the results have the photo."""
+    fast_reading: bool = False
+    """Whether large JPEG files are decoded at a reduced size, and resized by a faster filter."""
 
     @classmethod
     def of(cls, segmenter: PartSegmenter, words: Any, options: SegmentOptions) -> Asked:
@@ -76,8 +80,8 @@ class Asked:
         if instances is None:
             if outlines is not None or rest:
                 raise UsageError("outlines and rest are for instances: say where objects are by instances")
-            asked = cls(vocabulary, present, zoom, least, in_masks, *sizes)
-            return replace(asked, keep_photo=options.get("keep_photo", True) and not fast, fast_reading=fast)
+            keep = options.get("keep_photo", True) and not fast
+            return cls(vocabulary, present, zoom, least, in_masks, *sizes, keep_photo=keep, fast_reading=fast)
         if zoom:
             raise UsageError("instances look at crops already: leave zoom out")
         if vocabulary.paired is None:
@@ -89,13 +93,8 @@ class Asked:
         source = as_source(instances)
         if isinstance(source, GivenObjects):
             source.announce(vocabulary)
-        asked = cls(vocabulary, present, False, least, in_masks, *sizes, source, outlines, rest)
-        return replace(asked, keep_photo=options.get("keep_photo", True))
-
-    keep_photo: bool = True
-    """Whether the results have the photo."""
-    fast_reading: bool = False
-    """Whether large JPEG files are decoded at a reduced size, and resized by a faster filter."""
+        keep = options.get("keep_photo", True)
+        return cls(vocabulary, present, False, least, in_masks, *sizes, source, outlines, rest, keep)
 
     @property
     def looks_at_photos(self) -> bool:

@@ -27,7 +27,7 @@ _THREADS = min(16, usable_cores())
 """Number of threads that decode and resize photos and make results beside each other and the model."""
 
 FAST_SIDES = 4
-"""Minimum height and width of a JPEG that is decoded at a reduced size, in sides of the model's input.
+"""Minimum height and width of what a JPEG becomes when it is decoded at a reduced size, in sides of the model's input.
 
 With 2 of them some two and a half times as many labels change (docs/speed.md).
 """

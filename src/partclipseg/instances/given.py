@@ -140,12 +140,7 @@ class GivenObjects:
                     some = _object(entry, size)
                 except PartCLIPSegError as error:
                     raise GivenObjectError(f"{name}: {called} of {self.source}: {error}") from None
-            called = f"{name}: {called} of {self.source}"
-            if min(some.corners) >= 0 and max(some.corners) <= 1:
-                raise GivenObjectError(
-                    f"{called}: the box lies between 0 and 1: give pixels of the photo, not shares of its sides"
-                )
-            found.append(fitted_object(some, size, vocabulary, called))
+            found.append(fitted_object(some, size, vocabulary, f"{name}: {called} of {self.source}"))
         return found
 
     def check_photos(self, names: Iterable[str]) -> None:
@@ -187,9 +182,13 @@ class GivenObjects:
 def fitted_object(some: FoundObject, size: tuple[int, int], vocabulary: Vocabulary, called: str) -> FoundObject:
     """Return a given object in the vocabulary's spelling, its box cut to a photo of `size` (H, W).
 
-    Raises `GivenObjectError`, which begins with `called`, for an unknown word, a mask of another size, and a box or
-    mask without a pixel in the photo.
+    Raises `GivenObjectError`, which begins with `called`, for a box in shares of the photo's sides, an unknown word, a
+    mask of another size, and a box or mask without a pixel in the photo.
     """
+    if some.mask is None and min(some.corners) >= 0 and max(some.corners) <= 1:
+        raise GivenObjectError(
+            f"{called}: the box lies between 0 and 1: give pixels of the photo, not shares of its sides"
+        )
     index = _index(some.object, vocabulary)
     if index is None:
         known = ", ".join(vocabulary.objects) or "it names none"
@@ -239,6 +238,10 @@ def _object(entry: _Entry, size: tuple[int, int]) -> FoundObject:
         mask = decode_mask(entry.segmentation, size)
         if mask.any():
             made = FoundObject.from_mask(entry.word, mask, score)
+            if isinstance(entry.segmentation, list) and max(made.corners) <= 1:  # 0 and 1 alone: the whole photo
+                raise PartCLIPSegError(
+                    "its outline lies between 0 and 1: write pixels, not shares of the photo's sides"
+                )
             if entry.box is None:
                 return made
             boxed = replace(made, box=entry.box)

@@ -87,7 +87,7 @@ class CLIPTowersConfig(PreTrainedConfig):
 
     @classmethod
     def _known_towers(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return of a file's towers, CLIP aside, the entries that the model reads, after checking their ranges."""
+        """Return the entries of a file's towers beside CLIP that the model reads, after checking their ranges."""
         return {}
 
     def _complete(self) -> None:

@@ -311,11 +311,14 @@ def _other_file(path: Path) -> str | None:
         return "packed: unpack it, and give the file in it"
     if start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
         return "a safetensors file, not a PyTorch one: give the released .pth file"
-    if zipfile.is_zipfile(path):
+    try:
         with zipfile.ZipFile(path) as archive:
-            if not any(name.endswith("data.pkl") for name in archive.namelist()):
-                return "a ZIP archive and no PyTorch checkpoint: unpack it, and give the .pth file in it"
-    return None
+            names = archive.namelist()
+    except Exception:  # no ZIP archive, or one whose damaged list raises various errors
+        return None
+    if any(name.endswith("data.pkl") for name in names):
+        return None
+    return "a ZIP archive and no PyTorch checkpoint: unpack it, and give the .pth file in it"
 
 
 def without_prefixes(tensors: Mapping[str, Tensor], origin: str, *prefixes: str) -> dict[str, Tensor]:

@@ -25,7 +25,6 @@ from partclipseg.models.partcatseg.aggregator import (
     AppearanceGuidance,
     CostAggregator,
     PartCostAggregator,
-    UpBlock,
     Volume,
 )
 from partclipseg.models.partcatseg.config import CATSegConfig, PartCATSegConfig
@@ -33,6 +32,7 @@ from partclipseg.models.partcatseg.filters import Patches, patches
 from partclipseg.models.partcatseg.photos import model_inputs
 from partclipseg.models.partcatseg.settings import CATSegSettings, PartCATSegSettings
 from partclipseg.models.partcatseg.towers import Guidance, ResNetGuidance, text_features
+from partclipseg.models.partcatseg.up_block import UpBlock
 from partclipseg.vocabulary import Vocabulary
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ Table = dict[str, dict[str, list[float]]]
 
 
 def first() -> Table:
-    """The default from the copied class FiLM beside the baseline and the released code."""
+    """Read the default from the copied class FiLM, the baseline and the released code."""
     content = json.loads((RESULTS / "partshapes-2000.json").read_text(encoding="utf-8"))
     names = {"default": "default, from the copy", "clipseg": "clipseg", "reference": "reference"}
     return {
@@ -28,7 +28,7 @@ def first() -> Table:
 
 
 def second() -> Table:
-    """The default by the start of its class FiLM."""
+    """Read the default by the start of its class FiLM."""
     runs = json.loads((RESULTS / "class-film.json").read_text(encoding="utf-8"))["runs"]
     return {
         f"default, from the {start}": {
@@ -40,7 +40,7 @@ def second() -> Table:
 
 
 def plot() -> Image.Image:
-    """Both experiments, one below the other, with the best variant on top."""
+    """Plot both experiments, one below the other, with the first variant of each on top."""
     tables = {"first experiment": first(), "second experiment": second()}
     rows = [len(table) for table in tables.values()]
     figure = Figure(figsize=(9, 1.4 + 0.42 * sum(rows)), dpi=110, layout="constrained")

@@ -51,7 +51,9 @@ class Command:
         context = quick_context()
         ours, theirs = context.Pipe(duplex=False)
         words = [str(argument) for argument in arguments]
-        self.process: ForkServerProcess = context.Process(target=_run, args=(theirs, run, words, environment or {}))
+        # The server's own variables are those that it was started with, by whichever test came first.
+        variables = {**os.environ, **(environment or {})}
+        self.process: ForkServerProcess = context.Process(target=_run, args=(theirs, run, words, variables))
         self.process.start()
         theirs.close()
         self.pid = self.process.pid or 0
@@ -87,6 +89,7 @@ def _run(
         os.dup2(output.fileno(), number)
         setattr(sys, name, open(number, "w", buffering=1, encoding="utf-8", closefd=False))  # noqa: SIM115
     output.close()
+    os.environ.clear()
     os.environ.update(environment)
     torch.set_num_threads(1)
     sys.exit((run or main)(arguments))

@@ -148,6 +148,19 @@ def test_own_files_are_told_by_their_digests(tmp_path, entry):
     assert WrittenFiles(tmp_path, record).is_own(tmp_path / "a/b/c.md")
 
 
+def test_a_digest_that_could_not_be_recorded_is_recorded_by_the_next_call(tmp_path):
+    record = Journal(tmp_path / "record.jsonl")
+    files = WrittenFiles(tmp_path, record)
+    (tmp_path / "a.md").write_bytes(b"own")
+    record.path.mkdir()
+    with pytest.raises(OSError, match=r"record\.jsonl"):
+        files.add("a.md", digest(b"own"))
+    assert not files.is_own(tmp_path / "a.md")
+    record.path.rmdir()
+    files.add("a.md", digest(b"own"))
+    assert WrittenFiles(tmp_path, record).is_own(tmp_path / "a.md")
+
+
 def test_free_places(tmp_path):
     path = tmp_path / "a"
     assert is_free(path, ())

@@ -86,12 +86,15 @@ class WrittenFiles:
             return False
 
     def add(self, name: str, written: str) -> None:
-        """Record the digest of content that is about to be written to the file `name`."""
+        """Record the digest of content that is about to be written to the file `name`.
+
+        Raises `OSError` if the record cannot be written; the digest is then not known, so that another call records it.
+        """
         with self._lock:
             if written not in self.digests(name)[-1:]:
-                self._digests.setdefault(name, []).append(written)
                 self._journal.path.parent.mkdir(parents=True, exist_ok=True)
                 self._journal.append([{"file": name, "digest": written}])
+                self._digests.setdefault(name, []).append(written)
 
     def keep_last(self) -> None:
         """Keep only the last digest of each file."""
@@ -100,7 +103,9 @@ class WrittenFiles:
 
 
 class KeptFiles:
-    """Files of one command in its output folder. A file that a person changed is kept; the new one gets another name.
+    """Files of one command in its output folder.
+
+    A file that a person changed is kept, and the new one gets another name.
     """
 
     def __init__(self, folder: Path, command: str, overwrite: bool = False, beside: bool = True) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, make_dataclass
 
 import pytest
 
@@ -52,3 +52,12 @@ def test_lines_are_joined_unless_a_sentence_ends(options: type, name: str, text:
     (found,) = [item for item in fields(options) if item.name == name]
     assert found.metadata.get("help") == text
     assert found.metadata.get("unit") == ("m" if name == "inner" else None)
+
+
+def test_a_class_without_source_keeps_its_help() -> None:
+    """As in an installation that has compiled files alone."""
+    size = ("size", int, field(default=1, metadata={"help": "Size."}))
+    made = make_dataclass("Made", [size, ("inner", Inner, Inner())])
+    join_lines(made)
+    assert fields(made)[0].metadata["help"] == "Size."
+    assert fields(Inner)[0].metadata["help"] == "Depth that goes on in the next line."

@@ -40,8 +40,12 @@ def _dataclasses(hint: Any, seen: set[type]) -> Iterator[type]:
 
 
 def _texts(item: type) -> Iterator[tuple[str, str]]:
-    """Yield name and text of each field that a dataclass itself describes."""
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(item))).body
+    """Yield name and text of each field that a dataclass itself describes; none where its source is not at hand."""
+    try:
+        source = inspect.getsource(item)
+    except OSError:
+        return
+    (definition,) = ast.parse(textwrap.dedent(source)).body
     assert isinstance(definition, ast.ClassDef)
     for field, text in pairwise(definition.body):
         match field, text:

@@ -14,6 +14,7 @@ import pytest
 
 pytest.importorskip("fastapi")
 
+from partclipseg.apps.cli import main
 from partclipseg.apps.serve.connections import ConnectionLimits, allow_files
 from partclipseg.errors import UsageError
 
@@ -137,6 +138,18 @@ def test_a_slow_but_steady_body_is_read(address):
         answer = all_of(connection)
         assert answer.startswith(b"HTTP/1.1 422 ")
         assert b"no words are given" in answer
+
+
+def test_the_limits_are_those_that_the_command_names(monkeypatch):
+    seen = []
+
+    def noted(limits: ConnectionLimits) -> int:
+        seen.append(limits)
+        raise UsageError("that is enough")
+
+    monkeypatch.setattr("partclipseg.apps.serve.connections.allow_files", noted)
+    assert main(["serve", "--connections", "7", "--connections-per-address", "5", "--idle-timeout", "3"]) == 2
+    assert seen == [ConnectionLimits(connections=7, connections_per_address=5, idle_timeout=3)]
 
 
 @pytest.mark.parametrize("number", [0, -1])

@@ -85,7 +85,7 @@ def ask(client: TestClient, **fields):
     return client.post("/v1/jobs", json={"folder": "cars/monday", "vocabulary": WORDS, **fields})
 
 
-def until(condition: Callable[[], object], seconds: float = 20) -> None:
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
     last = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < last, "it did not come to this"

@@ -96,8 +96,8 @@ def _check_shared(name: str, words: Vocabulary, labelled: Collection[ObjectPart]
     asked, known = ({pair.name.casefold() for pair in pairs} for pairs in (words.object_parts, labelled))
     if known and not asked & known:
         raise UsageError(
-            f"none of the {len(words)} object-parts of the vocabulary, such as {words.names[0]}, is a class of {name}, "
-            f"such as {min(labelled).name}: write the words as the data set does"
+            f"no object-part of the vocabulary, such as {words.names[0]}, is a class of {name}, such as "
+            f"{min(labelled).name}: write the words as the data set does"
         )
 
 

@@ -197,6 +197,8 @@ def _script() -> str:
     photos = f"# -- reading photos -----\n\n{photos}\n"
     words = f"\n# -- reading words -----\n\n{rules}\n\n\n{words}\n\n\n# -- segmenting -----\n"
     script = _replace(script, "from partclipseg.data.pixels import read_photo", photos)
+    for line in ("errors import PartCLIPSegError, UsageError, first_line", "json_file import read_json"):
+        script = _replace(script, f"from partclipseg.{line}", "")
     return _replace(script, "from partclipseg.vocabulary import Vocabulary", words) + "\n"
 
 

@@ -233,3 +233,13 @@ def test_wrong_words(words: str, message: str, exported: Path, photo: Path, call
     code, said = call(exported, "photo.png", "--vocabulary", words)
     assert code == 2
     assert re.search(message, said)
+
+
+def test_own_words_without_an_object(model_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    model = shutil.copytree(model_directory, tmp_path / "model")
+    for content in ('["ear", "tail"]', '{"dog": ["leg"], "any": ["ear"]}'):
+        (model / "vocabulary.json").write_text(content)
+        assert main(["export", str(model), "--output", str(tmp_path / "onnx")]) == 1
+        said = capsys.readouterr().err
+        assert f"vocabulary.json of {model}: 'ear' has no object, and an exported model needs one" in said
+        assert not (tmp_path / "onnx").exists()

@@ -40,6 +40,26 @@ def test_fewer_photos_than_shots_are_all_taken() -> None:
     assert draw_photos({"a": {0}, "b": {3}, "c": set()}, PAIRS, 16, 0) == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("shots", "said"),
+    [
+        (16, "shots 16: 2 of the 3 objects have fewer photos, such as bus with 0: all of theirs are taken"),
+        (15, "shots 15: 1 of the 3 objects have fewer photos, such as bus with 0"),
+        (100, "shots 100: 3 of the 3 objects"),
+    ],
+)
+def test_objects_with_fewer_photos_than_shots_are_named(
+    shots: int, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    FewShot(shots=shots).draw(many(), PAIRS)
+    assert said in caplog.text
+
+
+def test_enough_photos_need_no_word(caplog: pytest.LogCaptureFixture) -> None:
+    FewShot(shots=15).draw(many(), PAIRS[:3])
+    assert not caplog.text
+
+
 @given(
     st.dictionaries(st.text("abc", min_size=1, max_size=4), st.sets(st.integers(0, 3), max_size=3), max_size=30),
     st.integers(1, 5),

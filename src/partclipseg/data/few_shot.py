@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,17 @@ class FewShot:
         return split
 
     def draw(self, classes: Mapping[str, set[int]], pairs: Sequence[ObjectPart]) -> FewShotSplit:
-        """Draw the split from photos, by key, with the indices into `pairs` of the parts that each shows."""
+        """Draw the split from photos, by key, with the indices into `pairs` of the parts that each shows.
+
+        Objects with fewer photos than `shots`, all of whose photos are taken, are named in the log.
+        """
+        photos = Counter(word for labels in classes.values() for word in {pairs[label].object for label in labels})
+        numbers = {pair.object: photos[pair.object] for pair in pairs}
+        if few := sorted((number, word) for word, number in numbers.items() if number < self.shots):
+            log.warning(
+                "shots %d: %d of the %d objects have fewer photos, such as %s with %d: all of theirs are taken",
+                self.shots, len(few), len(numbers), few[0][1], few[0][0],
+            )  # fmt: skip
         return FewShotSplit(tuple(draw_photos(classes, pairs, self.shots, self.shot_seed)), self.shots, self.shot_seed)
 
 

@@ -14,7 +14,7 @@ import tyro
 
 from partclipseg import __version__
 from partclipseg.apps.options import Ask, Asking, ModelArgument
-from partclipseg.errors import PartCLIPSegError
+from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import require_new, whole_directory
 from partclipseg.machine import how_to_install
 
@@ -78,12 +78,17 @@ def export_model(
         source: origin of the model, for the model card.
 
     Returns the share of pixels at which ONNX gives PyTorch's label, see `agreement`. Raises `PartCLIPSegError`,
-    and writes nothing, if that is less than `AGREEMENT` in float32, or if 16-bit floats overflow, and `UsageError` if
-    something is at `directory`, or has come there meanwhile.
+    and writes nothing, if that is less than `AGREEMENT` in float32, if 16-bit floats overflow, or if the model's own
+    words have no object, and `UsageError` if something is at `directory`, or has come there meanwhile.
     """
     from partclipseg.apps.export.graphs import quantise_graph, trace
     from partclipseg.apps.written import naming
 
+    if segmenter.vocabulary is not None:
+        try:
+            segmenter.vocabulary.with_objects("an exported model")
+        except UsageError as error:
+            raise PartCLIPSegError(f"vocabulary.json of {source or 'the model'}: {error}") from None
     model = copy.deepcopy(segmenter.model).half() if dtype == "float16" else segmenter.model
     with naming(directory), whole_directory(directory, new=True) as folder:
         graphs = model.onnx_graphs()
@@ -197,6 +202,8 @@ def _script() -> str:
     photos = f"# -- reading photos -----\n\n{photos}\n"
     words = f"\n# -- reading words -----\n\n{rules}\n\n\n{words}\n\n\n# -- segmenting -----\n"
     script = _replace(script, "from partclipseg.data.pixels import read_photo", photos)
+    for line in ("errors import PartCLIPSegError, UsageError, first_line", "json_file import read_json"):
+        script = _replace(script, f"from partclipseg.{line}", "")
     return _replace(script, "from partclipseg.vocabulary import Vocabulary", words) + "\n"
 
 

@@ -10,9 +10,11 @@ label map, int32 `[H, W]`.
 from __future__ import annotations
 
 import argparse
-import json
+import io
+import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +24,37 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from partclipseg.data.pixels import read_photo
+from partclipseg.errors import PartCLIPSegError, UsageError, first_line
+from partclipseg.json_file import read_json
 from partclipseg.vocabulary import Vocabulary
 
 BACKGROUND = -1
+
+GRAPHS = ("photo_encoder", "text_encoder", "decoder")
+
+AGAIN = "export the model again"
+"""Remedy for a folder that is not as it was exported."""
 
 
 class Segmenter:
     """The three graphs, the tokenizer and the configuration of one folder."""
 
     def __init__(self, folder: str | Path, providers: Sequence[str] = ("CPUExecutionProvider",)) -> None:
-        """Load graphs, tokenizer and configuration of one folder."""
+        """Load graphs, tokenizer and configuration of one folder.
+
+        Raises `PartCLIPSegError` for a file that is missing or damaged.
+        """
         folder = Path(folder)
-        self.config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.config = read_config(folder / "config.json")
+        self.tokenizer = _load(folder / "tokenizer.json", lambda path: Tokenizer.from_file(str(path)))
         self.tokenizer.no_truncation()
         self.tokenizer.enable_padding(pad_id=self.config["pad_token_id"])
         self.photo_encoder, self.text_encoder, self.decoder = (
-            onnxruntime.InferenceSession(folder / f"{name}.onnx", providers=list(providers))
-            for name in ("photo_encoder", "text_encoder", "decoder")
+            _load(
+                folder / f"{name}.onnx",
+                lambda path: onnxruntime.InferenceSession(path, providers=list(providers)),
+            )
+            for name in GRAPHS
         )
 
     def __call__(self, image: Image.Image, words: Sequence[tuple[str, str]]) -> np.ndarray:
@@ -127,7 +142,7 @@ class Segmenter:
         encoded = self.tokenizer.encode_batch(list(prompts))
         for prompt, tokens in zip(prompts, encoded, strict=True):
             if sum(tokens.attention_mask) > self.config["max_tokens"]:
-                raise ValueError(f"{prompt!r} is longer than {self.config['max_tokens']} tokens: use a shorter word")
+                raise UsageError(f"{prompt!r} is longer than {self.config['max_tokens']} tokens: use a shorter word")
         inputs = {
             "input_ids": np.array([tokens.ids for tokens in encoded], dtype=np.int64),
             "attention_mask": np.array([tokens.attention_mask for tokens in encoded], dtype=np.int64),
@@ -158,7 +173,92 @@ class Segmenter:
     @staticmethod
     def _run(session: onnxruntime.InferenceSession, inputs: dict[str, Any]) -> dict[str, Any]:
         names = [output.name for output in session.get_outputs()]
-        return dict(zip(names, session.run(names, inputs), strict=True))
+        try:
+            return dict(zip(names, session.run(names, inputs), strict=True))
+        except Exception as error:  # onnxruntime's errors have no class in common
+            message = f"a graph cannot be run ({first_line(error)}): where it is not for want of memory, {AGAIN}"
+            raise PartCLIPSegError(message) from None
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read ``config.json``. Raises `PartCLIPSegError` where an entry is missing or has a value of no use."""
+    try:
+        config = read_json(path)
+    except PartCLIPSegError as error:
+        raise PartCLIPSegError(f"{path}: it {error}, or {AGAIN}") from None
+    if not isinstance(config, dict):
+        raise PartCLIPSegError(f"{path}: it is no configuration of an exported model: {AGAIN}")
+    for name, fits in _ENTRIES.items():
+        if name not in config or not fits(config[name]):
+            state = f"has no use for the value {str(config[name])[:50]!r} of" if name in config else "lacks the entry"
+            raise PartCLIPSegError(f"{path}: it {state} {name!r}: {AGAIN}")
+    return config
+
+
+def _numbers(value: Any, count: int, least: float, greatest: float, kinds: tuple[type, ...] = (int, float)) -> bool:
+    """Whether a value is a list of so many numbers within limits."""
+    return (
+        isinstance(value, list)
+        and len(value) == count
+        and all(type(number) in kinds and least <= number <= greatest for number in value)
+    )
+
+
+def _is_size(value: Any) -> bool:
+    return _numbers(value, 2, 1, 10_000, (int,))
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and value != [] and all(isinstance(text, str) for text in value)
+
+
+def _is_photos(value: Any) -> bool:
+    """Whether a value says how photos are resized twice."""
+    if value is None:
+        return True
+    inputs, edges, divisor = (
+        (value.get(name) for name in ("inputs", "first_edges", "divisor")) if isinstance(value, dict) else [None] * 3
+    )
+    return (
+        isinstance(inputs, dict)
+        and inputs != {}
+        and all(isinstance(one, dict) and one.keys() == {"size", "mean", "std"} for one in inputs.values())
+        and all(_is_size(one["size"]) and _is_mean(one["mean"]) and _is_std(one["std"]) for one in inputs.values())
+        and (edges is None or _is_size(edges))
+        and _numbers([divisor], 1, 1, 10_000, (int,))
+    )
+
+
+def _is_mean(value: Any) -> bool:
+    return _numbers(value, 3, -1e3, 1e3)
+
+
+def _is_std(value: Any) -> bool:
+    return _numbers(value, 3, 1e-3, 1e3)
+
+
+_ENTRIES: dict[str, Callable[[Any], bool]] = {
+    "image_size": _is_size,
+    "image_mean": _is_mean,
+    "image_std": _is_std,
+    "photos": _is_photos,
+    "prompts": lambda value: isinstance(value, dict) and value != {} and all(map(_is_texts, value.values())),
+    "threshold": lambda value: value is None or _numbers([value], 1, 0, 1),
+    "min_part_probability": lambda value: _numbers([value], 1, 0, 1),
+    "max_tokens": lambda value: _numbers([value], 1, 1, 10**6, (int,)),
+    "pad_token_id": lambda value: _numbers([value], 1, 0, 2**31, (int,)),
+}
+"""Entries of ``config.json`` that the script reads, with what tells whether a value can be used."""
+
+
+def _load(path: Path, load: Callable[[Path], Any]) -> Any:
+    """Load a file by its library. Raises `PartCLIPSegError` if it is missing or damaged."""
+    if not path.is_file():
+        raise PartCLIPSegError(f"{path}: no such file: it belongs beside the other exported files; or {AGAIN}")
+    try:
+        return load(path)
+    except Exception as error:  # tokenizers raises plain ones, and onnxruntime's have no class in common
+        raise PartCLIPSegError(f"{path}: it is damaged ({first_line(error)}): {AGAIN}") from None
 
 
 def index(words: Sequence[tuple[str, str]]) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
@@ -260,6 +360,33 @@ def label_image(labels: np.ndarray, classes: int) -> Image.Image:
     return Image.fromarray(np.where(labels < 0, 65535, labels).astype(np.uint16))
 
 
+def check_output(path: Path, photo: str, overwrite: bool) -> None:
+    """Raise `UsageError` for an output that would lose labels, or a file that is there; `OSError` for no such place."""
+    if path.suffix.lower() != ".png" or "\0" in str(path):
+        raise UsageError(f"{str(path)!r} cannot keep the labels: name a file that ends in .png")
+    if not path.parent.is_dir():
+        raise UsageError(f"there is no folder {path.parent}: make it, or name another file with --output")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: name a file in it")
+    if os.path.lexists(path) and os.path.realpath(path) == os.path.realpath(photo):
+        raise UsageError(f"{path} is the photo itself: name another file")
+    if os.path.lexists(path) and not overwrite:
+        raise UsageError(f"{path} exists already: name another file with --output, or give --overwrite to replace it")
+
+
+def write_labels(path: Path, labels: np.ndarray, classes: int) -> None:
+    """Write `label_image` as PNG, whole or not at all."""
+    content = io.BytesIO()
+    label_image(labels, classes).save(content, "PNG")
+    temporary = path.with_name(f".{os.getpid()}.tmp.png")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content.getvalue())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def summary(labels: np.ndarray, words: Sequence[tuple[str, str]]) -> Iterator[str]:
     """Yield one line for each class that was found, the largest first."""
     areas = np.bincount(labels.ravel() + 1, minlength=len(words) + 1)[1:]
@@ -270,26 +397,42 @@ def summary(labels: np.ndarray, words: Sequence[tuple[str, str]]) -> Iterator[st
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line. Exit codes: 0 done, 1 failed, 2 wrong words, photo or options."""
     folder = Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description="Segment the parts of things in a photo.")
     parser.add_argument("photo")
     parser.add_argument("--vocabulary", help='"dog: head, torso, leg, tail", or a file; default: the model\'s own')
     parser.add_argument("--output", help="PNG of class indices; default: the photo's name with .labels.png")
+    parser.add_argument("--overwrite", action="store_true", help="replace the PNG if it is there")
     options = parser.parse_args()
     own = folder / "vocabulary.json"
     if options.vocabulary is None and not own.is_file():
         parser.error("the model has no words of its own: give --vocabulary")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # terminals cannot show every word
     try:
         words = read_words(str(own) if options.vocabulary is None else options.vocabulary)
         image = read_image(options.photo)
-    except (OSError, ValueError) as error:
+        default = Path(options.photo).with_suffix(".labels.png").name
+        output = Path(default if options.output is None else options.output)
+        check_output(output, options.photo, options.overwrite)
+    except ValueError as error:
         parser.error(str(error))
+    except OSError as error:
+        parser.error(f"{str(error.filename)[:100]}: {error.strerror}: name another file")
     except ModuleNotFoundError as error:
         parser.error(f"this kind of file needs the package {error.name}: install it, or use another kind")
-    labels = Segmenter(folder)(image, words)
-    output = Path(options.output or Path(options.photo).with_suffix(".labels.png").name)
-    label_image(labels, len(words)).save(output)
+    try:
+        labels = Segmenter(folder)(image, words)
+        write_labels(output, labels, len(words))
+    except UsageError as error:
+        parser.error(str(error))
+    except PartCLIPSegError as error:
+        parser.exit(1, f"{parser.prog}: error: {error}\n")
+    except OSError as error:
+        reason = f"{output} cannot be written ({error.strerror}): name another file with --output"
+        parser.exit(1, f"{parser.prog}: error: {reason}\n")
     print("\n".join(summary(labels, words)) or "nothing found")
     print(f"-> {output}")
 

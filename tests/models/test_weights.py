@@ -183,7 +183,7 @@ def test_clipseg_logits_survive(clipseg_directory):
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
-        (lambda d: None, "no directory .*download the model"),
+        (lambda d: None, "no directory .*give a model's directory"),
         (lambda d: d.mkdir(), "no config.json"),
     ],
 )

@@ -38,7 +38,7 @@ def test_norms_embeddings_and_the_background_are_not_decayed(config) -> None:
 
 def test_a_frozen_model_is_refused(config) -> None:
     model = PartCLIPSegModel(config).requires_grad_(False)
-    with pytest.raises(PartCLIPSegError, match="nothing to train"):
+    with pytest.raises(PartCLIPSegError, match="every parameter of the model is frozen: let some of them be trained"):
         optim.build_optimizer(model, 1e-4, 1e-4)
 
 

@@ -46,7 +46,11 @@ def write_origin(folder: Path, release: Release, digest: str, length: int) -> No
 def check_place(release: Release) -> None:
     """Raise `PartCLIPSegError` if anything but an empty folder is where a model that is not here would be written."""
     place = release.directory
-    if os.path.lexists(place) and not (is_directory(place) and not any(place.iterdir())):
+    try:
+        free = not os.path.lexists(place) or (is_directory(place) and not any(place.iterdir()))
+    except OSError as error:
+        raise PartCLIPSegError(refusal(error, place)) from error
+    if not free:
         raise PartCLIPSegError(
             f"{place} is in the way and is no whole model: move it away, or give `partclipseg models --remove "
             f"{release.name}`, which keeps what no fetch wrote"

@@ -9,6 +9,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -272,11 +273,14 @@ def test_names_too_long_for_a_suffix_are_cut_and_told_once(
 @pytest.mark.usefixtures("quick_workers")
 def test_a_run_that_is_stopped_says_so_and_goes_on(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: str, sent: signal.Signals, code: int,
-    capfd: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str], request: pytest.FixtureRequest,
 ) -> None:  # fmt: skip
     make_photos(tmp_path / "photos", 18)
     call = arguments(tmp_path / "photos", tmp_path / "out", model, "--workers", workers)
     append = Manifest.append
+    # A shell that starts the tests in the background has SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(partial(signal.signal, signal.SIGINT, before))
 
     def stopped(self: Manifest, records: list[ManifestRecord]) -> None:
         append(self, records)

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,6 +94,14 @@ def files(tmp_path_factory) -> dict[str, Path]:
         Image.fromarray(render_scene("test", number, 96).image[:80]).save(folder / name)
         made[name.partition(".")[0]] = folder / name
     return made
+
+
+def until(page, condition: str) -> None:
+    """Wait for a condition in JavaScript; the page's own policy forbids Playwright's `wait_for_function`."""
+    end = time.monotonic() + 120
+    while not page.evaluate(condition):
+        assert time.monotonic() < end, condition
+        page.wait_for_timeout(20)
 
 
 def open_page(page, address: str) -> None:
@@ -437,7 +446,7 @@ def test_light_and_dark(page, address):
 def test_a_narrow_window_shows_the_result(page, files):
     page.set_viewport_size({"width": 390, "height": 500})
     find(page, files["my scene"])
-    page.wait_for_function("Math.abs(document.getElementById('output').getBoundingClientRect().y) < 60")
+    until(page, "Math.abs(document.getElementById('output').getBoundingClientRect().y) < 60")
 
 
 def test_a_narrow_window_needs_no_sideways_scrolling(page, files):
@@ -447,11 +456,11 @@ def test_a_narrow_window_needs_no_sideways_scrolling(page, files):
     page.locator("#words-beside").fill("cat: tail")
     find(page, files["my scene"], files["other"])
     assert page.locator(".panel").count() == 2
-    page.wait_for_function("document.documentElement.scrollWidth == 390")
-    page.wait_for_function("document.querySelector('.stage').getBoundingClientRect().width > 350")
+    until(page, "document.documentElement.scrollWidth == 390")
+    until(page, "document.querySelector('.stage').getBoundingClientRect().width > 350")
     for width, rows in ((330, 2), (390, 1), (865, 1), (945, 1)):  # between them the layout changes: no tab is cut off
         page.set_viewport_size({"width": width, "height": 844})
         # All tabs are measured at one moment: the page may still be scrolling after the change of its width.
         tabs = "[...document.querySelectorAll('.tabs button')].map(tab => tab.getBoundingClientRect())"
-        page.wait_for_function(f"new Set({tabs}.map(tab => tab.y)).size == {rows} && innerWidth == {width}")
-        page.wait_for_function(f"Math.max(...{tabs}.map(tab => tab.right)) <= {width}")
+        until(page, f"new Set({tabs}.map(tab => tab.y)).size == {rows} && innerWidth == {width}")
+        until(page, f"Math.max(...{tabs}.map(tab => tab.right)) <= {width}")

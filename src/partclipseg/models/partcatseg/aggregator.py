@@ -29,6 +29,9 @@ SCORES_AT_ONCE = 1 << 25
 SHARE_OF_MEMORY = 1 / 32
 """Largest share of a GPU's memory that the widest tensor of a pass may take: as many classes pass at once as fit."""
 
+MOST_NUMBERS = 2**31 - 1
+"""Largest number of values of a tensor in a pass on a GPU, whose kernels count in 32 bits."""
+
 
 class AppearanceGuidance(NamedTuple):
     """Projected photo features: at the feature grid, and at twice and four times as many places."""
@@ -398,7 +401,8 @@ def pairs_at_once(width: int, on_cpu: int, like: Tensor, items: bool = False) ->
     """
     if like.device.type == "cpu":
         return on_cpu // width if items else on_cpu
-    return int(SHARE_OF_MEMORY * memory_of(like.device)) // (width * like.element_size())
+    numbers = min(int(SHARE_OF_MEMORY * memory_of(like.device)) // like.element_size(), MOST_NUMBERS)
+    return numbers // width
 
 
 @torch.compiler.assume_constant_result

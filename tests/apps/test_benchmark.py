@@ -120,6 +120,26 @@ def test_wrong_calls(more: list[str], message: str, trained, tmp_path: Path, cap
     assert message in said(capsys)
 
 
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path, keys: path.write_text(json.dumps({"files": keys})), "so nothing is left to score"),
+        (lambda path, keys: path.write_text("{"), "is not valid JSON"),
+        (lambda path, keys: path.mkdir(), "few-shot.json: it is a folder"),
+        (lambda path, keys: path.symlink_to("nowhere"), "few-shot.json: it "),
+    ],
+)
+def test_a_few_shot_list_of_no_use(damage, message: str, trained, shared: Path, tmp_path: Path, capsys) -> None:
+    """It is never taken for a model that was trained on all photos, and no score is made of nothing."""
+    data = shared / "data/PascalPart116"
+    keys = [record.photo.key for record in open_dataset("pascal-part-116", data).records]
+    model = trained("few", Vocabulary.from_catalog("pascal-part-116"))
+    damage(model.parent / "few-shot.json", keys)
+    command = ["benchmark", "ov-parts", "--few-shot", str(model.parent), "--data", str(data)]
+    assert main([*command, *options(tmp_path)]) == 2
+    assert message in said(capsys)
+
+
 def test_evaluate_says_what_the_training_words_share(trained, shared: Path, tmp_path: Path, capsys) -> None:
     model = trained("ade", Vocabulary.from_catalog("ade20k-part-234", "seen"))
     command = ["evaluate", str(model), "--dataset", "pascal-part-116", "--data", str(shared / "data/PascalPart116")]

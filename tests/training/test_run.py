@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import REPOSITORY
 
 import partclipseg
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.evaluation.choices import PROTOCOLS
 from partclipseg.evaluation.evaluator import Evaluator
+from partclipseg.models.partcatseg.settings import CATSegSettings, PartCATSegSettings
+from partclipseg.models.zsseg.settings import ZSSegSettings
 from partclipseg.training import run
 from partclipseg.training.data import TrainingData
 from partclipseg.training.recipe import Recipe, Retention
@@ -135,15 +138,29 @@ def test_partshapes_begins_with_its_towers_and_reports_under_the_former_name(
     assert len(begun) == 1, "a finished backbone is taken as it is"
 
 
+def impossible(**settings: Any) -> dict[str, Any]:
+    """Changes to a recipe: PartCATSeg with these settings, from towers that are trained first."""
+    return {"settings": PartCATSegSettings(**settings), "start": ""}
+
+
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
         ({"start": "nosuch"}, {}, "there is no directory 'nosuch'"),
         ({"start": "partshaps"}, {}, "did you mean partshapes"),
         ({}, {"workers": -1}, "workers must not be negative: -1"),
+        (impossible(repairs=("nothing",)), {}, "partcatseg has no repair 'nothing': choose from background"),
+        (impossible(reference=True, repairs=("padding",)), {}, "leave out one of reference and repairs"),
+        (impossible(reference=True, attention_filter=True), {}, "leave out one or the other"),
+        (impossible(reference=True, pair_affinity=True), {}, "leave out one or the other"),
+        (impossible(guidance="nowhere"), {}, "there is no directory 'nowhere'.*give facebookresearch/dinov2's own"),
+        (impossible(guidance=str(REPOSITORY)), {}, "config.json"),
+        ({"settings": CATSegSettings(repairs=("copies",)), "start": ""}, {}, "catseg has no repair 'copies'"),
+        ({"settings": ZSSegSettings(repairs=("nothing",)), "start": ""}, {}, "zsseg has no repair 'nothing'"),
+        ({"settings": ZSSegSettings(maskformer="nowhere.pth"), "start": ""}, {}, "no file nowhere.pth: name a .pth"),
     ],
 )
-def test_a_mistyped_start_is_told_before_scenes_are_rendered(
+def test_what_is_wrong_is_told_before_towers_are_trained_and_scenes_rendered(
     change: dict[str, Any],
     options: dict[str, Any],
     message: str,
@@ -152,6 +169,7 @@ def test_a_mistyped_start_is_told_before_scenes_are_rendered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(run, "render_training_data", lambda *_: pytest.fail("scenes were rendered"))
+    monkeypatch.setattr(run, "train_tower", lambda *_: pytest.fail("a tower was trained"))
     with pytest.raises(PartCLIPSegError, match=message):
         partclipseg.train(replace(recipe, dataset="partshapes", **change), output=tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()

@@ -88,6 +88,23 @@ class TowerTester:
         assert logs[0] == logs[1]
         assert [json.loads(line)["step"] for line in logs[0]] == list(range(1, last + 1))
 
+    def test_a_run_that_is_told_to_stop_continues_exactly(
+        self, scenes: SceneArrays, trained: Path, tmp_path: Path
+    ) -> None:
+        last = self.recipe.steps
+
+        def stop(step: int, _: object) -> None:
+            if step == last - 1:  # where there is no checkpoint otherwise
+                signal.raise_signal(signal.SIGTERM)
+
+        assert self.train(self.recipe, tmp_path, scenes, stop) is None
+        assert not (tmp_path / "model").exists()
+        steps: list[int] = []
+        model = self.train(self.recipe, tmp_path, scenes, lambda step, _: steps.append(step))
+        assert steps == [last]
+        assert model is not None
+        assert (model / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
+
     def test_another_recipe_is_refused(self, scenes: SceneArrays, trained: Path) -> None:
         with pytest.raises(PartCLIPSegError, match=self.difference):
             self.train(self.other, trained.parent, scenes)

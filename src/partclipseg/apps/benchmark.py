@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -169,6 +170,11 @@ class OVParts:
             dataset = datasets[job.dataset]
             if job.task == "few-shot":
                 dataset = without_listed(dataset, split_beside(name))
+                if not len(dataset):
+                    raise UsageError(
+                        f"the few-shot list beside {name} names all photos that {job.dataset} tests on, so nothing is "
+                        "left to score: give the list of the training photos"
+                    )
             digest = {**job._asdict(), "model": model_digest(name), "dtype": self.dtype, **self._digest(dataset)}
             if job.task == "cross-dataset" and training is not None:
                 digest["training"] = text_digest(training.names)
@@ -359,7 +365,7 @@ def split_beside(model: str) -> frozenset[str]:
     from partclipseg.data.few_shot import SPLIT_FILE, FewShotSplit
 
     for folder in (Path(model), Path(model).parent):
-        if (folder / SPLIT_FILE).is_file():
+        if os.path.lexists(folder / SPLIT_FILE):  # a folder or a link to nowhere is no list, and not absent
             return frozenset(FewShotSplit.read(folder / SPLIT_FILE).files)
     return frozenset()
 

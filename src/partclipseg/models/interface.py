@@ -360,6 +360,11 @@ class PartModel(PreTrainedModel):
     # -- training ---------------------------------------------------------------------------------------------
 
     @classmethod
+    def check_settings(cls: type[Any], settings: MethodSettings) -> None:
+        """Raise `PartCLIPSegError` for settings that no start makes good, before anything slow; most families have
+        none."""
+
+    @classmethod
     def from_start(cls: type[Any], name: str, settings: MethodSettings) -> Any:
         """Load the start of training, in float32 on the CPU. Raises `PartCLIPSegError` if it cannot be loaded."""
         return cls.from_pretrained(name, dtype=torch.float32)

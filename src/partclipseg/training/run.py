@@ -20,6 +20,7 @@ from partclipseg.data.datasets.spec import OwnOptions
 from partclipseg.errors import UsageError
 from partclipseg.files import is_file
 from partclipseg.models.names import check_model_name
+from partclipseg.models.registry import family
 from partclipseg.processes import join_processes
 from partclipseg.training.backbone import train_backbone
 from partclipseg.training.data import TrainingData, open_training_data, render_training_data
@@ -101,6 +102,7 @@ def train(
         raise UsageError(f"workers must not be negative: {workers}")
     if recipe.start and not is_file(recipe.start):
         check_model_name(recipe.start)  # before data are read or rendered, which may take long
+    family(recipe.settings.family).check_settings(recipe.settings)
     if not recipe.start:
         with_towers = _train_towers(recipe, output, on_tower)
         if with_towers is None:

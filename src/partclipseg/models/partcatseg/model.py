@@ -205,6 +205,13 @@ class CATSegModel(CLIPTowers):
     # -- training ---------------------------------------------------------------------------------------------
 
     @classmethod
+    def check_settings(cls, settings: Any) -> None:
+        """Raise `PartCLIPSegError` for repairs, filters and guidance that cannot be."""
+        from partclipseg.models.partcatseg.start import check_settings
+
+        check_settings(cls, settings)
+
+    @classmethod
     def from_start(cls, name: str, settings: Any) -> Any:
         """Build the model that training starts from, in float32 on the CPU; see `start.start_model`."""
         from partclipseg.models.partcatseg.start import start_model

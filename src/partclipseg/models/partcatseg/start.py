@@ -15,6 +15,7 @@ from partclipseg.files import is_file
 from partclipseg.models.clip_start import START, load_clip, load_tower, tower_folder
 from partclipseg.models.directory import read_config, stated_type
 from partclipseg.models.loading import saved_config
+from partclipseg.models.names import is_local
 from partclipseg.models.partcatseg.config import SIZES, CATSegConfig
 from partclipseg.models.partcatseg.foreign import (
     family_of,
@@ -34,6 +35,15 @@ _GUIDANCE = "give facebookresearch/dinov2's own file, or a directory or hub name
 """Remedy for guidance weights that are not there."""
 
 _TOWERS: dict[str, Any] = {"dinov2": Dinov2Model, "resnet": ResNetModel}
+
+
+def check_settings(cls: type[CATSegModel], settings: CATSegSettings) -> None:
+    """Raise `PartCLIPSegError` for repairs, filters and guidance that cannot be; nothing is fetched."""
+    config_class: Any = cls.config_class
+    config = config_class(reference=settings.reference, repairs=settings.repairs)
+    config.set_filters(settings.attention_filter, getattr(settings, "pair_affinity", None))
+    if settings.guidance and not is_file(settings.guidance) and is_local(settings.guidance, _GUIDANCE):
+        _guidance_config(settings)
 
 
 def start_model(

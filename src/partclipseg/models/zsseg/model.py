@@ -363,6 +363,13 @@ class ZSSegModel(CLIPTowers):
     # -- training ---------------------------------------------------------------------------------------------
 
     @classmethod
+    def check_settings(cls, settings: Any) -> None:
+        """Raise `PartCLIPSegError` for repairs that cannot be, and for weights of stage 1 that are not there."""
+        from partclipseg.models.zsseg.start import check_settings
+
+        check_settings(settings)
+
+    @classmethod
     def from_start(cls, name: str, settings: Any) -> Any:
         """Build the model that training starts from, in float32 on the CPU; see `start.start_zsseg`."""
         from partclipseg.models.zsseg.start import start_zsseg

@@ -18,6 +18,15 @@ from partclipseg.models.zsseg.model import ZSSegModel
 from partclipseg.models.zsseg.settings import ZSSegSettings
 
 
+def check_settings(settings: ZSSegSettings) -> None:
+    """Raise `PartCLIPSegError` for repairs that cannot be, and for weights of stage 1 that are not there."""
+    ZSSegConfig(reference=settings.reference, repairs=settings.repairs)
+    if settings.maskformer and not is_file(settings.maskformer):
+        raise PartCLIPSegError(
+            f"maskformer: there is no file {settings.maskformer[:200]}: name a .pth file of detectron2's MaskFormer"
+        )
+
+
 def start_zsseg(name: str, settings: ZSSegSettings) -> ZSSegModel:
     """Build a model to train, in float32 on the CPU.
 

@@ -257,8 +257,8 @@ def with_ratios(table: dict[str, Any]) -> None:
 
 def clear(device: str) -> None:
     """Give back what earlier rows held, and count peak memory from here."""
-    gc.collect()
     if device.startswith("cuda"):
+        gc.collect()
         torch.cuda.empty_cache()
     reset_peak(device)
 

@@ -207,9 +207,9 @@ class CATSegModel(CLIPTowers):
     @classmethod
     def check_settings(cls, settings: Any) -> None:
         """Raise `PartCLIPSegError` for repairs, filters and guidance that cannot be."""
-        from partclipseg.models.partcatseg.start import check_settings
+        from partclipseg.models.partcatseg.start import check_cost_settings
 
-        check_settings(cls, settings)
+        check_cost_settings(cls, settings)
 
     @classmethod
     def from_start(cls, name: str, settings: Any) -> Any:

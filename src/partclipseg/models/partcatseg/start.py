@@ -37,7 +37,7 @@ _GUIDANCE = "give facebookresearch/dinov2's own file, or a directory or hub name
 _TOWERS: dict[str, Any] = {"dinov2": Dinov2Model, "resnet": ResNetModel}
 
 
-def check_settings(cls: type[CATSegModel], settings: CATSegSettings) -> None:
+def check_cost_settings(cls: type[CATSegModel], settings: CATSegSettings) -> None:
     """Raise `PartCLIPSegError` for repairs, filters and guidance that cannot be; nothing is fetched."""
     config_class: Any = cls.config_class
     config = config_class(reference=settings.reference, repairs=settings.repairs)

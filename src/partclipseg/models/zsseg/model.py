@@ -365,9 +365,9 @@ class ZSSegModel(CLIPTowers):
     @classmethod
     def check_settings(cls, settings: Any) -> None:
         """Raise `PartCLIPSegError` for repairs that cannot be, and for weights of stage 1 that are not there."""
-        from partclipseg.models.zsseg.start import check_settings
+        from partclipseg.models.zsseg.start import check_mask_settings
 
-        check_settings(settings)
+        check_mask_settings(settings)
 
     @classmethod
     def from_start(cls, name: str, settings: Any) -> Any:

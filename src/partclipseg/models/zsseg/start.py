@@ -18,7 +18,7 @@ from partclipseg.models.zsseg.model import ZSSegModel
 from partclipseg.models.zsseg.settings import ZSSegSettings
 
 
-def check_settings(settings: ZSSegSettings) -> None:
+def check_mask_settings(settings: ZSSegSettings) -> None:
     """Raise `PartCLIPSegError` for repairs that cannot be, and for weights of stage 1 that are not there."""
     ZSSegConfig(reference=settings.reference, repairs=settings.repairs)
     if settings.maskformer and not is_file(settings.maskformer):

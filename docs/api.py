@@ -91,7 +91,7 @@ result.save("parts", formats=["overlay", "coco"])
 for path, outcome in segmenter.segment_many(["photo.jpg", "missing.jpg"], words):
     print(path, outcome if isinstance(outcome, partclipseg.PartCLIPSegError) else len(outcome))
 
-# Whose part it is.
+# Parts get their owner where objects are told apart.
 result = segmenter("photo.jpg", words, instances="components")
 print([(owner.number, owner.object, owner.box) for owner in result.instances])
 

@@ -1,4 +1,4 @@
-"""What a folder holds, for comparisons."""
+"""Digests of the files of a folder, by which tests compare folders."""
 
 from __future__ import annotations
 

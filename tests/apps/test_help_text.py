@@ -55,7 +55,7 @@ def test_lines_are_joined_unless_a_sentence_ends(options: type, name: str, text:
 
 
 def test_a_class_without_source_keeps_its_help() -> None:
-    """As in an installation that has compiled files alone."""
+    """An installation may have compiled files alone, without any source."""
     size = ("size", int, field(default=1, metadata={"help": "Size."}))
     made = make_dataclass("Made", [size, ("inner", Inner, Inner())])
     join_lines(made)

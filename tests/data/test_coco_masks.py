@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from partclipseg.data.coco import decode_mask, encode_mask, paint_masks, read_coco
+from partclipseg.data.coco import read_coco
+from partclipseg.data.coco_masks import decode_mask, encode_mask, paint_masks
 from partclipseg.data.problem import DataError
 from partclipseg.data.sample import UNLABELLED
 from partclipseg.errors import PartCLIPSegError

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from partclipseg.data.check import check_dataset
-from partclipseg.data.coco import encode_mask
+from partclipseg.data.coco_masks import encode_mask
 from partclipseg.data.datasets import open_dataset
 from partclipseg.errors import PartCLIPSegError
 

@@ -13,7 +13,7 @@ import pytest
 from partclipseg import open_dataset
 from partclipseg.data.augment import Augmentation
 from partclipseg.data.check import check_dataset
-from partclipseg.data.coco import decode_mask, encode_mask
+from partclipseg.data.coco_masks import decode_mask, encode_mask
 from partclipseg.data.problem import DataError
 from partclipseg.data.regions import PhotoRegions
 from partclipseg.errors import PartCLIPSegError, UsageError

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from partclipseg.data.coco import encode_mask
+from partclipseg.data.coco_masks import encode_mask
 from partclipseg.data.runs import encode_labels, label_boxes
 
 SHAPES = st.tuples(st.integers(1, 9), st.integers(1, 9))

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from partclipseg import Vocabulary
-from partclipseg.data.coco import encode_mask
+from partclipseg.data.coco_masks import encode_mask
 from partclipseg.data.regions import FoundRegion, PhotoRegions, TrueRegion, regions_of_maps
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.evaluation.average_precision import ApScores, AveragePrecision, categories_of

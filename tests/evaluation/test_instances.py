@@ -15,7 +15,7 @@ from PIL import Image
 
 from partclipseg import PartSegmenter, open_dataset
 from partclipseg.apps.cli import main
-from partclipseg.data.coco import encode_mask
+from partclipseg.data.coco_masks import encode_mask
 from partclipseg.data.sample import OUTSIDE, PartSample
 from partclipseg.errors import UsageError
 from partclipseg.evaluation.average_precision import ApScores

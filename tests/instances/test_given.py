@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from partclipseg.data.coco import encode_mask
+from partclipseg.data.coco_masks import encode_mask
 from partclipseg.data.photo import PhotoError
 from partclipseg.errors import UsageError
 from partclipseg.instances.found import FoundObject

@@ -11,7 +11,7 @@ from PIL import Image
 from tests.integrations.conftest import INTEGRATIONS, load
 
 from partclipseg import PartSegmenter
-from partclipseg.data.coco import decode_mask
+from partclipseg.data.coco_masks import decode_mask
 from partclipseg.errors import PartCLIPSegError, UsageError
 
 cvat = pytest.importorskip("cvat_sdk.auto_annotation")

@@ -14,7 +14,7 @@ from PIL import Image
 from tests.integrations.conftest import load
 
 from partclipseg import PartSegmenter
-from partclipseg.data.coco import decode_mask
+from partclipseg.data.coco_masks import decode_mask
 
 api = pytest.importorskip("label_studio_ml.api")
 brush = pytest.importorskip("label_studio_sdk.converter.brush")

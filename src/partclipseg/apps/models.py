@@ -16,7 +16,7 @@ _CONTENT = {
     "ADE20K-Part-234": "parts of furniture, rooms and streets",
     "PartImageNet": "parts of animals, vehicles and bottles",
 }
-"""What models know that were trained on a data set."""
+"""Description of what a model can find, by the data set that it was trained on."""
 
 
 @dataclass(frozen=True)

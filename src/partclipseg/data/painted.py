@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from partclipseg.data.coco import BrokenMaskError, paint_masks, why_empty
+from partclipseg.data.coco_masks import BrokenMaskError, paint_masks, why_empty
 from partclipseg.data.problem import DataError, Problem
 from partclipseg.data.sample import UNLABELLED
 from partclipseg.data.source import Source, SourceLabels, SourcePhoto, check_photo_size

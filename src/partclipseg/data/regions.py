@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from partclipseg.data.coco import encode_mask, rle
+from partclipseg.data.coco_masks import encode_mask, rle
 from partclipseg.data.sample import UNLABELLED
 
 MaskOrBox = dict[str, Any] | tuple[float, float, float, float]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from partclipseg.data.coco import rle
+from partclipseg.data.coco_masks import rle
 from partclipseg.evaluation.average_precision import AveragePrecision
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from partclipseg.data.coco import decode_mask, encode_mask, rle
+from partclipseg.data.coco_masks import decode_mask, encode_mask, rle
 from partclipseg.data.loader import PartDataset
 from partclipseg.data.regions import FoundRegion, PhotoRegions, regions_of_maps
 from partclipseg.data.sample import UNLABELLED, PartSample

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from partclipseg.data.coco import rle
+from partclipseg.data.coco_masks import rle
 from partclipseg.data.regions import FoundRegion, MaskOrBox, PhotoRegions, TrueRegion
 from partclipseg.errors import PartCLIPSegError
 

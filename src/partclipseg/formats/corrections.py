@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from partclipseg.data.coco import BrokenMaskError, paint_masks
+from partclipseg.data.coco_masks import BrokenMaskError, paint_masks
 from partclipseg.data.values import quoted, whole_number
 from partclipseg.errors import PartCLIPSegError, first_line
 from partclipseg.vocabulary import Vocabulary, plain_word

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from partclipseg.data.coco import encode_mask
+from partclipseg.data.coco_masks import encode_mask
 from partclipseg.data.runs import encode_labels
 from partclipseg.formats.palette import object_colours, pale_object_colours, part_colours
 from partclipseg.formats.polygons import mask_polygons

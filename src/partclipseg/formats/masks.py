@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from partclipseg.data.coco import decode_mask
+from partclipseg.data.coco_masks import decode_mask
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.formats.format import Content, DataSet, Format, LabelledPhoto, encoded
 from partclipseg.vocabulary import Vocabulary

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from partclipseg.data.classes import BACKGROUND_NAMES
-from partclipseg.data.coco import Annotation, CocoPhoto, decode_mask, read_coco, repeated_photo
+from partclipseg.data.coco import Annotation, CocoPhoto, read_coco, repeated_photo
+from partclipseg.data.coco_masks import IN_SHARES, decode_mask
 from partclipseg.data.photo import PhotoError
 from partclipseg.data.problem import DataError
 from partclipseg.data.values import entry_id, quoted
@@ -239,9 +240,7 @@ def _object(entry: _Entry, size: tuple[int, int]) -> FoundObject:
         if mask.any():
             made = FoundObject.from_mask(entry.word, mask, score)
             if isinstance(entry.segmentation, list) and max(made.corners) <= 1:  # 0 and 1 alone: the whole photo
-                raise PartCLIPSegError(
-                    "its outline lies between 0 and 1: write pixels, not shares of the photo's sides"
-                )
+                raise PartCLIPSegError(IN_SHARES)
             if entry.box is None:
                 return made
             boxed = replace(made, box=entry.box)

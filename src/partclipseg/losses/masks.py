@@ -20,6 +20,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from partclipseg.maps.precision import full_precision
+
 
 class LossCounts(NamedTuple):
     """Denominators of the loss means, float32 scalars; those of a batch are the sums over its micro-batches.
@@ -129,7 +131,7 @@ def compiled() -> Passes:
 
 
 def _total(logits: Tensor) -> Tensor:
-    return F.softplus(_full_precision(logits)).sum(1)
+    return F.softplus(full_precision(logits)).sum(1)
 
 
 def _total_by_photo(logits: Tensor) -> Tensor:
@@ -137,7 +139,7 @@ def _total_by_photo(logits: Tensor) -> Tensor:
 
 
 def _slopes(logits: Tensor, gradient: Tensor) -> Tensor:
-    return (_full_precision(logits).sigmoid() * gradient.unsqueeze(1)).to(logits.dtype)
+    return (full_precision(logits).sigmoid() * gradient.unsqueeze(1)).to(logits.dtype)
 
 
 def _slopes_by_photo(logits: Tensor, gradient: Tensor) -> Tensor:
@@ -166,7 +168,7 @@ class _ChannelSum(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(logits, index, indexed, background)
         ctx.weight, ctx.passes = weight, passes
-        last = _full_precision(logits[:, -1])
+        last = full_precision(logits[:, -1])
         everywhere = passes.total(logits) + (weight - 1) * F.softplus(last)  # [B, h, w]
         return everywhere - _at(logits, index) * indexed - weight * last * background
 
@@ -175,7 +177,7 @@ class _ChannelSum(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         logits, index, indexed, background = ctx.saved_tensors
         slopes = ctx.passes.slopes(logits, gradient)
-        last = _full_precision(logits[:, -1]).sigmoid() - background.to(gradient.dtype)
+        last = full_precision(logits[:, -1]).sigmoid() - background.to(gradient.dtype)
         slopes[:, -1] = ctx.weight * last * gradient
         # Where a target is 1, the difference is rounded once, not the sigmoid and then the difference. After the last
         # channel, which is an index like any other where there is no background.
@@ -186,13 +188,9 @@ class _ChannelSum(torch.autograd.Function):
 
 def _at(logits: Tensor, index: Tensor) -> Tensor:
     """Return the logits `[B, h, w]` of channel `index`."""
-    return _full_precision(logits.gather(1, index.unsqueeze(1)).squeeze(1))
+    return full_precision(logits.gather(1, index.unsqueeze(1)).squeeze(1))
 
 
 def _mean(value: Tensor, pixels: Tensor, count: Tensor, channels: int) -> Tensor:
     """Sum a channel sum over `pixels`, divided by `count` and channels; 0 without any pixel."""
     return (value * pixels).sum() / (count.clamp(min=1) * channels)
-
-
-def _full_precision(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))

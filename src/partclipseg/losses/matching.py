@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from partclipseg.maps.precision import full_precision
+
 
 @torch.no_grad()
 def assign(costs: Tensor) -> Tensor:
@@ -26,7 +28,7 @@ def assign(costs: Tensor) -> Tensor:
     if rows > columns:
         raise ValueError(f"{rows} rows cannot have one of {columns} columns each")
     device = costs.device
-    costs = costs.to(torch.promote_types(costs.dtype, torch.float32))
+    costs = full_precision(costs)
     # Column 0 stands for "none": a new row begins there. Row 0 stands for "no row": a column that has it is free.
     row_price, column_price = costs.new_zeros(problems, rows + 1), costs.new_zeros(problems, columns + 1)
     row_of = torch.zeros(problems, columns + 1, dtype=torch.int64, device=device)

@@ -73,7 +73,7 @@ def exported(shallow: Path, graphs: dict[str, Any], tmp_path_factory: pytest.Tem
 
 
 def test_what_the_page_says_is_what_happens(shallow, graphs, exported, tmp_path, monkeypatch, capsys):
-    """As tests/test_docs.py does with the other pages."""
+    """tests/test_docs.py runs the blocks of the other pages; this one shares its graphs with the tests here."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(shallow, "models/pascal")
     Image.fromarray(render_scene("test", 3, 64).image).save("photo.jpg")

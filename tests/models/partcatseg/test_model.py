@@ -101,7 +101,7 @@ class CapturedTwice:
 
 
 def test_captured_passes_do_not_wait_for_the_device(family, monkeypatch):
-    """As captured on a GPU: passes are functions of tensors, and settings that change them change their key."""
+    """A GPU captures passes, so they are functions of tensors, and settings that change them change their key."""
     filters = {"attention_filter": True, "pair_affinity": family is PartCATSegConfig}
     for changes in ({}, filters):
         model, graphs = build(small_config(family, **changes)), CapturedTwice()

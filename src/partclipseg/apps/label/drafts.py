@@ -16,7 +16,7 @@ import numpy as np
 
 from partclipseg.apps.label.job import BulkFormat, BulkJob, ManifestRecord, OwnFile
 from partclipseg.apps.label.photos import LabelPhoto
-from partclipseg.data.coco import paint_masks
+from partclipseg.data.coco_masks import paint_masks
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import flush, is_regular, whole_file
 from partclipseg.formats.registry import data_set_formats

@@ -11,15 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from partclipseg.data.coco import (
-    Annotation,
-    BrokenMaskError,
-    CocoPhoto,
-    decode_mask,
-    paint_masks,
-    read_coco,
-    repeated_photo,
-)
+from partclipseg.data.coco import Annotation, CocoPhoto, read_coco, repeated_photo
+from partclipseg.data.coco_masks import BrokenMaskError, decode_mask, paint_masks
 from partclipseg.data.datasets.spec import DatasetSpec, Preparation, Split, one_a_photo
 from partclipseg.data.label_map import label_table, read_label_map
 from partclipseg.data.paths import files_by_stem, inside

@@ -11,18 +11,8 @@ from typing import Any
 import numpy as np
 
 from partclipseg.data.classes import Meaning, class_indices, class_list, meanings_of
-from partclipseg.data.coco import (
-    Annotation,
-    BrokenMaskError,
-    CocoFile,
-    CocoPhoto,
-    paint_masks,
-    read_coco,
-    repeated_photo,
-    rle,
-    run_lengths,
-    why_empty,
-)
+from partclipseg.data.coco import Annotation, CocoFile, CocoPhoto, read_coco, repeated_photo
+from partclipseg.data.coco_masks import BrokenMaskError, paint_masks, rle, run_lengths, why_empty
 from partclipseg.data.paths import LookAlikes, inside
 from partclipseg.data.problem import DataError, Problem
 from partclipseg.data.regions import PhotoRegions, TrueRegion, merge_regions

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from partclipseg.data.coco import BrokenMaskError, CocoPhoto, paint_masks, read_coco, repeated_photo
+from partclipseg.data.coco import CocoPhoto, read_coco, repeated_photo
+from partclipseg.data.coco_masks import BrokenMaskError, paint_masks
 from partclipseg.data.datasets.spec import DatasetSpec, Preparation, Split
 from partclipseg.data.paths import LookAlikes, inside
 from partclipseg.data.problem import DataError, Problem

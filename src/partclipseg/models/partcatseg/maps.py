@@ -113,8 +113,7 @@ def decoded(
             yield of_all(aggregator.decode(embedding[:, first : first + at_once], guidance), first)
         return
     for index, present in enumerate(present_objects):
-        classes = admitted(model.config, words.vocabulary, present)
-        chosen = np.array([*classes, *[count - 1] * with_background], np.int64)
+        chosen = _asked(model.config, words, present, with_background)
         photo = AppearanceGuidance(*(level[index : index + 1] for level in guidance))
         for first in range(0, len(chosen), at_once * len(embedding)):
             some = chosen[first : first + at_once * len(embedding)]
@@ -140,9 +139,14 @@ def chosen_rows(
         yield of_all(logits, 0)
         return
     for index, present in enumerate(present_objects):
-        chosen = admitted(config, words.vocabulary, present)
-        some = np.array([*chosen, *[logits.shape[1] - 1] * with_background], np.int64)
+        some = _asked(config, words, present, with_background)
         yield Rows(np.full(len(some), index), some, logits[index].index_select(0, upload(some, logits.device)))
+
+
+def _asked(config: CATSegConfig, words: Words, present: Sequence[int], with_background: bool) -> np.ndarray:
+    """Return the classes that Oracle-Obj admits for a photo, background last where it competes: int64."""
+    background = [len(words.class_to_object)] * with_background
+    return np.array([*admitted(config, words.vocabulary, present), *background], np.int64)
 
 
 @torch.no_grad()
@@ -158,7 +162,7 @@ def best_maps(
     background = len(words.class_to_object)
     seen = None if config.repaired("padding") else inputs["photo_sizes"].tolist()
     pixels = PhotoPixels(sizes, device)
-    # Of equal values the class that comes first wins, as in an argmax over all classes; any is more than -1.
+    # The first class wins among equal values, as in an argmax over all classes; every value is more than -1.
     best, labels = pixels.full(-1.0), pixels.full(background)
     for photos, classes, logits in rows:
         values, on_device = logits.float().sigmoid(), upload(classes, device)
@@ -166,7 +170,7 @@ def best_maps(
             keep_best(pixels, best, labels, photos, values, on_device)
             continue
         for index in np.unique(photos):
-            # As released, a photo that was seen at less than h x w pixels is taken for the first pixels of the map.
+            # The released code takes a photo that was seen at less than h x w pixels for the first pixels of the map.
             own = slice(*np.searchsorted(photos, [index, index + 1]).tolist())
             height, width = seen[index]
             keep_best(pixels, best, labels, photos[own], values[own, :height, :width], on_device[own])

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPModel, Dinov2Model, ResNetConfig, ResNetModel
 
+from partclipseg.maps.precision import full_precision
 from partclipseg.models.batch_norms import FixedBatchNorms
 from partclipseg.models.partcatseg.config import CATSegConfig
 
@@ -100,7 +101,7 @@ class DINOGuidance(Guidance):
         if (rows, columns) == (side, side):
             return embeddings
         square = embeddings[:, 1:].transpose(1, 2).unflatten(2, (side, side))  # [1, A, s, s]
-        square = square.to(torch.promote_types(square.dtype, torch.float32))
+        square = full_precision(square)
         if not self.config.repaired("positions"):
             # 0.1 guards the released code against rounding; torch samples at the inverse of the factor given.
             factors = ((rows + 0.1) / side, (columns + 0.1) / side)

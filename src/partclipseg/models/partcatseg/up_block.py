@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from partclipseg.maps.precision import full_precision
+
 
 class UpBlock(nn.Module):
     """Doubles the resolution, joins guidance, then convolves twice."""
@@ -66,8 +68,3 @@ def group_norm(norm: nn.GroupNorm, x: Tensor) -> Tensor:
     variance, mean = torch.var_mean(groups, (1, 2, 4), correction=0, keepdim=True)
     normal = ((groups - mean) * torch.rsqrt(variance + norm.eps)).flatten(3)
     return (normal * norm.weight + norm.bias).to(x.dtype).permute(0, 3, 1, 2)
-
-
-def full_precision(x: Tensor) -> Tensor:
-    """Return `x` in float32 at least."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

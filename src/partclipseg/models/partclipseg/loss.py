@@ -18,6 +18,7 @@ from partclipseg.losses.classes import ClassLoss, Pixels, class_logits
 from partclipseg.losses.config import LossConfig
 from partclipseg.losses.labels import downsample_labels, token_grid
 from partclipseg.losses.masks import LossCounts
+from partclipseg.maps.precision import full_precision
 
 
 class PartLoss(ClassLoss):
@@ -129,7 +130,7 @@ class PartLoss(ClassLoss):
         if attention is None or pairs is None or len(attention) != len(pairs):
             raise ValueError("attention control needs the attention of the pairs: give present_pairs(...) to both")
         control = differentiable_control if config.attention_control == "differentiable" else reference_control
-        attention = attention.to(torch.promote_types(attention.dtype, torch.float32))
+        attention = full_precision(attention)
         with torch.autocast(attention.device.type, enabled=False):  # its products would be taken in half precision
             return control(
                 attention, pairs, classes, objects, class_to_object, config.threshold, config.smoothing, counts

@@ -4,13 +4,16 @@
     python benchmarks/three_tasks.py --output runs/evidence --page docs/ovparts-results.md
     python benchmarks/three_tasks.py --output runs/laptop --only CLIPSeg --seeds 0 --steps 4 --limit 8 \\
         --backbone-steps 8 --scenes 64 --image-size 64
+    python benchmarks/three_tasks.py --results benchmarks/results/three-tasks.json --page docs/ovparts-results.md
 
 Towers of benchmarks/partshapes.py in the same OUTPUT (backbone-SEED, guidance-SEED) are taken over, and so are its
 models of the same number of steps; what is missing is trained. Each run leaves a JSON file in OUTPUT/three-tasks and is
 not repeated. Several processes may be given the same command at the same time: each takes the next run that nobody has
 begun. A run that SIGTERM stops is continued by the next command. The last lines are a table of mean and standard
-deviation. With `--page` the results become a page, and a picture beside it. Every score is Oracle-Obj by the rule
-ov-parts, as `partclipseg benchmark ov-parts` gives it.
+deviation; OUTPUT/three-tasks.json holds its figures. With `--page` the results become the section "Figures" of a page,
+with a picture beside it; what stands above that section is kept. `--results` trains nothing and takes the results that
+an OUTPUT has, all or some, or a stored three-tasks.json. Every score is Oracle-Obj by the rule ov-parts, as
+`partclipseg benchmark ov-parts` gives it.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -60,6 +63,8 @@ METHODS: dict[str, tuple[str, Callable[[], Recipe]]] = {
 """Variant of each method in benchmarks/partshapes.py, and its recipe."""
 
 SHOTS = 16
+HEADING = "## Figures"
+"""Heading of the section of the page that is made of results."""
 FIGURES = {
     "zero-shot": ("seen", "unseen", "harmonic"),
     "16 shots": ("seen", "unseen", "all"),
@@ -68,9 +73,23 @@ FIGURES = {
 """Figures of each task. With 16 shots every class is trained; seen and unseen are those of the zero-shot task."""
 
 
-def main() -> None:
-    options = _parse()
-    output = Path(options.output)
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _parse(arguments)
+    if options.results is not None and options.results.is_file():
+        summary = json.loads(options.results.read_text())
+    else:
+        output = options.results or Path(options.output)
+        if options.results is None and not _run_all(output, options):
+            return
+        summary = _summary(output, options.backbones)
+        write_text(output / "three-tasks.json", json.dumps(summary, indent=1))
+    print("\n".join(_table(summary)))
+    if options.page is not None:
+        write_page(summary, Path(options.page))
+
+
+def _run_all(output: Path, options: argparse.Namespace) -> bool:
+    """Make every result that is not there; return False if a training was stopped."""
     (output / "three-tasks").mkdir(parents=True, exist_ok=True)
     for name, seed, few in [(n, seed, few) for seed in options.seeds for n in options.only for few in (False, True)]:
         result = output / "three-tasks" / f"{name}, {f'{SHOTS} shots, ' if few else ''}seed {seed}.json"
@@ -79,14 +98,10 @@ def main() -> None:
                 record = _run(name, seed, few, output, options)
                 if record is None:
                     print(f"{result.stem} was stopped; the same command continues it")
-                    return
+                    return False
                 write_text(result, json.dumps(record, indent=1))
                 print(f"{result.stem}: {record['tasks']}", flush=True)
-    summary = _summary(output)
-    write_text(output / "three-tasks.json", json.dumps(summary, indent=1))
-    print("\n".join(_table(summary)))
-    if options.page is not None:
-        write_page(summary, Path(options.page))
+    return True
 
 
 def _locked(lock: IO[str], wait: bool = False) -> bool:
@@ -98,15 +113,20 @@ def _locked(lock: IO[str], wait: bool = False) -> bool:
     return True
 
 
-def _parse() -> argparse.Namespace:
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", required=True)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--output")
+    where.add_argument("--results", type=Path, help="train nothing: an OUTPUT, or a stored three-tasks.json")
     parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--limit", type=int, default=1000, help="test scenes to score")
     parser.add_argument("--page", help="write the results as a page of Markdown")
     add_stage_options(parser)
-    return parser.parse_args()
+    options = parser.parse_args(arguments)
+    if options.results is not None and not (options.results.is_file() or (options.results / "three-tasks").is_dir()):
+        parser.error(f"{options.results} has no results: name a folder with three-tasks/, or a stored three-tasks.json")
+    return options
 
 
 def _run(name: str, seed: int, few: bool, output: Path, options: argparse.Namespace) -> dict[str, Any] | None:
@@ -184,28 +204,34 @@ def _score(segmenter: PartSegmenter, dataset: PartShapesDataset) -> dict[str, fl
     return {group: value if value == value else None for group, value in values.items()}
 
 
-def _summary(output: Path) -> dict[str, Any]:
-    """Collect every run's figures by task, method and figure, one value a seed."""
-    records = [json.loads(path.read_text()) for path in sorted((output / "three-tasks").glob("*.json"))]
-    tasks: dict[str, dict[str, dict[str, list[float | None]]]] = {}
+def _summary(output: Path, backbones: int | None) -> dict[str, Any]:
+    """Collect the figures of the runs that are there by task, method and figure, one value a seed."""
+    records = [json.loads(path.read_text()) for path in (output / "three-tasks").glob("*.json")]
+    records.sort(key=lambda record: record["seed"])
+    tasks: dict[str, dict[str, dict[str, list[Any]]]] = {}
     for task, figures in FIGURES.items():
         tasks[task] = {}
         for name in METHODS:
-            found = [one["tasks"][task] for one in records if one["method"] == name and task in one["tasks"]]
+            found = [one for one in records if one["method"] == name and task in one["tasks"]]
             if found:
-                tasks[task][name] = {figure: [one[figure] for one in found] for figure in figures}
+                values = {figure: [one["tasks"][task][figure] for one in found] for figure in figures}
+                tasks[task][name] = {"seeds": [one["seed"] for one in found], **values}
     facts = ("seed", "steps", "photos", "scenes", "machine")
-    return {"runs": {key: sorted({r[key] for r in records if r[key] is not None}) for key in facts}, "tasks": tasks}
+    runs = {key: sorted({r[key] for r in records if r[key] is not None}) for key in facts}
+    return {"runs": {**runs, "backbones": backbones}, "tasks": tasks}
 
 
 def _table(summary: dict[str, Any]) -> list[str]:
-    """Return the lines of a Markdown table for each task."""
+    """Return the lines of a Markdown table for each task, with a row for each method that was not run, too."""
     lines: list[str] = []
-    for task, methods in summary["tasks"].items():
-        figures = FIGURES[task]
-        lines += ["", f"**{task}**", "", f"| method | {' | '.join(figures)} |", "|---|" + "--:|" * len(figures)]
-        for name, values in methods.items():
-            lines.append(f"| {name} | {' | '.join(_cell(values[figure]) for figure in figures)} |")
+    for task, figures in FIGURES.items():
+        methods = summary["tasks"].get(task, {})
+        lines += ["", f"**{task.capitalize()}**", ""]
+        lines += [f"| method | seeds | {' | '.join(figures)} |", "|---|--:|" + "--:|" * len(figures)]
+        for name in METHODS:
+            values = methods.get(name)
+            cells = [_cell(values[figure]) for figure in figures] if values else ["not run"] * len(figures)
+            lines.append(f"| {name} | {len(values['seeds']) if values else 0} | {' | '.join(cells)} |")
     return lines
 
 
@@ -217,7 +243,7 @@ def _cell(values: list[float | None]) -> str:
 
 
 def write_page(summary: dict[str, Any], path: Path) -> None:
-    """Write the results as a page, with a picture of bars beside it."""
+    """Write the results as the last section of a page, whose text above it stays, with a picture of bars beside it."""
     runs = summary["runs"]
     last = {"zero-shot": "harmonic", "16 shots": "all", "cross-world": "all"}
     best = {
@@ -225,14 +251,16 @@ def write_page(summary: dict[str, Any], path: Path) -> None:
         for task, methods in summary["tasks"].items()
         if methods
     }
+    towers = "one backbone, the same for all seeds" if runs["backbones"] == 1 else "one backbone, for each seed another"
+    text = path.read_text(encoding="utf-8") if path.is_file() else "# The three tasks on PartShapes\n\n"
     lines = [
-        "# The three tasks on PartShapes",
+        text.partition(HEADING)[0] + HEADING,
         "",
-        "<!-- made by benchmarks/three_tasks.py --page; change that instead -->",
+        "<!-- from here on made by benchmarks/three_tasks.py --page; change that instead -->",
         "",
-        f"Mean and standard deviation over the seeds {_listed(runs['seed'])}, {_listed(runs['steps'])} steps each, "
-        f"scored on {_listed(runs['scenes'])} test scenes ({_listed(runs['machine'])}). All methods start from one "
-        "backbone, for each seed another one.",
+        f"Mean and standard deviation over at most the seeds {_listed(runs['seed'])}, {_listed(runs['steps'])} steps "
+        f"each, scored on {_listed(runs['scenes'])} test scenes ({_listed(runs['machine'])}). All methods start from "
+        f"{towers}.",
         "",
         "Every figure is the mIoU in percent under Oracle-Obj, by the rule `ov-parts` on labels resized as in that "
         "evaluator ([protocols](protocols.md#the-rule-of-averaging)). *Zero-shot*: trained on the seen objects. *16 "
@@ -266,17 +294,17 @@ def _bars(summary: dict[str, Any], figures: dict[str, str]) -> str:
         shapes.append(f'<text x="{left + 100}" y="262" text-anchor="middle">{task}, {figures[task]}</text>')
         for place, name in enumerate(METHODS):
             known = values.get((task, name))
+            x = left + 42 * place
             if not known:
+                shapes.append(f'<text x="{x + 17}" y="236" font-size="10" text-anchor="middle">not run</text>')
                 continue
-            height, x = mean(known) * scale, left + 42 * place
+            height = mean(known) * scale
+            spread = stdev(known) * scale if len(known) > 1 else 0
             shapes.append(
                 f'<rect x="{x}" y="{240 - height:.1f}" width="34" height="{height:.1f}" fill="{colours[name]}"/>'
-                f'<text x="{x + 17}" y="{232 - height:.1f}" text-anchor="middle">{mean(known):.1f}</text>'
+                f'<path d="M{x + 17} {240 - height - spread:.1f}v{2 * spread:.1f}" stroke="#222" stroke-width="1.5"/>'
+                f'<text x="{x + 17}" y="{234 - height - spread:.1f}" text-anchor="middle">{mean(known):.1f}</text>'
             )
-            if len(known) > 1:
-                spread = stdev(known) * scale
-                top, bottom = 240 - height - spread, 240 - height + spread
-                shapes.append(f'<path d="M{x + 30} {top:.1f}V{bottom:.1f}" stroke="#222" stroke-width="1.5"/>')
     for place, name in enumerate(METHODS):
         x = 20 + 140 * place
         shapes.append(f'<rect x="{x}" y="276" width="12" height="12" fill="{colours[name]}"/>'

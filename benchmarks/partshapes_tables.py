@@ -57,6 +57,7 @@ def _figures(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "seeds": [result["seed"] for result in results],
         "steps": sorted({result.get("steps") or result["recipe"]["steps"] for result in results}),
         "machines": sorted({result["machine"] for result in results}),
+        "processes_on_the_gpu": sorted({result.get("processes_on_the_gpu", 1) for result in results}),
         "seconds": spread([result["seconds"] for result in results]),
     }
     for protocol in PROTOCOLS:

@@ -1,4 +1,4 @@
-"""The plot of docs/results.md: harmonic mIoU of the default and what it is compared with, a dot for each seed."""
+"""The plot of docs/results.md: harmonic mIoU of the default and of what it is compared with, a dot for each seed."""
 
 from __future__ import annotations
 
@@ -39,9 +39,22 @@ def second() -> Table:
     }
 
 
+def methods() -> Table:
+    """Read the methods that were trained for equal steps."""
+    content = json.loads((RESULTS / "partshapes-methods.json").read_text(encoding="utf-8"))
+    return {
+        name: {protocol: content[name][f"{protocol} harmonic iou"]["values"] for protocol in PROTOCOLS}
+        for name in ("default", "clipseg", "partcatseg", "partcatseg reference", "catseg")
+    }
+
+
 def plot() -> Image.Image:
-    """Plot both experiments, one below the other, with the first variant of each on top."""
-    tables = {"first experiment": first(), "second experiment": second()}
+    """Plot the experiments, one below the other, with the first variant of each on top."""
+    tables = {
+        "first experiment, 2,000 steps": first(),
+        "second experiment, 2,000 steps": second(),
+        "the other methods, 1,000 steps": methods(),
+    }
     rows = [len(table) for table in tables.values()]
     figure = Figure(figsize=(9, 1.4 + 0.42 * sum(rows)), dpi=110, layout="constrained")
     axes = figure.subplots(len(tables), 1, sharex=True, squeeze=False, height_ratios=rows)[:, 0]

@@ -2,7 +2,9 @@
 
     python benchmarks/partcatseg.py                                         # released size, two CPU threads
     python benchmarks/partcatseg.py --device cuda --compile --training --catalogs pascal-part-116 ade20k-part-234 \
-        --dtypes float32 bfloat16 --batches 1 16 --rounds 5 --seconds 200 --output runs/partcatseg.json
+        --dtypes float32 bfloat16 --batches 1 16 --rounds 5 --seconds 230 --output runs/steps.json
+    python benchmarks/partcatseg.py --device cuda --compile --catalogs pascal-part-116 ade20k-part-234 \
+        --dtypes float32 bfloat16 --batches 1 16 --rounds 5 --seconds 220 --output runs/photos.json
     python benchmarks/partcatseg.py --small --training --batches 1 2        # every row on a tiny model, in a minute
 
 The weights are random, photos are 375 x 500. Prints JSON, which is written to `--output` after every row too:
@@ -10,7 +12,7 @@ milliseconds a photo from prepared inputs to label maps, Pred-All and Oracle-Obj
 to the plain implementation of the same number type (steps: in float32), and the share of labels equal to its own.
 `prepare` is what makes the inputs of photos. On a GPU small batches are captured; "not captured" says what that brings.
 The rows of training are those of `partcatseg_training.py`. A row that fails says why, and the others are measured all
-the same; a row that would begin after `--seconds` is left out.
+the same; a row that would begin after `--seconds` is left out. On an H200 the steps take the first call's time.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def result(variant: str, seed: int, value: float, budget: str = "steps", **more:
 RESULTS = [
     result("default", 0, 30.0, looks={"scores": {"one look": scores(31.0), "two looks": scores(35.0)}}),
     result("default", 1, 32.0),
-    result("partcatseg", 0, 40.0, filters={"affinity": scores(39.0)}),
+    result("partcatseg", 0, 40.0, filters={"affinity": scores(39.0)}, processes_on_the_gpu=3),
     result("partcatseg", 0, 36.0, budget="time of default"),
 ]
 
@@ -54,6 +54,7 @@ def test_mean_and_deviation_of_the_seeds():
     assert summary["default"]["oracle_obj harmonic iou, ov-parts"]["mean"] == 51.0
     assert summary["default"]["look two looks: strict harmonic iou"]["values"] == [35.0]
     assert summary["partcatseg"]["strict small parts recall"]["mean"] is None
+    assert [summary[name]["processes_on_the_gpu"] for name in ("default", "partcatseg")] == [[1], [3]]
 
 
 def test_every_table():

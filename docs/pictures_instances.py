@@ -5,7 +5,9 @@ from __future__ import annotations
 from PIL import Image, ImageDraw, ImageFont
 
 from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.instances.detectors import Detector
 from partclipseg.instances.found import FoundObject
+from partclipseg.models.registry import BUILT_IN_DETECTOR
 from partclipseg.shapes.renderer import render_scene
 from partclipseg.shapes.world import partshapes_world
 
@@ -16,14 +18,15 @@ SIDE, GAP, LINE = 380, 16, 30
 
 
 def drawing(model: str | None) -> Image.Image:
-    """The scene, then what regions, true boxes and true masks give; RGB."""
+    """The scene, then what regions, the built-in detector's boxes and true masks give; RGB."""
     scene, world = render_scene("test", SCENE, 384), partshapes_world()
     words = {member.object: list(world.objects_by_word[member.object].parts) for member in scene.members}
-    boxes = [FoundObject.from_corners(member.object, *member.box) for member in scene.members]
-    masks = [FoundObject.from_mask(some.object, scene.instances == index) for index, some in enumerate(boxes)]
-    segmenter = PartSegmenter.from_pretrained(model)
+    masks = [
+        FoundObject.from_mask(member.object, scene.instances == index) for index, member in enumerate(scene.members)
+    ]
+    segmenter, detector = PartSegmenter.from_pretrained(model), Detector.from_pretrained(BUILT_IN_DETECTOR)
     columns = [("the photo", Image.fromarray(scene.image))]
-    for title, instances in (("components", "components"), ("boxes", boxes), ("masks", masks)):
+    for title, instances in (("components", "components"), ("boxes, found", detector), ("masks", masks)):
         result = segmenter(scene.image, words, instances=instances)
         columns.append((title, result.overlay(legend=False, long_side=2 * SIDE)))
     sheet = Image.new("RGB", (GAP + len(columns) * (SIDE + GAP), SIDE + LINE + 2 * GAP), (255, 255, 255))

@@ -37,6 +37,11 @@ def test_demo(tmp_path, capsys):
     assert min(everywhere) >= 88
     assert min(on_objects) > 35
     assert sum(on_objects) / 4 > 70
+    assert all(Image.open(tmp_path / "demo" / f"dogs.{kind}").size[0] >= 384 for kind in ("png", "prediction.png"))
+    [dogs] = [line for line in output.splitlines() if "two dogs, told apart" in line]
+    assert "dog 1's ear" in dogs
+    assert "dog 2's ear" in dogs
+    assert "3's" not in dogs
 
 
 def test_a_photo_in_which_the_built_in_model_finds_nothing(tmp_path, capsys):

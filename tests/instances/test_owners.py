@@ -84,6 +84,19 @@ def test_a_found_box_is_grown():
     assert np.array_equal(owned.instance_map.numpy() == 0, mask(8, 8, 32, 32))
 
 
+def test_a_grown_box_is_looked_at_as_closely():
+    seen = []
+
+    class Watcher(Player):
+        def __call__(self, crops, sizes, present, with_background) -> list[LabelMaps]:
+            seen.append([crop.shape for crop in crops])
+            return super().__call__(crops, sizes, present, with_background)
+
+    for growth in (0.0, 0.1):
+        look_at_objects(Watcher(), [photo()], [[DOG]], WORDS.index, [no_object(SIZE, CPU)], INPUT, growth)
+    assert seen[0] == seen[1] == [(30, 30, 3)]
+
+
 def test_in_a_mask_the_parts_share_all_pixels():
     owned = owners([FoundObject.from_mask("dog", mask(10, 10, 30, 30))], photo(), growth=0.1)
     assert np.array_equal(owned.instance_map.numpy() == 0, mask(10, 10, 30, 30))

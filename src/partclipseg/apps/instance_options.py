@@ -41,8 +41,9 @@ class InstanceOptions:
 
     instances: Annotated[str | None, optional("components|DIR|NAME|FILE.json")] = None
     """Tell the objects apart and say whose each part is. components: connected regions are objects. Or a detector, by
-    directory or hub name, such as IDEA-Research/grounding-dino-tiny. Or a file: COCO annotations, or boxes as
-    {"photo.jpg": [["dog", x0, y0, x1, y1]]}. Each object takes about a fifth of a photo's time."""
+    directory or hub name, such as IDEA-Research/grounding-dino-tiny; partshapes-detector is built in, for rendered
+    scenes only. Or a file: COCO annotations, or boxes as {"photo.jpg": [["dog", x0, y0, x1, y1]]}. Each object takes
+    about a fifth of a photo's time."""
     instance_threshold: Annotated[float | None, optional("P")] = None
     """Minimum score, 0 to 1, of what a detector finds. Left out: the detector's own."""
     outlines: Annotated[str | None, optional("DIR|NAME")] = None
@@ -54,6 +55,13 @@ class InstanceOptions:
     def asked(self) -> bool:
         """Whether instances are asked for."""
         return self.instances is not None
+
+    @property
+    def uses_built_in(self) -> bool:
+        """Whether the built-in detector is asked for."""
+        from partclipseg.models.registry import BUILT_IN_DETECTOR, is_built_in
+
+        return self.instances is not None and is_built_in(self.instances, BUILT_IN_DETECTOR)
 
     def check(self, formats: Iterable[str], known: Mapping[str, Format], zoom: bool) -> None:
         """Raise `UsageError` for options that contradict each other, and for an unknown format."""
@@ -114,6 +122,9 @@ class InstanceOptions:
                 named[key] = model_fingerprint(model)
         return named
 
+
+BUILT_IN_REMARK = "detector: the built-in one, which knows rendered scenes only, not photos"
+"""Line about the detector of a run that uses the built-in one."""
 
 FindInstances = Annotated[InstanceOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="instance")]
 """`InstanceOptions` as a field of a command: its options stand among the command's own."""

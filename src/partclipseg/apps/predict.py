@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from partclipseg.apps.format_option import format_option
-from partclipseg.apps.instance_options import FindInstances, InstanceOptions, LoadedInstances
+from partclipseg.apps.instance_options import BUILT_IN_REMARK, FindInstances, InstanceOptions, LoadedInstances
 from partclipseg.apps.options import (
     Ask,
     Asking,
@@ -108,6 +108,8 @@ class Predict:
             loaded.check_photos(photos)
             segmenter = PartSegmenter.from_pretrained(self.model, self.device, self.dtype, prompting=prompting)
             console.print(describe(segmenter, self.model), markup=False)
+            if self.find.uses_built_in:
+                console.print(BUILT_IN_REMARK, markup=False)
             if vocabulary is not None and vocabulary.paired is None:
                 words = ", ".join(vocabulary.anywhere)
                 console.print(f'parts of any object: {words}; for those of one, write "dog: head, leg"', markup=False)
@@ -179,6 +181,11 @@ class Predict:
             console.print(f"{done} of {len(photos)} photos -> {self.output}", markup=False)
             if self.model is None and not found:
                 console.print("nothing was found: for photos name a model, such as --model partclipseg-pascal")
+            elif self.find.uses_built_in and not found:
+                console.print(
+                    "nothing was found: for photos name a detector, such as "
+                    "--instances IDEA-Research/grounding-dino-tiny"
+                )
         return failures
 
 

@@ -23,7 +23,7 @@ from partclipseg.inference.result import PartResult
 from partclipseg.inference.zoom import look_again
 from partclipseg.maps.crops import PredictCrops
 from partclipseg.maps.label_maps import LabelMaps
-from partclipseg.models.directory import write_directory
+from partclipseg.models.directory import unknown_texts, write_directory
 from partclipseg.models.fetch import find_model
 from partclipseg.models.interface import Inputs, PartModel, PartOutput, WordMaps, Words
 from partclipseg.models.names import check_hub_name
@@ -349,7 +349,8 @@ class PartSegmenter:
             for prompt, length in zip(new, tokens["attention_mask"].sum(1).tolist(), strict=True):
                 if length > longest:
                     raise UsageError(f"{prompt!r} is {length} tokens long, more than {longest}: use a shorter word")
-            self._warn_of_unknown(new, tokens["input_ids"])
+            if unknown := unknown_texts(self.tokenizer, new, tokens["input_ids"].tolist()):
+                log.warning("the model has never seen these words and can only guess: %s", ", ".join(unknown))
             if len(self._embeddings) + len(new) > KEPT_PROMPTS:
                 # Clone each row: a view would keep the whole batch in memory.
                 self._embeddings = {p: self._embeddings[p].clone() for p in prompts if p in self._embeddings}
@@ -360,12 +361,3 @@ class PartSegmenter:
         if self._stacked is None or self._stacked[0] != prompts:
             self._stacked = list(prompts), torch.stack([self._embeddings[prompt] for prompt in prompts])
         return self._stacked[1]
-
-    def _warn_of_unknown(self, prompts: Sequence[str], input_ids: Tensor) -> None:
-        # CLIP's own tokenizer splits unknown words into pieces; that of the built-in model knows whole words only.
-        unknown = self.tokenizer.unk_token_id
-        if unknown is None or unknown == self.tokenizer.eos_token_id:
-            return
-        if words := [word for word, ids in zip(prompts, input_ids, strict=True) if (ids == unknown).any()]:
-            log.warning("the model has never seen these words and can only guess: %s", ", ".join(words))
-

@@ -33,7 +33,8 @@ from partclipseg.instances.pretrained import (
     squared,
     to_values,
 )
-from partclipseg.models.directory import check_tokenizer, load_tokenizer
+from partclipseg.models.directory import check_tokenizer, load_tokenizer, unknown_texts
+from partclipseg.models.registry import BUILT_IN_DETECTOR, built_in_detector, is_built_in
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +92,8 @@ class Detector(ABC):
         """Load a detector.
 
         Args:
-            name_or_dir: name on the hub, such as ``"google/owlv2-base-patch16-ensemble"``, or a directory.
+            name_or_dir: name on the hub, such as ``"google/owlv2-base-patch16-ensemble"``, or a directory; or
+                ``"partshapes-detector"``, the built-in one, which knows PartShapes only.
             device: device to run on; None takes CUDA or MPS if available, else the CPU.
             dtype: number type of weights and arithmetic; None is float32. In bfloat16 boxes come in steps of some
                 four pixels of 1,000.
@@ -103,6 +105,8 @@ class Detector(ABC):
             UsageError: unknown or absent device, unknown dtype, threshold outside of 0 to 1.
             PartCLIPSegError: no such model can be found or loaded, or it is none of these detectors.
         """
+        if is_built_in(name_or_dir, BUILT_IN_DETECTOR):
+            name_or_dir = built_in_detector()
         classes = {kind: model_class for kind, (_, model_class) in _FAMILIES.items()}
         pretrained = load_foreign(name_or_dir, classes, "a detector", device, dtype, log)
         return _FAMILIES[pretrained.kind][0](pretrained, threshold)
@@ -175,6 +179,10 @@ class Owlv2(Detector):
 
     usual_threshold = 0.1
 
+    def __init__(self, pretrained: Pretrained, threshold: float | None = None) -> None:
+        super().__init__(pretrained, threshold)
+        self._words: list[str] = []
+
     @cached_property
     def _tokenizer(self) -> Any:
         # The text tower reads at the token of the greatest number, which must be the end token.
@@ -184,9 +192,9 @@ class Owlv2(Detector):
         """Return token ids `[Q, 16]` and their mask of up to `PROMPTS_AT_ONCE` prompts each."""
         length = self.model.config.text_config.max_position_embeddings
         prompts = [owlv2_prompt(word) for word in words]
-        whole = self._tokenizer(prompts, verbose=False)["input_ids"]
-        if cut := [word for word, ids in zip(words, whole, strict=True) if len(ids) > length]:
-            log.warning("the detector reads the first %d tokens only of: %s", length, ", ".join(cut))
+        if list(words) != self._words:
+            self._words = list(words)
+            self._warn(length)
         tokens = self._tokenizer(
             prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         )
@@ -195,6 +203,14 @@ class Owlv2(Detector):
             {name: tokens[name][start : start + PROMPTS_AT_ONCE].to(self.device) for name in names}
             for start in range(0, len(prompts), PROMPTS_AT_ONCE)
         ]
+
+    def _warn(self, length: int) -> None:
+        """Name the words that are cut to `length` tokens, and those that the tokenizer does not know."""
+        tokens = self._tokenizer([owlv2_prompt(word) for word in self._words], verbose=False)["input_ids"]
+        if cut := [word for word, ids in zip(self._words, tokens, strict=True) if len(ids) > length]:
+            log.warning("the detector reads the first %d tokens only of: %s", length, ", ".join(cut))
+        if unknown := unknown_texts(self._tokenizer, self._words, tokens):
+            log.warning("the detector has never seen these words and can only guess: %s", ", ".join(unknown))
 
     def look(self, photo: np.ndarray, passes: list[Any]) -> Boxes:
         """Return all boxes with their best word."""

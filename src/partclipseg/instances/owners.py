@@ -2,7 +2,8 @@
 
 Each object is looked at on a crop of its own, at full resolution, with only its own parts in the running. With a mask
 the parts share all its pixels; with a box alone, background competes, and what the look calls a part inside the box is
-the object's. Found boxes are grown by `GROWTH`, given ones are not.
+the object's. Found boxes are grown by `GROWTH`, given ones are not; the crop is that of the box as it was found, since
+a larger one shows the object smaller.
 
 Where two objects claim a pixel, a mask goes before a box, the smaller of two masks before the larger (a rider on a
 horse), and of two boxes the one in which the pixel lies more centrally: the looks themselves cannot tell whose a leg
@@ -26,7 +27,8 @@ from partclipseg.maps.label_maps import BACKGROUND, LabelMaps
 log = logging.getLogger(__name__)
 
 GROWTH = 0.1
-"""Share of its sides by which a found box is grown each way: detectors cut ears and tails off."""
+"""Share of its sides by which a found box is grown each way: detectors cut ears and tails off. It is less than the
+margin of a crop, which therefore shows the grown box whole."""
 
 STEPS = 12
 """Maximum distance from a core, in pixels of its map, at which it is told which of two is nearer."""
@@ -71,7 +73,8 @@ def look_at_objects(
             background. Where a look at an object calls background what the first look called that object, it is
             background.
         input_shape: height and width of the model's input.
-        growth: share of its sides by which a box is grown each way; masks are taken as they are.
+        growth: share of its sides by which a box is grown each way for what its object may own; masks are taken as
+            they are.
     """
     canvases = [_Canvas(maps, some) for maps, some in zip(first, found, strict=True)]
     at_once = max(CROPS_AT_ONCE, len(photos))
@@ -83,10 +86,10 @@ def look_at_objects(
             for place, some in enumerate(objects):
                 if (some.mask is not None) == with_mask:
                     size = photo.shape[0], photo.shape[1]
-                    edges = object_edges(some, growth, size)
+                    edges = object_edges(some, 0.0, size)
                     work.append((photo, crop_around(object_index(some.object), edges, input_shape, size)))
                     places.append((canvas, place))
-                    canvas.edges[place] = edges
+                    canvas.edges[place] = object_edges(some, growth, size)
         looks = look(predict, work, not with_mask, at_once)
         for (canvas, place), (crop, maps) in zip(places, looks, strict=True):
             canvas.paint(place, crop, maps)

@@ -27,6 +27,7 @@ from partclipseg.models.reading import (
     read_json_table,
 )
 from partclipseg.models.registry import find_device, find_dtype
+from partclipseg.models.released import is_released
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and standard deviation of red, green and blue, from 0 to 1."""
@@ -137,6 +138,8 @@ def load_foreign(
     target = find_device(device)
     number_type = find_dtype("float32" if dtype is None else dtype, target)
     remedy = f"give the directory of {what}, or the name of one on the Hugging Face hub where there is network"
+    if is_released(name):
+        raise PartCLIPSegError(f"{name} is a model that segments parts, not {what}: {remedy}")
     kind = read_config(name, remedy=remedy).get("model_type")
     if not isinstance(kind, str) or kind not in classes:
         raise PartCLIPSegError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,17 @@ def check_tokenizer(tokenizer: Any, text_config: Any, name: str | Path) -> None:
             f"the tokenizer in {name} does not end a text with the token {end}, at which the text tower reads: "
             f"{_TOKENIZER_REMEDY}"
         )
+
+
+def unknown_texts(tokenizer: Any, texts: Iterable[str], token_ids: Iterable[Sequence[int]]) -> list[str]:
+    """Return the texts that have words which the tokenizer has never seen; `token_ids` are those of each text.
+
+    CLIP's tokenizer splits unknown words into pieces and gives none; those that come with the package know whole words.
+    """
+    unknown = tokenizer.unk_token_id
+    if unknown is None or unknown == tokenizer.eos_token_id:
+        return []
+    return [text for text, ids in zip(texts, token_ids, strict=True) if unknown in ids]
 
 
 def load_vocabulary(name: str | Path) -> Vocabulary | None:

@@ -15,7 +15,7 @@ from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import is_directory, is_file
 from partclipseg.likeness import nearest_name
 from partclipseg.models.hub import OPTIONAL_FILES, WEIGHTS, HubError, cached, hub_file, reach_hub
-from partclipseg.models.released import HUB_NAME, catalogue, is_released
+from partclipseg.models.released import BUILT_IN_DETECTOR, HUB_NAME, catalogue, is_released
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +65,8 @@ def is_local(name: Any, remedy: str = REMEDY) -> bool:
             f"{text} is a name that `partclipseg models` lists: load it by `load_model` or "
             "`PartSegmenter.from_pretrained`, which fetch it"
         )
+    if text == BUILT_IN_DETECTOR:
+        raise PartCLIPSegError(f"{text} is the built-in detector, which finds objects by their boxes: {remedy}")
     owner = text.partition("/")[0]
     if not HUB_NAME.fullmatch(text) or owner in _FOLDERS or is_directory(owner):
         raise PartCLIPSegError(f"there is no directory {quoted_name(text)}{_nearest(text)}{remedy}")
@@ -156,7 +158,7 @@ def _nearest(text: str) -> str:
     parent, _, name = text.rstrip("/").rpartition("/")
     if not name or "\0" in text or len(text) > 1000:
         return ": "
-    known = [] if parent else [*catalogue()]
+    known = [] if parent else [*catalogue(), BUILT_IN_DETECTOR]
     try:
         folders = [entry.name for entry in os.scandir(parent or ".") if entry.is_dir()]
     except OSError:

@@ -18,11 +18,12 @@ from partclipseg.models.int8 import check_int8
 from partclipseg.models.interface import PartModel
 from partclipseg.models.number_types import NUMBER_TYPES
 from partclipseg.models.reading import read_tensors
-from partclipseg.models.released import BUILT_IN, is_released
+from partclipseg.models.released import BUILT_IN, BUILT_IN_DETECTOR, is_released
 
 __all__ = [
-    "BUILT_IN", "FAMILIES", "FOREIGN", "REFUSED", "built_in_model", "family", "find_device", "find_dtype",
-    "find_foreign", "is_built_in", "load_file", "load_model", "load_tokenizer", "load_vocabulary", "read_config",
+    "BUILT_IN", "BUILT_IN_DETECTOR", "FAMILIES", "FOREIGN", "REFUSED", "built_in_detector", "built_in_model", "family",
+    "find_device", "find_dtype", "find_foreign", "is_built_in", "load_file", "load_model", "load_tokenizer",
+    "load_vocabulary", "read_config",
 ]  # fmt: skip
 
 FAMILIES = {
@@ -112,16 +113,25 @@ def load_file(path: str | Path, values: Mapping[str, Any] | None = None) -> Part
     return module.load_released(path, config)
 
 
-def is_built_in(name_or_path: str | Path) -> bool:
-    """Whether a name stands for the built-in model: `BUILT_IN`, unless there is a directory of that name."""
-    return str(name_or_path) == BUILT_IN and not Path(BUILT_IN).exists()
+def is_built_in(name_or_path: str | Path, built_in: str = BUILT_IN) -> bool:
+    """Whether a name stands for a built-in model: it is `built_in`, unless there is a directory of that name."""
+    return str(name_or_path) == built_in and not Path(built_in).exists()
 
 
 def built_in_model() -> str:
     """Return the directory of the built-in model; raises `PartCLIPSegError` if this installation has none."""
-    directory = Path(str(files("partclipseg"))) / "assets" / BUILT_IN
+    return _asset(BUILT_IN, "built-in model: name a model's directory with --model")
+
+
+def built_in_detector() -> str:
+    """Return the directory of the built-in detector; raises `PartCLIPSegError` if this installation has none."""
+    return _asset(BUILT_IN_DETECTOR, "built-in detector: name a detector's directory with --instances")
+
+
+def _asset(name: str, missing: str) -> str:
+    directory = Path(str(files("partclipseg"))) / "assets" / name
     if not (directory / "config.json").is_file():
-        raise PartCLIPSegError("this installation has no built-in model: name a model's directory with --model")
+        raise PartCLIPSegError(f"this installation has no {missing}")
     return str(directory)
 
 

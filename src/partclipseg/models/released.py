@@ -33,6 +33,9 @@ ORIGIN = "origin.json"
 BUILT_IN = "partshapes"
 """Name of the built-in model, unless a directory has it; it knows only PartShapes, the rendered benchmark."""
 
+BUILT_IN_DETECTOR = "partshapes-detector"
+"""Name of the built-in detector, unless a directory has it; it knows only PartShapes, too."""
+
 HUB_NAME = re.compile(r"(?!-|\.)[A-Za-z0-9._-]{1,96}/(?!-|\.)[A-Za-z0-9._-]{1,96}(?<![-.])")
 """Name of a repository on the Hugging Face hub, ``owner/model``."""
 

@@ -195,18 +195,46 @@ def test_addresses_can_be_opened(monkeypatch, host, expected):
     assert addresses(host, 80, "secret") == [f"{address}?token=secret" for address in expected]
 
 
+@pytest.fixture
+def started(model_directory, monkeypatch):
+    """Start the command with options; returns its engine. Nothing is served."""
+
+    def start(*options: str):
+        engines = []
+        monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: [one.close() for one in sockets])
+        monkeypatch.setattr(
+            "partclipseg.apps.serve.command.create_app", lambda engine, *_, **__: engines.append(engine) or FastAPI()
+        )
+        given = [one.format(model=model_directory) for one in options]
+        assert main(["serve", "--port", "0", "--device", "cpu", *given]) == 0
+        return engines[0]
+
+    return start
+
+
 @pytest.mark.parametrize("models", [[], ["partshapes"], ["{model}"], ["{model}", "partshapes"]])
-def test_the_built_in_model_is_said_to_know_no_photos(model_directory, monkeypatch, capsys, models):
-    engines = []
-    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: [one.close() for one in sockets])
-    monkeypatch.setattr(
-        "partclipseg.apps.serve.command.create_app", lambda engine, *_, **__: engines.append(engine) or FastAPI()
-    )
-    options = ["--model", *(one.format(model=model_directory) for one in models)] if models else []
-    assert main(["serve", "--port", "0", "--device", "cpu", *options]) == 0
+def test_the_built_in_model_is_said_to_know_no_photos(started, capsys, models):
+    engine = started(*(["--model", *models] if models else []))
     there = not models or "partshapes" in models
     assert ("the built-in model knows rendered scenes only" in capsys.readouterr().out) == there
-    assert engines[0].built_in == ("partshapes" if there else None)
+    assert engine.built_in == ("partshapes" if there else None)
+
+
+@pytest.mark.parametrize(
+    ("options", "has_one", "said"),
+    [
+        ([], True, False),  # the line about the built-in model says it
+        (["--instance-threshold", "0.7"], True, False),
+        (["--model", "{model}"], False, False),
+        (["--model", "{model}", "--detector", "partshapes-detector"], True, True),
+    ],
+)
+def test_the_built_in_detector(started, capsys, options, has_one, said):
+    engine = started(*options)
+    assert (engine.detector is not None) == has_one
+    assert "--instance-threshold" not in options or engine.detector.threshold == 0.7
+    line = "the built-in detector knows rendered scenes only; for photos name another with --detector"
+    assert (line in capsys.readouterr().out) == said
 
 
 @pytest.mark.parametrize(
@@ -217,6 +245,7 @@ def test_the_built_in_model_is_said_to_know_no_photos(model_directory, monkeypat
         (["--rate", "-1"], 2, "--rate must be at least 0"),
         (["--workers", "0"], 2, "--workers must be at least 1"),
         (["--max-photos", "0"], 2, "--max-photos must be greater than 0"),
+        (["--model", "{model}", "--instance-threshold", "0.5"], 2, "--instance-threshold is for a detector"),
         (["--model", "{model}", "--device", "toaster"], 2, "no device 'toaster'"),
         (["--model", "nowhere/at/all"], 1, "nowhere/at/all"),
         (["--model", "{model}", "{model}"], 2, "named twice"),

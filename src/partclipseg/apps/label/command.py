@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from partclipseg.apps.format_option import format_option
-from partclipseg.apps.instance_options import FindInstances, InstanceOptions, LoadedInstances
+from partclipseg.apps.instance_options import BUILT_IN_REMARK, FindInstances, InstanceOptions, LoadedInstances
 from partclipseg.apps.options import (
     Ask,
     Asking,
@@ -221,6 +221,8 @@ class Label:
             say.files(f"{_count(len(long), 'name')} too long for the files of results, which have shorter ones:", long)
         with self._engine(job, segmenter, instances, batches, devices) as (stream, place):
             say.line(f"model: {model}; {job.dtype}; {place}")
+            if self.find.uses_built_in:
+                say.line(BUILT_IN_REMARK)
             start = time.perf_counter()
             for records in say.watched(stream, len(photos), todo):
                 manifest.append(records)

@@ -77,7 +77,8 @@ class Serve:
     """Seconds until the head of a request must be complete. Bodies and answers must flow at 1,000 bytes a second."""
     detector: Annotated[str | None, optional("DIR|NAME")] = None
     """Detector that tells objects apart for requests that ask whose each part is: a directory or hub name, such as
-    IDEA-Research/grounding-dino-tiny. Left out: requests may ask for connected regions, or give boxes."""
+    IDEA-Research/grounding-dino-tiny. Left out: partshapes-detector, which knows rendered scenes only, where --model is
+    left out, too; else requests may ask for connected regions, or give boxes."""
     instance_threshold: Annotated[float | None, optional("P")] = None
     """Minimum score, 0 to 1, of what the detector finds. Left out: the detector's own."""
     jobs: Annotated[Path | None, optional("DIR")] = None
@@ -123,7 +124,7 @@ class Serve:
             self.dtype,
             limits,
             self.ask.prompting(),
-            self.detector,
+            self._detector,
             self.instance_threshold,
             self.workers,
         )
@@ -147,6 +148,13 @@ class Serve:
             uvicorn.Server(config).run(sockets=[socket])
         return 0
 
+    @property
+    def _detector(self) -> str | None:
+        """The detector that is named; the built-in one beside the built-in model, else None."""
+        from partclipseg.models.released import BUILT_IN_DETECTOR
+
+        return self.detector or (None if self.model else BUILT_IN_DETECTOR)
+
     def _check(self, token: str | None) -> None:
         """Check the options themselves, before anything is loaded."""
         from partclipseg.apps.serve.access import is_loopback
@@ -155,7 +163,7 @@ class Serve:
             raise UsageError(f"--rate must be at least 0, not {self.rate}")
         if not 0 <= self.port <= 65535:
             raise UsageError(f"--port must lie in 0..65535, not {self.port}")
-        if self.instance_threshold is not None and self.detector is None:
+        if self.instance_threshold is not None and self._detector is None:
             raise UsageError("--instance-threshold is for a detector: name one with --detector, or leave it out")
         if (self.jobs is None) != (self.jobs_output is None):
             raise UsageError("--jobs and --jobs-output belong together: name the folders of the photos and the results")
@@ -165,12 +173,15 @@ class Serve:
     def _announce(self, console: Console, engine: Engine, port: int, token: str | None) -> None:
         """Print the models and the addresses."""
         from partclipseg.apps.serve.access import is_loopback
+        from partclipseg.models.registry import BUILT_IN_DETECTOR, is_built_in
 
         for name, segmenter in engine.segmenters.items():
             kind, dtype = segmenter.model.title, segmenter.model.number_type
             console.print(f"model: {name} ({kind}, {segmenter.device}, {dtype})", markup=False)
         if engine.built_in:
             console.print("the built-in model knows rendered scenes only; for photos name another with --model")
+        if self.detector is not None and is_built_in(self.detector, BUILT_IN_DETECTOR):
+            console.print("the built-in detector knows rendered scenes only; for photos name another with --detector")
         address, *others = addresses(self.host, port, token)
         console.print(f"open {address}  (Ctrl+C stops)", markup=False)
         for other in others:
@@ -192,7 +203,7 @@ class Serve:
             dtype=self.dtype,
             workers=self.workers,
             max_pixels=self.max_pixels,
-            detector=self.detector,
+            detector=self._detector,
             threshold=self.instance_threshold,
             asking=dict.fromkeys(asked, self.ask),
         )

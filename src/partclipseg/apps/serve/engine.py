@@ -25,6 +25,7 @@ from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.instances.found import FoundObject, ObjectSource
 from partclipseg.instances.given import fitted_object
 from partclipseg.machine import usable_cores
+from partclipseg.models.directory import unknown_texts
 from partclipseg.models.prompting import Prompting
 from partclipseg.models.registry import is_built_in
 from partclipseg.vocabulary import Vocabulary
@@ -212,13 +213,10 @@ class Engine:
         return own
 
     def unknown_words(self, model: str, vocabulary: Vocabulary) -> list[str]:
-        """Return words that the tokenizer has never seen; none with CLIP's, which splits unknown words into pieces."""
+        """Return words that the model's tokenizer has never seen."""
         tokenizer = self.segmenters[model].tokenizer
-        unknown = tokenizer.unk_token_id
-        if unknown is None or unknown == tokenizer.eos_token_id:
-            return []
         words = [*vocabulary.objects, *vocabulary.parts]
-        return [word for word, ids in zip(words, tokenizer(words)["input_ids"], strict=True) if unknown in ids]
+        return unknown_texts(tokenizer, words, tokenizer(words)["input_ids"])
 
     # -- queue -- --------------------------------------------------------------------------
 

@@ -278,7 +278,7 @@ def no_ear(content: dict[str, Any]) -> None:
     [
         (all_crowds, ["--metric", "ap"], f"labelled object or part {NO_CROWD}: annotate single objects, whose iscro"),
         (all_crowds, ["--metric", "partpq"], f"object with labelled parts {NO_CROWD}: annotate single objects, whose "),
-        (first_photo_bare, ["--metric", "ap", "--limit", "1"], f"labelled object or part {NO_CROWD}: leave --limit out"),
+        (first_photo_bare, ["--metric", "ap", "--limit", "1"], f"object or part {NO_CROWD}: leave --limit out"),
         (first_photo_bare, ["--metric", "partpq", "--limit", "1"], f"labelled parts {NO_CROWD}: leave --limit out"),
         (first_photo_bare, ["--limit", "1"], "has a labelled part that is asked for: leave --limit out, or raise it"),
         (no_ear, ["--vocabulary", "dog: ear"], "ask for words that are labelled, or leave --vocabulary out"),

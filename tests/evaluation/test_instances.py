@@ -257,6 +257,47 @@ def test_ap_of_own_data_and_its_files(command: list[str], tmp_path: Path, capsys
     assert dataset.vocabulary.names == ("dog's ear", "dog's leg", "cat's ear")
 
 
+NO_CROWD = "that is no crowd"
+
+
+def all_crowds(content: dict[str, Any]) -> None:
+    for entry in content["annotations"]:
+        entry["iscrowd"] = 1
+
+
+def first_photo_bare(content: dict[str, Any]) -> None:
+    content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] == 2]
+
+
+def no_ear(content: dict[str, Any]) -> None:
+    content["annotations"] = [entry for entry in content["annotations"] if entry["category_id"] != 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (all_crowds, ["--metric", "ap"], f"labelled object or part {NO_CROWD}: annotate single objects, whose iscro"),
+        (all_crowds, ["--metric", "partpq"], f"object with labelled parts {NO_CROWD}: annotate single objects, whose "),
+        (first_photo_bare, ["--metric", "ap", "--limit", "1"], f"object or part {NO_CROWD}: leave --limit out"),
+        (first_photo_bare, ["--metric", "partpq", "--limit", "1"], f"labelled parts {NO_CROWD}: leave --limit out"),
+        (first_photo_bare, ["--limit", "1"], "has a labelled part that is asked for: leave --limit out, or raise it"),
+        (no_ear, ["--vocabulary", "dog: ear"], "ask for words that are labelled, or leave --vocabulary out"),
+        (no_ear, ["--vocabulary", "dog: ear", "--protocol", "strict"], "leave --vocabulary out"),
+    ],
+)
+def test_without_anything_to_score_it_says_so(
+    change: Any, options: list[str], message: str, command: list[str], dogs: Path, tmp_path: Path, capsys
+) -> None:
+    content = json.loads((dogs / "test.json").read_text())
+    change(content)
+    (dogs / "test.json").write_text(json.dumps(content))
+    assert main([*command, *options, "--output", str(tmp_path / "report")]) == 1
+    said = capsys.readouterr().err
+    assert "nothing to score: none of the" in said
+    assert message in said
+    assert not list((tmp_path / "report").glob("*.*")), "neither a report nor the state of a stopped evaluation"
+
+
 def test_boxes_of_a_file_are_taken_by_the_photos_names(command: list[str], tmp_path: Path) -> None:
     boxes = tmp_path / "boxes.json"
     boxes.write_text(json.dumps({"1.png": [["dog", 0, 10, 18, 40]], "2.png": []}))

@@ -7,8 +7,6 @@ import json
 import numpy as np
 import pytest
 
-from partclipseg.apps.serve.explain import explain
-from partclipseg.apps.serve.explained import explained_content
 from partclipseg.errors import UsageError
 from partclipseg.formats.coco import coco_document
 from partclipseg.formats.palette import pale_object_colours
@@ -129,6 +127,10 @@ def test_the_segmenter_drops_at_the_end_what_is_below(built_in, scene, words, zo
 
 
 def test_the_page_shows_what_the_segmenter_finds(built_in, scene, words):
+    pytest.importorskip("fastapi")
+    from partclipseg.apps.serve.explain import explain
+    from partclipseg.apps.serve.explained import explained_content
+
     vocabulary = words
     for least in (0.5, 0.9):
         explained = explain(built_in, scene, vocabulary, min_part_probability=least)

@@ -44,7 +44,7 @@ def random_words(model: Any, vocabulary: Vocabulary, scale: float = 1.0) -> Word
 
 def random_rows(model: Any, prompts: Sequence[str], scale: float = 1.0) -> Tensor:
     """A fixed random embedding `[K, D]` for each prompt."""
-    token = torch.ones(1, 2, dtype=torch.long)
+    token = torch.ones(1, 2, dtype=torch.long, device=model.device)
     with torch.no_grad():
         width = model.encode_text(token, token).shape[1]
     rows = []
@@ -234,8 +234,8 @@ class FamilyTester:
     def test_cuda_equals_cpu(self, model, run):
         expected = run().object_part_logits
         actual = run(nn.Module.to(model, "cuda")).object_part_logits.cpu()
-        # Convolutions may run in TF32 (10 bits) on the GPU.
-        assert (actual - expected).norm() < 2e-3 * expected.norm()
+        # Convolutions may run in TF32 on the GPU, which cuts numbers to 10 bits: 2.4e-3 was seen with cut numbers.
+        assert (actual - expected).norm() < 1e-2 * expected.norm()
 
     # -- part words without an object --------------------------------------------------------------------------
 

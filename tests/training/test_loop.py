@@ -15,7 +15,9 @@ import yaml
 from tests.training.tester import StopAt, log_of, same_weights, trace, weights
 
 from partclipseg import PartSegmenter
+from partclipseg.apps.train_display import TrainingDisplay
 from partclipseg.data.augment import Augmentation
+from partclipseg.data.sample import UNLABELLED
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.losses.config import LossConfig
 from partclipseg.losses.finite import NonFiniteLossError
@@ -232,6 +234,34 @@ def test_no_held_out_photos_no_scores(recipe: Recipe, squares_dataset, tmp_path:
     result = run_training(replace(recipe, steps=2), TrainingData.split(squares_dataset, 0, seed=0), tmp_path)
     assert (result.scores, result.best_step) == (None, None)
     assert not (tmp_path / "best").exists()
+
+
+class Bare:
+    """The photos of another data set without labels."""
+
+    def __init__(self, dataset) -> None:
+        self.dataset, self.vocabulary = dataset, dataset.vocabulary
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int, /):
+        sample = self.dataset[index]
+        nothing = np.full_like(sample.part_labels, UNLABELLED)
+        return replace(sample, part_labels=nothing, object_labels=nothing)
+
+
+def test_held_out_photos_without_labels_have_no_score_and_no_best(
+    recipe: Recipe, squares: TrainingData, tmp_path: Path, capsys
+) -> None:
+    bare = TrainingData(squares.train, Bare(squares.held_out))
+    recipe = replace(recipe, steps=2, evaluate_every=1)
+    result = run_training(recipe, bare, tmp_path, observer=TrainingDisplay(recipe, tmp_path))
+    assert result.best_step is None
+    assert not (tmp_path / "best").exists()
+    scored = [line["held_out"] for line in log_of(tmp_path) if "held_out" in line]
+    assert scored == 2 * [{"pred_all": None, "oracle_obj": None}]
+    assert "no score, since no part is labelled in the held-out photos" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_split_is_by_seed_and_leaves_something(squares_dataset) -> None:

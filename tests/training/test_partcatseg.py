@@ -13,6 +13,7 @@ from tests.training.tester import MethodTester, moved_by_training, trace
 from transformers import Dinov2Config, Dinov2Model
 
 from partclipseg import PartCLIPSegError
+from partclipseg.errors import UsageError
 from partclipseg.models.partcatseg.config import CATSegConfig, PartCATSegConfig
 from partclipseg.models.partcatseg.settings import CATSegSettings, PartCATSegSettings
 from partclipseg.models.registry import load_tokenizer
@@ -40,6 +41,14 @@ def test_clip_stays_and_the_rest_learns(run: Recipe, squares, tmp_path: Path) ->
     run_training(replace(run, steps=40, max_gradient_norm=1.0, learning_rate=5e-3), squares, tmp_path / "run")
     moved = moved_by_training(tmp_path / "start", tmp_path / "run")
     assert moved == {"background", "guidance", "aggregator"}
+
+
+@pytest.mark.parametrize("size", [32, 128])
+def test_another_image_size_is_refused(run: Recipe, size: int) -> None:
+    """The windows of its layers are made for one feature grid."""
+    with pytest.raises(UsageError, match="start takes photos of 64x64 pixels only: leave image_size out"):
+        build_model(replace(run, image_size=size))
+    assert build_model(replace(run, image_size=64)).image_shape == (64, 64)
 
 
 @pytest.fixture

@@ -158,6 +158,15 @@ def impossible(**settings: Any) -> dict[str, Any]:
         ({"settings": CATSegSettings(repairs=("copies",)), "start": ""}, {}, "catseg has no repair 'copies'"),
         ({"settings": ZSSegSettings(repairs=("nothing",)), "start": ""}, {}, "zsseg has no repair 'nothing'"),
         ({"settings": ZSSegSettings(maskformer="nowhere.pth"), "start": ""}, {}, "no file nowhere.pth: name a .pth"),
+        *(
+            ({"settings": method(sizes=sizes), "start": "", "image_size": size}, {}, message)
+            for method in (PartCATSegSettings, CATSegSettings, ZSSegSettings)
+            for sizes, size, message in (
+                ("released", 128, r"do not fit a model of the released sizes: take --sizes tiny, or name CLIP's"),
+                ("tiny", 64, f"{method.family} takes scenes of 128x128 pixels only, not 64x64: leave --image-size"),
+            )
+        ),
+        ({"start": "", "image_size": None}, {}, "partshapes has to be told how large to render: give --image-size"),
     ],
 )
 def test_what_is_wrong_is_told_before_towers_are_trained_and_scenes_rendered(

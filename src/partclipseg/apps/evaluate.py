@@ -28,7 +28,7 @@ from partclipseg.apps.options import (
     optional,
 )
 from partclipseg.data.datasets.choice import dataset_option
-from partclipseg.errors import UsageError
+from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.evaluation.choices import (
     PROTOCOL_HELP,
     PROTOCOLS,
@@ -183,8 +183,30 @@ class Evaluate:
             return 0
         if saved is not None:
             saved.save_all(evaluators)
-        self._report(segmenter, subject, evaluators, saved, console)
+        scores = [evaluator.compute() for evaluator in evaluators.values()]
+        if not any(one.has_truth for one in scores):
+            if saved is not None:
+                saved.remove()  # the same photos would leave nothing to score again
+            raise PartCLIPSegError(self._nothing_to_score(len(photos)))
+        self._report(segmenter, subject, scores, evaluators, saved, console)
         return 0
+
+    def _nothing_to_score(self, photos: int) -> str:
+        """Return why no score of the photos means anything, and what to do."""
+        lacking = {
+            "iou": "a labelled part that is asked for",
+            "ap": "a labelled object or part that is no crowd",
+            "partpq": "an object with labelled parts that is no crowd",
+        }
+        remedy = "label some, or check --data"
+        if self.limit is not None:
+            remedy = "leave --limit out, or raise it"
+        elif self.vocabulary is not None:
+            remedy = "ask for words that are labelled, or leave --vocabulary out"
+        elif self.metric != "iou":
+            remedy = f"annotate single objects, whose iscrowd is 0, {'and their parts ' * (self.metric == 'partpq')}or "
+            remedy += "check --data"
+        return f"nothing to score: none of the {photos} photos has {lacking[self.metric]}: {remedy}"
 
     def _say_stopped(
         self, evaluators: Tallies, subject: Subject, processes: PartialState
@@ -342,6 +364,7 @@ class Evaluate:
         self,
         segmenter: PartSegmenter,
         subject: Subject,
+        scores: list[Any],
         evaluators: Tallies,
         saved: SavedScores | None,
         console: Console,
@@ -354,7 +377,7 @@ class Evaluate:
             model=Path(self.model).name,
             dataset=self.dataset,
             settings=settings if saved is None else {**settings, "data": saved.data},
-            scores=tuple(evaluator.compute() for evaluator in evaluators.values()),
+            scores=tuple(scores),
             photos=len(subject.photos),
             compared=subject.shared is None,
             remark=self._remark(subject),

@@ -79,4 +79,6 @@ class TrainingDisplay(Observer):
 
 
 def _words(scores: HeldOutScores) -> str:
+    if not scores.known:
+        return "no score, since no part is labelled in the held-out photos: label some, or set --held-out 0"
     return f"held-out mIoU {scores.pred_all:.1f} (Pred-All), {scores.oracle_obj:.1f} (Oracle-Obj)"

@@ -95,6 +95,11 @@ class ApScores:
     """Mean over the object-parts, each alike."""
     categories: tuple[CategoryAp, ...]
 
+    @property
+    def has_truth(self) -> bool:
+        """Whether any category has a true region that is no crowd; without one no score means anything."""
+        return any(item.truths for item in self.categories)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, with None in place of NaN."""
         return without_nan(asdict(self))

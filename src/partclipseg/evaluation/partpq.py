@@ -98,6 +98,11 @@ class PartPQScores:
     without_parts: QualityScores
     classes: tuple[ClassQuality, ...]
 
+    @property
+    def has_truth(self) -> bool:
+        """Whether any object is to be found, beside crowds and background; without one no score means anything."""
+        return any(item.tp + item.fn for item in self.classes if item.name != BACKGROUND)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, with None in place of NaN."""
         return without_nan(asdict(self))

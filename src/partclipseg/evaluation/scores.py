@@ -91,6 +91,11 @@ class Scores:
     left_out: float = 0.0
     """Share of the labelled pixels that count nowhere, as no object was predicted there: `predicted_objects` only."""
 
+    @property
+    def has_truth(self) -> bool:
+        """Whether any pixel is labelled with a class; without one no score means anything."""
+        return any(item.pixels for item in self.classes)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; None in place of NaN."""
         return without_nan(asdict(self))

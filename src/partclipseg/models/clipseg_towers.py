@@ -227,7 +227,7 @@ class CLIPSegTowers(PartModel):
         if self.device.type != "cuda" or torch.is_autocast_enabled("cuda"):
             return None
         # Graphs keep the interpolated position embeddings as constants; other weights they read where they lie.
-        self._graphs.hold(self._position_stamp(), self.parameters)
+        self._graphs.hold((self._renewed, self._position_stamp()), self.parameters)
         return self._graphs
 
 

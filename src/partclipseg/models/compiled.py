@@ -23,6 +23,7 @@ def compile_layers(model: PartModel) -> None:
     _try_compiler(model.device)
     for layer in model.repeated_layers():
         layer.compile()
+    model.renew_stamp()  # passes that were captured before would replay the layers as they were
 
 
 def _try_compiler(device: torch.device) -> None:

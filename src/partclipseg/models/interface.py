@@ -110,6 +110,8 @@ class PartModel(PreTrainedModel):
     object of each photo, with its mask."""
     takes_prompting: ClassVar[bool] = False
     """Whether `ask` can change prompts and threshold."""
+    _renewed: int = 0
+    """Number of calls of `renew_stamp`."""
     int8: bool = False
     """Whether the products are computed in int8, see `quantise`."""
 
@@ -354,8 +356,10 @@ class PartModel(PreTrainedModel):
         return token, versions, places, first.dtype, first.device
 
     def renew_stamp(self) -> None:
-        """Change the stamp: after a module of the model got another parameter, or a change through `data`."""
+        """Change the stamp, and drop captured passes: after a module of the model got another parameter, was compiled,
+        or was changed through `data`."""
         self._stamped = None
+        self._renewed += 1
 
     # -- training ---------------------------------------------------------------------------------------------
 

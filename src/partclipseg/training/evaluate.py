@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,10 +19,15 @@ from partclipseg.vocabulary import Vocabulary
 
 
 class HeldOutScores(NamedTuple):
-    """Mean IoU in percent over the labelled classes of the held-out photos."""
+    """Mean IoU in percent over the labelled classes of the held-out photos; NaN where nothing is labelled."""
 
     pred_all: float
     oracle_obj: float
+
+    @property
+    def known(self) -> bool:
+        """Whether anything is labelled in the held-out photos."""
+        return not math.isnan(self.pred_all)
 
 
 def score_held_out(

@@ -25,6 +25,7 @@ from transformers import PreTrainedTokenizerBase
 from partclipseg.data.fingerprint import changed_data
 from partclipseg.data.loader import PartDataset, StepSampler, build_loader
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.evaluation.scores import without_nan
 from partclipseg.evaluation.state import model_digest
 from partclipseg.kept_files import KeptFiles
 from partclipseg.losses.finite import check_finite
@@ -266,12 +267,13 @@ class _Run:
             rank=self.processes.process_index,
             world_size=self.processes.num_processes,
         )
-        best = self.best is None or self.scores.pred_all > self.best[1]
+        # NaN, where nothing is labelled, is never the best.
+        best = self.scores.known and (self.best is None or self.scores.pred_all > self.best[1])
         if best:
             self.best = self.step, self.scores.pred_all
             self._export(BEST)
         if self.log is not None:
-            self.log.write(self.step, held_out=self.scores._asdict())
+            self.log.write(self.step, held_out=without_nan(self.scores._asdict()))
             self.observer.scored(self.step, self.scores, best)
 
     def _save(self) -> None:

@@ -103,7 +103,10 @@ def train(
     if recipe.start and not is_file(recipe.start):
         check_model_name(recipe.start)  # before data are read or rendered, which may take long
     family(recipe.settings.family).check_settings(recipe.settings)
+    if rendered and recipe.image_size is None:
+        raise UsageError(f"{recipe.dataset} has to be told how large to render: give --image-size")
     if not recipe.start:
+        _check_towers_fit(recipe)
         with_towers = _train_towers(recipe, output, on_tower)
         if with_towers is None:
             return TrainingResult(0, False, output / "model", None, None)
@@ -152,6 +155,21 @@ def train_tower(recipe: TowerRecipe, output: str | Path, on_tower: OnTower | Non
         return train_detector(recipe, output, report=report)
     assert isinstance(recipe, BackboneRecipe)
     return train_backbone(recipe, output, report=report)
+
+
+def _check_towers_fit(recipe: Recipe) -> None:
+    """Raise `UsageError` for a model that cannot be built on PartShapes' towers, before these are trained."""
+    sizes, edge = getattr(recipe.settings, "sizes", None), BackboneRecipe.image_size
+    if sizes == "released":
+        raise UsageError(
+            "PartShapes' own towers do not fit a model of the released sizes: take --sizes tiny, or name CLIP's "
+            "weights with --start"
+        )
+    if sizes and recipe.image_size != edge:
+        raise UsageError(
+            f"on PartShapes' own towers {recipe.method} takes scenes of {edge}x{edge} pixels only, not "
+            f"{recipe.image_size}x{recipe.image_size}: leave --image-size out"
+        )
 
 
 def _train_towers(recipe: Recipe, output: Path, on_tower: OnTower | None) -> Recipe | None:

@@ -85,6 +85,9 @@ class Question(BaseModel):
     photo_key: ClassVar[str | None] = None
     """Name of the photo's field in JSON bodies; None for requests without a photo."""
 
+    sent_names: ClassVar[Mapping[str, str]] = {}
+    """Name of a field in JSON bodies, by that of this class, where they differ: errors name what the client sent."""
+
     vocabulary: str | dict[str, list[str]] | list[str | tuple[str, str]] | None = Field(
         None,
         description='What to look for: words such as "dog: head, torso, leg, tail; bus: body, wheel", all large parts, '

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -90,7 +90,9 @@ def read_request(
     Raises `HTTPException` 400 for a body that cannot be read, 413 for one that is too long beside the photo, 422
     for wrong fields, `UsageError` for words beyond the limits; each with a sentence about the first fault.
     """
+    sent_names: Mapping[str, str] = {"photos": "photo"}
     if _kind(headers) == "application/json":
+        sent_names = kind.sent_names
         fields = kind.translated(_json_fields(body, max_classes, kind.photo_key))
     else:
         fields = asyncio.run(_form_fields(headers, body, max_classes, kind, max_photos))
@@ -104,7 +106,7 @@ def read_request(
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        raise HTTPException(422, shortened(_sentence(error))) from None
+        raise HTTPException(422, shortened(_sentence(error, sent_names))) from None
 
 
 def _kind(headers: Headers) -> str:
@@ -205,11 +207,11 @@ def _check_json_size(body: bytearray, max_classes: int, photo: str | None) -> No
         )
 
 
-def _sentence(error: ValidationError) -> str:
+def _sentence(error: ValidationError, sent_names: Mapping[str, str]) -> str:
+    """Return a sentence about the first fault; `sent_names` as in `Question`."""
     first = error.errors(include_url=False, include_input=False)[0]
     field = str(first["loc"][0]) if first["loc"] else "the body"
-    if field == "photos":
-        field = "photo"  # its name in forms
+    field = sent_names.get(field, field)
     if first["type"] == "missing":
         return f"{field} is missing"
     return f"{field}: {first['msg'].removeprefix('Value error, ')}"

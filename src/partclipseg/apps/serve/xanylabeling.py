@@ -42,6 +42,12 @@ class RemoteRequest(PhotoRequest):
     """The client's request, translated into the fields of this API."""
 
     photo_key: ClassVar[str | None] = "image"
+    sent_names: ClassVar[Mapping[str, str]] = {
+        "photo": "image",
+        "vocabulary": "params.text_prompt",
+        "min_score": "params.conf_threshold",
+        "fineness": "params.epsilon_factor",
+    }
     min_score: float = Field(0.0, ge=0, le=1)
     fineness: float = Field(FINENESS, ge=0, le=0.1)
 
@@ -50,14 +56,9 @@ class RemoteRequest(PhotoRequest):
         params = fields.get("params") or {}
         if not isinstance(params, dict):
             raise HTTPException(422, "params must be an object")
-        found = {
-            "photo": fields.get("image"),
-            "model": fields.get("model"),
-            "vocabulary": params.get("text_prompt"),
-            "min_score": params.get("conf_threshold"),
-            "fineness": params.get("epsilon_factor"),
-        }
-        return {name: value for name, value in found.items() if value is not None}
+        sent = {"image": fields.get("image"), **{f"params.{name}": value for name, value in params.items()}}
+        found = {name: sent.get(theirs) for name, theirs in cls.sent_names.items()}
+        return {name: value for name, value in {"model": fields.get("model"), **found}.items() if value is not None}
 
 
 class RemoteParams(BaseModel):

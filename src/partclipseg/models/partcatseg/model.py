@@ -68,6 +68,7 @@ class CATSegModel(CLIPTowers):
         self.guidance = Guidance.build(config)
         self.aggregator = self.aggregator_class(config)
         self._graphs = Graphs()
+        self._image_shape = config.image_shape
         self.post_init()
 
     @torch.no_grad()
@@ -102,6 +103,11 @@ class CATSegModel(CLIPTowers):
         return F.normalize(background, dim=-1).unsqueeze(1).expand(-1, templates, -1)
 
     # -- photos -----------------------------------------------------------------------------------------------
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Height and width of CLIP's input, in pixels; they are fixed, as windows are made for their feature grid."""
+        return self._image_shape
 
     @property
     def ahead_shape(self) -> None:

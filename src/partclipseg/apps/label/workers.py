@@ -40,6 +40,9 @@ def run_processes(
                     # Photo by photo, so that only the photo at fault is alone in the worker that it kills.
                     todo += [[photo] for photo in reversed(batch)] if len(batch) > 1 else []
                     records = [] if len(batch) > 1 else [killed(job, batch[0])]
+                else:
+                    if todo:  # first, so that the worker need not wait until its records are on the disk
+                        worker.send(todo.pop())
                 if records:
                     yield records
     finally:

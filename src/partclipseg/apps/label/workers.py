@@ -48,6 +48,8 @@ def run_processes(
     finally:
         for worker in running:
             worker.stop()
+        for worker in running:  # together: a process with a model on a GPU takes some tenths of a second to end
+            worker.process.join()
 
 
 class _Worker:
@@ -94,9 +96,9 @@ class _Worker:
         self.started = True
 
     def stop(self) -> None:
+        """Tell the process to end, without waiting until it has."""
         self.connection.close()
         self.process.terminate()
-        self.process.join()
 
 
 @contextmanager

@@ -16,22 +16,27 @@ workers of `partclipseg label` do: Python lets only one thread of a process run 
 
 `--label` runs `partclipseg label` itself, with PNG, told the two objects, by each number of workers. Its rate counts
 from when they have labelled two batches each, since loading a model takes seconds; what follows the last photo (checks,
-files about all photos, report) stands beside it.
+files about all photos, report) stands beside it. So does the processor time of all processes: what a photo takes less
+than the cores had time for is waiting, and waiting for a GPU by spinning counts as work. `--steps` ends with the whole
+of one worker whose model answers at once: the steps and all that lies between them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -48,7 +53,9 @@ from partclipseg.data.photo import MAX_PIXELS, PhotoError, read_picture
 from partclipseg.inference.photos import LoadedPhoto, ahead
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.maps.label_maps import LabelMaps
 from partclipseg.models.compiled import compile_layers
+from partclipseg.models.interface import PartModel
 from partclipseg.models.partclipseg.config import PartCLIPSegConfig
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.models.registry import built_in_model, load_tokenizer
@@ -161,26 +168,36 @@ class _Worker:
 
 
 class _Watch(Messages):
-    """Says nothing, and notes when a run started and when each batch came."""
+    """Says nothing, and notes when a run started, when each batch came, and the processor time until then."""
 
     def __init__(self) -> None:
         super().__init__()
         self.console.quiet = True
-        self.batches: list[tuple[float, int]] = []
+        self.batches: list[tuple[float, float, int]] = []
 
     def watched(
         self, stream: Iterator[list[ManifestRecord]], total: int, todo: int
     ) -> Iterator[list[ManifestRecord]]:
-        self.batches.append((time.perf_counter(), 0))  # the start
+        self.batches.append((time.perf_counter(), _processor_seconds(), 0))  # the start
         for records in stream:
             yield records
-            self.batches.append((time.perf_counter(), len(records)))
+            self.batches.append((time.perf_counter(), _processor_seconds(), len(records)))
+
+
+def _processor_seconds() -> float:
+    """Processor time of this process and its workers so far; of itself alone where there is no /proc."""
+    seconds = time.process_time()
+    for worker in active_children():
+        with suppress(OSError):
+            user, system = Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+            seconds += (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+    return seconds
 
 
 def rate_of_label(
     options: argparse.Namespace, model: Path, photos: Path, output: Path, batch_size: int, workers: int, fast: bool
 ) -> dict[str, float]:
-    """Photos a second of `partclipseg label`, and the milliseconds a photo that it takes after the last one."""
+    """Photos a second of `partclipseg label`, the processor time of one in all processes, and what follows the last."""
     watch = _Watch()
     names = Vocabulary.from_catalog(options.vocabulary).objects
     label = Label(
@@ -190,16 +207,46 @@ def rate_of_label(
     if label.run(watch):
         raise RuntimeError("some photos could not be labelled")
     end = time.perf_counter()
-    times, counts = zip(*watch.batches, strict=True)
+    times, processor, counts = zip(*watch.batches, strict=True)
     begun = min(2 * workers, len(times) - 2)
+    measured = sum(counts[begun + 1 :])
     return {
-        "photos_per_second": round(sum(counts[begun + 1 :]) / (times[-1] - times[begun]), 1),
+        "photos_per_second": round(measured / (times[-1] - times[begun]), 1),
+        "processor_ms_per_photo": round(1000 * (processor[-1] - processor[begun]) / measured, 2),
         "ms_per_photo_after_the_last": round(1000 * (end - times[-1]) / sum(counts), 2),
     }
 
 
+def host_work(options: argparse.Namespace, folder: Path, count: int) -> dict[str, float]:
+    """Run `rate_of_label` for one worker whose model answers at once: the processor time is that of all the rest."""
+    vocabulary = Vocabulary.from_catalog(options.vocabulary)
+    labels, scores = _patches(SIZE, 5), _patches(SIZE, 50).astype(np.float32) / 50
+    maps = LabelMaps(*map(torch.from_numpy, (labels, vocabulary.class_to_object[labels], scores)))
+    photos, model, shape = folder / "photos", folder / "model", (352, 352)
+    photos.mkdir()
+    write_photos(photos, count)
+    save_model(PartCLIPSegModel(small_config(shape[0])), model)
+    options = argparse.Namespace(**{**vars(options), "device": "cpu", "dtype": "float32"})
+
+    def prepare(self: PartModel, photos: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        return {"pixel_values": np.stack(photos)}  # the rest is done by a GPU
+
+    def answer(self: PartModel, inputs: Any, words: Any, sizes: Sequence[Any], *_: Any) -> list[LabelMaps]:
+        return [maps] * len(sizes)
+
+    with mock.patch.object(PartModel, "prepare", prepare), mock.patch.object(PartCLIPSegModel, "label_maps", answer):
+        return rate_of_label(options, model, photos, folder / "labels", 32, 1, options.fast_reading)
+
+
+def save_model(model: PartModel, directory: Path) -> None:
+    """Write a model that `label` can load; the words of its tokenizer are not Pascal's, which costs no time."""
+    tokenizer, text = load_tokenizer(built_in_model()), model.config.text_config
+    text.bos_token_id, text.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
+    PartSegmenter(model, tokenizer).save_pretrained(directory)
+
+
 def steps(segmenter: PartSegmenter, path: Path, rounds: int) -> dict[str, float]:
-    """Milliseconds of one core, the least of some rounds; a wait for the disk does not count."""
+    """Milliseconds of one core, the least of some rounds; a wait for the disk counts in the last row alone."""
     shape, vocabulary = segmenter.model.image_shape, segmenter.vocabulary
     assert vocabulary is not None
     picture = read_picture(path)
@@ -226,6 +273,8 @@ def steps(segmenter: PartSegmenter, path: Path, rounds: int) -> dict[str, float]
         "write and flush": lambda: write_draft(output, png),
     }
     found = {name: round(min(_milliseconds(call) for _ in range(rounds)), 2) for name, call in calls.items()}
+    waited = sorted(_milliseconds(calls["write and flush"], time.perf_counter) for _ in range(rounds))
+    found["write and flush, waiting for the disk, median"] = round(waited[rounds // 2], 2)
     if segmenter.device.type == "cpu":
         found["normalise"] = round(min(_milliseconds(lambda: segmenter.prepare(resized)) for _ in range(5)) / 8, 2)
     return found
@@ -237,10 +286,10 @@ def _patches(size: tuple[int, int], count: int) -> np.ndarray:
     return torch.nn.functional.interpolate(noise, size, mode="bicubic")[0].argmax(0).int().numpy()
 
 
-def _milliseconds(call: Callable[[], object]) -> float:
-    start = time.thread_time()
+def _milliseconds(call: Callable[[], object], clock: Callable[[], float] = time.thread_time) -> float:
+    start = clock()
     call()
-    return 1000 * (time.thread_time() - start)
+    return 1000 * (clock() - start)
 
 
 def main() -> None:
@@ -277,10 +326,7 @@ def main() -> None:
             size = (output / f"{paths[0].stem}.labels.png").stat().st_size
             report["kilobytes of a label map"] = round(size / 1000, 1)
         if options.label:
-            # Real files for the workers; the words of its tokenizer are not Pascal's, which costs no time.
-            tokenizer, text = load_tokenizer(built_in_model()), segmenter.model.config.text_config
-            text.bos_token_id, text.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
-            PartSegmenter(segmenter.model, tokenizer).save_pretrained(model)
+            save_model(segmenter.model, model)
             runs = [(b, n, f) for b in batch_sizes for n in options.label for f in {False, options.fast_reading}]
             for batch_size, workers, fast in runs:
                 title = f"label, {workers} workers, batches of {batch_size}{', fast reading' if fast else ''}"
@@ -291,6 +337,9 @@ def main() -> None:
             [path] = write_photos(Path(tempfile.mkdtemp(dir=name)), 1, size)
             few = 5 if size[0] > 1000 else 20
             report[f"ms of one core, {size[1]}x{size[0]}"] = steps(segmenter, path, few)
+        report["label, one worker, model answers at once"] = host_work(
+            options, Path(tempfile.mkdtemp(dir=name)), 8 if options.quick else 320
+        )
     print(json.dumps(report, indent=2))
 
 

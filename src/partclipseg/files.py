@@ -208,7 +208,7 @@ def _is_running(process: int) -> bool:
 
 def flush(path: Path) -> None:
     """Flush a file, or the entries of a folder, to the disk."""
-    if path.is_dir() and os.name == "nt":  # Windows cannot open folders
+    if os.name == "nt" and path.is_dir():  # Windows cannot open folders
         return
     descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
     try:

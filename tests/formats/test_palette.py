@@ -36,6 +36,12 @@ def test_colours_depend_on_the_object_and_its_parts_alone(pairs, random):
         assert np.array_equal(colour, by_object[pair])
 
 
+def test_colours_of_a_vocabulary_cannot_be_changed_for_those_who_ask_next():
+    vocabulary = Vocabulary.from_catalog("pascal-part-116")
+    with pytest.raises(ValueError, match="read-only"):
+        part_colours(vocabulary)[0] = 0
+
+
 @given(words, st.lists(words, min_size=1, max_size=30, unique_by=str.casefold))
 def test_every_colour_can_be_seen_on_black_and_on_white(object_word, part_words):
     try:

@@ -72,6 +72,24 @@ def test_parts_below_a_score_become_background(small):
     assert small.at_least(1).segments() == []
 
 
+@pytest.mark.parametrize(
+    ("least", "expected"),
+    [
+        (0, []),
+        (0.3, [("bus", 0, 0.2, 1, (0, 2, 1, 1))]),  # the first object of all
+        (0.45, [("bus", 0, 0.25, 2, (0, 2, 4, 1)), ("dog", 1, 0.4, 1, (2, 1, 1, 1))]),
+    ],
+)
+def test_pixels_of_objects_without_a_part(small, least, expected):
+    scores = np.array([[0.9, 0.5, 0.6, 0.9], [0.9, 0.7, 0.4, 0.9], [0.2, 0.9, 0.9, 0.3]])
+    found = result(small.label_map, scores=scores, min_part_probability=least)
+    assert found.without_part() == [
+        Segment(word, None, index, pytest.approx(score), area, box) for word, index, score, area, box in expected
+    ]
+    rest = found.to_coco()["annotations"][len(found) :]
+    assert [some["category_id"] - len(WORDS) - 1 for some in rest] == [index for _, index, *_ in expected]
+
+
 def test_masks(small):
     assert small.mask("dog's ear").sum() == 1
     assert np.array_equal(small.mask("Dog"), small.mask("dog's ear") | small.mask("dog's head"))

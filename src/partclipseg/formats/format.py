@@ -101,6 +101,8 @@ class LabelledPhoto:
 
         With instances those of each instance, ownerless ones last.
         """
+        if not ((self.label_map < 0) & (self.object_map >= 0)).any():  # far quicker than finding no segment
+            return ()
         return tuple(rest_segments(self._rest_map, self.vocabulary, self._rest_scores, self.owners))
 
     @cached_property

@@ -46,14 +46,17 @@ def object_colour(word: str) -> Colour:
     return red, green, blue
 
 
+@lru_cache(maxsize=16)
 def part_colours(vocabulary: Vocabulary) -> np.ndarray:
-    """Return colours uint8 `[N_c, 3]`, one row for each class."""
+    """Return colours uint8 `[N_c, 3]`, one row for each class; read-only, since they are cached."""
     colours = {
         (object_word, part): colour
         for object_word, parts in vocabulary.to_dict().items()
         for part, colour in zip(parts, _colours_of_parts(object_word, tuple(parts)), strict=True)
     }
-    return np.array([colours[pair] for pair in vocabulary.classes], dtype=np.uint8)
+    table = np.array([colours[pair] for pair in vocabulary.classes], dtype=np.uint8)
+    table.flags.writeable = False
+    return table
 
 
 def object_colours(vocabulary: Vocabulary) -> np.ndarray:

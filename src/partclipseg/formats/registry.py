@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -31,11 +32,13 @@ FORMATS = {
 
 def all_formats() -> dict[str, Format]:
     """Return every format by name."""
-    found = {}
-    for name, path in FORMATS.items():
-        module, _, attribute = path.partition(":")
-        found[name] = getattr(import_module(module), attribute)
-    return found
+    return {name: _loaded(path) for name, path in FORMATS.items()}
+
+
+@cache  # `label` asks for the formats several times a photo
+def _loaded(path: str) -> Format:
+    module, _, attribute = path.partition(":")
+    return getattr(import_module(module), attribute)
 
 
 def single_formats() -> dict[str, Format]:

@@ -134,7 +134,8 @@ class PartResult:
             labels, score_map = take_words(labels, score_map, words, min_part_probability, first)
         # Counted together, as a pixel is of a class or of the rest: behind the classes stand no object and the objects.
         classes = len(vocabulary)
-        both = np.where(labels < 0, objects + np.int32(classes + 1), labels)
+        both = labels.copy()
+        np.add(objects, np.int32(classes + 1), out=both, where=labels < 0)  # twice as fast as `np.where`
         scores, _, rest_scores = np.split(
             mean_scores(score_map, both, classes + 1 + len(vocabulary.objects)), (classes, classes + 1)
         )

@@ -34,6 +34,9 @@ from partclipseg.kept_files import digest, is_free
 if TYPE_CHECKING:
     from partclipseg.inference.segmenter import PartSegmenter
 
+WRITERS = 8
+"""Number of threads that write the files of a batch: each waits for the disk, and the disk serves them together."""
+
 
 class Remarks(logging.Filter):
     """Logging filter that collects the photo reader's warnings by photo and keeps them out of the log."""
@@ -79,7 +82,7 @@ class Labeller:
     def __init__(
         self, job: BulkJob, segmenter: PartSegmenter, instances: LoadedInstances, threads: int = 1
     ) -> None:
-        """Use `threads` threads to write files; `instances` is what `job.find` names, loaded."""
+        """Use `threads` threads to make files; `instances` is what `job.find` names, loaded."""
         self.job = job
         self.segmenter = segmenter
         self._instances = instances
@@ -120,7 +123,8 @@ class Labeller:
             self._announcements.add(
                 (photo, {name: digest(content) for name, content in contents.items()}) for photo, _, contents in drafts
             )
-            records = list(pool.map(self._write, drafts))
+        with ThreadPoolExecutor(WRITERS) as writers:
+            records = list(writers.map(self._write, drafts))
         places = {path.parent for photo in batch for path in self.job.own_files(photo).values()}
         for folder in places.union(*(self.job.own_folders(photo).values() for photo in batch)):
             with suppress(FileNotFoundError, NotADirectoryError):  # where no photo could be written

@@ -40,11 +40,16 @@ def run_processes(
                     # Photo by photo, so that only the photo at fault is alone in the worker that it kills.
                     todo += [[photo] for photo in reversed(batch)] if len(batch) > 1 else []
                     records = [] if len(batch) > 1 else [killed(job, batch[0])]
+                else:
+                    if todo:  # first, so that the worker need not wait until its records are on the disk
+                        worker.send(todo.pop())
                 if records:
                     yield records
     finally:
         for worker in running:
             worker.stop()
+        for worker in running:  # together: a process with a model on a GPU takes some tenths of a second to end
+            worker.process.join()
 
 
 class _Worker:
@@ -91,9 +96,9 @@ class _Worker:
         self.started = True
 
     def stop(self) -> None:
+        """Tell the process to end, without waiting until it has."""
         self.connection.close()
         self.process.terminate()
-        self.process.join()
 
 
 @contextmanager

@@ -6,11 +6,29 @@ Letters in shapes: B photos, D joint width of CLIP, V width of its vision tower,
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import CLIPModel
+from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
+
+from partclipseg.models.positions import ResizedPositions
+
+
+class _KeepingEmbeddings(CLIPVisionEmbeddings):
+    resized: ResizedPositions
+
+    def interpolate_pos_encoding(self, embeddings: Tensor, height: int, width: int) -> Tensor:
+        resize = partial(super().interpolate_pos_encoding, embeddings, height, width)  # it takes their shape alone
+        return self.resized(self.position_embedding.weight, (height, width), resize)
+
+
+def keep_positions(clip: CLIPModel) -> None:
+    """Let the photo tower keep its resized position embeddings until they change; weights keep their names."""
+    embeddings: Any = clip.vision_model.embeddings
+    embeddings.__class__, embeddings.resized = _KeepingEmbeddings, ResizedPositions()
 
 
 def dense_features(clip: CLIPModel, pixels: Tensor) -> Tensor:

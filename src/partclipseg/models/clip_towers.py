@@ -10,6 +10,7 @@ from torch import nn
 from transformers import CLIPModel
 
 from partclipseg.models.clip_config import CLIPTowersConfig
+from partclipseg.models.clip_dense import keep_positions
 from partclipseg.models.initialisation import init_as_torch, init_unit_vector
 from partclipseg.models.interface import PartModel
 from partclipseg.models.loading import load_pretrained
@@ -27,6 +28,7 @@ class CLIPTowers(PartModel):
     def __init__(self, config: CLIPTowersConfig) -> None:
         super().__init__(config)
         self.clip = CLIPModel(config.clip_config)
+        keep_positions(self.clip)
         self.background = nn.Parameter(torch.empty(1, config.clip_config.projection_dim))
 
     @torch.no_grad()

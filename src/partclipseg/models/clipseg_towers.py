@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from partclipseg.models.directory import read_config
 from partclipseg.models.initialisation import init_as_torch, init_unit_vector
 from partclipseg.models.int8 import one_pass_gelu, quantise
 from partclipseg.models.interface import Inputs, PartModel, Words
+from partclipseg.models.positions import ResizedPositions, stamp_of
 from partclipseg.models.tokens import add_token_embeddings
 
 WIDE = 1024
@@ -55,8 +55,7 @@ class CLIPSegTowers(PartModel):
         self.clip = CLIPSegModel(config)
         self.visual_adapter = VisualAdapter(config.vision_config.hidden_size, config.visual_adapter_ratio)
         self.background = nn.Parameter(torch.empty(1, config.projection_dim))
-        self._positions: dict[tuple[int, int], Tensor] = {}
-        self._positions_of: Hashable = None
+        self._resized = ResizedPositions()
         self._graphs = Graphs()
 
     @torch.no_grad()
@@ -104,26 +103,10 @@ class CLIPSegTowers(PartModel):
     def position_embeddings(self, grid: tuple[int, int]) -> Tensor:
         """Interpolate the trained position embeddings to the class token and `grid` patches, `[1, T, V]`.
 
-        The result is cached until the weights change, unless they are being trained: interpolation takes some 2 ms even
-        on a fast GPU, and photos nearly always come in one size.
+        The result is cached until the weights change, unless they are being trained.
         """
-        embeddings = self.clip.vision_model.embeddings
-        weight: Tensor = embeddings.position_embedding.weight  # [1 + s·s, V]
-        trained = weight.requires_grad and torch.is_grad_enabled()
-        if trained or torch.compiler.is_compiling() or weight.is_meta:
-            return _interpolate(weight, grid)
-        state = self._position_stamp()
-        if self._positions_of != state:
-            self._positions, self._positions_of = {}, state
-        if grid not in self._positions:
-            with torch.inference_mode(False), torch.no_grad():
-                self._positions[grid] = _interpolate(weight, grid)
-        return self._positions[grid]
-
-    def _position_stamp(self) -> Hashable:
-        """Return a value that changes with the position embeddings, and when the model is moved or cast."""
-        weight: Tensor = self.clip.vision_model.embeddings.position_embedding.weight
-        return None if weight.is_inference() else weight._version, weight.data_ptr(), weight.dtype, weight.device
+        weight: Tensor = self.clip.vision_model.embeddings.position_embedding.weight  # [1 + s·s, V]
+        return self._resized(weight, grid, lambda: _interpolate(weight, grid))
 
     def word_logits(self, inputs: Inputs, embeddings: Tensor) -> Tensor:
         """Compute logits `[B, K, h, w]` of word embeddings `[K, D]`, or of each photo's own `[B, K, D]`."""
@@ -227,7 +210,8 @@ class CLIPSegTowers(PartModel):
         if self.device.type != "cuda" or torch.is_autocast_enabled("cuda"):
             return None
         # Graphs keep the interpolated position embeddings as constants; other weights they read where they lie.
-        self._graphs.hold((self._renewed, self._position_stamp()), self.parameters)
+        positions: Tensor = self.clip.vision_model.embeddings.position_embedding.weight
+        self._graphs.hold((self._renewed, stamp_of(positions)), self.parameters)
         return self._graphs
 
 

@@ -16,6 +16,7 @@ from transformers import CLIPModel, Dinov2Model, ResNetConfig, ResNetModel
 from partclipseg.maps.precision import full_precision
 from partclipseg.models.batch_norms import FixedBatchNorms
 from partclipseg.models.partcatseg.config import CATSegConfig
+from partclipseg.models.positions import ResizedPositions, resize_bicubic
 
 PROMPTS_AT_ONCE = 256
 """Number of prompts per batch of the text tower: a vocabulary has 80 for each word."""
@@ -72,6 +73,7 @@ class DINOGuidance(Guidance):
         super().__init__()
         self.config = config
         self.tower = Dinov2Model(config.guidance_config)
+        self.resized = ResizedPositions()
 
     def layers(self) -> list[nn.Module]:
         return list(self.tower.encoder.layer)
@@ -100,14 +102,17 @@ class DINOGuidance(Guidance):
         side = int((embeddings.shape[1] - 1) ** 0.5)
         if (rows, columns) == (side, side):
             return embeddings
+        return self.resized(embeddings, (rows, columns), lambda: self._resize(embeddings, side, rows, columns))
+
+    def _resize(self, embeddings: Tensor, side: int, rows: int, columns: int) -> Tensor:
         square = embeddings[:, 1:].transpose(1, 2).unflatten(2, (side, side))  # [1, A, s, s]
         square = full_precision(square)
         if not self.config.repaired("positions"):
             # 0.1 guards the released code against rounding; torch samples at the inverse of the factor given.
             factors = ((rows + 0.1) / side, (columns + 0.1) / side)
-            patches = F.interpolate(square, scale_factor=factors, mode="bicubic", align_corners=False)
+            patches = resize_bicubic(square, scale_factor=factors)
         else:
-            patches = F.interpolate(square, size=(rows, columns), mode="bicubic", align_corners=False)
+            patches = resize_bicubic(square, size=(rows, columns))
         return torch.cat([embeddings[:, :1], patches.flatten(2).transpose(1, 2).to(embeddings.dtype)], dim=1)
 
 

@@ -207,7 +207,7 @@ def test_script_reads_photos_as_predict_does(exported, tmp_path):
         "np.savez(sys.argv[2], *(np.asarray(read_image(path)) for path in sys.argv[3:]))"
     )
     arguments = [str(exported), str(tmp_path / "read.npz"), *map(str, photos)]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-B", "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "twelve.tif: its values end at 4,095" in done.stderr
     with np.load(tmp_path / "read.npz") as read:
@@ -276,7 +276,7 @@ def test_script_reads_words_as_predict_does(exported, tmp_path, monkeypatch):
         "print(json.dumps([read(text) for text in json.load(sys.stdin)]))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(exported)],
+        [sys.executable, "-B", "-c", code, str(exported)],
         input=json.dumps(WRITTEN), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -221,7 +221,7 @@ class CATSegModel(CLIPTowers):
 
     def trained_parameters(self, settings: Any = None) -> list[nn.Parameter]:
         """Freeze CLIP and what has no gradient, train the rest as published, and return it in the model's order."""
-        self.guidance_share = (settings or self.settings_class()).guidance_share
+        self.guidance_share = (settings or CATSegSettings()).guidance_share
         self.requires_grad_(True)
         self.clip.requires_grad_(False)
         if isinstance(self.guidance, ResNetGuidance):

@@ -100,6 +100,25 @@ VARIANTS: dict[str, Recipe] = {
     "partcatseg + attention filter": with_settings(PARTCATSEG, attention_filter=True),
     "partcatseg + affinity": with_settings(PARTCATSEG, pair_affinity=True),
     "partcatseg + both filters": with_settings(PARTCATSEG, attention_filter=True, pair_affinity=True),
+    # What its recipe for PartShapes chose without a measurement: rates, and what the two towers give.
+    **{
+        f"partcatseg, learning rate {rate:g}": replace(PARTCATSEG, learning_rate=rate, warmup_steps=50)
+        for rate in (3e-4, 1e-3, 3e-3)
+    },
+    "partcatseg, gradient norm 1": replace(PARTCATSEG, max_gradient_norm=1.0),
+    "partcatseg, patch attention": with_settings(PARTCATSEG, patch_attention=True),
+    "partcatseg, guidance at the full rate": with_settings(PARTCATSEG, guidance_share=1.0),
+    "partcatseg, finer guidance": with_settings(PARTCATSEG, guidance_image_size=256),
+    "partcatseg, finer guidance at the full rate": with_settings(
+        PARTCATSEG, guidance_image_size=256, guidance_share=1.0
+    ),
+    "partcatseg, all choices": with_settings(
+        replace(PARTCATSEG, retention=DEFAULT.retention),
+        patch_attention=True, guidance_image_size=256, guidance_share=1.0,
+    ),
+    **{f"zsseg, learning rate {rate:g}": replace(partshapes_zsseg(), learning_rate=rate, warmup_steps=50)
+       for rate in (1e-4, 3e-4)},
+    "zsseg, gradient norm 1": replace(partshapes_zsseg(), max_gradient_norm=1.0),
     "partcatseg reference": PARTCATSEG_REFERENCE,
     **{
         f"partcatseg, {name} repaired alone": with_settings(PARTCATSEG_REFERENCE, reference=False, repairs=(name,))

@@ -90,6 +90,6 @@ def check_seed(seed: int) -> None:
     require(0 <= seed <= LARGEST_SEED, f"seed must be from 0 to {LARGEST_SEED} (2^63 - 1), not {seed}")
 
 
-def check_side(image_size: int) -> None:
+def check_side(image_size: int, name: str = "image_size") -> None:
     """Raise `UsageError` for a side that no model can be trained at."""
-    require(1 <= image_size <= LARGEST_SIDE, f"image_size must be from 1 to {LARGEST_SIDE:,}, not {image_size}")
+    require(1 <= image_size <= LARGEST_SIDE, f"{name} must be from 1 to {LARGEST_SIDE:,}, not {image_size}")

@@ -155,5 +155,13 @@ def test_runs_from_before_the_choice_began_with_a_copied_film() -> None:
     assert with_current_settings(baseline) == baseline
 
 
+@pytest.mark.parametrize("name", ["partshapes-partcatseg", "partshapes-catseg"])
+def test_runs_from_before_costs_and_guidance_could_be_chosen_had_the_published_ones(name: str) -> None:
+    recipe = RECIPES[name]().to_dict()
+    first = ("loss", "guidance", "sizes", "reference", "repairs")
+    settings = {name: recipe["settings"][name] for name in first}
+    assert with_current_settings({**recipe, "settings": settings}) == recipe
+
+
 def test_number_types_have_one_spelling_each() -> None:
     assert get_args(get_type_hints(Recipe)["precision"]) == ("bfloat16", "float32", "bf16")  # bf16: for one release

@@ -18,7 +18,7 @@ from partclipseg.errors import UsageError
 from partclipseg.shapes.cache import SceneArrays, render_split
 from partclipseg.training.backbone import train_backbone
 from partclipseg.training.data import TrainingData
-from partclipseg.training.guidance import balanced, train_guidance
+from partclipseg.training.guidance import at_same_places, balanced, draw_windows, patch_targets, train_guidance
 from partclipseg.training.recipe import RECIPES, with_settings
 from partclipseg.training.start import build_model
 from partclipseg.training.towers import BackboneRecipe, GuidanceRecipe
@@ -73,6 +73,46 @@ def test_balanced_rows_are_distributions(logits: list[list[float]], temperature:
 def test_balancing_spreads_rows_that_are_all_the_same_over_the_prototypes() -> None:
     shares = balanced(torch.tensor([[0.9, 0.1, 0.0]] * 6), 0.06, iterations=50)
     torch.testing.assert_close(shares.sum(0), torch.full((3,), 2.0))
+
+
+def test_rows_that_do_not_count_take_no_share_of_the_prototypes() -> None:
+    counted = torch.tensor([True, False, True, True])
+    logits = torch.rand(4, 3)
+    shares = balanced(logits, 0.1, counted=counted)
+    assert not shares[1].any()
+    torch.testing.assert_close(shares[counted], balanced(logits[counted], 0.1))
+
+
+@pytest.mark.parametrize("area", [(0.4, 1.0), (1.0, 1.0)])
+def test_patches_are_compared_at_the_same_place_of_the_scene(area: tuple[float, float]) -> None:
+    """Values that name the place in the scene come back as the place of the patch that asks, mirrored crops or not."""
+    edge = 8
+    windows = torch.cat([draw_windows(20, area, torch.device("cpu")) for _ in range(2)])
+    centres = (2 * torch.arange(edge) + 1) / edge - 1
+    across, down, left, top = windows[:, :, None, None].unbind(1)
+    columns, rows = across * centres + left, down * centres[:, None] + top
+    own = torch.stack(torch.broadcast_tensors(columns, rows), -1).flatten(1, 2)  # [40, 64, 2]
+    found, both = at_same_places(own, windows)
+    other = windows.roll(20, 0)[:, None]  # [40, 1, 4]
+    inner = both & (((own - other[..., 2:]) / other[..., :2]).abs() < 1 - 1 / edge).all(-1)
+    torch.testing.assert_close(found[inner], own[inner], atol=1e-5, rtol=0)
+    assert inner.float().mean() > 0.2
+    # Half a patch from the border, where nothing can be interpolated, the nearest patch answers.
+    assert ((found - own).abs() <= other[..., 1:2] / edge + 1e-5)[both].all()
+    if area == (1.0, 1.0):
+        assert both.all()
+
+
+def test_what_all_patches_of_a_crop_share_is_no_target() -> None:
+    """Else the loss of patches is learnt from the crop's colours alone, and features say nothing of parts."""
+    windows = torch.cat([draw_windows(3, (0.4, 1.0), torch.device("cpu")) for _ in range(2)])
+    of_crops = torch.randn(6, 1, 10).expand(-1, 16, -1)
+    target, both = patch_targets(of_crops, windows, 0.06)
+    torch.testing.assert_close(target[both], torch.full_like(target[both], 0.1))
+    places = torch.randn(6, 16, 10)
+    target, _ = patch_targets(places, windows, 0.06)
+    torch.testing.assert_close(patch_targets(places + of_crops, windows, 0.06)[0], target)
+    assert target.max() > 0.5
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,7 @@ def impossible(**settings: Any) -> dict[str, Any]:
         (impossible(repairs=("nothing",)), {}, "partcatseg has no repair 'nothing': choose from background"),
         (impossible(reference=True, repairs=("padding",)), {}, "leave out one of reference and repairs"),
         (impossible(reference=True, attention_filter=True), {}, "leave out one or the other"),
+        (impossible(reference=True, patch_attention=True), {}, "leave out one or the other"),
         (impossible(reference=True, pair_affinity=True), {}, "leave out one or the other"),
         (impossible(guidance="nowhere"), {}, "there is no directory 'nowhere'.*give facebookresearch/dinov2's own"),
         (impossible(guidance=str(REPOSITORY)), {}, "config.json"),

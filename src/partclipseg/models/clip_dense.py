@@ -31,15 +31,15 @@ def keep_positions(clip: CLIPModel) -> None:
     embeddings.__class__, embeddings.resized = _KeepingEmbeddings, ResizedPositions()
 
 
-def dense_features(clip: CLIPModel, pixels: Tensor) -> Tensor:
+def dense_features(clip: CLIPModel, pixels: Tensor, attention: bool = False) -> Tensor:
     """Compute features of every patch in CLIP's joint space: `pixels [B, 3, H, W]` → `[B, D, g, g]`, not normalised.
 
-    The last block of the tower replaces attention by the value of each token itself.
+    Without `attention` the last block of the tower replaces attention by the value of each token itself.
     """
     hidden = pixels
     for states in block_inputs(clip, pixels):
         hidden = states
-    return last_block(clip, hidden, pixels.shape[-1])
+    return last_block(clip, hidden, pixels.shape[-1], attention)
 
 
 def block_inputs(clip: CLIPModel, pixels: Tensor) -> Iterator[Tensor]:
@@ -52,13 +52,19 @@ def block_inputs(clip: CLIPModel, pixels: Tensor) -> Iterator[Tensor]:
     yield hidden
 
 
-def last_block(clip: CLIPModel, hidden: Tensor, width: int) -> Tensor:
-    """Compute `[B, D, g, g]` of the last block's input `[B, 1 + N, V]`, of photos `width` pixels wide."""
+def last_block(clip: CLIPModel, hidden: Tensor, width: int, attention: bool = False) -> Tensor:
+    """Compute `[B, D, g, g]` of the last block's input `[B, 1 + N, V]`, of photos `width` pixels wide.
+
+    Captions teach CLIP's class token alone, and its patches agree with words where the last block leaves them to
+    themselves. Patches that were taught words themselves need the block as it was taught: with `attention`.
+    """
     vision: Any = clip.vision_model
     last = vision.encoder.layers[-1]
-    attention = last.self_attn
-    hidden = hidden + attention.out_proj(attention.v_proj(last.layer_norm1(hidden)))
-    hidden = hidden + last.mlp(last.layer_norm2(hidden))
+    if attention:
+        hidden = last(hidden, attention_mask=None)
+    else:
+        hidden = hidden + last.self_attn.out_proj(last.self_attn.v_proj(last.layer_norm1(hidden)))
+        hidden = hidden + last.mlp(last.layer_norm2(hidden))
     features = clip.visual_projection(vision.post_layernorm(hidden))  # [B, 1 + N, D]
     edge = width // vision.embeddings.patch_size
     return features[:, 1:].transpose(1, 2).unflatten(2, (-1, edge))  # [B, D, g, g]

@@ -4,7 +4,13 @@ DINOv2 (Oquab et al., 2023) was made in the same way on photos. A student and a 
 scene. Crops are distributed among prototypes, and the student learns to give what the teacher gives:
 
 - for a crop as a whole, the teacher's answer for another, large crop of the scene (DINO, Caron et al., 2021);
-- for a patch that is hidden from it, the teacher's answer for that patch (iBOT, Zhou et al., 2022).
+- for each patch, some of which are hidden from it, the teacher's answer for the same place of the scene in the other
+  large crop, relative to the mean of that crop's patches.
+
+The second differs from DINOv2's loss of hidden patches (iBOT, Zhou et al., 2022), whose target is the teacher's answer
+for the same patch of the same crop. With few crops and many prototypes that is learnt without looking at the patch: all
+patches of a crop share an answer, by the crop's colours, and the features say nothing of parts. Here the other crop has
+other colours, and the mean takes away what all patches of a crop share.
 
 The teacher is the moving average of the student. Its answers are balanced over the prototypes of a batch by
 Sinkhorn's iterations (SwAV, Caron et al., 2020), so that not all crops can get the same one. The result is
@@ -73,8 +79,10 @@ class SelfDistillation:
         recipe = self.recipe
         photos = self.photos[rows].permute(0, 3, 1, 2).float() / 255  # [B, 3, S, S]
         edge = photos.shape[-1]
-        large = torch.cat([self._view(photos, edge, LARGE_AREA) for _ in range(2)])  # [2·B, 3, S, S]
-        small = [self._view(photos, edge // 2, SMALL_AREA) for _ in range(recipe.small_crops)]
+        views = [draw_windows(len(photos), LARGE_AREA, photos.device) for _ in range(2)]  # 2 × [B, 4]
+        large = torch.cat([self._view(photos, edge, windows) for windows in views])  # [2·B, 3, S, S]
+        small_windows = [draw_windows(len(photos), SMALL_AREA, photos.device) for _ in range(recipe.small_crops)]
+        small = [self._view(photos, edge // 2, windows) for windows in small_windows]
         hidden = self._hidden(2 * len(rows), (edge // PATCH) ** 2)  # bool [2·B, N]
         with torch.autocast(photos.device.type, torch.bfloat16, enabled=photos.is_cuda):
             with torch.no_grad():
@@ -93,9 +101,9 @@ class SelfDistillation:
         ]
         of_crops = torch.stack([term.mean() for term in terms]).mean()
 
-        # Patches: those that were hidden.
-        target = balanced(patches_of_teacher.flatten(0, 1), recipe.teacher_temperature).view_as(patches_of_teacher)
-        of_patches = (self._cross_entropy(patches, target) * hidden).sum() / hidden.sum().clamp(min=1)
+        # Patches: those whose place the other large crop shows, too.
+        target, both = patch_targets(patches_of_teacher, torch.cat(views), recipe.teacher_temperature)
+        of_patches = (self._cross_entropy(patches, target) * both).sum() / both.sum().clamp(min=1)
         return {"crops": of_crops, "patches": of_patches, "total": of_crops + recipe.patch_weight * of_patches}
 
     @torch.no_grad()
@@ -111,14 +119,12 @@ class SelfDistillation:
         """Compute the cross-entropy of `[..., K]` logits and probabilities, `[...]`."""
         return -(target * F.log_softmax(student.float() / self.recipe.student_temperature, dim=-1)).sum(-1)
 
-    def _view(self, photos: Tensor, edge: int, area: tuple[float, float]) -> Tensor:
-        """Crop, mirror and recolour `[B, 3, S, S]` in 0..1 at random: normalised `[B, 3, edge, edge]`."""
+    def _view(self, photos: Tensor, edge: int, windows: Tensor) -> Tensor:
+        """Cut `windows [B, 4]` out of `[B, 3, S, S]` in 0..1 and recolour: normalised `[B, 3, edge, edge]`."""
         batch, device = len(photos), photos.device
-        side = (area[0] + (area[1] - area[0]) * torch.rand(batch, device=device)).sqrt()  # of the scene's, [B]
-        centre = (1 - side)[:, None] * (2 * torch.rand(batch, 2, device=device) - 1)  # in -1..1, [B, 2]
-        sign = torch.where(torch.rand(batch, device=device) < 0.5, -1.0, 1.0)
-        zero = torch.zeros_like(side)
-        matrix = torch.stack([side * sign, zero, centre[:, 0], zero, side, centre[:, 1]], dim=1).view(-1, 2, 3)
+        across, down, left, top = windows.unbind(1)
+        zero = torch.zeros_like(down)
+        matrix = torch.stack([across, zero, left, zero, down, top], dim=1).view(-1, 2, 3)
         grid = F.affine_grid(matrix, [batch, 3, edge, edge], align_corners=False)
         crops = F.grid_sample(photos, grid, padding_mode="border", align_corners=False)
         gain = 1 + 0.6 * (torch.rand(batch, 3, 1, 1, device=device) - 0.5)
@@ -161,10 +167,61 @@ class PrototypeHead(nn.Module):
         return F.normalize(self.layers(tokens), dim=-1) @ F.normalize(self.prototypes, dim=-1).T
 
 
-def balanced(logits: Tensor, temperature: float, iterations: int = 3) -> Tensor:
-    """Turn logits `[M, K]` into float32 probabilities `[M, K]` that use all K nearly equally often."""
+def draw_windows(count: int, area: tuple[float, float], device: torch.device) -> Tensor:
+    """Draw the windows of crops, every other one mirrored: `[count, 4]`, for scenes from -1 to 1.
+
+    A place u, v of the crop, both from -1 to 1, is the place across * u + left, down * v + top of the scene, where a
+    window is (across, down, left, top). `area` is the least and the greatest share of the scene that a crop shows.
+    """
+    side = (area[0] + (area[1] - area[0]) * torch.rand(count, device=device)).sqrt()  # of the scene's, [count]
+    centre = (1 - side)[:, None] * (2 * torch.rand(count, 2, device=device) - 1)  # [count, 2]
+    sign = torch.where(torch.rand(count, device=device) < 0.5, -1.0, 1.0)
+    return torch.stack([side * sign, side, *centre.unbind(1)], dim=1)
+
+
+def patch_targets(logits: Tensor, windows: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Make the targets of the patches of two large crops of each scene, from the teacher's answers for the other one.
+
+    Args:
+        logits: `[2·B, N, K]`: the teacher's of the patches, first crops first; K prototypes.
+        windows: `[2·B, 4]` of the crops, as `draw_windows` makes them.
+        temperature: of the targets.
+
+    Returns float32 probabilities `[2·B, N, K]`, and bool `[2·B, N]`: whether the other crop shows the patch's centre.
+    """
+    logits = logits.float()
+    relative = logits - logits.mean(1, keepdim=True)  # what all patches of a crop share says nothing of parts
+    found, both = at_same_places(relative, windows)
+    target = balanced(found.flatten(0, 1), temperature, counted=both.flatten())
+    return target.view_as(found), both
+
+
+def at_same_places(values: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
+    """Read each crop's values in the other crop of its scene: `[2·B, N, K]`, first crops first, N = g·g patches.
+
+    Returns the values, interpolated (bilinear), at the places of the patches' centres, and bool `[2·B, N]`: whether the
+    other crop shows them. `windows [2·B, 4]` are as `draw_windows` makes them.
+    """
+    half, edge = len(values) // 2, int(values.shape[1] ** 0.5)
+    centres = (2 * torch.arange(edge, device=values.device) + 1) / edge - 1  # [g]
+    across, down, left, top = windows[:, :, None, None].unbind(1)  # [2·B, 1, 1] each
+    columns, rows = across * centres + left, down * centres[:, None] + top  # in the scene
+    across, down, left, top = (value.roll(half, 0) for value in (across, down, left, top))
+    grid = torch.stack(torch.broadcast_tensors((columns - left) / across, (rows - top) / down), -1)  # [2·B, g, g, 2]
+    other = values.roll(half, 0).mT.unflatten(2, (edge, edge))  # [2·B, K, g, g]
+    found = F.grid_sample(other, grid, padding_mode="border", align_corners=False).flatten(2).mT
+    return found, (grid.abs() <= 1).all(-1).flatten(1)
+
+
+def balanced(logits: Tensor, temperature: float, iterations: int = 3, counted: Tensor | None = None) -> Tensor:
+    """Turn logits `[M, K]` into float32 probabilities `[M, K]` that use all K nearly equally often.
+
+    Rows that are not `counted`, bool `[M]`, become zeros.
+    """
     scaled = logits.float() / temperature
     shares = (scaled - scaled.max()).exp()
+    if counted is not None:
+        shares = shares * counted[:, None]
     for _ in range(iterations):
         shares = shares / shares.sum(0, keepdim=True).clamp(min=1e-12) / shares.shape[1]
         shares = shares / shares.sum(1, keepdim=True).clamp(min=1e-12)

@@ -167,6 +167,10 @@ class Recipe:
         return {"method": self.method, **asdict(self)}
 
 
+_LATER = ("attention_filter", "pair_affinity", "patch_attention", "guidance_image_size", "guidance_share")
+"""Settings of PartCATSeg and CAT-Seg that runs of their first release have not."""
+
+
 def with_current_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """Rename the settings of a run of an older release, as `Recipe.to_dict` gave them, to the current names."""
     current = {"schedule": "polynomial", "few_shot": asdict(FewShot()), **values}
@@ -177,9 +181,9 @@ def with_current_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     if "settings" in current:
         if current.get("method") == "partclipseg":  # before one could choose, the class FiLM began as a copy
             current["settings"] = {"class_film": "copy", **current["settings"]}
-        # Before costs could be filtered.
-        filters = {"catseg": ("attention_filter",), "partcatseg": ("attention_filter", "pair_affinity")}
-        current["settings"] = {**dict.fromkeys(filters.get(current.get("method", ""), ())), **current["settings"]}
+        if current.get("method") in ("catseg", "partcatseg"):  # before costs could be filtered, and guidance chosen
+            later = asdict((CATSegSettings if current["method"] == "catseg" else PartCATSegSettings)())
+            current["settings"] = {**{name: later[name] for name in later if name in _LATER}, **current["settings"]}
         return current
     names = {"partclipseg": PartCLIPSegSettings, "clipseg": CLIPSegSettings}
     settings = names[current.pop("model", "partclipseg")]()

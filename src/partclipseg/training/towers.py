@@ -115,7 +115,7 @@ class GuidanceRecipe(TowerRecipe):
     most_masked: float = 0.5
     """Greatest share of the patches of a large crop that is hidden from the student."""
     patch_weight: float = 1.0
-    """Weight of the loss of hidden patches beside that of crops."""
+    """Weight of the loss of patches beside that of crops."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

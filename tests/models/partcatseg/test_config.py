@@ -52,6 +52,8 @@ def test_files_keep_the_repairs(tmp_path, repairs):
         ({"guidance_mean": [1.0]}, "guidance_mean must be a list of 3"),
         ({"repairs": ["padding", "speed"]}, "partcatseg has no repair 'speed': choose from background, copies"),
         ({"reference": True, "repairs": ["padding"]}, "leave out one of reference and repairs"),
+        ({"patch_attention": 1}, "patch_attention must be true or false, not 1"),
+        ({"reference": True, "patch_attention": True}, "leave out one or the other"),
         ({"attention_filter": 1}, "attention_filter must be true or false, not 1"),
         ({"reference": True, "attention_filter": True}, "leave out one or the other"),
         ({"reference": True, "pair_affinity": True}, "leave out one or the other"),

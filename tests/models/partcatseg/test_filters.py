@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tests.models.partcatseg.small import build, random_photos, random_words, small_config
 from transformers import CLIPConfig, CLIPModel
 
-from partclipseg.errors import PartCLIPSegError
+from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.models.clip_dense import block_inputs, patch_attention
 from partclipseg.models.partcatseg.config import CATSegConfig, PartCATSegConfig
 from partclipseg.models.partcatseg.filters import (
@@ -162,6 +162,50 @@ def test_training_sets_them_and_files_keep_them(tmp_path: Path):
     assert (again.config.attention_filter, again.config.pair_affinity) == (True, True)
     off = PartCATSegModel.from_start(str(tmp_path / "filtered"), replace(settings, pair_affinity=False))
     assert (off.config.attention_filter, off.config.pair_affinity) == (True, False)
+
+
+@pytest.mark.parametrize("attention_filter", [False, True])
+def test_with_the_attention_of_its_last_block_clip_computes_its_own_patches(attention_filter: bool):
+    model = build(small_config(patch_attention=True, attention_filter=attention_filter))
+    inputs = model.prepare(random_photos((64, 64)))
+    vision = model.clip.vision_model
+    with torch.no_grad():
+        hidden = vision(inputs["pixel_values"], interpolate_pos_encoding=True).last_hidden_state
+        own = model.clip.visual_projection(vision.post_layernorm(hidden))[:, 1:]  # [B, N, D]
+        own = torch.nn.functional.normalize(own, dim=-1).mT.unflatten(2, (model.config.grid, -1))
+        vectors = model.features(inputs)[0].vectors
+        model.config.change(patch_attention=False)
+        alone = model.features(inputs)[0].vectors
+    assert torch.allclose(vectors, own, atol=1e-5) == (not attention_filter)
+    assert not torch.allclose(vectors, alone, atol=1e-3)
+
+
+def test_training_chooses_what_guidance_sees_and_how_fast_it_learns(tmp_path: Path):
+    build(small_config()).save_pretrained(tmp_path / "start")
+    settings = PartCATSegSettings(guidance_image_size=70, guidance_share=0.5, patch_attention=True)
+    model = PartCATSegModel.from_start(str(tmp_path / "start"), settings)
+    assert (model.config.guidance_image_size, model.config.patch_attention) == (70, True)
+    assert model.prepare(random_photos((64, 64)))["guidance_pixels"].shape[-1] == 70
+    trained = set(model.trained_parameters(settings)) & set(model.guidance.parameters())
+    rates = {group["lr"] for group in model.parameter_groups(0.1, 0.0) if trained & set(group["params"])}
+    assert trained
+    assert rates == {0.05}
+    with pytest.raises(PartCLIPSegError, match="guidance_image_size 60 must be a multiple"):
+        PartCATSegModel.from_start(str(tmp_path / "start"), replace(settings, guidance_image_size=60))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"guidance_share": 0.0}, "guidance_share 0.0 must lie above 0 and be at most 1"),
+        ({"guidance_share": 2.0}, "guidance_share 2.0 must lie above 0"),
+        ({"guidance_image_size": 0}, "guidance_image_size must be from 1 to"),
+        ({"guidance_share": float("nan")}, "guidance_share"),
+    ],
+)
+def test_choices_that_cannot_be(change: dict, message: str):
+    with pytest.raises(UsageError, match=message):
+        PartCATSegSettings(**change)
 
 
 def test_the_graph_filters_and_has_no_affinity():

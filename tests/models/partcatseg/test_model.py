@@ -116,6 +116,9 @@ def test_captured_passes_do_not_wait_for_the_device(family, monkeypatch):
         model.config.set_filters(not model.config.attention_filter, None)
         model.label_maps(inputs, words, SIZES)
         assert len(set(graphs.keys)) == 3
+        model.config.change(patch_attention=True)
+        model.label_maps(inputs, words, SIZES)
+        assert len(set(graphs.keys)) == 4
 
 
 def test_large_batches_are_not_captured(model, monkeypatch):

@@ -95,6 +95,8 @@ class CATSegConfig(CLIPTowersConfig):
     """Channels after each of the two decoder blocks."""
     decoder_guidance_dims: list[int] | tuple[int, ...] = (32, 16)
     """Channels of the projected guidance of each decoder block."""
+    patch_attention: bool = False
+    """Keep the attention of CLIP's last block; as released, the value of each patch takes its place."""
     attention_filter: bool = False
     """Mix the first costs by what CLIP's blocks attend to, after HOPS; see `filters`."""
     pair_affinity: bool = False
@@ -147,10 +149,13 @@ class CATSegConfig(CLIPTowersConfig):
 
     def set_filters(self, attention_filter: bool | None, pair_affinity: bool | None) -> None:
         """Switch the filters of costs, which have no weights, on or off; None leaves one as it is."""
-        if attention_filter is not None:
-            self.attention_filter = attention_filter
-        if pair_affinity is not None:
-            self.pair_affinity = pair_affinity
+        self.change(attention_filter=attention_filter, pair_affinity=pair_affinity)
+
+    def change(self, **fields: Any) -> None:
+        """Set fields that no weight depends on; None leaves one as it is. Raises `PartCLIPSegError` as the class."""
+        for name, value in fields.items():
+            if value is not None:
+                setattr(self, name, value)
         self._check()
 
     def _check(self) -> None:
@@ -174,9 +179,10 @@ class CATSegConfig(CLIPTowersConfig):
             raise PartCLIPSegError("templates is empty: give at least one, such as 'a photo of a {}.'")
         if self.pair_affinity and not self.has_pairs:
             raise PartCLIPSegError("CAT-Seg has no second stage: leave pair_affinity out, or take PartCATSeg")
-        if self.reference and (self.attention_filter or self.pair_affinity):
+        if self.reference and (self.attention_filter or self.pair_affinity or self.patch_attention):
             raise PartCLIPSegError(
-                "reference means as released, without attention_filter and pair_affinity: leave out one or the other"
+                "reference means as released, without attention_filter, pair_affinity and patch_attention: "
+                "leave out one or the other"
             )
 
     def _check_decoder(self) -> None:

@@ -38,9 +38,9 @@ class Patches(NamedTuple):
 def patches(config: CATSegConfig, clip: CLIPModel, pixels: Tensor) -> Patches:
     """Compute the patches of photos `[B, 3, S, S]`, filtered as the configuration says."""
     if not config.attention_filter and not config.pair_affinity:
-        return Patches(F.normalize(dense_features(clip, pixels), dim=1), None)
+        return Patches(F.normalize(dense_features(clip, pixels, config.patch_attention), dim=1), None)
     hidden = list(block_inputs(clip, pixels))
-    vectors = F.normalize(last_block(clip, hidden[-1], pixels.shape[-1]), dim=1)
+    vectors = F.normalize(last_block(clip, hidden[-1], pixels.shape[-1], config.patch_attention), dim=1)
     layers = clip.vision_model.encoder.layers
     attention = torch.stack([patch_attention(layer, x) for layer, x in zip(layers, hidden, strict=True)])
     if config.attention_filter:

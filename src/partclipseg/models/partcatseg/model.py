@@ -65,6 +65,7 @@ class CATSegModel(CLIPTowers):
 
     def __init__(self, config: CATSegConfig) -> None:
         super().__init__(config)
+        self.guidance_share = CATSegSettings.guidance_share
         self.guidance = Guidance.build(config)
         self.aggregator = self.aggregator_class(config)
         self._graphs = Graphs()
@@ -192,7 +193,7 @@ class CATSegModel(CLIPTowers):
     @property
     def pass_key(self) -> Hashable:
         """Value that changes with the settings of the pass that can be switched, for captured graphs."""
-        return self.config.attention_filter, self.config.pair_affinity
+        return self.config.attention_filter, self.config.pair_affinity, self.config.patch_attention
 
     def graphs(self) -> Graphs | None:
         """Return the captured graphs of this model; None unless it runs on a CUDA device without autocast."""
@@ -226,6 +227,7 @@ class CATSegModel(CLIPTowers):
 
     def trained_parameters(self, settings: Any = None) -> list[nn.Parameter]:
         """Freeze CLIP and what has no gradient, train the rest as published, and return it in the model's order."""
+        self.guidance_share = (settings or CATSegSettings()).guidance_share
         self.requires_grad_(True)
         self.clip.requires_grad_(False)
         if isinstance(self.guidance, ResNetGuidance):
@@ -234,11 +236,12 @@ class CATSegModel(CLIPTowers):
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Group the trained parameters for AdamW as published: guidance at a hundredth, norms without decay.
+        """Group the trained parameters for AdamW as published: guidance at its share of the rate, norms without decay.
 
         Embeddings of words, which are trained only where words were added, are not decayed either.
         """
-        return groups_with_slow_tower(self, list(self.guidance.parameters()), 100, learning_rate, weight_decay)
+        tower = list(self.guidance.parameters())
+        return groups_with_slow_tower(self, tower, 1 / self.guidance_share, learning_rate, weight_decay)
 
     def recompute(self, enabled: bool) -> None:
         """Compute the aggregation again in the backward pass instead of storing it."""

@@ -40,6 +40,7 @@ CATSEG = {
     "decoder_guidance_dims": list_of(_WIDTH, 2),
     "reference": YES_OR_NO,
     "repairs": or_null(list_of(_TEXT, 64)),
+    "patch_attention": YES_OR_NO,
     "attention_filter": YES_OR_NO,
     "pair_affinity": YES_OR_NO,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from partclipseg.checks import check_side, require
 from partclipseg.models.settings import MethodSettings
 
 
@@ -24,8 +25,24 @@ class CATSegSettings(MethodSettings):
     """Train as released, defects included."""
     repairs: tuple[str, ...] | None = None
     """Names of the repairs to make, see `config.REPAIRS`; None keeps those of the start, or all for a new model."""
+    guidance_image_size: int | None = None
+    """Height and width of the guidance tower's input, in pixels: a larger one shows it more patches. None keeps that of
+    the start or of the sizes."""
+    guidance_share: float = 0.01
+    """Share of the learning rate at which the guidance tower learns, from above 0 to 1; published 0.01."""
+    patch_attention: bool | None = None
+    """Keep the attention of CLIP's last block, as for a CLIP whose patches were taught words; None keeps what the start
+    does, or, as published, leaves it out."""
     attention_filter: bool | None = None
     """Mix the first costs by what CLIP's blocks attend to, after HOPS; None keeps what the start does, or off."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            0 < self.guidance_share <= 1, f"guidance_share {self.guidance_share} must lie above 0 and be at most 1"
+        )
+        if self.guidance_image_size is not None:
+            check_side(self.guidance_image_size, "guidance_image_size")
 
     @property
     def needs_guidance(self) -> bool:

@@ -113,8 +113,8 @@ VARIANTS: dict[str, Recipe] = {
         PARTCATSEG, guidance_image_size=256, guidance_share=1.0
     ),
     "partcatseg, all choices": with_settings(
-        replace(PARTCATSEG, retention=DEFAULT.retention),
-        patch_attention=True, guidance_image_size=256, guidance_share=1.0,
+        replace(PARTCATSEG, retention=DEFAULT.retention, learning_rate=3e-3, warmup_steps=50),
+        guidance_image_size=256, guidance_share=1.0,
     ),
     **{f"zsseg, learning rate {rate:g}": replace(partshapes_zsseg(), learning_rate=rate, warmup_steps=50)
        for rate in (1e-4, 3e-4)},

@@ -56,7 +56,7 @@ def last_block(clip: CLIPModel, hidden: Tensor, width: int, attention: bool = Fa
     """Compute `[B, D, g, g]` of the last block's input `[B, 1 + N, V]`, of photos `width` pixels wide.
 
     Captions teach CLIP's class token alone, and its patches agree with words where the last block leaves them to
-    themselves. Patches that were taught words themselves need the block as it was taught: with `attention`.
+    themselves. Patches that were taught words themselves agree more with the block as it was taught: with `attention`.
     """
     vision: Any = clip.vision_model
     last = vision.encoder.layers[-1]

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from partclipseg.evaluation.instances import evaluate_instances
 from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.instances.detectors import Detector
 from partclipseg.instances.found import FoundObject
 from partclipseg.shapes.dataset import PartShapesDataset
 
@@ -30,7 +32,8 @@ def dataset() -> PartShapesDataset:
 def test_rows_are_scored_as_the_package_scores(benchmark: ModuleType, dataset: PartShapesDataset) -> None:
     segmenter = PartSegmenter.from_pretrained(device="cpu")
     scenes = list(benchmark.batches(dataset))
-    rows = {(row.source, row.parts): row for row in benchmark.rows(with_detector=False)}
+    detector = Detector.from_pretrained("partshapes-detector", "cpu")
+    rows = {(row.source, row.parts): row for row in benchmark.rows(detector)}
     masks = {key: row for key, row in rows.items() if "masks" in key[0]}
     found = {key: benchmark.score(segmenter, dataset, scenes, row, None) for key, row in masks.items()}
     own = evaluate_instances(segmenter, dataset, "partpq", instances="true-masks")
@@ -67,8 +70,7 @@ def test_a_detector_is_scored_by_the_true_boxes(
     benchmark: ModuleType, dataset: PartShapesDataset, worse: bool, at_06: list[int], at_07: list[int]
 ) -> None:
     scenes = list(benchmark.batches(dataset))
-    rows = {(row.source, row.parts): row for row in benchmark.rows(with_detector=False)}
-    detector = Perfect(scenes, dataset.vocabulary, rows["true boxes", "crops"].objects, worse)
+    detector = Perfect(scenes, dataset.vocabulary, partial(benchmark.true_objects, masks=False), worse)
     scores = benchmark.detector_scores(detector, dataset, scenes)
     counts = scores["found, false, missed at threshold"]
     assert (counts["0.6"], counts["0.7"]) == (at_06, at_07)

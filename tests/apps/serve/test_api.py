@@ -15,6 +15,7 @@ from PIL import Image
 from pycocotools import mask as mask_utils
 from tests.apps.serve.api_requests import URL, WORDS, picture, post
 
+from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.vocabulary import Vocabulary
 
 pytest.importorskip("fastapi")
@@ -24,7 +25,7 @@ from starlette.testclient import TestClient
 from partclipseg.apps.serve.access import protect
 from partclipseg.apps.serve.api import create_api
 from partclipseg.apps.serve.command import create_app
-from partclipseg.apps.serve.engine import Limits, model_names, named_result
+from partclipseg.apps.serve.engine import Engine, Limits, model_names, named_result
 
 
 def huge_png(side: int) -> bytes:
@@ -38,6 +39,24 @@ def huge_png(side: int) -> bytes:
 
 
 # -- good requests --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "unknown"),
+    [
+        ("dog: ear, flap", ["flap"]),
+        ("unicorn: ear", ["unicorn"]),
+        ("dog: ear; any: flap", ["flap"]),
+        ("any: flap, ear", ["flap"]),
+        ("any: ear", []),
+    ],
+)
+def test_words_that_the_built_in_model_has_never_seen(words: str, unknown: list[str]) -> None:
+    engine = Engine({"built-in": PartSegmenter.from_pretrained(device="cpu")}, Limits())
+    try:
+        assert engine.unknown_words("built-in", Vocabulary.from_text(words)) == unknown
+    finally:
+        engine.close()
 
 
 def test_a_form(client, engine, photo):

@@ -215,7 +215,7 @@ class Engine:
     def unknown_words(self, model: str, vocabulary: Vocabulary) -> list[str]:
         """Return words that the model's tokenizer has never seen."""
         tokenizer = self.segmenters[model].tokenizer
-        words = [*vocabulary.objects, *vocabulary.parts]
+        words = [*vocabulary.objects, *vocabulary.parts, *vocabulary.anywhere]
         return unknown_texts(tokenizer, words, tokenizer(words)["input_ids"])
 
     # -- queue -- --------------------------------------------------------------------------

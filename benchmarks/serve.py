@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -34,7 +34,7 @@ from partclipseg.shapes.renderer import render_scene
 VOCABULARIES = ("dog: head, ear, leg, tail; car: wheel, window", "bus: wheel, door, window", "owl: head, beak, wing")
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=200, help="requests in one round")
     parser.add_argument("--clients", type=int, default=16)
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--model", help="directory or hub name; left out: the built-in model")
     parser.add_argument("--workers", type=int, nargs="+", default=[1], help="copies of the model, a server for each")
     parser.add_argument("--memory-requests", type=int, default=0, help="further requests to measure memory over")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     model = ["--model", arguments.model] if arguments.model else []
     first = [*model, "--workers", str(arguments.workers[0])]
     photos = [photo_bytes(index) for index in range(8)]

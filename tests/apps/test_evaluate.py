@@ -304,7 +304,7 @@ def test_a_directory_without_a_model_is_named(own_data: Path, capsys: pytest.Cap
     ("dataset", "folder", "options"),
     [
         ("pascal-part-116", "PascalPart116", ["--limit", "2", "--boundary", "none"]),
-        ("ade20k-part-234", "ADE20KPart234", ["--limit", "2", "--boundary", "none"]),
+        ("ade20k-part-234", "ADE20KPart234", ["--limit", "2", "--boundary", "none", "--protocol", "oracle_obj"]),
         ("coco", "car_parts", ["--object", "car", "--limit", "4"]),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shutil
@@ -11,6 +12,8 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -162,14 +165,20 @@ def test_stopping_waits_no_longer_than_the_timeout(server, model_directory):
 
 
 @pytest.mark.slow
-def test_many_clients_and_a_full_queue(model_directory):
+def test_many_clients_and_a_full_queue(model_directory, server, monkeypatch, capsys):
     """The load benchmark, smaller: nothing is lost or breaks, memory stays, refusals come at once."""
-    command = [sys.executable, REPOSITORY / "benchmarks" / "serve.py", "--model", model_directory]
-    done = subprocess.run(
-        [*command, "--requests", "24", "--clients", "8", "--rounds", "3"], capture_output=True, text=True, timeout=280
-    )
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
+    benchmark = importlib.import_module("serve")
+
+    @contextmanager
+    def started(*options: str) -> Iterator[tuple[str, int]]:
+        """As the benchmark's own, of a process that need not import anything first."""
+        with server(*options) as (address, process):
+            yield address, process.pid
+
+    monkeypatch.setattr(benchmark, "started", started)
+    benchmark.main(["--model", str(model_directory), "--requests", "24", "--clients", "8", "--rounds", "3"])
+    report = json.loads(capsys.readouterr().out)
     [load] = report["load"].values()
     assert (load["answers"], load["lost"]) == ({"200": 72}, 0)
     memory = load["memory_mb"]

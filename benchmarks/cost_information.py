@@ -87,16 +87,15 @@ def patch_features(model: PartCATSegModel, dataset: PartShapesDataset) -> dict[s
     """Compute the features `[scenes, N, D]` of every patch by the towers, and its raw pixels."""
     kept: dict[str, list[Tensor]] = {}
     clip, guidance = model.clip, model.guidance
-    vision: Any = clip.vision_model
     for first in range(0, len(dataset), AT_ONCE):
         scenes = [dataset[index].image for index in range(first, min(first + AT_ONCE, len(dataset)))]
         inputs = model.prepare(scenes)
         pixels = inputs["pixel_values"]
         last = list(block_inputs(clip, pixels))[-1]
-        attended = vision.encoder.layers[-1](last, attention_mask=None)
+        width = pixels.shape[-1]
         of_scenes = {
-            "CLIP without attention": last_block(clip, last, pixels.shape[-1]).flatten(2).mT,
-            "CLIP with attention": clip.visual_projection(vision.post_layernorm(attended))[:, 1:],
+            "CLIP without attention": last_block(clip, last, width).flatten(2).mT,
+            "CLIP with attention": last_block(clip, last, width, attention=True).flatten(2).mT,
             "guidance": guidance.patch_features(inputs["guidance_pixels"]).flatten(2).mT,  # pyright: ignore
             "raw pixels": F.pixel_unshuffle(pixels, PATCH).flatten(2).mT,
         }

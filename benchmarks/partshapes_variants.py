@@ -100,7 +100,7 @@ VARIANTS: dict[str, Recipe] = {
     "partcatseg + attention filter": with_settings(PARTCATSEG, attention_filter=True),
     "partcatseg + affinity": with_settings(PARTCATSEG, pair_affinity=True),
     "partcatseg + both filters": with_settings(PARTCATSEG, attention_filter=True, pair_affinity=True),
-    # What its recipe for PartShapes chose without a measurement: rates, and what the two towers give.
+    # These choices of the recipe for PartShapes were made without a measurement: rates, and what the towers compute.
     **{
         f"partcatseg, learning rate {rate:g}": replace(PARTCATSEG, learning_rate=rate, warmup_steps=50)
         for rate in (3e-4, 1e-3, 3e-3)

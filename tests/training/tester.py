@@ -65,7 +65,7 @@ class TowerTester:
     other: ClassVar[TowerRecipe]
     """A recipe with another value."""
     difference: ClassVar[str]
-    """What is said of the other recipe, a regular expression."""
+    """Regular expression of the message about the other recipe."""
 
     train: ClassVar[Callable[..., Path | None]]
     """The function that is tested."""
@@ -118,7 +118,7 @@ class MethodTester:
     split_steps: ClassVar[int]
     """Number of steps that are taken in micro-batches."""
     tolerance: ClassVar[float]
-    """Of the terms of the loss: the same sums in another order in float32, and the weights follow."""
+    """Relative tolerance of the terms of the loss: float32 sums come in another order, and the weights follow."""
 
     def test_a_stopped_run_goes_on_bit_for_bit(self, run: Recipe, squares: Any, tmp_path: Path) -> None:
         stopped = run_training(run, squares, tmp_path / "stopped", observer=StopAt(self.stop_at))

@@ -172,7 +172,7 @@ def test_many_clients_and_a_full_queue(model_directory, server, monkeypatch, cap
 
     @contextmanager
     def started(*options: str) -> Iterator[tuple[str, int]]:
-        """As the benchmark's own, of a process that need not import anything first."""
+        """Start a server as the benchmark does, in a process that has imported everything."""
         with server(*options) as (address, process):
             yield address, process.pid
 

@@ -1,4 +1,4 @@
-"""What benchmarks/cost_information.py makes of features whose knowledge is known."""
+"""benchmarks/cost_information.py measures what made-up features are known to tell."""
 
 import math
 import sys

@@ -388,14 +388,14 @@ def filter_scores(config: Any, score: Callable[[], Any]) -> dict[str, Any]:
     """
     if not getattr(config, "has_pairs", False):
         return {}
-    trained, found = (config.attention_filter, config.pair_affinity), {}
+    names, found = {"attention_filter": "attention filter", "pair_affinity": "affinity"}, {}
+    trained = {field: getattr(config, field) for field in names}
     try:
-        for place, name in enumerate(("attention filter", "affinity")):
-            changed = [on != (place == other) for other, on in enumerate(trained)]
-            config.set_filters(*changed)
-            found[name if changed[place] else f"without {name}"] = score()
+        for field, name in names.items():
+            config.change(**{**trained, field: not trained[field]})
+            found[f"without {name}" if trained[field] else name] = score()
     finally:
-        config.set_filters(*trained)
+        config.change(**trained)
     return found
 
 

@@ -60,7 +60,7 @@ def test_replayed_maps_equal_computed_ones(family, monkeypatch):
     assert ran[0] == len(QUESTIONS), "computed as they are at first"
     assert ran[1] > ran[0], "captured when they come again"
     assert ran[2:] == [0, 0], "replayed from then on"
-    model.config.set_filters(True, family is PartCATSegConfig)
+    model.config.change(attention_filter=True, pair_affinity=family is PartCATSegConfig)
     assert compare()[-1] == 0
     for change in (change_weights, model.bfloat16, lambda: model.cpu().to(DEVICE)):
         change()

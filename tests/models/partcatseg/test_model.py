@@ -113,7 +113,7 @@ def test_captured_passes_do_not_wait_for_the_device(family, monkeypatch):
         for one, other in zip(chain(*found), chain(*expected), strict=True):
             assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
         assert len(set(graphs.keys)) == len(graphs.keys) == 2
-        model.config.set_filters(not model.config.attention_filter, None)
+        model.config.change(attention_filter=not model.config.attention_filter)
         model.label_maps(inputs, words, SIZES)
         assert len(set(graphs.keys)) == 3
         model.config.change(patch_attention=True)

@@ -147,10 +147,6 @@ class CATSegConfig(CLIPTowersConfig):
         fine, middle, coarse = self.guidance_config.hidden_sizes
         return coarse, middle, fine
 
-    def set_filters(self, attention_filter: bool | None, pair_affinity: bool | None) -> None:
-        """Switch the filters of costs, which have no weights, on or off; None leaves one as it is."""
-        self.change(attention_filter=attention_filter, pair_affinity=pair_affinity)
-
     def change(self, **fields: Any) -> None:
         """Set fields that no weight depends on; None leaves one as it is. Raises `PartCLIPSegError` as the class."""
         for name, value in fields.items():

@@ -27,7 +27,6 @@ tables of `partshapes_tables.py`, which are written to OUTPUT/summary.json and O
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import os
 import platform
@@ -38,11 +37,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
-from typing import IO, Any
+from typing import Any
 
 import torch
 
@@ -51,17 +50,25 @@ from partclipseg.evaluation.evaluator import Evaluator
 from partclipseg.evaluation.run import EvaluationPhoto, group_records, predict, read_batches
 from partclipseg.files import write_text
 from partclipseg.inference.segmenter import PartSegmenter
-from partclipseg.shapes.cache import SceneArrays, render_split
 from partclipseg.shapes.dataset import PartShapesDataset
-from partclipseg.training.backbone import train_backbone
-from partclipseg.training.data import TrainingData, render_training_data
 from partclipseg.training.folder import LOG
-from partclipseg.training.guidance import train_guidance
 from partclipseg.training.loop import run_training
 from partclipseg.training.recipe import Recipe
-from partclipseg.training.towers import BackboneRecipe, GuidanceRecipe, TowerRecipe
+from partclipseg.training.towers import BackboneRecipe
+from partshapes_stages import (
+    TOWERS,
+    add_stage_options,
+    alone,
+    claim,
+    given_fields,
+    on_towers,
+    rendered,
+    seed_of_towers,
+    train_tower,
+    training_data,
+)
 from partshapes_tables import line, summarise
-from partshapes_variants import DEFAULT, VARIANTS, add_stage_options, ordered
+from partshapes_variants import DEFAULT, VARIANTS, ordered
 from zoom import LOOKS, score
 
 LOOK_SIZE = 384
@@ -69,9 +76,6 @@ LOOK_SIZE = 384
 
 PACE_STEPS, PACE_LOG = 90, 30
 """Steps of a run that measures the pace, and those of each line of its log; the last line counts."""
-
-TOWERS: dict[str, type[TowerRecipe]] = {"backbone": BackboneRecipe, "guidance": GuidanceRecipe}
-
 
 def main() -> None:
     options = _parse()
@@ -83,31 +87,31 @@ def main() -> None:
         _render_all(output, options)
         return
     if options.towers_only is not None:
-        for seed in sorted({_backbone_seed(seed, options) for _, seed in runs}):
+        for seed in sorted({seed_of_towers(seed, options) for _, seed in runs}):
             for name in options.towers_only or TOWERS:
-                _tower(TOWERS[name], seed, output, options)
+                train_tower(name, seed, output, options)
         return
     if options.pace:
         for name in dict.fromkeys(name for name, _ in runs):
             _measure_pace(name, output, options)
         return
-    claims = []
+    locks = []
     # Scored by another process while the next one trains: neither keeps a GPU busy alone.
     with ProcessPoolExecutor(1, get_context("spawn")) as scorer:
         waiting = []
         for name, seed in runs:
             key = f"{name}, seed {seed}" + (", equal time" if options.equal_time else "")
             result = output / "results" / f"{key}.json"
-            claim = None if told.is_set() or result.is_file() else _claim(output, key)
-            if claim is None:
+            lock = None if told.is_set() or result.is_file() else claim(output, key)
+            if lock is None:
                 continue
-            claims.append(claim)  # held until the process ends
+            locks.append(lock)  # held until the process ends
             found = None if result.is_file() else _train(name, seed, key, output, options)
             if found is not None:
                 waiting.append(scorer.submit(_score, *found, output, options, result))
         for future in waiting:
             future.result()
-    with _alone(output, "summary"):
+    with alone(output, "summary"):
         print(summarise(output, list(VARIANTS)))
 
 
@@ -125,7 +129,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="begin and continue no run after this time")
     parser.add_argument("--beside", type=int, default=1, help="processes that share the GPU; noted in the results")
     parser.add_argument("--scenes-only", action="store_true", help="render all scenes, and end")
-    parser.add_argument("--towers-only", nargs="*", choices=TOWERS, help="train these towers (default: both), and end")
+    parser.add_argument("--towers-only", nargs="*", choices=TOWERS, help="train these towers (default: all), and end")
     parser.add_argument("--pace", action="store_true", help="measure the seconds a step of each variant, and end")
     parser.add_argument("--equal-time", choices=VARIANTS, metavar="VARIANT",
                         help="give each variant the time that this one takes for --steps")  # fmt: skip
@@ -151,104 +155,26 @@ def _end_after(seconds: float | None) -> threading.Event:
     return told
 
 
-def _claim(output: Path, key: str) -> IO[str] | None:
-    """Lock `key` against other processes until the file is closed; None if another one holds it."""
-    file = _lock_file(output, key)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return None
-    return file
-
-
-def _alone(output: Path, key: str) -> IO[str]:
-    """Lock `key` against other processes until the file is closed, after waiting for the one that holds it."""
-    file = _lock_file(output, key)
-    fcntl.flock(file, fcntl.LOCK_EX)
-    return file
-
-
-def _lock_file(output: Path, key: str) -> IO[str]:
-    path = output / "claims" / f"{key}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("w")
-
-
-# -- what all runs share ----------------------------------------------------------------------------------------------
-
-
-def _given(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the fields of all recipes that the command line changes."""
-    values = {"scenes": options.scenes, "image_size": options.image_size}
-    return {key: value for key, value in values.items() if value is not None}
-
-
-def _backbone_seed(seed: int, options: argparse.Namespace) -> int:
-    return seed % options.backbones if options.backbones else seed
-
-
-def _scenes(split: Any, count: int, size: int, output: Path) -> SceneArrays:
-    with _alone(output, f"{split}-{count}x{size}"):
-        return render_split(split, count, size, output / "scenes")
-
-
-@cache
-def _data(scenes: int, image_size: int, output: Path) -> TrainingData:
-    """Render the training scenes, which are the same for every variant."""
-    with _alone(output, "train"):
-        recipe = replace(DEFAULT, scenes=scenes, image_size=image_size, held_out=0)
-        return render_training_data(recipe, output / "scenes")
+# -- one run ----------------------------------------------------------------------------------------------------------
 
 
 def _render_all(output: Path, options: argparse.Namespace) -> None:
-    given = _given(options)
+    given = given_fields(options)
     base, parts = BackboneRecipe(**given), replace(DEFAULT, **given)
     assert parts.image_size is not None
-    _scenes("base", base.scenes, base.image_size, output)
-    _data(parts.scenes, parts.image_size, output)
-    _scenes("test", options.limit, parts.image_size, output)
+    rendered("base", base.scenes, base.image_size, output)
+    training_data(parts.scenes, parts.image_size, output)
+    rendered("test", options.limit, parts.image_size, output)
     if options.looks:
-        _scenes("test", options.look_scenes, LOOK_SIZE, output)
-
-
-def _tower(kind: type[TowerRecipe], seed: int, output: Path, options: argparse.Namespace) -> Path | None:
-    """Train a tower of the seed, unless it is there, and return its directory; None if the time is over."""
-    folder = output / f"{kind.name}-{seed}"
-    with _alone(output, folder.name):
-        if (folder / "model").is_dir():
-            return folder / "model"
-        of_backbone = kind is BackboneRecipe
-        steps = (options.backbone_steps if of_backbone else options.guidance_steps) or kind.steps
-        changes = {**_given(options), **({"compile": options.compile} if of_backbone else {})}
-        recipe = kind(seed=seed, steps=steps, warmup_steps=min(kind.warmup_steps, steps // 4), **changes)
-        scenes = _scenes("base", recipe.scenes, recipe.image_size, output)
-        train_one: Any = train_backbone if of_backbone else train_guidance
-        started = time.perf_counter()
-
-        def report(step: int, losses: Any) -> None:
-            print(f"{folder.name}, step {step}, {time.perf_counter() - started:.0f} s: {losses}", flush=True)
-
-        return train_one(recipe, folder, scenes, report)
-
-
-# -- one run ----------------------------------------------------------------------------------------------------------
+        rendered("test", options.look_scenes, LOOK_SIZE, output)
 
 
 def _recipe(name: str, seed: int, output: Path, options: argparse.Namespace, steps: int | None) -> Recipe | None:
     """Return the recipe of a run, whose towers are trained first; None if the time ended meanwhile."""
-    method = VARIANTS[name].settings
-    backbone = _tower(BackboneRecipe, _backbone_seed(seed, options), output, options)
-    if method.needs_guidance:
-        guidance = _tower(GuidanceRecipe, _backbone_seed(seed, options), output, options)
-        method = replace(method, guidance=str(guidance))  # pyright: ignore[reportCallIssue]
-        if guidance is None:
-            return None
-    if backbone is None:
-        return None
-    changes = {"settings": method, "steps": steps, "batch_size": options.batch_size, **_given(options)}
+    changes = {"steps": steps, "batch_size": options.batch_size, **given_fields(options)}
     changes = {key: value for key, value in changes.items() if value is not None}
-    return replace(VARIANTS[name], start=str(backbone), seed=seed, held_out=0, compile=options.compile, **changes)
+    recipe = replace(VARIANTS[name], seed=seed, held_out=0, **changes)
+    return on_towers(recipe, seed_of_towers(seed, options), output, options)
 
 
 def _train(
@@ -260,7 +186,7 @@ def _train(
         return None
     assert recipe.image_size is not None
     folder = output / "runs" / key
-    data = _data(recipe.scenes, recipe.image_size, output)
+    data = training_data(recipe.scenes, recipe.image_size, output)
     started = time.perf_counter()
     trained = run_training(recipe, data, folder)
     if not trained.finished:
@@ -271,7 +197,7 @@ def _train(
         "variant": name,
         "seed": seed,
         "budget": f"time of {options.equal_time}" if options.equal_time else "steps",
-        "backbone": _backbone_seed(seed, options),
+        "backbone": seed_of_towers(seed, options),
         "recipe": recipe.to_dict(),
         "steps": recipe.steps,
         "seconds": recipe.steps * each,
@@ -314,7 +240,7 @@ def _measure_pace(name: str, output: Path, options: argparse.Namespace) -> None:
     if on_gpu:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    run_training(replace(recipe, log_every=log), _data(recipe.scenes, recipe.image_size, output), folder)
+    run_training(replace(recipe, log_every=log), training_data(recipe.scenes, recipe.image_size, output), folder)
     lines = [json.loads(text) for text in (folder / LOG).read_text().splitlines()]
     pace[name] = {
         "seconds_a_step": recipe.batch_size / lines[-1]["photos_per_second"],
@@ -348,7 +274,7 @@ def _score(record: dict, model: Path, output: Path, options: argparse.Namespace,
 
 def _scores(segmenter: PartSegmenter, limit: int, size: int, output: Path) -> dict[str, Any]:
     """Score by every protocol and rule; all rules take the same counts but OV-PARTS', whose labels are resized."""
-    dataset = PartShapesDataset("test", limit, size, scenes=_scenes("test", limit, size, output))
+    dataset = PartShapesDataset("test", limit, size, scenes=rendered("test", limit, size, output))
     make = partial(Evaluator, dataset.vocabulary, dataset.seen)
     evaluators: dict[Protocol, Evaluator] = {protocol: make(protocol) for protocol in PROTOCOLS}
     resized = make("oracle_obj", boundary=None, rule="ov-parts")
@@ -370,7 +296,7 @@ def _scores(segmenter: PartSegmenter, limit: int, size: int, output: Path) -> di
 
 def _look_scores(segmenter: PartSegmenter, limit: int, output: Path) -> dict[str, Any]:
     """Score one look, zoom and HOPS's crops on larger scenes."""
-    dataset = PartShapesDataset("test", limit, LOOK_SIZE, scenes=_scenes("test", limit, LOOK_SIZE, output))
+    dataset = PartShapesDataset("test", limit, LOOK_SIZE, scenes=rendered("test", limit, LOOK_SIZE, output))
     samples = list(dataset)
     with torch.inference_mode():
         scores = {

@@ -5,7 +5,6 @@ All train in bfloat16 mixed precision, the references included, so that their ti
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -91,11 +90,14 @@ VARIANTS: dict[str, Recipe] = {
     "default, retention 5": _retention(5.0),
     "default, retention of seen words": _retention(1.0, SEEN_WORDS),
     "default, retention of half the unseen words": _retention(1.0, (*SEEN_WORDS, *HALF_OF_UNSEEN)),
-    # The other methods; guidance towers are trained once a seed, like the backbones.
+    # The other methods; their towers are trained once a seed, like the backbones. CAT-Seg and PartCATSeg start from an
+    # aggregation that was trained on whole objects, or from the backbone's CLIP alone.
     "catseg": partshapes_catseg(),
     "zsseg": partshapes_zsseg(),
     "partcatseg": PARTCATSEG,
     "partcatseg + retention": replace(PARTCATSEG, retention=DEFAULT.retention),
+    "partcatseg, from CLIP": replace(PARTCATSEG, start="backbone"),
+    "catseg, from CLIP": replace(partshapes_catseg(), start="backbone"),
     # HOPS's filters of costs.
     "partcatseg + attention filter": with_settings(PARTCATSEG, attention_filter=True),
     "partcatseg + affinity": with_settings(PARTCATSEG, pair_affinity=True),
@@ -142,15 +144,3 @@ def ordered(names: Iterable[str], seeds: Sequence[int]) -> list[tuple[str, int]]
     rest = tuple(name for name in VARIANTS if not any(name in group for group in ORDER))
     groups = [[name for name in group if name in wanted] for group in (*ORDER, rest)]
     return [(name, seed) for group in groups for seed in seeds for name in group]
-
-
-def add_stage_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that shorten the stages of a training: towers, then parts."""
-    parser.add_argument("--steps", type=int, help="steps of the part stage")
-    parser.add_argument("--batch-size", type=int, help="scenes of a step of the part stage")
-    parser.add_argument("--backbones", type=int, help="seed s starts from backbone s modulo this; default: its own")
-    parser.add_argument("--backbone-steps", type=int)
-    parser.add_argument("--guidance-steps", type=int)
-    parser.add_argument("--scenes", type=int, help="scenes rendered ahead for each stage")
-    parser.add_argument("--image-size", type=int)
-    parser.add_argument("--compile", action="store_true", help="compile the layers: pays on a GPU")

@@ -6,26 +6,25 @@
         --backbone-steps 8 --scenes 64 --image-size 64
     python benchmarks/three_tasks.py --results benchmarks/results/three-tasks.json --page docs/ovparts-results.md
 
-Towers of benchmarks/partshapes.py in the same OUTPUT (backbone-SEED, guidance-SEED) are taken over, and so are its
-models of the same number of steps; what is missing is trained. Each run leaves a JSON file in OUTPUT/three-tasks and is
-not repeated. Several processes may be given the same command at the same time: each takes the next run that nobody has
-begun. A run that SIGTERM stops is continued by the next command. The last lines are a table of mean and standard
-deviation; OUTPUT/three-tasks.json holds its figures. With `--page` the results become the section "Figures" of a page,
-with a picture beside it; what stands above that section is kept. `--results` trains nothing and takes the results that
-an OUTPUT has, all or some, or a stored three-tasks.json. Every score is Oracle-Obj by the rule ov-parts, as
-`partclipseg benchmark ov-parts` gives it.
+Towers of benchmarks/partshapes.py in the same OUTPUT (backbone-SEED, guidance-SEED, aggregation-SEED) are taken over,
+and so are its models of the same number of steps; what is missing is trained. Each run leaves a JSON file in
+OUTPUT/three-tasks and is not repeated. Several processes may be given the same command at the same time: each takes the
+next run that nobody has begun. A run that SIGTERM stops is continued by the next command. The last lines are a table of
+mean and standard deviation; OUTPUT/three-tasks.json holds its figures. With `--page` the results become the section
+"Figures" of a page, with a picture beside it; what stands above that section is kept. `--results` trains nothing and
+takes the results that an OUTPUT has, all or some, or a stored three-tasks.json. Every score is Oracle-Obj by the rule
+ov-parts, as `partclipseg benchmark ov-parts` gives it.
 """
 
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
-from typing import IO, Any
+from typing import Any
 
 import torch
 import yaml
@@ -47,11 +46,8 @@ from partclipseg.training.recipe import (
     partshapes_clipseg,
     partshapes_partcatseg,
     partshapes_zsseg,
-    with_settings,
 )
-from partclipseg.training.run import train_tower
-from partclipseg.training.towers import BackboneRecipe, GuidanceRecipe, TowerRecipe
-from partshapes_variants import add_stage_options
+from partshapes_stages import add_stage_options, alone, claim, given_fields, on_towers, seed_of_towers
 
 METHODS: dict[str, tuple[str, Callable[[], Recipe]]] = {
     "PartCLIPSeg": ("default", partshapes),
@@ -93,23 +89,18 @@ def _run_all(output: Path, options: argparse.Namespace) -> bool:
     (output / "three-tasks").mkdir(parents=True, exist_ok=True)
     for name, seed, few in [(n, seed, few) for seed in options.seeds for n in options.only for few in (False, True)]:
         result = output / "three-tasks" / f"{name}, {f'{SHOTS} shots, ' if few else ''}seed {seed}.json"
-        with result.with_suffix(".lock").open("w") as lock:
-            if not result.is_file() and _locked(lock):
-                record = _run(name, seed, few, output, options)
-                if record is None:
-                    print(f"{result.stem} was stopped; the same command continues it")
-                    return False
-                write_text(result, json.dumps(record, indent=1))
-                print(f"{result.stem}: {record['tasks']}", flush=True)
-    return True
-
-
-def _locked(lock: IO[str], wait: bool = False) -> bool:
-    """Lock a file against other processes until it is closed; return whether none has it locked."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
+        lock = claim(output, f"three tasks, {result.stem}")
+        if lock is None:
+            continue
+        with lock:
+            if result.is_file():
+                continue
+            record = _run(name, seed, few, output, options)
+            if record is None:
+                print(f"{result.stem} was stopped; the same command continues it")
+                return False
+            write_text(result, json.dumps(record, indent=1))
+            print(f"{result.stem}: {record['tasks']}", flush=True)
     return True
 
 
@@ -165,33 +156,16 @@ def _run(name: str, seed: int, few: bool, output: Path, options: argparse.Namesp
 
 def _trained(recipe: Recipe, folder: Path, seed: int, output: Path, options: argparse.Namespace) -> bool:
     """Train a model from the towers of its seed; return whether the training is finished."""
-    seed_of_towers = seed % options.backbones if options.backbones else seed
-    given = {"scenes": options.scenes, "image_size": options.image_size}
-    given = {key: value for key, value in given.items() if value is not None}
-    compiled = {"compile": options.compile}
-    backbone = _tower(BackboneRecipe, seed_of_towers, output, options.backbone_steps, {**given, **compiled})
-    if recipe.settings.needs_guidance:
-        guidance = _tower(GuidanceRecipe, seed_of_towers, output, options.guidance_steps, given)
-        recipe = with_settings(recipe, guidance=str(guidance))
-    changes = {"steps": options.steps, "batch_size": options.batch_size}
-    changes = {**given, **compiled, **{key: value for key, value in changes.items() if value is not None}}
-    recipe = replace(recipe, start=str(backbone), seed=seed, held_out=0, **changes)
-    with (output / "scenes.lock").open("w") as lock:
-        _locked(lock, wait=True)  # two processes would render the same scenes
-        data = render_training_data(recipe, output / "scenes")
-    return run_training(recipe, data, folder).finished
-
-
-def _tower(kind: type[TowerRecipe], seed: int, output: Path, steps: int | None, changes: dict[str, Any]) -> Path:
-    """Train a tower of the seed, unless it is there, and return its directory."""
-    folder = output / f"{kind.name}-{seed}"
-    with (output / f"{folder.name}.lock").open("w") as lock:
-        _locked(lock, wait=True)
-        if not (folder / "model").is_dir():
-            steps = steps or kind.steps
-            recipe = kind(seed=seed, steps=steps, warmup_steps=min(kind.warmup_steps, steps // 4), **changes)
-            train_tower(recipe, folder, lambda name, step, losses: print(f"{name} {seed}, {step}: {losses}"))
-    return folder / "model"
+    changes = {"steps": options.steps, "batch_size": options.batch_size, **given_fields(options)}
+    changes = {key: value for key, value in changes.items() if value is not None}
+    started = on_towers(
+        replace(recipe, seed=seed, held_out=0, **changes), seed_of_towers(seed, options), output, options
+    )
+    if started is None:
+        return False
+    with alone(output, "train"):  # two processes would render the same scenes
+        data = render_training_data(started, output / "scenes")
+    return run_training(started, data, folder).finished
 
 
 def _score(segmenter: PartSegmenter, dataset: PartShapesDataset) -> dict[str, float | None]:

@@ -39,6 +39,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
 
 KNOW_A_FAMILY = {
     "partclipseg": "its public names",
+    "partclipseg.training.aggregation": "PartShapes' own aggregation is a CAT-Seg",
     "partclipseg.training.backbone": "PartShapes' own backbone is a CLIPSeg",
     "partclipseg.training.guidance": "PartShapes' own guidance tower sees photos as PartCATSeg's does",
     "partclipseg.training.recipe": "a recipe holds the settings of its family",

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -12,8 +13,9 @@ from tests.training.tester import TowerTester
 from partclipseg.errors import UsageError
 from partclipseg.models.registry import load_tokenizer
 from partclipseg.shapes.cache import render_split
+from partclipseg.shapes.world import partshapes_world
 from partclipseg.training import pretraining
-from partclipseg.training.backbone import train_backbone
+from partclipseg.training.backbone import part_words, train_backbone
 from partclipseg.training.recipe import partshapes, partshapes_clipseg
 from partclipseg.training.start import build_model
 from partclipseg.training.towers import BackboneRecipe
@@ -77,3 +79,20 @@ def test_the_losses_fall(scenes, tmp_path):
 def test_impossible_recipes(changes, message):
     with pytest.raises(UsageError, match=message):
         replace(RECIPE, **changes)
+
+
+def test_part_words_are_those_of_seen_objects():
+    world = partshapes_world()
+    vocabulary = world.vocabulary
+    labels = np.arange(-1, len(vocabulary), dtype=np.int16)
+    words = part_words(labels)
+    assert words[0] == -1
+    for pair, word in zip(vocabulary.object_parts, words[1:], strict=True):
+        assert word == (-1 if pair.object in world.unseen_objects else vocabulary.parts.index(pair.part))
+
+
+def test_part_words_are_learnt_where_they_have_a_weight(scenes, tmp_path):
+    losses = []
+    recipe = replace(RECIPE, steps=20, checkpoint_every=20, part_weight=1.0, learning_rate=3e-3)
+    train_backbone(recipe, tmp_path, scenes, lambda _, values: losses.append(values["parts"]))
+    assert losses[-1] < losses[0]

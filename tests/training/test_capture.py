@@ -27,11 +27,12 @@ from partclipseg.models.zsseg.model import ZSSegModel
 from partclipseg.models.zsseg.settings import ZSSegSettings
 from partclipseg.shapes.cache import render_split
 from partclipseg.training import loop, pretraining
+from partclipseg.training.aggregation import train_aggregation
 from partclipseg.training.backbone import train_backbone
 from partclipseg.training.detector import train_detector
 from partclipseg.training.guidance import train_guidance
 from partclipseg.training.recipe import Recipe, Retention, as_partcatseg
-from partclipseg.training.towers import BackboneRecipe, DetectorRecipe, GuidanceRecipe
+from partclipseg.training.towers import AggregationRecipe, BackboneRecipe, DetectorRecipe, GuidanceRecipe
 
 
 class WatchedGradients(StepGradients):
@@ -120,6 +121,16 @@ def partcatseg(recipe: Recipe, folder: Path) -> Recipe:
 
 
 KEPT = Retention(weight=1.0, words=("dog", "bus", "boat"), words_per_step=2)
+
+
+def test_steps_of_the_aggregation(watched: type[WatchedGradients], tmp_path: Path) -> None:
+    scenes = render_split("base", 4, 32, workers=1)
+    small: Any = {"steps": 1, "batch_size": 2, "scenes": 4, "image_size": 32, "warmup_steps": 0}
+    backbone = train_backbone(BackboneRecipe(**small, part_weight=1.0), tmp_path / "backbone", scenes)
+    guidance = train_guidance(GuidanceRecipe(**small), tmp_path / "guidance", scenes)
+    towers = {"backbone": str(backbone), "guidance": str(guidance)}
+    train_aggregation(AggregationRecipe(**small, **towers), tmp_path / "aggregation", scenes)
+    assert watched.steps == 3
 
 
 @pytest.mark.parametrize("of", [partclipseg, zsseg, catseg, filtered, partcatseg])

@@ -16,12 +16,13 @@ from transformers import Dinov2Model
 import partclipseg
 from partclipseg.errors import UsageError
 from partclipseg.shapes.cache import SceneArrays, render_split
+from partclipseg.training.aggregation import train_aggregation
 from partclipseg.training.backbone import train_backbone
 from partclipseg.training.data import TrainingData
 from partclipseg.training.guidance import at_same_places, balanced, draw_windows, patch_targets, train_guidance
 from partclipseg.training.recipe import RECIPES, with_settings
 from partclipseg.training.start import build_model
-from partclipseg.training.towers import BackboneRecipe, GuidanceRecipe
+from partclipseg.training.towers import AggregationRecipe, BackboneRecipe, GuidanceRecipe
 
 RECIPE = GuidanceRecipe(
     steps=6, batch_size=4, scenes=16, image_size=32, warmup_steps=2, checkpoint_every=2, log_every=1,
@@ -140,6 +141,8 @@ def test_the_towers_are_a_start_for_the_recipes(tmp_path: Path) -> None:
     small: dict[str, Any] = {"steps": 1, "batch_size": 1, "scenes": 2, "warmup_steps": 0}
     backbone = train_backbone(BackboneRecipe(**small), output / "backbone", scenes)
     guidance = train_guidance(GuidanceRecipe(small_crops=0, **small), output / "guidance", scenes)
+    towers = {"backbone": str(backbone), "guidance": str(guidance)}
+    train_aggregation(AggregationRecipe(**small, **towers), output / "aggregation", scenes)
     recipe = replace(
         RECIPES["partshapes-partcatseg"](), steps=1, batch_size=1, scenes=2, held_out=0, precision="float32"
     )

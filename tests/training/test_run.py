@@ -18,6 +18,7 @@ from partclipseg.models.zsseg.settings import ZSSegSettings
 from partclipseg.training import run
 from partclipseg.training.data import TrainingData
 from partclipseg.training.recipe import Recipe, Retention
+from partclipseg.training.towers import AggregationRecipe, TowerRecipe
 
 
 @pytest.fixture
@@ -136,6 +137,30 @@ def test_partshapes_begins_with_its_towers_and_reports_under_the_former_name(
     (tmp_path / "run/backbone/model").symlink_to(clipseg_directory)
     assert partclipseg.train(tiny, output=tmp_path / "run").finished
     assert len(begun) == 1, "a finished backbone is taken as it is"
+
+
+@pytest.mark.parametrize(
+    ("guidance", "trained"),
+    [("", ["backbone", "guidance", "aggregation"]), ("own", ["backbone", "aggregation"])],
+)
+def test_towers_are_trained_each_on_those_before_it(
+    guidance: str, trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, TowerRecipe] = {}
+
+    def train(recipe: TowerRecipe, output: Path, report: Any = None) -> Path:
+        given[recipe.name] = recipe
+        (output / "model").mkdir(parents=True)
+        return output / "model"
+
+    for name in ("backbone", "guidance", "aggregation"):
+        monkeypatch.setattr(run, f"train_{name}", train)
+    directory = run.train_tower(AggregationRecipe(guidance=guidance), tmp_path)
+    assert directory == tmp_path / "model"
+    assert list(given) == trained
+    own: Any = given["aggregation"]
+    assert own.backbone == str(tmp_path / "backbone/model")
+    assert own.guidance == (guidance or str(tmp_path / "guidance/model"))
 
 
 def impossible(**settings: Any) -> dict[str, Any]:

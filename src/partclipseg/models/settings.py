@@ -23,6 +23,6 @@ class MethodSettings:
         check_fields(self)
 
     @property
-    def needs_guidance(self) -> bool:
-        """Whether a guidance tower must be trained first, whose directory then becomes the setting `guidance`."""
-        return False
+    def towers(self) -> tuple[str, ...]:
+        """Names of PartShapes' towers that a run starts from, in the order of their training; the last is the start."""
+        return ("backbone",)

@@ -8,8 +8,9 @@ whole objects. Here all losses run together, since few scenes and words cannot r
   says of some 256 patches together what it says of one;
 - object words, those in the photo and some that are not, are referred to their masks (CLIPSeg).
 
-No part is ever labelled or named, of seen and unseen objects alike. The result is a CLIPSeg checkpoint like the
-real one, and the recipes for PartShapes start from it.
+No part is ever labelled or named, of seen and unseen objects alike, unless `BackboneRecipe.part_weight` is above 0:
+then patches on parts of seen objects are contrasted with part words, since CLIP has read part words, too. The result is
+a CLIPSeg checkpoint like the real one, and the recipes for PartShapes start from it.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from partclipseg.shapes.captions import caption, words
 from partclipseg.shapes.tokenizer import build_tokenizer
 from partclipseg.shapes.world import partshapes_world
 from partclipseg.training.pretraining import pretrain
+from partclipseg.training.scenes import LabelledScenes
 from partclipseg.training.start import compile_on
 from partclipseg.training.towers import PATCH, BackboneRecipe
 
@@ -101,7 +103,7 @@ class Backbone:
         if recipe.compile:
             compile_on(device, self.module)
         self.parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
-        self.batches = _Batches(scenes, self.tokenizer, self.module, recipe.seed, device)
+        self.batches = _Batches(scenes, self.tokenizer, self.module, recipe, device)
 
     def losses(self, rows: Tensor) -> dict[str, Tensor]:
         return _losses(self.module, self.batches, rows, self.recipe)
@@ -116,41 +118,47 @@ class Backbone:
 
 
 class _Batches:
-    """Batches gathered, mirrored and recoloured on the device of the scenes."""
+    """Scenes with their captions, and the words of all objects and parts, on a device."""
 
     def __init__(
         self,
         scenes: SceneArrays,
         tokenizer: PreTrainedTokenizerBase,
         model: CLIPSegBaseline,
-        seed: int,
+        recipe: BackboneRecipe,
         device: torch.device,
     ) -> None:
-        object_words = partshapes_world().vocabulary.objects
-        rng = np.random.default_rng(seed)
-        self.photos = torch.from_numpy(np.array(scenes.images)).to(device)
-        self.labels = torch.from_numpy(np.array(scenes.objects)).to(device)
+        vocabulary = partshapes_world().vocabulary
+        rng = np.random.default_rng(recipe.seed)
+        parts = [part_words(scenes.parts)] if recipe.part_weight else []
+        self.scenes = LabelledScenes(scenes, device, scenes.objects, *parts)
         self.captions = _tokenise(tokenizer, [caption(scene, rng) for scene in scenes], device)  # [N, L]
-        self.object_words = _tokenise(tokenizer, list(object_words), device)  # [O, L']
-        self.present = torch.cat([shown(part, len(object_words)) for part in self.labels.split(4096)])  # [N, O]
+        self.object_words = _tokenise(tokenizer, list(vocabulary.objects), device)  # [O, L']
+        self.part_words = _tokenise(tokenizer, list(vocabulary.parts), device)  # [P, L'']
+        labels = self.scenes.labels[0].split(4096)
+        self.present = torch.cat([shown(some, len(vocabulary.objects)) for some in labels])  # [N, O]
         self._normalise = model.normalise
 
-    def photos_and_labels(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return normalised pixels `[B, 3, S, S]` and object labels `[B, S, S]`."""
-        pixels = self.photos[rows].permute(0, 3, 1, 2).float() / 255
-        labels = self.labels[rows]
-        batch, device = len(rows), pixels.device
-        mirrored = torch.rand(batch, 1, 1, device=device) < 0.5
-        pixels = torch.where(mirrored.unsqueeze(1), pixels.flip(-1), pixels)
-        labels = torch.where(mirrored, labels.flip(-1), labels)
-        gain = 1 + 0.3 * (torch.rand(batch, 3, 1, 1, device=device) - 0.5)
-        shift = 0.2 * (torch.rand(batch, 1, 1, 1, device=device) - 0.5)
-        return self._normalise((pixels * gain + shift).clamp(0, 1))["pixel_values"], labels
+    def __call__(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """Return normalised pixels `[B, 3, S, S]`, object labels `[B, S, S]` and, if they are trained, part labels."""
+        pixels, *labels = self.scenes(rows)
+        return self._normalise(pixels)["pixel_values"], *labels
+
+
+def part_words(object_parts: np.ndarray) -> np.ndarray:
+    """Return the part word of each pixel of a seen object, int8 `[N, S, S]`, -1 elsewhere.
+
+    `object_parts` are indices into the world's object-parts, int16 `[N, S, S]`, -1 for none.
+    """
+    world = partshapes_world()
+    words = np.full(len(world.vocabulary) + 1, -1, np.int8)  # the last stands for no part, index -1
+    words[list(world.seen)] = np.asarray(world.vocabulary.class_to_part)[list(world.seen)]
+    return words[object_parts]
 
 
 def _losses(model: CLIPSegBaseline, batches: _Batches, rows: Tensor, recipe: BackboneRecipe) -> dict[str, Tensor]:
     """Compute mask loss and contrastive loss of the scenes `rows [B]`; nothing is read back from the device."""
-    pixels, labels = batches.photos_and_labels(rows)
+    pixels, labels, *part_labels = batches(rows)
     with torch.autocast(pixels.device.type, torch.bfloat16, enabled=pixels.is_cuda):
         activations = model.encode_photo(pixels)
 
@@ -158,7 +166,7 @@ def _losses(model: CLIPSegBaseline, batches: _Batches, rows: Tensor, recipe: Bac
         present = batches.present[rows]  # [B, O]
         order = torch.rand(present.shape, device=present.device) + present
         asked = order.topk(min(recipe.phrases, present.shape[1]), dim=1).indices  # [B, K]
-        words_of_objects = model.encode_text(batches.object_words, torch.ones_like(batches.object_words))  # [O, D]
+        words_of_objects = _encode(model, batches.object_words)  # [O, D]
         features, _ = model.decoder.condition_features(activations, words_of_objects[asked])
         logits = model.decoder.logits(features, model.grid(pixels)).float()  # [B, K, h, w]
         small = F.interpolate(labels[:, None].float(), logits.shape[-2:], mode="nearest-exact")
@@ -167,7 +175,8 @@ def _losses(model: CLIPSegBaseline, batches: _Batches, rows: Tensor, recipe: Bac
         # Inputs of CLIP's contrast: the photo and its patches, sentences and words.
         ids = batches.captions[rows]  # [B, L]
         tokens = model.clip.visual_projection(model.clip.vision_model.post_layernorm(activations[0]))  # [B, T, D]
-        sentences = model.encode_text(ids, torch.ones_like(ids))
+        sentences = _encode(model, ids)
+        words_of_parts = _encode(model, batches.part_words) if recipe.part_weight else None  # [P, D]
     tokens, sentences, object_words = (
         F.normalize(x.float(), dim=-1) for x in (tokens, sentences, words_of_objects)
     )
@@ -179,11 +188,26 @@ def _losses(model: CLIPSegBaseline, batches: _Batches, rows: Tensor, recipe: Bac
     same = same / same.sum(1, keepdim=True)
     captions = (F.cross_entropy(similarity, same) + F.cross_entropy(similarity.T, same)) / 2
 
-    # Patches: each one on an object is compared with the words of all objects.
-    on_patches = labels[:, PATCH // 2 :: PATCH, PATCH // 2 :: PATCH].flatten().long()  # [B·g·g]
-    patches = F.cross_entropy((scale * tokens[:, 1:] @ object_words.T).flatten(0, 1), on_patches, ignore_index=-1)
+    # Patches: each one on an object is compared with the words of all objects, and on a part with those of all parts.
+    patches = _contrast(scale * tokens[:, 1:], object_words, labels)
     total = masks + recipe.caption_weight * captions + recipe.patch_weight * patches
-    return {"masks": masks, "captions": captions, "patches": patches, "total": total}
+    terms = {"masks": masks, "captions": captions, "patches": patches}
+    if words_of_parts is not None:
+        words_of_parts = F.normalize(words_of_parts.float(), dim=-1)
+        terms["parts"] = _contrast(scale * tokens[:, 1:], words_of_parts, part_labels[0])
+        total = total + recipe.part_weight * terms["parts"]
+    return {**terms, "total": total}
+
+
+def _encode(model: CLIPSegBaseline, ids: Tensor) -> Tensor:
+    return model.encode_text(ids, torch.ones_like(ids))
+
+
+def _contrast(tokens: Tensor, words: Tensor, labels: Tensor) -> Tensor:
+    """Compare patches `[B, g·g, D]` with words `[W, D]` by the labels `[B, S, S]` at their centres, -1 left out."""
+    at_centres = labels[:, PATCH // 2 :: PATCH, PATCH // 2 :: PATCH].flatten().long()  # [B·g·g]
+    losses = F.cross_entropy((tokens @ words.T).flatten(0, 1), at_centres, ignore_index=-1, reduction="none")
+    return losses.sum() / (at_centres >= 0).sum().clamp(min=1)
 
 
 def _tokenise(tokenizer: PreTrainedTokenizerBase, texts: list[str], device: torch.device) -> Tensor:

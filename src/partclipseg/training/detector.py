@@ -33,6 +33,7 @@ from partclipseg.shapes.captions import words
 from partclipseg.shapes.tokenizer import build_tokenizer
 from partclipseg.shapes.world import partshapes_world
 from partclipseg.training.pretraining import pretrain
+from partclipseg.training.scenes import as_pixels, draw_mirrored, mirror, recolour
 from partclipseg.training.towers import PATCH, DetectorRecipe
 
 PROMPT_LENGTH = 16
@@ -196,17 +197,13 @@ class _Batches:
         self.mean, self.std = (torch.tensor(values, device=device).view(3, 1, 1) for values in CLIP)
 
     def __call__(self, rows: Tensor) -> _Batch:
-        pixels = self.photos[rows].permute(0, 3, 1, 2).float() / 255
-        instances, boxes, object_words = self.instances[rows], self.boxes[rows], self.words[rows]
-        batch, device = len(rows), pixels.device
-        mirrored = torch.rand(batch, 1, 1, device=device) < 0.5
-        pixels = torch.where(mirrored.unsqueeze(1), pixels.flip(-1), pixels)
-        instances = torch.where(mirrored, instances.flip(-1), instances)
+        pixels = as_pixels(self.photos[rows])
+        boxes, object_words = self.boxes[rows], self.words[rows]
+        mirrored = draw_mirrored(len(rows), pixels.device)
+        pixels, instances = mirror(pixels, mirrored), mirror(self.instances[rows], mirrored)
         x, rest = boxes[..., :1], boxes[..., 1:]
-        boxes = torch.cat([torch.where(mirrored, 1 - x, x), rest], -1)
-        gain = 1 + 0.3 * (torch.rand(batch, 3, 1, 1, device=device) - 0.5)
-        shift = 0.2 * (torch.rand(batch, 1, 1, 1, device=device) - 0.5)
-        pixels = ((pixels * gain + shift).clamp(0, 1) - self.mean) / self.std
+        boxes = torch.cat([torch.where(mirrored.view(-1, 1, 1), 1 - x, x), rest], -1)
+        pixels = (recolour(pixels) - self.mean) / self.std
         return _Batch(pixels, boxes, object_words, patch_owners(instances, object_words.shape[1]))
 
 

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,14 +22,15 @@ from partclipseg.files import is_file
 from partclipseg.models.names import check_model_name
 from partclipseg.models.registry import family
 from partclipseg.processes import join_processes
+from partclipseg.training.aggregation import train_aggregation
 from partclipseg.training.backbone import train_backbone
 from partclipseg.training.data import TrainingData, open_training_data, render_training_data
 from partclipseg.training.detector import train_detector
 from partclipseg.training.guidance import train_guidance
 from partclipseg.training.loop import TrainingResult, run_training
 from partclipseg.training.observer import Observer
-from partclipseg.training.recipe import RECIPES, Recipe, with_settings
-from partclipseg.training.towers import BackboneRecipe, DetectorRecipe, GuidanceRecipe, TowerRecipe
+from partclipseg.training.recipe import RECIPES, Recipe
+from partclipseg.training.towers import AggregationRecipe, BackboneRecipe, DetectorRecipe, GuidanceRecipe, TowerRecipe
 from partclipseg.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -144,7 +145,8 @@ def train_tower(recipe: TowerRecipe, output: str | Path, on_tower: OnTower | Non
     """Train a tower of PartShapes, or continue the run that `output` holds.
 
     Args:
-        recipe: of the tower; its class decides which one is trained.
+        recipe: of the tower; its class decides which one is trained. For the aggregation, towers that it does not name
+            are trained first, into folders of their names in `output`.
         output: folder of the run; see `pretraining.pretrain`, whose result and errors are those of this function.
         on_tower: called with the tower's name, the step and the losses at every line of the log.
     """
@@ -153,6 +155,10 @@ def train_tower(recipe: TowerRecipe, output: str | Path, on_tower: OnTower | Non
         return train_guidance(recipe, output, report=report)
     if isinstance(recipe, DetectorRecipe):
         return train_detector(recipe, output, report=report)
+    if isinstance(recipe, AggregationRecipe):
+        given = {name: getattr(recipe, name) for name in ("backbone", "guidance") if getattr(recipe, name)}
+        towers = _train_missing(("backbone", "guidance"), Path(output), recipe.compile, on_tower, given)
+        return None if towers is None else train_aggregation(replace(recipe, **towers), output, report=report)
     assert isinstance(recipe, BackboneRecipe)
     return train_backbone(recipe, output, report=report)
 
@@ -174,18 +180,37 @@ def _check_towers_fit(recipe: Recipe) -> None:
 
 def _train_towers(recipe: Recipe, output: Path, on_tower: OnTower | None) -> Recipe | None:
     """Train the towers of PartShapes that the recipe needs and `output` lacks; None: SIGTERM stopped one of them."""
-    towers: list[TowerRecipe] = [BackboneRecipe(compile=recipe.compile)]
-    if recipe.settings.needs_guidance:
-        towers.append(GuidanceRecipe())
-    for tower in towers:
-        folder = output / tower.name
+    names, guidance = recipe.settings.towers, getattr(recipe.settings, "guidance", "")
+    towers = _train_missing(names, output, recipe.compile, on_tower, {"guidance": guidance} if guidance else {})
+    return None if towers is None else replace(recipe, start=towers[names[-1]])
+
+
+def _train_missing(
+    names: Sequence[str], output: Path, compiled: bool, on_tower: OnTower | None, given: Mapping[str, str]
+) -> dict[str, str] | None:
+    """Train the towers `names`, each on those before it, into the folders of `output` that have no model yet.
+
+    Returns the directory of each tower, those of `given` as they are; None: SIGTERM stopped a training.
+    """
+    towers = dict(given)
+    for name in names:
+        folder = output / name
+        if name in given:
+            continue
         if not (folder / "model").is_dir():
-            logger.warning("training PartShapes' %s into %s first, which is work for a GPU", tower.name, folder)
-            if train_tower(tower, folder, on_tower) is None:
+            logger.warning("training PartShapes' %s into %s first, which is work for a GPU", name, folder)
+            if train_tower(_tower_recipe(name, towers, compiled), folder, on_tower) is None:
                 return None
-    if recipe.settings.needs_guidance:
-        recipe = with_settings(recipe, guidance=str(output / GuidanceRecipe.name / "model"))
-    return replace(recipe, start=str(output / BackboneRecipe.name / "model"))
+        towers[name] = str(folder / "model")
+    return towers
+
+
+def _tower_recipe(name: str, towers: Mapping[str, str], compiled: bool) -> TowerRecipe:
+    if name == BackboneRecipe.name:
+        return BackboneRecipe(compile=compiled)
+    if name == GuidanceRecipe.name:
+        return GuidanceRecipe()
+    return AggregationRecipe(compile=compiled, backbone=towers["backbone"], guidance=towers["guidance"])
 
 
 def find_recipe(recipe: Recipe | str) -> Recipe:

@@ -82,12 +82,15 @@ class BackboneRecipe(TowerRecipe):
     """Weight of the contrastive loss of whole photos beside the mask loss."""
     patch_weight: float = 0.5
     """Weight of the contrastive loss of patches beside the mask loss."""
+    part_weight: float = 0.0
+    """Weight of the contrastive loss of patches and part words on objects whose parts are trained later. Above 0, CLIP
+    knows part words before the part stage."""
     compile: bool = False
     """Compile the layers (GPU only): a minute at the start, then faster steps. Sums may round differently."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("caption_weight", "patch_weight"):
+        for name in ("caption_weight", "patch_weight", "part_weight"):
             require(getattr(self, name) >= 0, f"{name} must not be negative: {getattr(self, name)}")
         require(self.phrases >= 1, f"phrases must be at least 1, not {self.phrases}")
 
@@ -134,6 +137,26 @@ class GuidanceRecipe(TowerRecipe):
 
 
 @dataclass(frozen=True)
+class AggregationRecipe(TowerRecipe):
+    """PartShapes' own cost aggregation: a tiny CAT-Seg, trained on the masks of whole objects.
+
+    Left out, the backbone and the guidance tower are trained first, into the output's folders of these names."""
+
+    name: ClassVar[str] = "aggregation"
+
+    steps: int = 3_000
+    """Number of updates of the weights."""
+    batch_size: int = 32
+    """Number of scenes in a step, each compared with the words of all objects."""
+    backbone: str = ""
+    """Directory of the backbone, whose CLIP compares patches with words; it is not changed."""
+    guidance: str = ""
+    """Directory of the guidance tower, which is not changed either."""
+    compile: bool = False
+    """Compile the layers (GPU only): a minute at the start, then faster steps. Sums may round differently."""
+
+
+@dataclass(frozen=True)
 class DetectorRecipe(TowerRecipe):
     """PartShapes' own detector: a tiny OWLv2, trained from random weights on the boxes of whole objects."""
 
@@ -157,6 +180,7 @@ class DetectorRecipe(TowerRecipe):
 
 
 TOWER_RECIPES: dict[str, type[TowerRecipe]] = {
-    f"partshapes-{recipe.name}": recipe for recipe in (BackboneRecipe, GuidanceRecipe, DetectorRecipe)
+    f"partshapes-{recipe.name}": recipe
+    for recipe in (BackboneRecipe, GuidanceRecipe, AggregationRecipe, DetectorRecipe)
 }
 """Recipe of each tower, by its name on the command line."""

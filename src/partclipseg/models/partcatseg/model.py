@@ -82,9 +82,10 @@ class CATSegModel(CLIPTowers):
 
     def prompts(self, vocabulary: Vocabulary) -> list[str]:
         """Put every object-part into every template: `N_c · P` strings, such as *a photo of a dog's ear.*"""
-        return self._templated([pair.name for pair in vocabulary.object_parts])
+        return self.templated([pair.name for pair in vocabulary.object_parts])
 
-    def _templated(self, words: Sequence[str]) -> list[str]:
+    def templated(self, words: Sequence[str]) -> list[str]:
+        """Put every word into every template: `len(words) · P` strings, all templates of a word together."""
         return [template.replace("{}", word) for word in words for template in self.config.templates]
 
     def encode_text(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor:
@@ -272,7 +273,7 @@ class PartCATSegModel(CATSegModel):
     def prompts(self, vocabulary: Vocabulary) -> list[str]:
         """Put every part, object and object-part into every template: `(N_p + N_o + N_c) · P` strings."""
         names = [pair.name for pair in vocabulary.object_parts]
-        return self._templated([*vocabulary.parts, *vocabulary.objects, *names])
+        return self.templated([*vocabulary.parts, *vocabulary.objects, *names])
 
     def forward(
         self, inputs: Mapping[str, Tensor], words: Words, attention_pairs: Tensor | None = None
@@ -324,7 +325,7 @@ class PartCATSegModel(CATSegModel):
 
     def word_prompts(self, part_words: Sequence[str]) -> list[str]:
         """Put every part word into every template: `W · P` strings."""
-        return self._templated(part_words)
+        return self.templated(part_words)
 
     def part_word_logits(self, inputs: Mapping[str, Tensor], embeddings: Tensor) -> Tensor:
         """Compute logits `[B, W + 1, 4g, 4g]` of part words and background, from the first stage without objects."""

@@ -45,8 +45,8 @@ class CATSegSettings(MethodSettings):
             check_side(self.guidance_image_size, "guidance_image_size")
 
     @property
-    def needs_guidance(self) -> bool:
-        return not self.guidance
+    def towers(self) -> tuple[str, ...]:
+        return ("backbone", "aggregation") if self.guidance else ("backbone", "guidance", "aggregation")
 
 
 @dataclass(frozen=True)

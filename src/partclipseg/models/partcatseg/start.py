@@ -115,9 +115,9 @@ def _started(
         return model, _copy(model, {f"clip.{key}": tensor for key, tensor in clip.state_dict().items()}, name)
     if kind == CATSegConfig.model_type:
         source: Any = CATSegModel.from_pretrained(name, dtype=torch.float32)
-        sizes = {**_sizes(source.config), "guidance_image_size": None}
+        sizes = _sizes(source.config)
         if source.config.guidance_config.model_type != "dinov2":  # PartCATSeg cannot take a ResNet
-            sizes["guidance_config"] = None
+            sizes |= {"guidance_config": None, "guidance_image_size": None}
         model = cls(config_class(**{**sizes, **changes}))
         return model, _copy(model, source.state_dict(), name)
     raise PartCLIPSegError(

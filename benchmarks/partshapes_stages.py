@@ -1,0 +1,141 @@
+"""What the runs of benchmarks/partshapes.py and three_tasks.py share: locks, scenes and towers, and their options."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import time
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import IO, Any
+
+from partclipseg.shapes.cache import SceneArrays, render_split
+from partclipseg.training.aggregation import train_aggregation
+from partclipseg.training.backbone import train_backbone
+from partclipseg.training.data import TrainingData, render_training_data
+from partclipseg.training.guidance import train_guidance
+from partclipseg.training.recipe import Recipe, partshapes, with_settings
+from partclipseg.training.towers import AggregationRecipe, BackboneRecipe, GuidanceRecipe, TowerRecipe
+
+TOWERS: dict[str, tuple[type[TowerRecipe], Any]] = {
+    "backbone": (BackboneRecipe, train_backbone),
+    "guidance": (GuidanceRecipe, train_guidance),
+    "aggregation": (AggregationRecipe, train_aggregation),
+}
+"""Recipe of each tower and the function that trains it, each tower on those before it."""
+
+
+def add_stage_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that shorten the stages of a training: towers, then parts."""
+    parser.add_argument("--steps", type=int, help="steps of the part stage")
+    parser.add_argument("--batch-size", type=int, help="scenes of a step of the part stage")
+    parser.add_argument("--backbones", type=int, help="seed s starts from towers s modulo this; default: its own")
+    for name in TOWERS:
+        parser.add_argument(f"--{name}-steps", type=int)
+    parser.add_argument("--scenes", type=int, help="scenes rendered ahead for each stage")
+    parser.add_argument("--image-size", type=int)
+    parser.add_argument("--compile", action="store_true", help="compile the layers: pays on a GPU")
+
+
+def given_fields(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of all recipes that the command line changes."""
+    values = {"scenes": options.scenes, "image_size": options.image_size}
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def seed_of_towers(seed: int, options: argparse.Namespace) -> int:
+    return seed % options.backbones if options.backbones else seed
+
+
+# -- locks between processes ------------------------------------------------------------------------------------------
+
+
+def claim(output: Path, key: str) -> IO[str] | None:
+    """Lock `key` against other processes until the file is closed; None if another one holds it."""
+    file = _lock_file(output, key)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+def alone(output: Path, key: str) -> IO[str]:
+    """Lock `key` against other processes until the file is closed, after waiting for the one that holds it."""
+    file = _lock_file(output, key)
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file
+
+
+def _lock_file(output: Path, key: str) -> IO[str]:
+    path = output / "claims" / f"{key}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("w")
+
+
+# -- scenes -----------------------------------------------------------------------------------------------------------
+
+
+def rendered(split: Any, count: int, size: int, output: Path) -> SceneArrays:
+    """Render scenes of a split once for all processes."""
+    with alone(output, f"{split}-{count}x{size}"):
+        return render_split(split, count, size, output / "scenes")
+
+
+@cache
+def training_data(scenes: int, image_size: int, output: Path) -> TrainingData:
+    """Render the training scenes, which are the same for every method."""
+    with alone(output, "train"):
+        recipe = replace(partshapes(), scenes=scenes, image_size=image_size, held_out=0)
+        return render_training_data(recipe, output / "scenes")
+
+
+# -- towers -----------------------------------------------------------------------------------------------------------
+
+
+def train_tower(name: str, seed: int, output: Path, options: argparse.Namespace) -> Path | None:
+    """Train a tower of the seed, and those that it needs, unless they are there; return its directory.
+
+    None: SIGTERM stopped a training.
+    """
+    kind, train = TOWERS[name]
+    folder = output / f"{name}-{seed}"
+    with alone(output, folder.name):
+        if (folder / "model").is_dir():
+            return folder / "model"
+        changes = given_fields(options)
+        for other in ("backbone", "guidance") if kind is AggregationRecipe else ():
+            directory = train_tower(other, seed, output, options)
+            if directory is None:
+                return None
+            changes[other] = str(directory)
+        if hasattr(kind, "compile"):
+            changes["compile"] = options.compile
+        steps = getattr(options, f"{name}_steps") or kind.steps
+        recipe = kind(seed=seed, steps=steps, warmup_steps=min(kind.warmup_steps, steps // 4), **changes)
+        scenes = rendered(recipe.split, recipe.scenes, recipe.image_size, output)
+        started = time.perf_counter()
+
+        def report(step: int, losses: Any) -> None:
+            print(f"{folder.name}, step {step}, {time.perf_counter() - started:.0f} s: {losses}", flush=True)
+
+        return train(recipe, folder, scenes, report)
+
+
+def on_towers(recipe: Recipe, seed: int, output: Path, options: argparse.Namespace) -> Recipe | None:
+    """Return the recipe with the towers of a seed, which are trained first; None if SIGTERM stopped one of them.
+
+    The recipe's `start` may be the name of a tower; "" stands for the one that the method starts from.
+    """
+    names = recipe.settings.towers
+    start = train_tower(recipe.start or names[-1], seed, output, options)
+    if start is None:
+        return None
+    if "guidance" in names:
+        guidance = train_tower("guidance", seed, output, options)
+        if guidance is None:
+            return None
+        recipe = with_settings(recipe, guidance=str(guidance))
+    return replace(recipe, start=str(start), compile=options.compile)

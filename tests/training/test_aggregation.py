@@ -31,7 +31,7 @@ def scenes() -> SceneArrays:
 
 
 @pytest.fixture(scope="module")
-def towers(scenes: SceneArrays, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def towers(scenes: SceneArrays, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     output = tmp_path_factory.mktemp("towers")
     backbone = train_backbone(BackboneRecipe(**SMALL), output / "backbone", scenes)
     guidance = train_guidance(GuidanceRecipe(small_crops=0, **SMALL), output / "guidance", scenes)
@@ -39,7 +39,7 @@ def towers(scenes: SceneArrays, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 
 @pytest.fixture(scope="module")
-def trained(scenes: SceneArrays, towers: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(scenes: SceneArrays, towers: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = train_aggregation(replace(RECIPE, **towers), tmp_path_factory.mktemp("aggregation"), scenes)
     assert model is not None
     return model
@@ -49,7 +49,7 @@ class TestAggregation(TowerTester):
     recipe, other, difference = RECIPE, replace(RECIPE, batch_size=2), "batch_size: 1 then, 2 now"
 
     @pytest.fixture(autouse=True)
-    def on_towers(self, towers: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def on_towers(self, towers: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
         def train(recipe: AggregationRecipe, *arguments: Any) -> Path | None:
             return train_aggregation(replace(recipe, **towers), *arguments)
 
@@ -57,7 +57,7 @@ class TestAggregation(TowerTester):
 
 
 def test_it_learns_the_objects_and_leaves_the_towers_as_they_are(
-    scenes: SceneArrays, towers: dict[str, str], tmp_path: Path
+    scenes: SceneArrays, towers: dict[str, Any], tmp_path: Path
 ) -> None:
     losses: list[float] = []
     recipe = replace(RECIPE, **towers, steps=12, batch_size=2, checkpoint_every=12, learning_rate=3e-3)
@@ -78,6 +78,6 @@ def test_it_is_the_start_of_the_recipes(trained: Path, name: str) -> None:
     assert model.config.guidance_image_size == SIZE
 
 
-def test_a_tower_that_is_not_there_is_named(scenes: SceneArrays, towers: dict[str, str], tmp_path: Path) -> None:
+def test_a_tower_that_is_not_there_is_named(scenes: SceneArrays, towers: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(PartCLIPSegError, match="there is no directory 'nowhere'"):
         train_aggregation(replace(RECIPE, **{**towers, "guidance": "nowhere"}), tmp_path, scenes)

@@ -128,7 +128,7 @@ def test_steps_of_the_aggregation(watched: type[WatchedGradients], tmp_path: Pat
     small: Any = {"steps": 1, "batch_size": 2, "scenes": 4, "image_size": 32, "warmup_steps": 0}
     backbone = train_backbone(BackboneRecipe(**small, part_weight=1.0), tmp_path / "backbone", scenes)
     guidance = train_guidance(GuidanceRecipe(**small), tmp_path / "guidance", scenes)
-    towers = {"backbone": str(backbone), "guidance": str(guidance)}
+    towers: dict[str, Any] = {"backbone": str(backbone), "guidance": str(guidance)}
     train_aggregation(AggregationRecipe(**small, **towers), tmp_path / "aggregation", scenes)
     assert watched.steps == 3
 

@@ -141,7 +141,7 @@ def test_the_towers_are_a_start_for_the_recipes(tmp_path: Path) -> None:
     small: dict[str, Any] = {"steps": 1, "batch_size": 1, "scenes": 2, "warmup_steps": 0}
     backbone = train_backbone(BackboneRecipe(**small), output / "backbone", scenes)
     guidance = train_guidance(GuidanceRecipe(small_crops=0, **small), output / "guidance", scenes)
-    towers = {"backbone": str(backbone), "guidance": str(guidance)}
+    towers: dict[str, Any] = {"backbone": str(backbone), "guidance": str(guidance)}
     train_aggregation(AggregationRecipe(**small, **towers), output / "aggregation", scenes)
     recipe = replace(
         RECIPES["partshapes-partcatseg"](), steps=1, batch_size=1, scenes=2, held_out=0, precision="float32"

@@ -52,7 +52,7 @@ class PanopticMaps(NamedTuple):
     classes: np.ndarray
     """Index of the class, or `NOTHING`: void in the truth, where nothing counts."""
     instances: np.ndarray
-    """Number of the instance, from 0, or `NOTHING`: a crowd in the truth of a thing."""
+    """Number of the instance, from 0, or `NOTHING`: in the truth a crowd of a thing, and number 0 of what is none."""
     parts: np.ndarray
     """Index of the part within its class, `NOTHING`, or `UNKNOWN_PART`, which is read in predictions alone."""
 
@@ -209,7 +209,9 @@ def count_segments(truth: PanopticMaps, prediction: PanopticMaps, classes: Seque
     # 1. Void, crowds, and the true segments that remain.
     void = truth.classes == NOTHING
     things = np.array([*(item.thing for item in classes), False])[truth.classes]  # void is -1: the last entry
-    crowd = np.where(things & (truth.instances < 0), truth.classes, NOTHING)
+    unnumbered = truth.instances < 0
+    crowd = np.where(things & unnumbered, truth.classes, NOTHING)
+    truth = truth._replace(instances=np.where(unnumbered, 0, truth.instances))  # crowds are no segments: see `owned`
     owned = ~void & (crowd == NOTHING)
     true_map, true_classes = _segments(truth, owned)
     known = np.bincount(true_map[owned], truth.parts[owned] >= 0, len(true_classes)) > 0

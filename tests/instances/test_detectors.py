@@ -222,6 +222,25 @@ def test_photos_are_resized_as_by_the_authors(height: int, width: int):
     assert resized_shape(height, width, 800, 1333) == tuple(max(side, 1) for side in expected)
 
 
+def test_masks_of_sam3_are_those_of_its_authors(directory: Callable[[str], Path]):
+    """Probabilities are enlarged and cut at one half; enlarged logits have other outlines where they are large."""
+    detector = Detector.from_pretrained(directory("sam3"), threshold=0)
+    noisy = torch.randn(8, 9, 7, generator=torch.Generator().manual_seed(0)) * 8
+
+    def replace_masks(model: Any, inputs: Any, output: Any) -> None:
+        output.pred_masks = noisy[None]
+        plain.append(output)
+
+    plain: list[Any] = []
+    with detector.model.register_forward_hook(replace_masks):
+        (found,) = detector.find(noise((45, 70)), ["dog"])
+    masks = torch.nn.functional.interpolate(noisy[None].sigmoid(), (45, 70), mode="bilinear", align_corners=False)[0]
+    scores = (plain[0].pred_logits.sigmoid() * plain[0].presence_logits.sigmoid())[0]
+    order = torch.argsort(scores, descending=True, stable=True)
+    for some, expected in zip(found, masks[order], strict=True):
+        np.testing.assert_array_equal(some.mask, expected > 0.5)
+
+
 # -- against the independent use of the same models -----------------------------------------------------------------
 
 

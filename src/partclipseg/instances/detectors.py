@@ -58,7 +58,7 @@ class Boxes(NamedTuple):
     words: Tensor
     """int64 `[n]`: index of the word."""
     masks: Tensor | None = None
-    """`[n, h, w]`: logits of the pixels, of any size."""
+    """`[n, h, w]` of any size: enlarged bilinearly, they are above 0 at the object's pixels."""
 
 
 class Detector(ABC):
@@ -339,9 +339,9 @@ class Sam3(Detector):
             scores = output.pred_logits[0].float().sigmoid() * output.presence_logits[0].float().sigmoid()
             keep = scores >= self.threshold  # masks of all queries of all words would take gigabytes
             words = torch.full_like(scores[keep], word, dtype=torch.long)
-            found.append(
-                (output.pred_boxes[0][keep].float() * scale, scores[keep], words, output.pred_masks[0][keep])
-            )
+            # Probabilities are enlarged, not logits, as by the authors: from one half on a pixel is the object's.
+            masks = output.pred_masks[0][keep].float().sigmoid() - 0.5
+            found.append((output.pred_boxes[0][keep].float() * scale, scores[keep], words, masks))
         return Boxes(*(torch.cat(values) for values in zip(*found, strict=True)))
 
 

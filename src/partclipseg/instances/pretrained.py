@@ -185,7 +185,7 @@ def resized_shape(height: int, width: int, shortest: int, longest: int) -> tuple
     return (first, second) if height <= width else (second, first)
 
 
-def enlarge(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """Return bool `[H, W]` of `size`: where the logits `[h, w]`, enlarged bilinearly, exceed 0."""
-    whole = F.interpolate(logits[None, None].float(), size, mode="bilinear", align_corners=False)
+def enlarge(values: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """Return bool `[H, W]` of `size`: where the values `[h, w]`, such as logits, enlarged bilinearly, exceed 0."""
+    whole = F.interpolate(values[None, None].float(), size, mode="bilinear", align_corners=False)
     return (whole[0, 0] > 0).cpu().numpy()

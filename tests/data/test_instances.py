@@ -353,6 +353,23 @@ def test_broken_masks_are_named_by_their_annotation(files, segmentation: Any, me
 
 
 @pytest.mark.parametrize(
+    ("stated", "area"),
+    [
+        ({"area": 5000.5}, 5000.5),  # public evaluators sort regions into small, medium and large by it
+        ({}, 20.0),
+        *(({"area": wrong}, 20.0) for wrong in (None, 0, -3, "20", True, [20], float("nan"), 1e300)),
+    ],
+)
+def test_areas_are_those_that_the_file_states(files, stated: dict[str, Any], area: float) -> None:
+    two_ears = [mark(2, EAR, 0, 1, 1, area=900), mark(3, EAR, 4, 5, 1, area=900)]  # one region, so the area is its own
+    write(files, [mark(1, DOG, 0, 5, 1, **stated), *two_ears])
+    dataset = open_dataset("coco", files.root).with_instances()
+    regions = {one.label: one.area for one in dataset.regions(0, dataset[0]).regions}
+    ear, dog = dataset.vocabulary.names.index("dog's ear"), len(dataset.vocabulary) + 1
+    assert regions == {ear: 8.0, dog: area}
+
+
+@pytest.mark.parametrize(
     ("lists", "exhaustive"),
     [
         ({}, True),

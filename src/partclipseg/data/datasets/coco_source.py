@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,10 +141,14 @@ class CocoSource(Source):
         return np.where(owned >= 0, owned, np.where(alike, under, UNLABELLED)).astype(np.int32)
 
     def read_regions(self, photo: SourcePhoto, size: tuple[int, int]) -> PhotoRegions:
-        """Read as `Source.read_regions`; the pieces of one part word of one object are one region, as in PACO."""
+        """Read as `Source.read_regions`; the pieces of one part word of one object are one region, as in PACO.
+
+        A region of a single annotation has the area that it states, as in the public evaluators, else that of its mask.
+        """
         entry = self.entries[photo.key]
         check_photo_size(photo.path, self.file, entry.size, size)
         pieces: dict[tuple[int, int], list[dict[str, Any]]] = {}
+        areas: dict[tuple[int, int], list[float | None]] = defaultdict(list)
         crowds: set[tuple[int, int]] = set()
         words: dict[int, int] = {}
         for place, (annotation, number) in enumerate(zip(entry.annotations, self._numbers(entry), strict=True)):
@@ -160,6 +164,7 @@ class CocoSource(Source):
             if not rle.area(run):
                 continue
             pieces.setdefault(key, []).append(run)
+            areas[key].append(annotation.area)
             if annotation.crowd:
                 crowds.add(key)
             words.setdefault(key[0], len(self.object_parts) + self.labels[annotation.category][1])
@@ -169,7 +174,9 @@ class CocoSource(Source):
         regions = []
         for (number, label), runs in pieces.items():
             merged, crowd = merge_regions(runs), (number, label) in crowds
-            regions.append(TrueRegion(label, merged, float(rle.area(merged)), max(number, UNLABELLED), crowd))
+            stated = areas[number, label]
+            area = stated[0] if len(stated) == 1 and stated[0] is not None else float(rle.area(merged))
+            regions.append(TrueRegion(label, merged, area, max(number, UNLABELLED), crowd))
         negative, not_exhaustive = (
             None if numbers is None else frozenset(label for label in map(self._label, numbers) if label is not None)
             for numbers in (entry.negative, entry.not_exhaustive)

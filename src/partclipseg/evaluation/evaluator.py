@@ -38,7 +38,7 @@ from partclipseg.evaluation.choices import (
     Rule,
 )
 from partclipseg.evaluation.confusion import ConfusionMatrix, count_pixels
-from partclipseg.evaluation.ov_parts import resize_there_and_back
+from partclipseg.evaluation.ov_parts import LABEL_EDGES, resize_there_and_back
 from partclipseg.evaluation.scores import Scores, compute_scores, region_counts
 from partclipseg.vocabulary import Vocabulary
 
@@ -108,6 +108,7 @@ class Evaluator:
         labels: IndexMap,
         object_labels: IndexMap | None = None,
         key: str | None = None,
+        label_edges: tuple[int, int] | None = None,
     ) -> bool:
         """Count one record, on the device of `prediction`.
 
@@ -117,6 +118,8 @@ class Evaluator:
             object_labels: integers `[H, W]`, as in `PartSample`; negative only where there is no object. Needed
                 by `strict`.
             key: name of the record. Without one, every call counts.
+            label_edges: shortest and longest edge in pixels that the rule `ov-parts` resizes labels to, see
+                `PartModel.label_edges`; None are the usual ones, `ov_parts.LABEL_EDGES`.
 
         Returns:
             False, and nothing is counted, if the key was counted before.
@@ -130,7 +133,7 @@ class Evaluator:
         predicted = self._index_map(prediction, "prediction")
         labelled = self._index_map(labels, "labels", like=predicted)
         if self._resizes_labels:
-            labelled = resize_there_and_back(labelled)
+            labelled = resize_there_and_back(labelled, label_edges or LABEL_EDGES)
         ignored = labelled == UNLABELLED
         if self.protocol == "strict":
             if object_labels is None:

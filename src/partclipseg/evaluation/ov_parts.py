@@ -9,14 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-SHORTEST_EDGE, LONGEST_EDGE = 800, 1333
-"""Shortest edge of the resized labels and the longest that it may lead to, in pixels."""
+LABEL_EDGES = 800, 1333
+"""Shortest edge of the resized labels and the longest that it may lead to, in pixels, of methods that name no other."""
 
 
-def resize_there_and_back(labels: Tensor) -> Tensor:
-    """Resize integer labels `[H, W]` to `SHORTEST_EDGE` and back to their size, by torch's nearest neighbour."""
+def resize_there_and_back(labels: Tensor, edges: tuple[int, int] = LABEL_EDGES) -> Tensor:
+    """Resize integer labels `[H, W]` and bring them back to their size, by torch's nearest neighbour.
+
+    `edges` are the shortest edge that they are resized to and the longest that it may lead to.
+    """
     size = tuple(labels.shape)
-    scale = min(SHORTEST_EDGE / min(size), LONGEST_EDGE / max(size))
+    scale = min(edges[0] / min(size), edges[1] / max(size))
     rows, columns = (_sources(length, int(length * scale + 0.5), labels.device) for length in size)
     return labels[rows][:, columns]
 

@@ -269,7 +269,7 @@ def score(
     """Count a batch of photos in the evaluators, `zoom` as in `predict`."""
     with torch.inference_mode():
         for protocol, label_map, (key, parts, objects) in predict(segmenter, vocabulary, photos, evaluators, zoom):
-            evaluators[protocol].update(label_map, parts, objects, key=key)
+            evaluators[protocol].update(label_map, parts, objects, key, segmenter.model.label_edges)
 
 
 def is_scored(photo: PhotoRecords, evaluators: Mapping[Any, Counts]) -> bool:

@@ -160,6 +160,14 @@ class PartModel(PreTrainedModel):
         return self.image_shape
 
     @property
+    def label_edges(self) -> tuple[int, int] | None:
+        """Shortest and longest edge in pixels that OV-PARTS' evaluator resizes labels to; None are its usual ones.
+
+        They are those of the method's test photos, since its reader resizes photo and labels together.
+        """
+        return None
+
+    @property
     def least_area(self) -> int:
         """Minimum area of an object for the second pass of `zoom`, in pixels of the model's input: below a quarter of a
         patch it is noise."""

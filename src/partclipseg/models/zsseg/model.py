@@ -352,6 +352,11 @@ class ZSSegModel(CLIPTowers):
         return self._logits_shape
 
     @property
+    def label_edges(self) -> tuple[int, int]:
+        """Shortest and longest edge of the resized labels, see `PartModel.label_edges`: those of the photos."""
+        return self.config.shortest_edge, self.config.longest_edge
+
+    @property
     def min_part_probability(self) -> float:
         """Minimum probability of a part: 0, since scores are means of two probabilities and background is a class."""
         return 0.0

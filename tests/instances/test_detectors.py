@@ -269,6 +269,29 @@ def test_equal_to_the_plain_use_of_transformers(
         np.testing.assert_allclose(found.corners, boxes, atol=1e-3)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_colours_are_normalised_as_the_authors_state(kind: str, directory: Callable[[str], Path], tmp_path: Path):
+    folder = tmp_path / kind
+    shutil.copytree(directory(kind), folder)
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        (folder / name).unlink(missing_ok=True)
+    preparation = {"image_mean": [0.1, 0.2, 0.3], "image_std": [1.0, 0.5, 0.25]}
+    size = {"size": {"shortest_edge": 96, "longest_edge": 160}} if "dino" in kind else {}
+    (folder / "preprocessor_config.json").write_text(json.dumps({**preparation, **size}))
+    detector, seen = Detector.from_pretrained(folder, threshold=0), []
+    grey = np.full((32, 48, 3), 51, np.uint8)
+    hook = detector.model.register_forward_pre_hook(
+        lambda model, args, inputs: seen.append(inputs.get("pixel_values")), with_kwargs=True
+    )
+    if kind == "sam3":
+        hook.remove()
+        features = detector.model.get_vision_features
+        detector.model.get_vision_features = lambda pixel_values: (seen.append(pixel_values), features(pixel_values))[1]
+    detector.find([grey], ["dog"])
+    colours = (torch.tensor([0.2] * 3) - torch.tensor([0.1, 0.2, 0.3])) / torch.tensor([1.0, 0.5, 0.25])
+    torch.testing.assert_close(seen[0][0, :, 0, 0], colours)
+
+
 # -- what cannot be loaded ------------------------------------------------------------------------------------------
 
 

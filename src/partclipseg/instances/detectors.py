@@ -212,10 +212,14 @@ class Owlv2(Detector):
         if unknown := unknown_texts(self._tokenizer, self._words, tokens):
             log.warning("the detector has never seen these words and can only guess: %s", ", ".join(unknown))
 
+    @cached_property
+    def _statistics(self) -> Any:
+        return self.pretrained.statistics(CLIP)
+
     def look(self, photo: np.ndarray, passes: list[Any]) -> Boxes:
         """Return all boxes with their best word."""
         side = self.model.config.vision_config.image_size
-        values = to_values(squared(photo), (side, side), CLIP).to(self.device, self.model.dtype)
+        values = to_values(squared(photo), (side, side), self._statistics).to(self.device, self.model.dtype)
         outputs = [self.model(**tokens, pixel_values=values) for tokens in passes]
         # A photo's boxes are the same in each pass.
         logits, words = torch.cat([output.logits[0].float() for output in outputs], -1).max(-1)
@@ -326,11 +330,15 @@ class Sam3(Detector):
             for ids, mask in rows
         ]
 
+    @cached_property
+    def _statistics(self) -> Any:
+        return self.pretrained.statistics(HALVES)
+
     def look(self, photo: np.ndarray, passes: list[Any]) -> Boxes:
         """Return what is found of each word, with masks."""
         height, width = photo.shape[:2]
         side = self.model.config.vision_config.image_size
-        values = to_values(photo, (side, side), HALVES).to(self.device, self.model.dtype)
+        values = to_values(photo, (side, side), self._statistics).to(self.device, self.model.dtype)
         vision = self.model.get_vision_features(pixel_values=values)
         scale = torch.tensor([width, height] * 2, device=self.device)
         found = []

@@ -67,6 +67,7 @@ class Outliner:
         """Use a loaded model."""
         self.model = pretrained.model
         self._family = _FAMILIES[pretrained.kind]
+        self._statistics = pretrained.statistics(self._family.statistics)
 
     @classmethod
     def from_pretrained(
@@ -129,7 +130,7 @@ class Outliner:
 
     def _features(self, photo: np.ndarray, resized: tuple[int, int], side: int) -> dict[str, Any]:
         """Return features of the photo, as the model's forward pass takes them for any number of boxes."""
-        values = to_values(photo, resized, self._family.statistics)
+        values = to_values(photo, resized, self._statistics)
         values = F.pad(values, (0, side - resized[1], 0, side - resized[0])).to(self.device, self.model.dtype)
         features = self.model.get_image_embeddings(values)
         if isinstance(features, tuple):  # SAM HQ

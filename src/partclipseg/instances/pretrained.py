@@ -76,30 +76,42 @@ class Pretrained(NamedTuple):
 
         Raises `PartCLIPSegError` for values that no preparation has.
         """
-        for file, key in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
-            if is_file(self.folder / file):
-                table = read_json_table(self.folder / file)
-                if isinstance(found := table if key is None else table.get(key), dict):
-                    break
-        else:
-            return PhotoSettings(shortest, longest, statistics)
+        path, found = self._stated()
         edges: list[Any] = [shortest, longest]
         size = found.get("size")
         if size is not None:
             edges = [size.get("shortest_edge"), size.get("longest_edge")] if isinstance(size, dict) else []
             if not edges or not all(type(edge) is int and 1 <= edge <= _LONGEST for edge in edges):
                 what = f"a shortest_edge and a longest_edge from 1 to {_LONGEST:,}"
-                raise PartCLIPSegError(_wrong(self.folder / file, "size", size, what))
+                raise PartCLIPSegError(_wrong(path, "size", size, what))
+        return PhotoSettings(edges[0], edges[1], self.statistics(statistics))
+
+    def statistics(self, usual: tuple[ColourNumbers, ColourNumbers]) -> tuple[ColourNumbers, ColourNumbers]:
+        """Return mean and deviation of the colours as the authors state them, else the usual ones.
+
+        Raises `PartCLIPSegError` for values that no preparation has.
+        """
+        path, found = self._stated()
         colours = []
-        for name, usual, least, what in (
-            ("image_mean", statistics[0], -math.inf, "three numbers"),
-            ("image_std", statistics[1], 1e-3, "three numbers above 0"),
+        for name, default, least, what in (
+            ("image_mean", usual[0], -math.inf, "three numbers"),
+            ("image_std", usual[1], 1e-3, "three numbers above 0"),
         ):
             values = found.get(name)
-            colours.append(usual if values is None else values)
+            colours.append(default if values is None else values)
             if not _is_colour(colours[-1], least):
-                raise PartCLIPSegError(_wrong(self.folder / file, name, values, what))
-        return PhotoSettings(edges[0], edges[1], (tuple(colours[0]), tuple(colours[1])))
+                raise PartCLIPSegError(_wrong(path, name, values, what))
+        return tuple(colours[0]), tuple(colours[1])
+
+    def _stated(self) -> tuple[Path, dict[str, Any]]:
+        """Return the file that says how photos are prepared, and what it says; nothing where there is none."""
+        for file, key in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
+            path = self.folder / file
+            if is_file(path):
+                table = read_json_table(path)
+                if isinstance(found := table if key is None else table.get(key), dict):
+                    return path, found
+        return self.folder, {}
 
 
 def _is_colour(values: Any, least: float) -> bool:

@@ -149,7 +149,7 @@ class OVParts:
             return rendering.load()("test", self.limit or scenes, size, "all")
         with check_bar(console) as show:
             raise_if_broken(check_dataset(name, root, "test", on_progress=show))
-        return open_dataset(name, root)
+        return open_dataset(name, root).by_object_masks()
 
     def _score_model(
         self,
@@ -160,6 +160,7 @@ class OVParts:
         journal: Journal | None,
         console: Console,
     ) -> list[TaskResult]:
+        from partclipseg.evaluation.ov_parts import LABELS
         from partclipseg.evaluation.state import model_digest, text_digest
         from partclipseg.evaluation.tasks import TaskResult, without_listed
         from partclipseg.inference.segmenter import PartSegmenter
@@ -175,7 +176,8 @@ class OVParts:
                         f"the few-shot list beside {name} names all photos that {job.dataset} tests on, so nothing is "
                         "left to score: give the list of the training photos"
                     )
-            digest = {**job._asdict(), "model": model_digest(name), "dtype": self.dtype, **self._digest(dataset)}
+            digest = {**job._asdict(), "model": model_digest(name), "dtype": self.dtype, "labels": LABELS}
+            digest |= self._digest(dataset)
             if job.task == "cross-dataset" and training is not None:
                 digest["training"] = text_digest(training.names)
             entries = [] if journal is None else journal.read(damaged="skip")

@@ -268,7 +268,8 @@ class Evaluate:
             return open_scenes(self.dataset, rendering, *which)
         if self.root is None:
             raise UsageError(f"--data is missing: name the folder of {self.dataset}")
-        return open_files(self.dataset, self.root, *which, own, self.metric != "iou", processes, console)
+        kinds = self.metric != "iou", self.rule == "ov-parts"
+        return open_files(self.dataset, self.root, *which, own, *kinds, processes, console)
 
     def _with_training(self, subject: Subject) -> Subject:
         """Add the words that the model was trained on, if they are named."""

@@ -38,7 +38,7 @@ from partclipseg.evaluation.choices import (
     Rule,
 )
 from partclipseg.evaluation.confusion import ConfusionMatrix, count_pixels
-from partclipseg.evaluation.ov_parts import LABEL_EDGES, resize_there_and_back
+from partclipseg.evaluation.ov_parts import LABEL_EDGES, LABELS, resize_there_and_back
 from partclipseg.evaluation.scores import Scores, compute_scores, region_counts
 from partclipseg.vocabulary import Vocabulary
 
@@ -210,7 +210,7 @@ class Evaluator:
             "protocol": self.protocol,
             "boundary": self.boundary,
             "small_part_area": self.small_part_area,
-            **({"labels": "ov-parts"} if self._resizes_labels else {}),
+            **({"labels": LABELS} if self._resizes_labels else {}),
         }
 
     @property

@@ -9,6 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+LABELS = "ov-parts, by object masks"
+"""Name of the labels that the rule compares in saved scores: those of other releases were cut or resized in another way
+(see `FileDataset.by_object_masks`)."""
+
 LABEL_EDGES = 800, 1333
 """Shortest edge of the resized labels and the longest that it may lead to, in pixels, of methods that name no other."""
 

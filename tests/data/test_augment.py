@@ -168,6 +168,19 @@ def test_scaled_size(size, expected):
     assert scaled_size(size, 800, 1333) == expected
 
 
+@pytest.mark.parametrize(
+    ("size", "edges", "expected"),
+    [
+        *(((11, 22), (800, 1333), (666, 1333)), ((6, 124), (800, 1333), (64, 1333))),
+        *(((75, 512), (512, 768), (112, 768)), ((512, 147), (640, 768), (768, 220)), ((59, 512), (96, 768), (88, 768))),
+        ((1, 4000), (800, 1333), (1, 1333)),
+    ],
+)
+def test_half_pixels_fall_as_in_detectron2(size, edges, expected):
+    """Its sizes of photos for which one factor, or two without the exact shortest edge, give a pixel more."""
+    assert scaled_size(size, *edges) == expected
+
+
 def test_resized_labels_sit_where_the_photo_puts_them():
     labels = np.arange(12, dtype=np.int32).reshape(3, 4)
     np.testing.assert_array_equal(resize_labels(labels, (6, 8)), labels.repeat(2, 0).repeat(2, 1))

@@ -139,10 +139,18 @@ def augment(
 
 
 def scaled_size(size: tuple[int, ...], shortest_edge: int, max_size: int) -> tuple[int, int]:
-    """Scale `(height, width)` to the shortest edge, or to `max_size` for the longest one if that is less."""
-    scale = min(shortest_edge / min(size), max_size / max(size))
-    height, width = (max(1, int(edge * scale + 0.5)) for edge in size)
-    return height, width
+    """Scale `(height, width)` to the shortest edge, or to `max_size` for the longest one if that is less.
+
+    Half pixels fall as in detectron2, by which the reference implementations resize photos and labels.
+    """
+    height, width = size
+    scale = shortest_edge / min(height, width)
+    exact = (float(shortest_edge), width * scale) if height < width else (height * scale, float(shortest_edge))
+    if max(exact) > max_size:
+        # In two steps: the product of both factors would round some half pixels in the other direction.
+        shrink = max_size / max(exact)
+        exact = exact[0] * shrink, exact[1] * shrink
+    return max(1, int(exact[0] + 0.5)), max(1, int(exact[1] + 0.5))
 
 
 def resize_photo(image: np.ndarray, *sizes: tuple[int, int]) -> np.ndarray:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from partclipseg.data.augment import scaled_size
+
 LABELS = "ov-parts, by object masks"
 """Name of the labels that the rule compares in saved scores: those of other releases were cut or resized in another way
 (see `FileDataset.by_object_masks`)."""
@@ -23,8 +25,8 @@ def resize_there_and_back(labels: Tensor, edges: tuple[int, int] = LABEL_EDGES) 
     `edges` are the shortest edge that they are resized to and the longest that it may lead to.
     """
     size = tuple(labels.shape)
-    scale = min(edges[0] / min(size), edges[1] / max(size))
-    rows, columns = (_sources(length, int(length * scale + 0.5), labels.device) for length in size)
+    resized = scaled_size(size, *edges)
+    rows, columns = (_sources(*lengths, labels.device) for lengths in zip(size, resized, strict=True))
     return labels[rows][:, columns]
 
 

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from partclipseg.data.augment import resize_photo
+from partclipseg.data.augment import resize_photo, scaled_size
 from partclipseg.machine import usable_cores
 from partclipseg.maps.upsample import upload
 from partclipseg.models.partcatseg.config import CATSegConfig
-from partclipseg.models.photo_size import size_at_shortest_edge
 
 
 def model_inputs(
@@ -72,7 +71,7 @@ def first_size(size: tuple[int, ...], config: CATSegConfig) -> tuple[int, int]:
     height, width = size
     if config.shortest_edge is None:
         return height, width
-    return size_at_shortest_edge((height, width), config.shortest_edge, config.longest_edge)
+    return scaled_size((height, width), config.shortest_edge, config.longest_edge)
 
 
 def _input(pixels: Tensor, edge: int, config: CATSegConfig) -> Tensor:

@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization as init
 
-from partclipseg.data.augment import resize_photo
+from partclipseg.data.augment import resize_photo, scaled_size
 from partclipseg.maps.label_maps import BACKGROUND, LabelMaps, no_object
 from partclipseg.models.clip_towers import CLIPTowers, admitted
 from partclipseg.models.interface import PartOutput, Words, register
 from partclipseg.models.parameter_groups import groups_with_slow_tower
-from partclipseg.models.photo_size import size_at_shortest_edge
 from partclipseg.models.tokens import add_token_embeddings, add_words, is_word_level
 from partclipseg.models.zsseg.config import ZSSegConfig
 from partclipseg.models.zsseg.prompts import ComposedPrompts
@@ -157,7 +156,7 @@ class ZSSegModel(CLIPTowers):
             sizes = [tuple(values.shape[2:])] * len(values)
         else:
             edges = self.config.shortest_edge, self.config.longest_edge
-            sizes = [size_at_shortest_edge(photo.shape[:2], *edges) for photo in photos]
+            sizes = [scaled_size(photo.shape[:2], *edges) for photo in photos]
             for place, photo, (height, width) in zip(canvas, photos, sizes, strict=True):
                 resized = torch.from_numpy(np.array(resize_photo(photo, (height, width))))
                 place[:, :height, :width] = resized.to(self.device).permute(2, 0, 1)

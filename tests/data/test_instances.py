@@ -251,6 +251,14 @@ def test_paco(files) -> None:
     assert [note.kind for note in report.notes].count("missing split") == 1
 
 
+def test_an_object_of_paco_without_a_mask_has_no_region(files) -> None:
+    """PACO's evaluator knows nothing of it; its parts count all the same."""
+    write_paco(files, [{**mark(10, 378, 0, 5, 10), "segmentation": []}, mark(11, 2138, 0, 2, 10)])
+    dataset = open_dataset("paco", files.root).with_instances()
+    truth = dataset.regions(0, dataset[0])
+    assert named(truth, names_of(dataset)) == {("dog's ear", 0): ([0, 1], False)}
+
+
 @pytest.mark.parametrize(
     ("place", "root"),
     [

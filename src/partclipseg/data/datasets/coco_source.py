@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -39,6 +39,8 @@ class CocoSource(Source):
     """Entries of the photos, by key."""
     labels: dict[int | str, tuple[int, int]] = field(repr=False)
     """Index into `object_parts` and index into `objects` of each category id; -1 for none."""
+    unites_parts: ClassVar[bool] = True
+    """Whether the parts of an object without a mask of its own make its region."""
 
     @classmethod
     def open(
@@ -169,7 +171,7 @@ class CocoSource(Source):
                 crowds.add(key)
             words.setdefault(key[0], len(self.object_parts) + self.labels[annotation.category][1])
         for number, label in [(number, label) for number, label in words.items() if number >= 0]:
-            if (number, label) not in pieces:  # an object that is annotated by its parts alone
+            if self.unites_parts and (number, label) not in pieces:  # an object that is annotated by its parts alone
                 pieces[number, label] = [run for (one, _), runs in pieces.items() if one == number for run in runs]
         regions = []
         for (number, label), runs in pieces.items():

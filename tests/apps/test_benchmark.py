@@ -13,7 +13,7 @@ from PIL import Image
 
 from partclipseg.apps.cli import main
 from partclipseg.data.datasets import open_dataset
-from partclipseg.evaluation.ov_parts import resize_there_and_back
+from partclipseg.evaluation.resized_labels import ov_parts_size, resize_there_and_back
 from partclipseg.vocabulary import Vocabulary
 
 
@@ -163,7 +163,8 @@ def test_evaluate_says_what_the_training_words_share(trained, shared: Path, tmp_
     assert report["published"] == {"oracle_obj": []}
     # The labels are those in the object masks of the records, as OV-PARTS cuts and resizes them.
     maps = (Image.open(data / f"annotations_detectron2_{kind}/val/2010_005243.png") for kind in KINDS)
-    parts, objects = (resize_there_and_back(torch.from_numpy(np.array(one))) for one in maps)
+    arrays = (torch.from_numpy(np.array(one)) for one in maps)
+    parts, objects = (resize_there_and_back(one, ov_parts_size(one.shape)) for one in arrays)
     records = open_dataset("pascal-part-116", data).records
     labelled = sum(int(((parts != 255) & (objects == record.object)).sum()) for record in records)
     assert sum(one["pixels"] for one in report["scores"]["oracle_obj"]["classes"]) == labelled

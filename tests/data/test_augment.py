@@ -16,7 +16,6 @@ from partclipseg.data.augment import (
     resize_labels,
     resize_photo,
     sample_generator,
-    scaled_size,
 )
 from partclipseg.data.sample import OUTSIDE, UNLABELLED, PartSample
 from partclipseg.errors import UsageError
@@ -158,27 +157,6 @@ def test_the_published_configuration_flips_and_scales():
         flipped += (changed.part_labels == resize_labels(sample.part_labels[:, ::-1], (667, 1333))).all()
     assert shapes == {(667, 1333, 3)}  # 30:60 to a shortest edge of 800 would be 1600 wide
     assert 2 < flipped < 18
-
-
-@pytest.mark.parametrize(
-    ("size", "expected"),
-    [((375, 500), (800, 1067)), ((500, 375), (1067, 800)), ((100, 1000), (133, 1333)), ((800, 800), (800, 800))],
-)
-def test_scaled_size(size, expected):
-    assert scaled_size(size, 800, 1333) == expected
-
-
-@pytest.mark.parametrize(
-    ("size", "edges", "expected"),
-    [
-        *(((11, 22), (800, 1333), (666, 1333)), ((6, 124), (800, 1333), (64, 1333))),
-        *(((75, 512), (512, 768), (112, 768)), ((512, 147), (640, 768), (768, 220)), ((59, 512), (96, 768), (88, 768))),
-        ((1, 4000), (800, 1333), (1, 1333)),
-    ],
-)
-def test_half_pixels_fall_as_in_detectron2(size, edges, expected):
-    """Its sizes of photos for which one factor, or two without the exact shortest edge, give a pixel more."""
-    assert scaled_size(size, *edges) == expected
 
 
 def test_resized_labels_sit_where_the_photo_puts_them():

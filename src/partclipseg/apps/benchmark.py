@@ -160,7 +160,7 @@ class OVParts:
         journal: Journal | None,
         console: Console,
     ) -> list[TaskResult]:
-        from partclipseg.evaluation.ov_parts import LABELS
+        from partclipseg.evaluation.resized_labels import LABELS
         from partclipseg.evaluation.state import model_digest, text_digest
         from partclipseg.evaluation.tasks import TaskResult, without_listed
         from partclipseg.inference.segmenter import PartSegmenter

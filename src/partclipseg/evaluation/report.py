@@ -171,8 +171,8 @@ def rule_table(scores: Scores) -> Table:
     if scores.protocol in WITHIN_OBJECTS:
         chosen = scores.rule == "ov-parts"
         note += (
-            " Labels were resized to the size of the method's test photos and back, as OV-PARTS' evaluator does: to a "
-            "shortest edge of 800 pixels, ZSSeg+ to its own."
+            " Labels were resized to the size of the method's photos and back, as OV-PARTS' evaluator does: to a "
+            "shortest edge of 800 pixels, or that of a model that resizes photos by itself."
             if chosen
             else " OV-PARTS' evaluator also resizes the labels; choose --rule ov-parts for that."
         )

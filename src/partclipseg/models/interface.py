@@ -160,19 +160,16 @@ class PartModel(PreTrainedModel):
         return self.image_shape
 
     @property
-    def label_edges(self) -> tuple[int, int] | None:
-        """Shortest and longest edge in pixels that OV-PARTS' evaluator resizes labels to; None are its usual ones.
-
-        They are those of the method's test photos, since its reader resizes photo and labels together.
-        """
-        return None
-
-    @property
     def least_area(self) -> int:
         """Minimum area of an object for the second pass of `zoom`, in pixels of the model's input: below a quarter of a
         patch it is noise."""
         vision = getattr(self.config, "vision_config", None)
         return (getattr(vision, "patch_size", 16) // 2) ** 2
+
+    def first_size(self, size: tuple[int, ...]) -> tuple[int, int]:
+        """Return height and width to which released code first resizes a photo of height and width `size`, and labels;
+        `size` itself where it does not."""
+        return size[0], size[1]
 
     def prepare(self, photos: Sequence[np.ndarray] | Tensor) -> dict[str, Tensor]:
         """Resize photos, scale them to 0..1 and normalise them, on the model's device.

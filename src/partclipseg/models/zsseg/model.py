@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization as init
 
-from partclipseg.data.augment import resize_photo, scaled_size
+from partclipseg.data.augment import resize_photo
+from partclipseg.data.photo_size import size_at_shortest_edge
 from partclipseg.maps.label_maps import BACKGROUND, LabelMaps, no_object
 from partclipseg.models.clip_towers import CLIPTowers, admitted
 from partclipseg.models.interface import PartOutput, Words, register
@@ -140,6 +141,10 @@ class ZSSegModel(CLIPTowers):
         """Photos come to `prepare` at their own size, whose aspect ratio it keeps."""
         return None
 
+    def first_size(self, size: tuple[int, ...]) -> tuple[int, int]:
+        """Return the size of a photo of height and width `size` at `config.shortest_edge`."""
+        return size_at_shortest_edge(size, self.config.shortest_edge, self.config.longest_edge)
+
     def prepare(self, photos: Sequence[np.ndarray] | Tensor) -> dict[str, Tensor]:
         """Put photos on square canvases, on the model's device.
 
@@ -155,8 +160,7 @@ class ZSSegModel(CLIPTowers):
             canvas[:, :, : values.shape[2], : values.shape[3]] = values * 255 if values.is_floating_point() else values
             sizes = [tuple(values.shape[2:])] * len(values)
         else:
-            edges = self.config.shortest_edge, self.config.longest_edge
-            sizes = [scaled_size(photo.shape[:2], *edges) for photo in photos]
+            sizes = [self.first_size(photo.shape[:2]) for photo in photos]
             for place, photo, (height, width) in zip(canvas, photos, sizes, strict=True):
                 resized = torch.from_numpy(np.array(resize_photo(photo, (height, width))))
                 place[:, :height, :width] = resized.to(self.device).permute(2, 0, 1)
@@ -349,11 +353,6 @@ class ZSSegModel(CLIPTowers):
     def logits_size(self, inputs: Mapping[str, Tensor], words: Words) -> tuple[int, int]:
         """Return height and width of the logits."""
         return self._logits_shape
-
-    @property
-    def label_edges(self) -> tuple[int, int]:
-        """Shortest and longest edge of the resized labels, see `PartModel.label_edges`: those of the photos."""
-        return self.config.shortest_edge, self.config.longest_edge
 
     @property
     def min_part_probability(self) -> float:

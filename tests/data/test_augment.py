@@ -16,7 +16,6 @@ from partclipseg.data.augment import (
     resize_labels,
     resize_photo,
     sample_generator,
-    scaled_size,
 )
 from partclipseg.data.sample import OUTSIDE, UNLABELLED, PartSample
 from partclipseg.errors import UsageError
@@ -158,14 +157,6 @@ def test_the_published_configuration_flips_and_scales():
         flipped += (changed.part_labels == resize_labels(sample.part_labels[:, ::-1], (667, 1333))).all()
     assert shapes == {(667, 1333, 3)}  # 30:60 to a shortest edge of 800 would be 1600 wide
     assert 2 < flipped < 18
-
-
-@pytest.mark.parametrize(
-    ("size", "expected"),
-    [((375, 500), (800, 1067)), ((500, 375), (1067, 800)), ((100, 1000), (133, 1333)), ((800, 800), (800, 800))],
-)
-def test_scaled_size(size, expected):
-    assert scaled_size(size, 800, 1333) == expected
 
 
 def test_resized_labels_sit_where_the_photo_puts_them():

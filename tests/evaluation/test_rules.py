@@ -11,8 +11,8 @@ import torch
 from partclipseg import Evaluator
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.evaluation.choices import RULES, Protocol, Rule
-from partclipseg.evaluation.ov_parts import resize_there_and_back
 from partclipseg.evaluation.report import rule_table, score_table
+from partclipseg.evaluation.resized_labels import ov_parts_size, resize_there_and_back
 
 WORDS = ["a's x", "a's y", "b's x", "b's y", "b's z"]
 LABELS = np.repeat([0, 1, 2, 3], 10)[None]
@@ -105,7 +105,7 @@ def test_labels_of_ov_parts_are_those_of_two_interpolations(size, moved):
     resized = (int(height * scale + 0.5), int(width * scale + 0.5))
     there = torch.nn.functional.interpolate(labels[None, None].float(), resized, mode="nearest")
     expected = torch.nn.functional.interpolate(there, size, mode="nearest")[0, 0].short()
-    found = resize_there_and_back(labels)
+    found = resize_there_and_back(labels, ov_parts_size(size))
     assert torch.equal(found, expected)
     assert torch.equal(found, labels) != moved
 

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from partclipseg.checks import check_fields
+from partclipseg.data.photo_size import size_at_shortest_edge
 from partclipseg.data.sample import OUTSIDE, UNLABELLED, PartSample
 from partclipseg.errors import UsageError
 from partclipseg.vocabulary import Vocabulary
@@ -127,7 +128,7 @@ def augment(
     if config.shortest_edge is not None:
         low, high = config.shortest_edge
         edge = int(generator.integers(low, high, endpoint=True))
-        sizes.insert(0, scaled_size(image.shape[:2], edge, config.max_size))
+        sizes.insert(0, size_at_shortest_edge(image.shape[:2], edge, config.max_size))
     image = resize_photo(image, *sizes)
     for height, width in sizes:
         rows, columns = rows[_nearest(len(rows), height)], columns[_nearest(len(columns), width)]
@@ -136,13 +137,6 @@ def augment(
         parts, objects = _look_up(mirror.classes, parts), _look_up(mirror.objects, objects)
     image = _jitter_colours(image, generator, config)
     return PartSample(*map(np.ascontiguousarray, (image, parts, objects)), key=sample.key)
-
-
-def scaled_size(size: tuple[int, ...], shortest_edge: int, max_size: int) -> tuple[int, int]:
-    """Scale `(height, width)` to the shortest edge, or to `max_size` for the longest one if that is less."""
-    scale = min(shortest_edge / min(size), max_size / max(size))
-    height, width = (max(1, int(edge * scale + 0.5)) for edge in size)
-    return height, width
 
 
 def resize_photo(image: np.ndarray, *sizes: tuple[int, int]) -> np.ndarray:

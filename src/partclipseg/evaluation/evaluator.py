@@ -38,7 +38,7 @@ from partclipseg.evaluation.choices import (
     Rule,
 )
 from partclipseg.evaluation.confusion import ConfusionMatrix, count_pixels
-from partclipseg.evaluation.ov_parts import resize_there_and_back
+from partclipseg.evaluation.resized_labels import ov_parts_size, resize_there_and_back
 from partclipseg.evaluation.scores import Scores, compute_scores, region_counts
 from partclipseg.vocabulary import Vocabulary
 
@@ -58,7 +58,8 @@ class Evaluator:
         boundary: `per_class`, `reference` or None (no Boundary IoU); see `boundary_maps`.
         small_part_area: a part is small below this share of the photo; see `SmallPartScores`.
         rule: the classes that the mIoU of a set is averaged over, see `scores.mean_iou`; `strict` has the first only.
-            With `ov-parts` the labels of `WITHIN_OBJECTS` are resized as that evaluator does, before they are counted.
+            With `ov-parts` the labels of `WITHIN_OBJECTS` are resized as that evaluator does, before they are counted;
+            what `partcatseg` does to labels depends on the model, see `run.score`.
 
     Raises:
         UsageError: an unknown protocol, boundary, rule or seen class, or too many classes: 32,766, and 255 for the
@@ -130,7 +131,7 @@ class Evaluator:
         predicted = self._index_map(prediction, "prediction")
         labelled = self._index_map(labels, "labels", like=predicted)
         if self._resizes_labels:
-            labelled = resize_there_and_back(labelled)
+            labelled = resize_there_and_back(labelled, ov_parts_size(labelled.shape))
         ignored = labelled == UNLABELLED
         if self.protocol == "strict":
             if object_labels is None:

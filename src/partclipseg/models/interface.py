@@ -166,6 +166,11 @@ class PartModel(PreTrainedModel):
         vision = getattr(self.config, "vision_config", None)
         return (getattr(vision, "patch_size", 16) // 2) ** 2
 
+    def first_size(self, size: tuple[int, ...]) -> tuple[int, int]:
+        """Return height and width to which released code first resizes a photo of height and width `size`, and labels;
+        `size` itself where it does not."""
+        return size[0], size[1]
+
     def prepare(self, photos: Sequence[np.ndarray] | Tensor) -> dict[str, Tensor]:
         """Resize photos, scale them to 0..1 and normalise them, on the model's device.
 

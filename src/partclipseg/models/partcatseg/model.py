@@ -29,7 +29,7 @@ from partclipseg.models.partcatseg.aggregator import (
 )
 from partclipseg.models.partcatseg.config import CATSegConfig, PartCATSegConfig
 from partclipseg.models.partcatseg.filters import Patches, patches
-from partclipseg.models.partcatseg.photos import model_inputs
+from partclipseg.models.partcatseg.photos import first_size, model_inputs
 from partclipseg.models.partcatseg.settings import CATSegSettings, PartCATSegSettings
 from partclipseg.models.partcatseg.towers import Guidance, ResNetGuidance, text_features
 from partclipseg.models.partcatseg.up_block import UpBlock
@@ -114,6 +114,10 @@ class CATSegModel(CLIPTowers):
     def ahead_shape(self) -> None:
         """Photos come to `prepare` at their own size: it resizes them twice."""
         return None
+
+    def first_size(self, size: tuple[int, ...]) -> tuple[int, int]:
+        """Return the size of a photo of height and width `size` at `config.shortest_edge`."""
+        return first_size(size, self.config)
 
     def prepare(self, photos: Sequence[np.ndarray] | Tensor) -> dict[str, Tensor]:
         """Make the inputs of photos on the model's device; see `photos.model_inputs`."""

@@ -16,11 +16,11 @@ from torch.nn import functional as F
 from transformers import initialization as init
 
 from partclipseg.data.augment import resize_photo
+from partclipseg.data.photo_size import size_at_shortest_edge
 from partclipseg.maps.label_maps import BACKGROUND, LabelMaps, no_object
 from partclipseg.models.clip_towers import CLIPTowers, admitted
 from partclipseg.models.interface import PartOutput, Words, register
 from partclipseg.models.parameter_groups import groups_with_slow_tower
-from partclipseg.models.photo_size import size_at_shortest_edge
 from partclipseg.models.tokens import add_token_embeddings, add_words, is_word_level
 from partclipseg.models.zsseg.config import ZSSegConfig
 from partclipseg.models.zsseg.prompts import ComposedPrompts

@@ -167,7 +167,9 @@ class Recipe:
         return {"method": self.method, **asdict(self)}
 
 
-_LATER = ("attention_filter", "pair_affinity", "patch_attention", "guidance_image_size", "guidance_share")
+_LATER = (
+    "attention_filter", "pair_affinity", "patch_attention", "guidance_image_size", "guidance_share", "own_size"
+)  # fmt: skip
 """Settings of PartCATSeg and CAT-Seg that runs of their first release have not."""
 
 
@@ -271,7 +273,7 @@ def part_imagenet_partcatseg() -> Recipe:
 
 def part_imagenet_partcatseg_reference() -> Recipe:
     """Train PartCATSeg on PartImageNet as its released implementation does."""
-    return as_partcatseg(part_imagenet(), reference=True)
+    return with_settings(as_partcatseg(part_imagenet(), reference=True), own_size=True)
 
 
 def own_data() -> Recipe:

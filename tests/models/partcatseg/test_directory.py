@@ -124,6 +124,16 @@ def test_convert_writes_a_directory_that_predicts(converted: tuple[Any, list[str
     assert segmenter.vocabulary.names == ("dog's ear", "dog's leg")
 
 
+def test_convert_for_part_imagenet_keeps_photos_at_their_size(converted: tuple[Any, list[str]], tmp_path: Path):
+    arguments, sizes = converted[1], tmp_path / "sizes.json"
+    values = json.loads(sizes.read_text())
+    del values["shortest_edge"]
+    sizes.write_text(json.dumps(values))
+    arguments[arguments.index("dog: ear, leg")] = "part-imagenet"
+    assert main(arguments) == 0
+    assert load_model(tmp_path / "out").first_size((375, 500)) == (375, 500)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -19,6 +19,7 @@ from partclipseg.models.interface import PartModel
 from partclipseg.models.number_types import NUMBER_TYPES
 from partclipseg.models.reading import read_tensors
 from partclipseg.models.released import BUILT_IN, BUILT_IN_DETECTOR, is_released
+from partclipseg.vocabulary import Catalog, Vocabulary
 
 __all__ = [
     "BUILT_IN", "BUILT_IN_DETECTOR", "FAMILIES", "FOREIGN", "REFUSED", "built_in_detector", "built_in_model", "family",
@@ -84,16 +85,25 @@ def load_model(name: str | Path, **kwargs: Any) -> PartModel:
     return family(kind).from_pretrained(name, **kwargs)
 
 
-def find_foreign(path: str | Path, values: Mapping[str, Any] | None = None) -> tuple[Any, Any]:
+def find_foreign(
+    path: str | Path, values: Mapping[str, Any] | None = None, vocabulary: Vocabulary | None = None
+) -> tuple[Any, Any]:
     """Find the module of `FOREIGN` that knows a released file, and the file's configuration.
 
-    `values` are those of a model of another size than the released ones. Raises `PartCLIPSegError` for a file that is
-    unreadable, or of a method that is not here, which is named if it is one of `REFUSED`.
+    Args:
+        path: the file.
+        values: those of a model of another size than the released ones.
+        vocabulary: words that the model is meant for. Those of a catalogue tell the data set that it was trained on,
+            which decides how some methods take photos.
+
+    Raises `PartCLIPSegError` for a file that is unreadable, or of a method that is not here, which is named if it is
+    one of `REFUSED`.
     """
     tensors = read_tensors(path, "meta")
+    catalog = None if vocabulary is None else Catalog.of(vocabulary)
     for module in map(import_module, FOREIGN.values()):
         if module.knows(tensors):
-            return module, module.config_for(values, tensors, str(path))
+            return module, module.config_for(values, tensors, str(path), catalog and catalog.name)
     for method, start in REFUSED.items():
         if any(re.match(start, name) for name in tensors):
             raise PartCLIPSegError(

@@ -167,7 +167,9 @@ class Recipe:
         return {"method": self.method, **asdict(self)}
 
 
-_LATER = ("attention_filter", "pair_affinity", "patch_attention", "guidance_image_size", "guidance_share")
+_LATER = (
+    "attention_filter", "pair_affinity", "patch_attention", "guidance_image_size", "guidance_share", "own_size"
+)  # fmt: skip
 """Settings of PartCATSeg and CAT-Seg that runs of their first release have not."""
 
 
@@ -175,7 +177,8 @@ def with_current_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """Rename the settings of a run of an older release, as `Recipe.to_dict` gave them, to the current names."""
     current = {"schedule": "polynomial", "few_shot": asdict(FewShot()), **values}
     if "augmentation" in current:
-        current["augmentation"] = {"object_crop": 0.0, **current["augmentation"]}
+        later = {"object_crop": 0.0, "fit": "stretch", "hue": 0.0, "ssd": False}
+        current["augmentation"] = {**later, **current["augmentation"]}
     if current.get("precision") == "bf16":
         current["precision"] = "bfloat16"
     if "settings" in current:
@@ -271,7 +274,8 @@ def part_imagenet_partcatseg() -> Recipe:
 
 def part_imagenet_partcatseg_reference() -> Recipe:
     """Train PartCATSeg on PartImageNet as its released implementation does."""
-    return as_partcatseg(part_imagenet(), reference=True)
+    recipe = with_settings(as_partcatseg(part_imagenet(), reference=True), own_size=True)
+    return replace(recipe, augmentation=replace(Augmentation.none(), fit="corner"))
 
 
 def own_data() -> Recipe:
@@ -383,8 +387,8 @@ def as_baseline(recipe: Recipe) -> Recipe:
 def as_partcatseg(recipe: Recipe, reference: bool = False) -> Recipe:
     """Return the recipe with PartCATSeg and its published optimisation, from CLIP's and DINOv2's weights.
 
-    Published runs start from CAT-Seg's own weights, which can be named as `start`, and crop and colour the photos in
-    another way (docs/partcatseg.md). `reference` trains with the released defects of model and loss.
+    Published runs start from CAT-Seg's own weights, which can be named as `start`. `reference` trains as released: with
+    the defects of model and loss, and its changes to photos.
     """
     return replace(
         recipe,
@@ -395,7 +399,9 @@ def as_partcatseg(recipe: Recipe, reference: bool = False) -> Recipe:
             loss=MaskLossConfig(outside="background" if reference else "ignore"),
         ),
         retention=Retention(),
-        augmentation=Augmentation(brightness=32 / 255, contrast=0.5, saturation=0.5),
+        augmentation=Augmentation.partcatseg()
+        if reference
+        else Augmentation(brightness=32 / 255, contrast=0.5, saturation=0.5),
         precision="float32" if reference else recipe.precision,
         recompute=False,
         batch_size=4,

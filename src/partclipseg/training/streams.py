@@ -86,7 +86,7 @@ class SceneStream:
     The order is the loader's, so the same seed gives the same scenes whatever the number of processes. Possible here
     are flip, colours, and crops around objects of scenes that have boxes.
 
-    Raises `UsageError` for an augmentation that crops at random or scales, or that needs boxes that are not there.
+    Raises `UsageError` for an augmentation that does something else, or that needs boxes that are not there.
     """
 
     def __init__(
@@ -97,6 +97,8 @@ class SceneStream:
     ) -> None:
         if augmentation is not None and (augmentation.crop_edge or augmentation.shortest_edge):
             raise UsageError("scenes in memory are not cropped or scaled: set crop_edge and shortest_edge to None")
+        if augmentation is not None and (augmentation.fit != "stretch" or augmentation.hue or augmentation.ssd):
+            raise UsageError("scenes in memory are not cut, nor their hues changed: leave fit, hue and ssd out")
         if augmentation is not None and augmentation.object_crop and scenes.boxes is None:
             raise UsageError("object_crop needs the boxes of the objects, which these scenes do not have: set it to 0")
         self._scenes = scenes

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.models.clip_names import CLIP_RENAMED, CLIP_TRANSPOSED
-from partclipseg.models.partcatseg.config import CATSegConfig, PartCATSegConfig
+from partclipseg.models.partcatseg.config import CATSegConfig
 from partclipseg.models.partcatseg.model import CATSegModel, PartCATSegModel
 from partclipseg.models.reading import check_finite_weights, check_number_of_weights, read_tensors, without_prefixes
 from partclipseg.models.tensor_places import TensorPlace, copy_tensors
@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 REMARK = "reference mode, as released; `predict` takes the words that you give, 80 prompts for each"
 """Remark for people about a model from a released file."""
+
+TAKEN_WHOLE = ("part-imagenet",)
+"""Data sets whose photos the released code does not resize before the padding, in training and testing."""
 
 UNUSED = re.compile(r".*attn_mask|transformer\.layers_object\..*|.*mask_token|.*logit_scale")
 """Tensors of released files that have no effect: constants, a branch that is never called, unused tokens and scales."""
@@ -139,12 +142,20 @@ def knows(names: Collection[str]) -> bool:
     return not maskformer and any(name.startswith("transformer.") for name in bare)
 
 
-def config_for(values: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], origin: str) -> CATSegConfig:
-    """Return the configuration for a file's tensors: the released one, or the given `values` in reference mode."""
+def config_for(
+    values: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], origin: str, dataset: str | None = None
+) -> CATSegConfig:
+    """Return the configuration for a file's tensors, trained on `dataset`, in reference mode unless `values` differ.
+
+    `values` replace those of the released sizes.
+    """
     tensors = without_prefixes(tensors, origin, *_PREFIXES)
-    if values is None:
-        return released_config(tensors, origin)
-    return family_of(tensors, origin).config_class.from_values({"reference": True, **values})
+    released, given = _released_values(tensors), dict(values or {})
+    if dataset in TAKEN_WHOLE:
+        released["shortest_edge"] = None
+    if isinstance(tower := given.get("guidance_config"), Mapping):
+        given["guidance_config"] = {**released.get("guidance_config", {}), **tower}
+    return family_of(tensors, origin).config_class.from_values({**released, **given})
 
 
 def family_of(tensors: Mapping[str, Tensor], origin: str) -> type[CATSegModel]:
@@ -156,10 +167,14 @@ def family_of(tensors: Mapping[str, Tensor], origin: str) -> type[CATSegModel]:
 
 def released_config(tensors: Mapping[str, Tensor], origin: str, **changes: Any) -> CATSegConfig:
     """Return the configuration of the released sizes; in reference mode unless `changes` say otherwise."""
-    if family_of(tensors, origin) is PartCATSegModel:
-        return PartCATSegConfig(**{"reference": True, **changes})
-    guidance = "dinov2" if any(name.startswith(_DINO) for name in tensors) else "resnet"
-    return CATSegConfig(**{"reference": True, "guidance_config": {"model_type": guidance}, **changes})
+    return family_of(tensors, origin).config_class(**{**_released_values(tensors), **changes})
+
+
+def _released_values(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return what the names of a file's tensors tell of its configuration."""
+    if any(name.startswith(_DINO) for name in tensors):
+        return {"reference": True, "guidance_config": {"model_type": "dinov2"}}
+    return {"reference": True}
 
 
 def read_released(path: str | Path) -> dict[str, Tensor]:

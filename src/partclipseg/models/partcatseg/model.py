@@ -184,6 +184,11 @@ class CATSegModel(CLIPTowers):
         rows = chosen_rows(self.config, logits, words, present_objects, with_background)
         return best_maps(self.config, inputs, words, sizes, rows)
 
+    @property
+    def min_part_probability(self) -> float:
+        """Minimum probability of a part: 0 in reference mode, where the greatest wins, however small."""
+        return 0.0 if self.config.reference else super().min_part_probability
+
     @torch.no_grad()
     def logits_size(self, inputs: Mapping[str, Tensor], words: Words) -> tuple[int, int]:
         """Return height and width of the logits."""

@@ -30,6 +30,9 @@ class CATSegSettings(MethodSettings):
     the start or of the sizes."""
     guidance_share: float = 0.01
     """Share of the learning rate at which the guidance tower learns, from above 0 to 1; published 0.01."""
+    own_size: bool = False
+    """Take photos at their own size, as the released code does on PartImageNet; False keeps what the start does, or, as
+    published elsewhere, first resizes them to a shortest edge."""
     patch_attention: bool | None = None
     """Keep the attention of CLIP's last block, as for a CLIP whose patches were taught words; None keeps what the start
     does, or, as published, leaves it out."""

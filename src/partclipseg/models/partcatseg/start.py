@@ -70,6 +70,8 @@ def start_model(
     """
     model, new = _started(cls, name, settings, config)
     model.config.change(**_changes(settings), guidance_image_size=settings.guidance_image_size)
+    if settings.own_size:
+        model.config.shortest_edge = None
     if settings.guidance:
         _load_guidance(model, settings.guidance)
     elif any(key.startswith("guidance.") for key in new):

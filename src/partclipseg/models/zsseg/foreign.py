@@ -98,7 +98,9 @@ def knows(names: Collection[str]) -> bool:
     return any(name.startswith("clip_adapter.") for name in bare) and any(name.startswith(_HEAD) for name in bare)
 
 
-def config_for(values: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], origin: str) -> ZSSegConfig:
+def config_for(
+    values: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], origin: str, dataset: str | None = None
+) -> ZSSegConfig:
     """Return the configuration for a file's tensors: the released one, or the given `values` in reference mode."""
     return ZSSegConfig.from_values({"reference": True, **(values or {})})
 

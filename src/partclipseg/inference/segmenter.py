@@ -112,7 +112,7 @@ class PartSegmenter:
             model.quantise()
         if compile:
             compile_layers(model)
-        return cls(model, load_tokenizer(source, getattr(model.config, "text_config", None)), load_vocabulary(source))
+        return cls(model, load_tokenizer(source, model.text_config), load_vocabulary(source))
 
     def save_pretrained(self, directory: str | Path) -> Path:
         """Write the model to a new directory that `from_pretrained` takes, whole or not at all.

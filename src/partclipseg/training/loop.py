@@ -128,8 +128,7 @@ class _Run:
         torch.manual_seed(recipe.seed)  # every process draws the same new layers
         model = build_model(recipe)
         model.trained_on(data.vocabulary)
-        text_tower = getattr(model.config, "text_config", None)
-        self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(find_start(recipe), text_tower)
+        self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(find_start(recipe), model.text_config)
         model.take_tokenizer(self.tokenizer)
         learn_new_words(model, self.tokenizer, model.prompts(data.vocabulary))
         torch.nn.Module.to(model, self.device)  # transformers' own `to` hides its types

@@ -81,6 +81,7 @@ class ZSSegModel(CLIPTowers):
     config_class = ZSSegConfig
     settings_class = ZSSegSettings
     takes_object_masks = True
+    colour_fields = ("image_mean", "image_std", "clip_mean", "clip_std")
     _no_split_modules: ClassVar = ["CLIPEncoderLayer", "MaskFormerDetrDecoderLayer"]
 
     config: ZSSegConfig
@@ -216,7 +217,7 @@ class ZSSegModel(CLIPTowers):
             inside = torch.ones(len(photos), *photos.shape[2:], dtype=torch.bool, device=self.device)
         texts = words.embeddings
         with_background = torch.cat([texts.detach().float(), F.normalize(self.background.float(), dim=-1)])
-        mean, std, clip_mean, clip_std = self._colours()
+        mean, std, clip_mean, clip_std = self.colours()
         pixels = ((photos - mean) / std).to(self.dtype)
         masks, classes = self.proposals(pixels, inside[:, None], with_background, every_layer=True)
         most = int(np.bincount(words.vocabulary.class_to_object).max())
@@ -229,21 +230,12 @@ class ZSSegModel(CLIPTowers):
             output.texts, output.object_masks, output.fuse_weight = texts, inside, self.composed.fuse_weight
         return output
 
-    def _colours(self) -> list[Tensor]:
-        """Return mean and deviation of colours of stage 1 and of CLIP, `[3, 1, 1]` each, made once for each device."""
-        kept: list[Tensor] | None = getattr(self, "_kept_colours", None)
-        if kept is None or kept[0].device != self.device:
-            config = self.config
-            values = (config.image_mean, config.image_std, config.clip_mean, config.clip_std)
-            self._kept_colours = kept = [torch.tensor(value, device=self.device).view(3, 1, 1) for value in values]
-        return kept
-
     def stages(self, inputs: Mapping[str, Tensor], words: Words) -> ZSSegOutput:
         """Run stage 1 and stage 2; of `inputs`, `object_masks` are the objects, else each photo as a whole."""
         config = self.config
         texts = words.embeddings.float()
         with_background = torch.cat([texts, F.normalize(self.background.float(), dim=-1)])  # [K + 1, D]
-        mean, std, *_ = self._colours()
+        mean, std, *_ = self.colours()
         results: list[tuple[Tensor, Tensor, Tensor]] = []
         for index, (height, width) in enumerate(inputs["photo_sizes"].tolist()):
             image = inputs["pixel_values"][index, :, :height, :width]

@@ -1,4 +1,4 @@
-"""Groups of trained parameters for AdamW, as methods on detectron2's recipes publish them."""
+"""Trained parameters of a model, and their groups for AdamW as methods on detectron2's recipes publish them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from typing import Any
 from torch import nn
 
 _UNDECAYED = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d, nn.Embedding)
+
+
+def trained(model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that are not frozen, in the model's order."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def groups_with_slow_tower(
@@ -28,10 +33,9 @@ def groups_with_slow_tower(
         for parameter in module.parameters(recurse=False)
     }
     slow_ones = set(tower)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [
         {"params": params, "lr": rate, "weight_decay": decay}
         for slow, rate in ((True, learning_rate / slower), (False, learning_rate))
         for plain, decay in ((False, weight_decay), (True, 0.0))
-        if (params := [p for p in trained if (p in slow_ones) == slow and (p in undecayed) == plain])
+        if (params := [p for p in trained(model) if (p in slow_ones) == slow and (p in undecayed) == plain])
     ]

@@ -28,6 +28,7 @@ from transformers import Owlv2Config, Owlv2ForObjectDetection
 from partclipseg.instances.detectors import OWN_THRESHOLD, owlv2_prompt
 from partclipseg.instances.pretrained import CLIP
 from partclipseg.losses.boxes import corners, overlaps, quality_focal_loss
+from partclipseg.models.parameter_groups import trained
 from partclipseg.shapes.cache import SceneArrays
 from partclipseg.shapes.captions import words
 from partclipseg.shapes.tokenizer import build_tokenizer
@@ -97,7 +98,7 @@ class DetectorTraining:
         # CLIP's own comparison of whole photos with texts, which a detection does not read.
         self.module.owlv2.visual_projection.requires_grad_(False)
         self.module.owlv2.logit_scale.requires_grad_(False)
-        self.parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        self.parameters = trained(self.module)
         prompts = [owlv2_prompt(word) for word in partshapes_world().vocabulary.objects]
         encoded = self.tokenizer(prompts, padding="longest", return_tensors="pt")
         self.prompts = torch.as_tensor(encoded["input_ids"], device=device)  # [O, L]

@@ -19,7 +19,7 @@ from partclipseg.maps.label_maps import LabelMaps
 from partclipseg.models.clip_towers import CLIPTowers
 from partclipseg.models.cuda_graphs import Graphs
 from partclipseg.models.interface import PartOutput, Words, register
-from partclipseg.models.parameter_groups import groups_with_slow_tower
+from partclipseg.models.parameter_groups import groups_with_slow_tower, trained
 from partclipseg.models.partcatseg.aggregator import (
     AggregationLayer,
     AppearanceGuidance,
@@ -233,7 +233,7 @@ class CATSegModel(CLIPTowers):
         if isinstance(self.guidance, ResNetGuidance):
             self.guidance.freeze_batch_norms()
         self.background.requires_grad_(self.config.repaired("background"))
-        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return trained(self)
 
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
         """Group the trained parameters for AdamW as published: guidance at its share of the rate, norms without decay.

@@ -12,6 +12,7 @@ from partclipseg.maps.label_maps import LabelMaps
 from partclipseg.models.clipseg_towers import CLIPSegTowers
 from partclipseg.models.directory import read_config
 from partclipseg.models.interface import Inputs, PartOutput, Words, register
+from partclipseg.models.parameter_groups import trained
 from partclipseg.models.partclipseg.config import PartCLIPSegConfig
 from partclipseg.models.partclipseg.decoder import PartDecoder
 from partclipseg.models.partclipseg.lookup import own_words, trained_words
@@ -149,7 +150,7 @@ class PartCLIPSegModel(CLIPSegTowers):
     def trained_parameters(self, settings: PartCLIPSegSettings) -> list[nn.Parameter]:
         """Freeze all but what the paper trains, and the background word unless set to train; return the rest."""
         self.train_published_parameters(background=settings.train_background)
-        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return trained(self)
 
     def build_loss(self, settings: PartCLIPSegSettings, compiled: bool = False) -> Any:
         """Build the loss of the paper; see `PartLoss`."""

@@ -19,7 +19,7 @@ from partclipseg.data.augment import resize_photo
 from partclipseg.maps.label_maps import BACKGROUND, LabelMaps, no_object
 from partclipseg.models.clip_towers import CLIPTowers, admitted
 from partclipseg.models.interface import PartOutput, Words, register
-from partclipseg.models.parameter_groups import groups_with_slow_tower
+from partclipseg.models.parameter_groups import groups_with_slow_tower, trained
 from partclipseg.models.photo_size import size_at_shortest_edge
 from partclipseg.models.tokens import add_token_embeddings, add_words, is_word_level
 from partclipseg.models.zsseg.config import ZSSegConfig
@@ -375,7 +375,7 @@ class ZSSegModel(CLIPTowers):
         self.clip.requires_grad_(False)
         self.composed.requires_grad_(settings.loss.prompt_weight > 0)
         self.proposals.freeze_batch_norms()
-        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return trained(self)
 
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
         """Group the trained parameters for AdamW as published: norms and embeddings without decay.

@@ -221,6 +221,12 @@ class Vocabulary:
         return np.array([index[pair.part] for pair in self.object_parts], dtype=np.int64)
 
     @cached_property
+    def class_to_place(self) -> np.ndarray:
+        """int64 `[N_c]`: place of each object-part among the parts of its object, from 0."""
+        words = self.to_dict()
+        return np.array([words[pair.object].index(pair.part) for pair in self.object_parts], dtype=np.int64)
+
+    @cached_property
     def classes(self) -> tuple[ObjectPart, ...]:
         """Every class in label order: the object-parts, then the words without an object as pairs with `ANY`."""
         return (*self.object_parts, *(ObjectPart(ANY, word) for word in self.anywhere))

@@ -79,12 +79,11 @@ class Vocabulary:
             raise UsageError(
                 'the vocabulary is empty: name at least one object-part, such as "dog: head, torso, leg, tail"'
             )
-        seen: dict[ObjectPart, ObjectPart] = {}
+        seen: set[ObjectPart] = set()
         for pair in pairs:
-            folded = ObjectPart(pair.object.casefold(), pair.part.casefold())
-            if folded in seen:
+            if pair.folded in seen:
                 raise UsageError(f"{pair.name!r} is in the vocabulary twice: keep one of the two")
-            seen[folded] = pair
+            seen.add(pair.folded)
         _distinct((pair.part for pair in pairs), "part")
         anywhere = tuple(pair.part for pair in pairs if pair.object.casefold() == ANY)
         pairs = tuple(pair for pair in pairs if pair.object.casefold() != ANY)

@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from partclipseg.data.augment import scaled_size
+
 SHORTEST_EDGE, LONGEST_EDGE = 800, 1333
 """Shortest edge of the resized labels and the longest that it may lead to, in pixels."""
 
 
 def resize_there_and_back(labels: Tensor) -> Tensor:
     """Resize integer labels `[H, W]` to `SHORTEST_EDGE` and back to their size, by torch's nearest neighbour."""
-    size = tuple(labels.shape)
-    scale = min(SHORTEST_EDGE / min(size), LONGEST_EDGE / max(size))
-    rows, columns = (_sources(length, int(length * scale + 0.5), labels.device) for length in size)
+    resized = scaled_size(labels.shape, SHORTEST_EDGE, LONGEST_EDGE)
+    rows, columns = (_sources(old, new, labels.device) for old, new in zip(labels.shape, resized, strict=True))
     return labels[rows][:, columns]
 
 

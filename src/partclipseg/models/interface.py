@@ -26,6 +26,7 @@ from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.losses.classes import ClassLoss
 from partclipseg.maps.label_maps import Contest, LabelMaps, oracle_obj, pred_all
 from partclipseg.models.imports import fitting_torchvision
+from partclipseg.models.parameter_groups import groups_by_decay
 from partclipseg.models.prompting import Prompting
 from partclipseg.models.settings import MethodSettings
 from partclipseg.vocabulary import Vocabulary
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 
 Inputs = Mapping[str, Tensor]
 """Result of `PartModel.prepare` and input of `PartModel.forward`, by name; the first dimension is B."""
-
-_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
 ModelClass = TypeVar("ModelClass", bound="type[PartModel]")
 
@@ -402,16 +401,9 @@ class PartModel(PreTrainedModel):
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
         """Group the trained parameters by `weight_decay`, and by `lr` where it differs from the run's `learning_rate`.
 
-        Here matrices are decayed, while norms, embeddings and free vectors are not. Biases of linear layers are
-        decayed, as PartCLIPSeg publishes it.
+        Here all have the run's rate; which are decayed, `parameter_groups.groups_by_decay` says.
         """
-        decayed: list[nn.Parameter] = []
-        free: list[nn.Parameter] = []
-        for module in self.modules():
-            # A module with submodules has no matrix of its own; what it holds is a learned vector.
-            exempt = isinstance(module, (*_NORMS, nn.Embedding)) or next(module.children(), None) is not None
-            (free if exempt else decayed).extend(p for p in module.parameters(recurse=False) if p.requires_grad)
-        return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+        return groups_by_decay(self, weight_decay)
 
     def build_loss(self, settings: MethodSettings, compiled: bool = False) -> Any:
         """Build the training loss, see `losses.classes.ClassLoss`, which is the default and fits every family."""

@@ -54,7 +54,8 @@ class PartCLIPSegModel(CLIPSegTowers):
     def forward(self, inputs: Inputs, words: Words, attention_pairs: Tensor | None = None) -> PartOutput:
         """Compute logits of every part, object and object-part; arguments as in `PartModel.forward`."""
         # 1. Words: [N, D], background last.
-        num_parts, num_words = len(words.vocabulary.parts), len(words.vocabulary.parts) + len(words.vocabulary.objects)
+        num_parts = len(words.vocabulary.parts)
+        num_words = num_parts + len(words.vocabulary.objects)
         conditions = torch.cat([words.embeddings[:num_words].to(self.dtype), self.background])
         class_words = with_object_words(conditions, words)
 

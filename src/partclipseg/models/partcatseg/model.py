@@ -212,20 +212,20 @@ class CATSegModel(CLIPTowers):
     # -- training ---------------------------------------------------------------------------------------------
 
     @classmethod
-    def check_settings(cls, settings: Any) -> None:
+    def check_settings(cls, settings: CATSegSettings) -> None:
         """Raise `PartCLIPSegError` for repairs, filters and guidance that cannot be."""
         from partclipseg.models.partcatseg.start import check_cost_settings
 
         check_cost_settings(cls, settings)
 
     @classmethod
-    def from_start(cls, name: str, settings: Any) -> Any:
+    def from_start(cls, name: str, settings: CATSegSettings) -> CATSegModel:
         """Build the model that training starts from, in float32 on the CPU; see `start.start_model`."""
         from partclipseg.models.partcatseg.start import start_model
 
         return start_model(cls, name, settings)
 
-    def trained_parameters(self, settings: Any = None) -> list[nn.Parameter]:
+    def trained_parameters(self, settings: CATSegSettings | None = None) -> list[nn.Parameter]:
         """Freeze CLIP and what has no gradient, train the rest as published, and return it in the model's order."""
         self.guidance_share = (settings or CATSegSettings()).guidance_share
         self.requires_grad_(True)
@@ -247,7 +247,7 @@ class CATSegModel(CLIPTowers):
         """Compute the aggregation again in the backward pass instead of storing it."""
         self.aggregator.recompute = enabled
 
-    def build_loss(self, settings: Any = None, compiled: bool = False) -> Any:
+    def build_loss(self, settings: CATSegSettings | None = None, compiled: bool = False) -> Any:
         """Build the published loss; see `CATSegLoss`."""
         from partclipseg.models.partcatseg.loss import CATSegLoss
 
@@ -349,7 +349,7 @@ class PartCATSegModel(CATSegModel):
         _, second, guidance = self.volumes(inputs, words)
         return second, guidance
 
-    def build_loss(self, settings: Any = None, compiled: bool = False) -> Any:
+    def build_loss(self, settings: CATSegSettings | None = None, compiled: bool = False) -> Any:
         """Build the published loss; see `PartCATSegLoss`."""
         from partclipseg.models.partcatseg.loss import PartCATSegLoss
 

@@ -243,20 +243,20 @@ class ZSSegModel(CLIPTowers):
     # -- training ---------------------------------------------------------------------------------------------
 
     @classmethod
-    def check_settings(cls, settings: Any) -> None:
+    def check_settings(cls, settings: ZSSegSettings) -> None:
         """Raise `PartCLIPSegError` for repairs that cannot be, and for weights of stage 1 that are not there."""
         from partclipseg.models.zsseg.start import check_mask_settings
 
         check_mask_settings(settings)
 
     @classmethod
-    def from_start(cls, name: str, settings: Any) -> Any:
+    def from_start(cls, name: str, settings: ZSSegSettings) -> ZSSegModel:
         """Build the model that training starts from, in float32 on the CPU; see `start.start_zsseg`."""
         from partclipseg.models.zsseg.start import start_zsseg
 
         return start_zsseg(name, settings)
 
-    def trained_parameters(self, settings: Any = None) -> list[nn.Parameter]:
+    def trained_parameters(self, settings: ZSSegSettings | None = None) -> list[nn.Parameter]:
         """Freeze CLIP, batch norms and prompts without a loss; return the rest in the model's order."""
         settings = settings or ZSSegSettings()
         self.requires_grad_(True)
@@ -274,7 +274,7 @@ class ZSSegModel(CLIPTowers):
         backbone = list(self.proposals.pixel_level.encoder.parameters()) if pretrained else []
         return groups_with_slow_tower(self, backbone, 10, learning_rate, weight_decay)
 
-    def build_loss(self, settings: Any = None, compiled: bool = False) -> Any:
+    def build_loss(self, settings: ZSSegSettings | None = None, compiled: bool = False) -> Any:
         """Build the published loss; see `ZSSegLoss`. `compiled` changes nothing: the loss has no maps of all words."""
         from partclipseg.models.zsseg.loss import ZSSegLoss
 

@@ -93,7 +93,7 @@ class Label:
     def run(self, say: Messages | None = None, within: Path | None = None) -> int:
         """Label the folder; `say` gets the messages and the progress. Links may not lead out of `within`."""
         from partclipseg.apps.label.photos import find_all
-        from partclipseg.apps.predict import make_folder
+        from partclipseg.apps.written import make_folder
 
         self._check()
         found = find_all(self.folder, self.output, within)
@@ -169,7 +169,7 @@ class Label:
         from partclipseg.apps.label.options import check_options, model_fingerprint, stored_options
         from partclipseg.apps.label.people import take_in
         from partclipseg.apps.label.report import write_report
-        from partclipseg.apps.predict import model_title
+        from partclipseg.apps.model_line import model_title
         from partclipseg.inference.segmenter import PartSegmenter
         from partclipseg.models.number_types import PREDICTION_TYPES
         from partclipseg.models.registry import find_device, find_dtype

@@ -55,6 +55,11 @@ class ObjectPart(NamedTuple):
         """Return the written form, ``dog's ear``, or ``handle`` for a part of any object."""
         return self.part if self.object == ANY else f"{self.object}'s {self.part}"
 
+    @property
+    def folded(self) -> ObjectPart:
+        """The pair in the form that all capitals of its words share, for comparisons."""
+        return ObjectPart(self.object.casefold(), self.part.casefold())
+
     @classmethod
     def from_name(cls, name: str) -> ObjectPart:
         """Split ``"dog's ear"`` at the first ``'s`` that ends a word.

@@ -79,12 +79,11 @@ class Vocabulary:
             raise UsageError(
                 'the vocabulary is empty: name at least one object-part, such as "dog: head, torso, leg, tail"'
             )
-        seen: dict[ObjectPart, ObjectPart] = {}
+        seen: set[ObjectPart] = set()
         for pair in pairs:
-            folded = ObjectPart(pair.object.casefold(), pair.part.casefold())
-            if folded in seen:
+            if pair.folded in seen:
                 raise UsageError(f"{pair.name!r} is in the vocabulary twice: keep one of the two")
-            seen[folded] = pair
+            seen.add(pair.folded)
         _distinct((pair.part for pair in pairs), "part")
         anywhere = tuple(pair.part for pair in pairs if pair.object.casefold() == ANY)
         pairs = tuple(pair for pair in pairs if pair.object.casefold() != ANY)
@@ -219,6 +218,12 @@ class Vocabulary:
         """int64 `[N_c]`: index into `parts` of each object-part."""
         index = {word: i for i, word in enumerate(self.parts)}
         return np.array([index[pair.part] for pair in self.object_parts], dtype=np.int64)
+
+    @cached_property
+    def class_to_place(self) -> np.ndarray:
+        """int64 `[N_c]`: place of each object-part among the parts of its object, from 0."""
+        words = self.to_dict()
+        return np.array([words[pair.object].index(pair.part) for pair in self.object_parts], dtype=np.int64)
 
     @cached_property
     def classes(self) -> tuple[ObjectPart, ...]:

@@ -23,7 +23,7 @@ COMMANDS = {
     "predict": ("predict", "Predict", "photos and words in, labelled parts out"),
     "label": ("label.command", "Label", "label a folder of thousands of photos"),
     "evaluate": ("evaluate", "Evaluate", "score a model on a benchmark or on your own data"),
-    "benchmark": ("benchmark", "Benchmark", "run a published benchmark of several tasks, beside its figures"),
+    "benchmark": ("benchmark.command", "Benchmark", "run a published benchmark of several tasks, beside its figures"),
     "train": ("train", "Train", "train a model by a recipe"),
     "prepare": ("prepare", "Prepare", "bring a benchmark's raw source into its layout"),
     "check-data": ("check_data", "CheckData", "say what is in a data set's folder, and what is wrong with it"),

@@ -326,12 +326,9 @@ def missing_photo(photo: SourcePhoto) -> Problem:
 
 def _tables(source: Source, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
     """Make tables, int32 `[N + 1]`, from the source's part and object indices to the vocabulary's; the last is -1."""
-    classes = {_folded(pair): index for index, pair in enumerate(vocabulary.object_parts)}
+    classes = {pair.folded: index for index, pair in enumerate(vocabulary.object_parts)}
     objects = {word.casefold(): index for index, word in enumerate(vocabulary.objects)}
-    parts = [classes.get(_folded(pair), UNLABELLED) for pair in source.object_parts]
+    plain = (ObjectPart(*map(plain_word, pair)) for pair in source.object_parts)
+    parts = [classes.get(pair.folded, UNLABELLED) for pair in plain]
     owners = [objects.get(plain_word(word).casefold(), OUTSIDE) for word in source.objects]
     return np.array([*parts, UNLABELLED], dtype=np.int32), np.array([*owners, UNLABELLED], dtype=np.int32)
-
-
-def _folded(pair: ObjectPart) -> tuple[str, str]:
-    return plain_word(pair.object).casefold(), plain_word(pair.part).casefold()

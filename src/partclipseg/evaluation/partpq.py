@@ -25,6 +25,7 @@ import torch
 
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.evaluation.scores import without_nan
+from partclipseg.evaluation.state import scored_twice
 
 NOTHING = -1
 """Class of void in the truth and of no prediction; number of no instance; part of no part."""
@@ -191,10 +192,7 @@ class PartPQ:
             raise PartCLIPSegError("the scores to merge were made with other classes: merge scores of one evaluation")
         for key, record in zip(state["keys"], state["counts"].numpy(), strict=True):
             if key in self and not np.array_equal(self._records[key], record):
-                raise PartCLIPSegError(
-                    f"the photo {key!r} was scored twice with different results: merge only scores of one model on "
-                    "one data set"
-                )
+                raise scored_twice(f"photo {key!r}")
             self._records[key] = record
 
 

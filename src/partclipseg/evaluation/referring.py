@@ -19,7 +19,7 @@ from partclipseg.data.datasets.instructpart import InstructPart
 from partclipseg.data.source import FileDataset, SampleRecord, read_source_photo
 from partclipseg.errors import UsageError
 from partclipseg.evaluation.choices import QuestionForm
-from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.inference.segmenter import PartSegmenter, PromptTooLongError
 from partclipseg.vocabulary import ANY, MAX_WORD, ObjectPart, Vocabulary
 
 
@@ -88,9 +88,7 @@ def score_questions(
         answered = None
         try:
             answered = segmenter(question.image, question.words).label_map == 0
-        except UsageError as error:
-            if "tokens long" not in str(error):
-                raise
+        except PromptTooLongError:
             too_long += 1
         areas.append(_areas(answered, question.mask))
         if on_progress is not None:

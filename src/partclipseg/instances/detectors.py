@@ -108,7 +108,7 @@ class Detector(ABC):
         if is_built_in(name_or_dir, BUILT_IN_DETECTOR):
             name_or_dir = built_in_detector()
         classes = {kind: model_class for kind, (_, model_class) in _FAMILIES.items()}
-        pretrained = load_foreign(name_or_dir, classes, "a detector", device, dtype, log)
+        pretrained = load_foreign(name_or_dir, classes, "a detector", device, dtype)
         return _FAMILIES[pretrained.kind][0](pretrained, threshold)
 
     @property

@@ -5,6 +5,7 @@ Their photos are prepared here with Pillow, since transformers' own preparation 
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,10 +23,7 @@ from partclipseg.files import is_file
 from partclipseg.models.directory import read_config
 from partclipseg.models.hub import OPTIONAL_FILES
 from partclipseg.models.names import find_snapshot, quoted_name
-from partclipseg.models.reading import (
-    load_library_model,
-    read_json_table,
-)
+from partclipseg.models.reading import load_library_model, read_json_table
 from partclipseg.models.registry import find_device, find_dtype
 from partclipseg.models.released import is_released
 
@@ -38,11 +36,12 @@ CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 HALVES = (0.5,) * 3, (0.5,) * 3
 """Mean and standard deviation that map 0 to 1 onto -1 to 1."""
 
+log = logging.getLogger(__name__)
+
 _FILES = (*OPTIONAL_FILES, "processor_config.json", "vocab.txt", "added_tokens.json")
 
 _LICENCES = {"Sam3": "the SAM License of Meta, which has conditions of its own"}
 """Licence that is no open-source licence, by the beginning of the class's name: it is named when a model is loaded."""
-
 
 _LONGEST = 4096
 """Maximum length of a photo's sides for a detector; the memory grows with the square."""
@@ -132,7 +131,6 @@ def load_foreign(
     what: str,
     device: str | torch.device | None,
     dtype: str | torch.dtype | None,
-    log: Any,
 ) -> Pretrained:
     """Load a model whose ``model_type`` is a key of `classes`, by the class of transformers that stands there.
 
@@ -142,10 +140,9 @@ def load_foreign(
         what: what such a model is called in messages, with an article.
         device: as for `PartSegmenter.from_pretrained`.
         dtype: number type; None is float32 on every device, since boxes lose pixels in bfloat16.
-        log: logger that names a licence with conditions.
 
-    Raises `PartCLIPSegError` where there is no such model, or it is damaged, of another type, or cannot be loaded here;
-    `UsageError` for an unknown device or dtype.
+    A licence with conditions is named in the log. Raises `PartCLIPSegError` where there is no such model, or it is
+    damaged, of another type, or cannot be loaded here; `UsageError` for an unknown device or dtype.
     """
     target = find_device(device)
     number_type = find_dtype("float32" if dtype is None else dtype, target)

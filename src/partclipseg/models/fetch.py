@@ -219,7 +219,7 @@ def _fetch_from_hub(release: Release, accept_changed: bool) -> None:
     try:
         _compare(release, digest, accept_changed)
         model = load_model(folder)
-        load_tokenizer(folder, getattr(model.config, "text_config", None))
+        load_tokenizer(folder, model.text_config)
         kind = read_config(folder).get("model_type")
         if kind != release.method:
             raise PartCLIPSegError(f"{release.hub} holds a model of type {kind!r}, not {release.method!r}")

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import torch
@@ -58,8 +59,7 @@ def family(name: str) -> type[PartModel]:
     """Return the class of a family. Raises `PartCLIPSegError` for an unknown name."""
     if name not in FAMILIES:
         raise PartCLIPSegError(f"there is no family of models {name!r}: the families are {', '.join(FAMILIES)}")
-    module, _, attribute = FAMILIES[name].partition(":")
-    return getattr(import_module(module), attribute)
+    return resolve_name(FAMILIES[name])
 
 
 def load_model(name: str | Path, **kwargs: Any) -> PartModel:

@@ -28,11 +28,13 @@ from partclipseg.losses.labels import shown
 from partclipseg.models.clipseg.config import CLIPSegBaselineConfig
 from partclipseg.models.clipseg.model import CLIPSegBaseline
 from partclipseg.models.clipseg_weights import to_clipseg
+from partclipseg.models.parameter_groups import trained
 from partclipseg.shapes.cache import SceneArrays
 from partclipseg.shapes.captions import caption, words
 from partclipseg.shapes.tokenizer import build_tokenizer
 from partclipseg.shapes.world import partshapes_world
 from partclipseg.training.pretraining import pretrain
+from partclipseg.training.scene_photos import draw_mirrored, mirror, photos_of, recolour
 from partclipseg.training.start import compile_on
 from partclipseg.training.towers import PATCH, BackboneRecipe
 
@@ -100,7 +102,7 @@ class Backbone:
         self.module.background.requires_grad_(False)
         if recipe.compile:
             compile_on(device, self.module)
-        self.parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        self.parameters = trained(self.module)
         self.batches = _Batches(scenes, self.tokenizer, self.module, recipe.seed, device)
 
     def losses(self, rows: Tensor) -> dict[str, Tensor]:
@@ -137,15 +139,10 @@ class _Batches:
 
     def photos_and_labels(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return normalised pixels `[B, 3, S, S]` and object labels `[B, S, S]`."""
-        pixels = self.photos[rows].permute(0, 3, 1, 2).float() / 255
-        labels = self.labels[rows]
-        batch, device = len(rows), pixels.device
-        mirrored = torch.rand(batch, 1, 1, device=device) < 0.5
-        pixels = torch.where(mirrored.unsqueeze(1), pixels.flip(-1), pixels)
-        labels = torch.where(mirrored, labels.flip(-1), labels)
-        gain = 1 + 0.3 * (torch.rand(batch, 3, 1, 1, device=device) - 0.5)
-        shift = 0.2 * (torch.rand(batch, 1, 1, 1, device=device) - 0.5)
-        return self._normalise((pixels * gain + shift).clamp(0, 1))["pixel_values"], labels
+        photos = photos_of(self.photos, rows)
+        mirrored = draw_mirrored(photos)
+        photos = recolour(mirror(photos, mirrored), gain=0.3, shift=0.2)
+        return self._normalise(photos)["pixel_values"], mirror(self.labels[rows], mirrored)
 
 
 def _losses(model: CLIPSegBaseline, batches: _Batches, rows: Tensor, recipe: BackboneRecipe) -> dict[str, Tensor]:

@@ -18,7 +18,15 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from partclipseg.checks import check_fields, check_seed, check_side, require
+from partclipseg.checks import (
+    check_fields,
+    check_seed,
+    check_side,
+    require,
+    require_at_least,
+    require_not_negative,
+    require_positive,
+)
 from partclipseg.data.augment import Augmentation
 from partclipseg.data.datasets.choice import dataset_option, may_train, names
 from partclipseg.data.datasets.registry import dataset_spec
@@ -132,13 +140,10 @@ class Recipe:
             logger.warning("precision bf16 is now called bfloat16; the next release no longer takes the former name")
             object.__setattr__(self, "precision", "bfloat16")
         check_fields(self)
-        for name in ("steps", "batch_size", "gradient_accumulation", "evaluate_every", "checkpoint_every",
-                     "log_every", "scenes"):  # fmt: skip
-            require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("learning_rate", "decay_power", "max_gradient_norm"):
-            require(getattr(self, name) > 0, f"{name} must be positive, not {getattr(self, name)}")
-        for name in ("weight_decay", "warmup_steps", "held_out"):
-            require(getattr(self, name) >= 0, f"{name} must not be negative: {getattr(self, name)}")
+        require_at_least(1, self, "steps", "batch_size", "gradient_accumulation", "evaluate_every")
+        require_at_least(1, self, "checkpoint_every", "log_every", "scenes")
+        require_positive(self, "learning_rate", "decay_power", "max_gradient_norm")
+        require_not_negative(self, "weight_decay", "warmup_steps", "held_out")
         check_seed(self.seed)
         if self.image_size is not None:
             check_side(self.image_size)

@@ -25,6 +25,7 @@ from partclipseg.processes import join_processes
 from partclipseg.training.backbone import train_backbone
 from partclipseg.training.data import TrainingData, open_training_data, render_training_data
 from partclipseg.training.detector import train_detector
+from partclipseg.training.folder import MODEL
 from partclipseg.training.guidance import train_guidance
 from partclipseg.training.loop import TrainingResult, run_training
 from partclipseg.training.observer import Observer
@@ -109,7 +110,7 @@ def train(
         _check_towers_fit(recipe)
         with_towers = _train_towers(recipe, output, on_tower)
         if with_towers is None:
-            return TrainingResult(0, False, output / "model", None, None)
+            return TrainingResult(0, False, output / MODEL, None, None)
         recipe = with_towers
     opened = data if isinstance(data, TrainingData) else _open(recipe, data, vocabulary, verify, on_check, own)
     return run_training(
@@ -179,13 +180,13 @@ def _train_towers(recipe: Recipe, output: Path, on_tower: OnTower | None) -> Rec
         towers.append(GuidanceRecipe())
     for tower in towers:
         folder = output / tower.name
-        if not (folder / "model").is_dir():
+        if not (folder / MODEL).is_dir():
             logger.warning("training PartShapes' %s into %s first, which is work for a GPU", tower.name, folder)
             if train_tower(tower, folder, on_tower) is None:
                 return None
     if recipe.settings.needs_guidance:
-        recipe = with_settings(recipe, guidance=str(output / GuidanceRecipe.name / "model"))
-    return replace(recipe, start=str(output / BackboneRecipe.name / "model"))
+        recipe = with_settings(recipe, guidance=str(output / GuidanceRecipe.name / MODEL))
+    return replace(recipe, start=str(output / BackboneRecipe.name / MODEL))
 
 
 def find_recipe(recipe: Recipe | str) -> Recipe:

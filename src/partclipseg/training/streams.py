@@ -160,7 +160,6 @@ class SceneStream:
             photos = _change_colours(photos, _put(factors, photos.device))
         return photos, parts, objects
 
-
     def _window(self, draw: Draw, generator: np.random.Generator, probability: float) -> tuple[int, int, int] | None:
         """Return left, top and side of the window around an object of a scene, before a flip; None for the whole."""
         boxes = self._scenes.boxes

@@ -10,7 +10,7 @@ from transformers import CLIPModel, Dinov2Model, ResNetModel
 from partclipseg.data.photo_size import size_at_shortest_edge
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.models.partcatseg.config import CATSegConfig, PartCATSegConfig
-from partclipseg.models.partcatseg.foreign import family_of, load_released, read_released, released_config, source
+from partclipseg.models.partcatseg.foreign import family_of, load_released, place_of, read_released, released_config
 from partclipseg.models.partcatseg.model import CATSegModel, PartCATSegModel
 from partclipseg.models.partcatseg.settings import CATSegSettings, PartCATSegSettings
 from partclipseg.models.partcatseg.start import start_model
@@ -24,7 +24,7 @@ def released(model, background=True):
     """The model's tensors as the reference would write them, with those that are never used."""
     stacks, tensors = {}, {}
     for name, tensor in model.state_dict().items():
-        place = source(name)
+        place = place_of(name)
         if name.endswith("num_batches_tracked"):
             continue
         tensor = tensor.T if place.transposed else tensor
@@ -110,7 +110,7 @@ def test_a_missing_background_of_partcatseg_is_an_error(tmp_path):
     ],
 )
 def test_names_of_dinov2_in_every_version_of_transformers(ours, theirs, third):
-    found = source(f"guidance.tower.encoder.layer.3.{ours}")
+    found = place_of(f"guidance.tower.encoder.layer.3.{ours}")
     assert found == (f"backbone.dinov2.blocks.3.{theirs}", third, False)
 
 

@@ -8,29 +8,25 @@ Aggregation for Open-Vocabulary Part Segmentation" (CVPR 2025).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 from transformers import initialization as init
 
+from partclipseg.models.partcatseg.chunks import (
+    CLASSES_AT_ONCE,
+    SCORES_AT_ONCE,
+    chunks,
+    items_at_once,
+    joined,
+    recomputed,
+)
 from partclipseg.models.partcatseg.config import CATSegConfig
 from partclipseg.models.partcatseg.filters import mix
 from partclipseg.models.partcatseg.up_block import UpBlock
-
-CLASSES_AT_ONCE = 64
-"""Number of (photo, class) pairs in a pass of the convolutions, spatial attention and the decoder on a CPU; all pass at
-once if gradients are recorded, which keep everything anyway."""
-SCORES_AT_ONCE = 1 << 25
-"""Number of scores of class attention in memory at a time on a CPU, with the same exception."""
-SHARE_OF_MEMORY = 1 / 32
-"""Largest share of a GPU's memory that the widest tensor of a pass may take: as many classes pass at once as fit."""
-
-MOST_NUMBERS = 2**31 - 1
-"""Largest number of values of a tensor in a pass on a GPU, whose kernels count in 32 bits."""
 
 
 class AppearanceGuidance(NamedTuple):
@@ -111,7 +107,7 @@ class CostAggregator(nn.Module):
         `photos [B, …]` are of the device and the type in question.
         """
         widest = max(self.widest, self.head.in_channels * scale**2)  # channels of a place of the feature grid
-        return pairs_at_once(widest * self.places, CLASSES_AT_ONCE, photos) // photos.shape[0]
+        return items_at_once(widest * self.places, CLASSES_AT_ONCE, photos) // photos.shape[0]
 
     def run(self, layers: nn.ModuleList, embedding: Tensor, texts: Tensor, guidance: AppearanceGuidance) -> Tensor:
         """Pass `embedding [B, T, g, g, C]` through aggregation layers; the same shape."""
@@ -122,7 +118,7 @@ class CostAggregator(nn.Module):
 
     def _call(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         if self.recompute and torch.is_grad_enabled():
-            return again(function, *inputs)
+            return recomputed(function, *inputs)
         return function(*inputs)
 
     def decode(self, embedding: Tensor, guidance: AppearanceGuidance) -> Tensor:
@@ -217,7 +213,7 @@ class AggregationLayer(nn.Module):
         """Map `x [B, T, g, g, C]`, with guidance of photos `[B, G, g, g]` and texts `[T, Q]`, to its own shape."""
         photo = self.guidance_norm(guidance.permute(0, 2, 3, 1))  # [B, g, g, G]
         batch, classes = x.shape[:2]
-        at_once = pairs_at_once(self.widest, CLASSES_AT_ONCE, x) // batch
+        at_once = items_at_once(self.widest, CLASSES_AT_ONCE, x) // batch
         x = joined([self.spatial(x[:, some], photo) for some in chunks(classes, at_once)])
         return self.classes(x, text)
 
@@ -229,9 +225,13 @@ class AggregationLayer(nn.Module):
 class GuidedBlock(nn.Module):
     """Base class of the attentions: queries and keys are projected from [x ; guidance], values from x."""
 
-    query: nn.Linear
-    key: nn.Linear
-    value: nn.Linear
+    def __init__(self, width: int, guidance: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(width)
+        self.query = nn.Linear(width + guidance, width)
+        self.key = nn.Linear(width + guidance, width)
+        self.value = nn.Linear(width, width)
 
     def queries_keys_values(self, x: Tensor, guidance: Tensor) -> Tensor:
         """Project `x [..., C]` to queries, keys and values, `[..., 3C]`; `guidance [..., G]` is broadcast to it.
@@ -250,12 +250,8 @@ class WindowBlock(GuidedBlock):
     """Attends within windows of a class's grid; the photo guides queries and keys."""
 
     def __init__(self, width: int, guidance: int, heads: int, window: int, shift: int) -> None:
-        super().__init__()
-        self.heads, self.window, self.shift = heads, window, shift
-        self.norm1 = nn.LayerNorm(width)
-        self.query = nn.Linear(width + guidance, width)
-        self.key = nn.Linear(width + guidance, width)
-        self.value = nn.Linear(width, width)
+        super().__init__(width, guidance, heads)
+        self.window, self.shift = window, shift
         self.project = nn.Linear(width, width)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
@@ -297,13 +293,9 @@ class ClassBlock(GuidedBlock):
 
     def __init__(self, width: int, guidance: int, heads: int, pooling: int, attention: str) -> None:
         """Make the block; `attention` is "query", whose softmax runs over the queries, or "linear"."""
-        super().__init__()
-        self.heads, self.pooling = heads, pooling
+        super().__init__(width, guidance, heads)
+        self.pooling = pooling
         self.attend: Callable[[Tensor, Tensor, Tensor], Tensor] = ATTENTIONS[attention]
-        self.norm1 = nn.LayerNorm(width)
-        self.query = nn.Linear(width + guidance, width)
-        self.key = nn.Linear(width + guidance, width)
-        self.value = nn.Linear(width, width)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.ReLU(), nn.Linear(4 * width, width))
 
@@ -316,11 +308,12 @@ class ClassBlock(GuidedBlock):
         edge = grid // self.pooling
         cells = x.view(batch, classes, edge, self.pooling, edge, self.pooling, width)
         places = cells.mean((3, 5)).permute(0, 2, 3, 1, 4).flatten(0, 2)  # [B·g'·g', T, C]
-        at_once = pairs_at_once(self.heads * classes * (classes + width), SCORES_AT_ONCE, x, items=True)
+        scores = self.heads * classes * (classes + width)  # of a place
+        at_once = items_at_once(scores, SCORES_AT_ONCE // scores, x)
         places = joined([self.mix(places[some], text) for some in chunks(places.shape[0], at_once)], 0)
         pooled = places.view(batch, edge * edge, classes, width).transpose(1, 2)  # [B, T, g'·g', C]
         # Bilinear resizing as a product: its gradient is one too, where that of `interpolate` adds atomically.
-        weights = spreading(edge, grid, x).expand(batch * classes, -1, -1)  # [B·T, g·g, g'·g']
+        weights = bilinear_weights(edge, grid, x).expand(batch * classes, -1, -1)  # [B·T, g·g, g'·g']
         return torch.baddbmm(x.flatten(2, 3).flatten(0, 1), weights, pooled.flatten(0, 1)).view(x.shape)
 
     def mix(self, x: Tensor, text: Tensor) -> Tensor:
@@ -336,7 +329,7 @@ def query_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     The weights are computed again in the backward pass: those of all layers would be most of what a step stores.
     """
-    return again(_query_attention, q, k, v) if torch.is_grad_enabled() else _query_attention(q, k, v)
+    return recomputed(_query_attention, q, k, v) if torch.is_grad_enabled() else _query_attention(q, k, v)
 
 
 def _query_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -375,50 +368,10 @@ def lengths(vectors: Tensor) -> Tensor:
         return torch.linalg.vector_norm(vectors, dim=-1, keepdim=True, dtype=dtype).clamp(min=1e-12)
 
 
-def spreading(coarse: int, fine: int, like: Tensor) -> Tensor:
+def bilinear_weights(coarse: int, fine: int, like: Tensor) -> Tensor:
     """Return the weights `[fine², coarse²]` that resize a square map bilinearly, its corners staying corners."""
     dtype = torch.promote_types(like.dtype, torch.float32)
     fines, coarses = (torch.arange(count, device=like.device, dtype=dtype) for count in (fine, coarse))
     place = fines * ((coarse - 1) / max(fine - 1, 1))
     near = (1 - (place[:, None] - coarses).abs()).clamp(min=0)  # [fine, coarse]
     return (near[:, None, :, None] * near[None, :, None, :]).flatten(2).flatten(0, 1).to(like.dtype)
-
-
-def again(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """Call a function of the inputs that is computed again in the backward pass; nothing in it may be random."""
-    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)  # pyright: ignore
-
-
-def joined(pieces: list[Tensor], dim: int = 1) -> Tensor:
-    """Concatenate; a single piece is returned as it is, not copied."""
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim)
-
-
-def pairs_at_once(width: int, on_cpu: int, like: Tensor, items: bool = False) -> int:
-    """Return how many pairs, each with `width` numbers in its widest tensor, pass at once on the device of `like`.
-
-    On a CPU these are `on_cpu` pairs, or with `items` as many numbers. On a GPU the memory decides.
-    """
-    if like.device.type == "cpu":
-        return on_cpu // width if items else on_cpu
-    numbers = min(int(SHARE_OF_MEMORY * memory_of(like.device)) // like.element_size(), MOST_NUMBERS)
-    return numbers // width
-
-
-@torch.compiler.assume_constant_result
-def memory_of(device: torch.device) -> int:
-    """Return the memory of a GPU in bytes; 32 GiB for one that does not tell."""
-    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 32 << 30
-
-
-def chunks(count: int, at_once: int, always: bool = False) -> Iterator[slice]:
-    """Yield slices of `count` items, at least one each; a single one while gradients are recorded, unless `always`.
-
-    An exported graph, whose counts are symbols, has a single one too.
-    """
-    if torch.compiler.is_exporting() or (torch.is_grad_enabled() and not always) or count <= at_once:
-        yield slice(None)  # one comparison: a compiled layer still takes any count
-        return
-    step = max(1, at_once)
-    for start in range(0, count, step):
-        yield slice(start, start + step)

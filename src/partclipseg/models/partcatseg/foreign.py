@@ -18,7 +18,7 @@ from partclipseg.models.clip_names import CLIP_RENAMED, CLIP_TRANSPOSED
 from partclipseg.models.partcatseg.config import CATSegConfig
 from partclipseg.models.partcatseg.model import CATSegModel, PartCATSegModel
 from partclipseg.models.reading import check_finite_weights, check_number_of_weights, read_tensors, without_prefixes
-from partclipseg.models.tensor_places import TensorPlace, copy_tensors
+from partclipseg.models.tensor_places import TensorPlace, copy_tensors, place_by_rules
 
 logger = logging.getLogger(__name__)
 
@@ -96,13 +96,9 @@ _RENAMED = (  # ours, theirs; every rule is applied, in order
 )
 
 
-def source(name: str) -> TensorPlace:
+def place_of(name: str) -> TensorPlace:
     """Say where our tensor `name` stands in a released file."""
-    letter = re.search(r"\.([qkv])_proj\.|\.attention\.attention\.([qkv])\w*\.", name)
-    transposed = name in CLIP_TRANSPOSED
-    for ours, theirs in _RENAMED:
-        name = re.sub(ours, theirs, name)
-    return TensorPlace(name, "qkv".index(letter[1] or letter[2]) if letter else None, transposed)
+    return place_by_rules(name, _RENAMED, CLIP_TRANSPOSED)
 
 
 def load_released(path: str | Path, config: CATSegConfig | None = None) -> CATSegModel:
@@ -126,7 +122,7 @@ def load_released(path: str | Path, config: CATSegConfig | None = None) -> CATSe
     config = config or released_config(tensors, str(path))
     check_number_of_weights(lambda: cls(config), sum(tensor.numel() for tensor in tensors.values()), str(path))
     model = cls(config)
-    fit = copy_tensors(model, tensors, source, _OPTIONAL, UNUSED)
+    fit = copy_tensors(model, tensors, place_of, _OPTIONAL, UNUSED)
     if cls is CATSegModel and fit.missing == ["non_object_embedding"]:
         logger.warning("%s has no background: the model has an untrained one", path)
         fit = fit._replace(missing=[])
@@ -193,7 +189,7 @@ def _bare(name: str) -> str:
 
 def with_our_names(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors of `read_released` under our names, as far as `model` has them."""
-    places = {name: source(name) for name in model.state_dict()}
+    places = {name: place_of(name) for name in model.state_dict()}
     return {name: place.of(tensors[place.name]) for name, place in places.items() if place.name in tensors}
 
 
@@ -203,4 +199,4 @@ def fill_dinov2(model: CATSegModel, tensors: Mapping[str, Tensor], origin: str) 
     Raises `PartCLIPSegError` that names the tensors that do not fit.
     """
     named = {_DINO + name.removeprefix(_DINO): tensor for name, tensor in tensors.items()}
-    copy_tensors(model, named, source, _OPTIONAL, UNUSED, "guidance.").check(f"the guidance of {origin}")
+    copy_tensors(model, named, place_of, _OPTIONAL, UNUSED, "guidance.").check(f"the guidance of {origin}")

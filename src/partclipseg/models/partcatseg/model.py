@@ -19,7 +19,7 @@ from partclipseg.maps.label_maps import LabelMaps
 from partclipseg.models.clip_towers import CLIPTowers
 from partclipseg.models.cuda_graphs import Graphs
 from partclipseg.models.interface import PartOutput, Words, register
-from partclipseg.models.parameter_groups import groups_with_slow_tower
+from partclipseg.models.parameter_groups import groups_with_slow_tower, trained
 from partclipseg.models.partcatseg.aggregator import (
     AggregationLayer,
     AppearanceGuidance,
@@ -221,20 +221,20 @@ class CATSegModel(CLIPTowers):
     # -- training ---------------------------------------------------------------------------------------------
 
     @classmethod
-    def check_settings(cls, settings: Any) -> None:
+    def check_settings(cls, settings: CATSegSettings) -> None:
         """Raise `PartCLIPSegError` for repairs, filters and guidance that cannot be."""
         from partclipseg.models.partcatseg.start import check_cost_settings
 
         check_cost_settings(cls, settings)
 
     @classmethod
-    def from_start(cls, name: str, settings: Any) -> Any:
+    def from_start(cls, name: str, settings: CATSegSettings) -> CATSegModel:
         """Build the model that training starts from, in float32 on the CPU; see `start.start_model`."""
         from partclipseg.models.partcatseg.start import start_model
 
         return start_model(cls, name, settings)
 
-    def trained_parameters(self, settings: Any = None) -> list[nn.Parameter]:
+    def trained_parameters(self, settings: CATSegSettings | None = None) -> list[nn.Parameter]:
         """Freeze CLIP and what has no gradient, train the rest as published, and return it in the model's order."""
         self.guidance_share = (settings or CATSegSettings()).guidance_share
         self.requires_grad_(True)
@@ -242,7 +242,7 @@ class CATSegModel(CLIPTowers):
         if isinstance(self.guidance, ResNetGuidance):
             self.guidance.freeze_batch_norms()
         self.background.requires_grad_(self.config.repaired("background"))
-        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return trained(self)
 
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
         """Group the trained parameters for AdamW as published: guidance at its share of the rate, norms without decay.
@@ -256,7 +256,7 @@ class CATSegModel(CLIPTowers):
         """Compute the aggregation again in the backward pass instead of storing it."""
         self.aggregator.recompute = enabled
 
-    def build_loss(self, settings: Any = None, compiled: bool = False) -> Any:
+    def build_loss(self, settings: CATSegSettings | None = None, compiled: bool = False) -> Any:
         """Build the published loss; see `CATSegLoss`."""
         from partclipseg.models.partcatseg.loss import CATSegLoss
 
@@ -358,7 +358,7 @@ class PartCATSegModel(CATSegModel):
         _, second, guidance = self.volumes(inputs, words)
         return second, guidance
 
-    def build_loss(self, settings: Any = None, compiled: bool = False) -> Any:
+    def build_loss(self, settings: CATSegSettings | None = None, compiled: bool = False) -> Any:
         """Build the published loss; see `PartCATSegLoss`."""
         from partclipseg.models.partcatseg.loss import PartCATSegLoss
 

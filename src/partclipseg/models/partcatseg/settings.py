@@ -51,6 +51,11 @@ class CATSegSettings(MethodSettings):
     def needs_guidance(self) -> bool:
         return not self.guidance
 
+    @property
+    def switches(self) -> dict[str, bool | None]:
+        """Fields of the configuration that a run may switch in its start; None leaves one as it is."""
+        return {"patch_attention": self.patch_attention, "attention_filter": self.attention_filter}
+
 
 @dataclass(frozen=True)
 class PartCATSegSettings(CATSegSettings):
@@ -60,3 +65,7 @@ class PartCATSegSettings(CATSegSettings):
 
     pair_affinity: bool | None = None
     """Mix the costs of object-parts by a doubly stochastic affinity, after HOPS; None as for attention_filter."""
+
+    @property
+    def switches(self) -> dict[str, bool | None]:
+        return {**super().switches, "pair_affinity": self.pair_affinity}

@@ -41,15 +41,9 @@ def check_cost_settings(cls: type[CATSegModel], settings: CATSegSettings) -> Non
     """Raise `PartCLIPSegError` for repairs, filters and guidance that cannot be; nothing is fetched."""
     config_class: Any = cls.config_class
     config = config_class(reference=settings.reference, repairs=settings.repairs)
-    config.change(**_changes(settings))
+    config.change(**settings.switches)
     if settings.guidance and not is_file(settings.guidance) and is_local(settings.guidance, _GUIDANCE):
         _guidance_config(settings)
-
-
-def _changes(settings: CATSegSettings) -> dict[str, bool | None]:
-    """Return the fields of the configuration that a run may change in a start."""
-    names = ("patch_attention", "attention_filter", "pair_affinity")
-    return {name: getattr(settings, name) for name in names if hasattr(settings, name)}
 
 
 def start_model(
@@ -69,7 +63,7 @@ def start_model(
     cannot be had.
     """
     model, new = _started(cls, name, settings, config)
-    model.config.change(**_changes(settings), guidance_image_size=settings.guidance_image_size)
+    model.config.change(**settings.switches, guidance_image_size=settings.guidance_image_size)
     if settings.own_size:
         model.config.shortest_edge = None
     if settings.guidance:

@@ -28,11 +28,13 @@ from partclipseg.models.partcatseg.aggregator import (
     Volume,
 )
 from partclipseg.models.partcatseg.config import CATSegConfig, PartCATSegConfig
+from partclipseg.models.partcatseg.convolutions import OneChannelConv2d
 from partclipseg.models.partcatseg.filters import Patches, patches
+from partclipseg.models.partcatseg.norm_relu import NormReLU
 from partclipseg.models.partcatseg.photos import model_inputs
 from partclipseg.models.partcatseg.settings import CATSegSettings, PartCATSegSettings
 from partclipseg.models.partcatseg.towers import Guidance, ResNetGuidance, text_features
-from partclipseg.models.partcatseg.up_block import UpBlock
+from partclipseg.models.partcatseg.up_block import PhasesOfProduct
 from partclipseg.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -187,7 +189,8 @@ class CATSegModel(CLIPTowers):
 
     def repeated_layers(self) -> list[nn.Module]:
         """List the layers that repeat, for compilation one by one."""
-        blocks = [block for block in self.aggregator.modules() if isinstance(block, AggregationLayer | UpBlock)]
+        kinds = AggregationLayer | PhasesOfProduct | NormReLU | OneChannelConv2d
+        blocks = [block for block in self.aggregator.modules() if isinstance(block, kinds)]
         return [*list(self.clip.vision_model.encoder.layers)[:-1], *self.guidance.layers(), *blocks]
 
     @property

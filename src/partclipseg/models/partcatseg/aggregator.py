@@ -25,8 +25,10 @@ from partclipseg.models.partcatseg.chunks import (
     recomputed,
 )
 from partclipseg.models.partcatseg.config import CATSegConfig
+from partclipseg.models.partcatseg.convolutions import OneChannelConv2d, WideKernelConv2d
 from partclipseg.models.partcatseg.filters import mix
 from partclipseg.models.partcatseg.up_block import UpBlock
+from partclipseg.models.partcatseg.windows import attend_within_windows
 
 
 class AppearanceGuidance(NamedTuple):
@@ -64,7 +66,7 @@ class CostAggregator(nn.Module):
         """Number of channels of the widest tensor at a place: a hidden layer's, or the features that make a cost."""
         hidden, (coarse, middle, fine) = config.hidden_dim, config.guidance_dims
         near, far = config.decoder_guidance_dims
-        self.cost_embedding = nn.Conv2d(len(config.templates), hidden, 7, padding=3)
+        self.cost_embedding = WideKernelConv2d(len(config.templates), hidden, 7)
         self.guidance_projection = nn.Conv2d(coarse, config.appearance_guidance_dim, 3, padding=1)
         self.text_projection = nn.Linear(config.clip_config.projection_dim, config.text_guidance_dim)
         self.decoder_guidance_projections = nn.ModuleList(
@@ -73,7 +75,7 @@ class CostAggregator(nn.Module):
         self.layers = nn.ModuleList(AggregationLayer(config, self.attention) for _ in range(config.num_layers))
         self.decoder1 = UpBlock(hidden, near, config.decoder_dims[0])
         self.decoder2 = UpBlock(config.decoder_dims[0], far, config.decoder_dims[1])
-        self.head = nn.Conv2d(config.decoder_dims[1], 1, 3, padding=1)
+        self.head = OneChannelConv2d(config.decoder_dims[1])
 
     def guidance(self, features: tuple[Tensor, Tensor, Tensor]) -> AppearanceGuidance:
         """Project the guidance tower's features `[B, A, g, g]`, `[B, A', 2g, 2g]`, `[B, A'', 4g, 4g]`."""
@@ -143,7 +145,7 @@ class PartCostAggregator(CostAggregator):
         super().__init__(config)
         hidden = config.hidden_dim
         self.pair_projection = nn.Conv2d(2 * hidden, config.clip_config.projection_dim, 1)
-        self.pair_cost_embedding = nn.Conv2d(len(config.templates), hidden, 7, padding=3)
+        self.pair_cost_embedding = WideKernelConv2d(len(config.templates), hidden, 7)
         self.pair_layers = nn.ModuleList(AggregationLayer(config, self.attention) for _ in range(config.num_layers))
 
     @torch.no_grad()
@@ -175,7 +177,8 @@ class PartCostAggregator(CostAggregator):
         embeddings, similarities = [], []
         for some in chunks(texts.shape[0], self.at_once(words)):
             # 1. Features of [part ; object].
-            pairs = torch.cat([words[:, part_rows[some]], words[:, object_rows[some]]], -1)  # [B, t, g, g, 2C]
+            pair = (chosen(words, rows[some]) for rows in (part_rows, object_rows))  # [B, t, g, g, C] each
+            pairs = torch.cat([*pair], -1)  # [B, t, g, g, 2C]
             features = F.linear(pairs, weight, bias).flatten(2, 3)  # [B, t, g·g, D]
             # 2. Cost: each class's own features against its own prompts alone. A cosine is divided by the length of the
             # features in the end, since they are many times wider.
@@ -258,34 +261,9 @@ class WindowBlock(GuidedBlock):
 
     def forward(self, x: Tensor, photo: Tensor) -> Tensor:
         """Map `x [B, T, g, g, C]`, with `photo [B, g, g, G]`, to its own shape."""
-        shifted, photo = x, photo.unsqueeze(1)  # [B, 1, g, g, G]
-        if self.shift:
-            shifted, photo = (t.roll((-self.shift, -self.shift), dims=(2, 3)) for t in (x, photo))
-        mixed = self.project(self.attend(self.queries_keys_values(self.norm1(shifted), photo)))
-        x = x + (mixed.roll((self.shift, self.shift), dims=(2, 3)) if self.shift else mixed)
+        projected = self.queries_keys_values(self.norm1(x), photo.unsqueeze(1))  # [B, T, g, g, 3C]
+        x = x + self.project(attend_within_windows(projected, self.heads, self.window, self.shift))
         return x + self.mlp(self.norm2(x))
-
-    def attend(self, projected: Tensor) -> Tensor:
-        """Mix the values within windows: queries, keys and values `[B, T, g, g, 3C]`, shifted → `[B, T, g, g, C]`."""
-        batch, classes, grid = projected.shape[:3]
-        side, window = grid // self.window, self.window
-        x = projected.view(batch * classes, side, window, side, window, 3, self.heads, -1)
-        x = x.permute(5, 0, 1, 3, 6, 2, 4, 7).flatten(5, 6).flatten(2, 4)  # [3, B·T, windows·heads, w·w, d]
-        q, k, v = x.unbind()
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask(grid, q))
-        mixed = mixed.view(batch, classes, side, side, self.heads, window, window, -1)
-        return mixed.permute(0, 1, 2, 5, 3, 6, 4, 7).reshape(batch, classes, grid, grid, -1)
-
-    def mask(self, grid: int, like: Tensor) -> Tensor | None:
-        """Return -100 between places that only the shift brought into one window: `[windows·heads, w·w, w·w]`."""
-        if not self.shift:
-            return None
-        place = torch.arange(grid, device=like.device)
-        region = (place >= grid - self.window).long() + (place >= grid - self.shift)  # [g]: 0, 1 or 2
-        region = (3 * region[:, None] + region).unflatten(1, (-1, self.window)).unflatten(0, (-1, self.window))
-        region = region.transpose(1, 2).flatten(2).flatten(0, 1)  # [windows, w·w]
-        differ = region[:, None, :] != region[:, :, None]  # [windows, w·w, w·w]
-        return (-100.0 * differ).to(like.dtype).repeat_interleave(self.heads, 0)
 
 
 class ClassBlock(GuidedBlock):
@@ -353,6 +331,16 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 ATTENTIONS = {"query": query_attention, "linear": linear_attention}
+
+
+def chosen(words: Tensor, rows: Tensor) -> Tensor:
+    """Select `words [B, N, …]` by int64 `rows [t]`: `[B, t, …]`.
+
+    By one index of the first dimension, since a GPU copies whole rows fast for that one alone.
+    """
+    batch, count = words.shape[:2]
+    photos = count * torch.arange(batch, device=rows.device)
+    return words.flatten(0, 1)[(photos[:, None] + rows).flatten()].unflatten(0, (batch, -1))
 
 
 def embed(convolution: nn.Conv2d, cost: Tensor) -> Tensor:

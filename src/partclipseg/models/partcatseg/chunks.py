@@ -27,7 +27,9 @@ def chunks(count: int, at_once: int, always: bool = False) -> Iterator[slice]:
 
     An exported graph, whose counts are symbols, has a single one too.
     """
-    if torch.compiler.is_exporting() or (torch.is_grad_enabled() and not always) or count <= at_once:
+    # The compiler of PyTorch 2.11 and before takes `is_exporting` for true in every pass that it traces.
+    exporting = torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
+    if exporting or (torch.is_grad_enabled() and not always) or count <= at_once:
         yield slice(None)  # one comparison: a compiled layer still takes any count
         return
     step = max(1, at_once)

@@ -28,15 +28,20 @@ from partclipseg.models.partcatseg.aggregator import (
     Volume,
 )
 from partclipseg.models.partcatseg.config import CATSegConfig, PartCATSegConfig
+from partclipseg.models.partcatseg.convolutions import OneChannelConv2d
 from partclipseg.models.partcatseg.filters import Patches, patches
+from partclipseg.models.partcatseg.norm_relu import NormReLU
 from partclipseg.models.partcatseg.photos import first_size, model_inputs
 from partclipseg.models.partcatseg.settings import CATSegSettings, PartCATSegSettings
 from partclipseg.models.partcatseg.towers import Guidance, ResNetGuidance, text_features
-from partclipseg.models.partcatseg.up_block import UpBlock
+from partclipseg.models.partcatseg.up_block import PhasesOfProduct
 from partclipseg.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from partclipseg.models.onnx import OnnxGraph
+
+Features = tuple[Patches, AppearanceGuidance]
+"""CLIP's patches and the projected guidance of photos."""
 
 
 @dataclass
@@ -123,7 +128,7 @@ class CATSegModel(CLIPTowers):
         """Make the inputs of photos on the model's device; see `photos.model_inputs`."""
         return model_inputs(self.config, photos, self.device, self.dtype)
 
-    def features(self, inputs: Mapping[str, Tensor]) -> tuple[Patches, AppearanceGuidance]:
+    def features(self, inputs: Mapping[str, Tensor]) -> Features:
         """Compute CLIP's patches and the projected guidance of the photos."""
         guidance = self.aggregator.guidance(self.guidance(inputs["guidance_pixels"]))
         return patches(self.config, self.clip, inputs["pixel_values"]), guidance
@@ -142,9 +147,14 @@ class CATSegModel(CLIPTowers):
         volume, guidance = self.class_volume(inputs, words)
         return PartOutput(object_part_logits=self.aggregator.decode(volume.embedding, guidance))
 
-    def class_volume(self, inputs: Mapping[str, Tensor], words: Words) -> tuple[Volume, AppearanceGuidance]:
-        """Aggregate the volume of the object-parts and background; return it with the guidance that decodes it."""
-        photo, guidance = self.features(inputs)
+    def class_volume(
+        self, inputs: Mapping[str, Tensor], words: Words, features: Features | None = None
+    ) -> tuple[Volume, AppearanceGuidance]:
+        """Aggregate the volume of the object-parts and background; return it with the guidance that decodes it.
+
+        `features` are those of the photos, if they have been computed.
+        """
+        photo, guidance = features or self.features(inputs)
         return self.aggregator.aggregate(photo.vectors, torch.cat(self.texts(words)), guidance), guidance
 
     def label_maps(
@@ -196,7 +206,8 @@ class CATSegModel(CLIPTowers):
 
     def repeated_layers(self) -> list[nn.Module]:
         """List the layers that repeat, for compilation one by one."""
-        blocks = [block for block in self.aggregator.modules() if isinstance(block, AggregationLayer | UpBlock)]
+        kinds = AggregationLayer | PhasesOfProduct | NormReLU | OneChannelConv2d
+        blocks = [block for block in self.aggregator.modules() if isinstance(block, kinds)]
         return [*list(self.clip.vision_model.encoder.layers)[:-1], *self.guidance.layers(), *blocks]
 
     @property
@@ -299,8 +310,13 @@ class PartCATSegModel(CATSegModel):
             object_part_similarity=second.similarity,
         )
 
-    def volumes(self, inputs: Mapping[str, Tensor], words: Words) -> tuple[Volume, Volume, AppearanceGuidance]:
-        """Aggregate the volume of parts, objects and background, then that of object-parts and background."""
+    def volumes(
+        self, inputs: Mapping[str, Tensor], words: Words, features: Features | None = None
+    ) -> tuple[Volume, Volume, AppearanceGuidance]:
+        """Aggregate the volume of parts, objects and background, then that of object-parts and background.
+
+        `features` are those of the photos, if they have been computed.
+        """
         # 1. Texts: [N_p + N_o + 1, P, D] and [N_c + 1, P, D]; one background closes both.
         num_parts, num_objects = len(words.vocabulary.parts), len(words.vocabulary.objects)
         texts, background = self.texts(words)
@@ -308,7 +324,7 @@ class PartCATSegModel(CATSegModel):
         class_texts = torch.cat([texts[num_parts + num_objects :], background])
 
         # 2. Photo: vectors of the patches [B, D, g, g] and their guidance.
-        photo, guidance = self.features(inputs)
+        photo, guidance = features or self.features(inputs)
 
         # 3. First stage: parts, objects and background compete in one volume.
         first = self.aggregator.aggregate(photo.vectors, word_texts, guidance)
@@ -354,8 +370,10 @@ class PartCATSegModel(CATSegModel):
 
         return family("clipseg").word_teacher(name)
 
-    def class_volume(self, inputs: Mapping[str, Tensor], words: Words) -> tuple[Volume, AppearanceGuidance]:
-        _, second, guidance = self.volumes(inputs, words)
+    def class_volume(
+        self, inputs: Mapping[str, Tensor], words: Words, features: Features | None = None
+    ) -> tuple[Volume, AppearanceGuidance]:
+        _, second, guidance = self.volumes(inputs, words, features)
         return second, guidance
 
     def build_loss(self, settings: CATSegSettings | None = None, compiled: bool = False) -> Any:

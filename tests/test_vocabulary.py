@@ -126,7 +126,9 @@ def test_words_with_blanks_apostrophes_capitals_and_other_letters():
         (lambda: Vocabulary.from_text("dog:"), "'dog' has no part"),
         (lambda: Vocabulary.from_text("dog: ear, bus: wheel"), "'bus: wheel' has a colon, so it cannot be a part"),
         (lambda: Vocabulary.from_text("dog: ear bus: wheel"), 'put ";" or a new line between objects'),
-        (lambda: Vocabulary.from_text("dog: ear,,tail"), "'dog' stands alone"),
+        (lambda: Vocabulary.from_text("dog: ear,,tail"), "^'dog: ear,,tail' has a comma too many: remove it$"),
+        (lambda: Vocabulary.from_text("bus: wheel; dog: ear,"), "^'dog: ear,' has a comma too many"),
+        (lambda: Vocabulary.from_text("dog: ，"), "^'dog: ,' has a comma too many"),
         (
             lambda: Vocabulary.load("dog's ear, tail"),
             "'tail' names no object, while others of its entry do: .*\"dog's tail\"",

@@ -270,6 +270,11 @@ class Vocabulary:
         """Write JSON that `from_file` reads back exactly: a list of [object, part] in label order."""
         write_text(Path(path), json.dumps(self.classes, ensure_ascii=False) + "\n")
 
+    def find_class(self, name: str) -> int | None:
+        """Return the index in `classes` of a name such as ``dog's ear`` or ``handle``, ignoring case; None without."""
+        folded = plain_word(name).casefold() if isinstance(name, str) else None
+        return next((index for index, known in enumerate(self.names) if known.casefold() == folded), None)
+
     def object_index(self, word: str) -> int:
         """Return the index of an object word, ignoring case; raises `UsageError` naming the known ones."""
         folded = plain_word(word).casefold() if isinstance(word, str) else None

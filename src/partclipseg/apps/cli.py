@@ -20,14 +20,14 @@ from partclipseg.likeness import nearest_name
 COMMANDS = {
     "demo": ("demo", "Demo", "segment built-in scenes with the built-in model, offline"),
     "models": ("models", "Models", "list the models that --model fetches by name"),
-    "predict": ("predict", "Predict", "photos and words in, labelled parts out"),
+    "predict": ("predict", "Predict", "find the parts of things in photos"),
     "label": ("label.command", "Label", "label a folder of thousands of photos"),
     "evaluate": ("evaluate", "Evaluate", "score a model on a benchmark or on your own data"),
-    "benchmark": ("benchmark", "Benchmark", "run a published benchmark of several tasks, beside its figures"),
+    "benchmark": ("benchmark", "Benchmark", "score models in a published benchmark of several tasks"),
     "train": ("train", "Train", "train a model by a recipe"),
-    "prepare": ("prepare", "Prepare", "bring a benchmark's raw source into its layout"),
+    "prepare": ("prepare", "Prepare", "make a benchmark's folder from its raw source"),
     "check-data": ("check_data", "CheckData", "say what is in a data set's folder, and what is wrong with it"),
-    "serve": ("serve.command", "Serve", "a web page and an HTTP API on this machine"),
+    "serve": ("serve.command", "Serve", "open a web page and an HTTP API on this machine"),
     "convert": ("convert", "Convert", "turn a released .pth checkpoint into a model directory"),
     "export": ("export.command", "Export", "write a model as ONNX, to run without PyTorch"),
 }

@@ -72,7 +72,7 @@ class TowerRecipe:
 
 @dataclass(frozen=True)
 class BackboneRecipe(TowerRecipe):
-    """PartShapes' own backbone: a tiny CLIP with a CLIPSeg decoder, trained from random weights."""
+    """Train PartShapes' own backbone, a tiny CLIP with a CLIPSeg decoder, from random weights."""
 
     name: ClassVar[str] = "backbone"
 
@@ -94,7 +94,7 @@ class BackboneRecipe(TowerRecipe):
 
 @dataclass(frozen=True)
 class GuidanceRecipe(TowerRecipe):
-    """PartShapes' own guidance tower: a tiny DINOv2, trained from random weights without any label."""
+    """Train PartShapes' own guidance tower, a tiny DINOv2, from random weights without any label."""
 
     name: ClassVar[str] = "guidance"
 
@@ -135,7 +135,7 @@ class GuidanceRecipe(TowerRecipe):
 
 @dataclass(frozen=True)
 class DetectorRecipe(TowerRecipe):
-    """PartShapes' own detector: a tiny OWLv2, trained from random weights on the boxes of whole objects."""
+    """Train PartShapes' own detector, a tiny OWLv2, from random weights on the boxes of whole objects."""
 
     name: ClassVar[str] = "detector"
     split: ClassVar[SceneSplit] = "detection"

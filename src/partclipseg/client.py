@@ -92,7 +92,7 @@ class Client:
             answer = self._session.request(method, self._address + path, timeout=self._timeout, **more)
         except requests.ReadTimeout:
             raise PartCLIPSegError(
-                f"no answer from {self._address} within {self._timeout:g} seconds: give a greater timeout, or ask for less"
+                f"no answer from {self._address} within {self._timeout:g} seconds: raise timeout, or ask for less"
             ) from None
         except requests.RequestException as error:
             raise PartCLIPSegError(f"no answer from {self._address}: is the server running there?") from error

@@ -16,7 +16,8 @@ import runpy
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -29,11 +30,12 @@ from tests.conftest import shallow_config
 
 import partclipseg
 from partclipseg.apps.cli import main
-from partclipseg.data.datasets.registry import DATASETS
+from partclipseg.data.datasets.registry import DATASETS, dataset_spec
 from partclipseg.evaluation.report import published
-from partclipseg.formats.registry import FORMATS
+from partclipseg.formats.registry import FORMATS, data_set_formats
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.models.registry import FAMILIES
+from partclipseg.models.released import catalogue
 from partclipseg.vocabulary import Catalog, Vocabulary
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -233,6 +235,39 @@ def test_the_index_names_every_page_and_picture() -> None:
     assert not [page.name for page in DOCS.glob("*.md") if page.name != "README.md" and f"({page.name})" not in index]
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     assert not [picture.name for picture in (DOCS / "pictures").iterdir() if f"pictures/{picture.name}" not in text]
+
+
+def first_column(page: Path, heading: str) -> set[str]:
+    """Words between backticks in the first column of the tables below a heading, up to the next heading."""
+    section = f"\n{page.read_text(encoding='utf-8')}".partition(f"\n{heading}\n")[2]
+    rows = re.split(r"^#", section, maxsplit=1, flags=re.M)[0].splitlines()
+    return {name for row in rows if row.startswith("|") for name in re.findall(r"`([^`]+)`", row.split("|")[1])}
+
+
+def extras() -> set[str]:
+    """The optional dependencies that a person may ask for."""
+    with open(REPOSITORY / "pyproject.toml", "rb") as file:
+        found = tomllib.load(file)["project"]["optional-dependencies"]
+    return {name for name, packages in found.items() if packages}
+
+
+def benchmarks() -> set[str]:
+    """The data sets that lie in files and are not a person's own."""
+    return {name for name in DATASETS if dataset_spec(name).open_split} - {"coco", "index-png"}
+
+
+@pytest.mark.parametrize(
+    ("page", "heading", "expected"),
+    [
+        ("docs/prediction.md", "## What is written", lambda: set(FORMATS)),
+        ("docs/labelling.md", "# Labelling folders of photos", lambda: set(data_set_formats())),
+        ("docs/data.md", "## Benchmarks", benchmarks),
+        ("docs/weights.md", "## The names", lambda: set(catalogue())),
+        ("README.md", "## Documentation", extras),
+    ],
+)
+def test_tables_are_complete(page: str, heading: str, expected: Callable[[], set[str]]) -> None:
+    assert first_column(REPOSITORY / page, heading) == expected()
 
 
 def test_the_api_page_is_what_the_docstrings_say() -> None:

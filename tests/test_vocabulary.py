@@ -194,6 +194,14 @@ def test_wrong_files_are_named(tmp_path, content, message):
         Vocabulary.load(tmp_path / "words.json")
 
 
+@pytest.mark.parametrize("name", ["words.yaml", "words.yml", "words.txt"])
+@pytest.mark.parametrize("content", ["", "\n\n", "# a comment\n"])
+def test_an_empty_file_has_no_words(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UsageError, match=f"{name}: the vocabulary is empty: name at least one"):
+        Vocabulary.load(tmp_path / name)
+
+
 @pytest.mark.parametrize(
     ("name", "counts_all", "counts_seen"),
     [  # objects with parts, parts, object-parts: figures of the published benchmarks

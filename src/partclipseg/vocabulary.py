@@ -159,6 +159,8 @@ class Vocabulary:
 
     @classmethod
     def _from_content(cls, content: Any) -> Vocabulary:
+        if content is None:  # of an empty YAML file
+            return cls.from_text("")
         if isinstance(content, str):
             lines = (line.strip() for line in plain_text(content).split("\n"))
             return cls.from_text("\n".join(line for line in lines if not line.startswith("#")))
@@ -166,7 +168,7 @@ class Vocabulary:
             return cls.from_dict(content)
         if isinstance(content, list):
             return cls.from_names(content)
-        raise UsageError("expected a mapping from object to parts, or a list of names")
+        raise UsageError("expected a mapping from object to parts, such as dog: [head, tail], or a list of names")
 
     @classmethod
     def from_catalog(cls, name: str, split: CatalogSplit = "all") -> Vocabulary:

@@ -36,6 +36,7 @@ from partclipseg.formats.registry import FORMATS, data_set_formats
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.models.registry import FAMILIES
 from partclipseg.models.released import catalogue
+from partclipseg.training.recipe import RECIPES
 from partclipseg.vocabulary import Catalog, Vocabulary
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -131,7 +132,7 @@ def additions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a page adds to the package is forgotten after it; its modules are imported from the working folder."""
     monkeypatch.syspath_prepend(folder)
     modules = set(sys.modules)
-    with patch.dict(FORMATS), patch.dict(DATASETS), patch.dict(FAMILIES):
+    with patch.dict(FORMATS), patch.dict(DATASETS), patch.dict(FAMILIES), patch.dict(RECIPES):
         yield
     for name in set(sys.modules) - modules:
         if (folder / f"{name}.py").exists():

@@ -31,6 +31,10 @@ QUOTES = "the words after --vocabulary come in several pieces: put them between 
         ("label . --objects --output x", "nothing stands after --objects"),
         ("predict a.jpg --model clipseg --prompt --threshold 0.4", "nothing stands after --prompt"),
         ("serve --model --port 0", "nothing stands after --model"),
+        ("train --data data owndata --output x", "there is no recipe 'owndata', did you mean own-data?"),
+        ("train partshapes-clipsegg --output x", "there is no recipe 'partshapes-clipsegg', did you mean partshapes"),
+        ("train --output x", "no recipe is named, such as own-data: partclipseg train --help lists them"),
+        ("train", "no recipe is named, such as own-data: partclipseg train --help lists them"),
         ("label a.jpg --output x", "a.jpg is a file: name the folder of the photos, or give the file to partclipseg "),
     ],
 )

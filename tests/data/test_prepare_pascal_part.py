@@ -174,7 +174,7 @@ def make_source(root: Path, *keys: str) -> Path:
 
 def test_a_source_without_annotations_is_asked_for_no_list(tmp_path):
     Image.new("RGB", (6, 4)).save(tmp_path / "a.jpg")
-    with pytest.raises(PartCLIPSegError, match="no photo with annotations of pascal-part-116 was found: check --source"):
+    with pytest.raises(PartCLIPSegError, match="no photo with annotations of pascal-part-116 was found: check"):
         prepare(PascalPartRecipe([tmp_path], None), tmp_path / "out")
 
 

@@ -28,7 +28,7 @@ def check_quotes(arguments: Sequence[str]) -> None:
                 )
 
 
-def check_values(options: Any, arguments: Sequence[str]) -> None:
+def check_words_given(options: Any, arguments: Sequence[str]) -> None:
     """Raise `UsageError` for an option that takes several words and was given none, which would not count."""
     for name in _empty(options):
         if (option := f"--{name.replace('_', '-')}") in arguments:

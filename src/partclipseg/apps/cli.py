@@ -142,7 +142,7 @@ def _run(command: str, arguments: list[str], level: str) -> int:
     logging.getLogger("partclipseg").setLevel(level.upper())
     import tyro
 
-    from partclipseg.apps.arguments import check_quotes, check_values
+    from partclipseg.apps.arguments import check_quotes, check_words_given
     from partclipseg.apps.former import with_current_options
     from partclipseg.apps.help_text import join_lines
     from partclipseg.errors import PartCLIPSegError, UsageError
@@ -161,7 +161,7 @@ def _run(command: str, arguments: list[str], level: str) -> int:
             arguments = options_class.completed(arguments)
         join_lines(options_class)
         options = tyro.cli(options_class, prog=f"partclipseg {command}", description=description, args=arguments)
-        check_values(options, arguments)
+        check_words_given(options, arguments)
         _check_models(options)
         return options.run()
     except SystemExit as stop:  # tyro: 0 after --help, 2 after a wrong option

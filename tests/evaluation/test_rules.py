@@ -84,6 +84,9 @@ def test_the_report_shows_the_chosen_rule_beside_the_others():
     assert [row[0].endswith("(chosen)") for row in table.rows] == [False, True, False]
     assert [row[-1] for row in table.rows] == ["22.22", "44.44", "22.22"]
     assert "compare figures of one rule only" in table.note
+    said = "also counts classes without labels that were predicted"
+    assert said in table.note
+    assert said not in rule_table(scores_of(FOUND, "partcatseg", "oracle_obj")).note
 
 
 def test_an_unknown_rule_is_refused():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from partclipseg.apps.arguments import check_no_words
 from partclipseg.apps.format_option import format_option
 from partclipseg.apps.instance_options import BUILT_IN_REMARK, FindInstances, InstanceOptions, LoadedInstances
 from partclipseg.apps.options import (
@@ -96,6 +97,7 @@ class Predict:
         vocabulary = None if self.vocabulary is None else Vocabulary.load(self.vocabulary)
         if not self.photos:
             raise UsageError("no photo is named: partclipseg predict PHOTO... --vocabulary WORDS")
+        check_no_words(self.photos)
         photos = find_photos(self.photos)
         make_folder(self.output)
         with locked(self.output):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepare:
-    """Convert a benchmark's raw source into its layout. The source is never changed.
+    """Make a benchmark's folder, as the other commands read it, from its raw source, which is never changed.
 
     A run that was stopped continues when the same command is given again.
 

@@ -168,6 +168,11 @@ def rule_table(scores: Scores) -> Table:
         "was found gives the higher figure, so compare figures of one rule only."
     )
     title = f"mIoU by the rule of averaging, {PROTOCOL_TITLES[scores.protocol].split(':')[0]}"
+    if scores.protocol == "pred_all":
+        note += (
+            " By partclipseg the mean of all also counts classes without labels that were predicted, background among "
+            "them, as published."
+        )
     if scores.protocol in WITHIN_OBJECTS:
         chosen = scores.rule == "ov-parts"
         note += (

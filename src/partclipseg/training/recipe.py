@@ -208,7 +208,7 @@ HARMLESS = ("evaluate_every", "checkpoint_every", "log_every")
 
 
 def pascal() -> Recipe:
-    """Train PartCLIPSeg on Pascal-Part-116 by the intended method."""
+    """Train PartCLIPSeg on Pascal-Part-116 as its paper describes the method."""
     return Recipe(dataset="pascal-part-116")
 
 
@@ -233,7 +233,7 @@ def pascal_partcatseg_reference() -> Recipe:
 
 
 def ade20k() -> Recipe:
-    """Train PartCLIPSeg on ADE20K-Part-234 by the intended method."""
+    """Train PartCLIPSeg on ADE20K-Part-234 as its paper describes the method."""
     return Recipe(dataset="ade20k-part-234", recompute=True)
 
 
@@ -258,7 +258,7 @@ def ade20k_partcatseg_reference() -> Recipe:
 
 
 def part_imagenet() -> Recipe:
-    """Train PartCLIPSeg on PartImageNet by the intended method."""
+    """Train PartCLIPSeg on PartImageNet as its paper describes the method."""
     return Recipe(dataset="part-imagenet")
 
 

@@ -78,7 +78,7 @@ class TowerRecipe:
 
 @dataclass(frozen=True)
 class BackboneRecipe(TowerRecipe):
-    """PartShapes' own backbone: a tiny CLIP with a CLIPSeg decoder, trained from random weights."""
+    """Train PartShapes' own backbone, a tiny CLIP with a CLIPSeg decoder, from random weights."""
 
     name: ClassVar[str] = "backbone"
 
@@ -99,7 +99,7 @@ class BackboneRecipe(TowerRecipe):
 
 @dataclass(frozen=True)
 class GuidanceRecipe(TowerRecipe):
-    """PartShapes' own guidance tower: a tiny DINOv2, trained from random weights without any label."""
+    """Train PartShapes' own guidance tower, a tiny DINOv2, from random weights without any label."""
 
     name: ClassVar[str] = "guidance"
 
@@ -138,7 +138,7 @@ class GuidanceRecipe(TowerRecipe):
 
 @dataclass(frozen=True)
 class DetectorRecipe(TowerRecipe):
-    """PartShapes' own detector: a tiny OWLv2, trained from random weights on the boxes of whole objects."""
+    """Train PartShapes' own detector, a tiny OWLv2, from random weights on the boxes of whole objects."""
 
     name: ClassVar[str] = "detector"
     split: ClassVar[SceneSplit] = "detection"

@@ -13,7 +13,7 @@ from partclipseg.apps.benchmark.ov_parts import OVParts
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Run a published benchmark that is more than one evaluation.
+    """Score models in a published benchmark of several tasks, beside its figures.
 
     Examples:
       partclipseg benchmark ov-parts runs/pascal/model runs/ade20k/model --data data

@@ -156,7 +156,13 @@ def _run(command: str, arguments: list[str], level: str) -> int:
         if hasattr(options_class, "completed"):
             arguments = options_class.completed(arguments)
         join_lines(options_class)
-        options = tyro.cli(options_class, prog=f"partclipseg {command}", description=description, args=arguments)
+        options = tyro.cli(
+            options_class,
+            prog=f"partclipseg {command}",
+            description=description,
+            args=arguments,
+            config=(tyro.conf.HelptextFromCommentsOff,),  # tyro would read the source for them at each call
+        )
         _check_models(options)
         return options.run()
     except SystemExit as stop:  # tyro: 0 after --help, 2 after a wrong option

@@ -160,7 +160,13 @@ def _run(command: str, arguments: list[str], level: str) -> int:
         if hasattr(options_class, "completed"):
             arguments = options_class.completed(arguments)
         join_lines(options_class)
-        options = tyro.cli(options_class, prog=f"partclipseg {command}", description=description, args=arguments)
+        options = tyro.cli(
+            options_class,
+            prog=f"partclipseg {command}",
+            description=description,
+            args=arguments,
+            config=(tyro.conf.HelptextFromCommentsOff,),  # tyro would read the source for them at each call
+        )
         check_words_given(options, arguments)
         _check_models(options)
         return options.run()

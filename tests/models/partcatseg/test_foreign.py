@@ -168,6 +168,14 @@ def test_misfits_are_listed_in_full(model, tmp_path):
         assert line in message
 
 
+@pytest.mark.parametrize("lost", ["conv_proj_feat", "conv2", "layers_specific_part"])
+def test_a_file_without_a_piece_of_the_second_stage_is_still_partcatseg_s(tmp_path, lost):
+    model = build(small_config())
+    tensors = {name: t for name, t in released(model).items() if not name.startswith(f"{HEAD}transformer.{lost}.")}
+    with pytest.raises(PartCLIPSegError, match=rf"missing: transformer\.{lost}\."):
+        load_released(write(tmp_path / "model.pth", tensors), model.config)
+
+
 def test_a_configuration_of_the_other_family(tmp_path):
     path = write(tmp_path / "model.pth", released(build(small_config())))
     with pytest.raises(PartCLIPSegError, match="of type 'partcatseg'"):

@@ -39,6 +39,9 @@ _DINO = "backbone.dinov2."
 _PREFIXES = ("module.", "sem_seg_head.predictor.")
 """Beginnings of names that say nothing."""
 
+_SECOND_STAGE = ("transformer.conv_proj_feat.", "transformer.conv2.", "transformer.layers_specific_part.")
+"""Beginnings of names of tensors that PartCATSeg has and CAT-Seg has not."""
+
 _LAYERS = {"layers": "layers", "pair_layers": "layers_specific_part"}
 _DOUBLE_CONV = {"conv1": 0, "norm1": 1, "conv2": 3, "norm2": 4}
 
@@ -158,7 +161,7 @@ def family_of(tensors: Mapping[str, Tensor], origin: str) -> type[CATSegModel]:
     """Return the class of the model of the tensors of `read_released`; raises `PartCLIPSegError` if of none."""
     if not any(name.startswith("transformer.") for name in tensors):
         raise PartCLIPSegError(f"{origin} is no checkpoint of CAT-Seg or PartCATSeg: it has no cost aggregation")
-    return PartCATSegModel if any(name.startswith("transformer.conv_proj_feat.") for name in tensors) else CATSegModel
+    return PartCATSegModel if any(name.startswith(_SECOND_STAGE) for name in tensors) else CATSegModel
 
 
 def released_config(tensors: Mapping[str, Tensor], origin: str, **changes: Any) -> CATSegConfig:

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from partclipseg import open_dataset
-from partclipseg.errors import UsageError
 from partclipseg.evaluation.referring import score_questions
+from partclipseg.inference.segmenter import PromptTooLongError
 
 PHOTOS = (
     # pixels of ten that are the part, and that the answer is; None: the question is too long
@@ -43,7 +43,7 @@ def write(root: Path) -> None:
 def answer(image: np.ndarray, words: Any) -> Any:
     found = PHOTOS[int(image[0, 0, 0])][1]
     if found is None:
-        raise UsageError("'lid' is 90 tokens long, more than 77: use a shorter word")
+        raise PromptTooLongError("'lid' is 90 tokens long, more than 77: use a shorter word")
     labels = np.full((1, 10), -1)
     labels[0, slice(*found)] = 0
     return SimpleNamespace(label_map=labels)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from tests.processes import Command
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from partclipseg.apps.cli import main
-from partclipseg.evaluation import examples
+from partclipseg.evaluation import pictures
 from partclipseg.shapes.world import partshapes_world
 
 PHOTOS = 6
@@ -25,21 +26,15 @@ def arguments(model_directory: Path, own_data: Path) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One best photo and one worst, as pictures take most of an evaluation's time; `all_pictures` draws them all."""
-    monkeypatch.setattr(examples, "EXAMPLES", 1)
-
-
-@pytest.fixture
-def all_pictures(few_pictures: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examples, "EXAMPLES", PHOTOS)
+def small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the photos of each report small: at their size they take most of an evaluation's time."""
+    monkeypatch.setattr(pictures, "draw_strip", partial(pictures.draw_strip, side=60))
 
 
 def scores_in(folder: Path) -> dict:
     return json.loads((folder / "scores.json").read_text(encoding="utf-8"))["scores"]
 
 
-@pytest.mark.usefixtures("all_pictures")
 def test_report_of_every_protocol(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     pytest.importorskip("matplotlib")
     output = tmp_path / "report"
@@ -62,7 +57,6 @@ def test_report_of_every_protocol(arguments: list[str], tmp_path: Path, capsys: 
     assert "photos.html" in markdown
 
 
-@pytest.mark.usefixtures("all_pictures")
 def test_a_second_look_when_asked(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -208,7 +202,6 @@ def test_what_no_evaluation_wrote_is_kept(arguments: list[str], tmp_path: Path, 
     assert theirs.read_text() == text
 
 
-@pytest.mark.usefixtures("all_pictures")
 @pytest.mark.parametrize("name", ["report.md", "scores.json", "photos.html"])
 def test_a_report_that_a_person_changed_is_kept(arguments: list[str], tmp_path: Path, capsys, name: str) -> None:
     command = [*arguments, "--protocol", "pred_all", "--boundary", "none", "--output", str(tmp_path / "out")]
@@ -294,7 +287,6 @@ def test_a_data_set_on_disk_needs_its_folder(capsys: pytest.CaptureFixture) -> N
     assert "--data is missing: name the folder of coco" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("all_pictures")
 def test_partshapes_needs_no_files(model_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     command = ["evaluate", str(model_directory), "--dataset", "partshapes", "--limit", "3", "--device", "cpu"]
     command += ["--workers", "0", "--output", str(tmp_path / "out")]

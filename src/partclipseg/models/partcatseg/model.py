@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -219,7 +219,7 @@ class CATSegModel(CLIPTowers):
         check_cost_settings(cls, settings)
 
     @classmethod
-    def from_start(cls, name: str, settings: CATSegSettings) -> CATSegModel:
+    def from_start(cls, name: str, settings: CATSegSettings) -> Self:
         """Build the model that training starts from, in float32 on the CPU; see `start.start_model`."""
         from partclipseg.models.partcatseg.start import start_model
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 _GUIDANCE = "give facebookresearch/dinov2's own file, or a directory or hub name of a DINOv2 or a ResNet"
 """Remedy for guidance weights that are not there."""
 
+Model = TypeVar("Model", bound=CATSegModel)
+
 _TOWERS: dict[str, Any] = {"dinov2": Dinov2Model, "resnet": ResNetModel}
 
 
@@ -47,8 +49,8 @@ def check_cost_settings(cls: type[CATSegModel], settings: CATSegSettings) -> Non
 
 
 def start_model(
-    cls: type[CATSegModel], name: str, settings: CATSegSettings, config: CATSegConfig | None = None
-) -> CATSegModel:
+    cls: type[Model], name: str, settings: CATSegSettings, config: CATSegConfig | None = None
+) -> Model:
     """Build a model of class `cls` to train, in float32 on the CPU.
 
     Args:
@@ -81,8 +83,8 @@ def start_model(
 
 
 def _started(
-    cls: type[CATSegModel], name: str, settings: CATSegSettings, config: CATSegConfig | None
-) -> tuple[CATSegModel, list[str]]:
+    cls: type[Model], name: str, settings: CATSegSettings, config: CATSegConfig | None
+) -> tuple[Model, list[str]]:
     """Return the model, and the names of its tensors that the start does not have."""
     config_class: Any = cls.config_class
     sizes = dict(SIZES[settings.sizes]) if config is None else _sizes(config)
@@ -93,7 +95,8 @@ def _started(
         tensors = read_released(name)
         if family_of(tensors, name) is cls:
             own = released_config(tensors, name, **changes) if config is None else config_class(**{**sizes, **changes})
-            return load_released(name, own), []
+            released: Any = load_released(name, own)  # of the family that the file holds, which is `cls`
+            return released, []
         model = cls(config_class(**{**sizes, **changes}))
         return model, _copy(model, with_our_names(model, tensors), name)
     kind = read_config(name, remedy=START).get("model_type")

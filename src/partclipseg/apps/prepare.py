@@ -14,7 +14,8 @@ from partclipseg.errors import UsageError
 from partclipseg.machine import usable_cores
 
 if TYPE_CHECKING:
-    from partclipseg.data.prepare.runner import LayoutRecipe, Summary
+    from partclipseg.data.prepare.recipe import LayoutRecipe
+    from partclipseg.data.prepare.runner import Summary
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class Preparation:
     """Description of how `partclipseg prepare` makes the layout of a data set from its raw source."""
 
     recipe: str
-    """Import path ``module:class`` of a `prepare.runner.LayoutRecipe`, which takes ``folders`` and ``mode``."""
+    """Import path ``module:class`` of a `prepare.recipe.LayoutRecipe`, which takes ``folders`` and ``mode``."""
     source: str
     """Files to download, in words, for help texts."""
     options: tuple[str, ...] = ()

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from partclipseg.data.datasets.pascal_part_116 import INSTANCES, NAME
-from partclipseg.data.prepare.runner import Layout, Outcome, PhotoMode, photo_size, source_state
+from partclipseg.data.prepare.recipe import Layout, Outcome, PhotoMode, photo_size, source_state
 from partclipseg.data.prepare.source import find
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.kept_files import KeptFiles

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 _GUIDANCE = "give facebookresearch/dinov2's own file, or a directory or hub name of a DINOv2 or a ResNet"
 """Remedy for guidance weights that are not there."""
 
-M = TypeVar("M", bound=CATSegModel)
+Model = TypeVar("Model", bound=CATSegModel)
 
 _TOWERS: dict[str, Any] = {"dinov2": Dinov2Model, "resnet": ResNetModel}
 
@@ -48,7 +48,9 @@ def check_cost_settings(cls: type[CATSegModel], settings: CATSegSettings) -> Non
         _guidance_config(settings)
 
 
-def start_model(cls: type[M], name: str, settings: CATSegSettings, config: CATSegConfig | None = None) -> M:
+def start_model(
+    cls: type[Model], name: str, settings: CATSegSettings, config: CATSegConfig | None = None
+) -> Model:
     """Build a model of class `cls` to train, in float32 on the CPU.
 
     Args:
@@ -83,8 +85,8 @@ def start_model(cls: type[M], name: str, settings: CATSegSettings, config: CATSe
 
 
 def _started(
-    cls: type[M], name: str, settings: CATSegSettings, config: CATSegConfig | None
-) -> tuple[M, list[str]]:
+    cls: type[Model], name: str, settings: CATSegSettings, config: CATSegConfig | None
+) -> tuple[Model, list[str]]:
     """Return the model, and the names of its tensors that the start does not have."""
     config_class: Any = cls.config_class
     sizes = dict(SIZES[settings.sizes]) if config is None else _sizes(config)
@@ -95,8 +97,8 @@ def _started(
         tensors = read_released(name)
         if family_of(tensors, name) is cls:
             own = released_config(tensors, name, **changes) if config is None else config_class(**{**sizes, **changes})
-            loaded: Any = load_released(name, own)
-            return loaded, []
+            released: Any = load_released(name, own)  # of the family that the file holds, which is `cls`
+            return released, []
         model = cls(config_class(**{**sizes, **changes}))
         return model, _copy(model, with_our_names(model, tensors), name)
     kind = read_config(name, remedy=START).get("model_type")

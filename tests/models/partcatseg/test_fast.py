@@ -6,10 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.models.partcatseg.small import build, small_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from partclipseg.models.partcatseg.aggregator import chosen
+from partclipseg.models.partcatseg.aggregator import AppearanceGuidance, chosen
 from partclipseg.models.partcatseg.convolutions import OneChannelConv2d, convolve
 from partclipseg.models.partcatseg.norm_relu import JoinedNormReLU, NormReLU
 from partclipseg.models.partcatseg.windows import attend_within_windows, stripes
@@ -96,7 +97,7 @@ def with_weights(module: nn.Module) -> list[Tensor]:
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(2, 7), st.integers(2, 7), st.sampled_from([0.0, 100.0]))
 def test_norms_by_channels_equal_pytorch_s(count: int, groups: int, height: int, width: int, mean: float) -> None:
     """Also far from zero, where a difference of squares would leave nothing in float32."""
-    norm = NormReLU(16 * groups)
+    norm = NormReLU(16 * groups, height)
     weights = with_weights(norm)
     x = (maps(count, 16 * groups, height, width) + mean).detach().requires_grad_()
     # PyTorch's own norm of such maps takes a difference of squares: it is 0.005 off at a mean of 100.
@@ -105,13 +106,13 @@ def test_norms_by_channels_equal_pytorch_s(count: int, groups: int, height: int,
     close = CLOSE if not mean else {"atol": 1e-4, "rtol": 1e-4}  # float32 has 7 digits, two of which are the mean's
     same(found, expected, [x, *weights], **close)
     assert found.is_contiguous(memory_format=torch.channels_last)
-    if not mean:
+    if not mean and height == width:
         torch.testing.assert_close(norm(x), F.relu(expected), **CLOSE)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_norms_of_half_precision_are_as_near_as_pytorch_s(dtype: torch.dtype) -> None:
-    norm = NormReLU(32).to(dtype)
+    norm = NormReLU(32, 24).to(dtype)
     x = (4 * maps(3, 32, 24, 24) + 6).detach().to(dtype)
     exact = F.group_norm(x.double(), 2, norm.weight.double(), norm.bias.double(), norm.eps)
     found = norm.by_channels(x)
@@ -123,7 +124,7 @@ def test_norms_of_half_precision_are_as_near_as_pytorch_s(dtype: torch.dtype) ->
 def test_compiled_layers_take_the_fast_forms() -> None:
     """What the compiler traces has no group norm and no convolution in it, and has its channels last."""
     phases, shared = maps(6, 64, 5, 5), maps(2, 16, 8, 8)
-    joined, head = JoinedNormReLU(16), OneChannelConv2d(16)
+    joined, head = JoinedNormReLU(16, 8), OneChannelConv2d(16, 8)
     weights = with_weights(joined) + with_weights(head)
     graphs = []
 
@@ -150,7 +151,7 @@ def test_compiled_layers_take_the_fast_forms() -> None:
 @quick
 @given(st.integers(1, 3), st.integers(1, 20), st.integers(1, 6), st.integers(1, 6))
 def test_a_product_of_taps_equals_the_convolution(count: int, channels: int, height: int, width: int) -> None:
-    head = OneChannelConv2d(channels)
+    head = OneChannelConv2d(channels, height)
     weights = with_weights(head)
     x = maps(count, channels, height, width)
     same(head.by_taps(x), F.conv2d(x, *weights, padding=1), [x, *weights])
@@ -182,3 +183,43 @@ def test_a_wide_convolution_under_autocast() -> None:
 def test_chosen_words() -> None:
     words, rows = random(2, 4, 3, 3, 5), torch.tensor([3, 0, 0, 2, 1])
     same(chosen(words, rows), words[:, rows], [words])
+
+
+def gradients(model: nn.Module, kept: list[int]) -> list[Tensor]:
+    """Gradients of the weights of one aggregation and its decoder; sizes of the tensors kept for them go to `kept`."""
+    config = model.config
+    edges, widths = [count * config.grid for count in (1, 2, 4)], (8, 8, 8)
+    levels = AppearanceGuidance(*(random(2, width, edge, edge) for width, edge in zip(widths, edges, strict=True)))
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel())
+        return tensor.detach()
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        volume = model.aggregator.aggregate(random(2, 16, config.grid, config.grid), random(5, 2, 16), levels)
+    logits = [model.aggregator.decode(volume.embedding[:, :count], levels) for count in (5, 3)]
+    weights = list(model.aggregator.parameters())
+    found = torch.autograd.grad(sum(some.square().mean() for some in logits), weights, allow_unused=True)
+    return [gradient for gradient in found if gradient is not None]  # guidance is given, and there is one stage
+
+
+@pytest.mark.slow
+def test_compiled_layers_give_the_same_gradients_and_keep_no_hidden_layer() -> None:
+    """Also where all is computed again in the backward pass, for volumes of unequal sizes."""
+    model = build(small_config(num_layers=1))
+    hidden = 2 * 5 * model.config.grid**2 * (4 * model.config.hidden_dim)
+    kept: list[list[int]] = [[], [], []]
+    expected = gradients(model, kept[0])
+    torch.compiler.reset()
+    decoder = model.aggregator.decoder2
+    for layer in (model.aggregator.layers[0].block2, decoder.norm1, decoder.norm2, model.aggregator.head):
+        # Splits the graph as on a GPU, and makes no kernels.
+        layer.compile(backend="aot_eager_decomp_partition", fullgraph=True, dynamic=getattr(layer, "any_count", None))
+    found = [gradients(model, kept[1])]
+    model.recompute(True)
+    found.append(gradients(model, kept[2]))
+    torch.compiler.reset()
+    assert not any(hidden in sizes for sizes in kept)
+    for case in found:
+        for one, other in zip(case, expected, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5 * float(other.abs().max().clamp(min=1e-3)), rtol=1e-3)

@@ -16,17 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization as init
 
-from partclipseg.models.partcatseg.chunks import (
-    CLASSES_AT_ONCE,
-    SCORES_AT_ONCE,
-    chunks,
-    items_at_once,
-    joined,
-    recomputed,
-)
+from partclipseg.models.partcatseg.chunks import CLASSES_AT_ONCE, SCORES_AT_ONCE, chunks, items_at_once, joined
 from partclipseg.models.partcatseg.config import CATSegConfig
 from partclipseg.models.partcatseg.convolutions import OneChannelConv2d, WideKernelConv2d
 from partclipseg.models.partcatseg.filters import mix
+from partclipseg.models.partcatseg.recomputing import again
 from partclipseg.models.partcatseg.up_block import UpBlock
 from partclipseg.models.partcatseg.windows import attend_within_windows
 
@@ -73,9 +67,9 @@ class CostAggregator(nn.Module):
             [nn.Conv2d(middle, near, 3, padding=1), nn.Conv2d(fine, far, 3, padding=1)]
         )
         self.layers = nn.ModuleList(AggregationLayer(config, self.attention) for _ in range(config.num_layers))
-        self.decoder1 = UpBlock(hidden, near, config.decoder_dims[0])
-        self.decoder2 = UpBlock(config.decoder_dims[0], far, config.decoder_dims[1])
-        self.head = OneChannelConv2d(config.decoder_dims[1])
+        self.decoder1 = UpBlock(hidden, near, config.decoder_dims[0], 2 * config.grid)
+        self.decoder2 = UpBlock(config.decoder_dims[0], far, config.decoder_dims[1], 4 * config.grid)
+        self.head = OneChannelConv2d(config.decoder_dims[1], 4 * config.grid)
 
     def guidance(self, features: tuple[Tensor, Tensor, Tensor]) -> AppearanceGuidance:
         """Project the guidance tower's features `[B, A, g, g]`, `[B, A', 2g, 2g]`, `[B, A'', 4g, 4g]`."""
@@ -119,9 +113,7 @@ class CostAggregator(nn.Module):
         return embedding
 
     def _call(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        if self.recompute and torch.is_grad_enabled():
-            return recomputed(function, *inputs)
-        return function(*inputs)
+        return again(function, *inputs) if self.recompute else function(*inputs)
 
     def decode(self, embedding: Tensor, guidance: AppearanceGuidance) -> Tensor:
         """Decode each class alone: `embedding [B, T, g, g, C]` → logits `[B, T, 4g, 4g]`."""
@@ -228,6 +220,9 @@ class AggregationLayer(nn.Module):
 class GuidedBlock(nn.Module):
     """Base class of the attentions: queries and keys are projected from [x ; guidance], values from x."""
 
+    norm2: nn.LayerNorm
+    mlp: nn.Sequential
+
     def __init__(self, width: int, guidance: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
@@ -248,6 +243,10 @@ class GuidedBlock(nn.Module):
         shared = F.linear(guidance, torch.cat([layer.weight[:, width:] for layer in layers]))  # [..., 2C]
         return F.linear(x, own, bias) + F.pad(shared, (0, width))
 
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """Map `x [..., C]` to its own shape; the hidden layer, of width 4C, is not kept in training."""
+        return x + self.mlp(self.norm2(x))
+
 
 class WindowBlock(GuidedBlock):
     """Attends within windows of a class's grid; the photo guides queries and keys."""
@@ -263,7 +262,7 @@ class WindowBlock(GuidedBlock):
         """Map `x [B, T, g, g, C]`, with `photo [B, g, g, G]`, to its own shape."""
         projected = self.queries_keys_values(self.norm1(x), photo.unsqueeze(1))  # [B, T, g, g, 3C]
         x = x + self.project(attend_within_windows(projected, self.heads, self.window, self.shift))
-        return x + self.mlp(self.norm2(x))
+        return again(self.feed_forward, x)
 
 
 class ClassBlock(GuidedBlock):
@@ -299,7 +298,7 @@ class ClassBlock(GuidedBlock):
         projected = self.queries_keys_values(self.norm1(x), text)  # [n, T, 3C]
         q, k, v = projected.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # [n, heads, T, d] each
         x = x + self.attend(q, k, v).transpose(1, 2).flatten(2)
-        return x + self.mlp(self.norm2(x))
+        return again(self.feed_forward, x)
 
 
 def query_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -307,7 +306,7 @@ def query_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     The weights are computed again in the backward pass: those of all layers would be most of what a step stores.
     """
-    return recomputed(_query_attention, q, k, v) if torch.is_grad_enabled() else _query_attention(q, k, v)
+    return again(_query_attention, q, k, v)
 
 
 def _query_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 CLASSES_AT_ONCE = 64
 """Number of (photo, class) pairs in a pass of the convolutions, spatial attention and the decoder on a CPU; all pass at
@@ -57,8 +56,3 @@ def items_at_once(width: int, on_cpu: int, like: Tensor) -> int:
 def memory_of(device: torch.device) -> int:
     """Return the memory of a GPU in bytes; 32 GiB for one that does not tell."""
     return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 32 << 30
-
-
-def recomputed(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """Call a function of the inputs that is computed again in the backward pass; nothing in it may be random."""
-    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)  # pyright: ignore

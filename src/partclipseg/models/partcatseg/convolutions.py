@@ -13,19 +13,24 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from partclipseg.maps.precision import full_precision
+from partclipseg.models.partcatseg.norm_relu import require_edge
 
 _COLUMNS = 16
 """Number of columns of the product of `OneChannelConv2d`: its 9 taps, filled up for tensor cores."""
 
 
 class OneChannelConv2d(nn.Conv2d):
-    """Convolves maps to a single channel by a kernel of 3 x 3."""
+    """Convolves square maps to a single channel by a kernel of 3 x 3."""
 
-    def __init__(self, channels: int) -> None:
+    any_count = True
+
+    def __init__(self, channels: int, edge: int) -> None:
         super().__init__(channels, 1, 3, padding=1)
+        self.edge = edge
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map `x [N, C, h, w]` to `[N, 1, h, w]`."""
+        """Map `x [N, C, h, h]` to `[N, 1, h, h]`."""
+        require_edge(x, self.edge)
         return self.by_taps(x) if torch.compiler.is_dynamo_compiling() else super().forward(x)
 
     def by_taps(self, x: Tensor) -> Tensor:

@@ -44,9 +44,10 @@ from PIL import Image
 
 from inference import SIZE, WINNERS
 from measure import environment, forced_winners
-from partclipseg.apps.label.command import Label, Messages
+from partclipseg.apps.label.command import Label
 from partclipseg.apps.label.drafts import done_record, write_draft
 from partclipseg.apps.label.job import ManifestRecord
+from partclipseg.apps.label.messages import Messages
 from partclipseg.apps.label.photos import LabelPhoto
 from partclipseg.data.augment import resize_picture
 from partclipseg.data.photo import MAX_PIXELS, PhotoError, read_picture

@@ -169,8 +169,9 @@ def plain_decode(aggregator: CostAggregator, x: Tensor, guidance: Any) -> Tensor
 
 def plain_up(block: UpBlock, x: Tensor, guidance: Tensor) -> Tensor:
     x = torch.cat([block.up(x), guidance], 1)
-    x = F.relu(block.norm1(block.conv1(x)))
-    return F.relu(block.norm2(block.conv2(x)))
+    for convolution, norm in ((block.conv1, block.norm1), (block.conv2, block.norm2)):
+        x = F.relu(F.group_norm(convolution(x), norm.num_groups, norm.weight, norm.bias, norm.eps))
+    return x
 
 
 def plain_maps(

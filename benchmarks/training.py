@@ -105,7 +105,7 @@ class Step:
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         terms = self.gradients(inputs)
-        optim.clip_gradients(self.parameters, self.recipe.max_gradient_norm)
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.max_gradient_norm)
         self.optimizer.step()
         return terms
 

@@ -1,7 +1,8 @@
 """What README and docs say is what happens: their Python and console blocks are run, in the order of the page.
 
 Output that a page shows below a command or after ``>>>`` has to appear, ``…`` and ``...`` standing for anything; a
-command shown to answer ``partclipseg: …`` has to fail. A block under the comment ``<!-- not run: … -->`` needs what a
+command shown to answer ``partclipseg: …`` has to fail. A Python block that begins with ``# NAME.py`` is written to that
+file, for ``python NAME.py`` and for imports. A block under the comment ``<!-- not run: … -->`` needs what a
 test has not; the comment says what.
 """
 
@@ -11,12 +12,16 @@ import doctest
 import importlib.util
 import json
 import re
+import runpy
 import shlex
 import shutil
 import sys
+import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -25,8 +30,13 @@ from tests.conftest import shallow_config
 
 import partclipseg
 from partclipseg.apps.cli import main
+from partclipseg.data.datasets.registry import DATASETS, dataset_spec
 from partclipseg.evaluation.report import published
+from partclipseg.formats.registry import FORMATS, data_set_formats
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
+from partclipseg.models.registry import FAMILIES
+from partclipseg.models.released import catalogue
+from partclipseg.training.recipe import RECIPES
 from partclipseg.vocabulary import Catalog, Vocabulary
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -117,6 +127,19 @@ RUN = [page for page in PAGES if page.name != "export.md"]
 """tests/apps/export/test_export.py has the graphs of the other page."""
 
 
+@pytest.fixture
+def additions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a page adds to the package is forgotten after it; its modules are imported from the working folder."""
+    monkeypatch.syspath_prepend(folder)
+    modules = set(sys.modules)
+    with patch.dict(FORMATS), patch.dict(DATASETS), patch.dict(FAMILIES), patch.dict(RECIPES):
+        yield
+    for name in set(sys.modules) - modules:
+        if (folder / f"{name}.py").exists():
+            del sys.modules[name]
+
+
+@pytest.mark.usefixtures("additions")
 @pytest.mark.parametrize("page", RUN, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_blocks_run(page: Path, folder: Path, capsys: pytest.CaptureFixture) -> None:
     run_blocks(page, capsys)
@@ -128,21 +151,32 @@ def run_blocks(page: Path, capsys: pytest.CaptureFixture) -> None:
     for block in blocks(page):
         if block.reason is not None:
             continue
-        if block.language == "python":
+        if block.language == "python" and (file := re.match(r"# (\w+\.py)\n", block.text)):
+            Path(file[1]).write_text(block.text, encoding="utf-8")
+        elif block.language == "python":
             exec(compile(block.text, page.name, "exec"), names)
         elif block.language == "pycon":
             run_session(block.text, names, page.name)
         elif block.language == "console":
             for command, expected in commands(block):
-                assert command[0] == "partclipseg"
                 if "--limit" in command:  # as many as show that the option works
                     command[command.index("--limit") + 1] = "2"
                 capsys.readouterr()
-                code = main(command[1:])
+                code = run_command(command)
                 printed = "".join(capsys.readouterr())
                 fails = any(line.startswith("partclipseg: ") for line in expected)
                 assert bool(code) == fails, f"{shlex.join(command)}: exit code {code}, {printed}"
                 assert_shows(printed, expected)
+
+
+def run_command(command: list[str]) -> int:
+    """Run ``partclipseg …`` or ``python NAME.py …`` in this process; return the exit code."""
+    if command[0] == "partclipseg":
+        return main(command[1:])
+    assert command[0] == "python"
+    with patch.object(sys, "argv", command[1:]), pytest.raises(SystemExit) as stopped:
+        runpy.run_path(command[1], run_name="__main__")
+    return int(stopped.value.code or 0)
 
 
 def run_session(text: str, names: dict[str, object], page: str) -> None:
@@ -202,6 +236,39 @@ def test_the_index_names_every_page_and_picture() -> None:
     assert not [page.name for page in DOCS.glob("*.md") if page.name != "README.md" and f"({page.name})" not in index]
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     assert not [picture.name for picture in (DOCS / "pictures").iterdir() if f"pictures/{picture.name}" not in text]
+
+
+def first_column(page: Path, heading: str) -> set[str]:
+    """Words between backticks in the first column of the tables below a heading, up to the next heading."""
+    section = f"\n{page.read_text(encoding='utf-8')}".partition(f"\n{heading}\n")[2]
+    rows = re.split(r"^#", section, maxsplit=1, flags=re.M)[0].splitlines()
+    return {name for row in rows if row.startswith("|") for name in re.findall(r"`([^`]+)`", row.split("|")[1])}
+
+
+def extras() -> set[str]:
+    """The optional dependencies that a person may ask for."""
+    with open(REPOSITORY / "pyproject.toml", "rb") as file:
+        found = tomllib.load(file)["project"]["optional-dependencies"]
+    return {name for name, packages in found.items() if packages}
+
+
+def benchmarks() -> set[str]:
+    """The data sets that lie in files and are not a person's own."""
+    return {name for name in DATASETS if dataset_spec(name).open_split} - {"coco", "index-png"}
+
+
+@pytest.mark.parametrize(
+    ("page", "heading", "expected"),
+    [
+        ("docs/prediction.md", "## What is written", lambda: set(FORMATS)),
+        ("docs/labelling.md", "# Labelling folders of photos", lambda: set(data_set_formats())),
+        ("docs/data.md", "## Benchmarks", benchmarks),
+        ("docs/weights.md", "## The names", lambda: set(catalogue())),
+        ("README.md", "## Documentation", extras),
+    ],
+)
+def test_tables_are_complete(page: str, heading: str, expected: Callable[[], set[str]]) -> None:
+    assert first_column(REPOSITORY / page, heading) == expected()
 
 
 def test_the_api_page_is_what_the_docstrings_say() -> None:

@@ -96,7 +96,9 @@ def walk(node: ast.AST, at_start: bool) -> Iterator[tuple[ast.AST, bool]]:
         yield from walk(child, inside)
 
 
-def find_imports() -> list[Import]:
+@pytest.fixture(scope="module")
+def imports() -> list[Import]:
+    """All imports of the package by itself."""
     found = set()
     for source, path in MODULES.items():
         for node, at_start in walk(ast.parse(path.read_text()), True):
@@ -105,16 +107,13 @@ def find_imports() -> list[Import]:
     return sorted(found)
 
 
-IMPORTS = find_imports()
-
-
-def test_imports_are_found():
+def test_imports_are_found(imports: list[Import]):
     """Of each kind, so that the tests below compare something."""
-    assert Import("partclipseg.models.interface", "partclipseg.vocabulary", True) in IMPORTS
-    assert Import("partclipseg.models.interface", "partclipseg.models.onnx", False) in IMPORTS  # for types
-    assert Import("partclipseg.apps.label.command", "partclipseg.apps.label.job", False) in IMPORTS  # in a function
-    assert Import("partclipseg.models.registry", "partclipseg.models.clipseg.model", False) in IMPORTS  # by its name
-    assert len(IMPORTS) > 300
+    assert Import("partclipseg.models.interface", "partclipseg.vocabulary", True) in imports
+    assert Import("partclipseg.models.interface", "partclipseg.models.onnx", False) in imports  # for types
+    assert Import("partclipseg.apps.label.command", "partclipseg.apps.label.job", False) in imports  # in a function
+    assert Import("partclipseg.models.registry", "partclipseg.models.clipseg.model", False) in imports  # by its name
+    assert len(imports) > 300
     assert len(FAMILIES) >= 2
 
 
@@ -123,18 +122,18 @@ def test_every_room_has_a_floor():
     assert rooms <= FLOOR.keys()
 
 
-def test_rooms_import_lower_floors_only():
+def test_rooms_import_lower_floors_only(imports: list[Import]):
     upward = {
         (source, target)
-        for source, target, _ in IMPORTS
+        for source, target, _ in imports
         if (here := room(source)) and (there := room(target)) and here != there and FLOOR[there] >= FLOOR[here]
     }
     assert upward == EXCEPTIONS.keys(), "an import goes up, or an exception is needed no more"
 
 
-def test_no_module_imports_itself_in_the_end():
+def test_no_module_imports_itself_in_the_end(imports: list[Import]):
     graph = TopologicalSorter()
-    for source, target, at_start in IMPORTS:
+    for source, target, at_start in imports:
         if at_start and target != source:
             graph.add(source, target)
     try:
@@ -148,15 +147,15 @@ def of_family(module: str) -> str | None:
     return parts[2] if len(parts) > 2 and parts[1] == "models" and parts[2] in FAMILIES else None
 
 
-def test_families_do_not_know_each_other():
+def test_families_do_not_know_each_other(imports: list[Import]):
     crossing = [
         (source, target)
-        for source, target, _ in IMPORTS
+        for source, target, _ in imports
         if (its := of_family(target)) and room(source) == "models" and of_family(source) != its
     ]
     assert {source for source, _ in crossing} == {"partclipseg.models.registry"}
 
 
-def test_few_modules_know_a_family():
-    knowing = {source for source, target, _ in IMPORTS if of_family(target) and room(source) != "models"}
+def test_few_modules_know_a_family(imports: list[Import]):
+    knowing = {source for source, target, _ in imports if of_family(target) and room(source) != "models"}
     assert knowing == KNOW_A_FAMILY.keys()

@@ -10,7 +10,7 @@ import pytest
 from partclipseg.apps.serve.settings import with_stored_options
 from partclipseg.data.few_shot import FewShotSplit
 from partclipseg.data.prepare.ade20k_part import ADE20KPartRecipe
-from partclipseg.data.prepare.runner import Layout
+from partclipseg.data.prepare.recipe import Layout
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.formats.registry import data_set_formats
 from partclipseg.instances.given import GivenObjects

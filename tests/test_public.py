@@ -12,6 +12,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ def _options(kind: Any) -> str:
     return f"{{{', '.join(f'{name}: {hint}' for name, hint in annotations.items())}}}"
 
 
+@cache
 def help_texts() -> str:
     """What ``--help`` prints, of every command and of the recipe for own data, without frames."""
     calls = [["--help"], *([command, "--help"] for command in COMMANDS), ["train", "own-data", "--help"]]

@@ -126,7 +126,9 @@ def test_words_with_blanks_apostrophes_capitals_and_other_letters():
         (lambda: Vocabulary.from_text("dog:"), "'dog' has no part"),
         (lambda: Vocabulary.from_text("dog: ear, bus: wheel"), "'bus: wheel' has a colon, so it cannot be a part"),
         (lambda: Vocabulary.from_text("dog: ear bus: wheel"), 'put ";" or a new line between objects'),
-        (lambda: Vocabulary.from_text("dog: ear,,tail"), "'dog' stands alone"),
+        (lambda: Vocabulary.from_text("dog: ear,,tail"), "^'dog: ear,,tail' has a comma too many: remove it$"),
+        (lambda: Vocabulary.from_text("bus: wheel; dog: ear,"), "^'dog: ear,' has a comma too many"),
+        (lambda: Vocabulary.from_text("dog: ，"), "^'dog: ,' has a comma too many"),
         (
             lambda: Vocabulary.load("dog's ear, tail"),
             "'tail' names no object, while others of its entry do: .*\"dog's tail\"",
@@ -190,6 +192,14 @@ def test_wrong_files_are_named(tmp_path, content, message):
     (tmp_path / "words.json").write_text(content)
     with pytest.raises(UsageError, match=message):
         Vocabulary.load(tmp_path / "words.json")
+
+
+@pytest.mark.parametrize("name", ["words.yaml", "words.yml", "words.txt"])
+@pytest.mark.parametrize("content", ["", "\n\n", "# a comment\n"])
+def test_an_empty_file_has_no_words(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UsageError, match=f"{name}: the vocabulary is empty: name at least one"):
+        Vocabulary.load(tmp_path / name)
 
 
 @pytest.mark.parametrize(

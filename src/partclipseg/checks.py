@@ -78,6 +78,24 @@ def require(condition: bool, message: str) -> None:
         raise UsageError(message)
 
 
+def require_positive(config: Any, *names: str) -> None:
+    """Raise `UsageError` for the first of these fields of a dataclass instance that is not above 0."""
+    for name in names:
+        require(getattr(config, name) > 0, f"{name} must be positive, not {getattr(config, name)}")
+
+
+def require_not_negative(config: Any, *names: str) -> None:
+    """Raise `UsageError` for the first of these fields of a dataclass instance that is below 0."""
+    for name in names:
+        require(getattr(config, name) >= 0, f"{name} must not be negative: {getattr(config, name)}")
+
+
+def require_at_least(least: int, config: Any, *names: str) -> None:
+    """Raise `UsageError` for the first of these fields of a dataclass instance that is below `least`."""
+    for name in names:
+        require(getattr(config, name) >= least, f"{name} must be at least {least}, not {getattr(config, name)}")
+
+
 LARGEST_SEED = 2**63 - 1
 """Greatest seed that PyTorch's generators take."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit
 
 import requests
 
@@ -26,11 +26,13 @@ class Client:
         """Make a client.
 
         Args:
-            address: what the server has printed at its start, without the token.
+            address: what the server has printed at its start; the token in it counts if no other is given.
             token: the server's token, if it asks for one.
             timeout: seconds without a byte of the answer after which a request has failed.
         """
-        self._address, self._timeout = address.rstrip("/"), timeout
+        parts = urlsplit(address if "://" in address else f"http://{address}")
+        self._address, self._timeout = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}", timeout
+        token = token or next(iter(parse_qs(parts.query).get("token", ())), None)
         self._session = requests.Session()
         if token:
             self._session.headers["Authorization"] = f"Bearer {token}"
@@ -88,8 +90,12 @@ class Client:
     def _ask(self, method: str, path: str, **more: Any) -> requests.Response:
         try:
             answer = self._session.request(method, self._address + path, timeout=self._timeout, **more)
+        except requests.ReadTimeout:
+            raise PartCLIPSegError(
+                f"no answer from {self._address} within {self._timeout:g} seconds: raise timeout, or ask for less"
+            ) from None
         except requests.RequestException as error:
-            raise PartCLIPSegError(f"no answer from {self._address}: is the server running? ({error})") from None
+            raise PartCLIPSegError(f"no answer from {self._address}: is the server running there?") from error
         if answer.ok:
             return answer
         try:

@@ -55,6 +55,11 @@ class ObjectPart(NamedTuple):
         """Return the written form, ``dog's ear``, or ``handle`` for a part of any object."""
         return self.part if self.object == ANY else f"{self.object}'s {self.part}"
 
+    @property
+    def folded(self) -> ObjectPart:
+        """The pair in the form that all capitals of its words share, for comparisons."""
+        return ObjectPart(self.object.casefold(), self.part.casefold())
+
     @classmethod
     def from_name(cls, name: str) -> ObjectPart:
         """Split ``"dog's ear"`` at the first ``'s`` that ends a word.
@@ -174,7 +179,10 @@ def _parts_of_object(entry: str) -> Iterable[ObjectPart]:
     if not part_words.strip():
         word = quote(object_word)
         raise UsageError(f"{word} has no part: write it as {word[1:-1]}: head, torso, leg, tail")
-    for part in map(str.strip, part_words.split(",")):
+    parts = [part.strip() for part in part_words.split(",")]
+    if not all(parts):
+        raise UsageError(_comma_too_many(entry))
+    for part in parts:
         if ":" in part:
             raise UsageError(
                 f"{quote(part)} has a colon, so it cannot be a part of {quote(object_word)}: put "
@@ -187,7 +195,7 @@ def _names(entry: str) -> Iterable[ObjectPart]:
     """Yield the pairs of ``dog's ear, dog's tail``, or of ``handle, wheel``, which have no object."""
     names = [name.strip() for name in entry.split(",")]
     if not all(names):
-        raise UsageError(f"{quote(entry)} has a comma too many: remove it")
+        raise UsageError(_comma_too_many(entry))
     if not any(map(_POSSESSIVE.search, names)):
         yield from (ObjectPart(ANY, name) for name in names)
         return
@@ -203,6 +211,10 @@ def _names(entry: str) -> Iterable[ObjectPart]:
         pair = ObjectPart.from_name(name)
         owner = pair.object
         yield pair
+
+
+def _comma_too_many(entry: str) -> str:
+    return f"{quote(entry)} has a comma too many: remove it"
 
 
 def _pair(entry: object) -> ObjectPart:

@@ -79,12 +79,11 @@ class Vocabulary:
             raise UsageError(
                 'the vocabulary is empty: name at least one object-part, such as "dog: head, torso, leg, tail"'
             )
-        seen: dict[ObjectPart, ObjectPart] = {}
+        seen: set[ObjectPart] = set()
         for pair in pairs:
-            folded = ObjectPart(pair.object.casefold(), pair.part.casefold())
-            if folded in seen:
+            if pair.folded in seen:
                 raise UsageError(f"{pair.name!r} is in the vocabulary twice: keep one of the two")
-            seen[folded] = pair
+            seen.add(pair.folded)
         _distinct((pair.part for pair in pairs), "part")
         anywhere = tuple(pair.part for pair in pairs if pair.object.casefold() == ANY)
         pairs = tuple(pair for pair in pairs if pair.object.casefold() != ANY)
@@ -159,6 +158,8 @@ class Vocabulary:
 
     @classmethod
     def _from_content(cls, content: Any) -> Vocabulary:
+        if content is None:  # of an empty YAML file
+            return cls.from_text("")
         if isinstance(content, str):
             lines = (line.strip() for line in plain_text(content).split("\n"))
             return cls.from_text("\n".join(line for line in lines if not line.startswith("#")))
@@ -166,7 +167,7 @@ class Vocabulary:
             return cls.from_dict(content)
         if isinstance(content, list):
             return cls.from_names(content)
-        raise UsageError("expected a mapping from object to parts, or a list of names")
+        raise UsageError("expected a mapping from object to parts, such as dog: [head, tail], or a list of names")
 
     @classmethod
     def from_catalog(cls, name: str, split: CatalogSplit = "all") -> Vocabulary:
@@ -221,6 +222,12 @@ class Vocabulary:
         return np.array([index[pair.part] for pair in self.object_parts], dtype=np.int64)
 
     @cached_property
+    def class_to_place(self) -> np.ndarray:
+        """int64 `[N_c]`: place of each object-part among the parts of its object, from 0."""
+        words = self.to_dict()
+        return np.array([words[pair.object].index(pair.part) for pair in self.object_parts], dtype=np.int64)
+
+    @cached_property
     def classes(self) -> tuple[ObjectPart, ...]:
         """Every class in label order: the object-parts, then the words without an object as pairs with `ANY`."""
         return (*self.object_parts, *(ObjectPart(ANY, word) for word in self.anywhere))
@@ -269,6 +276,11 @@ class Vocabulary:
     def save(self, path: str | Path) -> None:
         """Write JSON that `from_file` reads back exactly: a list of [object, part] in label order."""
         write_text(Path(path), json.dumps(self.classes, ensure_ascii=False) + "\n")
+
+    def find_class(self, name: str) -> int | None:
+        """Return the index in `classes` of a name such as ``dog's ear`` or ``handle``, ignoring case; None without."""
+        folded = plain_word(name).casefold() if isinstance(name, str) else None
+        return next((index for index, known in enumerate(self.names) if known.casefold() == folded), None)
 
     def object_index(self, word: str) -> int:
         """Return the index of an object word, ignoring case; raises `UsageError` naming the known ones."""

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from partclipseg.apps.cli import main
 from partclipseg.data.datasets import open_dataset
+from partclipseg.evaluation.resized_labels import ov_parts_size, resize_there_and_back
 from partclipseg.vocabulary import Vocabulary
 
 
@@ -140,9 +142,17 @@ def test_a_few_shot_list_of_no_use(damage, message: str, trained, shared: Path, 
     assert message in said(capsys)
 
 
+KINDS = ("part", "obj")
+
+
 def test_evaluate_says_what_the_training_words_share(trained, shared: Path, tmp_path: Path, capsys) -> None:
     model = trained("ade", Vocabulary.from_catalog("ade20k-part-234", "seen"))
-    command = ["evaluate", str(model), "--dataset", "pascal-part-116", "--data", str(shared / "data/PascalPart116")]
+    data = tmp_path / "PascalPart116"
+    maps = ((f"annotations_detectron2_{kind}", "2010_005243.png") for kind in KINDS)
+    for folder, name in (("images", "2010_005243.jpg"), *maps):
+        (data / folder / "val").mkdir(parents=True)
+        shutil.copy(shared / "data/PascalPart116" / folder / "val" / name, data / folder / "val")
+    command = ["evaluate", str(model), "--dataset", "pascal-part-116", "--data", str(data)]
     command += ["--protocol", "oracle_obj", "--boundary", "none", "--rule", "ov-parts", *options(tmp_path)]
     assert main([*command, "--vocabulary-of-training", "model"]) == 0
     text = said(capsys)
@@ -151,6 +161,13 @@ def test_evaluate_says_what_the_training_words_share(trained, shared: Path, tmp_
     report = json.loads((tmp_path / "report/scores.json").read_text())
     assert sum(one["seen"] for one in report["scores"]["oracle_obj"]["classes"]) == 12
     assert report["published"] == {"oracle_obj": []}
+    # The labels are those in the object masks of the records, as OV-PARTS cuts and resizes them.
+    maps = (Image.open(data / f"annotations_detectron2_{kind}/val/2010_005243.png") for kind in KINDS)
+    arrays = (torch.from_numpy(np.array(one)) for one in maps)
+    parts, objects = (resize_there_and_back(one, ov_parts_size(one.shape)) for one in arrays)
+    records = open_dataset("pascal-part-116", data).records
+    labelled = sum(int(((parts != 255) & (objects == record.object)).sum()) for record in records)
+    assert sum(one["pixels"] for one in report["scores"]["oracle_obj"]["classes"]) == labelled
     bare = tmp_path / "bare"
     shutil.copytree(model, bare)
     (bare / "vocabulary.json").unlink()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from tests.processes import Command
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from partclipseg.apps.cli import main
+from partclipseg.evaluation import pictures
 from partclipseg.shapes.world import partshapes_world
 
 PHOTOS = 6
@@ -21,6 +23,12 @@ PHOTOS = 6
 def arguments(model_directory: Path, own_data: Path) -> list[str]:
     options = ["--dataset", "index-png", "--data", str(own_data), "--device", "cpu", "--workers", "0"]
     return ["evaluate", str(model_directory), *options, "--batch-size", "1"]
+
+
+@pytest.fixture(autouse=True)
+def small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the photos of each report small: at their size they take most of an evaluation's time."""
+    monkeypatch.setattr(pictures, "draw_strip", partial(pictures.draw_strip, side=60))
 
 
 def scores_in(folder: Path) -> dict:

@@ -18,7 +18,7 @@ from partclipseg.data.datasets.registry import DATASETS, dataset_spec, open_data
 from partclipseg.data.datasets.spec import DatasetSpec, OwnOptions, Preparation, Split
 from partclipseg.data.label_map import label_table, read_label_map
 from partclipseg.data.paths import files_by_stem
-from partclipseg.data.prepare.runner import Layout, Outcome, source_state
+from partclipseg.data.prepare.recipe import Layout, Outcome, source_state
 from partclipseg.data.sample import UNLABELLED
 from partclipseg.data.source import FileDataset, SampleRecord, Source, SourceLabels, SourcePhoto
 from partclipseg.errors import PartCLIPSegError, UsageError

@@ -19,10 +19,17 @@ from partclipseg.apps.cli import main
 from partclipseg.apps.prediction_files import output_stems
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import locked
+from partclipseg.formats import drawing
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.shapes.renderer import render_scene
 
 WORDS = "dog: ear, head; bus: wheel"
+
+
+@pytest.fixture(autouse=True)
+def small_overlays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the photos of the overlays as small as they are, which are sooner drawn and written than enlarged."""
+    monkeypatch.setattr(drawing, "SIDE_RANGE", (1, 1600))
 
 
 @pytest.fixture

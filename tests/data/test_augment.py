@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +17,6 @@ from partclipseg.data.augment import (
     resize_labels,
     resize_photo,
     sample_generator,
-    scaled_size,
 )
 from partclipseg.data.sample import OUTSIDE, UNLABELLED, PartSample
 from partclipseg.errors import UsageError
@@ -160,14 +160,6 @@ def test_the_published_configuration_flips_and_scales():
     assert 2 < flipped < 18
 
 
-@pytest.mark.parametrize(
-    ("size", "expected"),
-    [((375, 500), (800, 1067)), ((500, 375), (1067, 800)), ((100, 1000), (133, 1333)), ((800, 800), (800, 800))],
-)
-def test_scaled_size(size, expected):
-    assert scaled_size(size, 800, 1333) == expected
-
-
 def test_resized_labels_sit_where_the_photo_puts_them():
     labels = np.arange(12, dtype=np.int32).reshape(3, 4)
     np.testing.assert_array_equal(resize_labels(labels, (6, 8)), labels.repeat(2, 0).repeat(2, 1))
@@ -278,3 +270,88 @@ def test_crops_around_objects_need_an_instance_map() -> None:
         augment(blocks(1, 8, 8), np.random.default_rng(0), Augmentation(object_crop=1))
     with pytest.raises(UsageError, match=r"object_crop must lie in 0\.\.1"):
         Augmentation(object_crop=1.5)
+
+
+# -- photos cut to the model's size ---------------------------------------------------------------------------------
+
+
+@given(st.sampled_from(["crop", "corner"]), seeds, st.integers(1, 40), st.integers(1, 40), st.integers(1, 30))
+def test_a_cut_photo_is_filled_up_without_a_label(fit, seed, height, width, side):
+    sample, config = blocks(seed, height, width), replace(STILL, flip=0.5, fit=fit)
+    changed = augment(sample, np.random.default_rng(seed), config, size=(side, side))
+    assert changed.image.shape == (side, side, 3)
+    kept = (slice(min(side, height)), slice(min(side, width)))
+    np.testing.assert_array_equal(changed.image[kept], paint(changed.part_labels[kept], changed.object_labels[kept]))
+    filled = np.ones((side, side), bool)
+    filled[kept] = False
+    assert (changed.image[filled] == 128).all()
+    assert (changed.part_labels[filled] == UNLABELLED).all()
+    assert (changed.object_labels[filled] == UNLABELLED).all()
+
+
+def test_a_cut_lies_anywhere_or_at_the_corner():
+    numbers = np.arange(30, dtype=np.int32).reshape(5, 6)
+    sample = PartSample(np.repeat(numbers.astype(np.uint8)[..., None], 3, -1), numbers, numbers, key="a")
+    firsts = {
+        fit: {
+            int(augment(sample, sample_generator(0, 0, i), replace(STILL, fit=fit), size=(4, 4)).part_labels[0, 0])
+            for i in range(60)
+        }
+        for fit in ("crop", "corner")
+    }
+    assert firsts == {"crop": {0, 1, 2, 6, 7, 8}, "corner": {0}}
+
+
+def test_labels_of_a_cut_photo_are_torch_s_nearest():
+    sample = blocks(3, 30, 41)
+    config = replace(STILL, fit="corner", shortest_edge=(48, 48))
+    changed = augment(sample, np.random.default_rng(0), config, size=(48, 66))
+    for found, labels in ((changed.part_labels, sample.part_labels), (changed.object_labels, sample.object_labels)):
+        wanted = torch.nn.functional.interpolate(torch.from_numpy(labels)[None, None].float(), (48, 66), mode="nearest")
+        np.testing.assert_array_equal(found, wanted[0, 0].numpy())
+
+
+# -- colours --------------------------------------------------------------------------------------------------------
+
+
+def colours_of(config, image, count=60):
+    sample = PartSample(image, *[np.zeros(image.shape[:2], np.int32)] * 2, key="a")
+    return [augment(sample, sample_generator(0, 0, index), config).image.astype(int) for index in range(count)]
+
+
+def test_ssd_adds_brightness_and_multiplies_contrast_half_of_the_time():
+    image = np.random.default_rng(0).integers(60, 120, (5, 7, 3), dtype=np.uint8)
+    brighter = colours_of(replace(STILL, ssd=True, brightness=32 / 255), image)
+    steps = [np.unique(one - image) for one in brighter]
+    assert all(len(step) == 1 and -33 <= step[0] <= 32 for step in steps)
+    assert 20 < sum(step[0] != 0 for step in steps) < 45
+    for one in colours_of(replace(STILL, ssd=True, contrast=0.5), image):
+        ratio = one.sum() / image.sum()
+        assert 0.49 < ratio < 1.51
+        assert np.abs(one - image * ratio).max() < 1.5  # values are cut to whole numbers
+
+
+def test_the_hue_is_turned():
+    red = np.full((2, 3, 3), (200, 0, 0), np.uint8)
+    for config in (replace(STILL, hue=180), replace(STILL, ssd=True, hue=180)):
+        found = np.array([one[0, 0] for one in colours_of(config, red)])
+        assert (found.max(1) == 200).all()
+        assert (found.min(1) == 0).all()
+        assert {int(colour.argmax()) for colour in found} == {0, 1, 2}
+    few = np.array([one[0, 0] for one in colours_of(replace(STILL, hue=30), red)])
+    assert (few[:, 0] == 200).all()
+    assert (few[:, 1:].max(1) <= 105).all()  # 30 of the 60 degrees to the next corner
+    assert len(np.unique(few, axis=0)) > 10
+
+
+def test_saturation_of_ssd_leaves_the_greatest_channel():
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    found = colours_of(replace(STILL, ssd=True, saturation=0.5), image)
+    assert all((one.max(-1) == image.max(-1)).all() for one in found)
+    assert len({one.tobytes() for one in found}) > 20
+
+
+@pytest.mark.parametrize("hue", [-1.0, 181.0])
+def test_a_hue_out_of_range_is_refused(hue):
+    with pytest.raises(UsageError, match=r"hue must lie in 0\.\.180"):
+        Augmentation(hue=hue)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Callable
 
@@ -59,6 +60,24 @@ def test_pascal_tests_one_object_at_a_time(pascal) -> None:
     assert [names[i].split("'s")[0] in ("dog", "bird", "car", "motorbike", "sheep") for i in range(116)] == [
         i not in dataset.seen for i in range(116)
     ]
+
+
+def test_pascal_by_object_masks_as_in_ov_parts(pascal) -> None:
+    """The object map alone says which labels count: a part of the other object on it does, and one beside it not."""
+    dataset = open_dataset("pascal-part-116", pascal.root).by_object_masks()
+    names, d, p = dataset.vocabulary.names, *map(dataset.vocabulary.object_index, ("dog", "person"))
+    e, h = names.index("dog's ear"), names.index("person's hair")
+    dog, person = dataset.samples([0, 1])
+    check(
+        dog,
+        [[_, _, _, _, _, _], [_, _, _, e, _, _], [_, _, _, _, _, _], [_, _, _, _, _, _]],
+        [[X, X, _, _, _, _], [X, X, _, d, X, _], [_, _, _, d, _, _], [X, X, _, _, _, _]],
+    )
+    check(
+        person,
+        [[h, h, _, _, _, _], [_, _, _, _, e, _], [_, _, _, _, _, _], [_, _, _, _, _, _]],
+        [[p, p, _, _, _, _], [p, p, _, X, p, _], [_, _, _, X, _, _], [X, X, _, _, _, _]],
+    )
 
 
 def test_pascal_records_are_the_same_without_the_label_lists(pascal) -> None:
@@ -125,6 +144,23 @@ def test_a_part_of_another_object_inside_an_instance_is_not_its_own(ade20k) -> N
     assert sample.part_labels[2, 5] == UNLABELLED
     assert sample.object_labels[2, 5] == OUTSIDE
     assert (sample.object_labels == 0).sum() == 23
+
+
+def test_ade20k_by_object_masks_as_in_ov_parts(ade20k) -> None:
+    """All labels within the mask of an instance count, those of another object too."""
+    dataset = open_dataset("ade20k-part-234", ade20k.root)
+    masks = dataset.by_object_masks()
+    assert (masks.keys(), masks.seen) == (dataset.keys(), dataset.seen)
+    path = ade20k.root / "ade20k_instance_val.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["segmentation"] = [[0, 0, 6, 0, 6, 4, 0, 4]]
+    path.write_text(json.dumps(content))
+    whole = open_dataset("ade20k-part-234", ade20k.root)
+    found, cut = whole.by_object_masks()[0], whole[0]
+    names = whole.vocabulary.names
+    assert {names[label] for label in np.unique(cut.part_labels) if label >= 0} == {"car's wheel"}
+    assert {names[label] for label in np.unique(found.part_labels) if label >= 0} == {"car's wheel", "van's wheel"}
+    assert (found.object_labels == whole.vocabulary.object_index("car")).all()
 
 
 def test_ade20k_without_the_validation_files_says_so(ade20k, caplog: pytest.LogCaptureFixture) -> None:

@@ -251,6 +251,14 @@ def test_paco(files) -> None:
     assert [note.kind for note in report.notes].count("missing split") == 1
 
 
+def test_an_object_of_paco_without_a_mask_has_no_region(files) -> None:
+    """PACO's evaluator knows nothing of it; its parts count all the same."""
+    write_paco(files, [{**mark(10, 378, 0, 5, 10), "segmentation": []}, mark(11, 2138, 0, 2, 10)])
+    dataset = open_dataset("paco", files.root).with_instances()
+    truth = dataset.regions(0, dataset[0])
+    assert named(truth, names_of(dataset)) == {("dog's ear", 0): ([0, 1], False)}
+
+
 @pytest.mark.parametrize(
     ("place", "root"),
     [
@@ -350,6 +358,23 @@ def test_broken_masks_are_named_by_their_annotation(files, segmentation: Any, me
         with pytest.raises(DataError, match="annotation 40 of photo 000000000001") as error:
             read()
         assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("stated", "area"),
+    [
+        ({"area": 5000.5}, 5000.5),  # public evaluators sort regions into small, medium and large by it
+        ({}, 20.0),
+        *(({"area": wrong}, 20.0) for wrong in (None, 0, -3, "20", True, [20], float("nan"), 1e300)),
+    ],
+)
+def test_areas_are_those_that_the_file_states(files, stated: dict[str, Any], area: float) -> None:
+    two_ears = [mark(2, EAR, 0, 1, 1, area=900), mark(3, EAR, 4, 5, 1, area=900)]  # one region, so the area is its own
+    write(files, [mark(1, DOG, 0, 5, 1, **stated), *two_ears])
+    dataset = open_dataset("coco", files.root).with_instances()
+    regions = {one.label: one.area for one in dataset.regions(0, dataset[0]).regions}
+    ear, dog = dataset.vocabulary.names.index("dog's ear"), len(dataset.vocabulary) + 1
+    assert regions == {ear: 8.0, dog: area}
 
 
 @pytest.mark.parametrize(

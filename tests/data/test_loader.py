@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -54,6 +54,32 @@ def assert_same(first: Batch, second: Batch) -> None:
     assert first.keys == second.keys
     for name in ("photos", "part_labels", "object_labels"):
         torch.testing.assert_close(getattr(first, name), getattr(second, name), rtol=0, atol=0)
+
+
+@dataclass
+class Corners(Noise):
+    """Large records that are labelled at the top left only, or not at all."""
+
+    labelled: bool = True
+
+    def __getitem__(self, index: int) -> PartSample:
+        parts = np.full((60, 60), -1, np.int32)
+        parts[:20, :20] = index % 3 if self.labelled else -1
+        return PartSample(np.zeros((60, 60, 3), np.uint8), parts, np.zeros_like(parts), key=str(index))
+
+
+def test_a_cut_without_a_label_gives_way_to_another_photo():
+    still = replace(Augmentation.none(), fit="crop")
+    batches = list(islice(stream(Corners(), augmentation=still), 12))
+    assert all((labels >= 0).any() for batch in batches for labels in batch.part_labels)
+    assert {key for batch in batches for key in batch.keys} == set("0123456")
+    again = stream(Corners(), augmentation=still, workers=2)
+    for batch in batches[:3]:
+        assert_same(next(again), batch)
+    unlabelled = next(stream(Corners(labelled=False), augmentation=still))  # ends, though nothing has a label
+    assert (unlabelled.part_labels < 0).all()
+    corners = list(islice(stream(Noise(), augmentation=replace(still, fit="corner")), 7))
+    assert sorted(key for batch in corners for key in batch.keys) == sorted("0123456" * 4)  # each photo in its turn
 
 
 # -- order ------------------------------------------------------------------------------------------------------

@@ -136,7 +136,7 @@ def test_annotation_file_and_photo_folder_can_be_named(files, tmp_path: Path) ->
     for options in ({"annotations": file, "images": photo.parent}, {"annotations": str(file), "images": photo.parent}):
         assert open_dataset("coco", file.parent, **options).records[0].photo.path == photo
     assert open_dataset("coco", file, images=photo.parent).records[0].photo.path == photo
-    with pytest.raises(UsageError, match="no JSON file in it"):
+    with pytest.raises(UsageError, match="there is no COCO JSON in it, such as test"):
         open_dataset("coco", photo.parent)
     with pytest.raises(UsageError, match="no such folder"):
         open_dataset("coco", tmp_path / "nowhere")

@@ -104,6 +104,19 @@ def test_instructpart_masks_may_be_of_any_mode(instructpart, mode: str) -> None:
     assert np.argwhere(sample.part_labels == 0).tolist() == [[1, 2], [1, 3], [1, 4]]
 
 
+def test_instructpart_masks_may_be_jpeg_files(instructpart) -> None:
+    """JPEG blurs the edge of a mask, so that pixels beside the part are not 0."""
+    (instructpart.root / "test/masks/p0-kettle-spout.png").unlink()
+    mask = np.zeros((40, 60), np.uint8)
+    mask[11:29, 13:47] = 255
+    Image.fromarray(mask).save(instructpart.root / "test/masks/p0-kettle-spout.jpg", quality=60)
+    Image.new("RGB", (60, 40)).save(instructpart.root / "test/images/p0-kettle-spout.jpg")
+    assert (np.asarray(Image.open(instructpart.root / "test/masks/p0-kettle-spout.jpg"))[mask == 0] > 0).any()
+    sample = open_dataset("instructpart", instructpart.root)[0]
+    assert np.array_equal(sample.part_labels == 0, mask > 0)
+    assert check_dataset("instructpart", instructpart.root).ok
+
+
 def test_instructpart_may_lie_in_the_folders_of_its_archive(instructpart) -> None:
     inner = instructpart.root.with_name("archive") / "instructpart_part" / "InstructPart"
     inner.parent.mkdir(parents=True)

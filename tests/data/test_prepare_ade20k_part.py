@@ -12,7 +12,8 @@ from pycocotools import mask as coco
 from tests.hashes import hashes
 
 from partclipseg.data.prepare.ade20k_part import NAME, SAME_OBJECT, SAME_PART, ADE20KPartRecipe
-from partclipseg.data.prepare.runner import Layout, prepare
+from partclipseg.data.prepare.recipe import Layout
+from partclipseg.data.prepare.runner import prepare
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.vocabulary import Catalog, ObjectPart
 

@@ -172,6 +172,12 @@ def make_source(root: Path, *keys: str) -> Path:
     return root
 
 
+def test_a_source_without_annotations_is_asked_for_no_list(tmp_path):
+    Image.new("RGB", (6, 4)).save(tmp_path / "a.jpg")
+    with pytest.raises(PartCLIPSegError, match="no photo with annotations of pascal-part-116 was found: check"):
+        prepare(PascalPartRecipe([tmp_path], None), tmp_path / "out")
+
+
 def test_the_split_is_vocs_list_or_the_users(tmp_path):
     source = make_source(tmp_path / "raw", "2008_000001", "2008_000002")
     (tmp_path / "mine.txt").write_text("2008_000002\n")

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from partclipseg.data.prepare.runner import JOURNAL, Layout, Outcome, prepare, source_state
+from partclipseg.data.prepare.recipe import Layout, Outcome, source_state
+from partclipseg.data.prepare.runner import JOURNAL, prepare
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import locked
 from partclipseg.kept_files import KeptFiles

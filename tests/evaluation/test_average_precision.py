@@ -190,8 +190,10 @@ WITH_EARS = PhotoRegions((true(EAR, 0, 20), true(EAR, 40, 60, 1)))
         (PhotoRegions((), negative=None), [FoundRegion(EAR, run(0, 9), 0.99)], 100 * 2 / 3),
         # There may be more ears than are annotated, and dogs too: no error.
         (PhotoRegions((), frozenset({EAR}), frozenset({EAR, DOG})), [FoundRegion(EAR, run(0, 9), 0.99)], 100.0),
-        # A crowd takes any number of detections.
+        # A crowd takes any number of detections, and those that lie in it.
         (PhotoRegions((true(EAR, 0, 9, -1, crowd=True),)), [FoundRegion(EAR, run(0, 9), 0.99)], 100.0),
+        (PhotoRegions((true(EAR, 0, 9, -1, crowd=True),)), [FoundRegion(EAR, run(0, 9), 0.99)] * 3, 100.0),
+        (PhotoRegions((true(EAR, 0, 90, -1, crowd=True),)), [FoundRegion(EAR, run(7, 9), 0.99)], 100.0),
     ],
 )
 def test_what_nobody_looked_for_does_not_count(

@@ -151,6 +151,14 @@ def test_what_is_not_scored(truth: PanopticMaps, prediction: PanopticMaps, dog: 
     assert counts.record("row")[0].tolist() == pytest.approx(dog)
 
 
+def test_what_is_no_thing_has_number_0_where_it_has_none() -> None:
+    """Half of the ground has the number 0 and half of it none: one segment, which one prediction matches."""
+    counts = PartPQ(DOG_ON_GROUND)
+    prediction = row("1111111111", "0000000000", "..........")
+    counts.update(row("1111111111", "00000.....", ".........."), prediction, "row")
+    assert counts.record("row")[1].tolist() == [1, 0, 0, 1.0]
+
+
 @pytest.mark.parametrize(
     ("truth", "prediction", "message"),
     [

@@ -11,8 +11,8 @@ import torch
 from partclipseg import Evaluator
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.evaluation.choices import RULES, Protocol, Rule
-from partclipseg.evaluation.ov_parts import resize_there_and_back
 from partclipseg.evaluation.report import rule_table, score_table
+from partclipseg.evaluation.resized_labels import ov_parts_size, resize_there_and_back
 
 WORDS = ["a's x", "a's y", "b's x", "b's y", "b's z"]
 LABELS = np.repeat([0, 1, 2, 3], 10)[None]
@@ -84,6 +84,9 @@ def test_the_report_shows_the_chosen_rule_beside_the_others():
     assert [row[0].endswith("(chosen)") for row in table.rows] == [False, True, False]
     assert [row[-1] for row in table.rows] == ["22.22", "44.44", "22.22"]
     assert "compare figures of one rule only" in table.note
+    said = "also counts classes without labels that were predicted"
+    assert said in table.note
+    assert said not in rule_table(scores_of(FOUND, "partcatseg", "oracle_obj")).note
 
 
 def test_an_unknown_rule_is_refused():
@@ -105,7 +108,7 @@ def test_labels_of_ov_parts_are_those_of_two_interpolations(size, moved):
     resized = (int(height * scale + 0.5), int(width * scale + 0.5))
     there = torch.nn.functional.interpolate(labels[None, None].float(), resized, mode="nearest")
     expected = torch.nn.functional.interpolate(there, size, mode="nearest")[0, 0].short()
-    found = resize_there_and_back(labels)
+    found = resize_there_and_back(labels, ov_parts_size(size))
     assert torch.equal(found, expected)
     assert torch.equal(found, labels) != moved
 

@@ -93,8 +93,11 @@ def test_pixels_of_objects_without_a_part(small, least, expected):
 def test_masks(small):
     assert small.mask("dog's ear").sum() == 1
     assert np.array_equal(small.mask("Dog"), small.mask("dog's ear") | small.mask("dog's head"))
-    with pytest.raises(UsageError, match="'cat' is not an object"):
-        small.mask("cat")
+    assert np.array_equal(small.mask("Dog’s  EAR"), small.mask("dog's ear"))
+    for name in ("cat", "dog's eer", ""):
+        message = re.escape(f"{name!r} is neither an object-part nor an object of the vocabulary (dog's head, ")
+        with pytest.raises(UsageError, match=message):
+            small.mask(name)
 
 
 def test_nothing_found():

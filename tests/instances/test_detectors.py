@@ -222,6 +222,25 @@ def test_photos_are_resized_as_by_the_authors(height: int, width: int):
     assert resized_shape(height, width, 800, 1333) == tuple(max(side, 1) for side in expected)
 
 
+def test_masks_of_sam3_are_those_of_its_authors(directory: Callable[[str], Path]):
+    """Probabilities are enlarged and cut at one half; enlarged logits have other outlines where they are large."""
+    detector = Detector.from_pretrained(directory("sam3"), threshold=0)
+    noisy = torch.randn(8, 9, 7, generator=torch.Generator().manual_seed(0)) * 8
+
+    def replace_masks(model: Any, inputs: Any, output: Any) -> None:
+        output.pred_masks = noisy[None]
+        plain.append(output)
+
+    plain: list[Any] = []
+    with detector.model.register_forward_hook(replace_masks):
+        (found,) = detector.find(noise((45, 70)), ["dog"])
+    masks = torch.nn.functional.interpolate(noisy[None].sigmoid(), (45, 70), mode="bilinear", align_corners=False)[0]
+    scores = (plain[0].pred_logits.sigmoid() * plain[0].presence_logits.sigmoid())[0]
+    order = torch.argsort(scores, descending=True, stable=True)
+    for some, expected in zip(found, masks[order], strict=True):
+        np.testing.assert_array_equal(some.mask, expected > 0.5)
+
+
 # -- against the independent use of the same models -----------------------------------------------------------------
 
 
@@ -248,6 +267,29 @@ def test_equal_to_the_plain_use_of_transformers(
         np.testing.assert_array_equal(found.words, labels)
         np.testing.assert_allclose(found.scores, scores, atol=1e-5)
         np.testing.assert_allclose(found.corners, boxes, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_colours_are_normalised_as_the_authors_state(kind: str, directory: Callable[[str], Path], tmp_path: Path):
+    folder = tmp_path / kind
+    shutil.copytree(directory(kind), folder)
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        (folder / name).unlink(missing_ok=True)
+    preparation = {"image_mean": [0.1, 0.2, 0.3], "image_std": [1.0, 0.5, 0.25]}
+    size = {"size": {"shortest_edge": 96, "longest_edge": 160}} if "dino" in kind else {}
+    (folder / "preprocessor_config.json").write_text(json.dumps({**preparation, **size}))
+    detector, seen = Detector.from_pretrained(folder, threshold=0), []
+    grey = np.full((32, 48, 3), 51, np.uint8)
+    hook = detector.model.register_forward_pre_hook(
+        lambda model, args, inputs: seen.append(inputs.get("pixel_values")), with_kwargs=True
+    )
+    if kind == "sam3":
+        hook.remove()
+        features = detector.model.get_vision_features
+        detector.model.get_vision_features = lambda pixel_values: (seen.append(pixel_values), features(pixel_values))[1]
+    detector.find([grey], ["dog"])
+    colours = (torch.tensor([0.2] * 3) - torch.tensor([0.1, 0.2, 0.3])) / torch.tensor([1.0, 0.5, 0.25])
+    torch.testing.assert_close(seen[0][0, :, 0, 0], colours)
 
 
 # -- what cannot be loaded ------------------------------------------------------------------------------------------

@@ -12,21 +12,27 @@ from tests.integrations.conftest import INTEGRATIONS, load
 
 from partclipseg import PartSegmenter
 
-pytest.importorskip("gradio")
-gradio_client = pytest.importorskip("gradio_client")
-
 WORDS = "bus: wheel, window, body"
 
 
 @pytest.fixture(scope="module")
-def client() -> Any:
+def gradio_client() -> Any:
+    """The package; gradio takes seconds to import, which a worker without these tests need not."""
+    pytest.importorskip("gradio")
+    return pytest.importorskip("gradio_client")
+
+
+@pytest.fixture(scope="module")
+def client(gradio_client: Any) -> Any:
     demo = load("space/app.py").demo
     _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
     yield gradio_client.Client(address, verbose=False)
     demo.close()
 
 
-def test_parts_of_a_photo(client: Any, tmp_path: Path, photo: np.ndarray, segmenter: PartSegmenter):
+def test_parts_of_a_photo(
+    client: Any, gradio_client: Any, tmp_path: Path, photo: np.ndarray, segmenter: PartSegmenter
+):
     Image.fromarray(photo).save(tmp_path / "photo.png")
     answer = client.predict(gradio_client.handle_file(tmp_path / "photo.png"), WORDS)
     annotations = answer["value"]["annotations"] if "value" in answer else answer["annotations"]
@@ -38,7 +44,9 @@ def test_parts_of_a_photo(client: Any, tmp_path: Path, photo: np.ndarray, segmen
             np.testing.assert_array_equal(np.asarray(picture.convert("RGBA"))[..., 3] > 0, segment.mask)
 
 
-def test_wrong_words_are_answered_by_the_sentence(client: Any, tmp_path: Path, photo: np.ndarray):
+def test_wrong_words_are_answered_by_the_sentence(
+    client: Any, gradio_client: Any, tmp_path: Path, photo: np.ndarray
+):
     Image.fromarray(photo).save(tmp_path / "photo.png")
     with pytest.raises(Exception, match="'bus' has no part"):
         client.predict(gradio_client.handle_file(tmp_path / "photo.png"), "bus:")

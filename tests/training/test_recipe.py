@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import yaml
 
+from partclipseg.data.augment import Augmentation
 from partclipseg.errors import UsageError
 from partclipseg.training.recipe import RECIPES, Recipe, Retention, own_data, partshapes, pascal
 
@@ -29,6 +30,15 @@ def test_partcatseg_is_trained_as_published(name: str, kind: str) -> None:
     assert (recipe.precision, recipe.settings.loss.outside) == (
         ("float32", "background") if kind else ("bfloat16", "ignore")
     )
+    photos = recipe.augmentation
+    # The published photos are cut to the model's size; on PartImageNet its code leaves them as they are before that.
+    if kind and name == "part-imagenet":
+        assert photos == replace(Augmentation.none(), fit="corner")
+    elif kind:
+        assert (photos.fit, photos.shortest_edge, photos.max_size, photos.flip) == ("crop", (384, 384), 768, 0.5)
+        assert (photos.ssd, photos.hue, photos.contrast, photos.saturation) == (True, 36, 0.5, 0.5)
+        assert photos.brightness * 255 == pytest.approx(32)
+    assert recipe.settings.own_size == (bool(kind) and name == "part-imagenet")
 
 
 @pytest.mark.parametrize("name", RECIPES)

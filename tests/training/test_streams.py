@@ -95,6 +95,9 @@ def test_what_memory_cannot_do_is_refused(squares_dataset) -> None:
     scenes = stacked(squares_dataset)
     with pytest.raises(UsageError, match="not cropped or scaled"):
         open_stream(scenes, Augmentation())
+    for change in ({"fit": "corner"}, {"hue": 20.0}, {"ssd": True}):
+        with pytest.raises(UsageError, match="not cut, nor their hues changed"):
+            open_stream(scenes, Augmentation(crop_edge=None, **change))
     stream = open_stream(scenes)
     with pytest.raises(PartCLIPSegError, match="started on 99 scenes and there are now 12"):
         stream.load_state_dict({"seed": 3, "epoch": 0, "position": 4, "size": 99})

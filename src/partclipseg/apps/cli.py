@@ -20,14 +20,14 @@ from partclipseg.likeness import nearest_name
 COMMANDS = {
     "demo": ("demo", "Demo", "segment built-in scenes with the built-in model, offline"),
     "models": ("models", "Models", "list the models that --model fetches by name"),
-    "predict": ("predict", "Predict", "photos and words in, labelled parts out"),
+    "predict": ("predict", "Predict", "find the parts of things in photos"),
     "label": ("label.command", "Label", "label a folder of thousands of photos"),
     "evaluate": ("evaluate", "Evaluate", "score a model on a benchmark or on your own data"),
-    "benchmark": ("benchmark", "Benchmark", "run a published benchmark of several tasks, beside its figures"),
+    "benchmark": ("benchmark.command", "Benchmark", "score models in a published benchmark of several tasks"),
     "train": ("train", "Train", "train a model by a recipe"),
-    "prepare": ("prepare", "Prepare", "bring a benchmark's raw source into its layout"),
+    "prepare": ("prepare", "Prepare", "make a benchmark's folder from its raw source"),
     "check-data": ("check_data", "CheckData", "say what is in a data set's folder, and what is wrong with it"),
-    "serve": ("serve.command", "Serve", "a web page and an HTTP API on this machine"),
+    "serve": ("serve.command", "Serve", "open a web page and an HTTP API on this machine"),
     "convert": ("convert", "Convert", "turn a released .pth checkpoint into a model directory"),
     "export": ("export.command", "Export", "write a model as ONNX, to run without PyTorch"),
 }
@@ -91,6 +91,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _main(arguments: list[str] | None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["help"]:  # as in git help COMMAND
+        arguments = [*arguments[1:2], "--help"]
     if not arguments or arguments[0] in {"-h", "--help"}:
         _print_overview()
         return 0 if arguments else 2
@@ -140,23 +142,32 @@ def _run(command: str, arguments: list[str], level: str) -> int:
     logging.getLogger("partclipseg").setLevel(level.upper())
     import tyro
 
+    from partclipseg.apps.arguments import check_quotes, check_words_given
     from partclipseg.apps.former import with_current_options
     from partclipseg.apps.help_text import join_lines
     from partclipseg.errors import PartCLIPSegError, UsageError
     from partclipseg.files import refusal
 
-    arguments, remarks = with_current_options(command, arguments)
-    for remark in remarks if os.environ.get("RANK", "0") == "0" else ():  # once, of torchrun's processes
-        _say(remark)
     module, name, _ = COMMANDS[command]
     options_class = getattr(import_module(f"partclipseg.apps.{module}"), name)
     try:
+        check_quotes(arguments)
+        arguments, remarks = with_current_options(command, arguments)
+        for remark in remarks if os.environ.get("RANK", "0") == "0" else ():  # once, of torchrun's processes
+            _say(remark)
         # The docstring as it is: tyro's own reading of it drops the examples.
         description = inspect.getdoc(options_class)
         if hasattr(options_class, "completed"):
             arguments = options_class.completed(arguments)
         join_lines(options_class)
-        options = tyro.cli(options_class, prog=f"partclipseg {command}", description=description, args=arguments)
+        options = tyro.cli(
+            options_class,
+            prog=f"partclipseg {command}",
+            description=description,
+            args=arguments,
+            config=(tyro.conf.HelptextFromCommentsOff,),  # tyro would read the source for them at each call
+        )
+        check_words_given(options, arguments)
         _check_models(options)
         return options.run()
     except SystemExit as stop:  # tyro: 0 after --help, 2 after a wrong option

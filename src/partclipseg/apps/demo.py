@@ -46,8 +46,8 @@ class Demo:
         import numpy as np
         from rich.console import Console
 
-        from partclipseg.apps.predict import describe, make_folder
-        from partclipseg.apps.written import OwnFiles, kept_sentence
+        from partclipseg.apps.model_line import describe
+        from partclipseg.apps.written import OwnFiles, kept_sentence, make_folder
         from partclipseg.inference.result import PartResult
         from partclipseg.inference.segmenter import PartSegmenter
         from partclipseg.shapes.renderer import render_scene

@@ -89,7 +89,7 @@ class Evaluate:
     rule: Rule = "partclipseg"
     """Classes that mIoU, the mean IoU, is averaged over: those with labels (partclipseg), those with an IoU above 0
     (partcatseg), or those with labels, divided by the number of those labelled or predicted (ov-parts). The report
-    shows all three."""
+    shows all three. partcatseg and ov-parts count resized labels, as their evaluators do."""
     split: SplitChoice = "test"
     """Split to score; published figures are of the test split. partshapes has instances too: several of one kind."""
     boundary: Literal[BoundaryKind, "none"] = "per_class"
@@ -268,7 +268,8 @@ class Evaluate:
             return open_scenes(self.dataset, rendering, *which)
         if self.root is None:
             raise UsageError(f"--data is missing: name the folder of {self.dataset}")
-        return open_files(self.dataset, self.root, *which, own, self.metric != "iou", processes, console)
+        kinds = self.metric != "iou", self.rule == "ov-parts"
+        return open_files(self.dataset, self.root, *which, own, *kinds, processes, console)
 
     def _with_training(self, subject: Subject) -> Subject:
         """Add the words that the model was trained on, if they are named."""
@@ -311,6 +312,7 @@ class Evaluate:
             "vocabulary": None if self.vocabulary is None else classes,
             # Entries of options that older releases did not have, or did not save, stand only where they are given.
             **({} if self.rule == "partclipseg" else {"rule": self.rule}),
+            **({"labels": "resized"} if self.rule == "partcatseg" else {}),
             **({} if subject.shared is None else {"vocabulary_of_training": subject.shared.digest}),
             **({"prompting": str(prompting)} if (prompting := self.ask.prompting()) else {}),
             **({} if self.metric == "iou" else {"metric": self.metric, **self._finds().describe(loaded)}),

@@ -75,6 +75,7 @@ def open_files(
     vocabulary: str | None,
     own: dict[str, Any],
     with_instances: bool,
+    by_object_masks: bool,
     processes: PartialState,
     console: Console,
 ) -> Subject:
@@ -91,6 +92,8 @@ def open_files(
     remark = dataset_spec(name).remark(dataset)
     if with_instances:
         dataset = dataset.with_instances()
+    elif by_object_masks:
+        dataset = dataset.by_object_masks()
     return Subject(dataset, group_records(dataset)[:limit], remark)
 
 

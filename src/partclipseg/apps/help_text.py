@@ -8,11 +8,13 @@ import re
 import textwrap
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
+from functools import cache
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, get_args, get_type_hints
 
 
+@cache
 def join_lines(options: type) -> None:
     """Give each option of a dataclass, and of those in it, its help text. A line break stays after a full stop only.
 

@@ -126,6 +126,13 @@ def check_least(**options: tuple[float | None, float]) -> None:
             raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
 
 
+def check_positive(**options: float) -> None:
+    """Raise `UsageError` for the first option whose value is not greater than 0."""
+    for name, value in options.items():
+        if not value > 0:
+            raise UsageError(f"--{name.replace('_', '-')} must be greater than 0, not {value}")
+
+
 def check_min_score(value: float) -> None:
     """Raise `UsageError` for a value that is not a score."""
     if not 0 <= value <= 1:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from partclipseg.apps.arguments import check_no_words
 from partclipseg.apps.format_option import format_option
 from partclipseg.apps.instance_options import BUILT_IN_REMARK, FindInstances, InstanceOptions, LoadedInstances
 from partclipseg.apps.options import (
@@ -79,7 +80,8 @@ class Predict:
         from PIL import Image
         from rich.console import Console
 
-        from partclipseg.apps.written import OwnFiles
+        from partclipseg.apps.model_line import describe
+        from partclipseg.apps.written import OwnFiles, make_folder
         from partclipseg.data.photo import describe_unread, find_photos, unread_pictures
         from partclipseg.files import locked, remove_temporary
         from partclipseg.inference.segmenter import PartSegmenter
@@ -95,6 +97,7 @@ class Predict:
         vocabulary = None if self.vocabulary is None else Vocabulary.load(self.vocabulary)
         if not self.photos:
             raise UsageError("no photo is named: partclipseg predict PHOTO... --vocabulary WORDS")
+        check_no_words(self.photos)
         photos = find_photos(self.photos)
         make_folder(self.output)
         with locked(self.output):
@@ -224,28 +227,6 @@ def _segment_alone(segment: Callable[[Sequence[Path]], Iterator[tuple[Path, Any]
     except Exception as error:
         return PhotoError(f"{photo}: the model failed on it ({type(error).__name__}: {first_line(error)})")
     return result
-
-
-def make_folder(path: Path) -> None:
-    """Make the folder for the results; raises `PartCLIPSegError` if it cannot be made."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PartCLIPSegError(
-            f"cannot write to {path} ({error.strerror}): name another folder with --output"
-        ) from None
-
-
-def describe(segmenter: PartSegmenter, name: str | None) -> str:
-    """Describe the model, its device and its number type in one line."""
-    return f"model: {model_title(segmenter, name)}; {segmenter.device}, {segmenter.model.number_type}"
-
-
-def model_title(segmenter: PartSegmenter, name: str | None) -> str:
-    """Return the model's name and what it is, or a description of the built-in model."""
-    if name is None:
-        return "the built-in model, which knows rendered scenes only, not photos"
-    return f"{name} ({segmenter.model.title})"
 
 
 def _summary(result: PartResult) -> str:

@@ -14,12 +14,13 @@ from partclipseg.errors import UsageError
 from partclipseg.machine import usable_cores
 
 if TYPE_CHECKING:
-    from partclipseg.data.prepare.runner import LayoutRecipe, Summary
+    from partclipseg.data.prepare.recipe import LayoutRecipe
+    from partclipseg.data.prepare.runner import Summary
 
 
 @dataclass(frozen=True)
 class Prepare:
-    """Convert a benchmark's raw source into its layout. The source is never changed.
+    """Make a benchmark's folder, as the other commands read it, from its raw source, which is never changed.
 
     A run that was stopped continues when the same command is given again.
 

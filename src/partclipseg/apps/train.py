@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,8 @@ from typing import Annotated
 import tyro
 
 from partclipseg.apps.options import Own, OwnData, optional
+from partclipseg.errors import UsageError
+from partclipseg.likeness import nearest_name
 from partclipseg.machine import usable_cores
 from partclipseg.training.recipe import RECIPES
 from partclipseg.training.towers import TOWER_RECIPES, TowerRecipe
@@ -56,6 +59,18 @@ class Train:
     accept_changed_data: bool = False
     """Continue a run although its photos, annotations or start model have changed since it began."""
     own: Own = field(default_factory=OwnData)
+
+    @classmethod
+    def completed(cls, arguments: Sequence[str]) -> list[str]:
+        """Return the arguments as they are; raises `UsageError` where none of them is a recipe."""
+        names = [*RECIPES, *TOWER_RECIPES]
+        if {*names, "-h", "--help"}.isdisjoint(arguments):
+            words = [argument for argument in arguments if not argument.startswith("-")]
+            close = [(word, near) for word in words if (near := nearest_name(word, names, 0.75))]
+            if close:
+                raise UsageError(f"there is no recipe {close[0][0]!r}, did you mean {close[0][1]}?")
+            raise UsageError("no recipe is named, such as own-data: partclipseg train --help lists them")
+        return list(arguments)
 
     def run(self) -> int:
         if isinstance(self.recipe, TowerRecipe):

@@ -19,6 +19,16 @@ FOLDER = ".partclipseg"
 """Subfolder of the output folder for the records."""
 
 
+def make_folder(path: Path) -> None:
+    """Make the folder for the results; raises `PartCLIPSegError` if it cannot be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PartCLIPSegError(
+            f"cannot write to {path} ({error.strerror}): name another folder with --output"
+        ) from None
+
+
 class KeptError(PartCLIPSegError):
     """Raised if a result would replace a file that somebody else made or changed; that file is kept."""
 

@@ -6,16 +6,21 @@ Photos are interpolated (bilinear, antialiased), labels take the nearest pixel; 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageEnhance
 
 from partclipseg.checks import check_fields
+from partclipseg.data.photo_size import size_at_shortest_edge
 from partclipseg.data.sample import OUTSIDE, UNLABELLED, PartSample
 from partclipseg.errors import UsageError
 from partclipseg.vocabulary import Vocabulary
+
+GREY = 128
+"""Value of the pixels that a photo is filled up with."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +41,22 @@ class Augmentation:
     """Least and greatest length, in pixels, of the shortest edge after scaling. None turns the scaling off."""
     max_size: int = 1333
     """Greatest length of the longest edge after scaling, in pixels. It takes precedence over `shortest_edge`."""
+    fit: Literal["stretch", "crop", "corner"] = "stretch"
+    """How a photo of data in files gets the model's size after that: stretched to it; or cut to it, at a random place
+    (crop) or at the top left (corner), and filled up with grey without a label. In place of a random cut without any
+    labelled part another photo is drawn. Both are those of PartCATSeg's code, which takes the label at the top left of
+    each new pixel, not under its centre."""
     brightness: float = 0.2
     """Strength x of the change of brightness, which is multiplied by a factor from [1 - x, 1 + x]. 0 turns it off."""
     contrast: float = 0.2
     """Strength of the change of contrast around the mean grey, as for `brightness`."""
     saturation: float = 0.2
     """Strength of the change of saturation around the grey photo, as for `brightness`."""
+    hue: float = 0.0
+    """Greatest turn of the hue in degrees, to either side, from 0 to 180. 0 turns it off; for data in files."""
+    ssd: bool = False
+    """Change colours as the detector SSD was trained, for data in files: brightness is added, contrast multiplies all
+    values, and each change is made with probability 1/2."""
     object_crop: float = 0.0
     """Probability of a crop around one object in place of the random one, as predictions with instances look at it:
     with a margin in which whatever lies beside it keeps its labels. It needs data that tell objects apart."""
@@ -55,6 +70,8 @@ class Augmentation:
             raise UsageError(f"augmentation: crop_edge must be two rising shares in (0, 1], not {self.crop_edge}")
         if self.shortest_edge and not 0 < self.shortest_edge[0] <= self.shortest_edge[1]:
             raise UsageError(f"augmentation: shortest_edge must be two rising sizes, not {self.shortest_edge}")
+        if not 0 <= self.hue <= 180:
+            raise UsageError(f"augmentation: hue must lie in 0..180, not {self.hue}")
         if self.crop_attempts < 1 or self.max_size < 1:
             raise UsageError("augmentation: crop_attempts and max_size must be at least 1")
 
@@ -67,6 +84,13 @@ class Augmentation:
     def published(cls) -> Augmentation:
         """Return the published settings: horizontal flip, shortest edge 800, longest edge at most 1333."""
         return cls(crop_edge=None, shortest_edge=(800, 800), brightness=0, contrast=0, saturation=0)
+
+    @classmethod
+    def partcatseg(cls, side: int = 384) -> Augmentation:
+        """Return the settings of PartCATSeg and CAT-Seg, whose photos have this `side` in pixels: flip, a random square
+        of the photo at this shortest edge, SSD's changes of colour."""
+        edges = {"shortest_edge": (side, side), "max_size": 2 * side, "crop_edge": None, "fit": "crop"}
+        return cls(**edges, ssd=True, brightness=32 / 255, contrast=0.5, saturation=0.5, hue=36)
 
 
 @dataclass(frozen=True)
@@ -123,26 +147,27 @@ def augment(
         window = _crop_window(parts, generator, config)
     if window is not None:
         image, rows, columns = image[window], rows[window[0]], columns[window[1]]
-    sizes = [size] if size is not None else []
+    cut = size if config.fit != "stretch" else None
+    sizes = [size] if size is not None and cut is None else []
     if config.shortest_edge is not None:
         low, high = config.shortest_edge
         edge = int(generator.integers(low, high, endpoint=True))
-        sizes.insert(0, scaled_size(image.shape[:2], edge, config.max_size))
+        sizes.insert(0, size_at_shortest_edge(image.shape[:2], edge, config.max_size))
     image = resize_photo(image, *sizes)
+    nearest = _nearest if config.fit == "stretch" else _first
     for height, width in sizes:
-        rows, columns = rows[_nearest(len(rows), height)], columns[_nearest(len(columns), width)]
+        rows, columns = rows[nearest(len(rows), height)], columns[nearest(len(columns), width)]
+    if cut is not None:
+        place = [_span(length, kept, generator, config.fit) for length, kept in zip(image.shape, cut, strict=False)]
+        image, rows, columns = image[place[0], place[1]], rows[place[0]], columns[place[1]]
     parts, objects = (labels[rows][:, columns] for labels in (sample.part_labels, sample.object_labels))
     if flipped and mirror is not None and config.swap_left_right:
         parts, objects = _look_up(mirror.classes, parts), _look_up(mirror.objects, objects)
     image = _jitter_colours(image, generator, config)
+    if cut is not None:
+        image = _filled(image, cut, GREY)
+        parts, objects = (_filled(labels, cut, UNLABELLED) for labels in (parts, objects))
     return PartSample(*map(np.ascontiguousarray, (image, parts, objects)), key=sample.key)
-
-
-def scaled_size(size: tuple[int, ...], shortest_edge: int, max_size: int) -> tuple[int, int]:
-    """Scale `(height, width)` to the shortest edge, or to `max_size` for the longest one if that is less."""
-    scale = min(shortest_edge / min(size), max_size / max(size))
-    height, width = (max(1, int(edge * scale + 0.5)) for edge in size)
-    return height, width
 
 
 def resize_photo(image: np.ndarray, *sizes: tuple[int, int]) -> np.ndarray:
@@ -170,6 +195,24 @@ def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _nearest(old: int, new: int) -> np.ndarray:
     """Return int64 `[new]`: index of the one of `old` pixels under the centre of each new pixel."""
     return (2 * np.arange(new) + 1) * old // (2 * new)
+
+
+def _first(old: int, new: int) -> np.ndarray:
+    """Return int64 `[new]`: index of the one of `old` pixels at the start of each new pixel, as torch's "nearest"."""
+    return np.arange(new) * old // new
+
+
+def _span(length: int, kept: int, generator: np.random.Generator, fit: str) -> slice:
+    """Return the `kept` of `length` pixels, or all: at a random place for "crop", else from the first on."""
+    start = int(generator.integers(max(0, length - kept), endpoint=True)) if fit == "crop" else 0
+    return slice(start, start + kept)
+
+
+def _filled(values: np.ndarray, size: tuple[int, int], value: int) -> np.ndarray:
+    """Fill `values [h, w, …]` up to height and width `size` at the bottom and the right."""
+    filled = np.full((*size, *values.shape[2:]), value, values.dtype)
+    filled[: values.shape[0], : values.shape[1]] = values
+    return filled
 
 
 def _crop_window(parts: np.ndarray, generator: np.random.Generator, config: Augmentation) -> tuple[slice, slice]:
@@ -216,18 +259,53 @@ def _areas(parts: np.ndarray, size: int = 0) -> np.ndarray:
 
 
 def _jitter_colours(image: np.ndarray, generator: np.random.Generator, config: Augmentation) -> np.ndarray:
+    if config.ssd:
+        return _ssd_colours(image, generator, config)
     changes = (
         (ImageEnhance.Brightness, config.brightness),
         (ImageEnhance.Contrast, config.contrast),
         (ImageEnhance.Color, config.saturation),
     )
     changes = [(enhance, amount) for enhance, amount in changes if amount]
-    if not changes:
-        return image
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    for enhance, amount in changes:
-        picture = enhance(picture).enhance(generator.uniform(1 - amount, 1 + amount))
-    return np.asarray(picture)
+    if changes:
+        picture = Image.fromarray(np.ascontiguousarray(image))
+        for enhance, amount in changes:
+            picture = enhance(picture).enhance(generator.uniform(1 - amount, 1 + amount))
+        image = np.asarray(picture)
+    return _turned(image, generator.uniform(-config.hue, config.hue)) if config.hue else image
+
+
+def _ssd_colours(image: np.ndarray, generator: np.random.Generator, config: Augmentation) -> np.ndarray:
+    """Change colours as SSD does (Liu et al., ECCV 2016): brightness first, contrast before or after the other two."""
+
+    def brightness(image: np.ndarray, change: float) -> np.ndarray:
+        return (image + 255 * change).clip(0, 255).astype(np.uint8)
+
+    def contrast(image: np.ndarray, change: float) -> np.ndarray:
+        return (image * (1 + change)).clip(0, 255).astype(np.uint8)
+
+    def saturation(image: np.ndarray, change: float) -> np.ndarray:
+        return _in_hsv(image, 1, lambda value: min(255, int(value * (1 + change))))
+
+    others = [(saturation, config.saturation), (_turned, config.hue)]
+    last = [(contrast, config.contrast)]
+    others = [*last, *others] if generator.random() < 0.5 else [*others, *last]
+    for change, amount in [(brightness, config.brightness), *others]:
+        if amount and generator.random() < 0.5:
+            image = change(image, generator.uniform(-amount, amount))
+    return image
+
+
+def _turned(image: np.ndarray, degrees: float) -> np.ndarray:
+    """Turn the hue of uint8 `[H, W, 3]`."""
+    return _in_hsv(image, 0, lambda value: (value + round(degrees / 360 * 256)) % 256)
+
+
+def _in_hsv(image: np.ndarray, band: int, change: Callable[[int], int]) -> np.ndarray:
+    """Change a band of uint8 `[H, W, 3]`, RGB, value by value: 0 is the hue, 1 the saturation."""
+    bands = list(Image.fromarray(np.ascontiguousarray(image)).convert("HSV").split())
+    bands[band] = bands[band].point([change(value) for value in range(256)])
+    return np.asarray(Image.merge("HSV", bands).convert("RGB"))
 
 
 def _look_up(table: np.ndarray, labels: np.ndarray) -> np.ndarray:

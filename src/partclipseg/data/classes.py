@@ -124,7 +124,7 @@ def class_list(meanings: Iterable[Meaning]) -> tuple[tuple[ObjectPart, ...], tup
 
     Words that differ only in capitals or in Unicode normalisation count as the same; the first spelling is kept.
     """
-    pairs: dict[tuple[str, str], ObjectPart] = {}
+    pairs: dict[ObjectPart, ObjectPart] = {}
     spelling: dict[str, str] = {}
     part_spelling: dict[str, str] = {}
     for meaning in meanings:
@@ -132,7 +132,8 @@ def class_list(meanings: Iterable[Meaning]) -> tuple[tuple[ObjectPart, ...], tup
             word, part = (_clean(text) for text in meaning)
             word = spelling.setdefault(word.casefold(), word)
             part = part_spelling.setdefault(part.casefold(), part)
-            pairs.setdefault((word.casefold(), part.casefold()), ObjectPart(word, part))
+            pair = ObjectPart(word, part)
+            pairs.setdefault(pair.folded, pair)
         elif meaning is not None:
             word = _clean(meaning)
             spelling.setdefault(word.casefold(), word)
@@ -144,15 +145,15 @@ def class_indices(
 ) -> list[tuple[int, int]]:
     """Return the part index and the object index of each meaning in a `class_list`; `UNLABELLED` where it has none."""
     words = {word.casefold(): index for index, word in enumerate(objects)}
-    classes = {(pair.object.casefold(), pair.part.casefold()): index for index, pair in enumerate(pairs)}
+    classes = {pair.folded: index for index, pair in enumerate(pairs)}
 
     def indices(meaning: Meaning) -> tuple[int, int]:
         if meaning is None:
             return UNLABELLED, UNLABELLED
         if isinstance(meaning, str):
             return UNLABELLED, words[_clean(meaning).casefold()]
-        word, part = (_clean(text).casefold() for text in meaning)
-        return classes[word, part], words[word]
+        pair = ObjectPart(*map(_clean, meaning)).folded
+        return classes[pair], words[pair.object]
 
     return [indices(meaning) for meaning in meanings]
 
@@ -188,7 +189,7 @@ def _folded(name: str) -> str:
 
 
 def _clean(name: str) -> str:
-    """Return the word as a `Vocabulary` spells it."""
+    """Return the word with single blanks, in Unicode NFC."""
     return unicodedata.normalize("NFC", " ".join(name.split()))
 
 

@@ -35,6 +35,8 @@ class Annotation:
     """PACO's ``obj_ann_id``: the id of the annotation of the object that this one is, or is a part of."""
     crowd: bool = False
     """Whether it stands for several objects that are not told apart: its ``iscrowd``."""
+    area: float | None = None
+    """Its ``area`` in pixels; None where the file states none."""
 
     def __str__(self) -> str:
         return f"annotation {self.number if is_text(self.number) else quoted(self.number)}"
@@ -114,6 +116,9 @@ def repeated_photo(first: CocoPhoto, second: CocoPhoto, name: str, file: Path) -
     problem = f"the entries {numbers} of 'images' are the same photo {name}: put their annotations under one of them"
     return Problem("repeated", file, problem)
 
+
+_LARGEST_AREA = 1e10
+"""Upper limit (excluded) of an area in pixels; no photo has as many."""
 
 _LISTS = ("images", "annotations", "categories")
 
@@ -216,6 +221,7 @@ class _Entries:
                 *((entry.get("bbox"), entry.get("score")) if boxes else (None, None)),
                 None if owner is None else entry_id(owner),
                 crowd is True or whole_number(crowd) == 1,
+                _area(entry.get("area")),
             )
             if owner is not None and annotation.owner is None:
                 problem = f"{annotation} has the obj_ann_id {quoted(owner)}, which is neither a whole number nor text"
@@ -291,6 +297,12 @@ class _Entries:
             self.report("annotation", f"{problem}: write the photo's own, or leave it out")
             return None
         return edge
+
+
+def _area(value: Any) -> float | None:
+    """Return an area in pixels; None for what is none, such as the 0 that some tools write everywhere."""
+    known = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < _LARGEST_AREA
+    return float(value) if known else None
 
 
 def _text(value: Any) -> str | None:

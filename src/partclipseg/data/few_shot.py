@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from partclipseg.checks import check_fields, require
+from partclipseg.checks import check_fields, require, require_not_negative
 from partclipseg.data.source import FileDataset
 from partclipseg.data.values import is_text, quoted
 from partclipseg.errors import PartCLIPSegError, UsageError
@@ -50,8 +50,7 @@ class FewShot:
 
     def __post_init__(self) -> None:
         check_fields(self, "few-shot")
-        for name in ("shots", "shot_seed"):
-            require(getattr(self, name) >= 0, f"{name} must not be negative: {getattr(self, name)}")
+        require_not_negative(self, "shots", "shot_seed")
         require(not (self.shots and self.shot_list), "give either shots or a shot_list, not both")
         require(not self.shot_seed or bool(self.shots), "shot_seed chooses photos for shots: give shots too")
 

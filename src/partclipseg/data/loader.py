@@ -21,6 +21,9 @@ from partclipseg.data.sample import PartSample
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.vocabulary import Vocabulary
 
+_REDRAWN = 100
+"""Maximum number of photos drawn until a cut shows a labelled part; data without any label end here."""
+
 
 class PartDataset(Protocol):
     """Interface of a data set that can be trained on."""
@@ -208,12 +211,17 @@ class _TrainingRecords(Dataset):
         self._size = (image_size, image_size)
 
     def __getitem__(self, draw: Draw) -> Any:
-        try:
-            sample = self._dataset[draw.index]
-        except PartCLIPSegError as error:
-            # An error raised in a worker would reach the user as a page of traceback.
-            return error
-        sample = augment(sample, sample_generator(*draw), self._augmentation, self._mirror, self._size)
+        generator, index = sample_generator(*draw), draw.index
+        for _ in range(_REDRAWN):
+            try:
+                sample = self._dataset[index]
+            except PartCLIPSegError as error:
+                # An error raised in a worker would reach the user as a page of traceback.
+                return error
+            sample = augment(sample, generator, self._augmentation, self._mirror, self._size)
+            if self._augmentation.fit != "crop" or (sample.part_labels >= 0).any():
+                break
+            index = int(generator.integers(len(self._dataset)))
         photo = torch.from_numpy(np.ascontiguousarray(sample.image.transpose(2, 0, 1)))  # [3, S, S]
         return (
             photo,

@@ -116,7 +116,7 @@ def _matches(path: str) -> list[Path]:
             return photos
         if besides:
             raise UsageError(f"{name}: no photos in this folder{besides}")
-        raise UsageError(f"{name}: no photos in this folder; for those of its subfolders write '{name}/**/*.jpg'")
+        raise UsageError(f'{name}: no photos in this folder; for those of its subfolders write "{name}/**/*.jpg"')
     if os.path.exists(path):  # noqa: PTH110  (answers for text that no path can be)
         return [Path(path)]
     if has_magic(path):

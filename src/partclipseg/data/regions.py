@@ -26,7 +26,7 @@ class TrueRegion(NamedTuple):
     """Index into the object-parts, or the number of object-parts plus the index of an object."""
     region: MaskOrBox
     area: float
-    """Area in pixels, as the annotations state it."""
+    """Area in pixels, as the annotations state it; that of the pixels where they state none."""
     instance: int
     """Number of the object within the photo, from 0; -1 where the owner is not known."""
     crowd: bool = False

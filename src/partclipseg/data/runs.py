@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from pycocotools import mask as pycocotools_mask
 
-rle: Any = pycocotools_mask
+from partclipseg.data.coco_masks import rle
 
 
 class LabelRuns(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -163,6 +163,9 @@ class SampleRecord:
     """Index into the source's objects; the labels of all others are removed. None keeps every object."""
     instance: int | None = None
     """Place among the photo's annotations of the only instance that counts; None counts all."""
+    by_mask: bool = False
+    """Whether the labels that count are those in the object's mask as the file has it, parts of other objects among
+    them, see `FileDataset.by_object_masks`."""
 
 
 class FileDataset:
@@ -210,6 +213,15 @@ class FileDataset:
                 raise UsageError(f"{source.label_file}: the labels do not tell objects of one kind apart: {remedy}")
         records = [SampleRecord(record.photo.key, record.source, record.photo) for record in photos.values()]
         return FileDataset(self.name, self.split, self.vocabulary, records, self.seen, instances=True)
+
+    def by_object_masks(self) -> FileDataset:
+        """Return the data set with the labels of a record of one object cut by its mask alone, as OV-PARTS has them.
+
+        Where the part map and the object map of a photo disagree, parts of other objects within the mask count too,
+        and those of the object beside it do not.
+        """
+        records = [replace(record, by_mask=True) for record in self.records]
+        return FileDataset(self.name, self.split, self.vocabulary, records, self.seen, self.instances)
 
     @property
     def exhaustive(self) -> bool:
@@ -270,12 +282,12 @@ class FileDataset:
         for record in records:
             part_labels, object_labels = all_parts.copy(), all_objects.copy()
             if record.object is not None:
-                counted = objects == record.object
+                counted = (labels.objects if record.by_mask else objects) == record.object
                 if record.instance is not None:
                     mask = source.instance_mask(photo, record.instance, image.shape[:2])
                     # Instances may overlap; a pixel with a part of another object is that object's.
-                    counted = mask & (counted | (parts == UNLABELLED))
-                    object_labels[counted] = object_table[record.object]
+                    counted = mask if record.by_mask else mask & (counted | (parts == UNLABELLED))
+                object_labels[counted] = object_table[record.object]
                 part_labels[~counted] = UNLABELLED
                 object_labels[~counted & (objects != UNLABELLED)] = OUTSIDE
             samples.append(PartSample(image, part_labels, object_labels, record.key, instances))
@@ -314,12 +326,9 @@ def missing_photo(photo: SourcePhoto) -> Problem:
 
 def _tables(source: Source, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
     """Make tables, int32 `[N + 1]`, from the source's part and object indices to the vocabulary's; the last is -1."""
-    classes = {_folded(pair): index for index, pair in enumerate(vocabulary.object_parts)}
+    classes = {pair.folded: index for index, pair in enumerate(vocabulary.object_parts)}
     objects = {word.casefold(): index for index, word in enumerate(vocabulary.objects)}
-    parts = [classes.get(_folded(pair), UNLABELLED) for pair in source.object_parts]
+    plain = (ObjectPart(*map(plain_word, pair)) for pair in source.object_parts)
+    parts = [classes.get(pair.folded, UNLABELLED) for pair in plain]
     owners = [objects.get(plain_word(word).casefold(), OUTSIDE) for word in source.objects]
     return np.array([*parts, UNLABELLED], dtype=np.int32), np.array([*owners, UNLABELLED], dtype=np.int32)
-
-
-def _folded(pair: ObjectPart) -> tuple[str, str]:
-    return plain_word(pair.object).casefold(), plain_word(pair.part).casefold()

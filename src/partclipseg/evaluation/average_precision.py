@@ -34,6 +34,7 @@ from partclipseg.evaluation.precision import (
     lvis_precision,
 )
 from partclipseg.evaluation.scores import without_nan
+from partclipseg.evaluation.state import scored_twice
 from partclipseg.vocabulary import Vocabulary
 
 
@@ -248,10 +249,7 @@ class AveragePrecision:
             )
             photo = ScoredPhoto(truth, tuple(FoundRegion(*values) for values in content["found"]))
             if self._photos.setdefault(key, photo) != photo:
-                raise PartCLIPSegError(
-                    f"the photo {key!r} was scored twice with different results: merge only scores of one model on "
-                    "one data set"
-                )
+                raise scored_twice(f"photo {key!r}")
 
     def _options(self) -> dict[str, Any]:
         return {

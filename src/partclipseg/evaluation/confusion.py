@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from partclipseg.errors import PartCLIPSegError
+from partclipseg.evaluation.state import scored_twice
 
 
 def count_pixels(prediction: torch.Tensor, labels: torch.Tensor, size: int) -> torch.Tensor:
@@ -79,10 +80,7 @@ class ConfusionMatrix:
         shared = self._records.keys() & other._records.keys()
         for key in sorted(shared):
             if not all(map(np.array_equal, self._records[key], other._records[key])):
-                raise PartCLIPSegError(
-                    f"the record {key!r} was scored twice with different results: merge only scores of one model "
-                    "on one data set"
-                )
+                raise scored_twice(f"record {key!r}")
         for key, (cells, counts) in other._records.items():
             if key not in shared:
                 self._insert(key, cells, counts)

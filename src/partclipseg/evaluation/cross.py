@@ -29,14 +29,10 @@ class SharedWords:
     @classmethod
     def of(cls, training: Vocabulary, asked: Vocabulary) -> SharedWords:
         """Compare the words that a model was trained on with those that it is asked."""
-        trained = {(pair.object.casefold(), pair.part.casefold()) for pair in training.object_parts}
+        trained = {pair.folded for pair in training.object_parts}
         parts, objects = ({word.casefold() for word in words} for words in (training.parts, training.objects))
         return cls(
-            tuple(
-                index
-                for index, pair in enumerate(asked.object_parts)
-                if (pair.object.casefold(), pair.part.casefold()) in trained
-            ),
+            tuple(index for index, pair in enumerate(asked.object_parts) if pair.folded in trained),
             tuple(word for word in asked.parts if word.casefold() in parts),
             tuple(word for word in asked.objects if word.casefold() in objects),
             asked,

@@ -38,7 +38,7 @@ from partclipseg.evaluation.choices import (
     Rule,
 )
 from partclipseg.evaluation.confusion import ConfusionMatrix, count_pixels
-from partclipseg.evaluation.ov_parts import resize_there_and_back
+from partclipseg.evaluation.resized_labels import LABELS, ov_parts_size, resize_there_and_back
 from partclipseg.evaluation.scores import Scores, compute_scores, region_counts
 from partclipseg.vocabulary import Vocabulary
 
@@ -58,7 +58,8 @@ class Evaluator:
         boundary: `per_class`, `reference` or None (no Boundary IoU); see `boundary_maps`.
         small_part_area: a part is small below this share of the photo; see `SmallPartScores`.
         rule: the classes that the mIoU of a set is averaged over, see `scores.mean_iou`; `strict` has the first only.
-            With `ov-parts` the labels of `WITHIN_OBJECTS` are resized as that evaluator does, before they are counted.
+            With `ov-parts` the labels of `WITHIN_OBJECTS` are resized as that evaluator does, before they are counted;
+            what `partcatseg` does to labels depends on the model, see `run.score`.
 
     Raises:
         UsageError: an unknown protocol, boundary, rule or seen class, or too many classes: 32,766, and 255 for the
@@ -108,6 +109,7 @@ class Evaluator:
         labels: IndexMap,
         object_labels: IndexMap | None = None,
         key: str | None = None,
+        label_size: tuple[int, int] | None = None,
     ) -> bool:
         """Count one record, on the device of `prediction`.
 
@@ -117,6 +119,8 @@ class Evaluator:
             object_labels: integers `[H, W]`, as in `PartSample`; negative only where there is no object. Needed
                 by `strict`.
             key: name of the record. Without one, every call counts.
+            label_size: height and width to which the rule `ov-parts` resizes the labels, and from there back: that of
+                the photo as the method's code first resizes it. None is the usual one, `resized_labels.ov_parts_size`.
 
         Returns:
             False, and nothing is counted, if the key was counted before.
@@ -130,7 +134,7 @@ class Evaluator:
         predicted = self._index_map(prediction, "prediction")
         labelled = self._index_map(labels, "labels", like=predicted)
         if self._resizes_labels:
-            labelled = resize_there_and_back(labelled)
+            labelled = resize_there_and_back(labelled, label_size or ov_parts_size(labelled.shape))
         ignored = labelled == UNLABELLED
         if self.protocol == "strict":
             if object_labels is None:
@@ -207,7 +211,7 @@ class Evaluator:
             "protocol": self.protocol,
             "boundary": self.boundary,
             "small_part_area": self.small_part_area,
-            **({"labels": "ov-parts"} if self._resizes_labels else {}),
+            **({"labels": LABELS} if self._resizes_labels else {}),
         }
 
     @property

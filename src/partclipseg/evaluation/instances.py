@@ -263,9 +263,7 @@ def _without_remarks() -> Iterator[None]:
 
 def _part_places(vocabulary: Vocabulary, none: int) -> np.ndarray:
     """Return the place of each class among the parts of its object, int32 `[N_c + 1]`; the last, for -1, is `none`."""
-    words = vocabulary.to_dict()
-    places = [words[pair.object].index(pair.part) for pair in vocabulary.object_parts]
-    return np.array([*places, none], dtype=np.int32)
+    return np.append(vocabulary.class_to_place, none).astype(np.int32)
 
 
 def _read_true_photo(dataset: PartDataset, photo: PhotoRecords) -> TruePhoto:

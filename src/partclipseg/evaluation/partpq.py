@@ -25,6 +25,7 @@ import torch
 
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.evaluation.scores import without_nan
+from partclipseg.evaluation.state import scored_twice
 
 NOTHING = -1
 """Class of void in the truth and of no prediction; number of no instance; part of no part."""
@@ -52,7 +53,7 @@ class PanopticMaps(NamedTuple):
     classes: np.ndarray
     """Index of the class, or `NOTHING`: void in the truth, where nothing counts."""
     instances: np.ndarray
-    """Number of the instance, from 0, or `NOTHING`: a crowd in the truth of a thing."""
+    """Number of the instance, from 0, or `NOTHING`: in the truth a crowd of a thing, and number 0 of what is none."""
     parts: np.ndarray
     """Index of the part within its class, `NOTHING`, or `UNKNOWN_PART`, which is read in predictions alone."""
 
@@ -191,10 +192,7 @@ class PartPQ:
             raise PartCLIPSegError("the scores to merge were made with other classes: merge scores of one evaluation")
         for key, record in zip(state["keys"], state["counts"].numpy(), strict=True):
             if key in self and not np.array_equal(self._records[key], record):
-                raise PartCLIPSegError(
-                    f"the photo {key!r} was scored twice with different results: merge only scores of one model on "
-                    "one data set"
-                )
+                raise scored_twice(f"photo {key!r}")
             self._records[key] = record
 
 
@@ -209,7 +207,9 @@ def count_segments(truth: PanopticMaps, prediction: PanopticMaps, classes: Seque
     # 1. Void, crowds, and the true segments that remain.
     void = truth.classes == NOTHING
     things = np.array([*(item.thing for item in classes), False])[truth.classes]  # void is -1: the last entry
-    crowd = np.where(things & (truth.instances < 0), truth.classes, NOTHING)
+    unnumbered = truth.instances < 0
+    crowd = np.where(things & unnumbered, truth.classes, NOTHING)
+    truth = truth._replace(instances=np.where(unnumbered, 0, truth.instances))  # crowds are no segments: see `owned`
     owned = ~void & (crowd == NOTHING)
     true_map, true_classes = _segments(truth, owned)
     known = np.bincount(true_map[owned], truth.parts[owned] >= 0, len(true_classes)) > 0

@@ -108,7 +108,9 @@ def _match(
     found = sorted(found, key=lambda region: -region.score)
     low, high = (np.array(bounds)[:, None] for bounds in zip(*_AREAS, strict=True))
     areas = np.array([region.area for region in truth])
-    outside = (areas < low) | (areas > high) | np.array([region.crowd for region in truth], dtype=bool)  # [A, G]
+    # LVIS and PACO have no crowds; where data have some, they take any number of detections, as in COCO.
+    crowd = np.array([region.crowd for region in truth], dtype=bool)
+    outside = (areas < low) | (areas > high) | crowd  # [A, G]
     shape = (len(_AREAS), len(THRESHOLDS))
     right, ignored = np.zeros((2, *shape, len(found)), dtype=bool)
     iou = _overlaps(found, truth, kind)
@@ -124,7 +126,7 @@ def _match(
         right[..., place] = taken
         ignored[..., place] = taken & outside[np.arange(len(_AREAS))[:, None], best]
         areas_taken, thresholds_taken = np.nonzero(taken)
-        free[areas_taken, thresholds_taken, best[taken]] = False
+        free[areas_taken, thresholds_taken, best[taken]] = crowd[best[taken]]
     sizes = np.array([_area(region.region, kind) for region in found])
     off_range = (sizes < low) | (sizes > high)  # [A, D]
     excused = off_range[:, None] | np.zeros((1, len(THRESHOLDS), 1), dtype=bool)
@@ -163,11 +165,11 @@ def _precision(members: Sequence[_Matches]) -> np.ndarray:
 
 
 def _overlaps(found: Sequence[FoundRegion], truth: Sequence[TrueRegion], kind: RegionKind) -> np.ndarray:
-    """Return intersection over union, float64 `[D, G]`."""
+    """Return intersection over union, float64 `[D, G]`; with a crowd, intersection over the area of the detection."""
     if not found or not truth:
         return np.zeros((len(found), len(truth)))
     regions = ([_region(item.region, kind) for item in items] for items in (found, truth))
-    return np.asarray(rle.iou(*regions, [0] * len(truth)), dtype=np.float64)
+    return np.asarray(rle.iou(*regions, [int(item.crowd) for item in truth]), dtype=np.float64)
 
 
 def _shares(found: Sequence[FoundRegion], owners: Sequence[TrueRegion], kind: RegionKind) -> np.ndarray:

@@ -3,7 +3,8 @@
 InstructPart (Wan et al., ACL 2025) asks in two ways. *Oracle referring part segmentation* names the part and its
 object; *instruction reasoning part segmentation* gives a sentence such as "How do I lift the kettle?", which a model of
 words can only take as it takes any other words. gIoU is the mean of the questions' IoU, cIoU the IoU of all their
-pixels together.
+pixels together. As in LISA (Lai et al., CVPR 2024), whose scores these are, an empty answer to a question whose part
+has no pixel has an IoU of 1.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from partclipseg.data.datasets.instructpart import InstructPart
 from partclipseg.data.source import FileDataset, SampleRecord, read_source_photo
 from partclipseg.errors import UsageError
 from partclipseg.evaluation.choices import QuestionForm
-from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.inference.segmenter import PartSegmenter, PromptTooLongError
 from partclipseg.vocabulary import ANY, MAX_WORD, ObjectPart, Vocabulary
 
 
@@ -80,16 +81,14 @@ def score_questions(
         DataError: a file cannot be read.
     """
     records = dataset.records[:limit]
-    areas: list[tuple[int, int]] = []
+    areas: list[tuple[int, int, float]] = []
     too_long = 0
     for done, record in enumerate(records, start=1):
         question = _question(dataset, record, asking, phrasing)
         answered = None
         try:
             answered = segmenter(question.image, question.words).label_map == 0
-        except UsageError as error:
-            if "tokens long" not in str(error):
-                raise
+        except PromptTooLongError:
             too_long += 1
         areas.append(_areas(answered, question.mask))
         if on_progress is not None:
@@ -118,16 +117,17 @@ def as_word(sentence: str) -> str:
     return plain[:MAX_WORD].strip()
 
 
-def _areas(answer: np.ndarray | None, mask: np.ndarray) -> tuple[int, int]:
-    """Return intersection and union in pixels; an answer of None is empty."""
+def _areas(answer: np.ndarray | None, mask: np.ndarray) -> tuple[int, int, float]:
+    """Return intersection and union in pixels, and IoU; None is no answer, which is wrong even of an empty mask."""
     if answer is None:
-        return 0, int(mask.sum())
-    return int((answer & mask).sum()), int((answer | mask).sum())
+        return 0, int(mask.sum()), 0.0
+    both, union = int((answer & mask).sum()), int((answer | mask).sum())
+    return both, union, both / union if union else 1.0
 
 
-def _scores(asking: QuestionForm, areas: Sequence[tuple[int, int]], too_long: int) -> ReferringScores:
-    ious = np.array([both / union if union else 0.0 for both, union in areas])
-    inside, union = (sum(values) for values in zip(*areas, strict=True)) if areas else (0, 0)
+def _scores(asking: QuestionForm, areas: Sequence[tuple[int, int, float]], too_long: int) -> ReferringScores:
+    inside, union, ious = (np.array(values) for values in zip(*areas, strict=True)) if areas else np.zeros((3, 0))
+    inside, union = int(inside.sum()), int(union.sum())
     return ReferringScores(
         asking=asking,
         questions=len(areas) - too_long,

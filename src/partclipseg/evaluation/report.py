@@ -168,10 +168,16 @@ def rule_table(scores: Scores) -> Table:
         "was found gives the higher figure, so compare figures of one rule only."
     )
     title = f"mIoU by the rule of averaging, {PROTOCOL_TITLES[scores.protocol].split(':')[0]}"
+    if scores.protocol == "pred_all":
+        note += (
+            " By partclipseg the mean of all also counts classes without labels that were predicted, background among "
+            "them, as published."
+        )
     if scores.protocol in WITHIN_OBJECTS:
         chosen = scores.rule == "ov-parts"
         note += (
-            " Labels were resized to a shortest edge of 800 pixels and back, as OV-PARTS' evaluator does."
+            " Labels were resized to the size of the method's photos and back, as OV-PARTS' evaluator does: to a "
+            "shortest edge of 800 pixels, or that of a model that resizes photos by itself."
             if chosen
             else " OV-PARTS' evaluator also resizes the labels; choose --rule ov-parts for that."
         )

@@ -153,9 +153,10 @@ def mean_iou(counts: ClassCounts, members: np.ndarray, rule: Rule) -> float:
     """Compute the mIoU in percent of the classes `members`, bool `[n]`, by a rule; NaN where it averages over no class.
 
     - `partclipseg`: over the classes with labels.
-    - `partcatseg`: over the classes with an IoU above 0, as the evaluators of PartCATSeg and HOPS do.
+    - `partcatseg`: over the classes with an IoU above 0, as the evaluators of PartCATSeg and HOPS do. They resize the
+      labels of all protocols before they are counted, see `run.score`.
     - `ov-parts`: the sum over the classes with labels, divided by the number of those labelled *or predicted*. The
-      evaluator resizes the labels of Oracle-Obj before they are counted, see `ov_parts.resize_there_and_back`.
+      evaluator resizes the labels of Oracle-Obj before they are counted, see `resized_labels`.
     """
     iou, labelled = counts.iou(), counts.labelled > 0
     if rule == "partcatseg":

@@ -122,6 +122,13 @@ def _damaged(path: Path) -> PartCLIPSegError:
     return PartCLIPSegError(f"{path} is damaged: delete it to score its photos again; all else in the folder is kept")
 
 
+def scored_twice(what: str) -> PartCLIPSegError:
+    """Return the error for a photo or record, named with its key, that was counted twice with different results."""
+    return PartCLIPSegError(
+        f"the {what} was scored twice with different results: merge only scores of one model on one data set"
+    )
+
+
 def states_of(evaluators: Mapping[Any, Counts]) -> dict[Any, dict[str, Any]]:
     """Return the `state_dict` of every evaluator."""
     return {protocol: evaluator.state_dict() for protocol, evaluator in evaluators.items()}

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
 from statistics import mean, stdev
@@ -24,8 +24,9 @@ from partclipseg.data.datasets.roots import has_split
 from partclipseg.data.loader import PartDataset
 from partclipseg.data.source import FileDataset
 from partclipseg.evaluation.choices import TASKS, Task
+from partclipseg.evaluation.scores import without_nan
 from partclipseg.evaluation.tables import Table, figure
-from partclipseg.vocabulary import Catalog, Vocabulary
+from partclipseg.vocabulary import Catalog, ObjectPart, Vocabulary
 
 DATASETS = ("pascal-part-116", "ade20k-part-234")
 """Benchmarks of the tasks that lie in files."""
@@ -82,7 +83,7 @@ class TaskResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; None in place of NaN."""
-        return {n: None if isinstance(v, float) and math.isnan(v) else v for n, v in vars(self).items()}
+        return without_nan(asdict(self))
 
 
 def find_roots(folder: Path) -> dict[str, Path]:
@@ -171,8 +172,8 @@ def _table(task: Task, dataset: str, trained_on: str, ours: Sequence[TaskResult]
     if len(ours) > 1:
         rows.append((f"mean of {len(ours)}", *(_spread([getattr(one, name) for one in ours]) for name in columns)))
     notes = [
-        "Oracle-Obj. Rule of the mean: ov-parts, on labels that were resized to a shortest edge of 800 pixels and "
-        "back, as in the evaluator that gave the published figures."
+        "Oracle-Obj. Rule of the mean: ov-parts, on labels that were resized to a shortest edge of 800 pixels (640 for "
+        "CAT-Seg, 512 for ZSSeg+) and back, as in the evaluator that gave the published figures."
     ]
     if len(ours) > 1:
         notes.append("± is the standard deviation over the models.")
@@ -189,8 +190,8 @@ def _spread(values: Sequence[float]) -> str:
     return f"{figure(mean(values))} ± {figure(stdev(values))}"
 
 
-def _pairs(vocabulary: Vocabulary) -> set[tuple[str, str]]:
-    return {(pair.object.casefold(), pair.part.casefold()) for pair in vocabulary.object_parts}
+def _pairs(vocabulary: Vocabulary) -> set[ObjectPart]:
+    return {pair.folded for pair in vocabulary.object_parts}
 
 
 def _word_sets(name: str) -> dict[Literal["seen", "all"], Vocabulary]:

@@ -7,7 +7,7 @@ import io
 from collections import Counter
 from collections.abc import Iterator
 
-from partclipseg.formats.format import Content, DataSet, Format, LabelledPhoto, Place, Record
+from partclipseg.formats.format import Content, DataSet, Format, Record
 from partclipseg.vocabulary import ANY
 
 FILE = "areas.csv"
@@ -48,10 +48,6 @@ def _line(values: tuple[object, ...]) -> str:
     return buffer.getvalue()
 
 
-def _make(photo: LabelledPhoto, place: Place) -> str:
-    return _header(photo.owners is not None) + "".join(area_lines(photo.record))
-
-
 def _collect(data_set: DataSet) -> Iterator[tuple[str, Content]]:
     def lines() -> Iterator[str]:
         yield _header(any("instances" in record for _, record in data_set.records))
@@ -65,6 +61,6 @@ FORMAT = Format(
     name="csv",
     help=f"a table of areas, shares, scores and boxes of the parts; all photos of a run are in {FILE}",
     suffix=".areas.csv",
-    make=_make,
+    make=lambda photo, _: _header(photo.owners is not None) + "".join(area_lines(photo.record)),
     collect=_collect,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from partclipseg.formats.format import Content, DataSet, Format, LabelledPhoto, Place, Record
+from partclipseg.formats.format import Content, DataSet, Format, Record
 from partclipseg.journal import json_text
 from partclipseg.vocabulary import Vocabulary
 
@@ -82,10 +82,6 @@ def coco_categories(vocabulary: Vocabulary) -> list[dict[str, Any]]:
     ]
 
 
-def _make(photo: LabelledPhoto, place: Place) -> dict[str, Any]:
-    return coco_document([(1, photo.record)], photo.vocabulary)
-
-
 def _collect(data_set: DataSet) -> Iterator[tuple[str, Content]]:
     yield FILE, [json_text(coco_document(data_set.records, data_set.vocabulary)), "\n"]
 
@@ -94,7 +90,7 @@ FORMAT = Format(
     name="coco",
     help=f"masks as run lengths; those of all photos of a run are in {FILE}",
     suffix=".coco.json",
-    make=_make,
+    make=lambda photo, _: coco_document([(1, photo.record)], photo.vocabulary),
     indent=None,
     collect=_collect,
 )

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.formats.format import Format, LabelledPhoto, Place
+from partclipseg.formats.format import Format, LabelledPhoto
 from partclipseg.formats.segment import Owners
 
 UNKNOWN = 255
@@ -29,17 +29,16 @@ def partpq_image(photo: LabelledPhoto) -> Image.Image:
     Raises `PartCLIPSegError` for more instances, objects or parts of one object than the form can number.
     """
     owners, vocabulary = _owners(photo), photo.vocabulary
-    words = vocabulary.to_dict()
-    parts = [words[pair.object].index(pair.part) for pair in vocabulary.object_parts]
+    places = vocabulary.class_to_place
     for count, most, what in (
         (len(owners.instances), _MOST_INSTANCES, "instances in a photo"),
         (len(vocabulary.objects), _MOST_WORDS, "objects"),
-        (max(parts, default=-1) + 1, _MOST_WORDS, "parts of one object"),
+        (int(places.max(initial=-1)) + 1, _MOST_WORDS, "parts of one object"),
     ):
         if count > most:
             raise PartCLIPSegError(f"PartPQ's pictures can number {most} {what}, and there are {count}: ask for fewer")
     table = np.full(len(vocabulary) + 1, UNKNOWN, dtype=np.uint8)  # label -1 reads the last entry
-    table[: len(parts)] = np.array(parts, dtype=np.uint8) + 1
+    table[: len(places)] = places + 1
     owned = owners.instance_map >= 0
     channels = (
         np.where(owned, photo.object_map + 1, UNKNOWN),
@@ -55,19 +54,11 @@ def _owners(photo: LabelledPhoto) -> Owners:
     return photo.owners
 
 
-def _make_numbers(photo: LabelledPhoto, place: Place) -> Image.Image:
-    return number_image(photo)
-
-
-def _make_partpq(photo: LabelledPhoto, place: Place) -> Image.Image:
-    return partpq_image(photo)
-
-
 NUMBERS = Format(
     name="instance-png",
     help="images of the numbers of instances in 16 bits; 0 is none",
     suffix=".instance.png",
-    make=_make_numbers,
+    make=lambda photo, _: number_image(photo),
     needs_instances=True,
     folder="instances",
 )
@@ -76,7 +67,7 @@ PARTPQ = Format(
     name="partpq",
     help="images of class, instance and part in three channels, for the metric PartPQ",
     suffix=".partpq.png",
-    make=_make_partpq,
+    make=lambda photo, _: partpq_image(photo),
     needs_instances=True,
     folder="partpq",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from partclipseg.formats.format import Format, LabelledPhoto, Place, instance_entry
+from partclipseg.formats.format import Format, LabelledPhoto, instance_entry
 
 
 def document(photo: LabelledPhoto) -> dict[str, Any]:
@@ -26,8 +26,9 @@ def document(photo: LabelledPhoto) -> dict[str, Any]:
     return found
 
 
-def _make(photo: LabelledPhoto, place: Place) -> dict[str, Any]:
-    return document(photo)
-
-
-FORMAT = Format(name="json", help="score, area and box of each part", suffix=".parts.json", make=_make)
+FORMAT = Format(
+    name="json",
+    help="score, area and box of each part",
+    suffix=".parts.json",
+    make=lambda photo, _: document(photo),
+)

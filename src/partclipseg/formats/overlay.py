@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from partclipseg.formats.drawing import LegendEntry, draw_overlay
-from partclipseg.formats.format import Format, LabelledPhoto, Place, View
+from partclipseg.formats.format import Format, LabelledPhoto, View
 from partclipseg.formats.palette import instance_colours, pale_object_colours
 from partclipseg.formats.segment import Owners, Segment
 
@@ -107,14 +107,10 @@ def _rest_entries(without_part: Sequence[Segment], colours: np.ndarray) -> list[
     ]
 
 
-def _make(photo: LabelledPhoto, place: Place) -> Image.Image:
-    return overlay(photo)
-
-
 FORMAT = Format(
     name="overlay",
     help="the photo in colours with a legend",
     suffix=".overlay.png",
-    make=_make,
+    make=lambda photo, _: overlay(photo),
     needs_photo=True,
 )

@@ -11,7 +11,7 @@ from partclipseg.data.label_map import label_table, read_label_map
 from partclipseg.data.problem import DataError
 from partclipseg.data.sample import UNLABELLED
 from partclipseg.formats.corrections import CorrectionError, Size
-from partclipseg.formats.format import Format, LabelledPhoto, Place, View
+from partclipseg.formats.format import Format, LabelledPhoto, View
 from partclipseg.vocabulary import Vocabulary
 
 
@@ -42,10 +42,6 @@ def _background(classes: int) -> int:
     return 65535 if classes > 255 else 255
 
 
-def _make(photo: LabelledPhoto, place: Place) -> Image.Image:
-    return label_image(photo)
-
-
 def _read(path: Path, vocabulary: Vocabulary, size: Size) -> np.ndarray:
     table = {**{index: index for index in range(len(vocabulary))}, _background(len(vocabulary)): UNLABELLED}
     try:
@@ -58,7 +54,7 @@ FORMAT = Format(
     name="png",
     help="images of class indices; background is 255 (65535 with more than 255 classes)",
     suffix=".labels.png",
-    make=_make,
+    make=lambda photo, _: label_image(photo),
     folder="labels",
     read=_read,
     precedence=4,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cache
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from partclipseg.errors import UsageError
@@ -35,10 +35,7 @@ def all_formats() -> dict[str, Format]:
     return {name: _loaded(path) for name, path in FORMATS.items()}
 
 
-@cache  # `label` asks for the formats several times a photo
-def _loaded(path: str) -> Format:
-    module, _, attribute = path.partition(":")
-    return getattr(import_module(module), attribute)
+_loaded = cache(resolve_name)  # `label` asks for the formats several times a photo
 
 
 def single_formats() -> dict[str, Format]:

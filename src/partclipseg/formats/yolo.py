@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from partclipseg.formats.corrections import CorrectionError, LabelledPolygon, Size, box_corners, flat, read_outlines
-from partclipseg.formats.format import Content, DataSet, Format, LabelledPhoto, Place
+from partclipseg.formats.format import Content, DataSet, Format, LabelledPhoto
 from partclipseg.vocabulary import Vocabulary
 
 
@@ -19,10 +19,6 @@ def yolo_lines(photo: LabelledPhoto) -> str:
         for segment, polygons in photo.outlines
         for polygon in polygons
     )
-
-
-def _make(photo: LabelledPhoto, place: Place) -> str:
-    return yolo_lines(photo)
 
 
 def _collect(data_set: DataSet) -> Iterator[tuple[str, Content]]:
@@ -72,7 +68,7 @@ FORMAT = Format(
     name="yolo",
     help="outlines for training YOLO",
     suffix=".yolo.txt",
-    make=_make,
+    make=lambda photo, _: yolo_lines(photo),
     folder="yolo/labels",
     collect=_collect,
     read=read_outlines(_shapes),

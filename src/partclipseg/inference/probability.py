@@ -46,7 +46,7 @@ class Probabilities:
                 count = len(self._words.class_to_object)
                 logits.append(self._model(inputs, self._words).object_part_logits[0, :count])
             if self._anywhere is not None:
-                count = len(self._anywhere) // len(self._model.word_prompts(["part"]))
+                count = self._model.num_words(self._anywhere)
                 logits.append(self._model.part_word_logits(inputs, self._anywhere)[0, :count])
         return torch.cat([some.float().cpu() for some in logits])
 

@@ -251,16 +251,21 @@ class PartResult:
         return list(self.labelled.without_part)
 
     def mask(self, name: str, instance: int | None = None) -> np.ndarray:
-        """Return the pixels of ``"dog's ear"``, or of the whole ``"dog"``, bool `[H, W]`.
+        """Return the pixels of ``"dog's ear"``, or of the whole ``"dog"``, bool `[H, W]`; case does not matter.
 
         With the number of an `instance` those of this object alone. Raises `UsageError` for a name that is not in the
         vocabulary, or for an instance that is not in the photo.
         """
         if instance is not None:
             return self.instance(instance).mask(name)
-        if name in self.vocabulary.names:
-            return self.label_map == self.vocabulary.names.index(name)
-        return self.object_map == self.vocabulary.object_index(name)
+        index = self.vocabulary.find_class(name)
+        if index is not None:
+            return self.label_map == index
+        try:
+            return self.object_map == self.vocabulary.object_index(name)
+        except UsageError:
+            known = ", ".join(self.vocabulary.names)
+            raise UsageError(f"{name!r} is neither an object-part nor an object of the vocabulary ({known})") from None
 
     def probability(self, name: str) -> np.ndarray:
         """Return the probability of ``"dog's ear"`` at every pixel, float32 `[H, W]`, 0 to 1.
@@ -276,11 +281,10 @@ class PartResult:
             raise PartCLIPSegError(
                 "this result was made without a model, so it has no probabilities: segment the photo anew"
             )
-        plain = name.strip().casefold()
-        for index, known in enumerate(self.vocabulary.names):
-            if known.casefold() == plain:
-                return self.probabilities(index)
-        raise UsageError(f"{name!r} is not an object-part of the vocabulary ({', '.join(self.vocabulary.names)})")
+        index = self.vocabulary.find_class(name)
+        if index is None:
+            raise UsageError(f"{name!r} is not an object-part of the vocabulary ({', '.join(self.vocabulary.names)})")
+        return self.probabilities(index)
 
     @cached_property
     def labelled(self) -> LabelledPhoto:

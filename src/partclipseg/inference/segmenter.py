@@ -16,14 +16,15 @@ from torch import Tensor
 from partclipseg.data.photo import PhotoError
 from partclipseg.errors import UsageError
 from partclipseg.files import whole_directory
-from partclipseg.inference.batch import Asked, WithObjects, given_for_each, given_for_one, segment_batch
+from partclipseg.inference.asked import Asked, WithObjects, given_for_each, given_for_one
+from partclipseg.inference.batch import segment_batch
 from partclipseg.inference.options import SegmentOptions
 from partclipseg.inference.photos import LoadedPhoto, stream
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.zoom import look_again
 from partclipseg.maps.crops import PredictCrops
 from partclipseg.maps.label_maps import LabelMaps
-from partclipseg.models.directory import unknown_texts, write_directory
+from partclipseg.models.directory import load_tokenizer, load_vocabulary, unknown_texts, write_directory
 from partclipseg.models.fetch import find_model
 from partclipseg.models.interface import Inputs, PartModel, PartOutput, WordMaps, Words
 from partclipseg.models.names import check_hub_name
@@ -31,7 +32,7 @@ from partclipseg.models.number_types import PREDICTION_TYPES
 from partclipseg.models.prompting import Prompting
 from partclipseg.models.reading import library_errors
 from partclipseg.models.registry import built_in_model as built_in_model  # its former place, for scripts of users
-from partclipseg.models.registry import find_device, find_dtype
+from partclipseg.models.registry import find_device, find_dtype, load_model
 from partclipseg.vocabulary import Vocabulary
 from partclipseg.writing import writing
 
@@ -42,6 +43,10 @@ PROMPTS_AT_ONCE = 512
 
 KEPT_PROMPTS = 50_000
 """Number of prompts whose embeddings are cached, 100 MB at the released width."""
+
+
+class PromptTooLongError(UsageError):
+    """Raised for a prompt of more tokens than the text tower can read."""
 
 
 class PartSegmenter:
@@ -96,7 +101,6 @@ class PartSegmenter:
             PartCLIPSegError: no model of that name can be found or loaded, or it cannot be compiled here.
         """
         from partclipseg.models.compiled import compile_layers
-        from partclipseg.models.registry import load_model, load_tokenizer, load_vocabulary
 
         target = find_device(device)
         number_type = find_dtype(dtype, target, PREDICTION_TYPES)
@@ -112,7 +116,7 @@ class PartSegmenter:
             model.quantise()
         if compile:
             compile_layers(model)
-        return cls(model, load_tokenizer(source, getattr(model.config, "text_config", None)), load_vocabulary(source))
+        return cls(model, load_tokenizer(source, model.text_config), load_vocabulary(source))
 
     def save_pretrained(self, directory: str | Path) -> Path:
         """Write the model to a new directory that `from_pretrained` takes, whole or not at all.
@@ -311,7 +315,6 @@ class PartSegmenter:
 
         `maps` are those of the first pass, for the same photos and the same `present_objects`.
         """
-
         predict = self.predict_crops(vocabulary)
         return look_again(predict, photos, maps, present_objects, self.model.image_shape, self.model.least_area)
 
@@ -339,7 +342,7 @@ class PartSegmenter:
     def text_embeddings(self, prompts: Sequence[str]) -> Tensor:
         """Return embeddings `[K, D]` of prompts; they are cached, so that only new prompts go through the text tower.
 
-        Raises `UsageError` for a prompt that is longer than the text tower can read.
+        Raises `PromptTooLongError`, a `UsageError`, for a prompt that is longer than the text tower can read.
         """
         if (stamp := self.model.weights_stamp()) != self._embedded_by:
             self._embeddings, self._stacked, self._embedded_by = {}, None, stamp
@@ -348,7 +351,9 @@ class PartSegmenter:
             longest = self.model.longest_prompt
             for prompt, length in zip(new, tokens["attention_mask"].sum(1).tolist(), strict=True):
                 if length > longest:
-                    raise UsageError(f"{prompt!r} is {length} tokens long, more than {longest}: use a shorter word")
+                    raise PromptTooLongError(
+                        f"{prompt!r} is {length} tokens long, more than {longest}: use a shorter word"
+                    )
             if unknown := unknown_texts(self.tokenizer, new, tokens["input_ids"].tolist()):
                 log.warning("the model has never seen these words and can only guess: %s", ", ".join(unknown))
             if len(self._embeddings) + len(new) > KEPT_PROMPTS:

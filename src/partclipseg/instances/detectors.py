@@ -58,7 +58,7 @@ class Boxes(NamedTuple):
     words: Tensor
     """int64 `[n]`: index of the word."""
     masks: Tensor | None = None
-    """`[n, h, w]`: logits of the pixels, of any size."""
+    """`[n, h, w]` of any size: enlarged bilinearly, they are above 0 at the object's pixels."""
 
 
 class Detector(ABC):
@@ -108,7 +108,7 @@ class Detector(ABC):
         if is_built_in(name_or_dir, BUILT_IN_DETECTOR):
             name_or_dir = built_in_detector()
         classes = {kind: model_class for kind, (_, model_class) in _FAMILIES.items()}
-        pretrained = load_foreign(name_or_dir, classes, "a detector", device, dtype, log)
+        pretrained = load_foreign(name_or_dir, classes, "a detector", device, dtype)
         return _FAMILIES[pretrained.kind][0](pretrained, threshold)
 
     @property
@@ -212,10 +212,14 @@ class Owlv2(Detector):
         if unknown := unknown_texts(self._tokenizer, self._words, tokens):
             log.warning("the detector has never seen these words and can only guess: %s", ", ".join(unknown))
 
+    @cached_property
+    def _statistics(self) -> Any:
+        return self.pretrained.statistics(CLIP)
+
     def look(self, photo: np.ndarray, passes: list[Any]) -> Boxes:
         """Return all boxes with their best word."""
         side = self.model.config.vision_config.image_size
-        values = to_values(squared(photo), (side, side), CLIP).to(self.device, self.model.dtype)
+        values = to_values(squared(photo), (side, side), self._statistics).to(self.device, self.model.dtype)
         outputs = [self.model(**tokens, pixel_values=values) for tokens in passes]
         # A photo's boxes are the same in each pass.
         logits, words = torch.cat([output.logits[0].float() for output in outputs], -1).max(-1)
@@ -326,11 +330,15 @@ class Sam3(Detector):
             for ids, mask in rows
         ]
 
+    @cached_property
+    def _statistics(self) -> Any:
+        return self.pretrained.statistics(HALVES)
+
     def look(self, photo: np.ndarray, passes: list[Any]) -> Boxes:
         """Return what is found of each word, with masks."""
         height, width = photo.shape[:2]
         side = self.model.config.vision_config.image_size
-        values = to_values(photo, (side, side), HALVES).to(self.device, self.model.dtype)
+        values = to_values(photo, (side, side), self._statistics).to(self.device, self.model.dtype)
         vision = self.model.get_vision_features(pixel_values=values)
         scale = torch.tensor([width, height] * 2, device=self.device)
         found = []
@@ -339,9 +347,9 @@ class Sam3(Detector):
             scores = output.pred_logits[0].float().sigmoid() * output.presence_logits[0].float().sigmoid()
             keep = scores >= self.threshold  # masks of all queries of all words would take gigabytes
             words = torch.full_like(scores[keep], word, dtype=torch.long)
-            found.append(
-                (output.pred_boxes[0][keep].float() * scale, scores[keep], words, output.pred_masks[0][keep])
-            )
+            # Probabilities are enlarged, not logits, as by the authors: from one half on a pixel is the object's.
+            masks = output.pred_masks[0][keep].float().sigmoid() - 0.5
+            found.append((output.pred_boxes[0][keep].float() * scale, scores[keep], words, masks))
         return Boxes(*(torch.cat(values) for values in zip(*found, strict=True)))
 
 

@@ -5,7 +5,6 @@ The models are transformers'; photos are prepared here, so that torchvision is n
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,8 +25,6 @@ from partclipseg.instances.pretrained import (
     resized_shape,
     to_values,
 )
-
-log = logging.getLogger(__name__)
 
 LEAST_QUALITY = 0.5
 """Minimum IoU that the model predicts of a mask; below it the object keeps its box alone."""
@@ -67,6 +64,7 @@ class Outliner:
         """Use a loaded model."""
         self.model = pretrained.model
         self._family = _FAMILIES[pretrained.kind]
+        self._statistics = pretrained.statistics(self._family.statistics)
 
     @classmethod
     def from_pretrained(
@@ -87,7 +85,7 @@ class Outliner:
             PartCLIPSegError: no such model can be found or loaded, or it is none of SAM, SAM HQ, SAM 2, SAM 3.
         """
         classes = {kind: family.model_class for kind, family in _FAMILIES.items()}
-        return cls(load_foreign(name_or_dir, classes, "a model that outlines objects", device, dtype, log))
+        return cls(load_foreign(name_or_dir, classes, "a model that outlines objects", device, dtype))
 
     @property
     def device(self) -> torch.device:
@@ -129,7 +127,7 @@ class Outliner:
 
     def _features(self, photo: np.ndarray, resized: tuple[int, int], side: int) -> dict[str, Any]:
         """Return features of the photo, as the model's forward pass takes them for any number of boxes."""
-        values = to_values(photo, resized, self._family.statistics)
+        values = to_values(photo, resized, self._statistics)
         values = F.pad(values, (0, side - resized[1], 0, side - resized[0])).to(self.device, self.model.dtype)
         features = self.model.get_image_embeddings(values)
         if isinstance(features, tuple):  # SAM HQ

@@ -210,4 +210,3 @@ def report_empty(name: str, areas: Sequence[int]) -> None:
     """Count the objects of one photo that own no pixel, in the log."""
     if empty := sum(area == 0 for area in areas):
         log.warning("%s: %d of %d objects own no pixel, and are listed without any", name, empty, len(areas))
-

@@ -5,6 +5,7 @@ Their photos are prepared here with Pillow, since transformers' own preparation 
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,10 +23,7 @@ from partclipseg.files import is_file
 from partclipseg.models.directory import read_config
 from partclipseg.models.hub import OPTIONAL_FILES
 from partclipseg.models.names import find_snapshot, quoted_name
-from partclipseg.models.reading import (
-    load_library_model,
-    read_json_table,
-)
+from partclipseg.models.reading import load_library_model, read_json_table
 from partclipseg.models.registry import find_device, find_dtype
 from partclipseg.models.released import is_released
 
@@ -38,11 +36,12 @@ CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 HALVES = (0.5,) * 3, (0.5,) * 3
 """Mean and standard deviation that map 0 to 1 onto -1 to 1."""
 
+log = logging.getLogger(__name__)
+
 _FILES = (*OPTIONAL_FILES, "processor_config.json", "vocab.txt", "added_tokens.json")
 
 _LICENCES = {"Sam3": "the SAM License of Meta, which has conditions of its own"}
 """Licence that is no open-source licence, by the beginning of the class's name: it is named when a model is loaded."""
-
 
 _LONGEST = 4096
 """Maximum length of a photo's sides for a detector; the memory grows with the square."""
@@ -76,30 +75,42 @@ class Pretrained(NamedTuple):
 
         Raises `PartCLIPSegError` for values that no preparation has.
         """
-        for file, key in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
-            if is_file(self.folder / file):
-                table = read_json_table(self.folder / file)
-                if isinstance(found := table if key is None else table.get(key), dict):
-                    break
-        else:
-            return PhotoSettings(shortest, longest, statistics)
+        path, found = self._stated()
         edges: list[Any] = [shortest, longest]
         size = found.get("size")
         if size is not None:
             edges = [size.get("shortest_edge"), size.get("longest_edge")] if isinstance(size, dict) else []
             if not edges or not all(type(edge) is int and 1 <= edge <= _LONGEST for edge in edges):
                 what = f"a shortest_edge and a longest_edge from 1 to {_LONGEST:,}"
-                raise PartCLIPSegError(_wrong(self.folder / file, "size", size, what))
+                raise PartCLIPSegError(_wrong(path, "size", size, what))
+        return PhotoSettings(edges[0], edges[1], self.statistics(statistics))
+
+    def statistics(self, usual: tuple[ColourNumbers, ColourNumbers]) -> tuple[ColourNumbers, ColourNumbers]:
+        """Return mean and deviation of the colours as the authors state them, else the usual ones.
+
+        Raises `PartCLIPSegError` for values that no preparation has.
+        """
+        path, found = self._stated()
         colours = []
-        for name, usual, least, what in (
-            ("image_mean", statistics[0], -math.inf, "three numbers"),
-            ("image_std", statistics[1], 1e-3, "three numbers above 0"),
+        for name, default, least, what in (
+            ("image_mean", usual[0], -math.inf, "three numbers"),
+            ("image_std", usual[1], 1e-3, "three numbers above 0"),
         ):
             values = found.get(name)
-            colours.append(usual if values is None else values)
+            colours.append(default if values is None else values)
             if not _is_colour(colours[-1], least):
-                raise PartCLIPSegError(_wrong(self.folder / file, name, values, what))
-        return PhotoSettings(edges[0], edges[1], (tuple(colours[0]), tuple(colours[1])))
+                raise PartCLIPSegError(_wrong(path, name, values, what))
+        return tuple(colours[0]), tuple(colours[1])
+
+    def _stated(self) -> tuple[Path, dict[str, Any]]:
+        """Return the file that says how photos are prepared, and what it says; nothing where there is none."""
+        for file, key in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
+            path = self.folder / file
+            if is_file(path):
+                table = read_json_table(path)
+                if isinstance(found := table if key is None else table.get(key), dict):
+                    return path, found
+        return self.folder, {}
 
 
 def _is_colour(values: Any, least: float) -> bool:
@@ -120,7 +131,6 @@ def load_foreign(
     what: str,
     device: str | torch.device | None,
     dtype: str | torch.dtype | None,
-    log: Any,
 ) -> Pretrained:
     """Load a model whose ``model_type`` is a key of `classes`, by the class of transformers that stands there.
 
@@ -130,10 +140,9 @@ def load_foreign(
         what: what such a model is called in messages, with an article.
         device: as for `PartSegmenter.from_pretrained`.
         dtype: number type; None is float32 on every device, since boxes lose pixels in bfloat16.
-        log: logger that names a licence with conditions.
 
-    Raises `PartCLIPSegError` where there is no such model, or it is damaged, of another type, or cannot be loaded here;
-    `UsageError` for an unknown device or dtype.
+    A licence with conditions is named in the log. Raises `PartCLIPSegError` where there is no such model, or it is
+    damaged, of another type, or cannot be loaded here; `UsageError` for an unknown device or dtype.
     """
     target = find_device(device)
     number_type = find_dtype("float32" if dtype is None else dtype, target)
@@ -185,7 +194,7 @@ def resized_shape(height: int, width: int, shortest: int, longest: int) -> tuple
     return (first, second) if height <= width else (second, first)
 
 
-def enlarge(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """Return bool `[H, W]` of `size`: where the logits `[h, w]`, enlarged bilinearly, exceed 0."""
-    whole = F.interpolate(logits[None, None].float(), size, mode="bilinear", align_corners=False)
+def enlarge(values: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """Return bool `[H, W]` of `size`: where the values `[h, w]`, such as logits, enlarged bilinearly, exceed 0."""
+    whole = F.interpolate(values[None, None].float(), size, mode="bilinear", align_corners=False)
     return (whole[0, 0] > 0).cpu().numpy()

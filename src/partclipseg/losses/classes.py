@@ -6,13 +6,13 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from partclipseg.data.sample import OUTSIDE
 from partclipseg.losses import masks
 from partclipseg.losses.config import MaskLossConfig
 from partclipseg.losses.labels import downsample_labels
 from partclipseg.losses.masks import LossCounts
+from partclipseg.losses.resize import resize_logits
 
 Outside = Literal["ignore", "background"]
 
@@ -117,13 +117,6 @@ def class_logits(output: Any) -> Tensor:
     if output.object_part_logits is None:
         raise ValueError("this output has no object-part logits")
     return output.object_part_logits
-
-
-def resize_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize `[B, N, h, w]` to `size`, bilinear."""
-    if _size(logits) == size:
-        return logits
-    return F.interpolate(logits, size, mode="bilinear", align_corners=False)
 
 
 def _size(maps: Tensor) -> tuple[int, int]:

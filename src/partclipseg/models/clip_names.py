@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-
-from partclipseg.models.tensor_places import TensorPlace
+from partclipseg.models.tensor_places import TensorPlace, place_by_rules
 
 CLIP_RENAMED = (
     (r"^clip\.vision_model\.embeddings\.class_embedding$", "clip_model.visual.class_embedding"),
@@ -32,10 +30,6 @@ CLIP_TRANSPOSED = ("clip.visual_projection.weight", "clip.text_projection.weight
 """Our tensors that OpenAI's code has transposed."""
 
 
-def clip_source(name: str) -> TensorPlace:
+def clip_place(name: str) -> TensorPlace:
     """Say where our tensor ``clip.…`` stands among CLIP's own."""
-    letter = re.search(r"\.([qkv])_proj\.", name)
-    transposed = name in CLIP_TRANSPOSED
-    for ours, theirs in CLIP_RENAMED:
-        name = re.sub(ours, theirs, name)
-    return TensorPlace(name, "qkv".index(letter[1]) if letter else None, transposed)
+    return place_by_rules(name, CLIP_RENAMED, CLIP_TRANSPOSED)

@@ -16,13 +16,15 @@ from partclipseg.models.interface import PartModel
 def compile_layers(model: PartModel) -> None:
     """Compile the model's repeated layers in place, at their first call; weights keep their names.
 
-    Sizes that change from call to call become symbols, so that few variants of a layer serve all batches and words.
+    Sizes that change from call to call become symbols, so that few variants of a layer serve all batches and words. A
+    layer whose `any_count` is true has symbols from its first call on: where it is computed again in the backward pass,
+    both passes must take the same variant.
 
     Raises `PartCLIPSegError` where torch.compile lacks what it needs: Triton on a GPU, a C++ compiler on a CPU.
     """
     _try_compiler(model.device)
     for layer in model.repeated_layers():
-        layer.compile()
+        layer.compile(dynamic=True if getattr(layer, "any_count", False) else None)
     model.renew_stamp()  # passes that were captured before would replay the layers as they were
 
 

@@ -28,7 +28,7 @@ def convert_file(
     Args:
         path: the ``.pth`` file, of any method of `registry.FOREIGN`.
         output: the directory to write; it must not exist yet.
-        vocabulary: words for calls that give none.
+        vocabulary: words for calls that give none; those of a catalogue name the data set of the file's training.
         config: values of a model of another size than the released ones.
         tokenizer: directory or hub name; None is CLIP's own.
 
@@ -36,7 +36,7 @@ def convert_file(
     written to, and `UsageError` if something is at `output`.
     """
     require_new(output)
-    foreign, settings = find_foreign(path, config)
+    foreign, settings = find_foreign(path, config, vocabulary)
     # Before the weights, which take longer.
     words = fitting_tokenizer(clip_tokenizer() if tokenizer is None else tokenizer, settings.text_config)
     model = foreign.load_released(path, settings)

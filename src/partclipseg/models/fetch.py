@@ -183,16 +183,18 @@ def _convert(release: Release, path: Path, accept_changed: bool, discard: bool =
     `discard`: delete the file if it is the wrong one.
     """
     digest = sha256(path)
+    words = None if release.vocabulary is None else Vocabulary.load(release.vocabulary)
     try:
         _compare(release, digest, accept_changed)
-        foreign, settings = find_foreign(path)  # without the entry's values, which fit its own method only
+        # Without the entry's values, which fit its own method only.
+        foreign, settings = find_foreign(path, vocabulary=words)
         if settings.model_type != release.method:
             raise PartCLIPSegError(
                 f"{path} holds a model of type {settings.model_type!r}, and {release.name} is of type "
                 f"{release.method!r}: give the file that {release.page} offers"
             )
         if release.config is not None:
-            foreign, settings = find_foreign(path, release.config)
+            foreign, settings = find_foreign(path, release.config, words)
         model = foreign.load_released(path, settings)
     except PartCLIPSegError as error:
         if discard:
@@ -200,7 +202,6 @@ def _convert(release: Release, path: Path, accept_changed: bool, discard: bool =
             raise PartCLIPSegError(f"the file that was fetched for {release.name} is not kept: {error}") from error
         raise
     tokenizer = fitting_tokenizer(clip_tokenizer(), model.config.text_config)
-    words = None if release.vocabulary is None else Vocabulary.load(release.vocabulary)
     length = path.stat().st_size
     write_model(
         model, tokenizer, release.directory, words, lambda folder: write_origin(folder, release, digest, length)
@@ -218,7 +219,7 @@ def _fetch_from_hub(release: Release, accept_changed: bool) -> None:
     try:
         _compare(release, digest, accept_changed)
         model = load_model(folder)
-        load_tokenizer(folder, getattr(model.config, "text_config", None))
+        load_tokenizer(folder, model.text_config)
         kind = read_config(folder).get("model_type")
         if kind != release.method:
             raise PartCLIPSegError(f"{release.hub} holds a model of type {kind!r}, not {release.method!r}")

@@ -26,6 +26,7 @@ from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.losses.classes import ClassLoss
 from partclipseg.maps.label_maps import Contest, LabelMaps, oracle_obj, pred_all
 from partclipseg.models.imports import fitting_torchvision
+from partclipseg.models.parameter_groups import groups_by_decay
 from partclipseg.models.prompting import Prompting
 from partclipseg.models.settings import MethodSettings
 from partclipseg.vocabulary import Vocabulary
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 
 Inputs = Mapping[str, Tensor]
 """Result of `PartModel.prepare` and input of `PartModel.forward`, by name; the first dimension is B."""
-
-_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
 ModelClass = TypeVar("ModelClass", bound="type[PartModel]")
 
@@ -110,6 +109,12 @@ class PartModel(PreTrainedModel):
     object of each photo, with its mask."""
     takes_prompting: ClassVar[bool] = False
     """Whether `ask` can change prompts and threshold."""
+    colour_fields: ClassVar[tuple[str, ...]] = ("image_mean", "image_std")
+    """Fields of the configuration with numbers for red, green and blue, in the order of `colours`."""
+    _colours: list[Tensor] | None = None
+    """Cache of `colours`."""
+    _stamped: tuple[object, list[nn.Parameter]] | None = None
+    """Cache of `weights_stamp`: a token and all parameters."""
     _renewed: int = 0
     """Number of calls of `renew_stamp`."""
     int8: bool = False
@@ -139,8 +144,12 @@ class PartModel(PreTrainedModel):
     @property
     def longest_prompt(self) -> int:
         """Maximum number of tokens of a prompt."""
-        text = getattr(self.config, "text_config", None)
-        return getattr(text, "max_position_embeddings", 77)
+        return getattr(self.text_config, "max_position_embeddings", 77)
+
+    @property
+    def text_config(self) -> Any:
+        """Configuration of the text tower, which its tokenizer must fit; None for a family without one."""
+        return getattr(self.config, "text_config", None)
 
     def _refuse_attention(self, attention_pairs: Tensor | None) -> None:
         """Raise `TypeError` for the `attention_pairs` of a `forward` without attention."""
@@ -166,6 +175,11 @@ class PartModel(PreTrainedModel):
         vision = getattr(self.config, "vision_config", None)
         return (getattr(vision, "patch_size", 16) // 2) ** 2
 
+    def first_size(self, size: tuple[int, ...]) -> tuple[int, int]:
+        """Return height and width to which released code first resizes a photo of height and width `size`, and labels;
+        `size` itself where it does not."""
+        return size[0], size[1]
+
     def prepare(self, photos: Sequence[np.ndarray] | Tensor) -> dict[str, Tensor]:
         """Resize photos, scale them to 0..1 and normalise them, on the model's device.
 
@@ -184,16 +198,16 @@ class PartModel(PreTrainedModel):
 
     def normalise(self, photos: Tensor) -> dict[str, Tensor]:
         """Normalise photos in 0..1, float `[B, 3, h, w]` on the model's device, by the model's mean and std."""
-        mean, std = self._mean_and_std()
+        mean, std = self.colours()
         return {"pixel_values": ((photos - mean) / std).contiguous().to(self.dtype)}
 
-    def _mean_and_std(self) -> tuple[Tensor, Tensor]:
+    def colours(self) -> list[Tensor]:
+        """Return the numbers of `colour_fields` on the model's device, float32 `[3, 1, 1]` each."""
         # They are cached, because creating a tensor from numbers waits for the GPU.
-        kept: tuple[Tensor, Tensor] | None = getattr(self, "_kept_mean_and_std", None)
+        kept = self._colours
         if kept is None or kept[0].device != self.device:
-            values = (self.config.image_mean, self.config.image_std)
-            mean, std = (torch.tensor(value, device=self.device).view(3, 1, 1) for value in values)
-            self._kept_mean_and_std = kept = (mean, std)
+            values = (getattr(self.config, name) for name in self.colour_fields)
+            self._colours = kept = [torch.tensor(value, device=self.device).view(3, 1, 1) for value in values]
         return kept
 
     def with_object_masks(self, inputs: Inputs, masks: Sequence[Tensor] | Tensor) -> dict[str, Tensor]:
@@ -257,9 +271,9 @@ class PartModel(PreTrainedModel):
         contest = Contest(sizes, logits.device)
         labels = torch.arange(count, device=logits.device)
         contest.add(np.repeat(np.arange(photos), count), logits.flatten(0, 1), labels.repeat(photos))
-        return [WordMaps(maps.label_map, maps.scores) for maps in contest.maps(labels[: self._num_words(embeddings)])]
+        return [WordMaps(maps.label_map, maps.scores) for maps in contest.maps(labels[: self.num_words(embeddings)])]
 
-    def _num_words(self, embeddings: Tensor) -> int:
+    def num_words(self, embeddings: Tensor) -> int:
         """Return W of the embeddings `[K, D]` of `word_prompts`."""
         return len(embeddings) // len(self.word_prompts(["part"]))
 
@@ -345,8 +359,7 @@ class PartModel(PreTrainedModel):
         PyTorch counts no change in place through `data` or `numpy`, as by ``parameter.data.copy_(average)``: call
         `renew_stamp` after it, or write ``with torch.no_grad(): parameter.copy_(average)``.
         """
-        stamped: tuple[object, list[nn.Parameter]] | None = getattr(self, "_stamped", None)
-        first = next(self.parameters())
+        stamped, first = self._stamped, next(self.parameters())
         if stamped is None or stamped[1][0] is not first:
             self._stamped = stamped = object(), list(self.parameters())
         token, parameters = stamped
@@ -393,16 +406,9 @@ class PartModel(PreTrainedModel):
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
         """Group the trained parameters by `weight_decay`, and by `lr` where it differs from the run's `learning_rate`.
 
-        Here matrices are decayed, while norms, embeddings and free vectors are not. Biases of linear layers are
-        decayed, as PartCLIPSeg publishes it.
+        Here all have the run's rate; which are decayed, `parameter_groups.groups_by_decay` says.
         """
-        decayed: list[nn.Parameter] = []
-        free: list[nn.Parameter] = []
-        for module in self.modules():
-            # A module with submodules has no matrix of its own; what it holds is a learned vector.
-            exempt = isinstance(module, (*_NORMS, nn.Embedding)) or next(module.children(), None) is not None
-            (free if exempt else decayed).extend(p for p in module.parameters(recurse=False) if p.requires_grad)
-        return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+        return groups_by_decay(self, weight_decay)
 
     def build_loss(self, settings: MethodSettings, compiled: bool = False) -> Any:
         """Build the training loss, see `losses.classes.ClassLoss`, which is the default and fits every family."""

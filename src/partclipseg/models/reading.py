@@ -18,6 +18,7 @@ import torch
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from safetensors import safe_open
 from torch import Tensor, nn
+from transformers.initialization import no_init_weights
 from transformers.utils import logging as transformers_logging
 
 from partclipseg.errors import PartCLIPSegError, first_line
@@ -124,7 +125,7 @@ def check_number_of_weights(build: Callable[[], nn.Module], stored: int, origin:
 
     `build` makes the model; it is called with PyTorch's meta device, which takes no memory for tensors.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), no_init_weights():
         asked = sum(parameter.numel() for parameter in build().parameters())
     if asked > 2 * stored + 1_000_000:
         raise PartCLIPSegError(

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from partclipseg.models.interface import PartModel
 from partclipseg.models.number_types import NUMBER_TYPES
 from partclipseg.models.reading import read_tensors
 from partclipseg.models.released import BUILT_IN, BUILT_IN_DETECTOR, is_released
+from partclipseg.vocabulary import Catalog, Vocabulary
 
 __all__ = [
     "BUILT_IN", "BUILT_IN_DETECTOR", "FAMILIES", "FOREIGN", "REFUSED", "built_in_detector", "built_in_model", "family",
@@ -57,8 +59,7 @@ def family(name: str) -> type[PartModel]:
     """Return the class of a family. Raises `PartCLIPSegError` for an unknown name."""
     if name not in FAMILIES:
         raise PartCLIPSegError(f"there is no family of models {name!r}: the families are {', '.join(FAMILIES)}")
-    module, _, attribute = FAMILIES[name].partition(":")
-    return getattr(import_module(module), attribute)
+    return resolve_name(FAMILIES[name])
 
 
 def load_model(name: str | Path, **kwargs: Any) -> PartModel:
@@ -84,16 +85,25 @@ def load_model(name: str | Path, **kwargs: Any) -> PartModel:
     return family(kind).from_pretrained(name, **kwargs)
 
 
-def find_foreign(path: str | Path, values: Mapping[str, Any] | None = None) -> tuple[Any, Any]:
+def find_foreign(
+    path: str | Path, values: Mapping[str, Any] | None = None, vocabulary: Vocabulary | None = None
+) -> tuple[Any, Any]:
     """Find the module of `FOREIGN` that knows a released file, and the file's configuration.
 
-    `values` are those of a model of another size than the released ones. Raises `PartCLIPSegError` for a file that is
-    unreadable, or of a method that is not here, which is named if it is one of `REFUSED`.
+    Args:
+        path: the file.
+        values: those of a model of another size than the released ones.
+        vocabulary: words that the model is meant for. Those of a catalogue tell the data set that it was trained on,
+            which decides how some methods take photos.
+
+    Raises `PartCLIPSegError` for a file that is unreadable, or of a method that is not here, which is named if it is
+    one of `REFUSED`.
     """
     tensors = read_tensors(path, "meta")
+    catalog = None if vocabulary is None else Catalog.of(vocabulary)
     for module in map(import_module, FOREIGN.values()):
         if module.knows(tensors):
-            return module, module.config_for(values, tensors, str(path))
+            return module, module.config_for(values, tensors, str(path), catalog and catalog.name)
     for method, start in REFUSED.items():
         if any(re.match(start, name) for name in tensors):
             raise PartCLIPSegError(

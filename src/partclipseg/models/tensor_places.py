@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from re import Pattern
 from typing import NamedTuple
 
@@ -10,6 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from partclipseg.models.reading import check_complete
+
+Rules = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
+"""Regular expressions of our names and their replacements, as `re.sub` takes them."""
+
+_PROJECTION = re.compile(r"\.([qkv])_proj\.|\.attention\.attention\.([qkv])\w*\.")
+"""Projection of queries, keys or values; the longer form is that of DINOv2 in earlier versions of transformers."""
 
 
 class TensorPlace(NamedTuple):
@@ -32,6 +39,19 @@ class TensorPlace(NamedTuple):
         if self.third is not None:
             return (3 * ours[0], *ours[1:])
         return ours[::-1] if self.transposed else ours
+
+
+def place_by_rules(name: str, rules: Rules, transposed: Collection[str] = ()) -> TensorPlace:
+    """Return the place of our tensor `name`, to which every one of the `rules` is applied, in their order.
+
+    Projections of queries, keys and values are thirds of one tensor there. `transposed` are our names of tensors that
+    the other code has transposed.
+    """
+    letter = _PROJECTION.search(name)
+    is_transposed = name in transposed
+    for ours, theirs in rules:
+        name = re.sub(ours, theirs, name)
+    return TensorPlace(name, "qkv".index(letter[1] or letter[2]) if letter else None, is_transposed)
 
 
 class Fit(NamedTuple):

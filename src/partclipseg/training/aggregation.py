@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from partclipseg.models.interface import PartOutput
+from partclipseg.models.parameter_groups import trained
 from partclipseg.models.partcatseg.config import SIZES, CATSegConfig
 from partclipseg.models.partcatseg.loss import CATSegLoss
 from partclipseg.models.partcatseg.model import CATSegModel
@@ -26,7 +27,7 @@ from partclipseg.models.registry import load_tokenizer
 from partclipseg.shapes.cache import SceneArrays
 from partclipseg.shapes.world import partshapes_world
 from partclipseg.training.pretraining import pretrain
-from partclipseg.training.scenes import LabelledScenes
+from partclipseg.training.scene_photos import LabelledScenes
 from partclipseg.training.start import compile_on
 from partclipseg.training.towers import PATCH, AggregationRecipe
 
@@ -67,7 +68,7 @@ class Aggregation:
         self.module.guidance.requires_grad_(False)
         if recipe.compile:
             compile_on(device, self.module)
-        self.parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        self.parameters = trained(self.module)
         self.scenes = LabelledScenes(scenes, device, scenes.objects)
         self.texts = self._texts()
         self.loss = CATSegLoss(self.module.config, settings.loss)

@@ -29,12 +29,13 @@ from partclipseg.losses.labels import shown
 from partclipseg.models.clipseg.config import CLIPSegBaselineConfig
 from partclipseg.models.clipseg.model import CLIPSegBaseline
 from partclipseg.models.clipseg_weights import to_clipseg
+from partclipseg.models.parameter_groups import trained
 from partclipseg.shapes.cache import SceneArrays
 from partclipseg.shapes.captions import caption, words
 from partclipseg.shapes.tokenizer import build_tokenizer
 from partclipseg.shapes.world import partshapes_world
 from partclipseg.training.pretraining import pretrain
-from partclipseg.training.scenes import LabelledScenes
+from partclipseg.training.scene_photos import LabelledScenes
 from partclipseg.training.start import compile_on
 from partclipseg.training.towers import PATCH, BackboneRecipe
 
@@ -102,7 +103,7 @@ class Backbone:
         self.module.background.requires_grad_(False)
         if recipe.compile:
             compile_on(device, self.module)
-        self.parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        self.parameters = trained(self.module)
         self.batches = _Batches(scenes, self.tokenizer, self.module, recipe, device)
 
     def losses(self, rows: Tensor) -> dict[str, Tensor]:

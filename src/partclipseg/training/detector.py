@@ -28,12 +28,13 @@ from transformers import Owlv2Config, Owlv2ForObjectDetection
 from partclipseg.instances.detectors import OWN_THRESHOLD, owlv2_prompt
 from partclipseg.instances.pretrained import CLIP
 from partclipseg.losses.boxes import corners, overlaps, quality_focal_loss
+from partclipseg.models.parameter_groups import trained
 from partclipseg.shapes.cache import SceneArrays
 from partclipseg.shapes.captions import words
 from partclipseg.shapes.tokenizer import build_tokenizer
 from partclipseg.shapes.world import partshapes_world
 from partclipseg.training.pretraining import pretrain
-from partclipseg.training.scenes import as_pixels, draw_mirrored, mirror, recolour
+from partclipseg.training.scene_photos import draw_mirrored, mirror, photos_of, recolour
 from partclipseg.training.towers import PATCH, DetectorRecipe
 
 PROMPT_LENGTH = 16
@@ -98,7 +99,7 @@ class DetectorTraining:
         # CLIP's own comparison of whole photos with texts, which a detection does not read.
         self.module.owlv2.visual_projection.requires_grad_(False)
         self.module.owlv2.logit_scale.requires_grad_(False)
-        self.parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        self.parameters = trained(self.module)
         prompts = [owlv2_prompt(word) for word in partshapes_world().vocabulary.objects]
         encoded = self.tokenizer(prompts, padding="longest", return_tensors="pt")
         self.prompts = torch.as_tensor(encoded["input_ids"], device=device)  # [O, L]
@@ -197,13 +198,13 @@ class _Batches:
         self.mean, self.std = (torch.tensor(values, device=device).view(3, 1, 1) for values in CLIP)
 
     def __call__(self, rows: Tensor) -> _Batch:
-        pixels = as_pixels(self.photos[rows])
-        boxes, object_words = self.boxes[rows], self.words[rows]
-        mirrored = draw_mirrored(len(rows), pixels.device)
-        pixels, instances = mirror(pixels, mirrored), mirror(self.instances[rows], mirrored)
-        x, rest = boxes[..., :1], boxes[..., 1:]
-        boxes = torch.cat([torch.where(mirrored.view(-1, 1, 1), 1 - x, x), rest], -1)
-        pixels = (recolour(pixels) - self.mean) / self.std
+        photos, object_words = photos_of(self.photos, rows), self.words[rows]
+        mirrored = draw_mirrored(photos)
+        instances = mirror(self.instances[rows], mirrored)
+        x, rest = self.boxes[rows].split((1, 3), -1)
+        boxes = torch.cat([torch.where(mirrored, 1 - x, x), rest], -1)
+        photos = recolour(mirror(photos, mirrored), gain=0.3, shift=0.2)
+        pixels = (photos - self.mean) / self.std
         return _Batch(pixels, boxes, object_words, patch_owners(instances, object_words.shape[1]))
 
 

@@ -50,7 +50,7 @@ def score_held_out(
         scores = evaluate(
             _InTraining(model, tokenizer, words, precision),
             dataset,
-            HeldOutScores._fields,  # pyright: ignore[reportArgumentType]
+            ("pred_all", "oracle_obj"),
             seen=range(len(dataset.vocabulary)),
             boundary=None,
             batch_size=batch_size,
@@ -59,7 +59,7 @@ def score_held_out(
         )
     finally:
         model.train(was_training)
-    return HeldOutScores(**{protocol: found.seen.iou for protocol, found in scores.items()})
+    return HeldOutScores(scores["pred_all"].seen.iou, scores["oracle_obj"].seen.iou)
 
 
 class _InTraining(PartSegmenter):

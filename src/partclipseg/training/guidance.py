@@ -32,6 +32,7 @@ from transformers import Dinov2Config, Dinov2Model
 from partclipseg.models.partcatseg.config import CATSegConfig
 from partclipseg.shapes.cache import SceneArrays
 from partclipseg.training.pretraining import pretrain
+from partclipseg.training.scene_photos import photos_of, recolour
 from partclipseg.training.towers import PATCH, GuidanceRecipe
 
 LARGE_AREA = (0.4, 1.0)
@@ -77,7 +78,7 @@ class SelfDistillation:
     def losses(self, rows: Tensor) -> dict[str, Tensor]:
         """Compute both losses of the scenes `rows [B]`."""
         recipe = self.recipe
-        photos = self.photos[rows].permute(0, 3, 1, 2).float() / 255  # [B, 3, S, S]
+        photos = photos_of(self.photos, rows)  # [B, 3, S, S]
         edge = photos.shape[-1]
         views = [draw_windows(len(photos), LARGE_AREA, photos.device) for _ in range(2)]  # 2 × [B, 4]
         large = torch.cat([self._view(photos, edge, windows) for windows in views])  # [2·B, 3, S, S]
@@ -121,15 +122,12 @@ class SelfDistillation:
 
     def _view(self, photos: Tensor, edge: int, windows: Tensor) -> Tensor:
         """Cut `windows [B, 4]` out of `[B, 3, S, S]` in 0..1 and recolour: normalised `[B, 3, edge, edge]`."""
-        batch, device = len(photos), photos.device
         across, down, left, top = windows.unbind(1)
         zero = torch.zeros_like(down)
         matrix = torch.stack([across, zero, left, zero, down, top], dim=1).view(-1, 2, 3)
-        grid = F.affine_grid(matrix, [batch, 3, edge, edge], align_corners=False)
+        grid = F.affine_grid(matrix, [len(photos), 3, edge, edge], align_corners=False)
         crops = F.grid_sample(photos, grid, padding_mode="border", align_corners=False)
-        gain = 1 + 0.6 * (torch.rand(batch, 3, 1, 1, device=device) - 0.5)
-        shift = 0.4 * (torch.rand(batch, 1, 1, 1, device=device) - 0.5)
-        return ((crops * gain + shift).clamp(0, 1) - self.mean) / self.std
+        return (recolour(crops, gain=0.6, shift=0.4) - self.mean) / self.std
 
     def _hidden(self, crops: int, patches: int) -> Tensor:
         """Draw which patches are hidden, bool `[crops, patches]`: of every other crop none, on average."""

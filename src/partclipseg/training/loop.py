@@ -32,6 +32,7 @@ from partclipseg.losses.finite import check_finite
 from partclipseg.models.cuda_graphs import StepGradients
 from partclipseg.models.directory import write_directory
 from partclipseg.models.interface import PartModel
+from partclipseg.models.parameter_groups import trained
 from partclipseg.models.registry import is_built_in, load_tokenizer
 from partclipseg.processes import join_processes, step_seed, termination
 from partclipseg.training import optim
@@ -128,8 +129,7 @@ class _Run:
         torch.manual_seed(recipe.seed)  # every process draws the same new layers
         model = build_model(recipe)
         model.trained_on(data.vocabulary)
-        text_tower = getattr(model.config, "text_config", None)
-        self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(find_start(recipe), text_tower)
+        self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(find_start(recipe), model.text_config)
         model.take_tokenizer(self.tokenizer)
         learn_new_words(model, self.tokenizer, model.prompts(data.vocabulary))
         torch.nn.Module.to(model, self.device)  # transformers' own `to` hides its types
@@ -140,7 +140,7 @@ class _Run:
         retention = word_retention(recipe, self.model, self.tokenizer, self.device) if recipe.retention.weight else None
         loss = self.model.build_loss(recipe.settings, compiled=recipe.compile)
         self.losses = StepLosses(recipe, self.model, self.words, loss, retention, self.processes)
-        self.parameters = optim.trained(self.model)
+        self.parameters = trained(self.model)
         self.gradients = StepGradients(self.losses, self.parameters)
         self.optimizer = optim.build_optimizer(self.model, recipe.learning_rate, recipe.weight_decay)
         self.stream = self._open_stream(workers)
@@ -205,7 +205,7 @@ class _Run:
         for number, inputs in enumerate(micro_batches):
             self._add(self.gradients(inputs if counts is None else {**inputs, "counts": counts}, add=number > 0))
         optim.sum_gradients(self.parameters, self.processes.num_processes)
-        norm = optim.clip_gradients(self.parameters, recipe.max_gradient_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, recipe.max_gradient_norm)
         self.optimizer.step()
         self._add({"gradient_norm": norm / self.processes.num_processes})
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.models.interface import PartModel
@@ -67,13 +67,3 @@ def sum_gradients(parameters: Sequence[nn.Parameter], world_size: int) -> None:
         if parameter.grad is None:
             parameter.grad = torch.empty_like(parameter)
         parameter.grad.copy_(summed.view_as(parameter))  # in place: a captured step writes to this very tensor
-
-
-def trained(model: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters that are not frozen, in the model's order."""
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-
-def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
-    """Scale all gradients together so that their norm is at most `max_norm`; return the norm before, a scalar."""
-    return nn.utils.clip_grad_norm_(parameters, max_norm)

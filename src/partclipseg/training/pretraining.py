@@ -89,8 +89,8 @@ def pretrain(
     output = Path(output)
     processes = join_processes()
     if processes.num_processes > 1:
-        if (output / "model").is_dir():
-            return output / "model"
+        if (output / MODEL).is_dir():
+            return output / MODEL
         raise UsageError(
             f"the {recipe.name} is trained by one process: train it without torchrun first, "
             f"partclipseg train partshapes-{recipe.name} --output {output}"
@@ -109,8 +109,8 @@ def _train(
 ) -> Path | None:
     store = CheckpointStore(output / "checkpoints", states=("model", "optimizer", "recipe"))
     checkpoint = _compatible_checkpoint(store, recipe, output)
-    if (output / "model").is_dir() and (checkpoint is None or checkpoint.step == recipe.steps):
-        return output / "model"  # finished
+    if (output / MODEL).is_dir() and (checkpoint is None or checkpoint.step == recipe.steps):
+        return output / MODEL  # finished
     scenes = scenes or render_split(recipe.split, recipe.scenes, recipe.image_size)
 
     torch.manual_seed(recipe.seed)
@@ -156,7 +156,7 @@ def _train(
     say_kept(files)
     with model_folder(files, MODEL) as unfinished:
         trained.save(unfinished)
-    return output / "model"
+    return output / MODEL
 
 
 def _compatible_checkpoint(store: CheckpointStore, recipe: TowerRecipe, output: Path) -> Checkpoint | None:

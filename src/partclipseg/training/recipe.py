@@ -18,7 +18,15 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from partclipseg.checks import check_fields, check_seed, check_side, require
+from partclipseg.checks import (
+    check_fields,
+    check_seed,
+    check_side,
+    require,
+    require_at_least,
+    require_not_negative,
+    require_positive,
+)
 from partclipseg.data.augment import Augmentation
 from partclipseg.data.datasets.choice import dataset_option, may_train, names
 from partclipseg.data.datasets.registry import dataset_spec
@@ -132,13 +140,10 @@ class Recipe:
             logger.warning("precision bf16 is now called bfloat16; the next release no longer takes the former name")
             object.__setattr__(self, "precision", "bfloat16")
         check_fields(self)
-        for name in ("steps", "batch_size", "gradient_accumulation", "evaluate_every", "checkpoint_every",
-                     "log_every", "scenes"):  # fmt: skip
-            require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("learning_rate", "decay_power", "max_gradient_norm"):
-            require(getattr(self, name) > 0, f"{name} must be positive, not {getattr(self, name)}")
-        for name in ("weight_decay", "warmup_steps", "held_out"):
-            require(getattr(self, name) >= 0, f"{name} must not be negative: {getattr(self, name)}")
+        require_at_least(1, self, "steps", "batch_size", "gradient_accumulation", "evaluate_every")
+        require_at_least(1, self, "checkpoint_every", "log_every", "scenes")
+        require_positive(self, "learning_rate", "decay_power", "max_gradient_norm")
+        require_not_negative(self, "weight_decay", "warmup_steps", "held_out")
         check_seed(self.seed)
         if self.image_size is not None:
             check_side(self.image_size)
@@ -167,7 +172,9 @@ class Recipe:
         return {"method": self.method, **asdict(self)}
 
 
-_LATER = ("attention_filter", "pair_affinity", "patch_attention", "guidance_image_size", "guidance_share")
+_LATER = (
+    "attention_filter", "pair_affinity", "patch_attention", "guidance_image_size", "guidance_share", "own_size"
+)  # fmt: skip
 """Settings of PartCATSeg and CAT-Seg that runs of their first release have not."""
 
 
@@ -175,7 +182,8 @@ def with_current_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """Rename the settings of a run of an older release, as `Recipe.to_dict` gave them, to the current names."""
     current = {"schedule": "polynomial", "few_shot": asdict(FewShot()), **values}
     if "augmentation" in current:
-        current["augmentation"] = {"object_crop": 0.0, **current["augmentation"]}
+        later = {"object_crop": 0.0, "fit": "stretch", "hue": 0.0, "ssd": False}
+        current["augmentation"] = {**later, **current["augmentation"]}
     if current.get("precision") == "bf16":
         current["precision"] = "bfloat16"
     if "settings" in current:
@@ -200,7 +208,7 @@ HARMLESS = ("evaluate_every", "checkpoint_every", "log_every")
 
 
 def pascal() -> Recipe:
-    """Train PartCLIPSeg on Pascal-Part-116 by the intended method."""
+    """Train PartCLIPSeg on Pascal-Part-116 as its paper describes the method."""
     return Recipe(dataset="pascal-part-116")
 
 
@@ -225,7 +233,7 @@ def pascal_partcatseg_reference() -> Recipe:
 
 
 def ade20k() -> Recipe:
-    """Train PartCLIPSeg on ADE20K-Part-234 by the intended method."""
+    """Train PartCLIPSeg on ADE20K-Part-234 as its paper describes the method."""
     return Recipe(dataset="ade20k-part-234", recompute=True)
 
 
@@ -250,7 +258,7 @@ def ade20k_partcatseg_reference() -> Recipe:
 
 
 def part_imagenet() -> Recipe:
-    """Train PartCLIPSeg on PartImageNet by the intended method."""
+    """Train PartCLIPSeg on PartImageNet as its paper describes the method."""
     return Recipe(dataset="part-imagenet")
 
 
@@ -271,7 +279,8 @@ def part_imagenet_partcatseg() -> Recipe:
 
 def part_imagenet_partcatseg_reference() -> Recipe:
     """Train PartCATSeg on PartImageNet as its released implementation does."""
-    return as_partcatseg(part_imagenet(), reference=True)
+    recipe = with_settings(as_partcatseg(part_imagenet(), reference=True), own_size=True)
+    return replace(recipe, augmentation=replace(Augmentation.none(), fit="corner"))
 
 
 def own_data() -> Recipe:
@@ -383,8 +392,8 @@ def as_baseline(recipe: Recipe) -> Recipe:
 def as_partcatseg(recipe: Recipe, reference: bool = False) -> Recipe:
     """Return the recipe with PartCATSeg and its published optimisation, from CLIP's and DINOv2's weights.
 
-    Published runs start from CAT-Seg's own weights, which can be named as `start`, and crop and colour the photos in
-    another way (docs/partcatseg.md). `reference` trains with the released defects of model and loss.
+    Published runs start from CAT-Seg's own weights, which can be named as `start`. `reference` trains as released: with
+    the defects of model and loss, and its changes to photos.
     """
     return replace(
         recipe,
@@ -395,7 +404,9 @@ def as_partcatseg(recipe: Recipe, reference: bool = False) -> Recipe:
             loss=MaskLossConfig(outside="background" if reference else "ignore"),
         ),
         retention=Retention(),
-        augmentation=Augmentation(brightness=32 / 255, contrast=0.5, saturation=0.5),
+        augmentation=Augmentation.partcatseg()
+        if reference
+        else Augmentation(brightness=32 / 255, contrast=0.5, saturation=0.5),
         precision="float32" if reference else recipe.precision,
         recompute=False,
         batch_size=4,

@@ -8,30 +8,12 @@ labels do not cover, on the same photos (learning without forgetting: Li & Hoiem
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import PreTrainedTokenizerBase
 
 from partclipseg.models.interface import Inputs, PartModel
-
-
-class Tokens(NamedTuple):
-    """Tokens of K prompts."""
-
-    input_ids: Tensor
-    """int64 `[K, L]`."""
-    attention_mask: Tensor
-    """int64 `[K, L]`."""
-
-    @classmethod
-    def of(cls, prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, device: torch.device) -> Tokens:
-        """Tokenise prompts, padded to the longest of them."""
-        tokens = tokenizer(list(prompts), padding="longest", truncation=True, return_tensors="pt")
-        return cls(*(torch.as_tensor(tokens[name], device=device) for name in cls._fields))
+from partclipseg.training.words import Tokens
 
 
 class WordRetention:

@@ -26,6 +26,7 @@ from partclipseg.training.aggregation import train_aggregation
 from partclipseg.training.backbone import train_backbone
 from partclipseg.training.data import TrainingData, open_training_data, render_training_data
 from partclipseg.training.detector import train_detector
+from partclipseg.training.folder import MODEL
 from partclipseg.training.guidance import train_guidance
 from partclipseg.training.loop import TrainingResult, run_training
 from partclipseg.training.observer import Observer
@@ -110,7 +111,7 @@ def train(
         _check_towers_fit(recipe)
         with_towers = _train_towers(recipe, output, on_tower)
         if with_towers is None:
-            return TrainingResult(0, False, output / "model", None, None)
+            return TrainingResult(0, False, output / MODEL, None, None)
         recipe = with_towers
     opened = data if isinstance(data, TrainingData) else _open(recipe, data, vocabulary, verify, on_check, own)
     return run_training(
@@ -197,11 +198,11 @@ def _train_missing(
         folder = output / name
         if name in given:
             continue
-        if not (folder / "model").is_dir():
+        if not (folder / MODEL).is_dir():
             logger.warning("training PartShapes' %s into %s first, which is work for a GPU", name, folder)
             if train_tower(_tower_recipe(name, towers, compiled), folder, on_tower) is None:
                 return None
-        towers[name] = str(folder / "model")
+        towers[name] = str(folder / MODEL)
     return towers
 
 

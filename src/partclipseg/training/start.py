@@ -11,7 +11,8 @@ from partclipseg.models.fetch import find_model
 from partclipseg.models.interface import PartModel
 from partclipseg.models.registry import family
 from partclipseg.training.recipe import Recipe
-from partclipseg.training.retention import Tokens, WordRetention
+from partclipseg.training.retention import WordRetention
+from partclipseg.training.words import Tokens
 
 
 def find_start(recipe: Recipe) -> str:

@@ -86,7 +86,7 @@ class SceneStream:
     The order is the loader's, so the same seed gives the same scenes whatever the number of processes. Possible here
     are flip, colours, and crops around objects of scenes that have boxes.
 
-    Raises `UsageError` for an augmentation that crops at random or scales, or that needs boxes that are not there.
+    Raises `UsageError` for an augmentation that does something else, or that needs boxes that are not there.
     """
 
     def __init__(
@@ -97,6 +97,8 @@ class SceneStream:
     ) -> None:
         if augmentation is not None and (augmentation.crop_edge or augmentation.shortest_edge):
             raise UsageError("scenes in memory are not cropped or scaled: set crop_edge and shortest_edge to None")
+        if augmentation is not None and (augmentation.fit != "stretch" or augmentation.hue or augmentation.ssd):
+            raise UsageError("scenes in memory are not cut, nor their hues changed: leave fit, hue and ssd out")
         if augmentation is not None and augmentation.object_crop and scenes.boxes is None:
             raise UsageError("object_crop needs the boxes of the objects, which these scenes do not have: set it to 0")
         self._scenes = scenes
@@ -157,7 +159,6 @@ class SceneStream:
             factors = [[g.uniform(1 - amount, 1 + amount) for amount in amounts] for g in generators]
             photos = _change_colours(photos, _put(factors, photos.device))
         return photos, parts, objects
-
 
     def _window(self, draw: Draw, generator: np.random.Generator, probability: float) -> tuple[int, int, int] | None:
         """Return left, top and side of the window around an object of a scene, before a flip; None for the whole."""

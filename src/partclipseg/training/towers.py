@@ -6,7 +6,15 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from partclipseg.checks import check_fields, check_seed, check_side, require
+from partclipseg.checks import (
+    check_fields,
+    check_seed,
+    check_side,
+    require,
+    require_at_least,
+    require_not_negative,
+    require_positive,
+)
 from partclipseg.shapes.scene import SceneSplit
 
 PATCH = 8
@@ -47,13 +55,11 @@ class TowerRecipe:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name in ("learning_rate", "max_gradient_norm"):
-            require(getattr(self, name) > 0, f"{name} must be positive, not {getattr(self, name)}")
-        require(self.weight_decay >= 0, f"weight_decay must not be negative: {self.weight_decay}")
+        require_positive(self, "learning_rate", "max_gradient_norm")
+        require_not_negative(self, "weight_decay")
         check_seed(self.seed)
         check_side(self.image_size)
-        for name in ("steps", "batch_size", "scenes", "checkpoint_every", "log_every"):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
+        require_at_least(1, self, "steps", "batch_size", "scenes", "checkpoint_every", "log_every")
         require(
             self.image_size % PATCH == 0 and self.image_size >= 2 * PATCH,
             f"image_size {self.image_size} must be a multiple of {PATCH}, at least {2 * PATCH}",
@@ -72,7 +78,7 @@ class TowerRecipe:
 
 @dataclass(frozen=True)
 class BackboneRecipe(TowerRecipe):
-    """PartShapes' own backbone: a tiny CLIP with a CLIPSeg decoder, trained from random weights."""
+    """Train PartShapes' own backbone, a tiny CLIP with a CLIPSeg decoder, from random weights."""
 
     name: ClassVar[str] = "backbone"
 
@@ -90,14 +96,13 @@ class BackboneRecipe(TowerRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("caption_weight", "patch_weight", "part_weight"):
-            require(getattr(self, name) >= 0, f"{name} must not be negative: {getattr(self, name)}")
-        require(self.phrases >= 1, f"phrases must be at least 1, not {self.phrases}")
+        require_not_negative(self, "caption_weight", "patch_weight", "part_weight")
+        require_at_least(1, self, "phrases")
 
 
 @dataclass(frozen=True)
 class GuidanceRecipe(TowerRecipe):
-    """PartShapes' own guidance tower: a tiny DINOv2, trained from random weights without any label."""
+    """Train PartShapes' own guidance tower, a tiny DINOv2, from random weights without any label."""
 
     name: ClassVar[str] = "guidance"
 
@@ -123,11 +128,9 @@ class GuidanceRecipe(TowerRecipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.image_size % (2 * PATCH) == 0, f"image_size {self.image_size} must be a multiple of {2 * PATCH}")
-        require(self.small_crops >= 0, f"small_crops must not be negative: {self.small_crops}")
-        require(self.patch_weight >= 0, f"patch_weight must not be negative: {self.patch_weight}")
-        require(self.prototypes >= 2, f"prototypes must be at least 2, not {self.prototypes}")
-        for name in ("student_temperature", "teacher_temperature"):
-            require(getattr(self, name) > 0, f"{name} must be positive, not {getattr(self, name)}")
+        require_not_negative(self, "small_crops", "patch_weight")
+        require_at_least(2, self, "prototypes")
+        require_positive(self, "student_temperature", "teacher_temperature")
         require(0 <= self.teacher_momentum < 1, f"teacher_momentum {self.teacher_momentum} must lie from 0 to below 1")
         require(0 < self.most_masked < 1, f"most_masked {self.most_masked} must lie between 0 and 1")
 
@@ -158,7 +161,7 @@ class AggregationRecipe(TowerRecipe):
 
 @dataclass(frozen=True)
 class DetectorRecipe(TowerRecipe):
-    """PartShapes' own detector: a tiny OWLv2, trained from random weights on the boxes of whole objects."""
+    """Train PartShapes' own detector, a tiny OWLv2, from random weights on the boxes of whole objects."""
 
     name: ClassVar[str] = "detector"
     split: ClassVar[SceneSplit] = "detection"
@@ -174,8 +177,7 @@ class DetectorRecipe(TowerRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("distance_weight", "overlap_weight"):
-            require(getattr(self, name) >= 0, f"{name} must not be negative: {getattr(self, name)}")
+        require_not_negative(self, "distance_weight", "overlap_weight")
         require(0 <= self.threshold <= 1, f"threshold {self.threshold} must lie from 0 to 1")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +12,21 @@ from transformers import PreTrainedTokenizerBase
 
 from partclipseg.models.interface import PartModel, Words
 from partclipseg.vocabulary import Vocabulary
+
+
+class Tokens(NamedTuple):
+    """Tokens of K prompts."""
+
+    input_ids: Tensor
+    """int64 `[K, L]`."""
+    attention_mask: Tensor
+    """int64 `[K, L]`."""
+
+    @classmethod
+    def of(cls, prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, device: torch.device | str) -> Tokens:
+        """Tokenise prompts, padded to the longest of them."""
+        tokens = tokenizer(list(prompts), padding="longest", truncation=True, return_tensors="pt")
+        return cls(*(torch.as_tensor(tokens[name], device=device) for name in cls._fields))
 
 
 @dataclass(frozen=True)
@@ -35,11 +52,9 @@ class PromptTokens:
         device: torch.device | str = "cpu",
     ) -> PromptTokens:
         """Tokenise the prompts that `model` wants for `vocabulary`."""
-        tokens = tokenizer(model.prompts(vocabulary), padding="longest", truncation=True, return_tensors="pt")
         return cls(
             vocabulary,
-            torch.as_tensor(tokens["input_ids"], device=device),
-            torch.as_tensor(tokens["attention_mask"], device=device),
+            *Tokens.of(model.prompts(vocabulary), tokenizer, device),
             torch.from_numpy(vocabulary.class_to_part).to(device),
             torch.from_numpy(vocabulary.class_to_object).to(device),
         )

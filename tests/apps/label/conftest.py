@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,15 @@ from tests.apps.label.helpers import (
 from tests.processes import quick_context
 
 from partclipseg.apps.cli import main
+from partclipseg.apps.label import report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def small_thumbnails() -> Iterator[None]:
+    """Draw the pictures of each report small: at their size they take a quarter of a run on these few photos."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "THUMBNAIL", 60)
+        yield
 
 
 @pytest.fixture

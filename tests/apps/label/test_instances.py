@@ -93,8 +93,9 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bytes(labelled, album, model,
 
 def test_drafts_are_made_again_from_records(labelled, album, model, boxes, tmp_path):
     """Every file of a photo follows from its record alone: nothing of its instances is lost."""
-    from partclipseg.apps.label.drafts import draft, recorded_result
+    from partclipseg.apps.label.drafts import draft
     from partclipseg.apps.label.photos import find_all
+    from partclipseg.apps.label.recorded import recorded_result
     from partclipseg.vocabulary import Vocabulary
 
     job = BulkJob(album, labelled, Vocabulary.load(WORDS), FORMATS)

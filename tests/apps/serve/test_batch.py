@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Iterator
 
 import pytest
+import requests
 from PIL import Image
 from tests.apps.serve.api_requests import WORDS, picture
 
@@ -159,6 +160,20 @@ def test_the_client_raises_the_servers_sentence(address, token, words, sentence)
         Client(address, token).segment(PHOTOS[0], words)
 
 
-def test_the_client_says_that_there_is_no_server():
-    with pytest.raises(PartCLIPSegError, match=r"no answer from http://127.0.0.1:9: is the server running"):
-        Client("http://127.0.0.1:9/").models()
+@pytest.mark.parametrize("given", ["http://127.0.0.1:9/", "127.0.0.1:9", "http://127.0.0.1:9/?token=secret"])
+def test_the_client_says_that_there_is_no_server(given):
+    with pytest.raises(PartCLIPSegError, match=r"^no answer from http://127\.0\.0\.1:9: is the server running there"):
+        Client(given).models()
+
+
+def test_the_client_takes_the_address_that_was_printed(address):
+    assert Client(f"{address}/?token=secret").models() == Client(address, "secret").models()
+
+
+def test_the_client_tells_a_slow_server_from_none(monkeypatch):
+    def wait(*args, **kwargs):
+        raise requests.ReadTimeout
+
+    monkeypatch.setattr(requests.Session, "request", wait)
+    with pytest.raises(PartCLIPSegError, match=r"no answer from http://a:1 within 0\.5 seconds: raise timeout"):
+        Client("a:1", timeout=0.5).models()

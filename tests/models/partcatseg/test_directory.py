@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from tests.models.damage import NO_VALUES, Damage, configure, drop, tensors
-from tests.models.partcatseg.small import build, small_config
+from tests.models.partcatseg.small import build, random_photos, small_config
 from tests.models.partcatseg.test_foreign import HEAD, released, write
 
 from partclipseg.apps.cli import main
@@ -122,6 +122,26 @@ def test_convert_writes_a_directory_that_predicts(converted: tuple[Any, list[str
     assert segmenter.model.config.reference
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in segmenter.model.state_dict().items())
     assert segmenter.vocabulary.names == ("dog's ear", "dog's leg")
+    # As released, the greatest probability decides, however small.
+    (photo,) = random_photos((60, 80))
+    with torch.no_grad():
+        segmenter.model.aggregator.head.bias -= 8.0
+    inputs = segmenter.prepare([photo])
+    (expected,) = segmenter.label_maps(inputs, segmenter.vocabulary, [(60, 80)])
+    assert (expected.label_map >= 0).any()
+    assert expected.scores.max() < 0.2
+    result = segmenter(photo)
+    assert (torch.from_numpy(result.label_map) == expected.label_map).all()
+
+
+def test_convert_for_part_imagenet_keeps_photos_at_their_size(converted: tuple[Any, list[str]], tmp_path: Path):
+    arguments, sizes = converted[1], tmp_path / "sizes.json"
+    values = json.loads(sizes.read_text())
+    del values["shortest_edge"]
+    sizes.write_text(json.dumps(values))
+    arguments[arguments.index("dog: ear, leg")] = "part-imagenet"
+    assert main(arguments) == 0
+    assert load_model(tmp_path / "out").first_size((375, 500)) == (375, 500)
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,15 @@ import torch
 from tests.models.partcatseg.small import build, small_config
 from transformers import CLIPModel, Dinov2Model, ResNetModel
 
+from partclipseg.data.photo_size import size_at_shortest_edge
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.models.partcatseg.config import CATSegConfig, PartCATSegConfig
-from partclipseg.models.partcatseg.foreign import family_of, load_released, read_released, released_config, source
+from partclipseg.models.partcatseg.foreign import family_of, load_released, place_of, read_released, released_config
 from partclipseg.models.partcatseg.model import CATSegModel, PartCATSegModel
 from partclipseg.models.partcatseg.settings import CATSegSettings, PartCATSegSettings
 from partclipseg.models.partcatseg.start import start_model
+from partclipseg.models.registry import find_foreign, load_file
+from partclipseg.vocabulary import Vocabulary
 
 HEAD = "sem_seg_head.predictor."
 
@@ -21,7 +24,7 @@ def released(model, background=True):
     """The model's tensors as the reference would write them, with those that are never used."""
     stacks, tensors = {}, {}
     for name, tensor in model.state_dict().items():
-        place = source(name)
+        place = place_of(name)
         if name.endswith("num_batches_tracked"):
             continue
         tensor = tensor.T if place.transposed else tensor
@@ -107,7 +110,7 @@ def test_a_missing_background_of_partcatseg_is_an_error(tmp_path):
     ],
 )
 def test_names_of_dinov2_in_every_version_of_transformers(ours, theirs, third):
-    found = source(f"guidance.tower.encoder.layer.3.{ours}")
+    found = place_of(f"guidance.tower.encoder.layer.3.{ours}")
     assert found == (f"backbone.dinov2.blocks.3.{theirs}", third, False)
 
 
@@ -163,6 +166,14 @@ def test_misfits_are_listed_in_full(model, tmp_path):
         "unknown: something",
     ):
         assert line in message
+
+
+@pytest.mark.parametrize("lost", ["conv_proj_feat", "conv2", "layers_specific_part"])
+def test_a_file_without_a_piece_of_the_second_stage_is_still_partcatseg_s(tmp_path, lost):
+    model = build(small_config())
+    tensors = {name: t for name, t in released(model).items() if not name.startswith(f"{HEAD}transformer.{lost}.")}
+    with pytest.raises(PartCLIPSegError, match=rf"missing: transformer\.{lost}\."):
+        load_released(write(tmp_path / "model.pth", tensors), model.config)
 
 
 def test_a_configuration_of_the_other_family(tmp_path):
@@ -327,3 +338,43 @@ def test_a_start_whose_weights_are_not_numbers(tmp_path):
     clip.save_pretrained(tmp_path / "clip")
     with pytest.raises(PartCLIPSegError, match="NaN or infinity in 1 tensor"):
         start_model(PartCATSegModel, str(tmp_path / "clip"), PartCATSegSettings(), small_config())
+
+
+# -- the data set of the file's training ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "values", "edge"),
+    [
+        ("part-imagenet", {}, None),  # whose photos the released code does not resize
+        ("part-imagenet", {"shortest_edge": 70}, 70),
+        ("pascal-part-116", {}, 640),
+        ("dog: head", {}, 640),
+    ],
+)
+def test_photos_of_part_imagenet_keep_their_size(model, tmp_path, words, values, edge):
+    path, sizes = write(tmp_path / "model.pth", released(model)), model.config.to_dict()
+    del sizes["shortest_edge"]
+    vocabulary = Vocabulary.load(words)
+    _, config = find_foreign(path, {**sizes, "repairs": None, "reference": True, **values}, vocabulary)
+    found = load_released(path, config)
+    assert same(found, model)
+    found.save_pretrained(tmp_path / "directory")
+    read = type(model).from_pretrained(tmp_path / "directory")
+    assert read.config.shortest_edge == edge
+    expected = (375, 500) if edge is None else size_at_shortest_edge((375, 500), edge, 100)
+    assert read.first_size((375, 500)) == expected
+
+
+def test_sizes_of_a_dinov2_file_need_not_name_its_tower(tmp_path):
+    model = build(dinov2_catseg())
+    path, sizes = write(tmp_path / "model.pth", released(model)), model.config.to_dict()
+    del sizes["guidance_config"]["model_type"]
+    assert same(load_file(path, {**sizes, "repairs": None, "reference": True}), model)
+
+
+def test_a_run_may_take_photos_at_their_own_size(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    settings = CATSegSettings(own_size=True)
+    assert type(model).from_start(str(tmp_path), settings).config.shortest_edge is None
+    assert type(model).from_start(str(tmp_path), CATSegSettings()).config.shortest_edge == 70

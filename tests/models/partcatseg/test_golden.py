@@ -9,7 +9,7 @@ from tests.models.partcatseg.small import resized_probabilities
 from torch.nn import functional as F
 
 from partclipseg.models.clip_dense import dense_features
-from partclipseg.models.partcatseg.foreign import load_released, read_released, source
+from partclipseg.models.partcatseg.foreign import load_released, place_of, read_released
 from partclipseg.models.partcatseg.towers import text_features
 
 # An independent float32 computation reached 2.4e-6 (towers) and 3.0e-5 (logits up to 12); sums are taken in another
@@ -207,7 +207,7 @@ def gradient_norms(golden, dtype, term="total"):
 
 
 def full_name(ours):
-    name = source(ours).name
+    name = place_of(ours).name
     return name if name.startswith("backbone.") else f"sem_seg_head.predictor.{name}"
 
 

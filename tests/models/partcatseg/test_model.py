@@ -121,12 +121,22 @@ def test_captured_passes_do_not_wait_for_the_device(family, monkeypatch):
         assert len(set(graphs.keys)) == 4
 
 
-def test_large_batches_are_not_captured(model, monkeypatch):
-    graphs = CapturedTwice()
+@pytest.mark.parametrize("filters", [{}, {"attention_filter": True, "pair_affinity": True}], ids=["", "filters"])
+def test_of_large_batches_the_towers_alone_are_captured(filters, monkeypatch):
+    model, graphs = build(small_config(**filters)), CapturedTwice()
+    words, inputs = random_words(model), model.prepare(random_photos(*SIZES))
+    asked = [(None, False), ([[0], [2, 1], []], True)]
+    expected = [model.label_maps(inputs, words, SIZES, *question) for question in asked]
     monkeypatch.setattr(model, "graphs", lambda: graphs)
     monkeypatch.setattr("partclipseg.models.partcatseg.maps.CAPTURED_PAIRS", 3)
-    model.label_maps(model.prepare(random_photos(*SIZES)), random_words(model), SIZES)
-    assert graphs.keys == []
+    found = [model.label_maps(inputs, words, SIZES, *question) for question in asked]
+    for one, other in zip(chain(*found), chain(*expected), strict=True):
+        assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
+    shapes = [inputs[name].shape for name in ("pixel_values", "guidance_pixels")]
+    assert [[*given] for _, *given in graphs.keys] == [shapes] * 2, "photos without words"
+    model.config.change(attention_filter=not model.config.attention_filter)
+    model.label_maps(inputs, words, SIZES)
+    assert len(set(graphs.keys)) == 2
 
 
 def test_of_equal_classes_the_first_wins(model, monkeypatch):

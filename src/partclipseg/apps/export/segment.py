@@ -124,8 +124,9 @@ class Segmenter:
         edges = self.config["photos"]["first_edges"]
         if edges is None:
             return size[0], size[1]
+        # As the model rounds: the shortest edge is not multiplied, the other one in two steps.
         scale = edges[0] / min(size)
-        height, width = size[0] * scale, size[1] * scale
+        height, width = (edges[0], scale * size[1]) if size[0] < size[1] else (scale * size[0], edges[0])
         if (longest := max(height, width)) > edges[1]:
             height, width = height * (edges[1] / longest), width * (edges[1] / longest)
         return max(1, int(height + 0.5)), max(1, int(width + 0.5))

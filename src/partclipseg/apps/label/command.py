@@ -16,6 +16,7 @@ import tyro
 
 from partclipseg.apps.format_option import format_option
 from partclipseg.apps.instance_options import BUILT_IN_REMARK, FindInstances, InstanceOptions, LoadedInstances
+from partclipseg.apps.label.messages import Messages, count_of, summary
 from partclipseg.apps.options import (
     Ask,
     Asking,
@@ -38,21 +39,9 @@ from partclipseg.inference.options import check_fast_reading
 from partclipseg.machine import usable_cores
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from partclipseg.apps.label.job import BulkJob, ManifestRecord, PhotoBatch
-    from partclipseg.apps.label.people import Results
     from partclipseg.apps.label.photos import FoundPhotos
-    from partclipseg.apps.label.report import Tally
     from partclipseg.inference.segmenter import PartSegmenter
-    from partclipseg.kept_files import KeptFiles
-
-SHOWN_FAILURES = 20
-"""Maximum number of photos and files named in the terminal; the report names all."""
-
-SHOWN_LEFT = 5
-"""Maximum number of files of photos that are gone named in the terminal."""
-
 
 @dataclass(frozen=True)
 class Label:
@@ -104,7 +93,7 @@ class Label:
     def run(self, say: Messages | None = None, within: Path | None = None) -> int:
         """Label the folder; `say` gets the messages and the progress. Links may not lead out of `within`."""
         from partclipseg.apps.label.photos import find_all
-        from partclipseg.apps.predict import make_folder
+        from partclipseg.apps.written import make_folder
 
         self._check()
         found = find_all(self.folder, self.output, within)
@@ -180,7 +169,7 @@ class Label:
         from partclipseg.apps.label.options import check_options, model_fingerprint, stored_options
         from partclipseg.apps.label.people import take_in
         from partclipseg.apps.label.report import write_report
-        from partclipseg.apps.predict import model_title
+        from partclipseg.apps.model_line import model_title
         from partclipseg.inference.segmenter import PartSegmenter
         from partclipseg.models.number_types import PREDICTION_TYPES
         from partclipseg.models.registry import find_device, find_dtype
@@ -213,12 +202,13 @@ class Label:
         if todo < len(photos):
             say.line(f"{len(photos) - todo} of {len(photos)} photos are labelled already")
         if deleted:
-            say.files(f"{_count(len(deleted), 'deleted file')} made again:", [str(path) for path in deleted])
+            say.files(f"{count_of(len(deleted), 'deleted file')} made again:", [str(path) for path in deleted])
         if changed:
             title = f"{len(changed)} of the photos changed since and labelled again:"
             say.files(title, [photo.path for photo in changed])
         if long := [photo.path for photo in photos if not photo.path.startswith(Path(photo.stem).as_posix())]:
-            say.files(f"{_count(len(long), 'name')} too long for the files of results, which have shorter ones:", long)
+            names = count_of(len(long), "name")
+            say.files(f"{names} too long for the files of results, which have shorter ones:", long)
         with self._engine(job, segmenter, instances, batches, devices) as (stream, place):
             say.line(f"model: {model}; {job.dtype}; {place}")
             if self.find.uses_built_in:
@@ -234,7 +224,7 @@ class Label:
         write_collections(job, photos, results, collections)
         tally = write_report(job, results, collections, model, found.unread)
         collections.finish()
-        return _summary(say, self.output, found, tally, results, collections, left_files(job, photos))
+        return summary(say, self.output, found, tally, results, collections, left_files(job, photos))
 
     def _job(self, segmenter: PartSegmenter) -> BulkJob:
         from partclipseg.apps.label.job import BulkJob
@@ -296,105 +286,6 @@ class Label:
             yield map(Labeller(job, segmenter, instances, threads), batches), place
         else:
             yield run_processes(job, batches, devices, workers, threads), place
-
-
-class Messages:
-    """Lines for the terminal; a closed pipe, as after `| head`, does not end the run."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-
-        self.console = Console(soft_wrap=True, highlight=False)
-        self._errors = Console(stderr=True, soft_wrap=True, highlight=False)
-
-    def line(self, text: str) -> None:
-        """Write to standard output."""
-        self._print(self.console, text)
-
-    def error(self, text: str) -> None:
-        """Write to standard error."""
-        self._print(self._errors, text)
-
-    def files(self, title: str, names: Sequence[str], error: bool = False) -> None:
-        """Write a title and at most `SHOWN_FAILURES` names below it."""
-        say = self.error if error else self.line
-        say(title)
-        for name in names[:SHOWN_FAILURES]:
-            say(f"  {name}")
-        if len(names) > SHOWN_FAILURES:
-            say(f"  and {len(names) - SHOWN_FAILURES} more")
-
-    def watched(
-        self, stream: Iterator[list[ManifestRecord]], total: int, todo: int
-    ) -> Iterator[list[ManifestRecord]]:
-        """Yield the batches of `stream`, which label `todo` of all photos, with a progress bar in a terminal."""
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("labelling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        quiet = not self.console.is_terminal
-        with Progress(*columns, console=self.console, transient=True, disable=quiet) as progress:
-            task = progress.add_task("", total=todo)
-            for records in stream:
-                yield records
-                progress.advance(task, len(records))
-
-    def _print(self, console: Console, text: str) -> None:
-        if console.quiet:
-            return
-        try:
-            console.print(_printable(text), markup=False)
-        except (BrokenPipeError, SystemExit):  # Rich turns the first into the second
-            console.quiet = True
-
-
-def _printable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{' is' if number == 1 else 's are'}"
-
-
-def _summary(
-    say: Messages,
-    output: Path,
-    found: FoundPhotos,
-    tally: Tally,
-    results: Results,
-    collections: KeptFiles,
-    left: Sequence[str],
-) -> int:
-    """Print a summary of all photos and files; return the exit code."""
-    total, failed = len(found.photos), tally.failed
-    reasons = dict(results.unreadable)
-    if results.kept_files:
-        title = f"{_count(len(results.kept_files), 'file')} a person's and kept; {_count(len(results.taken), 'photo')} "
-        say.files(f"{title}taken into the results as corrected:", list(results.kept_files))
-    if reasons:
-        title = f"{_count(len(reasons), 'file')} kept but not read back, so that the model's own result counts:"
-        say.files(title, [f"{file}: {reason}" for file, reason in reasons.items()], error=True)
-    for remark in collections.remarks():
-        say.line(remark)
-    if left:
-        names = ", ".join(left[:SHOWN_LEFT]) + (f" and {len(left) - SHOWN_LEFT} more" if len(left) > SHOWN_LEFT else "")
-        say.line(
-            f"{_count(len(left), 'file')} of photos that are gone or renamed, so kept and not counted: {names}: delete "
-            "what you do not need, or give the photos their former names"
-        )
-    say.line(f"{total - len(failed)} of {total} photos -> {output}")
-    if failed:
-        title = f"{len(failed)} of {total} photos could not be labelled (see {output / 'report.html'}):"
-        say.files(title, [f"{photo}: {reason}" for photo, reason in failed], error=True)
-    if tally.warned:
-        title = f"{_count(len(tally.warned), 'photo')} labelled in which little may be seen:"
-        say.files(title, [f"{photo}: {warning}" for photo, warning in tally.warned], error=True)
-    if found.unread:
-        say.error(found.unread)
-    if found.unreadable:
-        say.files("folders that cannot be read are left out:", found.unreadable, error=True)
-    if unwritten := [*results.failed, *collections.failed]:
-        say.files("files that could not be written:", [f"{file}: {reason}" for file, reason in unwritten], error=True)
-    return 1 if failed or found.unreadable or unwritten else 0
 
 
 class Terminated(BaseException):

@@ -13,17 +13,16 @@ from partclipseg.apps.label.corrections import CorrectionError, correctable, rea
 from partclipseg.apps.label.drafts import (
     Announcements,
     class_files_there,
-    corrected_result,
     done_record,
     draft,
     read_own,
     record_files,
-    recorded_result,
     write_draft,
 )
 from partclipseg.apps.label.job import BulkFormat, BulkJob, ManifestRecord, OwnFile
 from partclipseg.apps.label.manifest import Manifest
 from partclipseg.apps.label.photos import LabelPhoto
+from partclipseg.apps.label.recorded import corrected_result, recorded_result
 from partclipseg.files import flush, is_disk_full, refusal
 from partclipseg.inference.result import PartResult
 from partclipseg.journal import json_text

@@ -49,6 +49,8 @@ def find_all(folder: Path, output: Path, within: Path | None = None) -> FoundPho
 
     Raises `UsageError` if there is no such folder, no photo in it, or if it lies in `output` or not in `within`.
     """
+    if folder.is_file():
+        raise UsageError(f"{folder} is a file: name the folder of the photos, or give the file to partclipseg predict")
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}: name one with photos")
     if within is not None and not _is_within(folder.resolve(), within.resolve()):

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from partclipseg.apps.label.drafts import label_map, recorded_instances
 from partclipseg.apps.label.job import BulkJob, ManifestRecord
 from partclipseg.apps.label.labeller import remarks
 from partclipseg.apps.label.people import Results
+from partclipseg.apps.label.recorded import label_map, recorded_instances
 from partclipseg.data.photo import PhotoError, read_photo
 from partclipseg.formats.drawing import draw_overlay
 from partclipseg.formats.palette import part_colours

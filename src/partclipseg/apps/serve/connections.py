@@ -16,6 +16,7 @@ from typing import Any, Literal
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from partclipseg.apps.options import check_positive
 from partclipseg.errors import UsageError
 
 BYTES_PER_SECOND = 1000
@@ -42,9 +43,7 @@ class ConnectionLimits:
     """Seconds for the head of a request. Bodies and answers must flow at 1,000 bytes a second, averaged over them."""
 
     def __post_init__(self) -> None:
-        for name in ("connections", "connections_per_address", "idle_timeout"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"--{name.replace('_', '-')} must be greater than 0, not {getattr(self, name)}")
+        check_positive(**vars(self))
 
 
 class Connections:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from partclipseg.apps.options import check_positive
 from partclipseg.apps.serve.metrics import Metrics
 from partclipseg.apps.serve.queue import Batcher
 from partclipseg.apps.serve.words import check_count, read_words
@@ -62,9 +63,7 @@ class Limits:
     """Maximum number of photos of one request."""
 
     def __post_init__(self) -> None:
-        for name in ("max_bytes", "max_pixels", "max_classes", "queue", "timeout", "max_held", "max_photos"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"--{name.replace('_', '-')} must be greater than 0, not {getattr(self, name)}")
+        check_positive(**vars(self))
 
 
 class PhotoTask(NamedTuple):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -39,6 +39,8 @@ class CocoSource(Source):
     """Entries of the photos, by key."""
     labels: dict[int | str, tuple[int, int]] = field(repr=False)
     """Index into `object_parts` and index into `objects` of each category id; -1 for none."""
+    unites_parts: ClassVar[bool] = True
+    """Whether the parts of an object without a mask of its own make its region."""
 
     @classmethod
     def open(
@@ -79,7 +81,7 @@ class CocoSource(Source):
         pairs, objects = class_list(meanings)
         folders = [images] if images else _photo_folders(file, root, split)
         located = _locate(content.photos, folders, file, defects)
-        keys = _keys([path.relative_to(folder) for _, folder, path, _ in located])
+        keys = _keys([one.path.relative_to(one.folder) for one in located])
         indices = class_indices(meanings, pairs, objects)
         labels = {category.number: pair for category, pair in zip(content.categories, indices, strict=True)}
         names = {number: pairs[part].name if part >= 0 else objects[word] if word >= 0 else ""
@@ -92,11 +94,11 @@ class CocoSource(Source):
             "object_parts": pairs,
             "objects": objects,
             "photos": tuple(
-                SourcePhoto(key, path, alike) for key, (_, _, path, alike) in zip(keys, located, strict=True)
+                SourcePhoto(key, one.path, one.look_alike) for key, one in zip(keys, located, strict=True)
             ),
             "defects": tuple(defects),
             "file": file,
-            "entries": {key: entry for key, (entry, _, _, _) in zip(keys, located, strict=True)},
+            "entries": {key: one.entry for key, one in zip(keys, located, strict=True)},
             "labels": labels,
         }
 
@@ -141,10 +143,14 @@ class CocoSource(Source):
         return np.where(owned >= 0, owned, np.where(alike, under, UNLABELLED)).astype(np.int32)
 
     def read_regions(self, photo: SourcePhoto, size: tuple[int, int]) -> PhotoRegions:
-        """Read as `Source.read_regions`; the pieces of one part word of one object are one region, as in PACO."""
+        """Read as `Source.read_regions`; the pieces of one part word of one object are one region, as in PACO.
+
+        A region of a single annotation has the area that it states, as in the public evaluators, else that of its mask.
+        """
         entry = self.entries[photo.key]
         check_photo_size(photo.path, self.file, entry.size, size)
         pieces: dict[tuple[int, int], list[dict[str, Any]]] = {}
+        areas: dict[tuple[int, int], list[float | None]] = defaultdict(list)
         crowds: set[tuple[int, int]] = set()
         words: dict[int, int] = {}
         for place, (annotation, number) in enumerate(zip(entry.annotations, self._numbers(entry), strict=True)):
@@ -160,16 +166,19 @@ class CocoSource(Source):
             if not rle.area(run):
                 continue
             pieces.setdefault(key, []).append(run)
+            areas[key].append(annotation.area)
             if annotation.crowd:
                 crowds.add(key)
             words.setdefault(key[0], len(self.object_parts) + self.labels[annotation.category][1])
         for number, label in [(number, label) for number, label in words.items() if number >= 0]:
-            if (number, label) not in pieces:  # an object that is annotated by its parts alone
+            if self.unites_parts and (number, label) not in pieces:  # an object that is annotated by its parts alone
                 pieces[number, label] = [run for (one, _), runs in pieces.items() if one == number for run in runs]
         regions = []
         for (number, label), runs in pieces.items():
             merged, crowd = merge_regions(runs), (number, label) in crowds
-            regions.append(TrueRegion(label, merged, float(rle.area(merged)), max(number, UNLABELLED), crowd))
+            stated = areas[number, label]
+            area = stated[0] if len(stated) == 1 and stated[0] is not None else float(rle.area(merged))
+            regions.append(TrueRegion(label, merged, area, max(number, UNLABELLED), crowd))
         negative, not_exhaustive = (
             None if numbers is None else frozenset(label for label in map(self._label, numbers) if label is not None)
             for numbers in (entry.negative, entry.not_exhaustive)
@@ -266,15 +275,23 @@ def _photo_folders(file: Path, root: Path, split: str) -> list[Path]:
     return list(dict.fromkeys(folder for folder in folders if folder.is_dir()))
 
 
+class _Located(NamedTuple):
+    entry: CocoPhoto
+    folder: Path
+    path: Path
+    """Path of the photo in the folder; where it is not there, where it was looked for last."""
+    look_alike: Path | None
+    """File of almost the same name, where the photo is not there."""
+
+
 def _locate(
     photos: tuple[CocoPhoto, ...], folders: list[Path], file: Path, defects: list[Problem]
-) -> list[tuple[CocoPhoto, Path, Path, Path | None]]:
+) -> list[_Located]:
     """Find the folder and path of each photo; the place of the last one is tried first.
 
-    Of those that are not found, the last is a file of almost the same name, if there is one. A photo that is listed
-    twice is put in `defects`, and given once.
+    A photo that is listed twice is put in `defects`, and given once.
     """
-    located: dict[Path, tuple[CocoPhoto, Path, Path, Path | None]] = {}
+    located: dict[Path, _Located] = {}
     look_alikes = LookAlikes()
     usual: tuple[int, Path] | None = None
     for photo in photos:
@@ -292,16 +309,16 @@ def _locate(
             continue
         places.sort(key=lambda place: (place[0], place[1]) != usual)
         index, folder, path = next((place for place in places if is_file(place[2])), places[-1])
-        found = None
+        look_alike = None
         if is_file(path):
             usual = (index, folder)
         else:
             alikes = ((look_alikes.find(place[1], names[place[0]]), place) for place in places)
-            found, (index, folder, path) = next((pair for pair in alikes if pair[0]), (None, places[-1]))
+            look_alike, (index, folder, path) = next((pair for pair in alikes if pair[0]), (None, places[-1]))
         if path in located:
-            defects.append(repeated_photo(located[path][0], photo, quoted(path.name), file))
+            defects.append(repeated_photo(located[path].entry, photo, quoted(path.name), file))
         else:
-            located[path] = (photo, folder, path, found)
+            located[path] = _Located(photo, folder, path, look_alike)
     return list(located.values())
 
 

@@ -1,9 +1,9 @@
 """InstructPart: 2400 photos, each with the mask of one part and instructions that ask for it in words.
 
 Wan et al., *InstructPart: Task-Oriented Part Segmentation with Instruction Reasoning*, ACL 2025. A split is a folder of
-``images/BASE-OBJECT-PART.jpg``, ``masks/BASE-OBJECT-PART.png`` (0 outside the part, anything else inside) and
-``data_SPLIT.json``, which lists the parts of each photo with six phrasings. ``train`` is ``train/train1800``, or the
-largest folder of its kind that is there.
+``images/BASE-OBJECT-PART.jpg``, ``masks/BASE-OBJECT-PART.png`` (0 outside the part, anything else inside; of a JPEG
+file, which blurs, from half of white on) and ``data_SPLIT.json``, which lists the parts of each photo with six
+phrasings. ``train`` is ``train/train1800``, or the largest folder of its kind that is there.
 
 Its own scores ask one question a photo: see `evaluation.referring`.
 """
@@ -50,6 +50,8 @@ class InstructPart(Source):
     """One split of InstructPart. Its photos are the pairs of photo and part that the list names."""
 
     file: Path
+    masks: dict[str, Path] = field(repr=False)
+    """Mask pictures by their names without suffix."""
     labels: dict[str, int] = field(repr=False)
     """Index into `object_parts` of each photo's part, by key."""
     instructions: dict[str, tuple[str, ...]] = field(repr=False)
@@ -87,6 +89,7 @@ class InstructPart(Source):
             folders=(folder / "images", folder / "masks"),
             defects=tuple(defects),
             file=file,
+            masks=files_by_stem(folder / "masks", PHOTO_SUFFIXES, defects),
             labels={key: label for key, (label, _) in zip(found, indices, strict=True)},
             instructions={key: texts for key, (_, _, texts) in found.items()},
         )
@@ -98,15 +101,15 @@ class InstructPart(Source):
 
     def read_labels(self, photo: SourcePhoto, size: tuple[int, int]) -> SourceLabels:
         """See `Source.read_labels`."""
-        path = self.folders[1] / f"{photo.key}.png"
+        path = self.masks.get(photo.key, self.folders[1] / f"{photo.key}.png")
         parts = np.where(_read_mask(path, size), np.int32(self.labels[photo.key]), np.int32(UNLABELLED))
         return SourceLabels(parts, np.full_like(parts, UNLABELLED))
 
     def folder_problems(self) -> Iterator[Problem]:
         """Yield photos and masks that the list does not name."""
         used = {photo.path for photo in self.photos}
-        for folder, suffixes in zip(self.folders, (PHOTO_SUFFIXES, frozenset({".png"})), strict=True):
-            for key, path in files_by_stem(folder, suffixes).items():
+        for folder in self.folders:
+            for key, path in files_by_stem(folder, PHOTO_SUFFIXES).items():
                 if key not in self.labels and path not in used:
                     message = f"is not named in {self.file.name}: add it, or remove the file"
                     yield Problem("missing label", path, message)
@@ -163,7 +166,7 @@ def _read(file: Path) -> list[Any]:
 
 
 def _read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """Read a mask picture as bool `[H, W]`: a pixel is inside where any of its colours is not 0."""
+    """Read a mask picture as bool `[H, W]`: a pixel is inside where any of its colours is not 0, in JPEG above 127."""
     if not is_file(path):
         raise DataError(Problem("missing label", path, "the mask is missing: restore it or remove its photo"))
     try:
@@ -178,7 +181,8 @@ def _read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
     if found != size:
         problem = f"is {found[1]}x{found[0]}, but its photo is {size[1]}x{size[0]}: one of them was resized"
         raise DataError(Problem("size", path, problem))
-    return np.any(values.reshape(*size, -1) != 0, axis=2, keepdims=True)[..., 0]
+    least = 127 if path.suffix.lower() in (".jpg", ".jpeg") else 0
+    return np.any(values.reshape(*size, -1) > least, axis=2)
 
 
 def _folder(root: Path, split: Split) -> Path:

@@ -52,8 +52,12 @@ def find_annotations(root: Path, split: str) -> Path:
         raise UsageError(f"{root}: there is no COCO JSON in it: {other}")
     files = sorted(path for pattern in ("*.json", "*/*.json") for path in root.glob(pattern))
     names = ", ".join(str(path.relative_to(root)) for path in files[:5])
-    hint = f"name one of {names} with --annotations" if files else "there is no JSON file in it: check --data"
-    raise MissingSplitError(f"{root}: there is no {split}.json or the like with the annotations of {split}: {hint}")
+    if not files:
+        raise MissingSplitError(f"{root}: there is no COCO JSON in it, such as {split}.json: check --data")
+    raise MissingSplitError(
+        f"{root}: none of its files has a usual name for the annotations of {split}, such as {split}.json: name one of "
+        f"{names} with --annotations"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -34,7 +34,9 @@ _FOLDERS = ("", "annotations", "paco_lvis_v1", "annotations/paco_lvis_v1")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PacoSource(CocoSource):
-    """One file of PACO. Annotations without a mask are left out, as its own reader does."""
+    """One file of PACO. Annotations without a mask are left out, as its own reader does, objects too."""
+
+    unites_parts = False
 
     without_mask: int
     """Number of annotations whose ``segmentation`` is empty."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Unpack
 
 from partclipseg.data.datasets.roots import has_any_of_split, has_split, require_split
-from partclipseg.data.datasets.spec import SPLITS, DatasetSpec, OwnOptions, Split, load
+from partclipseg.data.datasets.spec import SPLITS, DatasetSpec, OwnOptions, Split
 from partclipseg.data.problem import DataError
 from partclipseg.data.source import FileDataset, Source
 from partclipseg.errors import UsageError
@@ -38,7 +39,7 @@ def dataset_spec(name: str) -> DatasetSpec:
     """Import the `DatasetSpec` of a name. Raises `UsageError` for a name that is not in `DATASETS`."""
     if name not in DATASETS:
         raise UsageError(f"unknown data set {name!r}: choose one of {', '.join(DATASETS)}")
-    return load(DATASETS[name])
+    return resolve_name(DATASETS[name])
 
 
 def dataset_specs() -> Iterator[DatasetSpec]:
@@ -75,8 +76,8 @@ def open_dataset(
     root = expanded(root)
     spec = file_spec(name, split, own)
     sources = [open_source(spec, root, one, own) for one in _splits_to_open(spec, root, split)]
-    for defect in (defect for source in sources for defect in source.defects):
-        raise DataError(defect)
+    if defects := [defect for source in sources for defect in source.defects]:
+        raise DataError(defects[0])
     words = _vocabulary(spec, split, sources[0], vocabulary)
     seen_pairs = {ObjectPart(*map(plain_word, pair)) for pair in sources[0].object_parts}
     if spec.catalog is not None:

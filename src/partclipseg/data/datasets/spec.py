@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, Literal, Protocol, TypedDict
 
 from partclipseg.data.sample import PartSample
@@ -40,7 +40,7 @@ class Preparation:
     """Description of how `partclipseg prepare` makes the layout of a data set from its raw source."""
 
     recipe: str
-    """Import path ``module:class`` of a `prepare.runner.LayoutRecipe`, which takes ``folders`` and ``mode``."""
+    """Import path ``module:class`` of a `prepare.recipe.LayoutRecipe`, which takes ``folders`` and ``mode``."""
     source: str
     """Files to download, in words, for help texts."""
     options: tuple[str, ...] = ()
@@ -48,7 +48,7 @@ class Preparation:
 
     def load(self) -> Any:
         """Import the class that the path names."""
-        return load(self.recipe)
+        return resolve_name(self.recipe)
 
 
 class RenderedScenes(Protocol):
@@ -102,7 +102,7 @@ class Rendering:
 
     def load(self) -> Any:
         """Import the class that the path names."""
-        return load(self.scenes)
+        return resolve_name(self.scenes)
 
 
 def one_a_photo(sources: Sequence[Source], vocabulary: Vocabulary, split: Split) -> list[SampleRecord]:
@@ -148,9 +148,3 @@ class DatasetSpec:
     def folder(self, split: Split) -> str:
         """Return the name of a split in the files."""
         return self.folders.get(split, split)
-
-
-def load(path: str) -> Any:
-    """Import the attribute that an import path ``module:attribute`` names."""
-    module, _, attribute = path.partition(":")
-    return getattr(import_module(module), attribute)

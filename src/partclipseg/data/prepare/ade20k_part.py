@@ -28,7 +28,7 @@ from PIL import Image
 from partclipseg.data.datasets.ade20k_part_234 import NAME
 from partclipseg.data.paths import inside
 from partclipseg.data.photo import photo_formats
-from partclipseg.data.prepare.runner import Layout, Outcome, PhotoMode, photo_size, source_state
+from partclipseg.data.prepare.recipe import Layout, Outcome, PhotoMode, photo_size, source_state
 from partclipseg.data.prepare.source import find
 from partclipseg.data.values import is_text
 from partclipseg.errors import PartCLIPSegError

@@ -97,19 +97,24 @@ def _check_origin(archive: Path, target: Path, origin: dict[str, int]) -> None:
 
 def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
     """Yield name and content of every regular file, in the archive's order; links and devices are errors."""
-    if archive.name.lower().endswith(".zip"):
-        with zipfile.ZipFile(archive) as zipped:
-            for info in zipped.infolist():
-                # The upper half of the attributes is the Unix mode, where the archive was made there; 0 elsewhere.
-                kind = info.external_attr >> 28
-                if kind not in (0, 0o4, 0o10):
-                    raise _refused(archive, info.filename, "it is a link or a device")
-                if info.is_dir():
-                    _inside(Path(), info.filename, archive)
-                    continue
-                with zipped.open(info) as content:
-                    yield info.orig_filename, content
-        return
+    return _zip_members(archive) if archive.name.lower().endswith(".zip") else _tar_members(archive)
+
+
+def _zip_members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    with zipfile.ZipFile(archive) as zipped:
+        for info in zipped.infolist():
+            # The upper half of the attributes is the Unix mode, where the archive was made there; 0 elsewhere.
+            kind = info.external_attr >> 28
+            if kind not in (0, 0o4, 0o10):
+                raise _refused(archive, info.filename, "it is a link or a device")
+            if info.is_dir():
+                _inside(Path(), info.filename, archive)
+                continue
+            with zipped.open(info) as content:
+                yield info.orig_filename, content
+
+
+def _tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
     with tarfile.open(archive, "r:*") as tarred:
         while (member := tarred.next()) is not None:
             # Kept for random access, the members of a million files would fill the memory.

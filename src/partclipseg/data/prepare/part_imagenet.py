@@ -17,7 +17,7 @@ from typing import Any
 
 from partclipseg.data.datasets.part_imagenet import NAME, PartImageNetNames
 from partclipseg.data.prepare.photo_lists import PhotoJob, SourcePhotos, find_list, kept_list
-from partclipseg.data.prepare.runner import Outcome, PhotoMode
+from partclipseg.data.prepare.recipe import Outcome, PhotoMode
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.json_file import read_json
 from partclipseg.kept_files import KeptFiles

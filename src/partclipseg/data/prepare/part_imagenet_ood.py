@@ -14,7 +14,7 @@ from partclipseg.data.coco import CocoFile, read_coco
 from partclipseg.data.datasets.part_imagenet import PartImageNetNames
 from partclipseg.data.datasets.part_imagenet_ood import NAME, part_of
 from partclipseg.data.prepare.photo_lists import PhotoJob, SourcePhotos, find_list, kept_list
-from partclipseg.data.prepare.runner import Outcome, PhotoMode
+from partclipseg.data.prepare.recipe import Outcome, PhotoMode
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.json_file import read_json
 from partclipseg.kept_files import KeptFiles

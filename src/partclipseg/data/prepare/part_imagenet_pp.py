@@ -13,7 +13,7 @@ from typing import Any
 from partclipseg.data.coco import read_coco
 from partclipseg.data.datasets.part_imagenet_pp import CATEGORY_NAMES, DISCARDED, NAME, SYNSET_LIST
 from partclipseg.data.prepare.photo_lists import PhotoJob
-from partclipseg.data.prepare.runner import Outcome, PhotoMode, source_state
+from partclipseg.data.prepare.recipe import Outcome, PhotoMode, source_state
 from partclipseg.data.prepare.source import find
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.kept_files import KeptFiles

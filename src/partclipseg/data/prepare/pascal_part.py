@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from partclipseg.data.datasets.pascal_part_116 import INSTANCES, NAME
-from partclipseg.data.prepare.runner import Layout, Outcome, PhotoMode, photo_size, source_state
+from partclipseg.data.prepare.recipe import Layout, Outcome, PhotoMode, photo_size, source_state
 from partclipseg.data.prepare.source import find
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.kept_files import KeptFiles
@@ -103,10 +103,13 @@ class PascalPartRecipe:
             import scipy.io  # noqa: F401
         except ImportError:
             raise PartCLIPSegError(f"reading .mat files needs scipy: {how_to_install('prepare')}") from None
+        annotations = list(find(self.folders, ".mat"))
+        if not annotations:
+            return []  # before a list of photos is asked for that would not help
         val_ids = self._val_ids()
         photos = {path.stem: path for path in find(self.folders, ".jpg", ".jpeg")}
         jobs = []
-        for annotation in find(self.folders, ".mat"):
+        for annotation in annotations:
             key = annotation.stem
             if key not in photos:
                 raise PartCLIPSegError(

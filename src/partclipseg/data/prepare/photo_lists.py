@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from partclipseg.data.prepare.runner import Layout, Outcome, PhotoMode, photo_size, source_state
+from partclipseg.data.prepare.recipe import Layout, Outcome, PhotoMode, photo_size, source_state
 from partclipseg.data.prepare.source import find
 from partclipseg.errors import PartCLIPSegError
 

@@ -19,6 +19,7 @@ from partclipseg.models.clipseg_rows import DecodedPhotos, named_rows, slices
 from partclipseg.models.clipseg_towers import CLIPSegTowers
 from partclipseg.models.interface import Inputs, PartOutput, Words, register
 from partclipseg.models.onnx import OnnxGraph
+from partclipseg.models.parameter_groups import trained
 from partclipseg.vocabulary import Vocabulary
 
 
@@ -74,7 +75,7 @@ class CLIPSegBaseline(CLIPSegTowers):
     def trained_parameters(self, settings: CLIPSegSettings) -> list[nn.Parameter]:
         """Freeze all but what the paper trains, and the background word unless set to train; return the rest."""
         self.train_published_parameters(background=settings.train_background)
-        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return trained(self)
 
     def onnx_graphs(self) -> dict[str, OnnxGraph]:
         """Return photo encoder, text encoder and decoder."""

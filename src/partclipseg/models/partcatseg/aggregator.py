@@ -8,29 +8,21 @@ Aggregation for Open-Vocabulary Part Segmentation" (CVPR 2025).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 from transformers import initialization as init
 
+from partclipseg.models.partcatseg.chunks import CLASSES_AT_ONCE, SCORES_AT_ONCE, chunks, items_at_once, joined
 from partclipseg.models.partcatseg.config import CATSegConfig
+from partclipseg.models.partcatseg.convolutions import OneChannelConv2d, WideKernelConv2d
 from partclipseg.models.partcatseg.filters import mix
+from partclipseg.models.partcatseg.recomputing import again
 from partclipseg.models.partcatseg.up_block import UpBlock
-
-CLASSES_AT_ONCE = 64
-"""Number of (photo, class) pairs in a pass of the convolutions, spatial attention and the decoder on a CPU; all pass at
-once if gradients are recorded, which keep everything anyway."""
-SCORES_AT_ONCE = 1 << 25
-"""Number of scores of class attention in memory at a time on a CPU, with the same exception."""
-SHARE_OF_MEMORY = 1 / 32
-"""Largest share of a GPU's memory that the widest tensor of a pass may take: as many classes pass at once as fit."""
-
-MOST_NUMBERS = 2**31 - 1
-"""Largest number of values of a tensor in a pass on a GPU, whose kernels count in 32 bits."""
+from partclipseg.models.partcatseg.windows import attend_within_windows
 
 
 class AppearanceGuidance(NamedTuple):
@@ -68,16 +60,16 @@ class CostAggregator(nn.Module):
         """Number of channels of the widest tensor at a place: a hidden layer's, or the features that make a cost."""
         hidden, (coarse, middle, fine) = config.hidden_dim, config.guidance_dims
         near, far = config.decoder_guidance_dims
-        self.cost_embedding = nn.Conv2d(len(config.templates), hidden, 7, padding=3)
+        self.cost_embedding = WideKernelConv2d(len(config.templates), hidden, 7)
         self.guidance_projection = nn.Conv2d(coarse, config.appearance_guidance_dim, 3, padding=1)
         self.text_projection = nn.Linear(config.clip_config.projection_dim, config.text_guidance_dim)
         self.decoder_guidance_projections = nn.ModuleList(
             [nn.Conv2d(middle, near, 3, padding=1), nn.Conv2d(fine, far, 3, padding=1)]
         )
         self.layers = nn.ModuleList(AggregationLayer(config, self.attention) for _ in range(config.num_layers))
-        self.decoder1 = UpBlock(hidden, near, config.decoder_dims[0])
-        self.decoder2 = UpBlock(config.decoder_dims[0], far, config.decoder_dims[1])
-        self.head = nn.Conv2d(config.decoder_dims[1], 1, 3, padding=1)
+        self.decoder1 = UpBlock(hidden, near, config.decoder_dims[0], 2 * config.grid)
+        self.decoder2 = UpBlock(config.decoder_dims[0], far, config.decoder_dims[1], 4 * config.grid)
+        self.head = OneChannelConv2d(config.decoder_dims[1], 4 * config.grid)
 
     def guidance(self, features: tuple[Tensor, Tensor, Tensor]) -> AppearanceGuidance:
         """Project the guidance tower's features `[B, A, g, g]`, `[B, A', 2g, 2g]`, `[B, A'', 4g, 4g]`."""
@@ -111,7 +103,7 @@ class CostAggregator(nn.Module):
         `photos [B, …]` are of the device and the type in question.
         """
         widest = max(self.widest, self.head.in_channels * scale**2)  # channels of a place of the feature grid
-        return pairs_at_once(widest * self.places, CLASSES_AT_ONCE, photos) // photos.shape[0]
+        return items_at_once(widest * self.places, CLASSES_AT_ONCE, photos) // photos.shape[0]
 
     def run(self, layers: nn.ModuleList, embedding: Tensor, texts: Tensor, guidance: AppearanceGuidance) -> Tensor:
         """Pass `embedding [B, T, g, g, C]` through aggregation layers; the same shape."""
@@ -121,9 +113,7 @@ class CostAggregator(nn.Module):
         return embedding
 
     def _call(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        if self.recompute and torch.is_grad_enabled():
-            return again(function, *inputs)
-        return function(*inputs)
+        return again(function, *inputs) if self.recompute else function(*inputs)
 
     def decode(self, embedding: Tensor, guidance: AppearanceGuidance) -> Tensor:
         """Decode each class alone: `embedding [B, T, g, g, C]` → logits `[B, T, 4g, 4g]`."""
@@ -147,7 +137,7 @@ class PartCostAggregator(CostAggregator):
         super().__init__(config)
         hidden = config.hidden_dim
         self.pair_projection = nn.Conv2d(2 * hidden, config.clip_config.projection_dim, 1)
-        self.pair_cost_embedding = nn.Conv2d(len(config.templates), hidden, 7, padding=3)
+        self.pair_cost_embedding = WideKernelConv2d(len(config.templates), hidden, 7)
         self.pair_layers = nn.ModuleList(AggregationLayer(config, self.attention) for _ in range(config.num_layers))
 
     @torch.no_grad()
@@ -179,7 +169,8 @@ class PartCostAggregator(CostAggregator):
         embeddings, similarities = [], []
         for some in chunks(texts.shape[0], self.at_once(words)):
             # 1. Features of [part ; object].
-            pairs = torch.cat([words[:, part_rows[some]], words[:, object_rows[some]]], -1)  # [B, t, g, g, 2C]
+            pair = (chosen(words, rows[some]) for rows in (part_rows, object_rows))  # [B, t, g, g, C] each
+            pairs = torch.cat([*pair], -1)  # [B, t, g, g, 2C]
             features = F.linear(pairs, weight, bias).flatten(2, 3)  # [B, t, g·g, D]
             # 2. Cost: each class's own features against its own prompts alone. A cosine is divided by the length of the
             # features in the end, since they are many times wider.
@@ -217,7 +208,7 @@ class AggregationLayer(nn.Module):
         """Map `x [B, T, g, g, C]`, with guidance of photos `[B, G, g, g]` and texts `[T, Q]`, to its own shape."""
         photo = self.guidance_norm(guidance.permute(0, 2, 3, 1))  # [B, g, g, G]
         batch, classes = x.shape[:2]
-        at_once = pairs_at_once(self.widest, CLASSES_AT_ONCE, x) // batch
+        at_once = items_at_once(self.widest, CLASSES_AT_ONCE, x) // batch
         x = joined([self.spatial(x[:, some], photo) for some in chunks(classes, at_once)])
         return self.classes(x, text)
 
@@ -229,9 +220,16 @@ class AggregationLayer(nn.Module):
 class GuidedBlock(nn.Module):
     """Base class of the attentions: queries and keys are projected from [x ; guidance], values from x."""
 
-    query: nn.Linear
-    key: nn.Linear
-    value: nn.Linear
+    norm2: nn.LayerNorm
+    mlp: nn.Sequential
+
+    def __init__(self, width: int, guidance: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(width)
+        self.query = nn.Linear(width + guidance, width)
+        self.key = nn.Linear(width + guidance, width)
+        self.value = nn.Linear(width, width)
 
     def queries_keys_values(self, x: Tensor, guidance: Tensor) -> Tensor:
         """Project `x [..., C]` to queries, keys and values, `[..., 3C]`; `guidance [..., G]` is broadcast to it.
@@ -245,51 +243,26 @@ class GuidedBlock(nn.Module):
         shared = F.linear(guidance, torch.cat([layer.weight[:, width:] for layer in layers]))  # [..., 2C]
         return F.linear(x, own, bias) + F.pad(shared, (0, width))
 
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """Map `x [..., C]` to its own shape; the hidden layer, of width 4C, is not kept in training."""
+        return x + self.mlp(self.norm2(x))
+
 
 class WindowBlock(GuidedBlock):
     """Attends within windows of a class's grid; the photo guides queries and keys."""
 
     def __init__(self, width: int, guidance: int, heads: int, window: int, shift: int) -> None:
-        super().__init__()
-        self.heads, self.window, self.shift = heads, window, shift
-        self.norm1 = nn.LayerNorm(width)
-        self.query = nn.Linear(width + guidance, width)
-        self.key = nn.Linear(width + guidance, width)
-        self.value = nn.Linear(width, width)
+        super().__init__(width, guidance, heads)
+        self.window, self.shift = window, shift
         self.project = nn.Linear(width, width)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(self, x: Tensor, photo: Tensor) -> Tensor:
         """Map `x [B, T, g, g, C]`, with `photo [B, g, g, G]`, to its own shape."""
-        shifted, photo = x, photo.unsqueeze(1)  # [B, 1, g, g, G]
-        if self.shift:
-            shifted, photo = (t.roll((-self.shift, -self.shift), dims=(2, 3)) for t in (x, photo))
-        mixed = self.project(self.attend(self.queries_keys_values(self.norm1(shifted), photo)))
-        x = x + (mixed.roll((self.shift, self.shift), dims=(2, 3)) if self.shift else mixed)
-        return x + self.mlp(self.norm2(x))
-
-    def attend(self, projected: Tensor) -> Tensor:
-        """Mix the values within windows: queries, keys and values `[B, T, g, g, 3C]`, shifted → `[B, T, g, g, C]`."""
-        batch, classes, grid = projected.shape[:3]
-        side, window = grid // self.window, self.window
-        x = projected.view(batch * classes, side, window, side, window, 3, self.heads, -1)
-        x = x.permute(5, 0, 1, 3, 6, 2, 4, 7).flatten(5, 6).flatten(2, 4)  # [3, B·T, windows·heads, w·w, d]
-        q, k, v = x.unbind()
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask(grid, q))
-        mixed = mixed.view(batch, classes, side, side, self.heads, window, window, -1)
-        return mixed.permute(0, 1, 2, 5, 3, 6, 4, 7).reshape(batch, classes, grid, grid, -1)
-
-    def mask(self, grid: int, like: Tensor) -> Tensor | None:
-        """Return -100 between places that only the shift brought into one window: `[windows·heads, w·w, w·w]`."""
-        if not self.shift:
-            return None
-        place = torch.arange(grid, device=like.device)
-        region = (place >= grid - self.window).long() + (place >= grid - self.shift)  # [g]: 0, 1 or 2
-        region = (3 * region[:, None] + region).unflatten(1, (-1, self.window)).unflatten(0, (-1, self.window))
-        region = region.transpose(1, 2).flatten(2).flatten(0, 1)  # [windows, w·w]
-        differ = region[:, None, :] != region[:, :, None]  # [windows, w·w, w·w]
-        return (-100.0 * differ).to(like.dtype).repeat_interleave(self.heads, 0)
+        projected = self.queries_keys_values(self.norm1(x), photo.unsqueeze(1))  # [B, T, g, g, 3C]
+        x = x + self.project(attend_within_windows(projected, self.heads, self.window, self.shift))
+        return again(self.feed_forward, x)
 
 
 class ClassBlock(GuidedBlock):
@@ -297,13 +270,9 @@ class ClassBlock(GuidedBlock):
 
     def __init__(self, width: int, guidance: int, heads: int, pooling: int, attention: str) -> None:
         """Make the block; `attention` is "query", whose softmax runs over the queries, or "linear"."""
-        super().__init__()
-        self.heads, self.pooling = heads, pooling
+        super().__init__(width, guidance, heads)
+        self.pooling = pooling
         self.attend: Callable[[Tensor, Tensor, Tensor], Tensor] = ATTENTIONS[attention]
-        self.norm1 = nn.LayerNorm(width)
-        self.query = nn.Linear(width + guidance, width)
-        self.key = nn.Linear(width + guidance, width)
-        self.value = nn.Linear(width, width)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.ReLU(), nn.Linear(4 * width, width))
 
@@ -316,11 +285,12 @@ class ClassBlock(GuidedBlock):
         edge = grid // self.pooling
         cells = x.view(batch, classes, edge, self.pooling, edge, self.pooling, width)
         places = cells.mean((3, 5)).permute(0, 2, 3, 1, 4).flatten(0, 2)  # [B·g'·g', T, C]
-        at_once = pairs_at_once(self.heads * classes * (classes + width), SCORES_AT_ONCE, x, items=True)
+        scores = self.heads * classes * (classes + width)  # of a place
+        at_once = items_at_once(scores, SCORES_AT_ONCE // scores, x)
         places = joined([self.mix(places[some], text) for some in chunks(places.shape[0], at_once)], 0)
         pooled = places.view(batch, edge * edge, classes, width).transpose(1, 2)  # [B, T, g'·g', C]
         # Bilinear resizing as a product: its gradient is one too, where that of `interpolate` adds atomically.
-        weights = spreading(edge, grid, x).expand(batch * classes, -1, -1)  # [B·T, g·g, g'·g']
+        weights = bilinear_weights(edge, grid, x).expand(batch * classes, -1, -1)  # [B·T, g·g, g'·g']
         return torch.baddbmm(x.flatten(2, 3).flatten(0, 1), weights, pooled.flatten(0, 1)).view(x.shape)
 
     def mix(self, x: Tensor, text: Tensor) -> Tensor:
@@ -328,7 +298,7 @@ class ClassBlock(GuidedBlock):
         projected = self.queries_keys_values(self.norm1(x), text)  # [n, T, 3C]
         q, k, v = projected.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # [n, heads, T, d] each
         x = x + self.attend(q, k, v).transpose(1, 2).flatten(2)
-        return x + self.mlp(self.norm2(x))
+        return again(self.feed_forward, x)
 
 
 def query_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -336,7 +306,7 @@ def query_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     The weights are computed again in the backward pass: those of all layers would be most of what a step stores.
     """
-    return again(_query_attention, q, k, v) if torch.is_grad_enabled() else _query_attention(q, k, v)
+    return again(_query_attention, q, k, v)
 
 
 def _query_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -362,6 +332,16 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 ATTENTIONS = {"query": query_attention, "linear": linear_attention}
 
 
+def chosen(words: Tensor, rows: Tensor) -> Tensor:
+    """Select `words [B, N, …]` by int64 `rows [t]`: `[B, t, …]`.
+
+    By one index of the first dimension, since a GPU copies whole rows fast for that one alone.
+    """
+    batch, count = words.shape[:2]
+    photos = count * torch.arange(batch, device=rows.device)
+    return words.flatten(0, 1)[(photos[:, None] + rows).flatten()].unflatten(0, (batch, -1))
+
+
 def embed(convolution: nn.Conv2d, cost: Tensor) -> Tensor:
     """Embed a cost `[B, T, g, g, P]` as `[B, T, g, g, C]`."""
     maps = cost.flatten(0, 1).permute(0, 3, 1, 2)  # [B·T, P, g, g], channels last in memory
@@ -375,50 +355,10 @@ def lengths(vectors: Tensor) -> Tensor:
         return torch.linalg.vector_norm(vectors, dim=-1, keepdim=True, dtype=dtype).clamp(min=1e-12)
 
 
-def spreading(coarse: int, fine: int, like: Tensor) -> Tensor:
+def bilinear_weights(coarse: int, fine: int, like: Tensor) -> Tensor:
     """Return the weights `[fine², coarse²]` that resize a square map bilinearly, its corners staying corners."""
     dtype = torch.promote_types(like.dtype, torch.float32)
     fines, coarses = (torch.arange(count, device=like.device, dtype=dtype) for count in (fine, coarse))
     place = fines * ((coarse - 1) / max(fine - 1, 1))
     near = (1 - (place[:, None] - coarses).abs()).clamp(min=0)  # [fine, coarse]
     return (near[:, None, :, None] * near[None, :, None, :]).flatten(2).flatten(0, 1).to(like.dtype)
-
-
-def again(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """Call a function of the inputs that is computed again in the backward pass; nothing in it may be random."""
-    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)  # pyright: ignore
-
-
-def joined(pieces: list[Tensor], dim: int = 1) -> Tensor:
-    """Concatenate; a single piece is returned as it is, not copied."""
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim)
-
-
-def pairs_at_once(width: int, on_cpu: int, like: Tensor, items: bool = False) -> int:
-    """Return how many pairs, each with `width` numbers in its widest tensor, pass at once on the device of `like`.
-
-    On a CPU these are `on_cpu` pairs, or with `items` as many numbers. On a GPU the memory decides.
-    """
-    if like.device.type == "cpu":
-        return on_cpu // width if items else on_cpu
-    numbers = min(int(SHARE_OF_MEMORY * memory_of(like.device)) // like.element_size(), MOST_NUMBERS)
-    return numbers // width
-
-
-@torch.compiler.assume_constant_result
-def memory_of(device: torch.device) -> int:
-    """Return the memory of a GPU in bytes; 32 GiB for one that does not tell."""
-    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 32 << 30
-
-
-def chunks(count: int, at_once: int, always: bool = False) -> Iterator[slice]:
-    """Yield slices of `count` items, at least one each; a single one while gradients are recorded, unless `always`.
-
-    An exported graph, whose counts are symbols, has a single one too.
-    """
-    if torch.compiler.is_exporting() or (torch.is_grad_enabled() and not always) or count <= at_once:
-        yield slice(None)  # one comparison: a compiled layer still takes any count
-        return
-    step = max(1, at_once)
-    for start in range(0, count, step):
-        yield slice(start, start + step)

@@ -15,15 +15,18 @@ from torch import Tensor, nn
 
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.models.clip_names import CLIP_RENAMED, CLIP_TRANSPOSED
-from partclipseg.models.partcatseg.config import CATSegConfig, PartCATSegConfig
+from partclipseg.models.partcatseg.config import CATSegConfig
 from partclipseg.models.partcatseg.model import CATSegModel, PartCATSegModel
 from partclipseg.models.reading import check_finite_weights, check_number_of_weights, read_tensors, without_prefixes
-from partclipseg.models.tensor_places import TensorPlace, copy_tensors
+from partclipseg.models.tensor_places import TensorPlace, copy_tensors, place_by_rules
 
 logger = logging.getLogger(__name__)
 
 REMARK = "reference mode, as released; `predict` takes the words that you give, 80 prompts for each"
 """Remark for people about a model from a released file."""
+
+TAKEN_WHOLE = ("part-imagenet",)
+"""Data sets whose photos the released code does not resize before the padding, in training and testing."""
 
 UNUSED = re.compile(r".*attn_mask|transformer\.layers_object\..*|.*mask_token|.*logit_scale")
 """Tensors of released files that have no effect: constants, a branch that is never called, unused tokens and scales."""
@@ -35,6 +38,9 @@ _DINO = "backbone.dinov2."
 
 _PREFIXES = ("module.", "sem_seg_head.predictor.")
 """Beginnings of names that say nothing."""
+
+_SECOND_STAGE = ("transformer.conv_proj_feat.", "transformer.conv2.", "transformer.layers_specific_part.")
+"""Beginnings of names of tensors that PartCATSeg has and CAT-Seg has not."""
 
 _LAYERS = {"layers": "layers", "pair_layers": "layers_specific_part"}
 _DOUBLE_CONV = {"conv1": 0, "norm1": 1, "conv2": 3, "norm2": 4}
@@ -93,13 +99,9 @@ _RENAMED = (  # ours, theirs; every rule is applied, in order
 )
 
 
-def source(name: str) -> TensorPlace:
+def place_of(name: str) -> TensorPlace:
     """Say where our tensor `name` stands in a released file."""
-    letter = re.search(r"\.([qkv])_proj\.|\.attention\.attention\.([qkv])\w*\.", name)
-    transposed = name in CLIP_TRANSPOSED
-    for ours, theirs in _RENAMED:
-        name = re.sub(ours, theirs, name)
-    return TensorPlace(name, "qkv".index(letter[1] or letter[2]) if letter else None, transposed)
+    return place_by_rules(name, _RENAMED, CLIP_TRANSPOSED)
 
 
 def load_released(path: str | Path, config: CATSegConfig | None = None) -> CATSegModel:
@@ -123,7 +125,7 @@ def load_released(path: str | Path, config: CATSegConfig | None = None) -> CATSe
     config = config or released_config(tensors, str(path))
     check_number_of_weights(lambda: cls(config), sum(tensor.numel() for tensor in tensors.values()), str(path))
     model = cls(config)
-    fit = copy_tensors(model, tensors, source, _OPTIONAL, UNUSED)
+    fit = copy_tensors(model, tensors, place_of, _OPTIONAL, UNUSED)
     if cls is CATSegModel and fit.missing == ["non_object_embedding"]:
         logger.warning("%s has no background: the model has an untrained one", path)
         fit = fit._replace(missing=[])
@@ -139,27 +141,39 @@ def knows(names: Collection[str]) -> bool:
     return not maskformer and any(name.startswith("transformer.") for name in bare)
 
 
-def config_for(values: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], origin: str) -> CATSegConfig:
-    """Return the configuration for a file's tensors: the released one, or the given `values` in reference mode."""
+def config_for(
+    values: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], origin: str, dataset: str | None = None
+) -> CATSegConfig:
+    """Return the configuration for a file's tensors, trained on `dataset`, in reference mode unless `values` differ.
+
+    `values` replace those of the released sizes.
+    """
     tensors = without_prefixes(tensors, origin, *_PREFIXES)
-    if values is None:
-        return released_config(tensors, origin)
-    return family_of(tensors, origin).config_class.from_values({"reference": True, **values})
+    released, given = _released_values(tensors), dict(values or {})
+    if dataset in TAKEN_WHOLE:
+        released["shortest_edge"] = None
+    if isinstance(tower := given.get("guidance_config"), Mapping):
+        given["guidance_config"] = {**released.get("guidance_config", {}), **tower}
+    return family_of(tensors, origin).config_class.from_values({**released, **given})
 
 
 def family_of(tensors: Mapping[str, Tensor], origin: str) -> type[CATSegModel]:
     """Return the class of the model of the tensors of `read_released`; raises `PartCLIPSegError` if of none."""
     if not any(name.startswith("transformer.") for name in tensors):
         raise PartCLIPSegError(f"{origin} is no checkpoint of CAT-Seg or PartCATSeg: it has no cost aggregation")
-    return PartCATSegModel if any(name.startswith("transformer.conv_proj_feat.") for name in tensors) else CATSegModel
+    return PartCATSegModel if any(name.startswith(_SECOND_STAGE) for name in tensors) else CATSegModel
 
 
 def released_config(tensors: Mapping[str, Tensor], origin: str, **changes: Any) -> CATSegConfig:
     """Return the configuration of the released sizes; in reference mode unless `changes` say otherwise."""
-    if family_of(tensors, origin) is PartCATSegModel:
-        return PartCATSegConfig(**{"reference": True, **changes})
-    guidance = "dinov2" if any(name.startswith(_DINO) for name in tensors) else "resnet"
-    return CATSegConfig(**{"reference": True, "guidance_config": {"model_type": guidance}, **changes})
+    return family_of(tensors, origin).config_class(**{**_released_values(tensors), **changes})
+
+
+def _released_values(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return what the names of a file's tensors tell of its configuration."""
+    if any(name.startswith(_DINO) for name in tensors):
+        return {"reference": True, "guidance_config": {"model_type": "dinov2"}}
+    return {"reference": True}
 
 
 def read_released(path: str | Path) -> dict[str, Tensor]:
@@ -178,7 +192,7 @@ def _bare(name: str) -> str:
 
 def with_our_names(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors of `read_released` under our names, as far as `model` has them."""
-    places = {name: source(name) for name in model.state_dict()}
+    places = {name: place_of(name) for name in model.state_dict()}
     return {name: place.of(tensors[place.name]) for name, place in places.items() if place.name in tensors}
 
 
@@ -188,4 +202,4 @@ def fill_dinov2(model: CATSegModel, tensors: Mapping[str, Tensor], origin: str) 
     Raises `PartCLIPSegError` that names the tensors that do not fit.
     """
     named = {_DINO + name.removeprefix(_DINO): tensor for name, tensor in tensors.items()}
-    copy_tensors(model, named, source, _OPTIONAL, UNUSED, "guidance.").check(f"the guidance of {origin}")
+    copy_tensors(model, named, place_of, _OPTIONAL, UNUSED, "guidance.").check(f"the guidance of {origin}")

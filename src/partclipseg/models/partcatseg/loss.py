@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from partclipseg.losses import masks
-from partclipseg.losses.classes import ClassLoss, Pixels, resize_logits
+from partclipseg.losses.classes import ClassLoss, Pixels
 from partclipseg.losses.config import MaskLossConfig
 from partclipseg.losses.masks import LossCounts
+from partclipseg.losses.resize import resize_logits
 from partclipseg.models.partcatseg.config import CATSegConfig
 
 

@@ -1,7 +1,7 @@
 """Label maps: the greatest probability after resizing, of the classes that may win.
 
 Classes meet in the aggregation, but are decoded each alone: those that cannot win are left out. On a CUDA device the
-passes of small batches are captured as CUDA graphs.
+passes of small batches are captured as CUDA graphs, those of the towers at every size.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from partclipseg.maps.upsample import PhotoPixels, keep_best, upload
 from partclipseg.models.clip_towers import admitted
 from partclipseg.models.interface import Words
 from partclipseg.models.partcatseg.aggregator import AppearanceGuidance, Volume
+from partclipseg.models.partcatseg.filters import Patches
 
 if TYPE_CHECKING:
     from partclipseg.models.partcatseg.config import CATSegConfig
     from partclipseg.models.partcatseg.model import CATSegModel
 
 CAPTURED_PAIRS = 512
-"""Maximum number of (photo, class) pairs of a captured graph: with more, kernels run longer than their launch."""
+"""Maximum number of (photo, class) pairs of a captured graph: with more, kernels run longer than their launch. Those of
+the towers, whose work does not grow with the classes, never do for a batch of some dozens."""
 
 
 class Rows(NamedTuple):
@@ -52,18 +54,24 @@ def decoded_maps(
 ) -> list[LabelMaps]:
     """Label B photos; arguments as in `CATSegModel.label_maps`."""
     pairs = len(sizes) * len(words.embeddings) // len(model.config.templates)
-    graphs = model.graphs() if pairs <= CAPTURED_PAIRS else None
-    tensors = inputs["pixel_values"], inputs["guidance_pixels"], *word_tensors(words)
+    graphs, few = model.graphs(), pairs <= CAPTURED_PAIRS
+    pixels = inputs["pixel_values"], inputs["guidance_pixels"]
+    tensors = *pixels, *word_tensors(words)
     with nullcontext() if graphs is None else graphs.lock:
-        if graphs is not None and present_objects is None:
+        if graphs is not None and few and present_objects is None:
             # Parts are counted in the key: all words are one tensor.
             key = "logits", model.pass_key, len(words.vocabulary.parts)
             [logits] = graphs(lambda *x: [all_logits(model, words, *x)], key, *tensors)
             rows = iter([of_all(logits, 0)])
         else:
-            compute = class_volume(model, words)
-            key = "volume", model.pass_key, len(words.vocabulary.parts)
-            embedding, *levels = graphs(compute, key, *tensors) if graphs else compute(*tensors)
+            if graphs is not None and few:
+                key = "volume", model.pass_key, len(words.vocabulary.parts)
+                embedding, *levels = graphs(class_volume(model, words), key, *tensors)
+            elif graphs is not None:
+                features = graphs(photo_features(model), ("features", model.pass_key), *pixels)
+                embedding, *levels = class_volume(model, words, _from_tensors(features))(*tensors)
+            else:
+                embedding, *levels = class_volume(model, words)(*tensors)
             rows = decoded(model, embedding, AppearanceGuidance(*levels), words, present_objects, with_background)
         return best_maps(model.config, inputs, words, sizes, rows)
 
@@ -73,11 +81,31 @@ def word_tensors(words: Words) -> tuple[Tensor, Tensor, Tensor]:
     return words.embeddings, words.class_to_part, words.class_to_object
 
 
-def class_volume(model: CATSegModel, words: Words) -> Callable[..., list[Tensor]]:
-    """Return the pass to the aggregated classes as a function of tensors: embedding, then the three guidances."""
+def photo_features(model: CATSegModel) -> Callable[..., list[Tensor]]:
+    """Return the pass of the towers as a function of tensors: guidances and vectors, and the affinity if there is."""
 
-    def compute(pixels: Tensor, guidance_pixels: Tensor, *tensors: Tensor) -> list[Tensor]:
-        volume, guidance = _volume(model, words, pixels, guidance_pixels, *tensors)
+    def compute(pixels: Tensor, guidance_pixels: Tensor) -> list[Tensor]:
+        photo, guidance = model.features({"pixel_values": pixels, "guidance_pixels": guidance_pixels})
+        return [*guidance, photo.vectors, *([] if photo.affinity is None else [photo.affinity])]
+
+    return compute
+
+
+def _from_tensors(features: Sequence[Tensor]) -> tuple[Patches, AppearanceGuidance]:
+    grid, decoder1, decoder2, vectors, *affinity = features
+    return Patches(vectors, *(affinity or [None])), AppearanceGuidance(grid, decoder1, decoder2)
+
+
+def class_volume(
+    model: CATSegModel, words: Words, features: tuple[Patches, AppearanceGuidance] | None = None
+) -> Callable[..., list[Tensor]]:
+    """Return the pass to the aggregated classes as a function of tensors: embedding, then the three guidances.
+
+    `features` are those of the photos, if they have been computed.
+    """
+
+    def compute(*tensors: Tensor) -> list[Tensor]:
+        volume, guidance = _volume(model, words, *tensors, features=features)
         return [volume.embedding, *guidance]
 
     return compute
@@ -90,11 +118,16 @@ def all_logits(model: CATSegModel, words: Words, pixels: Tensor, guidance_pixels
 
 
 def _volume(
-    model: CATSegModel, words: Words, pixels: Tensor, guidance_pixels: Tensor, *tensors: Tensor
+    model: CATSegModel,
+    words: Words,
+    pixels: Tensor,
+    guidance_pixels: Tensor,
+    *tensors: Tensor,
+    features: tuple[Patches, AppearanceGuidance] | None = None,
 ) -> tuple[Volume, AppearanceGuidance]:
     embeddings, class_to_part, class_to_object = tensors
     given = replace(words, embeddings=embeddings, class_to_part=class_to_part, class_to_object=class_to_object)
-    return model.class_volume({"pixel_values": pixels, "guidance_pixels": guidance_pixels}, given)
+    return model.class_volume({"pixel_values": pixels, "guidance_pixels": guidance_pixels}, given, features)
 
 
 def decoded(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from partclipseg.maps.label_maps import LabelMaps
 from partclipseg.models.clip_towers import CLIPTowers
 from partclipseg.models.cuda_graphs import Graphs
 from partclipseg.models.interface import PartOutput, Words, register
-from partclipseg.models.parameter_groups import groups_with_slow_tower
+from partclipseg.models.parameter_groups import groups_with_slow_tower, trained
 from partclipseg.models.partcatseg.aggregator import (
     AggregationLayer,
     AppearanceGuidance,
@@ -28,15 +28,20 @@ from partclipseg.models.partcatseg.aggregator import (
     Volume,
 )
 from partclipseg.models.partcatseg.config import CATSegConfig, PartCATSegConfig
+from partclipseg.models.partcatseg.convolutions import OneChannelConv2d
 from partclipseg.models.partcatseg.filters import Patches, patches
-from partclipseg.models.partcatseg.photos import model_inputs
+from partclipseg.models.partcatseg.norm_relu import NormReLU
+from partclipseg.models.partcatseg.photos import first_size, model_inputs
 from partclipseg.models.partcatseg.settings import CATSegSettings, PartCATSegSettings
 from partclipseg.models.partcatseg.towers import Guidance, ResNetGuidance, text_features
-from partclipseg.models.partcatseg.up_block import UpBlock
+from partclipseg.models.partcatseg.up_block import PhasesOfProduct
 from partclipseg.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from partclipseg.models.onnx import OnnxGraph
+
+Features = tuple[Patches, AppearanceGuidance]
+"""CLIP's patches and the projected guidance of photos."""
 
 
 @dataclass
@@ -116,11 +121,15 @@ class CATSegModel(CLIPTowers):
         """Photos come to `prepare` at their own size: it resizes them twice."""
         return None
 
+    def first_size(self, size: tuple[int, ...]) -> tuple[int, int]:
+        """Return the size of a photo of height and width `size` at `config.shortest_edge`."""
+        return first_size(size, self.config)
+
     def prepare(self, photos: Sequence[np.ndarray] | Tensor) -> dict[str, Tensor]:
         """Make the inputs of photos on the model's device; see `photos.model_inputs`."""
         return model_inputs(self.config, photos, self.device, self.dtype)
 
-    def features(self, inputs: Mapping[str, Tensor]) -> tuple[Patches, AppearanceGuidance]:
+    def features(self, inputs: Mapping[str, Tensor]) -> Features:
         """Compute CLIP's patches and the projected guidance of the photos."""
         guidance = self.aggregator.guidance(self.guidance(inputs["guidance_pixels"]))
         return patches(self.config, self.clip, inputs["pixel_values"]), guidance
@@ -139,9 +148,14 @@ class CATSegModel(CLIPTowers):
         volume, guidance = self.class_volume(inputs, words)
         return PartOutput(object_part_logits=self.aggregator.decode(volume.embedding, guidance))
 
-    def class_volume(self, inputs: Mapping[str, Tensor], words: Words) -> tuple[Volume, AppearanceGuidance]:
-        """Aggregate the volume of the object-parts and background; return it with the guidance that decodes it."""
-        photo, guidance = self.features(inputs)
+    def class_volume(
+        self, inputs: Mapping[str, Tensor], words: Words, features: Features | None = None
+    ) -> tuple[Volume, AppearanceGuidance]:
+        """Aggregate the volume of the object-parts and background; return it with the guidance that decodes it.
+
+        `features` are those of the photos, if they have been computed.
+        """
+        photo, guidance = features or self.features(inputs)
         return self.aggregator.aggregate(photo.vectors, torch.cat(self.texts(words)), guidance), guidance
 
     def label_maps(
@@ -181,6 +195,11 @@ class CATSegModel(CLIPTowers):
         rows = chosen_rows(self.config, logits, words, present_objects, with_background)
         return best_maps(self.config, inputs, words, sizes, rows)
 
+    @property
+    def min_part_probability(self) -> float:
+        """Minimum probability of a part: 0 in reference mode, where the greatest wins, however small."""
+        return 0.0 if self.config.reference else super().min_part_probability
+
     @torch.no_grad()
     def logits_size(self, inputs: Mapping[str, Tensor], words: Words) -> tuple[int, int]:
         """Return height and width of the logits."""
@@ -188,7 +207,8 @@ class CATSegModel(CLIPTowers):
 
     def repeated_layers(self) -> list[nn.Module]:
         """List the layers that repeat, for compilation one by one."""
-        blocks = [block for block in self.aggregator.modules() if isinstance(block, AggregationLayer | UpBlock)]
+        kinds = AggregationLayer | PhasesOfProduct | NormReLU | OneChannelConv2d
+        blocks = [block for block in self.aggregator.modules() if isinstance(block, kinds)]
         return [*list(self.clip.vision_model.encoder.layers)[:-1], *self.guidance.layers(), *blocks]
 
     @property
@@ -213,20 +233,20 @@ class CATSegModel(CLIPTowers):
     # -- training ---------------------------------------------------------------------------------------------
 
     @classmethod
-    def check_settings(cls, settings: Any) -> None:
+    def check_settings(cls, settings: CATSegSettings) -> None:
         """Raise `PartCLIPSegError` for repairs, filters and guidance that cannot be."""
         from partclipseg.models.partcatseg.start import check_cost_settings
 
         check_cost_settings(cls, settings)
 
     @classmethod
-    def from_start(cls, name: str, settings: Any) -> Any:
+    def from_start(cls, name: str, settings: CATSegSettings) -> Self:
         """Build the model that training starts from, in float32 on the CPU; see `start.start_model`."""
         from partclipseg.models.partcatseg.start import start_model
 
         return start_model(cls, name, settings)
 
-    def trained_parameters(self, settings: Any = None) -> list[nn.Parameter]:
+    def trained_parameters(self, settings: CATSegSettings | None = None) -> list[nn.Parameter]:
         """Freeze CLIP and what has no gradient, train the rest as published, and return it in the model's order."""
         self.guidance_share = (settings or CATSegSettings()).guidance_share
         self.requires_grad_(True)
@@ -234,7 +254,7 @@ class CATSegModel(CLIPTowers):
         if isinstance(self.guidance, ResNetGuidance):
             self.guidance.freeze_batch_norms()
         self.background.requires_grad_(self.config.repaired("background"))
-        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return trained(self)
 
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
         """Group the trained parameters for AdamW as published: guidance at its share of the rate, norms without decay.
@@ -248,7 +268,7 @@ class CATSegModel(CLIPTowers):
         """Compute the aggregation again in the backward pass instead of storing it."""
         self.aggregator.recompute = enabled
 
-    def build_loss(self, settings: Any = None, compiled: bool = False) -> Any:
+    def build_loss(self, settings: CATSegSettings | None = None, compiled: bool = False) -> Any:
         """Build the published loss; see `CATSegLoss`."""
         from partclipseg.models.partcatseg.loss import CATSegLoss
 
@@ -291,8 +311,13 @@ class PartCATSegModel(CATSegModel):
             object_part_similarity=second.similarity,
         )
 
-    def volumes(self, inputs: Mapping[str, Tensor], words: Words) -> tuple[Volume, Volume, AppearanceGuidance]:
-        """Aggregate the volume of parts, objects and background, then that of object-parts and background."""
+    def volumes(
+        self, inputs: Mapping[str, Tensor], words: Words, features: Features | None = None
+    ) -> tuple[Volume, Volume, AppearanceGuidance]:
+        """Aggregate the volume of parts, objects and background, then that of object-parts and background.
+
+        `features` are those of the photos, if they have been computed.
+        """
         # 1. Texts: [N_p + N_o + 1, P, D] and [N_c + 1, P, D]; one background closes both.
         num_parts, num_objects = len(words.vocabulary.parts), len(words.vocabulary.objects)
         texts, background = self.texts(words)
@@ -300,7 +325,7 @@ class PartCATSegModel(CATSegModel):
         class_texts = torch.cat([texts[num_parts + num_objects :], background])
 
         # 2. Photo: vectors of the patches [B, D, g, g] and their guidance.
-        photo, guidance = self.features(inputs)
+        photo, guidance = features or self.features(inputs)
 
         # 3. First stage: parts, objects and background compete in one volume.
         first = self.aggregator.aggregate(photo.vectors, word_texts, guidance)
@@ -346,11 +371,13 @@ class PartCATSegModel(CATSegModel):
 
         return family("clipseg").word_teacher(name)
 
-    def class_volume(self, inputs: Mapping[str, Tensor], words: Words) -> tuple[Volume, AppearanceGuidance]:
-        _, second, guidance = self.volumes(inputs, words)
+    def class_volume(
+        self, inputs: Mapping[str, Tensor], words: Words, features: Features | None = None
+    ) -> tuple[Volume, AppearanceGuidance]:
+        _, second, guidance = self.volumes(inputs, words, features)
         return second, guidance
 
-    def build_loss(self, settings: Any = None, compiled: bool = False) -> Any:
+    def build_loss(self, settings: CATSegSettings | None = None, compiled: bool = False) -> Any:
         """Build the published loss; see `PartCATSegLoss`."""
         from partclipseg.models.partcatseg.loss import PartCATSegLoss
 

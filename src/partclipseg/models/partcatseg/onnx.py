@@ -74,7 +74,7 @@ class CATSegDecoderGraph(nn.Module):
     def texts(self, *embeddings: Tensor) -> tuple[Tensor, ...]:
         """Return the prompts' vectors by word, `[words, P, D]` each, and last the background's, `[1, P, D]`."""
         model, count = self.model, len(self.model.config.templates)
-        background = nn.functional.normalize(model.background, dim=-1).unsqueeze(1).expand(-1, count, -1)
+        background = model.background_texts(count)
         return *(words.to(model.dtype).unflatten(0, (-1, count)) for words in embeddings), background
 
     def photos(self, *tensors: Tensor) -> tuple[Tensor, AppearanceGuidance]:

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from partclipseg.data.augment import resize_photo
+from partclipseg.data.photo_size import size_at_shortest_edge
 from partclipseg.machine import usable_cores
 from partclipseg.maps.upsample import upload
 from partclipseg.models.partcatseg.config import CATSegConfig
-from partclipseg.models.photo_size import size_at_shortest_edge
 
 
 def model_inputs(
@@ -69,10 +69,9 @@ def _resized(photos: Sequence[np.ndarray], config: CATSegConfig) -> list[np.ndar
 
 def first_size(size: tuple[int, ...], config: CATSegConfig) -> tuple[int, int]:
     """Return height and width after the first resizing, to `shortest_edge` or, where that is less, `longest_edge`."""
-    height, width = size
     if config.shortest_edge is None:
-        return height, width
-    return size_at_shortest_edge((height, width), config.shortest_edge, config.longest_edge)
+        return size[0], size[1]
+    return size_at_shortest_edge(size, config.shortest_edge, config.longest_edge)
 
 
 def _input(pixels: Tensor, edge: int, config: CATSegConfig) -> Tensor:

@@ -30,6 +30,9 @@ class CATSegSettings(MethodSettings):
     the start or of the sizes."""
     guidance_share: float = 0.01
     """Share of the learning rate at which the guidance tower learns, from above 0 to 1; published 0.01."""
+    own_size: bool = False
+    """Take photos at their own size, as the released code does on PartImageNet; False keeps what the start does, or, as
+    published elsewhere, first resizes them to a shortest edge."""
     patch_attention: bool | None = None
     """Keep the attention of CLIP's last block, as for a CLIP whose patches were taught words; None keeps what the start
     does, or, as published, leaves it out."""
@@ -48,6 +51,11 @@ class CATSegSettings(MethodSettings):
     def towers(self) -> tuple[str, ...]:
         return ("backbone", "aggregation") if self.guidance else ("backbone", "guidance", "aggregation")
 
+    @property
+    def switches(self) -> dict[str, bool | None]:
+        """Fields of the configuration that a run may switch in its start; None leaves one as it is."""
+        return {"patch_attention": self.patch_attention, "attention_filter": self.attention_filter}
+
 
 @dataclass(frozen=True)
 class PartCATSegSettings(CATSegSettings):
@@ -57,3 +65,7 @@ class PartCATSegSettings(CATSegSettings):
 
     pair_affinity: bool | None = None
     """Mix the costs of object-parts by a doubly stochastic affinity, after HOPS; None as for attention_filter."""
+
+    @property
+    def switches(self) -> dict[str, bool | None]:
+        return {**super().switches, "pair_affinity": self.pair_affinity}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 _GUIDANCE = "give facebookresearch/dinov2's own file, or a directory or hub name of a DINOv2 or a ResNet"
 """Remedy for guidance weights that are not there."""
 
+Model = TypeVar("Model", bound=CATSegModel)
+
 _TOWERS: dict[str, Any] = {"dinov2": Dinov2Model, "resnet": ResNetModel}
 
 
@@ -41,20 +43,14 @@ def check_cost_settings(cls: type[CATSegModel], settings: CATSegSettings) -> Non
     """Raise `PartCLIPSegError` for repairs, filters and guidance that cannot be; nothing is fetched."""
     config_class: Any = cls.config_class
     config = config_class(reference=settings.reference, repairs=settings.repairs)
-    config.change(**_changes(settings))
+    config.change(**settings.switches)
     if settings.guidance and not is_file(settings.guidance) and is_local(settings.guidance, _GUIDANCE):
         _guidance_config(settings)
 
 
-def _changes(settings: CATSegSettings) -> dict[str, bool | None]:
-    """Return the fields of the configuration that a run may change in a start."""
-    names = ("patch_attention", "attention_filter", "pair_affinity")
-    return {name: getattr(settings, name) for name in names if hasattr(settings, name)}
-
-
 def start_model(
-    cls: type[CATSegModel], name: str, settings: CATSegSettings, config: CATSegConfig | None = None
-) -> CATSegModel:
+    cls: type[Model], name: str, settings: CATSegSettings, config: CATSegConfig | None = None
+) -> Model:
     """Build a model of class `cls` to train, in float32 on the CPU.
 
     Args:
@@ -69,7 +65,9 @@ def start_model(
     cannot be had.
     """
     model, new = _started(cls, name, settings, config)
-    model.config.change(**_changes(settings), guidance_image_size=settings.guidance_image_size)
+    model.config.change(**settings.switches, guidance_image_size=settings.guidance_image_size)
+    if settings.own_size:
+        model.config.shortest_edge = None
     if settings.guidance:
         _load_guidance(model, settings.guidance)
     elif any(key.startswith("guidance.") for key in new):
@@ -87,8 +85,8 @@ def start_model(
 
 
 def _started(
-    cls: type[CATSegModel], name: str, settings: CATSegSettings, config: CATSegConfig | None
-) -> tuple[CATSegModel, list[str]]:
+    cls: type[Model], name: str, settings: CATSegSettings, config: CATSegConfig | None
+) -> tuple[Model, list[str]]:
     """Return the model, and the names of its tensors that the start does not have."""
     config_class: Any = cls.config_class
     sizes = dict(SIZES[settings.sizes]) if config is None else _sizes(config)
@@ -99,7 +97,8 @@ def _started(
         tensors = read_released(name)
         if family_of(tensors, name) is cls:
             own = released_config(tensors, name, **changes) if config is None else config_class(**{**sizes, **changes})
-            return load_released(name, own), []
+            released: Any = load_released(name, own)  # of the family that the file holds, which is `cls`
+            return released, []
         model = cls(config_class(**{**sizes, **changes}))
         return model, _copy(model, with_our_names(model, tensors), name)
     kind = read_config(name, remedy=START).get("model_type")

@@ -94,7 +94,8 @@ class DINOGuidance(Guidance):
         tokens = torch.cat([tower.embeddings.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1)
         tokens = tokens + self.positions(rows, columns)
         tokens = tower.layernorm(tower.encoder(tokens).last_hidden_state)  # [B, 1 + rows·columns, A]
-        return tokens[:, 1:].transpose(1, 2).unflatten(2, (rows, columns))  # [B, A, rows, columns]
+        # Unflatten first: then the maps of one photo, too, have strides that resizing takes for channels last.
+        return tokens[:, 1:].unflatten(1, (rows, columns)).permute(0, 3, 1, 2)  # [B, A, rows, columns]
 
     def positions(self, rows: int, columns: int) -> Tensor:
         """Resize the position embeddings to `[1, 1 + rows·columns, A]`, class token first; bicubic in float32."""

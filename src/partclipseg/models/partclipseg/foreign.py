@@ -23,7 +23,9 @@ def knows(names: Collection[str]) -> bool:
     return named_by(REFERENCE_PREFIX, names)
 
 
-def config_for(values: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], origin: str) -> PartCLIPSegConfig:
+def config_for(
+    values: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], origin: str, dataset: str | None = None
+) -> PartCLIPSegConfig:
     """Return the configuration for a file's tensors: the released one, or that of the reference's own dictionary."""
     return PartCLIPSegConfig.from_reference(values)
 

@@ -12,6 +12,7 @@ from partclipseg.maps.label_maps import LabelMaps
 from partclipseg.models.clipseg_towers import CLIPSegTowers
 from partclipseg.models.directory import read_config
 from partclipseg.models.interface import Inputs, PartOutput, Words, register
+from partclipseg.models.parameter_groups import trained
 from partclipseg.models.partclipseg.config import PartCLIPSegConfig
 from partclipseg.models.partclipseg.decoder import PartDecoder
 from partclipseg.models.partclipseg.lookup import own_words, trained_words
@@ -53,7 +54,8 @@ class PartCLIPSegModel(CLIPSegTowers):
     def forward(self, inputs: Inputs, words: Words, attention_pairs: Tensor | None = None) -> PartOutput:
         """Compute logits of every part, object and object-part; arguments as in `PartModel.forward`."""
         # 1. Words: [N, D], background last.
-        num_parts, num_words = len(words.vocabulary.parts), len(words.vocabulary.parts) + len(words.vocabulary.objects)
+        num_parts = len(words.vocabulary.parts)
+        num_words = num_parts + len(words.vocabulary.objects)
         conditions = torch.cat([words.embeddings[:num_words].to(self.dtype), self.background])
         class_words = with_object_words(conditions, words)
 
@@ -149,7 +151,7 @@ class PartCLIPSegModel(CLIPSegTowers):
     def trained_parameters(self, settings: PartCLIPSegSettings) -> list[nn.Parameter]:
         """Freeze all but what the paper trains, and the background word unless set to train; return the rest."""
         self.train_published_parameters(background=settings.train_background)
-        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return trained(self)
 
     def build_loss(self, settings: PartCLIPSegSettings, compiled: bool = False) -> Any:
         """Build the loss of the paper; see `PartLoss`."""

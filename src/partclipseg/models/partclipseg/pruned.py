@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -75,12 +75,34 @@ def _winning_objects(
     return known, photos.winners(gate, num_objects + 1), photos.contest(gate)
 
 
+Indices = TypeVar("Indices", np.ndarray, Tensor)
+
+
+class _Rows(NamedTuple, Generic[Indices]):
+    """Rows that the classes of a batch are made of, int64: arrays on the host, or tensors on the device."""
+
+    fresh_photos: Indices
+    fresh_conditions: Indices
+    """`[F]` each: features to decode."""
+    found: Indices
+    """`[Q]`: indices of the used features among the known ones."""
+    parts: Indices
+    objects: Indices
+    """`[K]` each: features of the classes, by index among the fresh, then the found."""
+    part_words: Indices
+    object_words: Indices
+    """`[K]` each: conditions whose words make the classes' words."""
+    labels: Indices
+    owners: Indices
+    """`[K]` each: classes and their objects."""
+
+
 class _Needed(NamedTuple):
     """Classes to decode: rows (photo, class) in order of the photos."""
 
     photos: np.ndarray
     """int64 `[K]`: photo of each row."""
-    rows: _Rows
+    rows: _Rows[np.ndarray]
     """Rows that the classes are made of, on the host."""
     graphs: Graphs | None
     """The graph cache if decoding them is to be captured."""
@@ -114,12 +136,12 @@ def _needed(
     pad = partial(_pad, length=_rounded(max(len(fresh), len(classes)))) if graphs else np.asarray
     fresh, found = pad(fresh), pad(found)
     places = _find([part_keys, object_keys], np.concatenate([fresh, found]))
-    needed = _Rows(
+    host = _Rows(
         *np.divmod(fresh, len(photos.conditions)),
         np.searchsorted(known[0], found),
         *map(pad, [*places, part_rows, object_word_rows, classes, owners[classes]]),
     )
-    return _Needed(rows_of, needed, graphs)
+    return _Needed(rows_of, host, graphs)
 
 
 def _decode_needed(
@@ -140,25 +162,6 @@ def _decode_needed(
     *_, labels, owner = device.split(lengths)
     for some, logits in zip(slices(count, photos.rows_at_once), pieces, strict=True):  # [k, h, w]
         contest.add(needed.photos[some], logits, labels[some], owner[some])
-
-
-class _Rows(NamedTuple):
-    """Rows that the classes of a batch are made of, int64: arrays on the host, or tensors on the device."""
-
-    fresh_photos: Any
-    fresh_conditions: Any
-    """`[F]` each: features to decode."""
-    found: Any
-    """`[Q]`: indices of the used features among the known ones."""
-    parts: Any
-    objects: Any
-    """`[K]` each: features of the classes, by index among the fresh, then the found."""
-    part_words: Any
-    object_words: Any
-    """`[K]` each: conditions whose words make the classes' words."""
-    labels: Any
-    owners: Any
-    """`[K]` each: classes and their objects."""
 
 
 def _class_logits(

@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
-from partclipseg.models.clip_names import clip_source
+from partclipseg.models.clip_names import clip_place
 from partclipseg.models.reading import check_finite_weights, check_number_of_weights, read_tensors, without_prefixes
-from partclipseg.models.tensor_places import TensorPlace, copy_tensors
+from partclipseg.models.tensor_places import TensorPlace, copy_tensors, place_by_rules
 from partclipseg.models.zsseg.config import ZSSegConfig
 from partclipseg.models.zsseg.model import ZSSegModel
 
@@ -84,21 +84,20 @@ _RENAMED = (  # ours, theirs; every rule is applied, in order
 def place_of(name: str) -> TensorPlace:
     """Say where our tensor `name` stands in a released file."""
     if name.startswith("clip."):
-        found = clip_source(name)
+        found = clip_place(name)
         return found._replace(name=f"clip_adapter.{found.name}")
-    letter = re.search(r"\.([qkv])_proj\.", name)
-    for ours, theirs in _RENAMED:
-        name = re.sub(ours, theirs, name)
-    return TensorPlace(name, "qkv".index(letter[1]) if letter else None, False)
+    return place_by_rules(name, _RENAMED)
 
 
 def knows(names: Collection[str]) -> bool:
     """Whether these are names of tensors in a ZSSeg+ file."""
-    bare = [_bare(name) for name in names]
+    bare = [name.removeprefix(_PARALLEL) for name in names]
     return any(name.startswith("clip_adapter.") for name in bare) and any(name.startswith(_HEAD) for name in bare)
 
 
-def config_for(values: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], origin: str) -> ZSSegConfig:
+def config_for(
+    values: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], origin: str, dataset: str | None = None
+) -> ZSSegConfig:
     """Return the configuration for a file's tensors: the released one, or the given `values` in reference mode."""
     return ZSSegConfig.from_values({"reference": True, **(values or {})})
 
@@ -119,7 +118,3 @@ def load_released(path: str | Path, config: ZSSegConfig | None = None) -> ZSSegM
     copy_tensors(model, tensors, place_of, _OPTIONAL, UNUSED).check(str(path))
     check_finite_weights(model, str(path))
     return model.eval()
-
-
-def _bare(name: str) -> str:
-    return name.removeprefix(_PARALLEL)

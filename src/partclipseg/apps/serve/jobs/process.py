@@ -18,8 +18,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from partclipseg.apps.label.command import Label, Messages
+from partclipseg.apps.label.command import Label
 from partclipseg.apps.label.job import ManifestRecord
+from partclipseg.apps.label.messages import Messages
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import locked, refusal
 

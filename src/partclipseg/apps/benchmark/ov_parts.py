@@ -1,4 +1,4 @@
-"""``partclipseg benchmark``: published benchmarks that are more than one evaluation, in one command and one table."""
+"""OV-PARTS' three tasks as one benchmark: every model in every task that its words and the data allow, in one table."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ import math
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import tyro
 
 from partclipseg.apps.checking import check_bar, progress_bar
 from partclipseg.apps.evaluation_output import rich_table, write_files
-from partclipseg.apps.options import BatchSize, Device, ModelArgument, check_least, optional
-from partclipseg.data.datasets.spec import Split
+from partclipseg.apps.options import BatchSize, Device, check_least, optional
 from partclipseg.errors import UsageError
-from partclipseg.evaluation.choices import QUESTION_FORMS, QuestionForm, StatedTask
+from partclipseg.evaluation.choices import StatedTask
 from partclipseg.models.number_types import PredictionType
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     """A model, the words that it was trained on, what it is scored in, and the data of each benchmark."""
 
 ROWS = "results.jsonl"
+"""File of the results so far, in the folder of the report."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class OVParts:
             return rendering.load()("test", self.limit or scenes, size, "all")
         with check_bar(console) as show:
             raise_if_broken(check_dataset(name, root, "test", on_progress=show))
-        return open_dataset(name, root)
+        return open_dataset(name, root).by_object_masks()
 
     def _score_model(
         self,
@@ -160,6 +160,7 @@ class OVParts:
         journal: Journal | None,
         console: Console,
     ) -> list[TaskResult]:
+        from partclipseg.evaluation.resized_labels import LABELS
         from partclipseg.evaluation.state import model_digest, text_digest
         from partclipseg.evaluation.tasks import TaskResult, without_listed
         from partclipseg.inference.segmenter import PartSegmenter
@@ -175,7 +176,8 @@ class OVParts:
                         f"the few-shot list beside {name} names all photos that {job.dataset} tests on, so nothing is "
                         "left to score: give the list of the training photos"
                     )
-            digest = {**job._asdict(), "model": model_digest(name), "dtype": self.dtype, **self._digest(dataset)}
+            digest = {**job._asdict(), "model": model_digest(name), "dtype": self.dtype, "labels": LABELS}
+            digest |= self._digest(dataset)
             if job.task == "cross-dataset" and training is not None:
                 digest["training"] = text_digest(training.names)
             entries = [] if journal is None else journal.read(damaged="skip")
@@ -261,99 +263,6 @@ class OVParts:
         write_files(KeptFiles(folder, "benchmark", self.overwrite), texts, console)
 
 
-@dataclass(frozen=True)
-class InstructPartQuestions:
-    """Ask a model for the one part of each photo of InstructPart, by its name and by an instruction: gIoU and cIoU."""
-
-    model: ModelArgument
-    data: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """InstructPart's folder."""
-    task: Literal[QuestionForm, "both"] = "both"
-    """referring: the part and its object are named.
-    instruction: a sentence is given, which only models that take words without an object can read."""
-    phrasing: Annotated[int, tyro.conf.arg(metavar="0..5")] = 0
-    """Sentence of the instruction: 0 written by a person, 1 written by a language model, 2 with part and object,
-    3 with the affordance (what the part is for), 4 the bare names, 5 names and affordance."""
-    split: Split = "test"
-    """Split to score."""
-    output: Annotated[Path | None, optional("FILE.json")] = None
-    """File for the scores. Left out: they are only printed."""
-    limit: Annotated[int | None, optional("N")] = None
-    """Ask only of the first N photos. Left out: all of them."""
-    device: Device = None
-    dtype: PredictionType = "float32"
-    """Number type of the model's arithmetic."""
-
-    def run(self) -> int:
-        from rich.console import Console
-
-        from partclipseg.data.check import check_dataset, raise_if_broken
-        from partclipseg.data.datasets.instructpart import NAME, PHRASINGS
-        from partclipseg.data.datasets.registry import open_dataset
-        from partclipseg.evaluation.referring import ReferringScores, score_questions
-        from partclipseg.files import write_text
-        from partclipseg.inference.segmenter import PartSegmenter
-        from partclipseg.writing import writing
-
-        if not 0 <= self.phrasing < len(PHRASINGS):
-            raise UsageError(f"--phrasing is one of 0 to {len(PHRASINGS) - 1}, not {self.phrasing}")
-        check_least(limit=(self.limit, 1))
-        if self.output is not None and self.output.exists():
-            raise UsageError(f"{self.output} exists already: name another file, or remove it first")
-        console = Console(soft_wrap=True, highlight=False)
-        with check_bar(console) as show:
-            raise_if_broken(check_dataset(NAME, self.data, self.split, on_progress=show))
-        dataset = open_dataset(NAME, self.data, self.split)
-        segmenter = PartSegmenter.from_pretrained(self.model, self.device, self.dtype)
-        askings: tuple[QuestionForm, ...] = tuple(QUESTION_FORMS) if self.task == "both" else (self.task,)
-        scores: list[ReferringScores] = []
-        skipped: list[str] = []
-        for asking in askings:
-            with progress_bar(console) as progress:
-                bar = progress.add_task(asking, total=None, note="")
-
-                def show_progress(done: int, total: int, bar: Any = bar, progress: Any = progress) -> None:
-                    progress.update(bar, completed=done, total=total)
-
-                try:
-                    scores.append(
-                        score_questions(segmenter, dataset, asking, self.phrasing, self.limit, show_progress)
-                    )
-                except UsageError as error:
-                    if self.task != "both" or asking != "instruction":
-                        raise
-                    skipped.append(f"{QUESTION_FORMS[asking].split(':')[0]} was left out: {error}")
-        if self.output is not None:
-            content = {"model": self.model, "phrasing": self.phrasing, "limit": self.limit, "left out": skipped}
-            content["scores"] = [one.to_dict() for one in scores]
-            with writing(self.output):
-                write_text(self.output, json.dumps(content, indent=1) + "\n")
-        console.print(rich_table(_question_table(scores)), "")
-        for line in skipped:
-            console.print(line, markup=False)
-        return 0
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """Run a published benchmark that is more than one evaluation.
-
-    Examples:
-      partclipseg benchmark ov-parts runs/pascal/model runs/ade20k/model --data data
-      partclipseg benchmark ov-parts --few-shot runs/few-0 runs/few-1 runs/few-2 --data data/PascalPart116
-      partclipseg benchmark instructpart partclipseg-pascal --data data/InstructPart
-    """
-
-    which: Annotated[
-        Annotated[OVParts, tyro.conf.subcommand("ov-parts", prefix_name=False)]
-        | Annotated[InstructPartQuestions, tyro.conf.subcommand("instructpart", prefix_name=False)],
-        tyro.conf.arg(name=""),
-    ]
-
-    def run(self) -> int:
-        return self.which.run()
-
-
 def method_name(model: str) -> str:
     """Return a short name of a model for a table: its folder, or the run's for ``RUN/model`` and ``RUN/best``."""
     path = Path(model)
@@ -374,20 +283,3 @@ def with_source(results: list[TaskResult]) -> list[TaskResult]:
     """Add to cross-dataset results the score on the benchmark that the model was trained on, where it is there."""
     source = next((one.all for one in results if one.task != "cross-dataset"), math.nan)
     return [replace(one, source=source) if one.task == "cross-dataset" else one for one in results]
-
-
-def _question_table(scores: list[Any]) -> Table:
-    from partclipseg.evaluation.tables import Table, figure
-
-    rows = tuple(
-        (
-            QUESTION_FORMS[one.asking].split(":")[0],
-            *map(figure, (one.giou, one.ciou, one.precision_50)),
-            str(one.questions),
-        )
-        for one in scores
-    )
-    note = "gIoU: mean IoU of the questions. cIoU: IoU of all pixels together. P@50: questions with an IoU of 50 %."
-    if too_long := sum(one.too_long for one in scores):
-        note += f" Questions that the model cannot read, since they are too long, count as 0: {too_long}."
-    return Table("InstructPart", ("", "gIoU", "cIoU", "P@50", "questions"), rows, note)

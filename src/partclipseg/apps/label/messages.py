@@ -1,0 +1,121 @@
+"""What ``partclipseg label`` says in the terminal, while it runs and at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from partclipseg.data.values import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from partclipseg.apps.label.job import ManifestRecord
+    from partclipseg.apps.label.people import Results
+    from partclipseg.apps.label.photos import FoundPhotos
+    from partclipseg.apps.label.report import Tally
+    from partclipseg.kept_files import KeptFiles
+
+SHOWN_FAILURES = 20
+"""Maximum number of photos and files named in the terminal; the report names all."""
+
+SHOWN_LEFT = 5
+"""Maximum number of files of photos that are gone named in the terminal."""
+
+
+class Messages:
+    """Lines for the terminal; a closed pipe, as after `| head`, does not end the run."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self.console = Console(soft_wrap=True, highlight=False)
+        self._errors = Console(stderr=True, soft_wrap=True, highlight=False)
+
+    def line(self, text: str) -> None:
+        """Write to standard output."""
+        self._print(self.console, text)
+
+    def error(self, text: str) -> None:
+        """Write to standard error."""
+        self._print(self._errors, text)
+
+    def files(self, title: str, names: Sequence[str], error: bool = False) -> None:
+        """Write a title and at most `SHOWN_FAILURES` names below it."""
+        say = self.error if error else self.line
+        say(title)
+        for name in names[:SHOWN_FAILURES]:
+            say(f"  {name}")
+        if len(names) > SHOWN_FAILURES:
+            say(f"  and {len(names) - SHOWN_FAILURES} more")
+
+    def watched(
+        self, stream: Iterator[list[ManifestRecord]], total: int, todo: int
+    ) -> Iterator[list[ManifestRecord]]:
+        """Yield the batches of `stream`, which label `todo` of all photos, with a progress bar in a terminal."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("labelling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        quiet = not self.console.is_terminal
+        with Progress(*columns, console=self.console, transient=True, disable=quiet) as progress:
+            task = progress.add_task("", total=todo)
+            for records in stream:
+                yield records
+                progress.advance(task, len(records))
+
+    def _print(self, console: Console, text: str) -> None:
+        if console.quiet:
+            return
+        try:
+            console.print(printable(text), markup=False)
+        except (BrokenPipeError, SystemExit):  # Rich turns the first into the second
+            console.quiet = True
+
+
+def count_of(number: int, noun: str) -> str:
+    """Write a number of things and the verb, such as ``1 file is`` and ``2 files are``."""
+    return f"{number} {noun}{' is' if number == 1 else 's are'}"
+
+
+def summary(
+    say: Messages,
+    output: Path,
+    found: FoundPhotos,
+    tally: Tally,
+    results: Results,
+    collections: KeptFiles,
+    left: Sequence[str],
+) -> int:
+    """Print a summary of all photos and files; return the exit code."""
+    total, failed = len(found.photos), tally.failed
+    reasons = dict(results.unreadable)
+    if results.kept_files:
+        files, photos = count_of(len(results.kept_files), "file"), count_of(len(results.taken), "photo")
+        title = f"{files} a person's and kept; {photos} taken into the results as corrected:"
+        say.files(title, list(results.kept_files))
+    if reasons:
+        title = f"{count_of(len(reasons), 'file')} kept but not read back, so that the model's own result counts:"
+        say.files(title, [f"{file}: {reason}" for file, reason in reasons.items()], error=True)
+    for remark in collections.remarks():
+        say.line(remark)
+    if left:
+        names = ", ".join(left[:SHOWN_LEFT]) + (f" and {len(left) - SHOWN_LEFT} more" if len(left) > SHOWN_LEFT else "")
+        say.line(
+            f"{count_of(len(left), 'file')} of photos that are gone or renamed, so kept and not counted: {names}: "
+            "delete what you do not need, or give the photos their former names"
+        )
+    say.line(f"{total - len(failed)} of {total} photos -> {output}")
+    if failed:
+        title = f"{len(failed)} of {total} photos could not be labelled (see {output / 'report.html'}):"
+        say.files(title, [f"{photo}: {reason}" for photo, reason in failed], error=True)
+    if tally.warned:
+        title = f"{count_of(len(tally.warned), 'photo')} labelled in which little may be seen:"
+        say.files(title, [f"{photo}: {warning}" for photo, warning in tally.warned], error=True)
+    if found.unread:
+        say.error(found.unread)
+    if found.unreadable:
+        say.files("folders that cannot be read are left out:", found.unreadable, error=True)
+    if unwritten := [*results.failed, *collections.failed]:
+        say.files("files that could not be written:", [f"{file}: {reason}" for file, reason in unwritten], error=True)
+    return 1 if failed or found.unreadable or unwritten else 0

@@ -34,7 +34,7 @@ from partclipseg.shapes.captions import caption, words
 from partclipseg.shapes.tokenizer import build_tokenizer
 from partclipseg.shapes.world import partshapes_world
 from partclipseg.training.pretraining import pretrain
-from partclipseg.training.scene_photos import draw_mirrored, mirror, photos_of, recolour
+from partclipseg.training.scene_photos import draw_mirrored, flip, photos_of, recolour
 from partclipseg.training.start import compile_on
 from partclipseg.training.towers import PATCH, BackboneRecipe
 
@@ -141,8 +141,8 @@ class _Batches:
         """Return normalised pixels `[B, 3, S, S]` and object labels `[B, S, S]`."""
         photos = photos_of(self.photos, rows)
         mirrored = draw_mirrored(photos)
-        photos = recolour(mirror(photos, mirrored), gain=0.3, shift=0.2)
-        return self._normalise(photos)["pixel_values"], mirror(self.labels[rows], mirrored)
+        photos = recolour(flip(photos, mirrored), gain=0.3, shift=0.2)
+        return self._normalise(photos)["pixel_values"], flip(self.labels[rows], mirrored)
 
 
 def _losses(model: CLIPSegBaseline, batches: _Batches, rows: Tensor, recipe: BackboneRecipe) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ def draw_mirrored(photos: Tensor) -> Tensor:
     return torch.rand(len(photos), 1, 1, device=photos.device) < 0.5
 
 
-def mirror(maps: Tensor, mirrored: Tensor) -> Tensor:
+def flip(maps: Tensor, mirrored: Tensor) -> Tensor:
     """Flip the maps `[B, S, S]`, or photos `[B, C, S, S]`, that are `mirrored`, bool `[B, 1, 1]`."""
     return torch.where(mirrored.unsqueeze(1) if maps.ndim == 4 else mirrored, maps.flip(-1), maps)
 

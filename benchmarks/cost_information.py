@@ -5,12 +5,14 @@
     python benchmarks/cost_information.py --backbone runs/backbone/model --guidance runs/guidance/model
     python benchmarks/cost_information.py --backbone … --guidance … --scenes 4      # to see that it runs
 
-Prints JSON with four tables, of scenes of the test split:
+Prints JSON with five tables, of scenes of the test split:
 
 - objects: how often the object word with the greatest cost at an object's patch is the right one (`right`, of 56), and
   how often a patch on an object has a greater cost for its word than one off it (`above`). CLIP's last block stands
   without attention, as PartCATSeg takes it, and with it, as the backbone trains it; beside them the CLIPSeg decoder of
   the same backbone.
+- part words: how often a patch on a part has a greater cost for the part's word than another patch of the object
+  (`above`), and the mean cosine of two part words (`alike`).
 - parts: the share of patches whose part word a linear probe tells, and its mean over the words. It is trained on four
   fifths of the scenes and tested on the rest.
 - variance: which share of the variance of the guidance features lies between scenes (`scene`) and between places
@@ -47,6 +49,9 @@ AT_ONCE = 8
 
 PATCH = 8
 
+CLIP = ("CLIP without attention", "CLIP with attention")
+"""Features that are compared with words."""
+
 
 def main() -> None:
     options = _parse()
@@ -59,6 +64,7 @@ def main() -> None:
         found: dict[str, Any] = {
             "scenes": options.scenes,
             "objects": objects_table(options.backbone, model, dataset, features),
+            "part words": part_words_table(options.backbone, model, dataset, features),
             "variance": variance(features["guidance"]),
             "grids": grids(dataset),
         }
@@ -110,13 +116,8 @@ def objects_table(
     """Compare patches with the object words, by cosines and by the backbone's decoder."""
     words, tokenizer = list(dataset.vocabulary.objects), load_tokenizer(backbone)
     labels = at_patches(np.stack([sample.object_labels for sample in dataset]))  # [scenes, N]
-    tokens = tokenizer(model.word_prompts(words), padding="longest", return_tensors="pt")
-    texts = model.encode_text(tokens["input_ids"], tokens["attention_mask"]).unflatten(0, (len(words), -1))  # [O, P, D]
-    mean = F.normalize(texts.mean(1), dim=-1)
-    table = {
-        name: agreement(F.normalize(features[name], dim=-1) @ mean.T, labels)
-        for name in ("CLIP without attention", "CLIP with attention")
-    }
+    texts = encoded(backbone, model, words)
+    table = {name: agreement(F.normalize(features[name], dim=-1) @ texts.T, labels) for name in CLIP}
     decoder: Any = CLIPSegBaseline.from_start(backbone, CLIPSegSettings())
     tokens = tokenizer(words, padding="longest", return_tensors="pt")
     conditions = decoder.encode_text(tokens["input_ids"], tokens["attention_mask"])[None]
@@ -127,6 +128,41 @@ def objects_table(
         logits = decoder.decoder.logits(rows, decoder.grid(pixels))
         scores.append(F.adaptive_avg_pool2d(logits, sample.image.shape[0] // PATCH).flatten(2).mT[0])
     return {**table, "CLIPSeg decoder": agreement(torch.stack(scores), labels)}
+
+
+def part_words_table(
+    backbone: str, model: PartCATSegModel, dataset: PartShapesDataset, features: dict[str, Tensor]
+) -> dict[str, Any]:
+    """Compare patches with the part words by cosines, among the patches of the part's own object."""
+    texts = encoded(backbone, model, list(dataset.vocabulary.parts))
+    objects, parts = object_and_part_words(dataset)
+    above: dict[str, list[Tensor]] = {name: [] for name in CLIP}
+    for index, (of_objects, of_parts) in enumerate(zip(objects, parts, strict=True)):
+        scores = {name: F.normalize(features[name][index], dim=-1) @ texts.T for name in CLIP}
+        for word in of_parts[of_parts >= 0].unique():
+            own = of_parts == word
+            other = torch.isin(of_objects, of_objects[own]) & ~own
+            for name, values in scores.items():
+                if other.any():
+                    above[name].append((values[own, word][:, None] > values[other, word]).float().mean())
+    alike = (texts @ texts.T)[~torch.eye(len(texts), dtype=torch.bool)].mean()
+    table = {name: {"above": round(float(torch.stack(values).mean()), 3)} for name, values in above.items()}
+    return {**table, "alike": round(float(alike), 3)}
+
+
+def encoded(backbone: str, model: PartCATSegModel, words: list[str]) -> Tensor:
+    """Return a unit vector of each word, the mean over the templates: `[words, D]`."""
+    tokens = load_tokenizer(backbone)(model.word_prompts(words), padding="longest", return_tensors="pt")
+    texts = model.encode_text(tokens["input_ids"], tokens["attention_mask"]).unflatten(0, (len(words), -1))
+    return F.normalize(texts.mean(1), dim=-1)
+
+
+def object_and_part_words(dataset: PartShapesDataset) -> tuple[Tensor, Tensor]:
+    """Return the object and the part word at the patches, int64 `[scenes, N]` each, -1 for none."""
+    objects = at_patches(np.stack([sample.object_labels for sample in dataset]))
+    labels = at_patches(np.stack([sample.part_labels for sample in dataset]))
+    part_of = torch.from_numpy(np.asarray(dataset.vocabulary.class_to_part)).long()
+    return objects, torch.where(labels >= 0, part_of[labels.clamp(min=0)], -1)
 
 
 def agreement(scores: Tensor, labels: Tensor) -> dict[str, float]:
@@ -143,9 +179,7 @@ def agreement(scores: Tensor, labels: Tensor) -> dict[str, float]:
 
 def parts_table(dataset: PartShapesDataset, features: dict[str, Tensor]) -> dict[str, dict[str, float]]:
     """Probe all features for the part words."""
-    labels = at_patches(np.stack([sample.part_labels for sample in dataset]))
-    part_of = torch.from_numpy(np.asarray(dataset.vocabulary.class_to_part)).long()
-    parts = torch.where(labels >= 0, part_of[labels.clamp(min=0)], -1)
+    _, parts = object_and_part_words(dataset)
     trained = torch.arange(len(parts)) < max(1, len(parts) * 4 // 5)
     on, seen = parts >= 0, trained[:, None].expand(parts.shape)
     known, asked = on & seen, on & ~seen

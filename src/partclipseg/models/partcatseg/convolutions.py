@@ -23,6 +23,7 @@ class OneChannelConv2d(nn.Conv2d):
     """Convolves square maps to a single channel by a kernel of 3 x 3."""
 
     any_count = True
+    """Whether the number of maps is a symbol from the compiled layer's first call on, see `compiled.compile_layers`."""
 
     def __init__(self, channels: int, edge: int) -> None:
         super().__init__(channels, 1, 3, padding=1)

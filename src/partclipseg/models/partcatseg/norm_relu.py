@@ -22,6 +22,7 @@ class NormReLU(nn.GroupNorm):
     """Normalises groups of 16 channels of square maps, then applies ReLU."""
 
     any_count = True
+    """Whether the number of maps is a symbol from the compiled layer's first call on, see `compiled.compile_layers`."""
 
     def __init__(self, channels: int, edge: int) -> None:
         super().__init__(channels // 16, channels)

@@ -32,7 +32,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from measure import environment, measure, reset_peak
@@ -77,9 +77,8 @@ def plain_outputs(model: PartCATSegModel, inputs: Mapping[str, Tensor], words: W
 
     first_texts = torch.cat([texts[: parts + objects], background])
     cost = torch.einsum("bdyx,tpd->btpyx", photo, F.normalize(first_texts, dim=-1))
-    first = plain_layers(
-        aggregator, aggregator.layers, aggregator.cost_embedding(cost.flatten(0, 1)), first_texts, guidance
-    )
+    embedded = plain_convolution(aggregator.cost_embedding, cost.flatten(0, 1))
+    first = plain_layers(aggregator, aggregator.layers, embedded, first_texts, guidance)
     word_logits = plain_decode(aggregator, first, guidance)
     word_similarity = cost.mean(2)
 
@@ -90,7 +89,7 @@ def plain_outputs(model: PartCATSegModel, inputs: Mapping[str, Tensor], words: W
     features = aggregator.pair_projection(pairs.flatten(0, 1).permute(0, 3, 1, 2)).unflatten(0, pairs.shape[:2])
     texts = torch.cat([texts[parts + objects :], background])
     cost = torch.einsum("btdyx,tpd->btpyx", F.normalize(features, dim=2), F.normalize(texts, dim=-1))
-    embedded = aggregator.pair_cost_embedding(cost.flatten(0, 1))
+    embedded = plain_convolution(aggregator.pair_cost_embedding, cost.flatten(0, 1))
     second = plain_layers(aggregator, aggregator.pair_layers, embedded, texts, guidance)
     return PartCATSegOutput(
         object_part_logits=plain_decode(aggregator, second, guidance),
@@ -164,7 +163,7 @@ def plain_decode(aggregator: CostAggregator, x: Tensor, guidance: Any) -> Tensor
     y = x.flatten(0, 1).permute(0, 3, 1, 2)
     for block, level in ((aggregator.decoder1, guidance.decoder1), (aggregator.decoder2, guidance.decoder2)):
         y = plain_up(block, y, level.repeat_interleave(classes, 0))
-    return aggregator.head(y).view(len(x), classes, *y.shape[-2:])
+    return plain_convolution(aggregator.head, y).view(len(x), classes, *y.shape[-2:])
 
 
 def plain_up(block: UpBlock, x: Tensor, guidance: Tensor) -> Tensor:
@@ -172,6 +171,10 @@ def plain_up(block: UpBlock, x: Tensor, guidance: Tensor) -> Tensor:
     for convolution, norm in ((block.conv1, block.norm1), (block.conv2, block.norm2)):
         x = F.relu(F.group_norm(convolution(x), norm.num_groups, norm.weight, norm.bias, norm.eps))
     return x
+
+
+def plain_convolution(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    return F.conv2d(x, layer.weight, layer.bias, padding=layer.kernel_size[0] // 2)
 
 
 def plain_maps(

@@ -47,6 +47,7 @@ import torch
 
 from partclipseg.evaluation.choices import PROTOCOLS, Protocol
 from partclipseg.evaluation.evaluator import Evaluator
+from partclipseg.evaluation.resized_labels import label_size
 from partclipseg.evaluation.run import EvaluationPhoto, group_records, predict, read_batches
 from partclipseg.files import write_text
 from partclipseg.inference.segmenter import PartSegmenter
@@ -286,7 +287,7 @@ def _scores(segmenter: PartSegmenter, limit: int, size: int, output: Path) -> di
             ):
                 evaluators[protocol].update(label_map, parts, objects, key=key)
                 if protocol == "oracle_obj":
-                    resized.update(label_map, parts, objects, key=key)
+                    resized.update(label_map, parts, objects, key, label_size(segmenter.model, parts.shape))
     found = {protocol: evaluator.compute().to_dict() for protocol, evaluator in evaluators.items()}
     of_resized = {entry["rule"]: entry for entry in resized.compute().to_dict()["rules"]}
     rules = found["oracle_obj"]["rules"]

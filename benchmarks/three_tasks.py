@@ -236,11 +236,11 @@ def write_page(summary: dict[str, Any], path: Path) -> None:
         f"each, scored on {_listed(runs['scenes'])} test scenes ({_listed(runs['machine'])}). All methods start from "
         f"{towers}.",
         "",
-        "Every figure is the mIoU in percent under Oracle-Obj, by the rule `ov-parts` on labels resized as in that "
-        "evaluator ([protocols](protocols.md#the-rule-of-averaging)). *Zero-shot*: trained on the seen objects. *16 "
-        f"shots*: trained on {_listed(runs['photos'])} scenes, of all objects; seen and unseen are those of zero-shot. "
-        "*Cross-world*: the zero-shot model asked the words of `partshapes-coarse`, all classes; source is its mIoU in "
-        "its own world.",
+        "Every figure is the mIoU in percent under Oracle-Obj, by [the rule "
+        "`ov-parts`](protocols.md#the-rule-of-averaging), on resized labels. *Zero-shot*: trained on the seen objects. "
+        f"*16 shots*: trained on {_listed(runs['photos'])} scenes, of all objects; seen and unseen are those of "
+        "zero-shot. *Cross-world*: the zero-shot model asked the words of `partshapes-coarse`, all classes; source is "
+        "its mIoU in its own world.",
         *_table(summary),
         "",
         "![Bars of the last figure of each task](pictures/three-tasks.svg)",

@@ -34,7 +34,7 @@ from torch import Tensor
 from measure import environment, measure, reset_peak
 from partclipseg.data.sample import OUTSIDE, UNLABELLED
 from partclipseg.losses.labels import present_pairs
-from partclipseg.models import kernels as kernels_module
+from partclipseg.models import recomputing
 from partclipseg.models.compiled import compile_layers
 from partclipseg.models.cuda_graphs import StepGradients
 from partclipseg.models.partclipseg.config import PartCLIPSegConfig
@@ -257,7 +257,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="photos of a step; 2 with --quick")
     parser.add_argument("--rounds", type=int, help="default: 3; on a GPU 20")
     parser.add_argument("--compile", action="store_true", help="the step with compiled layers and losses too")
-    parser.add_argument("--rows", type=int, default=kernels_module.RECOMPUTED_ROWS, help="recomputed at once")
+    parser.add_argument("--rows", type=int, default=recomputing.RECOMPUTED_ROWS, help="recomputed at once")
     parser.add_argument("--profile", action="store_true", help="on a GPU: which kernels a step consists of")
     parser.add_argument("--quick", action="store_true", help="a small model, two photos, one round")
     options = parser.parse_args()
@@ -267,7 +267,7 @@ def main() -> None:
     if options.quick:
         options.batch, options.rounds = 2, 1
     torch.backends.cudnn.allow_tf32 = False
-    kernels_module.RECOMPUTED_ROWS = options.rows
+    recomputing.RECOMPUTED_ROWS = options.rows
     settings = {"photos a step": options.batch, "recomputed rows": options.rows, "quick": options.quick}
     report: dict[str, Any] = {**environment(options.device), **settings}
     for name in options.vocabulary:

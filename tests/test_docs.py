@@ -18,6 +18,7 @@ import shutil
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -29,6 +30,7 @@ from PIL import Image
 from tests.conftest import shallow_config
 
 import partclipseg
+from partclipseg import apps
 from partclipseg.apps.cli import main
 from partclipseg.data.datasets.registry import DATASETS, dataset_spec
 from partclipseg.evaluation.report import published
@@ -127,12 +129,26 @@ RUN = [page for page in PAGES if page.name != "export.md"]
 """tests/apps/export/test_export.py has the graphs of the other page."""
 
 
+@contextmanager
+def imported_anew(name: str = "train") -> Iterator[None]:
+    """Import a command's module anew inside, which lists the recipes at that moment; the former one comes back."""
+    module = f"{apps.__name__}.{name}"
+    former = sys.modules.pop(module, None)
+    try:
+        yield
+    finally:
+        sys.modules.pop(module, None)
+        if former is not None:
+            sys.modules[module] = former
+            setattr(apps, name, former)
+
+
 @pytest.fixture
 def additions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a page adds to the package is forgotten after it; its modules are imported from the working folder."""
     monkeypatch.syspath_prepend(folder)
     modules = set(sys.modules)
-    with patch.dict(FORMATS), patch.dict(DATASETS), patch.dict(FAMILIES), patch.dict(RECIPES):
+    with patch.dict(FORMATS), patch.dict(DATASETS), patch.dict(FAMILIES), patch.dict(RECIPES), imported_anew():
         yield
     for name in set(sys.modules) - modules:
         if (folder / f"{name}.py").exists():

@@ -13,10 +13,13 @@ SCRIPT = SOURCE / "apps" / "export" / "segment.py"
 """Script that `export` writes beside a model: it runs without the package, whose names it repeats on purpose."""
 
 ALLOWED = {
+    "best_maps": "a family's `maps.py` labels each pixel by its greatest probability",
     "config_for": "every family's `foreign.py` answers the same question of `models.registry`",
+    "first_size": "a family's `photos.py` says to what size its released code first resizes a photo",
     "knows": "every family's `foreign.py` answers the same question of `models.registry`",
     "load_released": "every family's `foreign.py` answers the same question of `models.registry`",
     "open_split": "every data set's file opens a split for its `DatasetSpec`",
+    "place_of": "every family's `foreign.py` says where its tensors stand in released files",
     "train": "the call that users make, and a figure of PartShapes, which is named by the word that it draws",
 }
 """Names that several modules define, and why they mean one thing."""

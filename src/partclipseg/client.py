@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 import requests
+from urllib3.exceptions import ReadTimeoutError
 
-from partclipseg.errors import PartCLIPSegError
+from partclipseg.errors import PartCLIPSegError, UsageError
 
 AskedWords = str | Mapping[str, Iterable[str]] | None
 
@@ -29,8 +30,15 @@ class Client:
             address: what the server has printed at its start; the token in it counts if no other is given.
             token: the server's token, if it asks for one.
             timeout: seconds without a byte of the answer after which a request has failed.
+
+        Raises `UsageError` for an address that is none.
         """
-        parts = urlsplit(address if "://" in address else f"http://{address}")
+        try:
+            parts = urlsplit(address if "://" in address else f"http://{address}")
+        except ValueError:  # brackets that are not closed, for one
+            parts = urlsplit("")
+        if not parts.netloc:
+            raise UsageError(f"{address!r} is no address: write it as the server has printed it at its start")
         self._address, self._timeout = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}", timeout
         token = token or next(iter(parse_qs(parts.query).get("token", ())), None)
         self._session = requests.Session()
@@ -54,7 +62,8 @@ class Client:
         self, photos: Iterable[str | Path | bytes], vocabulary: AskedWords = None, **options: Any
     ) -> Iterator[dict[str, Any]]:
         """Yield the answer for each photo as it comes; ``status`` is 200, or else ``detail`` says why there is none."""
-        with self._post("/v1/batch", list(photos), vocabulary, options, stream=True) as answer:
+        answer = self._post("/v1/batch", list(photos), vocabulary, options, stream=True)
+        with self._named_errors(), answer:
             yield from map(json.loads, answer.iter_lines())
 
     def start_job(self, folder: str, vocabulary: AskedWords = None, **options: Any) -> dict[str, Any]:
@@ -88,14 +97,8 @@ class Client:
             return self._ask("POST", path, data=data, files=[("photo", one) for one in contents], **more)
 
     def _ask(self, method: str, path: str, **more: Any) -> requests.Response:
-        try:
+        with self._named_errors():
             answer = self._session.request(method, self._address + path, timeout=self._timeout, **more)
-        except requests.ReadTimeout:
-            raise PartCLIPSegError(
-                f"no answer from {self._address} within {self._timeout:g} seconds: raise timeout, or ask for less"
-            ) from None
-        except requests.RequestException as error:
-            raise PartCLIPSegError(f"no answer from {self._address}: is the server running there?") from error
         if answer.ok:
             return answer
         try:
@@ -103,6 +106,19 @@ class Client:
         except (ValueError, KeyError, TypeError):
             sentence = f"{self._address} answered with status {answer.status_code}"
         raise PartCLIPSegError(sentence)
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """Raise `PartCLIPSegError` for an answer, or the rest of one, that does not come."""
+        try:
+            yield
+        except requests.RequestException as error:
+            # Within the body of an answer, requests raises a ConnectionError that holds urllib3's.
+            if any(isinstance(one, requests.ReadTimeout | ReadTimeoutError) for one in (error, *error.args)):
+                raise PartCLIPSegError(
+                    f"no answer from {self._address} within {self._timeout:g} seconds: raise timeout, or ask for less"
+                ) from None
+            raise PartCLIPSegError(f"no answer from {self._address}: is the server running there?") from error
 
 
 def _plain(vocabulary: AskedWords) -> str | dict[str, list[str]] | None:

@@ -57,7 +57,7 @@ class ObjectPart(NamedTuple):
 
     @property
     def folded(self) -> ObjectPart:
-        """The pair in the form that all capitals of its words share, for comparisons."""
+        """Return the pair with both words case-folded, for comparisons."""
         return ObjectPart(self.object.casefold(), self.part.casefold())
 
     @classmethod

@@ -117,6 +117,13 @@ def test_instructpart_masks_may_be_jpeg_files(instructpart) -> None:
     assert check_dataset("instructpart", instructpart.root).ok
 
 
+def test_instructpart_has_one_mask_for_each_photo(instructpart) -> None:
+    path = instructpart.root / "test/masks/p0-kettle-spout.png"
+    Image.new("L", (6, 4)).save(path.with_suffix(".jpg"))
+    with pytest.raises(PartCLIPSegError, match=r"spout\.jpg: p0-kettle-spout\.png beside it has the same name but for"):
+        open_dataset("instructpart", instructpart.root)
+
+
 def test_instructpart_may_lie_in_the_folders_of_its_archive(instructpart) -> None:
     inner = instructpart.root.with_name("archive") / "instructpart_part" / "InstructPart"
     inner.parent.mkdir(parents=True)

@@ -89,6 +89,21 @@ def test_the_report_shows_the_chosen_rule_beside_the_others():
     assert said not in rule_table(scores_of(FOUND, "partcatseg", "oracle_obj")).note
 
 
+@pytest.mark.parametrize(
+    ("rule", "protocol", "note"),
+    [
+        ("partclipseg", "pred_all", "as published. With --rule partcatseg labels are resized as that evaluator does."),
+        ("partclipseg", "oracle_obj", "only. With --rule ov-parts or partcatseg labels are resized as that evaluator "),
+        ("partcatseg", "oracle_obj", "to the size that the model first resizes photos to, if it does. With --rule ov-"),
+        ("partcatseg", "pred_all", "as PartCATSeg's evaluator does: to the size that the model first resizes photos"),
+        ("ov-parts", "oracle_obj", "as OV-PARTS' evaluator does: to a shortest edge of 800 pixels, or that of a model"),
+        ("ov-parts", "pred_all", "as published. With --rule partcatseg labels are resized as that evaluator does."),
+    ],
+)
+def test_the_report_says_which_labels_were_counted(rule, protocol, note):
+    assert note in rule_table(scores_of(FOUND, rule, protocol)).note
+
+
 def test_an_unknown_rule_is_refused():
     with pytest.raises(UsageError, match="unknown rule 'mean': choose one of partclipseg, partcatseg, ov-parts"):
         Evaluator(WORDS, rule="mean")  # pyright: ignore[reportArgumentType]
@@ -128,8 +143,7 @@ def test_the_rule_of_ov_parts_resizes_the_labels_of_oracle_obj_only():
 
 
 def test_counts_of_resized_labels_are_not_mixed_with_others():
-    plain = Evaluator(["dog's ear"], protocol="oracle_obj", boundary=None)
-    resized = Evaluator(["dog's ear"], protocol="oracle_obj", boundary=None, rule="ov-parts")
-    for one, other in ((plain, resized), (resized, plain)):
+    plain, *resized = (Evaluator(["dog's ear"], protocol="oracle_obj", boundary=None, rule=rule) for rule in RULES)
+    for one, other in ((plain, resized[0]), (resized[0], plain), (plain, resized[1]), (resized[1], resized[0])):
         with pytest.raises(PartCLIPSegError, match=r"other options \(labels\)"):
             one.load_state_dict(other.state_dict())

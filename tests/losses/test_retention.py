@@ -5,7 +5,8 @@ import torch
 
 from partclipseg.models.clipseg.config import CLIPSegBaselineConfig
 from partclipseg.models.clipseg.model import CLIPSegBaseline
-from partclipseg.training.retention import Tokens, WordRetention
+from partclipseg.training.retention import WordRetention
+from partclipseg.training.words import Tokens
 
 TOKENS = torch.tensor([[598, 5, 599], [598, 9, 599], [598, 17, 599]])
 

@@ -57,3 +57,21 @@ def test_compiling_drops_what_was_captured(name: str, monkeypatch: pytest.Monkey
     assert [ask() for _ in range(3)] == [2, 2, 2], "captured anew, once"
     model.renew_stamp()
     assert [ask() for _ in range(3)] == [3, 3, 3]
+
+
+def test_norms_and_head_take_any_number_of_maps_from_the_first_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other layers begin with numbers, which are faster, and get symbols where a size changes."""
+    asked: dict[str, set[Any]] = {}
+
+    def compile(self: nn.Module, **options: Any) -> None:
+        asked.setdefault(type(self).__name__, set()).add(options["dynamic"])
+
+    monkeypatch.setattr(nn.Module, "compile", compile)
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    compile_layers(small.build(small.small_config()))
+    assert {name for name, dynamic in asked.items() if dynamic == {True}} == {
+        "JoinedNormReLU", "NormReLU", "OneChannelConv2d"
+    }  # fmt: skip
+    assert {name for name, dynamic in asked.items() if dynamic == {None}} == {
+        "AggregationLayer", "CLIPEncoderLayer", "Dinov2Layer", "PhasesOfProduct"
+    }  # fmt: skip

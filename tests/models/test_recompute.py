@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from partclipseg.models import kernels
+from partclipseg.models import kernels, recomputing
 from partclipseg.models.clipseg_decoder import DecoderLayer
 from partclipseg.models.interface import Words
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
@@ -42,7 +42,7 @@ def step(model: PartCLIPSegModel, bf16: bool) -> tuple[float, torch.Tensor, int]
 # bits, and added in float32, in place of once in all.
 @pytest.mark.parametrize(("bf16", "tolerance"), [(False, 1e-5), (True, 5e-3)])
 def test_gradients_are_the_same_and_less_is_kept(config, monkeypatch, bf16, tolerance):
-    monkeypatch.setattr(kernels, "RECOMPUTED_ROWS", 5)  # several pieces, and a last one that is smaller
+    monkeypatch.setattr(recomputing, "RECOMPUTED_ROWS", 5)  # several pieces, and a last one that is smaller
     config.decoder_intermediate_size = 256
     model = PartCLIPSegModel(config).train()
     model.train_published_parameters()
@@ -84,7 +84,7 @@ def test_the_relu_product_is_recomputed_when_compiled():
 
     @torch.compile(backend="aot_eager_decomp_partition")  # splits the graph as on a GPU, and makes no kernels
     def hidden(x: torch.Tensor) -> torch.Tensor:
-        return kernels.recomputed(lambda some: kernels.linear_relu(some, linear).tanh(), x)
+        return recomputing.recomputed_by_rows(lambda some: kernels.linear_relu(some, linear).tanh(), x)
 
     x = torch.randn(200, 16, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):

@@ -295,6 +295,7 @@ class Evaluate:
         )
 
     def _saved_scores(self, subject: Subject, loaded: LoadedInstances) -> SavedScores | None:
+        from partclipseg.evaluation.resized_labels import LABELS
         from partclipseg.evaluation.state import SavedScores, model_digest, text_digest
 
         if self.output is None:
@@ -311,8 +312,7 @@ class Evaluate:
             "limit": self.limit,
             "vocabulary": None if self.vocabulary is None else classes,
             # Entries of options that older releases did not have, or did not save, stand only where they are given.
-            **({} if self.rule == "partclipseg" else {"rule": self.rule}),
-            **({"labels": "resized"} if self.rule == "partcatseg" else {}),
+            **({} if self.rule == "partclipseg" else {"rule": self.rule, "labels": LABELS[self.rule]}),
             **({} if subject.shared is None else {"vocabulary_of_training": subject.shared.digest}),
             **({"prompting": str(prompting)} if (prompting := self.ask.prompting()) else {}),
             **({} if self.metric == "iou" else {"metric": self.metric, **self._finds().describe(loaded)}),

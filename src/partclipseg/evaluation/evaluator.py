@@ -58,8 +58,8 @@ class Evaluator:
         boundary: `per_class`, `reference` or None (no Boundary IoU); see `boundary_maps`.
         small_part_area: a part is small below this share of the photo; see `SmallPartScores`.
         rule: the classes that the mIoU of a set is averaged over, see `scores.mean_iou`; `strict` has the first only.
-            With `ov-parts` the labels of `WITHIN_OBJECTS` are resized as that evaluator does, before they are counted;
-            what `partcatseg` does to labels depends on the model, see `run.score`.
+            With `ov-parts` the labels of `WITHIN_OBJECTS`, with `partcatseg` those of all protocols but `strict` are
+            resized as that evaluator does, before they are counted.
 
     Raises:
         UsageError: an unknown protocol, boundary, rule or seen class, or too many classes: 32,766, and 255 for the
@@ -119,8 +119,9 @@ class Evaluator:
             object_labels: integers `[H, W]`, as in `PartSample`; negative only where there is no object. Needed
                 by `strict`.
             key: name of the record. Without one, every call counts.
-            label_size: height and width to which the rule `ov-parts` resizes the labels, and from there back: that of
-                the photo as the method's code first resizes it. None is the usual one, `resized_labels.ov_parts_size`.
+            label_size: height and width to which the rules `ov-parts` and `partcatseg` resize the labels, and from
+                there back: those of the photo as the model first resizes it, see `resized_labels.label_size`. None is
+                `resized_labels.ov_parts_size` with `ov-parts`, and no resizing with `partcatseg`.
 
         Returns:
             False, and nothing is counted, if the key was counted before.
@@ -134,7 +135,8 @@ class Evaluator:
         predicted = self._index_map(prediction, "prediction")
         labelled = self._index_map(labels, "labels", like=predicted)
         if self._resizes_labels:
-            labelled = resize_there_and_back(labelled, label_size or ov_parts_size(labelled.shape))
+            usual = ov_parts_size(labelled.shape) if self.rule == "ov-parts" else (labelled.shape[0], labelled.shape[1])
+            labelled = resize_there_and_back(labelled, label_size or usual)
         ignored = labelled == UNLABELLED
         if self.protocol == "strict":
             if object_labels is None:
@@ -211,12 +213,14 @@ class Evaluator:
             "protocol": self.protocol,
             "boundary": self.boundary,
             "small_part_area": self.small_part_area,
-            **({"labels": LABELS} if self._resizes_labels else {}),
+            **({"labels": LABELS[self.rule]} if self._resizes_labels else {}),
         }
 
     @property
     def _resizes_labels(self) -> bool:
-        return self.protocol in WITHIN_OBJECTS and self.rule == "ov-parts"
+        if self.rule == "partcatseg":
+            return self.protocol != "strict"
+        return self.rule == "ov-parts" and self.protocol in WITHIN_OBJECTS
 
     def _check_options(self, options: Mapping[str, Any], what: str) -> None:
         own = self._options()

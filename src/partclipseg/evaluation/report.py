@@ -173,15 +173,22 @@ def rule_table(scores: Scores) -> Table:
             " By partclipseg the mean of all also counts classes without labels that were predicted, background among "
             "them, as published."
         )
-    if scores.protocol in WITHIN_OBJECTS:
-        chosen = scores.rule == "ov-parts"
-        note += (
-            " Labels were resized to the size of the method's photos and back, as OV-PARTS' evaluator does: to a "
-            "shortest edge of 800 pixels, or that of a model that resizes photos by itself."
-            if chosen
-            else " OV-PARTS' evaluator also resizes the labels; choose --rule ov-parts for that."
-        )
-    return Table(title, ("", *sets), rows, note)
+    return Table(title, ("", *sets), rows, note + _note_on_labels(scores))
+
+
+def _note_on_labels(scores: Scores) -> str:
+    """Say whether the labels were resized, and by which other rules they are."""
+    resizing: list[Rule] = ["ov-parts", "partcatseg"] if scores.protocol in WITHIN_OBJECTS else ["partcatseg"]
+    note = ""
+    if scores.rule in resizing:
+        evaluator, size = "PartCATSeg's", "the size that the model first resizes photos to, if it does"
+        if scores.rule == "ov-parts":
+            evaluator = "OV-PARTS'"
+            size = "a shortest edge of 800 pixels, or that of a model that resizes photos by itself"
+        note = f" Labels were resized and back, as {evaluator} evaluator does: to {size}."
+    if others := [rule for rule in resizing if rule != scores.rule]:
+        note += f" With --rule {' or '.join(others)} labels are resized as that evaluator does."
+    return note
 
 
 def published_table(model: str, scores: Scores, rows: tuple[Published, ...]) -> Table:

@@ -1,8 +1,8 @@
 """Labels as published evaluators see them: resized by nearest neighbour and back before they are counted.
 
-Both resize the labels with the photo for the model, and then those to the size of the photo. OV-PARTS does so for
-Oracle-Obj, PartCATSeg for all protocols, at the size that a method's code first resizes the photo to; where that is not
-the model's own doing, OV-PARTS' is `ov_parts_size`.
+OV-PARTS and PartCATSeg resize the labels with the photo for the model, and then those to the size of the photo.
+OV-PARTS does so for Oracle-Obj, PartCATSeg for all its protocols, at the size that a method's code first resizes the
+photo to; where that is not the model's own doing, OV-PARTS' is `ov_parts_size`, and PartCATSeg's the photo's own.
 
 Sources: the code of Wei et al., "OV-PARTS: Towards Open-Vocabulary Part Segmentation" (NeurIPS 2023), and of Choi et
 al., PartCATSeg (CVPR 2025).
@@ -10,15 +10,27 @@ al., PartCATSeg (CVPR 2025).
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from partclipseg.data.photo_size import size_at_shortest_edge
 
-LABELS = "ov-parts, by object masks"
-"""Name of the labels that the rule of OV-PARTS compares, in saved scores: those of other releases were cut or resized
-in another way (see `FileDataset.by_object_masks`)."""
+if TYPE_CHECKING:
+    from partclipseg.evaluation.choices import Rule
+    from partclipseg.models.interface import PartModel
+
+LABELS: dict[Rule, str] = {"ov-parts": "by object masks, resized", "partcatseg": "resized"}
+"""Names of the labels that a rule compares, in saved scores: earlier releases cut or resized them in another way.
+
+`FileDataset.by_object_masks` cuts them."""
+
+
+def label_size(model: PartModel, size: tuple[int, ...]) -> tuple[int, int] | None:
+    """Return the size that a model first resizes a photo of height and width `size` to; None where it does not."""
+    return model.first_size(size) if model.ahead_shape is None else None
 
 
 def ov_parts_size(size: tuple[int, ...]) -> tuple[int, int]:

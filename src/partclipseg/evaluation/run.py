@@ -26,7 +26,7 @@ from partclipseg.data.source import FileDataset
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.evaluation.choices import ALL_PROTOCOLS, PROTOCOLS, BoundaryKind, Protocol, Rule
 from partclipseg.evaluation.evaluator import Evaluator
-from partclipseg.evaluation.resized_labels import resize_there_and_back
+from partclipseg.evaluation.resized_labels import label_size
 from partclipseg.evaluation.scores import Scores
 from partclipseg.evaluation.state import Counts, merge_processes
 from partclipseg.inference.segmenter import PartSegmenter
@@ -267,20 +267,10 @@ def score(
     evaluators: Evaluators,
     zoom: bool = False,
 ) -> None:
-    """Count a batch of photos in the evaluators, `zoom` as in `predict`.
-
-    By the rule of PartCATSeg, the labels of records are those that its evaluator counts: resized with the photo to the
-    size that the model's released code takes it at, and from there to the photo's size. OV-PARTS' evaluator does so
-    with models that resize photos by themselves.
-    """
-    model = segmenter.model
+    """Count a batch of photos in the evaluators, `zoom` as in `predict`."""
     with torch.inference_mode():
         for protocol, label_map, (key, parts, objects) in predict(segmenter, vocabulary, photos, evaluators, zoom):
-            evaluator, labels = evaluators[protocol], torch.tensor(parts)
-            size = model.first_size(parts.shape)
-            if evaluator.rule == "partcatseg" and protocol in RECORD_PROTOCOLS:
-                labels = resize_there_and_back(labels, size)
-            evaluator.update(label_map, labels, objects, key, size if model.ahead_shape is None else None)
+            evaluators[protocol].update(label_map, parts, objects, key, label_size(segmenter.model, parts.shape))
 
 
 def is_scored(photo: PhotoRecords, evaluators: Mapping[Any, Counts]) -> bool:

@@ -154,7 +154,7 @@ def mean_iou(counts: ClassCounts, members: np.ndarray, rule: Rule) -> float:
 
     - `partclipseg`: over the classes with labels.
     - `partcatseg`: over the classes with an IoU above 0, as the evaluators of PartCATSeg and HOPS do. They resize the
-      labels of all protocols before they are counted, see `run.score`.
+      labels of all protocols before they are counted, see `resized_labels`.
     - `ov-parts`: the sum over the classes with labels, divided by the number of those labelled *or predicted*. The
       evaluator resizes the labels of Oracle-Obj before they are counted, see `resized_labels`.
     """

@@ -172,8 +172,9 @@ def _table(task: Task, dataset: str, trained_on: str, ours: Sequence[TaskResult]
     if len(ours) > 1:
         rows.append((f"mean of {len(ours)}", *(_spread([getattr(one, name) for one in ours]) for name in columns)))
     notes = [
-        "Oracle-Obj. Rule of the mean: ov-parts, on labels that were resized to a shortest edge of 800 pixels (640 for "
-        "CAT-Seg, 512 for ZSSeg+) and back, as in the evaluator that gave the published figures."
+        "Oracle-Obj. Rule of the mean: ov-parts, on labels that were resized to the size of the method's photos (a "
+        "shortest edge of 800 pixels, or that of a model that resizes photos by itself) and back, as in the evaluator "
+        "that gave the published figures."
     ]
     if len(ours) > 1:
         notes.append("± is the standard deviation over the models.")

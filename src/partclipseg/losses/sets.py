@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from partclipseg.losses.resize import resize_logits
+
 ALPHA, GAMMA = 0.25, 2.0
 """Weight of true pixels in the focal loss, and its exponent."""
 
@@ -43,7 +45,7 @@ def at_label_size(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _at_label_size(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    resized = F.interpolate(logits, truth.shape[-2:], mode="bilinear", align_corners=False).flatten(2)
+    resized = resize_logits(logits, (truth.shape[-2], truth.shape[-1])).flatten(2)
     target = truth.flatten(2).float()
     return focal(resized, target), dice(resized, target)
 

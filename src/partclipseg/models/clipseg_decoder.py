@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from partclipseg.models.clipseg_config import CLIPSegTowersConfig
 from partclipseg.models.int8 import Int8Linear, int8_mlp
-from partclipseg.models.kernels import linear_relu, recomputed
+from partclipseg.models.kernels import linear_relu
+from partclipseg.models.recomputing import recomputed_by_rows
 
 
 class FiLM(nn.Module):
@@ -55,11 +56,11 @@ class DecoderLayer(nn.Module):
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # 3 x [M, heads, T, C/heads]
         mixed = F.scaled_dot_product_attention(q, k, v)
         x = self.norm1(x + self.project(mixed.transpose(1, 2).flatten(2)))  # [M, T, C]
-        x = self.norm2(x + (recomputed(self.feed_forward, x) if self.recompute else self.feed_forward(x)))
+        x = self.norm2(x + (recomputed_by_rows(self.feed_forward, x) if self.recompute else self.feed_forward(x)))
         if attention_rows is None:
             return x, None
         # Probabilities of all rows together would take much of a training step's memory.
-        return x, recomputed(mean_attention, *(rows.index_select(0, attention_rows) for rows in (q, k)))
+        return x, recomputed_by_rows(mean_attention, *(rows.index_select(0, attention_rows) for rows in (q, k)))
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """Map `x [M, T, C]` through the hidden layer, to its shape."""

@@ -176,8 +176,10 @@ class PartModel(PreTrainedModel):
         return (getattr(vision, "patch_size", 16) // 2) ** 2
 
     def first_size(self, size: tuple[int, ...]) -> tuple[int, int]:
-        """Return height and width to which released code first resizes a photo of height and width `size`, and labels;
-        `size` itself where it does not."""
+        """Return height and width of a photo and its labels after the released code's first resizing, from `size`.
+
+        It is `size` itself where that code resizes to the model's size at once.
+        """
         return size[0], size[1]
 
     def prepare(self, photos: Sequence[np.ndarray] | Tensor) -> dict[str, Tensor]:
@@ -198,7 +200,7 @@ class PartModel(PreTrainedModel):
 
     def normalise(self, photos: Tensor) -> dict[str, Tensor]:
         """Normalise photos in 0..1, float `[B, 3, h, w]` on the model's device, by the model's mean and std."""
-        mean, std = self.colours()
+        mean, std = self.colours()[:2]
         return {"pixel_values": ((photos - mean) / std).contiguous().to(self.dtype)}
 
     def colours(self) -> list[Tensor]:

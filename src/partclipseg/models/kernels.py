@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
-
-RECOMPUTED_ROWS = 64
-"""Number of rows recomputed at a time: at the released size 128 MB of a hidden layer in bfloat16, of which the
-backward pass needs three, and enough to keep a GPU busy."""
 
 
 def linear_relu(x: Tensor, linear: nn.Module) -> Tensor:
@@ -55,13 +49,3 @@ def _gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 _relu_product.register_autograd(_gradients, setup_context=_save)
-
-
-def recomputed(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """Apply `function` in chunks of rows. Only the inputs are saved; the backward pass runs `function` again.
-
-    Gradients of weights are sums over rows, here summed chunk by chunk: equal up to rounding.
-    """
-    pieces = zip(*(x.split(RECOMPUTED_ROWS) for x in inputs), strict=True)
-    # Nothing is random here, and a CUDA graph could not save the generator's state.
-    return torch.cat([checkpoint(function, *some, use_reentrant=False, preserve_rng_state=False) for some in pieces])

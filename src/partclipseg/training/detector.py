@@ -34,7 +34,7 @@ from partclipseg.shapes.captions import words
 from partclipseg.shapes.tokenizer import build_tokenizer
 from partclipseg.shapes.world import partshapes_world
 from partclipseg.training.pretraining import pretrain
-from partclipseg.training.scene_photos import draw_mirrored, mirror, photos_of, recolour
+from partclipseg.training.scene_photos import draw_mirrored, flip, photos_of, recolour
 from partclipseg.training.towers import PATCH, DetectorRecipe
 
 PROMPT_LENGTH = 16
@@ -200,10 +200,10 @@ class _Batches:
     def __call__(self, rows: Tensor) -> _Batch:
         photos, object_words = photos_of(self.photos, rows), self.words[rows]
         mirrored = draw_mirrored(photos)
-        instances = mirror(self.instances[rows], mirrored)
+        instances = flip(self.instances[rows], mirrored)
         x, rest = self.boxes[rows].split((1, 3), -1)
         boxes = torch.cat([torch.where(mirrored, 1 - x, x), rest], -1)
-        photos = recolour(mirror(photos, mirrored), gain=0.3, shift=0.2)
+        photos = recolour(flip(photos, mirrored), gain=0.3, shift=0.2)
         pixels = (photos - self.mean) / self.std
         return _Batch(pixels, boxes, object_words, patch_owners(instances, object_words.shape[1]))
 

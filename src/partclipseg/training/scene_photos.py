@@ -21,8 +21,8 @@ class LabelledScenes:
         """Return changed photos `[B, 3, S, S]` in 0..1 of the scenes `rows [B]`, and their label maps `[B, S, S]`."""
         photos = photos_of(self.photos, rows)
         mirrored = draw_mirrored(photos)
-        photos = recolour(mirror(photos, mirrored), gain=0.3, shift=0.2)
-        return photos, *(mirror(maps[rows], mirrored) for maps in self.labels)
+        photos = recolour(flip(photos, mirrored), gain=0.3, shift=0.2)
+        return photos, *(flip(maps[rows], mirrored) for maps in self.labels)
 
 
 def photos_of(scenes: Tensor, rows: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def draw_mirrored(photos: Tensor) -> Tensor:
     return torch.rand(len(photos), 1, 1, device=photos.device) < 0.5
 
 
-def mirror(maps: Tensor, mirrored: Tensor) -> Tensor:
+def flip(maps: Tensor, mirrored: Tensor) -> Tensor:
     """Flip the maps `[B, S, S]`, or photos `[B, C, S, S]`, that are `mirrored`, bool `[B, 1, 1]`."""
     return torch.where(mirrored.unsqueeze(1) if maps.ndim == 4 else mirrored, maps.flip(-1), maps)
 

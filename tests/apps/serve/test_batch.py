@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import threading
 import zipfile
 from collections.abc import Iterator
+from unittest.mock import Mock
 
 import pytest
 import requests
 from PIL import Image
 from tests.apps.serve.api_requests import WORDS, picture
+from urllib3.exceptions import ProtocolError, ReadTimeoutError
 
 pytest.importorskip("fastapi")
 
@@ -22,7 +25,7 @@ from partclipseg.apps.serve.api import create_api
 from partclipseg.apps.serve.engine import Engine
 from partclipseg.apps.serve.intake import Intake
 from partclipseg.client import Client
-from partclipseg.errors import PartCLIPSegError
+from partclipseg.errors import PartCLIPSegError, UsageError
 
 PHOTOS = [picture(30 + 7 * number, 40, number) for number in range(12)]
 
@@ -166,8 +169,17 @@ def test_the_client_says_that_there_is_no_server(given):
         Client(given).models()
 
 
+@pytest.mark.parametrize("given", ["", "http://", "http://[::1", "/v1"])
+def test_the_client_says_what_is_no_address(given):
+    with pytest.raises(UsageError, match=rf"^'{re.escape(given)}' is no address: write it as the server has printed"):
+        Client(given)
+
+
 def test_the_client_takes_the_address_that_was_printed(address):
     assert Client(f"{address}/?token=secret").models() == Client(address, "secret").models()
+
+
+SLOW = r"^no answer from http://a:1 within 0\.5 seconds: raise timeout, or ask for less$"
 
 
 def test_the_client_tells_a_slow_server_from_none(monkeypatch):
@@ -175,5 +187,28 @@ def test_the_client_tells_a_slow_server_from_none(monkeypatch):
         raise requests.ReadTimeout
 
     monkeypatch.setattr(requests.Session, "request", wait)
-    with pytest.raises(PartCLIPSegError, match=r"no answer from http://a:1 within 0\.5 seconds: raise timeout"):
+    with pytest.raises(PartCLIPSegError, match=SLOW):
         Client("a:1", timeout=0.5).models()
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (ReadTimeoutError(Mock(), "/v1/batch", "Read timed out."), SLOW),
+        (ProtocolError("Connection broken"), r"^no answer from http://a:1: is the server running there\?$"),
+    ],
+)
+def test_the_client_says_that_the_rest_of_an_answer_did_not_come(monkeypatch, error, sentence):
+    """The connection fails after the first line."""
+
+    def stream(*args, **kwargs):
+        yield b'{"status": 200}\n'
+        raise error
+
+    answer = requests.Response()
+    answer.status_code, answer.raw = 200, Mock(stream=stream)
+    monkeypatch.setattr(requests.Session, "request", lambda *args, **kwargs: answer)
+    lines = Client("a:1", timeout=0.5).segment_many([b""], "dog: head")
+    assert next(lines) == {"status": 200}
+    with pytest.raises(PartCLIPSegError, match=sentence):
+        next(lines)

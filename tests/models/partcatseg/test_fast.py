@@ -110,6 +110,13 @@ def test_norms_by_channels_equal_pytorch_s(count: int, groups: int, height: int,
         torch.testing.assert_close(norm(x), F.relu(expected), **CLOSE)
 
 
+def test_maps_of_another_size_are_refused() -> None:
+    for layer in (NormReLU(16, 4), OneChannelConv2d(16, 4)):
+        for shape in ((2, 16, 4, 5), (2, 16, 5, 4), (2, 32, 4, 4)):
+            with pytest.raises(ValueError, match=" x ".join(map(str, shape[1:])) + ", expected 16 x 4 x 4"):
+                layer(torch.zeros(shape))
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_norms_of_half_precision_are_as_near_as_pytorch_s(dtype: torch.dtype) -> None:
     norm = NormReLU(32, 24).to(dtype)

@@ -176,7 +176,7 @@ class OVParts:
                         f"the few-shot list beside {name} names all photos that {job.dataset} tests on, so nothing is "
                         "left to score: give the list of the training photos"
                     )
-            digest = {**job._asdict(), "model": model_digest(name), "dtype": self.dtype, "labels": LABELS}
+            digest = {**job._asdict(), "model": model_digest(name), "dtype": self.dtype, "labels": LABELS["ov-parts"]}
             digest |= self._digest(dataset)
             if job.task == "cross-dataset" and training is not None:
                 digest["training"] = text_digest(training.names)

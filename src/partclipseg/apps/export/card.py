@@ -10,7 +10,7 @@ from typing import Any
 from partclipseg import __version__
 
 
-def model_card(config: dict[str, Any], folder: Path, source: str, equal: float) -> str:
+def exported_card(config: dict[str, Any], folder: Path, source: str, equal: float) -> str:
     """Return ``README.md`` of the exported model in `folder`.
 
     Args:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from partclipseg.apps.export.card import model_card, size_text
+from partclipseg.apps.export.card import exported_card, size_text
 from partclipseg.apps.export.script import standalone_script
 from partclipseg.apps.options import Ask, Asking, ModelArgument
 from partclipseg.errors import PartCLIPSegError, UsageError
@@ -111,7 +111,7 @@ def export_model(
                 f"the exported model gives PyTorch's label at only {equal:.2%} of the pixels, so nothing is written: "
                 "try other versions of torch, onnxscript and onnxruntime"
             )
-        (folder / "README.md").write_text(model_card(config, folder, source, equal), encoding="utf-8")
+        (folder / "README.md").write_text(exported_card(config, folder, source, equal), encoding="utf-8")
     return equal
 
 

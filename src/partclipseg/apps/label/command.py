@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from partclipseg.apps.label.photos import FoundPhotos
     from partclipseg.inference.segmenter import PartSegmenter
 
+
 @dataclass(frozen=True)
 class Label:
     """Label all photos in a folder and the folders inside it, for training or for correction by hand.

@@ -64,7 +64,7 @@ class InstructPart(Source):
         entries = _read(file)
         defects: list[Problem] = []
         found: dict[str, tuple[ObjectPart, Path, tuple[str, ...]]] = {}
-        photos = files_by_stem(folder / "images", PHOTO_SUFFIXES, defects)
+        photos, masks = (files_by_stem(folder / name, PHOTO_SUFFIXES, defects) for name in ("images", "masks"))
         for place, entry in enumerate(entries):
             for key, pair, base, texts in _parts_of(entry, place, file, defects):
                 if key in found:
@@ -89,7 +89,7 @@ class InstructPart(Source):
             folders=(folder / "images", folder / "masks"),
             defects=tuple(defects),
             file=file,
-            masks=files_by_stem(folder / "masks", PHOTO_SUFFIXES, defects),
+            masks=masks,
             labels={key: label for key, (label, _) in zip(found, indices, strict=True)},
             instructions={key: texts for key, (_, _, texts) in found.items()},
         )

@@ -20,9 +20,9 @@ from partclipseg.models.partcatseg.chunks import CLASSES_AT_ONCE, SCORES_AT_ONCE
 from partclipseg.models.partcatseg.config import CATSegConfig
 from partclipseg.models.partcatseg.convolutions import OneChannelConv2d, WideKernelConv2d
 from partclipseg.models.partcatseg.filters import mix
-from partclipseg.models.partcatseg.recomputing import again
 from partclipseg.models.partcatseg.up_block import UpBlock
 from partclipseg.models.partcatseg.windows import attend_within_windows
+from partclipseg.models.recomputing import recomputed
 
 
 class AppearanceGuidance(NamedTuple):
@@ -113,7 +113,7 @@ class CostAggregator(nn.Module):
         return embedding
 
     def _call(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        return again(function, *inputs) if self.recompute else function(*inputs)
+        return recomputed(function, *inputs) if self.recompute else function(*inputs)
 
     def decode(self, embedding: Tensor, guidance: AppearanceGuidance) -> Tensor:
         """Decode each class alone: `embedding [B, T, g, g, C]` → logits `[B, T, 4g, 4g]`."""
@@ -169,8 +169,7 @@ class PartCostAggregator(CostAggregator):
         embeddings, similarities = [], []
         for some in chunks(texts.shape[0], self.at_once(words)):
             # 1. Features of [part ; object].
-            pair = (chosen(words, rows[some]) for rows in (part_rows, object_rows))  # [B, t, g, g, C] each
-            pairs = torch.cat([*pair], -1)  # [B, t, g, g, 2C]
+            pairs = torch.cat([chosen(words, rows[some]) for rows in (part_rows, object_rows)], -1)  # [B, t, g, g, 2C]
             features = F.linear(pairs, weight, bias).flatten(2, 3)  # [B, t, g·g, D]
             # 2. Cost: each class's own features against its own prompts alone. A cosine is divided by the length of the
             # features in the end, since they are many times wider.
@@ -262,7 +261,7 @@ class WindowBlock(GuidedBlock):
         """Map `x [B, T, g, g, C]`, with `photo [B, g, g, G]`, to its own shape."""
         projected = self.queries_keys_values(self.norm1(x), photo.unsqueeze(1))  # [B, T, g, g, 3C]
         x = x + self.project(attend_within_windows(projected, self.heads, self.window, self.shift))
-        return again(self.feed_forward, x)
+        return recomputed(self.feed_forward, x)
 
 
 class ClassBlock(GuidedBlock):
@@ -298,7 +297,7 @@ class ClassBlock(GuidedBlock):
         projected = self.queries_keys_values(self.norm1(x), text)  # [n, T, 3C]
         q, k, v = projected.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # [n, heads, T, d] each
         x = x + self.attend(q, k, v).transpose(1, 2).flatten(2)
-        return again(self.feed_forward, x)
+        return recomputed(self.feed_forward, x)
 
 
 def query_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -306,7 +305,7 @@ def query_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     The weights are computed again in the backward pass: those of all layers would be most of what a step stores.
     """
-    return again(_query_attention, q, k, v)
+    return recomputed(_query_attention, q, k, v)
 
 
 def _query_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from partclipseg.maps.precision import full_precision
-from partclipseg.models.partcatseg.norm_relu import require_edge
+from partclipseg.models.partcatseg.norm_relu import require_maps
 
 _COLUMNS = 16
 """Number of columns of the product of `OneChannelConv2d`: its 9 taps, filled up for tensor cores."""
@@ -23,6 +23,7 @@ class OneChannelConv2d(nn.Conv2d):
     """Convolves square maps to a single channel by a kernel of 3 x 3."""
 
     any_count = True
+    """Whether the number of maps is a symbol from the compiled layer's first call on, see `compiled.compile_layers`."""
 
     def __init__(self, channels: int, edge: int) -> None:
         super().__init__(channels, 1, 3, padding=1)
@@ -30,7 +31,7 @@ class OneChannelConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `x [N, C, h, h]` to `[N, 1, h, h]`."""
-        require_edge(x, self.edge)
+        require_maps(x, self.in_channels, self.edge)
         return self.by_taps(x) if torch.compiler.is_dynamo_compiling() else super().forward(x)
 
     def by_taps(self, x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Label maps: the greatest probability after resizing, of the classes that may win.
 
 Classes meet in the aggregation, but are decoded each alone: those that cannot win are left out. On a CUDA device the
-passes of small batches are captured as CUDA graphs, those of the towers at every size.
+passes of small batches are captured as CUDA graphs, and that of the towers at every size.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from partclipseg.models.partcatseg.filters import Patches
 
 if TYPE_CHECKING:
     from partclipseg.models.partcatseg.config import CATSegConfig
-    from partclipseg.models.partcatseg.model import CATSegModel
+    from partclipseg.models.partcatseg.model import CATSegModel, Features
 
 CAPTURED_PAIRS = 512
-"""Maximum number of (photo, class) pairs of a captured graph: with more, kernels run longer than their launch. Those of
-the towers, whose work does not grow with the classes, never do for a batch of some dozens."""
+"""Maximum number of (photo, class) pairs of a captured graph: with more, kernels run longer than their launch. The pass
+of the towers, whose work does not grow with the classes, is captured with any number of pairs."""
 
 
 class Rows(NamedTuple):
@@ -91,14 +91,12 @@ def photo_features(model: CATSegModel) -> Callable[..., list[Tensor]]:
     return compute
 
 
-def _from_tensors(features: Sequence[Tensor]) -> tuple[Patches, AppearanceGuidance]:
+def _from_tensors(features: Sequence[Tensor]) -> Features:
     grid, decoder1, decoder2, vectors, *affinity = features
     return Patches(vectors, *(affinity or [None])), AppearanceGuidance(grid, decoder1, decoder2)
 
 
-def class_volume(
-    model: CATSegModel, words: Words, features: tuple[Patches, AppearanceGuidance] | None = None
-) -> Callable[..., list[Tensor]]:
+def class_volume(model: CATSegModel, words: Words, features: Features | None = None) -> Callable[..., list[Tensor]]:
     """Return the pass to the aggregated classes as a function of tensors: embedding, then the three guidances.
 
     `features` are those of the photos, if they have been computed.
@@ -123,7 +121,7 @@ def _volume(
     pixels: Tensor,
     guidance_pixels: Tensor,
     *tensors: Tensor,
-    features: tuple[Patches, AppearanceGuidance] | None = None,
+    features: Features | None = None,
 ) -> tuple[Volume, AppearanceGuidance]:
     embeddings, class_to_part, class_to_object = tensors
     given = replace(words, embeddings=embeddings, class_to_part=class_to_part, class_to_object=class_to_object)

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from partclipseg.models.partcatseg.chunks import joined
 
 
 class Stripe(NamedTuple):
@@ -48,9 +49,9 @@ def attend_within_windows(projected: Tensor, heads: int, window: int, shift: int
     mixed = {size: iter(_attend(of_size)) for size, of_size in tiles.items()}  # taken in the order they were given
     # 2. Back to the grid.
     rows = [
-        _joined([_block(next(mixed[_size(row, column)]), row, column) for column in cut], dim=2) for row in cut
+        joined([_block(next(mixed[_size(row, column)]), row, column) for column in cut], dim=2) for row in cut
     ]
-    return _joined(rows, dim=1).unflatten(0, projected.shape[:2])
+    return joined(rows, dim=1).unflatten(0, projected.shape[:2])
 
 
 def _size(row: Stripe, column: Stripe) -> tuple[int, int]:
@@ -68,7 +69,7 @@ def _tiles(block: Tensor, row: Stripe, column: Stripe, heads: int) -> Tensor:
 
 def _attend(tiles: list[Tensor]) -> tuple[Tensor, ...]:
     """Attend within tiles of one size, `[3, B·T, n, heads, a, b, d]` each; return `[B·T, n, heads, a, b, d]` each."""
-    x = _joined(tiles, dim=2)
+    x = joined(tiles, dim=2)
     q, k, v = x.flatten(4, 5).flatten(2, 3).unbind()  # [B·T, n·heads, a·b, d] each
     mixed = F.scaled_dot_product_attention(q, k, v)
     return mixed.unflatten(2, x.shape[4:6]).unflatten(1, x.shape[2:4]).split([some.shape[2] for some in tiles], 1)
@@ -79,7 +80,3 @@ def _block(tiles: Tensor, row: Stripe, column: Stripe) -> Tensor:
     x = tiles.unflatten(1, (row.length // row.edge, -1))  # [B·T, down, across, heads, a, b, d]
     first, second = (4, 5) if row.edge >= column.edge else (5, 4)
     return x.permute(0, 1, first, 2, second, 3, 6).flatten(5, 6).flatten(3, 4).flatten(1, 2)
-
-
-def _joined(pieces: list[Tensor], dim: int) -> Tensor:
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim)

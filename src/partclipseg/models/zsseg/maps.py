@@ -57,15 +57,16 @@ def best_maps(
 
 
 def final_scores(first: Tensor, regions: Tensor, rivals: Tensor, chosen: Tensor) -> Tensor:
-    """Return the final scores `[n, h, w]` of the `chosen` classes, int64 `[n]`, which are among the `rivals`.
+    """Return the final scores `[n, h, w]` of the `chosen` classes.
 
-    They are the geometric mean of both stages'. Stage 2's are probabilities among the `rivals`, int64 `[m]`, of the
-    word that wins stage 1 at each pixel, and 0 where that word wins nowhere on the object.
+    They are the geometric mean of both stages'. Stage 2's are probabilities among the `rivals`, of the word that wins
+    stage 1 at each pixel, and 0 where that word wins nowhere on the object.
 
     Args:
         first: scores of stage 1, `[K + 1, h, w]`, background last.
         regions: logits of stage 2, `[K, K]`; see `regions.region_logits`.
-        rivals, chosen: indices of classes.
+        rivals: classes that compete, int64 `[m]`.
+        chosen: classes to score, int64 `[n]`, which are among the `rivals`.
     """
     labels = first[:-1].argmax(0)  # [h, w]
     second = regions[:, rivals].softmax(-1)[:, torch.isin(rivals, chosen)]  # [K, n]

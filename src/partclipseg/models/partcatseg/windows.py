@@ -40,7 +40,8 @@ def attend_within_windows(projected: Tensor, heads: int, window: int, shift: int
     """
     cut = stripes(projected.shape[2], window, shift)
     lengths = [stripe.length for stripe in cut]
-    blocks = [rows.split(lengths, 3) for rows in projected.split(lengths, 2)]
+    maps = projected.flatten(0, 1)  # [B·T, g, g, 3C]
+    blocks = [rows.split(lengths, 2) for rows in maps.split(lengths, 1)]
     # 1. Tiles of one size, from whatever block of the grid, are attended together: [3, B·T, n, heads, a, b, d].
     tiles: dict[tuple[int, int], list[Tensor]] = {}
     for row, across in zip(cut, blocks, strict=True):
@@ -60,9 +61,9 @@ def _size(row: Stripe, column: Stripe) -> tuple[int, int]:
 
 
 def _tiles(block: Tensor, row: Stripe, column: Stripe, heads: int) -> Tensor:
-    """Cut a block `[B, T, h, w, 3C]` into tiles `[3, B·T, n, heads, a, b, d]`."""
-    x = block.unflatten(4, (3, heads, -1)).unflatten(3, (-1, column.edge)).unflatten(2, (-1, row.edge))
-    x = x.flatten(0, 1)  # [B·T, down, h', across, w', 3, heads, d]
+    """Cut a block `[B·T, h, w, 3C]` into tiles `[3, B·T, n, heads, a, b, d]`."""
+    x = block.unflatten(3, (3, heads, -1)).unflatten(2, (-1, column.edge)).unflatten(1, (-1, row.edge))
+    # [B·T, down, h', across, w', 3, heads, d]
     first, second = (2, 4) if row.edge >= column.edge else (4, 2)
     return x.permute(5, 0, 1, 3, 6, first, second, 7).flatten(2, 3)
 

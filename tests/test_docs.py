@@ -145,7 +145,7 @@ def imported_anew(name: str = "train") -> Iterator[None]:
 
 @pytest.fixture
 def additions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a page adds to the package is forgotten after it; its modules are imported from the working folder."""
+    """Forget after a page what it added to the package; its modules are imported from the working folder."""
     monkeypatch.syspath_prepend(folder)
     modules = set(sys.modules)
     with patch.dict(FORMATS), patch.dict(DATASETS), patch.dict(FAMILIES), patch.dict(RECIPES), imported_anew():

@@ -1,4 +1,4 @@
-"""The line that says which model a command uses."""
+"""Write the line that says which model a command uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a call of the segmenter asks for, checked before any photo is read."""
+"""Check what a call of the segmenter asks for, before any photo is read."""
 
 from __future__ import annotations
 

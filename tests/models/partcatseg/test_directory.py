@@ -122,7 +122,7 @@ def test_convert_writes_a_directory_that_predicts(converted: tuple[Any, list[str
     assert segmenter.model.config.reference
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in segmenter.model.state_dict().items())
     assert segmenter.vocabulary.names == ("dog's ear", "dog's leg")
-    # As released, the greatest probability decides, however small.
+    # In reference mode the greatest probability decides, however small it is.
     (photo,) = random_photos((60, 80))
     with torch.no_grad():
         segmenter.model.aggregator.head.bias -= 8.0

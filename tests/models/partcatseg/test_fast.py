@@ -129,7 +129,7 @@ def test_norms_of_half_precision_are_as_near_as_pytorch_s(dtype: torch.dtype) ->
 
 
 def test_compiled_layers_take_the_fast_forms() -> None:
-    """What the compiler traces has no group norm and no convolution in it, and has its channels last."""
+    """The compiler traces no group norm and no convolution, and gets maps with channels last."""
     phases, shared = maps(6, 64, 5, 5), maps(2, 16, 8, 8)
     joined, head = JoinedNormReLU(16, 8), OneChannelConv2d(16, 8)
     weights = with_weights(joined) + with_weights(head)

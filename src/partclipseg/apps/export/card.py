@@ -1,4 +1,4 @@
-"""The model card of an exported model."""
+"""Write the model card of an exported model."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 '''
-"""What the readers of photos and words import from `errors` and `files`, in the few lines that the script needs."""
+"""Source of the names that the readers of photos and words import from `errors` and `files`."""
 
 
 def standalone_script() -> str:

@@ -124,7 +124,7 @@ class Segmenter:
         edges = self.config["photos"]["first_edges"]
         if edges is None:
             return size[0], size[1]
-        # As the model rounds: the shortest edge is not multiplied, the other one in two steps.
+        # The model rounds so: it does not multiply the shortest edge, and multiplies the other one in two steps.
         scale = edges[0] / min(size)
         height, width = (edges[0], scale * size[1]) if size[0] < size[1] else (scale * size[0], edges[0])
         if (longest := max(height, width)) > edges[1]:

@@ -1,4 +1,4 @@
-"""What ``partclipseg label`` says in the terminal, while it runs and at the end."""
+"""Write what ``partclipseg label`` says in the terminal, while it runs and at the end."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ class Serve:
 
     @property
     def _detector(self) -> str | None:
-        """The detector that is named; the built-in one beside the built-in model, else None."""
+        """Return the detector that is named, or the built-in one beside the built-in model, else None."""
         from partclipseg.models.released import BUILT_IN_DETECTOR
 
         return self.detector or (None if self.model else BUILT_IN_DETECTOR)

@@ -1,4 +1,4 @@
-"""What the recipe of a layout is made of: jobs, one a photo, that write files into a `Layout` and return an `Outcome`.
+"""Write a layout by jobs: each makes the files of one photo in a `Layout` and returns an `Outcome`.
 
 A file that a person made or changed is kept, and counts: labels are read back from it. Files are written under a
 temporary name first, so that a file with its final name is whole.

@@ -12,7 +12,8 @@ Prints JSON with five tables, of scenes of the test split:
   without attention, as PartCATSeg takes it, and with it, as the backbone trains it; beside them the CLIPSeg decoder of
   the same backbone.
 - part words: how often a patch on a part has a greater cost for the part's word than another patch of the object
-  (`above`), and the mean cosine of two part words (`alike`).
+  (`above`), for objects whose parts are labelled in training and for others, whose words are (`above, unseen`); and the
+  mean cosine of two part words (`alike`).
 - parts: the share of patches whose part word a linear probe tells, and its mean over the words. It is trained on four
   fifths of the scenes and tested on the rest.
 - variance: which share of the variance of the guidance features lies between scenes (`scene`) and between places
@@ -136,18 +137,34 @@ def part_words_table(
     """Compare patches with the part words by cosines, among the patches of the part's own object."""
     texts = encoded(backbone, model, list(dataset.vocabulary.parts))
     objects, parts = object_and_part_words(dataset)
-    above: dict[str, list[Tensor]] = {name: [] for name in CLIP}
+    trained = seen_words(dataset)
+    above: dict[str, dict[str, list[Tensor]]] = {name: {"above": [], "above, unseen": []} for name in CLIP}
     for index, (of_objects, of_parts) in enumerate(zip(objects, parts, strict=True)):
         scores = {name: F.normalize(features[name][index], dim=-1) @ texts.T for name in CLIP}
-        for word in of_parts[of_parts >= 0].unique():
-            own = of_parts == word
-            other = torch.isin(of_objects, of_objects[own]) & ~own
+        on = of_parts >= 0
+        for object, word in torch.stack([of_objects, of_parts])[:, on].unique(dim=1).T.tolist():
+            whole = on & (of_objects == object)
+            own, other = whole & (of_parts == word), whole & (of_parts != word)
+            seen = trained[object, word]
+            if not other.any() or not (seen or trained[:, word].any()):
+                continue
             for name, values in scores.items():
-                if other.any():
-                    above[name].append((values[own, word][:, None] > values[other, word]).float().mean())
+                shares = (values[own, word][:, None] > values[other, word]).float().mean()
+                above[name]["above" if seen else "above, unseen"].append(shares)
     alike = (texts @ texts.T)[~torch.eye(len(texts), dtype=torch.bool)].mean()
-    table = {name: {"above": round(float(torch.stack(values).mean()), 3)} for name, values in above.items()}
+    table = {
+        name: {kind: round(float(torch.stack(values).mean()), 3) for kind, values in kinds.items() if values}
+        for name, kinds in above.items()
+    }
     return {**table, "alike": round(float(alike), 3)}
+
+
+def seen_words(dataset: PartShapesDataset) -> Tensor:
+    """Return whether each object-part is labelled in training, bool `[objects, part words]`."""
+    vocabulary, seen = dataset.vocabulary, list(dataset.seen)
+    trained = torch.zeros(len(vocabulary.objects), len(vocabulary.parts), dtype=torch.bool)
+    trained[np.asarray(vocabulary.class_to_object)[seen], np.asarray(vocabulary.class_to_part)[seen]] = True
+    return trained
 
 
 def encoded(backbone: str, model: PartCATSegModel, words: list[str]) -> Tensor:

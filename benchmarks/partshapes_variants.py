@@ -95,8 +95,9 @@ VARIANTS: dict[str, Recipe] = {
     "catseg": partshapes_catseg(),
     "zsseg": partshapes_zsseg(),
     "partcatseg": PARTCATSEG,
-    "partcatseg + retention": replace(PARTCATSEG, retention=DEFAULT.retention),
     "partcatseg, from CLIP": replace(PARTCATSEG, start="backbone"),
+    # An aggregation has no maps of single words to keep, the backbone has.
+    "partcatseg, from CLIP + retention": replace(PARTCATSEG, start="backbone", retention=DEFAULT.retention),
     "catseg, from CLIP": replace(partshapes_catseg(), start="backbone"),
     # HOPS's filters of costs.
     "partcatseg + attention filter": with_settings(PARTCATSEG, attention_filter=True),
@@ -115,7 +116,7 @@ VARIANTS: dict[str, Recipe] = {
         PARTCATSEG, guidance_image_size=256, guidance_share=1.0
     ),
     "partcatseg, all choices": with_settings(
-        replace(PARTCATSEG, retention=DEFAULT.retention, learning_rate=3e-3, warmup_steps=50),
+        replace(PARTCATSEG, start="backbone", retention=DEFAULT.retention, learning_rate=3e-3, warmup_steps=50),
         guidance_image_size=256, guidance_share=1.0,
     ),
     **{f"zsseg, learning rate {rate:g}": replace(partshapes_zsseg(), learning_rate=rate, warmup_steps=50)
@@ -131,7 +132,7 @@ VARIANTS: dict[str, Recipe] = {
 
 ORDER: tuple[tuple[str, ...], ...] = (
     ("default", "partcatseg", "partcatseg reference", "catseg", "clipseg"),
-    ("partcatseg + retention", "intended, attention off"),
+    ("partcatseg, from CLIP", "partcatseg, from CLIP + retention", "catseg, from CLIP", "intended, attention off"),
     ("partcatseg + attention filter", "partcatseg + affinity"),
     tuple(f"partcatseg, {name} repaired alone" for name in REPAIRS),
 )

@@ -78,6 +78,17 @@ def test_it_is_the_start_of_the_recipes(trained: Path, name: str) -> None:
     assert model.config.guidance_image_size == SIZE
 
 
+def test_what_starts_from_it_keeps_the_attention_of_the_last_block(
+    scenes: SceneArrays, towers: dict[str, Any], tmp_path: Path
+) -> None:
+    recipe = replace(RECIPE, **towers, steps=1, warmup_steps=0, checkpoint_every=1, patch_attention=True)
+    start = str(train_aggregation(recipe, tmp_path, scenes))
+    model: Any = build_model(replace(RECIPES["partshapes-partcatseg"](), start=start, image_size=None))
+    assert model.config.patch_attention
+    with pytest.raises(PartCLIPSegError, match="reference means as released, without"):
+        build_model(replace(RECIPES["partshapes-partcatseg-reference"](), start=start, image_size=None))
+
+
 def test_a_tower_that_is_not_there_is_named(scenes: SceneArrays, towers: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(PartCLIPSegError, match="there is no directory 'nowhere'"):
         train_aggregation(replace(RECIPE, **{**towers, "guidance": "nowhere"}), tmp_path, scenes)

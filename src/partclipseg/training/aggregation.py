@@ -59,7 +59,7 @@ class Aggregation:
     """The aggregation in training; see `pretraining.Pretraining`."""
 
     def __init__(self, recipe: AggregationRecipe, scenes: SceneArrays, device: torch.device) -> None:
-        settings = CATSegSettings(guidance=recipe.guidance, sizes="tiny")
+        settings = CATSegSettings(guidance=recipe.guidance, sizes="tiny", patch_attention=recipe.patch_attention)
         self.tokenizer = load_tokenizer(recipe.backbone)
         self.module = start_model(CATSegModel, recipe.backbone, settings, aggregation_config(scenes.size))
         nn.Module.to(self.module, device)

@@ -332,7 +332,7 @@ def partshapes_clipseg() -> Recipe:
 
 
 def partshapes_partcatseg() -> Recipe:
-    """Train PartCATSeg on PartShapes with its defects repaired, from the backbone's CLIP and a guidance tower."""
+    """Train PartCATSeg on PartShapes with its defects repaired, from an aggregation that knows whole objects."""
     return _tiny(as_partcatseg(partshapes()))
 
 

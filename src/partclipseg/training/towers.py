@@ -141,9 +141,9 @@ class GuidanceRecipe(TowerRecipe):
 
 @dataclass(frozen=True)
 class AggregationRecipe(TowerRecipe):
-    """PartShapes' own cost aggregation: a tiny CAT-Seg, trained on the masks of whole objects.
+    """Train PartShapes' own cost aggregation, a tiny CAT-Seg, on the masks of whole objects.
 
-    Left out, the backbone and the guidance tower are trained first, into the output's folders of these names."""
+    A backbone or guidance tower that is not given is trained first, into the output's folder of that name."""
 
     name: ClassVar[str] = "aggregation"
 
@@ -155,6 +155,9 @@ class AggregationRecipe(TowerRecipe):
     """Directory of the backbone, whose CLIP compares patches with words; it is not changed."""
     guidance: str = ""
     """Directory of the guidance tower, which is not changed either."""
+    patch_attention: bool = False
+    """Keep the attention of CLIP's last block, through which the backbone's patches were trained. What starts from the
+    aggregation keeps it, too."""
     compile: bool = False
     """Compile the layers (GPU only): a minute at the start, then faster steps. Sums may round differently."""
 

@@ -11,19 +11,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from partclipseg.shapes.cache import SceneArrays, render_split
-from partclipseg.training.aggregation import train_aggregation
-from partclipseg.training.backbone import train_backbone
 from partclipseg.training.data import TrainingData, render_training_data
-from partclipseg.training.guidance import train_guidance
 from partclipseg.training.recipe import Recipe, partshapes, with_settings
-from partclipseg.training.towers import AggregationRecipe, BackboneRecipe, GuidanceRecipe, TowerRecipe
+from partclipseg.training.tower_runs import TRAINED_BY
+from partclipseg.training.towers import TOWER_RECIPES, AggregationRecipe, BackboneRecipe, GuidanceRecipe
 
-TOWERS: dict[str, tuple[type[TowerRecipe], Any]] = {
-    "backbone": (BackboneRecipe, train_backbone),
-    "guidance": (GuidanceRecipe, train_guidance),
-    "aggregation": (AggregationRecipe, train_aggregation),
-}
-"""Recipe of each tower and the function that trains it, each tower on those before it."""
+TOWERS = tuple(recipe.name for recipe in (BackboneRecipe, GuidanceRecipe, AggregationRecipe))
+"""Names of the towers that methods start from, each after those that it needs."""
 
 
 def add_stage_options(parser: argparse.ArgumentParser) -> None:
@@ -100,13 +94,13 @@ def train_tower(name: str, seed: int, output: Path, options: argparse.Namespace)
 
     None: SIGTERM stopped a training.
     """
-    kind, train = TOWERS[name]
+    kind = TOWER_RECIPES[f"partshapes-{name}"]
     folder = output / f"{name}-{seed}"
     with alone(output, folder.name):
         if (folder / "model").is_dir():
             return folder / "model"
         changes = given_fields(options)
-        for other in ("backbone", "guidance") if kind is AggregationRecipe else ():
+        for other in kind.needs:
             directory = train_tower(other, seed, output, options)
             if directory is None:
                 return None
@@ -121,7 +115,7 @@ def train_tower(name: str, seed: int, output: Path, options: argparse.Namespace)
         def report(step: int, losses: Any) -> None:
             print(f"{folder.name}, step {step}, {time.perf_counter() - started:.0f} s: {losses}", flush=True)
 
-        return train(recipe, folder, scenes, report)
+        return TRAINED_BY[kind](recipe, folder, scenes, report)
 
 
 def on_towers(recipe: Recipe, seed: int, output: Path, options: argparse.Namespace) -> Recipe | None:

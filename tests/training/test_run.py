@@ -18,7 +18,8 @@ from partclipseg.models.zsseg.settings import ZSSegSettings
 from partclipseg.training import run
 from partclipseg.training.data import TrainingData
 from partclipseg.training.recipe import Recipe, Retention
-from partclipseg.training.towers import AggregationRecipe, TowerRecipe
+from partclipseg.training.tower_runs import TRAINED_BY, train_tower
+from partclipseg.training.towers import AggregationRecipe, BackboneRecipe, GuidanceRecipe, TowerRecipe
 
 
 @pytest.fixture
@@ -118,7 +119,7 @@ def test_partshapes_begins_with_its_towers_and_reports_under_the_former_name(
         begun.append(output)
         report(20, {"contrast": 0.5})
 
-    monkeypatch.setattr(run, "train_backbone", told_to_stop)
+    monkeypatch.setitem(TRAINED_BY, BackboneRecipe, told_to_stop)
     tiny = replace(
         run.find_recipe("partshapes"),
         scenes=4, held_out=0, image_size=64, steps=1, batch_size=2, precision="float32", retention=Retention(),
@@ -153,9 +154,9 @@ def test_towers_are_trained_each_on_those_before_it(
         (output / "model").mkdir(parents=True)
         return output / "model"
 
-    for name in ("backbone", "guidance", "aggregation"):
-        monkeypatch.setattr(run, f"train_{name}", train)
-    directory = run.train_tower(AggregationRecipe(guidance=guidance), tmp_path)
+    for kind in (BackboneRecipe, GuidanceRecipe, AggregationRecipe):
+        monkeypatch.setitem(TRAINED_BY, kind, train)
+    directory = train_tower(AggregationRecipe(guidance=guidance), tmp_path)
     assert directory == tmp_path / "model"
     assert list(given) == trained
     own: Any = given["aggregation"]
@@ -204,7 +205,7 @@ def test_what_is_wrong_is_told_before_towers_are_trained_and_scenes_rendered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(run, "render_training_data", lambda *_: pytest.fail("scenes were rendered"))
-    monkeypatch.setattr(run, "train_tower", lambda *_: pytest.fail("a tower was trained"))
+    monkeypatch.setattr(run, "train_towers", lambda *_: pytest.fail("a tower was trained"))
     with pytest.raises(PartCLIPSegError, match=message):
         partclipseg.train(replace(recipe, dataset="partshapes", **change), output=tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()

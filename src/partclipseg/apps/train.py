@@ -100,7 +100,7 @@ class Train:
     def _train_tower(self, recipe: TowerRecipe) -> bool:
         """Train a tower alone; return whether it is finished. False: the run was told to stop."""
         from partclipseg.apps.train_display import TrainingDisplay
-        from partclipseg.training.run import train_tower
+        from partclipseg.training.tower_runs import train_tower
 
         display = TrainingDisplay(recipe, self.output)
         model = train_tower(recipe, self.output, display.tower)

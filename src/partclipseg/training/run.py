@@ -8,9 +8,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -22,23 +21,16 @@ from partclipseg.files import is_file
 from partclipseg.models.names import check_model_name
 from partclipseg.models.registry import family
 from partclipseg.processes import join_processes
-from partclipseg.training.aggregation import train_aggregation
-from partclipseg.training.backbone import train_backbone
 from partclipseg.training.data import TrainingData, open_training_data, render_training_data
-from partclipseg.training.detector import train_detector
 from partclipseg.training.folder import MODEL
-from partclipseg.training.guidance import train_guidance
 from partclipseg.training.loop import TrainingResult, run_training
 from partclipseg.training.observer import Observer
 from partclipseg.training.recipe import RECIPES, Recipe
-from partclipseg.training.towers import AggregationRecipe, BackboneRecipe, DetectorRecipe, GuidanceRecipe, TowerRecipe
+from partclipseg.training.tower_runs import OnTower, train_towers
+from partclipseg.training.towers import BackboneRecipe
 from partclipseg.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
-
-OnTower = Callable[[str, int, Mapping[str, float]], None]
-"""Called with a tower's name, the step and the losses."""
-
 
 def train(
     recipe: Recipe | str,
@@ -142,28 +134,6 @@ def _of_backbone(on_backbone: Callable[[int, Mapping[str, float]], None], on_tow
     return report
 
 
-def train_tower(recipe: TowerRecipe, output: str | Path, on_tower: OnTower | None = None) -> Path | None:
-    """Train a tower of PartShapes, or continue the run that `output` holds.
-
-    Args:
-        recipe: of the tower; its class decides which one is trained. For the aggregation, towers that it does not name
-            are trained first, into folders of their names in `output`.
-        output: folder of the run; see `pretraining.pretrain`, whose result and errors are those of this function.
-        on_tower: called with the tower's name, the step and the losses at every line of the log.
-    """
-    report = None if on_tower is None else partial(on_tower, recipe.name)
-    if isinstance(recipe, GuidanceRecipe):
-        return train_guidance(recipe, output, report=report)
-    if isinstance(recipe, DetectorRecipe):
-        return train_detector(recipe, output, report=report)
-    if isinstance(recipe, AggregationRecipe):
-        given = {name: getattr(recipe, name) for name in ("backbone", "guidance") if getattr(recipe, name)}
-        towers = _train_missing(("backbone", "guidance"), Path(output), recipe.compile, on_tower, given)
-        return None if towers is None else train_aggregation(replace(recipe, **towers), output, report=report)
-    assert isinstance(recipe, BackboneRecipe)
-    return train_backbone(recipe, output, report=report)
-
-
 def _check_towers_fit(recipe: Recipe) -> None:
     """Raise `UsageError` for a model that cannot be built on PartShapes' towers, before these are trained."""
     sizes, edge = getattr(recipe.settings, "sizes", None), BackboneRecipe.image_size
@@ -182,36 +152,8 @@ def _check_towers_fit(recipe: Recipe) -> None:
 def _train_towers(recipe: Recipe, output: Path, on_tower: OnTower | None) -> Recipe | None:
     """Train the towers of PartShapes that the recipe needs and `output` lacks; None: SIGTERM stopped one of them."""
     names, guidance = recipe.settings.towers, getattr(recipe.settings, "guidance", "")
-    towers = _train_missing(names, output, recipe.compile, on_tower, {"guidance": guidance} if guidance else {})
+    towers = train_towers(names, output, recipe.compile, on_tower, {"guidance": guidance} if guidance else {})
     return None if towers is None else replace(recipe, start=towers[names[-1]])
-
-
-def _train_missing(
-    names: Sequence[str], output: Path, compiled: bool, on_tower: OnTower | None, given: Mapping[str, str]
-) -> dict[str, str] | None:
-    """Train the towers `names`, each on those before it, into the folders of `output` that have no model yet.
-
-    Returns the directory of each tower, those of `given` as they are; None: SIGTERM stopped a training.
-    """
-    towers = dict(given)
-    for name in names:
-        folder = output / name
-        if name in given:
-            continue
-        if not (folder / MODEL).is_dir():
-            logger.warning("training PartShapes' %s into %s first, which is work for a GPU", name, folder)
-            if train_tower(_tower_recipe(name, towers, compiled), folder, on_tower) is None:
-                return None
-        towers[name] = str(folder / MODEL)
-    return towers
-
-
-def _tower_recipe(name: str, towers: Mapping[str, str], compiled: bool) -> TowerRecipe:
-    if name == BackboneRecipe.name:
-        return BackboneRecipe(compile=compiled)
-    if name == GuidanceRecipe.name:
-        return GuidanceRecipe()
-    return AggregationRecipe(compile=compiled, backbone=towers["backbone"], guidance=towers["guidance"])
 
 
 def find_recipe(recipe: Recipe | str) -> Recipe:

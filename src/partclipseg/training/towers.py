@@ -29,6 +29,8 @@ class TowerRecipe:
     """Name of the tower in the log; ``partclipseg train partshapes-NAME`` trains it alone."""
     split: ClassVar[SceneSplit] = "base"
     """Split of PartShapes whose scenes are trained on."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Names of the towers that this one is trained on, each a field of the recipe, in the order of their training."""
 
     steps: int = 16_500
     """Number of updates of the weights."""
@@ -146,6 +148,7 @@ class AggregationRecipe(TowerRecipe):
     A backbone or guidance tower that is not given is trained first, into the output's folder of that name."""
 
     name: ClassVar[str] = "aggregation"
+    needs: ClassVar[tuple[str, ...]] = ("backbone", "guidance")
 
     steps: int = 3_000
     """Number of updates of the weights."""

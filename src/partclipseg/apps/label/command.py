@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,6 +36,7 @@ from partclipseg.files import locked, refusal, remove_temporary
 from partclipseg.formats.registry import data_set_formats
 from partclipseg.inference.options import check_fast_reading
 from partclipseg.machine import usable_cores
+from partclipseg.signals import handled
 
 if TYPE_CHECKING:
     from partclipseg.apps.label.job import BulkJob, ManifestRecord, PhotoBatch
@@ -102,7 +102,7 @@ class Label:
         make_folder(self.output)
         self._check_folder()
         try:
-            with locked(self.output), _stoppable():
+            with locked(self.output), handled(signal.SIGTERM, _terminate):
                 return self._label(found, say)
         except OSError as error:
             raise PartCLIPSegError(refusal(error, self.output)) from error
@@ -293,21 +293,9 @@ class Terminated(BaseException):
     """Raised when the process receives SIGTERM."""
 
 
-@contextmanager
-def _stoppable() -> Iterator[None]:
+def _terminate(*_: object) -> None:
     """Raise `Terminated` on SIGTERM, so that temporary files are removed and workers ended."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(*_: object) -> None:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    raise Terminated
 
 
 def _all_devices() -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -14,6 +13,7 @@ import tyro
 from partclipseg.apps.options import optional
 from partclipseg.errors import UsageError
 from partclipseg.files import is_file
+from partclipseg.kept_files import file_digest
 
 if TYPE_CHECKING:
     from partclipseg.formats.format import Format
@@ -110,12 +110,12 @@ class InstanceOptions:
             return {}
         named: dict[str, Any] = {"instances": self.instances, "rest": self.rest}
         if is_file(self.instances):
-            named["objects_file"] = blake2b(Path(self.instances).read_bytes(), digest_size=16).hexdigest()
+            named["objects_file"] = file_digest(Path(self.instances))
         if self.instance_threshold is not None:
             named["instance_threshold"] = str(self.instance_threshold)
         if self.outlines is not None:
             named["outlines"] = self.outlines
-        from partclipseg.apps.label.options import model_fingerprint
+        from partclipseg.models.fingerprint import model_fingerprint
 
         for key, some in (("detector_weights", loaded.instances), ("outliner_weights", loaded.outlines)):
             if (model := getattr(some, "model", None)) is not None:

@@ -167,11 +167,12 @@ class Label:
         from partclipseg.apps.label.collections import open_collections, write_collections
         from partclipseg.apps.label.job import MANIFEST, OPTIONS
         from partclipseg.apps.label.manifest import Manifest, changed_photos, deleted_files, left_files, open_batches
-        from partclipseg.apps.label.options import check_options, model_fingerprint, stored_options
+        from partclipseg.apps.label.options import check_options, stored_options
         from partclipseg.apps.label.people import take_in
         from partclipseg.apps.label.report import write_report
         from partclipseg.apps.model_line import model_title
         from partclipseg.inference.segmenter import PartSegmenter
+        from partclipseg.models.fingerprint import model_fingerprint
         from partclipseg.models.number_types import PREDICTION_TYPES
         from partclipseg.models.registry import find_device, find_dtype
 

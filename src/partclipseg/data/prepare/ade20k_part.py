@@ -29,7 +29,7 @@ from partclipseg.data.coco_masks import encode_mask, rle
 from partclipseg.data.datasets.ade20k_part_234 import INSTANCES, NAME, PARTS
 from partclipseg.data.paths import inside
 from partclipseg.data.photo import photo_formats
-from partclipseg.data.prepare.recipe import Layout, Outcome, PhotoMode, photo_size, source_state
+from partclipseg.data.prepare.recipe import Layout, LayoutRecipe, Outcome, PhotoMode, photo_size, source_state
 from partclipseg.data.prepare.source import find
 from partclipseg.data.values import is_text
 from partclipseg.errors import PartCLIPSegError
@@ -176,17 +176,13 @@ class ADE20KPartJob:
 
 
 @dataclass(frozen=True)
-class ADE20KPartRecipe:
+class ADE20KPartRecipe(LayoutRecipe):
     """Recipe of ADE20K-Part-234: see `LayoutRecipe`."""
 
     folders: Sequence[Path]
     mode: PhotoMode = "copy"
 
     name = NAME
-
-    def options(self) -> dict[str, Any]:
-        """Return no options: nothing changes the result."""
-        return {}
 
     def jobs(self) -> list[ADE20KPartJob]:
         """Make one job for each annotation file below a folder ``training`` or ``validation`` whose photo is there."""

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from partclipseg.data.datasets.pascal_part_116 import INSTANCES, NAME, OBJECTS, PARTS
-from partclipseg.data.prepare.recipe import Layout, Outcome, PhotoMode, photo_size, source_state
+from partclipseg.data.prepare.recipe import Layout, LayoutRecipe, Outcome, PhotoMode, photo_size, source_state
 from partclipseg.data.prepare.source import find
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.kept_files import KeptFiles
@@ -78,7 +78,7 @@ class PascalPartJob:
 
 
 @dataclass(frozen=True)
-class PascalPartRecipe:
+class PascalPartRecipe(LayoutRecipe):
     """Recipe of Pascal-Part-116: see `LayoutRecipe`."""
 
     folders: Sequence[Path]

@@ -70,12 +70,11 @@ class PrepareJob(Protocol):
 class LayoutRecipe(Protocol):
     """Interface of a recipe that makes the layout of a data set."""
 
-    @property
-    def name(self) -> str: ...
+    name: str
 
     def options(self) -> dict[str, Any]:
-        """Return the JSON values that change the result; a run is continued only if they are the same."""
-        ...
+        """Return the JSON values that change the result, by default none; a run goes on only if they are the same."""
+        return {}
 
     def jobs(self) -> Sequence[PrepareJob]: ...
 

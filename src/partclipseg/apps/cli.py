@@ -213,9 +213,9 @@ def _print_overview() -> None:
 
 
 def _say(message: str) -> None:
-    from rich.console import Console
+    from partclipseg.apps.terminal import plain_console
 
-    Console(stderr=True, soft_wrap=True).print(f"partclipseg: {message}", markup=False, highlight=False)
+    plain_console(stderr=True).print(f"partclipseg: {message}")
 
 
 if __name__ == "__main__":

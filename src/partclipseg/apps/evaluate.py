@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from partclipseg.apps.checking import progress_bar
 from partclipseg.apps.evaluation_data import SplitChoice, Subject, open_files, open_scenes, training_words
 from partclipseg.apps.evaluation_output import check_folder, present_score, rich_table, write_files
 from partclipseg.apps.instance_options import FindInstances, InstanceOptions, LoadedInstances
@@ -27,6 +26,7 @@ from partclipseg.apps.options import (
     check_least,
     optional,
 )
+from partclipseg.apps.terminal import plain_console, progress_bar
 from partclipseg.data.datasets.choice import dataset_option
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.evaluation.choices import (
@@ -122,15 +122,13 @@ class Evaluate:
     ask: Ask = field(default_factory=Asking)
 
     def run(self) -> int:
-        from rich.console import Console
-
         from partclipseg.processes import join_processes
         from partclipseg.writing import claimed
 
         self._check_options()
         self.ask.prompting()
         processes = join_processes(cpu=self.device == "cpu")
-        console = Console(quiet=not processes.is_main_process, soft_wrap=True, highlight=False)
+        console = plain_console(quiet=not processes.is_main_process)
         # Check the options and the data before the model is loaded.
         subject = self._with_training(self._open_subject(processes, console))
         if self.output is None or not processes.is_main_process:
@@ -167,8 +165,7 @@ class Evaluate:
         segmenter = PartSegmenter.from_pretrained(self.model, device, self.dtype, prompting=self.ask.prompting())
         console.print(
             f"model: {self.model} ({segmenter.model.title}), {self.dtype}, "
-            f"{processes.num_processes} x {segmenter.device.type}",
-            markup=False,
+            f"{processes.num_processes} x {segmenter.device.type}"
         )
         share = pending[processes.process_index :: processes.num_processes]
         try:
@@ -211,8 +208,6 @@ class Evaluate:
     def _say_stopped(
         self, evaluators: Tallies, subject: Subject, processes: PartialState
     ) -> None:
-        from rich.console import Console
-
         from partclipseg.evaluation.run import is_scored
 
         done = sum(is_scored(photo, evaluators) for photo in subject.photos)
@@ -221,8 +216,7 @@ class Evaluate:
             text = f"stopped; the scores so far are saved in {self.output}, and the same command continues"
             if processes.num_processes == 1:
                 text = text.replace("stopped", f"stopped after {done} of {len(subject.photos)} photos", 1)
-        silent = not processes.is_main_process
-        Console(stderr=True, soft_wrap=True, highlight=False, quiet=silent).print(text, markup=False)
+        plain_console(stderr=True, quiet=not processes.is_main_process).print(text)
 
     def _check_options(self) -> None:
         if self.metric == "iou":
@@ -343,11 +337,9 @@ class Evaluate:
             sizes = (self.batch_size, self.workers)
             batches = score_instances(segmenter, dataset, photos, first, *loaded, *sizes)
         try:
-            with progress_bar(console) as progress:
-                task = progress.add_task("scoring", total=len(photos), note="")
+            with progress_bar(console, "scoring", len(photos)) as update:
                 for number in batches:
-                    note = present_score(first)
-                    progress.update(task, advance=number, note=note)
+                    update(advance=number, note=present_score(first))
                     if saved is not None and time.monotonic() - last_saved > _SAVE_EVERY:
                         saved.save(evaluators, process)
                         last_saved = time.monotonic()
@@ -391,9 +383,9 @@ class Evaluate:
         for table in report.tables():
             console.print(rich_table(table), "")
         if report.remark:
-            console.print(report.remark, markup=False)
+            console.print(report.remark)
         if self.output is not None:
-            console.print(f"report: {self.output / 'report.md'}", markup=False)
+            console.print(f"report: {self.output / 'report.md'}")
 
     def _remark(self, subject: Subject) -> str:
         """Return why the scores are not those of the benchmark; empty if they are."""
@@ -433,7 +425,7 @@ class Evaluate:
                 files, title, segmenter, subject.dataset, subject.photos, evaluators, self.zoom
             )
             if bars is None:
-                console.print(f"no bars are drawn, matplotlib is missing: {how_to_install('plots')}", markup=False)
+                console.print(f"no bars are drawn, matplotlib is missing: {how_to_install('plots')}")
         texts = {
             "report.md": report.to_markdown(bars, page),
             "scores.json": json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from partclipseg.apps.checking import check_bar
+from partclipseg.apps.terminal import count_bar
 from partclipseg.data.datasets.spec import Split
 from partclipseg.errors import UsageError
 
@@ -86,7 +86,7 @@ def open_files(
 
     if split == "instances":
         raise UsageError(f"{name} has no split instances: choose train or test")
-    with check_bar(console) as show:
+    with count_bar(console, "checking files") as show:
         check_together(name, root, split, processes, show, **own)
     dataset = open_dataset(name, root, split, vocabulary, **own)
     remark = dataset_spec(name).remark(dataset)

@@ -29,6 +29,7 @@ from partclipseg.apps.options import (
     check_min_part_probability,
     check_min_score,
 )
+from partclipseg.apps.terminal import plain_console
 from partclipseg.errors import PartCLIPSegError, UsageError, first_line
 from partclipseg.formats.registry import all_formats, chosen_formats
 
@@ -78,7 +79,6 @@ class Predict:
 
     def run(self) -> int:
         from PIL import Image
-        from rich.console import Console
 
         from partclipseg.apps.model_line import describe
         from partclipseg.apps.written import OwnFiles, make_folder
@@ -87,7 +87,7 @@ class Predict:
         from partclipseg.inference.segmenter import PartSegmenter
         from partclipseg.vocabulary import Vocabulary
 
-        console = Console(soft_wrap=True, highlight=False)
+        console = plain_console()
         # Check the options before the model is loaded.
         formats = chosen_formats(self.formats, all_formats())
         self.find.check(self.formats, formats, self.zoom)
@@ -110,12 +110,12 @@ class Predict:
             loaded = self.find.load(self.device)
             loaded.check_photos(photos)
             segmenter = PartSegmenter.from_pretrained(self.model, self.device, self.dtype, prompting=prompting)
-            console.print(describe(segmenter, self.model), markup=False)
+            console.print(describe(segmenter, self.model))
             if self.find.uses_built_in:
-                console.print(BUILT_IN_REMARK, markup=False)
+                console.print(BUILT_IN_REMARK)
             if vocabulary is not None and vocabulary.paired is None:
                 words = ", ".join(vocabulary.anywhere)
-                console.print(f'parts of any object: {words}; for those of one, write "dog: head, leg"', markup=False)
+                console.print(f'parts of any object: {words}; for those of one, write "dog: head, leg"')
             # Photos above the limit are reported by name; Pillow would warn about them a second time.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             failures = self._segment(segmenter, loaded, photos, vocabulary, formats, files, console)
@@ -148,8 +148,7 @@ class Predict:
         if short := [stem for photo, stem in named if not Path(stem).name.startswith(photo.stem)]:
             console.print(
                 f"{len(short)} of the photos' names are too long for their results, which are called {short[0]}"
-                + (" and so on" if len(short) > 1 else ""),
-                markup=False,
+                + (" and so on" if len(short) > 1 else "")
             )
 
         segment = partial(
@@ -178,10 +177,10 @@ class Predict:
                 if not isinstance(result, PartResult):
                     failures.failed.append(result)
                 elif not console.is_terminal or len(photos) <= 20:
-                    console.print(_summary(result), markup=False)
+                    console.print(_summary(result))
         if len(failures.failed) < len(photos):
             done = len(photos) - len(failures.failed)
-            console.print(f"{done} of {len(photos)} photos -> {self.output}", markup=False)
+            console.print(f"{done} of {len(photos)} photos -> {self.output}")
             if self.model is None and not found:
                 console.print("nothing was found: for photos name a model, such as --model partclipseg-pascal")
             elif self.find.uses_built_in and not found:

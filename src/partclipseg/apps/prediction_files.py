@@ -11,8 +11,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from rich.console import Console
-
+from partclipseg.apps.terminal import plain_console
 from partclipseg.apps.written import FOLDER, KeptError, OwnFiles, kept_sentence
 from partclipseg.errors import PartCLIPSegError, first_line
 from partclipseg.files import is_disk_full, refusal
@@ -56,19 +55,19 @@ class Failures:
 
     def tell(self, count: int) -> None:
         """Report the failures among `count` photos on standard error."""
-        errors = Console(stderr=True, soft_wrap=True, highlight=False)
+        errors = plain_console(stderr=True)
         if self.failed:
             errors.print(f"{len(self.failed)} of {count} photos could not be segmented:")
             for message in self.failed:
-                errors.print(f"  {message}", markup=False)
+                errors.print(f"  {message}")
         if self.unwritten:
             errors.print("files about all photos that could not be written:")
             for message in self.unwritten:
-                errors.print(f"  {message}", markup=False)
+                errors.print(f"  {message}")
         if self.kept:
-            errors.print(kept_sentence(self.kept), markup=False)
+            errors.print(kept_sentence(self.kept))
         if self.unread:
-            errors.print(self.unread, markup=False)
+            errors.print(self.unread)
 
 
 class Collection:

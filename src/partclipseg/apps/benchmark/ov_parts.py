@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import tyro
 
-from partclipseg.apps.checking import check_bar, progress_bar
 from partclipseg.apps.evaluation_output import rich_table, write_files
 from partclipseg.apps.options import BatchSize, Device, check_least, optional
+from partclipseg.apps.terminal import count_bar, plain_console, progress_bar
 from partclipseg.errors import UsageError
 from partclipseg.evaluation.choices import StatedTask
 from partclipseg.models.number_types import PredictionType
@@ -69,13 +69,11 @@ class OVParts:
     """Replace files of the report that a person changed. Without it they are kept, and the new ones get other names."""
 
     def run(self) -> int:
-        from rich.console import Console
-
         from partclipseg.journal import Journal
         from partclipseg.writing import claimed
 
         check_least(batch_size=(self.batch_size, 1), limit=(self.limit, 1), workers=(self.workers, 0))
-        console = Console(soft_wrap=True, highlight=False)
+        console = plain_console()
         plan = self._plan(console)
         if self.output is None:
             return self._benchmark(plan, None, console)
@@ -99,9 +97,9 @@ class OVParts:
         for table in tables:
             console.print(rich_table(table), "")
         if remark := self._remark():
-            console.print(remark, markup=False)
+            console.print(remark)
         if self.output is not None:
-            console.print(f"report: {self.output / 'benchmark.md'}", markup=False)
+            console.print(f"report: {self.output / 'benchmark.md'}")
         return 0
 
     def _plan(self, console: Console) -> list[_Scoring]:
@@ -147,7 +145,7 @@ class OVParts:
             assert rendering is not None
             scenes, size = rendering.splits["test"]
             return rendering.load()("test", self.limit or scenes, size, "all")
-        with check_bar(console) as show:
+        with count_bar(console, "checking files") as show:
             raise_if_broken(check_dataset(name, root, "test", on_progress=show))
         return open_dataset(name, root).by_object_masks()
 
@@ -215,12 +213,11 @@ class OVParts:
 
         evaluators = make_evaluators(dataset, "oracle_obj", boundary=None, rule="ov-parts")
         photos = group_records(dataset)[: self.limit]
-        with progress_bar(console) as progress:
-            bar = progress.add_task(f"{job.task}, {job.dataset}", total=len(photos), note=method_name(name))
+        with progress_bar(console, f"{job.task}, {job.dataset}", len(photos), method_name(name)) as update:
             for number in score_photos(
                 segmenter, dataset, photos, evaluators, batch_size=self.batch_size, workers=self.workers
             ):
-                progress.update(bar, advance=number)
+                update(advance=number)
         scores = evaluators["oracle_obj"].compute()
         remarks = [self._incomplete(dataset)]
         trained_on = ""

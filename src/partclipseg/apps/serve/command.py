@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from partclipseg.apps.options import Ask, Asking, Device, Dtype, optional
+from partclipseg.apps.terminal import plain_console
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.machine import how_to_install
 
@@ -110,7 +111,6 @@ class Serve:
             from partclipseg.apps.serve.log import AccessLog
         except ImportError as error:
             raise PartCLIPSegError(f"{_MISSING} ({error})") from error
-        from rich.console import Console
 
         token = self.token or os.environ.get(TOKEN_VARIABLE)
         self._check(token)
@@ -129,7 +129,7 @@ class Serve:
             self.workers,
         )
         socket = _listen(self.host, self.port)
-        console = Console(soft_wrap=True, highlight=False)
+        console = plain_console()
         jobs = self._open_jobs(engine, console)
         app = create_app(engine, token, local=is_loopback(self.host), rate=self.rate, jobs=jobs)
         self._announce(console, engine, socket.getsockname()[1], token)
@@ -177,15 +177,15 @@ class Serve:
 
         for name, segmenter in engine.segmenters.items():
             kind, dtype = segmenter.model.title, segmenter.model.number_type
-            console.print(f"model: {name} ({kind}, {segmenter.device}, {dtype})", markup=False)
+            console.print(f"model: {name} ({kind}, {segmenter.device}, {dtype})")
         if engine.built_in:
             console.print("the built-in model knows rendered scenes only; for photos name another with --model")
         if self.detector is not None and is_built_in(self.detector, BUILT_IN_DETECTOR):
             console.print("the built-in detector knows rendered scenes only; for photos name another with --detector")
         address, *others = addresses(self.host, port, token)
-        console.print(f"open {address}  (Ctrl+C stops)", markup=False)
+        console.print(f"open {address}  (Ctrl+C stops)")
         for other in others:
-            console.print(f"on this machine also {other}", markup=False)
+            console.print(f"on this machine also {other}")
         if not token and not is_loopback(self.host):
             console.print("everyone who can reach this address can use it: set --token to ask for one")
 
@@ -209,11 +209,11 @@ class Serve:
         )
         jobs = Jobs(self.jobs, self.jobs_output, setup)
         for sentence in jobs.damaged:
-            console.print(sentence, markup=False)
+            console.print(sentence)
         states = [job.state for job in jobs.all()]
         going_on = states.count("waiting") + states.count("running")
         more = f"; {going_on} of {len(states)} go on" if going_on else ""
-        console.print(f"jobs: folders below {jobs.photos}, results below {jobs.results}{more}", markup=False)
+        console.print(f"jobs: folders below {jobs.photos}, results below {jobs.results}{more}")
         return jobs
 
 

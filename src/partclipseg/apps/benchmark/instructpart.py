@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from partclipseg.apps.evaluation_output import rich_table
+from partclipseg.apps.evaluate.output import rich_table
 from partclipseg.apps.options import Device, ModelArgument, check_least, optional
 from partclipseg.apps.terminal import count_bar, plain_console
 from partclipseg.data.datasets.spec import Split

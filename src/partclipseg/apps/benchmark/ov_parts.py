@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import tyro
 
-from partclipseg.apps.evaluation_output import rich_table, write_files
+from partclipseg.apps.evaluate.output import rich_table, write_files
 from partclipseg.apps.options import BatchSize, Device, check_least, optional
 from partclipseg.apps.terminal import count_bar, plain_console, progress_bar
 from partclipseg.errors import UsageError

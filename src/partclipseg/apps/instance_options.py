@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import tyro
 
-from partclipseg.apps.options import optional
+from partclipseg.apps.options import check_probability, optional
 from partclipseg.errors import UsageError
 from partclipseg.files import is_file
 from partclipseg.kept_files import file_digest
@@ -79,8 +79,7 @@ class InstanceOptions:
         ]
         if given and not self.asked:
             raise UsageError(f"{given[0]} is for instances: say where objects are by --instances, or leave it out")
-        if self.instance_threshold is not None and not 0 <= self.instance_threshold <= 1:
-            raise UsageError(f"--instance-threshold must be from 0 to 1, not {self.instance_threshold}")
+        check_probability(instance_threshold=self.instance_threshold)
         if zoom and self.asked:
             raise UsageError("--instances looks at crops already: leave --zoom out")
 

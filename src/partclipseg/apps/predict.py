@@ -21,13 +21,14 @@ from partclipseg.apps.options import (
     BatchSize,
     Device,
     Dtype,
+    MaxPixels,
     MinPartProbability,
     MinScore,
     ModelOption,
+    Objects,
     VocabularyOption,
     Zoom,
-    check_min_part_probability,
-    check_min_score,
+    check_probability,
 )
 from partclipseg.apps.terminal import plain_console
 from partclipseg.errors import PartCLIPSegError, UsageError, first_line
@@ -62,18 +63,15 @@ class Predict:
     """Folder for the results. Those of an earlier run are replaced, if nobody has changed them since."""
     overwrite: bool = False
     """Replace also files in that folder that somebody else made or changed."""
-    formats: Annotated[tuple[str, ...], format_option(all_formats, "--format")] = ("overlay", "png", "json", "coco")
-    objects: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...", help_behavior_hint="")] = ()
-    """Only if you know what is in every photo: these objects.
-    Their parts then share all pixels, and there is no background."""
+    formats: Annotated[tuple[str, ...], format_option(all_formats)] = ("overlay", "png", "json", "coco")
+    objects: Objects = ()
     min_score: MinScore = 0.0
     min_part_probability: MinPartProbability = None
     zoom: Zoom = False
     device: Device = None
     dtype: Dtype = None
     batch_size: BatchSize = 8
-    max_pixels: Annotated[int, tyro.conf.arg(metavar="N")] = 80_000_000
-    """Photos with more pixels than this are refused before they are decoded."""
+    max_pixels: MaxPixels = 80_000_000
     find: FindInstances = field(default_factory=InstanceOptions)
     ask: Ask = field(default_factory=Asking)
 
@@ -91,8 +89,7 @@ class Predict:
         # Check the options before the model is loaded.
         formats = chosen_formats(self.formats, all_formats())
         self.find.check(self.formats, formats, self.zoom)
-        check_min_score(self.min_score)
-        check_min_part_probability(self.min_part_probability)
+        check_probability(min_score=self.min_score, min_part_probability=self.min_part_probability)
         prompting = self.ask.prompting()
         vocabulary = None if self.vocabulary is None else Vocabulary.load(self.vocabulary)
         if not self.photos:

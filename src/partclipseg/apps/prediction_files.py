@@ -14,15 +14,12 @@ from typing import Any
 from partclipseg.apps.terminal import plain_console
 from partclipseg.apps.written import FOLDER, KeptError, OwnFiles, kept_sentence
 from partclipseg.errors import PartCLIPSegError, first_line
-from partclipseg.files import is_disk_full, refusal
+from partclipseg.files import LONGEST_NAME, is_disk_full, refusal
 from partclipseg.formats.format import DataSet, Format, Record, encoded_text
 from partclipseg.formats.registry import single_formats
 from partclipseg.inference.result import PartResult
 from partclipseg.journal import Journal
 from partclipseg.vocabulary import Vocabulary
-
-_LONGEST_NAME = 255
-"""Maximum length of a file name in bytes on most file systems."""
 
 
 @dataclass
@@ -211,7 +208,7 @@ def _without_suffix(path: Path) -> Path:
 
 def _short_name(name: str) -> str:
     encoded = os.fsencode(name)
-    if len(encoded) <= _LONGEST_NAME - max(len(kind.suffix) for kind in single_formats().values()):
+    if len(encoded) <= LONGEST_NAME - max(len(kind.suffix) for kind in single_formats().values()):
         return name
     return f"{encoded[:60].decode(errors='ignore')}-{hashlib.sha256(encoded).hexdigest()[:12]}"
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from partclipseg.apps.options import Ask, Asking, Device, Dtype, optional
+from partclipseg.apps.options import Ask, Asking, Device, Dtype, check_least, optional
 from partclipseg.apps.terminal import plain_console
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.machine import how_to_install
@@ -159,8 +159,7 @@ class Serve:
         """Check the options themselves, before anything is loaded."""
         from partclipseg.apps.serve.access import is_loopback
 
-        if self.rate < 0:
-            raise UsageError(f"--rate must be at least 0, not {self.rate}")
+        check_least(rate=(self.rate, 0))
         if not 0 <= self.port <= 65535:
             raise UsageError(f"--port must lie in 0..65535, not {self.port}")
         if self.instance_threshold is not None and self._detector is None:

@@ -192,7 +192,8 @@ class Serve:
         if self.jobs is None or self.jobs_output is None:
             return None
         from partclipseg.apps.serve.engine import model_names
-        from partclipseg.apps.serve.jobs.runner import Jobs, Setup
+        from partclipseg.apps.serve.jobs.run import Setup
+        from partclipseg.apps.serve.jobs.runner import Jobs
 
         models = self.model or (None,)
         asked = [name for name, segmenter in engine.segmenters.items() if segmenter.model.takes_prompting]

@@ -102,7 +102,5 @@ def _training_words(words: str, model: str) -> Vocabulary:
         return Vocabulary.load(words)
     training = load_vocabulary(find_model(model))
     if training is None:
-        raise UsageError(
-            f"{model} came without words: name those that it was trained on with --vocabulary-of-training"
-        )
+        raise UsageError(f"{model} came without words: name those that it was trained on with --vocabulary-of-training")
     return training

@@ -143,9 +143,7 @@ DATASET = DatasetSpec(
     name=NAME,
     summary="a benchmark",
     open_split=lambda root, split, own: ADE20KPart.open(root, _FOLDERS[split]),
-    layout={
-        split: (f"images/{folder}", f"{PARTS}/{folder}", INSTANCES[folder]) for split, folder in _FOLDERS.items()
-    },
+    layout={split: (f"images/{folder}", f"{PARTS}/{folder}", INSTANCES[folder]) for split, folder in _FOLDERS.items()},
     folders=_FOLDERS,
     raw=("ADE20K_2021_17_01", "images/ADE", "index_ade20k.pkl"),
     records=_records,

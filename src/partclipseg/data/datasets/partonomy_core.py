@@ -145,9 +145,7 @@ def _from_folder(root: Path, defects: list[Problem]) -> dict[str, _Instance]:
                 message = f"its photo {quoted(image)} belongs to {one.label} as well: keep one of the two"
                 defects.append(Problem("repeated", file, message))
                 continue
-            one.masks.setdefault(words_of(part), []).extend(
-                _list([content], "the mask", file, defects)
-            )
+            one.masks.setdefault(words_of(part), []).extend(_list([content], "the mask", file, defects))
     return instances
 
 

@@ -194,7 +194,7 @@ class OVParts:
 
     def _digest(self, dataset: PartDataset) -> dict[str, str]:
         from partclipseg.data.fingerprint import fingerprint
-        from partclipseg.evaluation.run import group_records
+        from partclipseg.evaluation.photos import group_records
         from partclipseg.evaluation.state import text_digest
 
         keys = [key for photo in group_records(dataset)[: self.limit] for key in photo.record_keys]
@@ -204,7 +204,8 @@ class OVParts:
         self, model: _Model, job: TaskScoring, segmenter: PartSegmenter, dataset: PartDataset, console: Console
     ) -> TaskResult:
         from partclipseg.evaluation.cross import SharedWords
-        from partclipseg.evaluation.run import group_records, make_evaluators, score_photos
+        from partclipseg.evaluation.photos import group_records
+        from partclipseg.evaluation.run import make_evaluators, score_photos
         from partclipseg.evaluation.tasks import TaskResult, origin_of
 
         method, training = method_name(model.name), model.training

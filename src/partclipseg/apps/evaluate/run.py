@@ -21,9 +21,10 @@ from partclipseg.evaluation.choices import PROTOCOLS, TRUE_OBJECTS
 from partclipseg.evaluation.coco_files import detections_file, truth_file
 from partclipseg.evaluation.examples import draw_report
 from partclipseg.evaluation.instances import make_counts, score_instances
+from partclipseg.evaluation.photos import PhotoRecords
 from partclipseg.evaluation.report import Report
 from partclipseg.evaluation.resized_labels import LABELS
-from partclipseg.evaluation.run import PhotoRecords, is_scored, make_evaluators, score_photos
+from partclipseg.evaluation.run import is_scored, make_evaluators, score_photos
 from partclipseg.evaluation.state import SavedScores, merge_processes, model_digest, text_digest
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.kept_files import KeptFiles

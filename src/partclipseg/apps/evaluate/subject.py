@@ -15,7 +15,7 @@ from partclipseg.data.loader import PartDataset
 from partclipseg.data.source import FileDataset
 from partclipseg.errors import UsageError
 from partclipseg.evaluation.cross import SharedWords
-from partclipseg.evaluation.run import PhotoRecords, group_records
+from partclipseg.evaluation.photos import PhotoRecords, group_records
 from partclipseg.evaluation.state import text_digest
 from partclipseg.models.directory import load_vocabulary
 from partclipseg.models.fetch import find_model

@@ -47,8 +47,9 @@ import torch
 
 from partclipseg.evaluation.choices import PROTOCOLS, Protocol
 from partclipseg.evaluation.evaluator import Evaluator
+from partclipseg.evaluation.photos import EvaluationPhoto, group_records, read_batches
 from partclipseg.evaluation.resized_labels import label_size
-from partclipseg.evaluation.run import EvaluationPhoto, group_records, predict, read_batches
+from partclipseg.evaluation.run import predict
 from partclipseg.files import write_text
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.shapes.dataset import PartShapesDataset

@@ -30,7 +30,8 @@ import torch
 import yaml
 
 from partclipseg.data.few_shot import FewShot
-from partclipseg.evaluation.run import group_records, make_evaluators, score_photos
+from partclipseg.evaluation.photos import group_records
+from partclipseg.evaluation.run import make_evaluators, score_photos
 from partclipseg.files import write_text
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.shapes.cache import render_split

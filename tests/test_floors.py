@@ -14,7 +14,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "partclipseg"
 
 FLOORS = (
-    ("errors",),
+    ("errors", "signals"),
     ("checks", "client", "files", "machine", "processes"),
     ("grammar", "journal", "json_file", "likeness", "writing"),
     ("kept_files", "maps", "vocabulary"),

@@ -22,6 +22,9 @@ from pathlib import Path
 
 from partclipseg.errors import PartCLIPSegError, UsageError
 
+LONGEST_NAME = 255
+"""Maximum length of a file name in bytes on most file systems."""
+
 _TEMPORARY = re.compile(r"\.partclipseg-(\d+)-[0-9a-f]{8}\.tmp(\..*)?", re.DOTALL)
 
 _REMEDIES = {

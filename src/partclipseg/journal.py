@@ -89,13 +89,13 @@ class Journal:
             file.writelines(f"{json_text(entry)}\n" for entry in entries)
 
 
-def json_text(value: Any) -> str:
-    """Format a value as JSON in readable letters; file names that are not valid Unicode are escaped."""
-    text = json.dumps(value, ensure_ascii=False)
+def json_text(value: Any, indent: int | None = None) -> str:
+    """Format a value as JSON in readable letters; where file names are not valid Unicode, all are escaped."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
     try:
         text.encode()
     except UnicodeEncodeError:
-        text = json.dumps(value)
+        text = json.dumps(value, indent=indent)
     return text
 
 

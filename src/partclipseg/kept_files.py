@@ -6,11 +6,12 @@ is replaced only where `overwrite` asks for it.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Collection, Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from hashlib import blake2b
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Literal
@@ -25,7 +26,7 @@ WRITTEN = ".written"
 
 def digest(content: bytes) -> str:
     """Compute the digest of some content: 32 hexadecimal digits."""
-    return blake2b(content, digest_size=16).hexdigest()
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def file_digest(path: Path) -> str:
@@ -34,11 +35,8 @@ def file_digest(path: Path) -> str:
     Raises `FileNotFoundError` if nothing is there, and another `OSError` for anything that is not a readable file.
     """
     is_regular(path)
-    result = blake2b(digest_size=16)
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            result.update(block)
-    return result.hexdigest()
+        return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()
 
 
 def is_free(path: Path, known: Collection[str], overwrite: bool = False) -> bool:

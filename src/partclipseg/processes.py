@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
+from partclipseg.signals import handled
+
 
 def join_processes(cpu: bool = False) -> PartialState:
     """Join the process group of torchrun's processes. The process group is destroyed when Python exits.
@@ -32,14 +34,8 @@ def join_processes(cpu: bool = False) -> PartialState:
 def termination() -> Iterator[threading.Event]:
     """Yield an event that SIGTERM sets, instead of ending the process at once."""
     told = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
+    with handled(signal.SIGTERM, lambda *_: told.set()):
         yield told
-        return
-    previous = signal.signal(signal.SIGTERM, lambda *_: told.set())
-    try:
-        yield told
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def step_seed(*numbers: int) -> int:

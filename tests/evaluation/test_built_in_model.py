@@ -9,7 +9,8 @@ import pytest
 
 from partclipseg.evaluation.choices import PROTOCOLS
 from partclipseg.evaluation.evaluator import Evaluator
-from partclipseg.evaluation.run import EvaluationPhoto, RecordLabels, score
+from partclipseg.evaluation.photos import EvaluationPhoto, RecordLabels
+from partclipseg.evaluation.run import score
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.models.registry import built_in_model
 from partclipseg.shapes.dataset import PartShapesDataset

@@ -14,7 +14,8 @@ from safetensors.torch import load_file as load_tensors
 from tests.models.zsseg.test_golden import golden_config, ids_of
 
 from partclipseg import open_dataset
-from partclipseg.evaluation.run import group_records, make_evaluators, score_photos
+from partclipseg.evaluation.photos import group_records
+from partclipseg.evaluation.run import make_evaluators, score_photos
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.models.interface import Words
 from partclipseg.models.registry import load_file, load_tokenizer

@@ -11,8 +11,9 @@ import torch
 from torch.nn import functional as F
 
 from partclipseg.evaluation.evaluator import Evaluator
+from partclipseg.evaluation.photos import EvaluationPhoto, RecordLabels
 from partclipseg.evaluation.resized_labels import resize_there_and_back
-from partclipseg.evaluation.run import EvaluationPhoto, RecordLabels, score
+from partclipseg.evaluation.run import score
 from partclipseg.maps.label_maps import LabelMaps
 from partclipseg.vocabulary import Vocabulary
 

@@ -12,16 +12,8 @@ from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.evaluation.choices import ALL_PROTOCOLS, PROTOCOLS
 from partclipseg.evaluation.evaluator import Evaluator
 from partclipseg.evaluation.examples import best_and_worst, make_examples
-from partclipseg.evaluation.run import (
-    EvaluationPhoto,
-    PhotoRecords,
-    RecordLabels,
-    group_records,
-    is_scored,
-    predict,
-    read_batches,
-    score,
-)
+from partclipseg.evaluation.photos import EvaluationPhoto, PhotoRecords, RecordLabels, group_records, read_batches
+from partclipseg.evaluation.run import is_scored, predict, score
 from partclipseg.evaluation.state import SavedScores, model_digest
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.maps.label_maps import oracle_obj, pred_all

@@ -19,7 +19,7 @@ from partclipseg.data.datasets import open_dataset
 from partclipseg.data.fingerprint import changed_data, fingerprint
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.evaluation.evaluator import Evaluator
-from partclipseg.evaluation.run import group_records, read_batches
+from partclipseg.evaluation.photos import group_records, read_batches
 from partclipseg.evaluation.state import SavedScores
 from partclipseg.files import locked
 from partclipseg.writing import claimed, writing

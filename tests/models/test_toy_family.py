@@ -24,7 +24,8 @@ from partclipseg.data.datasets import open_dataset
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.evaluation.choices import PROTOCOLS
 from partclipseg.evaluation.evaluator import Evaluator
-from partclipseg.evaluation.run import group_records, read_batches, score
+from partclipseg.evaluation.photos import group_records, read_batches
+from partclipseg.evaluation.run import score
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.models import registry
 from partclipseg.models.interface import Inputs, PartModel, PartOutput, Words, register

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from partclipseg.apps.options import Own, OwnData, optional
+from partclipseg.apps.terminal import count_bar, plain_console
 from partclipseg.data.datasets.choice import dataset_option, has_files
 from partclipseg.data.datasets.spec import Split
 
@@ -41,27 +42,20 @@ class CheckData:
     """List every problem, not only the first ten of each kind."""
 
     def run(self) -> int:
-        from rich.console import Console
-        from rich.progress import Progress
-
         from partclipseg.data.check import check_dataset
 
-        console = Console()
-        with Progress(console=Console(stderr=True), transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task(f"checking {self.root}", total=None)
-            report = check_dataset(
-                self.dataset,
-                self.root,
-                self.split,
-                on_progress=lambda done, total: progress.update(task, completed=done, total=total),
-                **self.own.given(),
-            )
+        console = plain_console()
+        with count_bar(console, "checking files") as show:
+            report = check_dataset(self.dataset, self.root, self.split, on_progress=show, **self.own.given())
         _show_counts(console, report)
         limit = None if self.all_problems else 10
         _show_problems(console, "Wrong", report.problems, limit)
         _show_problems(console, "Ignored", report.notes, limit)
-        console.print("[green]All is well.[/]" if report.ok else f"[red]Problems: {len(report.problems)}[/]")
-        return 0 if report.ok else 1
+        if report.ok:
+            console.print("All is well.", style="green")
+            return 0
+        console.print(f"Problems: {len(report.problems)}", style="red")
+        return 1
 
 
 def _show_counts(console: Console, report: CheckReport) -> None:
@@ -95,6 +89,6 @@ def _show_problems(console: Console, title: str, problems: tuple[Problem, ...], 
     for kind, number in kinds.items():
         members = [problem for problem in problems if problem.kind == kind]
         for problem in members[:limit]:
-            console.print(Text.assemble((f"{kind}: ", "bold"), str(problem)), soft_wrap=True)
+            console.print(Text.assemble((f"{kind}: ", "bold"), str(problem)))
         if limit is not None and number > limit:
             console.print(f"{kind}: and {number - limit} more, which --all-problems lists")

@@ -22,7 +22,7 @@ COMMANDS = {
     "models": ("models", "Models", "list the models that --model fetches by name"),
     "predict": ("predict", "Predict", "find the parts of things in photos"),
     "label": ("label.command", "Label", "label a folder of thousands of photos"),
-    "evaluate": ("evaluate", "Evaluate", "score a model on a benchmark or on your own data"),
+    "evaluate": ("evaluate.command", "Evaluate", "score a model on a benchmark or on your own data"),
     "benchmark": ("benchmark.command", "Benchmark", "score models in a published benchmark of several tasks"),
     "train": ("train", "Train", "train a model by a recipe"),
     "prepare": ("prepare", "Prepare", "make a benchmark's folder from its raw source"),
@@ -213,9 +213,9 @@ def _print_overview() -> None:
 
 
 def _say(message: str) -> None:
-    from rich.console import Console
+    from partclipseg.apps.terminal import plain_console
 
-    Console(stderr=True, soft_wrap=True).print(f"partclipseg: {message}", markup=False, highlight=False)
+    plain_console(stderr=True).print(f"partclipseg: {message}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from partclipseg.apps.options import optional
+from partclipseg.apps.terminal import plain_console
 from partclipseg.files import require_new
 from partclipseg.grammar import CATALOGS
 
@@ -48,8 +49,6 @@ class Convert:
     Left out: CLIP's own, which is fetched from the hub once and kept."""
 
     def run(self) -> int:
-        from rich.console import Console
-
         from partclipseg.models.convert import convert_file
         from partclipseg.models.reading import read_json_table
         from partclipseg.vocabulary import Vocabulary
@@ -58,9 +57,8 @@ class Convert:
         vocabulary = Vocabulary.load(self.vocabulary).with_objects("the list of a released model")
         config = None if self.config is None else read_json_table(self.config)
         model, remark = convert_file(self.checkpoint, self.output, vocabulary, config, self.tokenizer)
-        Console(soft_wrap=True, highlight=False).print(
+        plain_console().print(
             f"{self.output}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, "
-            f"{type(model).__name__}, {len(vocabulary)} object-parts\n{remark}",
-            markup=False,
+            f"{type(model).__name__}, {len(vocabulary)} object-parts\n{remark}"
         )
         return 0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from partclipseg.apps.options import Device, check_least
+from partclipseg.apps.terminal import plain_console
 from partclipseg.errors import PartCLIPSegError
 
 if TYPE_CHECKING:
@@ -44,7 +45,6 @@ class Demo:
 
     def run(self) -> int:
         import numpy as np
-        from rich.console import Console
 
         from partclipseg.apps.model_line import describe
         from partclipseg.apps.written import OwnFiles, kept_sentence, make_folder
@@ -54,11 +54,11 @@ class Demo:
         from partclipseg.shapes.world import partshapes_world
 
         check_least(scenes=(self.scenes, 1))
-        console = Console(soft_wrap=True, highlight=False)
+        console = plain_console()
         make_folder(self.output)
         files, kept = OwnFiles(self.output, "demo", self.overwrite), []
         segmenter = PartSegmenter.from_pretrained(None, self.device)
-        console.print(describe(segmenter, None), markup=False)
+        console.print(describe(segmenter, None))
         world = partshapes_world()
         for index in range(self.scenes):
             scene = render_scene("test", index, SCENE_SIZE)
@@ -72,15 +72,13 @@ class Demo:
             marked = ", ".join(f"{name} (unseen)" if name in world.unseen_objects else name for name in names)
             console.print(
                 f"  scene {index} ({marked}): {right.mean():.0%} of the pixels right, "
-                f"{right[truth.label_map >= 0].mean():.0%} of those on objects",
-                markup=False,
+                f"{right[truth.label_map >= 0].mean():.0%} of those on objects"
             )
         kept += self._tell_dogs_apart(segmenter, files, console)
-        console.print(f"pictures -> {self.output}", markup=False)
+        console.print(f"pictures -> {self.output}")
         console.print(
             'for a photo of yours: partclipseg predict photo.jpg --vocabulary "dog: head, ear, torso, leg, tail" '
-            "--model partclipseg-pascal",
-            markup=False,
+            "--model partclipseg-pascal"
         )
         if kept:
             raise PartCLIPSegError(kept_sentence(kept))
@@ -98,7 +96,7 @@ class Demo:
         result = segmenter(scene.image, partshapes_world().vocabulary, instances=detector)
         kept = _write(files, "dogs", scene.image, {"prediction": result})
         named = ", ".join(segment.title for segment in result.segments())
-        console.print(f"  two dogs, told apart by the built-in detector: {named}", markup=False)
+        console.print(f"  two dogs, told apart by the built-in detector: {named}")
         return kept
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from partclipseg.formats.format import Format
 
 
-def format_option(formats: Callable[[], Mapping[str, Format]], alias: str) -> Any:
+def format_option(formats: Callable[[], Mapping[str, Format]]) -> Any:
     """Return an option that takes names of `formats`, which are looked up when a command line is read."""
 
     def help_text() -> str:
@@ -21,7 +21,7 @@ def format_option(formats: Callable[[], Mapping[str, Format]], alias: str) -> An
     lazy: Any = help_text  # tyro calls it when help is asked for, though its annotation says str
     return tyro.conf.arg(
         metavar="KIND...",
-        aliases=[alias],
+        aliases=["--format"],
         help=lazy,
         help_behavior_hint=lambda default: f"(default: {_plain(default)})",
         constructor_factory=lambda: tuple[Literal[tuple(formats())], ...],

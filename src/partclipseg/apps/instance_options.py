@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import tyro
 
-from partclipseg.apps.options import optional
+from partclipseg.apps.options import check_probability, optional
 from partclipseg.errors import UsageError
 from partclipseg.files import is_file
+from partclipseg.kept_files import file_digest
 
 if TYPE_CHECKING:
     from partclipseg.formats.format import Format
@@ -79,8 +79,7 @@ class InstanceOptions:
         ]
         if given and not self.asked:
             raise UsageError(f"{given[0]} is for instances: say where objects are by --instances, or leave it out")
-        if self.instance_threshold is not None and not 0 <= self.instance_threshold <= 1:
-            raise UsageError(f"--instance-threshold must be from 0 to 1, not {self.instance_threshold}")
+        check_probability(instance_threshold=self.instance_threshold)
         if zoom and self.asked:
             raise UsageError("--instances looks at crops already: leave --zoom out")
 
@@ -110,12 +109,12 @@ class InstanceOptions:
             return {}
         named: dict[str, Any] = {"instances": self.instances, "rest": self.rest}
         if is_file(self.instances):
-            named["objects_file"] = blake2b(Path(self.instances).read_bytes(), digest_size=16).hexdigest()
+            named["objects_file"] = file_digest(Path(self.instances))
         if self.instance_threshold is not None:
             named["instance_threshold"] = str(self.instance_threshold)
         if self.outlines is not None:
             named["outlines"] = self.outlines
-        from partclipseg.apps.label.options import model_fingerprint
+        from partclipseg.models.fingerprint import model_fingerprint
 
         for key, some in (("detector_weights", loaded.instances), ("outliner_weights", loaded.outlines)):
             if (model := getattr(some, "model", None)) is not None:

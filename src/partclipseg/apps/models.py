@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from partclipseg.apps.options import optional
+from partclipseg.apps.terminal import plain_console
 from partclipseg.errors import UsageError
 
 _CONTENT = {
@@ -40,8 +41,6 @@ class Models:
     """With --fetch or --add: take a file whose SHA-256 is not that of the first fetch."""
 
     def run(self) -> int:
-        from rich.console import Console
-
         wishes = [self.fetch, self.add, self.remove]
         if sum(wish is not None for wish in wishes) > 1:
             raise UsageError("--fetch, --add and --remove are three calls: give one of them")
@@ -49,17 +48,17 @@ class Models:
             raise UsageError("--keep-original goes with --fetch NAME")
         if self.accept_changed and self.fetch is None and self.add is None:
             raise UsageError("--accept-changed goes with --fetch NAME or --add NAME FILE.pth")
-        console = Console(soft_wrap=True, highlight=False)
+        console = plain_console()
         if self.remove is not None:
             from partclipseg.models.fetch import remove
 
             kept = remove(self.remove)
             also = f"; files there that a person made or changed are kept in {kept}" if kept else ""
-            console.print(f"{self.remove} is removed{also}", markup=False)
+            console.print(f"{self.remove} is removed{also}")
         elif self.fetch is not None or self.add is not None:
             self._have(console)
         else:
-            _list(Console(highlight=False))
+            _list(console)
         return 0
 
     def _have(self, console: Any) -> None:
@@ -74,9 +73,9 @@ class Models:
             directory = fetch(name, self.keep_original, self.accept_changed)
         release = find_release(name)
         digest = checksum_of(release)
-        console.print(f"{name}: {directory}" + (f", SHA-256 of its file {digest}" if digest else ""), markup=False)
+        console.print(f"{name}: {directory}" + (f", SHA-256 of its file {digest}" if digest else ""))
         if self.keep_original and release.original.is_file():
-            console.print(f"its file: {release.original}", markup=False)
+            console.print(f"its file: {release.original}")
 
 
 def _list(console: Any) -> None:
@@ -89,23 +88,19 @@ def _list(console: Any) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for number, row in enumerate(rows):
         line = "  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip()
-        console.print(line, style="bold" if number == 0 else "", markup=False, soft_wrap=True)
+        console.print(line, style="bold" if number == 0 else "")
     console.print()
     for data in dict.fromkeys(release.data for release in known):
         if data in _CONTENT:
-            console.print(f"{data}: {_CONTENT[data]}", markup=False, soft_wrap=True)
+            console.print(f"{data}: {_CONTENT[data]}")
     console.print()
     groups: dict[tuple[str, str, str], list[str]] = {}
     for release in known:
         groups.setdefault((release.repository or release.source, release.code, release.terms), []).append(release.name)
     for (source, code, terms), names in groups.items():
-        console.print(f"[bold]{', '.join(names)}[/]", soft_wrap=True)
-        console.print(f"  from {source}; code: {code}; weights and data: {terms}", markup=False, soft_wrap=True)
-    console.print(
-        f"\nKept in {home()}; `partclipseg predict PHOTO --model NAME` fetches what is not here",
-        markup=False,
-        soft_wrap=True,
-    )
+        console.print(", ".join(names), style="bold")
+        console.print(f"  from {source}; code: {code}; weights and data: {terms}")
+    console.print(f"\nKept in {home()}; `partclipseg predict PHOTO --model NAME` fetches what is not here")
 
 
 def _size(release: Any) -> str:

@@ -66,12 +66,20 @@ Zoom = Annotated[
     ),
 ]
 
+Objects = Annotated[
+    tuple[str, ...],
+    tyro.conf.arg(
+        metavar="WORD...",
+        help_behavior_hint="",
+        help="Only if you know what is in every photo: these objects.\n"
+        "Their parts then share all pixels, and there is no background.",
+    ),
+]
+MaxPixels = Annotated[int, number("Photos with more pixels than this are refused before they are decoded.")]
 MinScore = Annotated[
     float,
     tyro.conf.arg(metavar="P", help="Parts whose score, 0 to 1, is lower than this become background."),
 ]
-
-
 MinPartProbability = Annotated[
     float | None,
     optional(
@@ -113,10 +121,11 @@ Ask = Annotated[Asking, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="plain CLI
 """`Asking` as a field of a command: its options stand among the command's own."""
 
 
-def check_min_part_probability(value: float | None) -> None:
-    """Raise `UsageError` for what is no probability."""
-    if value is not None and not 0 <= value <= 1:
-        raise UsageError(f"--min-part-probability must be from 0 to 1, not {value}")
+def check_probability(**options: float | None) -> None:
+    """Raise `UsageError` for the first option whose value is no probability; None is not given."""
+    for name, value in options.items():
+        if value is not None and not 0 <= value <= 1:
+            raise UsageError(f"--{name.replace('_', '-')} must be from 0 to 1, not {value}")
 
 
 def check_least(**options: tuple[float | None, float]) -> None:
@@ -131,12 +140,6 @@ def check_positive(**options: float) -> None:
     for name, value in options.items():
         if not value > 0:
             raise UsageError(f"--{name.replace('_', '-')} must be greater than 0, not {value}")
-
-
-def check_min_score(value: float) -> None:
-    """Raise `UsageError` for a value that is not a score."""
-    if not 0 <= value <= 1:
-        raise UsageError(f"--min-score must be from 0 to 1, not {value}")
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,16 @@ from partclipseg.apps.options import (
     BatchSize,
     Device,
     Dtype,
+    MaxPixels,
     MinPartProbability,
     MinScore,
     ModelOption,
+    Objects,
     VocabularyOption,
     Zoom,
-    check_min_part_probability,
-    check_min_score,
+    check_probability,
 )
+from partclipseg.apps.terminal import plain_console
 from partclipseg.errors import PartCLIPSegError, UsageError, first_line
 from partclipseg.formats.registry import all_formats, chosen_formats
 
@@ -61,24 +63,20 @@ class Predict:
     """Folder for the results. Those of an earlier run are replaced, if nobody has changed them since."""
     overwrite: bool = False
     """Replace also files in that folder that somebody else made or changed."""
-    formats: Annotated[tuple[str, ...], format_option(all_formats, "--format")] = ("overlay", "png", "json", "coco")
-    objects: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...", help_behavior_hint="")] = ()
-    """Only if you know what is in every photo: these objects.
-    Their parts then share all pixels, and there is no background."""
+    formats: Annotated[tuple[str, ...], format_option(all_formats)] = ("overlay", "png", "json", "coco")
+    objects: Objects = ()
     min_score: MinScore = 0.0
     min_part_probability: MinPartProbability = None
     zoom: Zoom = False
     device: Device = None
     dtype: Dtype = None
     batch_size: BatchSize = 8
-    max_pixels: Annotated[int, tyro.conf.arg(metavar="N")] = 80_000_000
-    """Photos with more pixels than this are refused before they are decoded."""
+    max_pixels: MaxPixels = 80_000_000
     find: FindInstances = field(default_factory=InstanceOptions)
     ask: Ask = field(default_factory=Asking)
 
     def run(self) -> int:
         from PIL import Image
-        from rich.console import Console
 
         from partclipseg.apps.model_line import describe
         from partclipseg.apps.written import OwnFiles, make_folder
@@ -87,12 +85,11 @@ class Predict:
         from partclipseg.inference.segmenter import PartSegmenter
         from partclipseg.vocabulary import Vocabulary
 
-        console = Console(soft_wrap=True, highlight=False)
+        console = plain_console()
         # Check the options before the model is loaded.
         formats = chosen_formats(self.formats, all_formats())
         self.find.check(self.formats, formats, self.zoom)
-        check_min_score(self.min_score)
-        check_min_part_probability(self.min_part_probability)
+        check_probability(min_score=self.min_score, min_part_probability=self.min_part_probability)
         prompting = self.ask.prompting()
         vocabulary = None if self.vocabulary is None else Vocabulary.load(self.vocabulary)
         if not self.photos:
@@ -110,12 +107,12 @@ class Predict:
             loaded = self.find.load(self.device)
             loaded.check_photos(photos)
             segmenter = PartSegmenter.from_pretrained(self.model, self.device, self.dtype, prompting=prompting)
-            console.print(describe(segmenter, self.model), markup=False)
+            console.print(describe(segmenter, self.model))
             if self.find.uses_built_in:
-                console.print(BUILT_IN_REMARK, markup=False)
+                console.print(BUILT_IN_REMARK)
             if vocabulary is not None and vocabulary.paired is None:
                 words = ", ".join(vocabulary.anywhere)
-                console.print(f'parts of any object: {words}; for those of one, write "dog: head, leg"', markup=False)
+                console.print(f'parts of any object: {words}; for those of one, write "dog: head, leg"')
             # Photos above the limit are reported by name; Pillow would warn about them a second time.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             failures = self._segment(segmenter, loaded, photos, vocabulary, formats, files, console)
@@ -148,8 +145,7 @@ class Predict:
         if short := [stem for photo, stem in named if not Path(stem).name.startswith(photo.stem)]:
             console.print(
                 f"{len(short)} of the photos' names are too long for their results, which are called {short[0]}"
-                + (" and so on" if len(short) > 1 else ""),
-                markup=False,
+                + (" and so on" if len(short) > 1 else "")
             )
 
         segment = partial(
@@ -178,10 +174,10 @@ class Predict:
                 if not isinstance(result, PartResult):
                     failures.failed.append(result)
                 elif not console.is_terminal or len(photos) <= 20:
-                    console.print(_summary(result), markup=False)
+                    console.print(_summary(result))
         if len(failures.failed) < len(photos):
             done = len(photos) - len(failures.failed)
-            console.print(f"{done} of {len(photos)} photos -> {self.output}", markup=False)
+            console.print(f"{done} of {len(photos)} photos -> {self.output}")
             if self.model is None and not found:
                 console.print("nothing was found: for photos name a model, such as --model partclipseg-pascal")
             elif self.find.uses_built_in and not found:

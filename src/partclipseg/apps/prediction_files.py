@@ -11,19 +11,15 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from rich.console import Console
-
+from partclipseg.apps.terminal import plain_console
 from partclipseg.apps.written import FOLDER, KeptError, OwnFiles, kept_sentence
 from partclipseg.errors import PartCLIPSegError, first_line
-from partclipseg.files import is_disk_full, refusal
+from partclipseg.files import LONGEST_NAME, is_disk_full, refusal
 from partclipseg.formats.format import DataSet, Format, Record, encoded_text
 from partclipseg.formats.registry import single_formats
 from partclipseg.inference.result import PartResult
 from partclipseg.journal import Journal
 from partclipseg.vocabulary import Vocabulary
-
-_LONGEST_NAME = 255
-"""Maximum length of a file name in bytes on most file systems."""
 
 
 @dataclass
@@ -56,19 +52,19 @@ class Failures:
 
     def tell(self, count: int) -> None:
         """Report the failures among `count` photos on standard error."""
-        errors = Console(stderr=True, soft_wrap=True, highlight=False)
+        errors = plain_console(stderr=True)
         if self.failed:
             errors.print(f"{len(self.failed)} of {count} photos could not be segmented:")
             for message in self.failed:
-                errors.print(f"  {message}", markup=False)
+                errors.print(f"  {message}")
         if self.unwritten:
             errors.print("files about all photos that could not be written:")
             for message in self.unwritten:
-                errors.print(f"  {message}", markup=False)
+                errors.print(f"  {message}")
         if self.kept:
-            errors.print(kept_sentence(self.kept), markup=False)
+            errors.print(kept_sentence(self.kept))
         if self.unread:
-            errors.print(self.unread, markup=False)
+            errors.print(self.unread)
 
 
 class Collection:
@@ -212,7 +208,7 @@ def _without_suffix(path: Path) -> Path:
 
 def _short_name(name: str) -> str:
     encoded = os.fsencode(name)
-    if len(encoded) <= _LONGEST_NAME - max(len(kind.suffix) for kind in single_formats().values()):
+    if len(encoded) <= LONGEST_NAME - max(len(kind.suffix) for kind in single_formats().values()):
         return name
     return f"{encoded[:60].decode(errors='ignore')}-{hashlib.sha256(encoded).hexdigest()[:12]}"
 

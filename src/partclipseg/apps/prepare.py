@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from partclipseg.apps.options import check_least, optional
+from partclipseg.apps.terminal import count_bar, plain_console
 from partclipseg.data.datasets.choice import dataset_option, has_recipe, source_option
 from partclipseg.errors import UsageError
 from partclipseg.machine import usable_cores
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from partclipseg.data.prepare.recipe import LayoutRecipe
     from partclipseg.data.prepare.runner import Summary
 
@@ -51,24 +54,14 @@ class Prepare:
 
     def run(self) -> int:
         """Run the command; returns 1 if a photo could not be prepared."""
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
         from partclipseg.data.prepare.runner import prepare
 
         check_least(workers=(self.workers, 1))
-        console = Console()
+        console = plain_console()
         recipe = self._recipe()
-        columns = (TextColumn(f"preparing {self.dataset}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-            task = bar.add_task("", total=None)
-            summary = prepare(
-                recipe,
-                self.output,
-                workers=self.workers or usable_cores(),
-                overwrite=self.overwrite,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
-            )
+        with count_bar(console, f"preparing {self.dataset}") as show:
+            workers = self.workers or usable_cores()
+            summary = prepare(recipe, self.output, workers=workers, overwrite=self.overwrite, progress=show)
         _show(console, self.dataset, self.output, summary)
         return 1 if summary.failures else 0
 
@@ -85,7 +78,7 @@ class Prepare:
         return preparation.load()(folders=folders, mode=self.photos, **options)
 
 
-def _show(console, dataset: str, output: Path, summary: Summary) -> None:
+def _show(console: Console, dataset: str, output: Path, summary: Summary) -> None:
     from rich.table import Table
 
     from partclipseg.data.datasets.registry import dataset_spec
@@ -117,12 +110,12 @@ def _show(console, dataset: str, output: Path, summary: Summary) -> None:
     ):
         if paths:
             shown = ", ".join(paths[:8]) + (", …" if len(paths) > 8 else "")
-            console.print(f"{len(paths):,} {sentence}: {shown}", markup=False)
+            console.print(f"{len(paths):,} {sentence}: {shown}")
     if summary.unknown:
         names = ", ".join(name for name, _ in summary.unknown.most_common(8))
         more = ", …" if len(summary.unknown) > 8 else ""
-        console.print(f"{len(summary.unknown)} raw names have no class and were skipped: {names}{more}", markup=False)
+        console.print(f"{len(summary.unknown)} raw names have no class and were skipped: {names}{more}")
     for failure in summary.failures[:10]:
-        console.print(f"failed: {failure}", markup=False)
+        console.print(f"failed: {failure}")
     if summary.failures:
         console.print(f"photos that failed: {len(summary.failures)}; the same command tries them again")

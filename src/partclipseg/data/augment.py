@@ -15,7 +15,7 @@ from PIL import Image, ImageEnhance
 
 from partclipseg.checks import check_fields
 from partclipseg.data.photo_size import size_at_shortest_edge
-from partclipseg.data.sample import OUTSIDE, UNLABELLED, PartSample
+from partclipseg.data.sample import OUTSIDE, UNLABELLED, PartSample, label_areas
 from partclipseg.errors import UsageError
 from partclipseg.vocabulary import Vocabulary
 
@@ -217,12 +217,12 @@ def _filled(values: np.ndarray, size: tuple[int, int], value: int) -> np.ndarray
 
 def _crop_window(parts: np.ndarray, generator: np.random.Generator, config: Augmentation) -> tuple[slice, slice]:
     assert config.crop_edge is not None
-    areas = _areas(parts)
+    areas = label_areas(parts)
     labelled = areas > 0
     for _ in range(config.crop_attempts):
         share = generator.uniform(*config.crop_edge)
         rows, columns = (_random_span(edge, share, generator) for edge in parts.shape)
-        kept = _areas(parts[rows, columns], len(areas))
+        kept = label_areas(parts[rows, columns], len(areas))
         if not labelled.any() or (kept[labelled] >= config.crop_keeps * areas[labelled]).any():
             return rows, columns
     return slice(None), slice(None)
@@ -250,12 +250,6 @@ def _random_span(edge: int, share: float, generator: np.random.Generator) -> sli
     length = max(1, round(edge * share))
     start = int(generator.integers(edge - length, endpoint=True))
     return slice(start, start + length)
-
-
-def _areas(parts: np.ndarray, size: int = 0) -> np.ndarray:
-    """Count the pixels of each labelled class."""
-    # One further bin for UNLABELLED, which is -1: faster than selecting the labelled pixels.
-    return np.bincount(parts.ravel() + 1, minlength=size + 1)[1:]
 
 
 def _jitter_colours(image: np.ndarray, generator: np.random.Generator, config: Augmentation) -> np.ndarray:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from partclipseg.data.datasets.registry import dataset_specs, file_spec, open_source
 from partclipseg.data.datasets.roots import MissingSplitError, has_any_of_split, has_split, require_split
@@ -223,14 +223,10 @@ def _photo_size(photo: SourcePhoto) -> tuple[int, int]:
         with image:
             width, height = image.size
             if width * height <= MAX_PIXELS and image.format == "JPEG":
-                turned = image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS
+                turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(5, 9)  # by a quarter
                 image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
                 image.load()
                 return (width, height) if turned else (height, width)
     except Exception:  # reading the photo normally reports the error
         pass
     return read_source_photo(photo).shape[:2]
-
-
-_ORIENTATION = 0x0112  # EXIF tag
-_SIDEWAYS = frozenset({5, 6, 7, 8})  # its values that exchange height and width

@@ -53,11 +53,11 @@ def read_mapping(mapping: Path | Mapping[str, Any]) -> dict[str, Meaning]:
             if not is_text(key):
                 raise UsageError(f"{source}: {quoted(key)} is not the name of an object: write it in quotes")
             for category in value:
-                add(category, _split(str(category), str(key)) or ObjectPart(str(key), _words(str(category))))
+                add(category, _split(str(category), str(key)) or ObjectPart(str(key), words_of(str(category))))
         elif value is None:
             add(key, None)
         elif is_text(value):
-            add(key, ObjectPart.from_name(value) if "'s" in value.replace("’", "'") else _words(value))
+            add(key, ObjectPart.from_name(value) if "'s" in value.replace("’", "'") else words_of(value))
         else:
             raise UsageError(f'{source}: {quoted(key)} must lead to "dog\'s ear", to a list of categories, or to null')
     return meanings
@@ -88,7 +88,7 @@ def meanings_of(
     meanings: list[Meaning] = []
     unclear: list[str] = []
     for name, group in categories:
-        word = _words(name)
+        word = words_of(name)
         if name.strip().casefold() in BACKGROUND_NAMES:
             meanings.append(None)
         elif table is not None:
@@ -96,8 +96,8 @@ def meanings_of(
                 unclear.append(name)
             meanings.append(table.get(_folded(name)))
         elif object is not None:
-            whole = word.casefold() == _words(object).casefold()
-            meanings.append(_words(object) if whole else _split(name, object) or ObjectPart(object, word))
+            whole = word.casefold() == words_of(object).casefold()
+            meanings.append(words_of(object) if whole else _split(name, object) or ObjectPart(object, word))
         elif "'s" in name.replace("’", "'"):
             meanings.append(_split(name, group) or ObjectPart.from_name(name))
         elif owner := _group(name, group):
@@ -167,7 +167,7 @@ def _split(name: str, owner: str | None) -> ObjectPart | None:
     place = straight.find("'s")
     while owner and place >= 0:
         word, part = name[:place].strip(), name[place + 2 :].strip()
-        if part and _folded(_words(word)) == _folded(_words(owner)):
+        if part and _folded(words_of(word)) == _folded(words_of(owner)):
             return ObjectPart(word, part)
         place = straight.find("'s", place + 1)
     return None
@@ -175,11 +175,12 @@ def _split(name: str, owner: str | None) -> ObjectPart | None:
 
 def _group(name: str, group: str | None) -> str:
     """Return the supercategory if it says something: many tools write ``none`` or the name itself."""
-    word = _words(group or "")
-    return "" if word.casefold() in {"none", "root", *BACKGROUND_NAMES, _words(name).casefold()} else word
+    word = words_of(group or "")
+    return "" if word.casefold() in {"none", "root", *BACKGROUND_NAMES, words_of(name).casefold()} else word
 
 
-def _words(name: str) -> str:
+def words_of(name: str) -> str:
+    """Return the words of a class name: with blanks for underscores, single blanks, in Unicode NFC."""
     return _clean(name.replace("_", " "))
 
 

@@ -5,12 +5,12 @@ Format: https://cocodataset.org/#format-data.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from partclipseg.data.paths import is_there
 from partclipseg.data.problem import DataError, Problem, ProblemKind
 from partclipseg.data.values import entry_id, is_text, quoted, whole_number
 from partclipseg.errors import PartCLIPSegError
@@ -124,7 +124,7 @@ _LISTS = ("images", "annotations", "categories")
 
 
 def _load(path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
-    if not is_there(path):
+    if not os.path.lexists(path):
         raise DataError(Problem("missing label", path, "the annotation file is missing"))
     try:
         content = read_json(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from partclipseg.data.paths import is_there
 from partclipseg.data.photo import MAX_PIXELS, photo_formats
 from partclipseg.data.problem import DataError, Problem
 from partclipseg.data.sample import UNLABELLED
@@ -27,6 +27,11 @@ def label_table(classes: Mapping[int, int]) -> np.ndarray:
     table = np.full(1 << 16, _UNKNOWN, dtype=np.int32)
     table[list(classes.keys())] = list(classes.values())
     return table
+
+
+def numbered_table(classes: int, ignore: int) -> np.ndarray:
+    """Make the table of `read_label_map` for a file whose values are the classes, but for `ignore`: `UNLABELLED`."""
+    return label_table({**{label: label for label in range(classes)}, ignore: UNLABELLED})
 
 
 def read_label_map(path: Path, table: np.ndarray, bits: int | None, size: tuple[int, int]) -> np.ndarray:
@@ -72,7 +77,7 @@ _UNKNOWN = UNLABELLED - 100
 
 def _read(path: Path, bits: int | None, size: tuple[int, int]) -> np.ndarray:
     """Read the file's own values, uint8, uint16 or int32 `[H, W]`."""
-    if not is_there(path):
+    if not os.path.lexists(path):
         raise DataError(Problem("missing label", path, "the label map is missing: restore it or remove its photo"))
     try:
         is_regular(path)

@@ -37,11 +37,6 @@ def _refused(source: Path, name: str, reason: str) -> DataError:
     return DataError(Problem("path", source, f"the photo path {quoted(name)} is refused because {reason}"))
 
 
-def is_there(path: Path) -> bool:
-    """Return whether anything is at a path, such as a link that leads nowhere, whose reader then says what it is."""
-    return os.path.lexists(path)
-
-
 class LookAlikes:
     """Finder of files whose names differ from a wanted one only in the spelling that tools tend to change.
 

@@ -33,6 +33,15 @@ class PartSample:
     an object may belong to no instance, as in a crowd. None where it was not asked for or the data set has none."""
 
 
+def label_areas(labels: np.ndarray, count: int = 0) -> np.ndarray:
+    """Count the pixels of each label from 0 on, int64 `[count]`, or more where a greater one occurs; -1 counts nowhere.
+
+    `labels` are integers of any shape.
+    """
+    # One further bin, for -1: faster than selecting the other pixels.
+    return np.bincount(labels.ravel() + 1, minlength=count + 1)[1:]
+
+
 def objects_in(object_labels: np.ndarray) -> list[int]:
     """Return the objects in object labels, integer `[H, W]`, ascending; a model under Oracle-Obj is told these."""
     counts = np.bincount(object_labels[object_labels >= 0])

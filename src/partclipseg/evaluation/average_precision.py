@@ -201,9 +201,9 @@ class AveragePrecision:
                     item.object is None,
                     index in self.seen,
                     truths[index],
-                    _percent(_mean(precision[index, 0])),
-                    _percent(_mean(precision[index, 0, 0])),
-                    _percent(_mean(coco[index])),
+                    _percent(precision[index, 0]),
+                    _percent(precision[index, 0, 0]),
+                    _percent(coco[index]),
                 )
                 for index, item in enumerate(self.categories)
             ),
@@ -212,10 +212,10 @@ class AveragePrecision:
     def _coco_set(self, precision: np.ndarray, members: Sequence[int]) -> CocoSet:
         by_category = {index: _mean(precision[index]) for index in members}
         return CocoSet(
-            _percent(_mean(list(by_category.values()))),
-            _percent(_mean([_mean(precision[index, 0]) for index in members])),
-            _percent(_mean([value for index, value in by_category.items() if index in self.seen])),
-            _percent(_mean([value for index, value in by_category.items() if index not in self.seen])),
+            _percent(list(by_category.values())),
+            _percent([_mean(precision[index, 0]) for index in members]),
+            _percent([value for index, value in by_category.items() if index in self.seen]),
+            _percent([value for index, value in by_category.items() if index not in self.seen]),
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -273,7 +273,7 @@ def _ap_set(precision: np.ndarray, groups: Sequence[Sequence[int]]) -> ApSet:
 
     def score(area: int, thresholds: slice | int) -> float:
         means = ([_mean(precision[index, area, thresholds]) for index in group] for group in groups)
-        return _percent(_mean([_mean(group) for group in means]))
+        return _percent([_mean(group) for group in means])
 
     everything = slice(None)
     return ApSet(score(0, everything), score(0, 0), score(0, 5), *(score(area, everything) for area in (1, 2, 3)))
@@ -286,5 +286,6 @@ def _mean(values: Any) -> float:
     return float(known.mean()) if len(known) else float("nan")
 
 
-def _percent(value: float) -> float:
-    return 100 * value
+def _percent(values: Any) -> float:
+    """Average what is defined, in percent; NaN where nothing is."""
+    return 100 * _mean(values)

@@ -13,8 +13,9 @@ from partclipseg.data.loader import PartDataset
 from partclipseg.data.sample import UNLABELLED
 from partclipseg.evaluation.choices import WITHIN_OBJECTS, Protocol
 from partclipseg.evaluation.evaluator import Evaluator
+from partclipseg.evaluation.photos import PhotoRecords, read_batches
 from partclipseg.evaluation.pictures import PhotoExample, draw_class_bars, write_photo_page
-from partclipseg.evaluation.run import PhotoRecords, predict, read_batches
+from partclipseg.evaluation.run import predict
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.kept_files import KeptFiles
 from partclipseg.writing import writing

@@ -35,7 +35,7 @@ from partclipseg.evaluation.partpq import (
     PartPQ,
     PartPQScores,
 )
-from partclipseg.evaluation.run import PhotoRecords, group_records, load_in_order
+from partclipseg.evaluation.photos import PhotoRecords, group_records, load_in_order
 from partclipseg.evaluation.state import merge_processes
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.segmenter import PartSegmenter

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from partclipseg.data.sample import UNLABELLED
+from partclipseg.data.sample import label_areas
 from partclipseg.evaluation.choices import PROTOCOL_TITLES, Protocol
 from partclipseg.evaluation.scores import ClassScores, Scores
 from partclipseg.evaluation.tables import figure
@@ -137,10 +137,7 @@ def draw_strip(example: PhotoExample, colours: np.ndarray, side: int = 440) -> I
 
 
 def _figure_html(source: str, example: PhotoExample, colours: np.ndarray, vocabulary: Vocabulary) -> str:
-    labelled, predicted = (
-        100 * np.bincount(m[m != UNLABELLED], minlength=len(vocabulary)) / m.size
-        for m in (example.labels, example.prediction)
-    )
+    labelled, predicted = (100 * label_areas(m, len(vocabulary)) / m.size for m in (example.labels, example.prediction))
     # Labelled classes first, then the largest of the others.
     order = np.lexsort((-predicted, -labelled))
     shown = [index for index in order if labelled[index] or predicted[index]]

@@ -6,7 +6,6 @@ A format is a module of this folder with one `FORMAT = Format(…)`, and a line 
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +30,7 @@ from partclipseg.formats.segment import (
     rest_segments,
     segment_keys,
 )
+from partclipseg.journal import json_text
 from partclipseg.vocabulary import Vocabulary
 
 View = Literal["parts", "objects"]
@@ -295,10 +295,7 @@ def encoded(document: Document, indent: int | None = None) -> bytes:
         return buffer.getvalue()
     if isinstance(document, str):
         return encoded_text(document)
-    try:
-        return f"{json.dumps(document, ensure_ascii=False, indent=indent)}\n".encode()
-    except UnicodeEncodeError:  # a photo's name that is not valid Unicode
-        return f"{json.dumps(document, indent=indent)}\n".encode()
+    return f"{json_text(document, indent)}\n".encode()
 
 
 def encoded_text(text: str) -> bytes:

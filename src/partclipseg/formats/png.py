@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from partclipseg.data.label_map import label_table, read_label_map
+from partclipseg.data.label_map import numbered_table, read_label_map
 from partclipseg.data.problem import DataError
-from partclipseg.data.sample import UNLABELLED
 from partclipseg.formats.corrections import CorrectionError, Size
 from partclipseg.formats.format import Format, LabelledPhoto, View
 from partclipseg.vocabulary import Vocabulary
@@ -43,9 +42,9 @@ def _background(classes: int) -> int:
 
 
 def _read(path: Path, vocabulary: Vocabulary, size: Size) -> np.ndarray:
-    table = {**{index: index for index in range(len(vocabulary))}, _background(len(vocabulary)): UNLABELLED}
+    classes = len(vocabulary)
     try:
-        return read_label_map(path, label_table(table), None, size)
+        return read_label_map(path, numbered_table(classes, _background(classes)), None, size)
     except DataError as error:
         raise CorrectionError(str(error).removeprefix(f"{path} ").removeprefix(f"{path}: ")) from None
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from partclipseg.data.runs import label_boxes, run_starts
+from partclipseg.data.sample import label_areas
 from partclipseg.vocabulary import ANY, ObjectPart, Vocabulary
 
 
@@ -201,7 +202,7 @@ def object_scores(
     An object without any has the one of `rest_scores`, float `[N_o]`. The other arguments are those of `part_segments`.
     """
     owners, count = vocabulary.class_to_object, len(vocabulary.objects)
-    areas, scores = _areas(label_map, len(vocabulary))[: len(owners)], scores[: len(owners)]
+    areas, scores = label_areas(label_map, len(vocabulary))[: len(owners)], scores[: len(owners)]
     sums, sizes = (np.bincount(owners, weights, count) for weights in (areas * scores, areas))
     return np.where(sizes > 0, sums / np.maximum(sizes, 1), rest_scores).astype(np.float32)
 
@@ -215,10 +216,6 @@ def owned_object_scores(label_map: np.ndarray, vocabulary: Vocabulary, owners: O
             for labels, scores, rest in zip(rows, owners.scores, owners.rest_scores, strict=True)
         ]
     )
-
-
-def _areas(labels: np.ndarray, count: int) -> np.ndarray:
-    return np.bincount(labels.ravel() + 1, minlength=count + 1)[1:]
 
 
 def counted(instances: Iterable[Instance], instance_map: np.ndarray) -> tuple[Instance, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from partclipseg.data.sample import label_areas
 from partclipseg.formats.segment import Instance
 from partclipseg.inference.asked import Asked
 from partclipseg.inference.photos import LoadedPhoto, to_host
@@ -109,7 +110,7 @@ def _result(
 
 def _confirmed(owner: np.ndarray, instances: Sequence[Instance]) -> tuple[np.ndarray, tuple[Instance, ...]]:
     """Return the instances that own a pixel, numbered anew, and the map, int `[H, W]`, of their indices."""
-    areas = np.bincount(owner.ravel() + 1, minlength=len(instances) + 1)[1:]
+    areas = label_areas(owner, len(instances))
     kept = [place for place, area in enumerate(areas.tolist()) if area]
     table = np.full(len(instances) + 1, -1, owner.dtype)  # index -1 reads the last entry
     table[kept] = np.arange(len(kept))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from partclipseg.data.sample import label_areas
 from partclipseg.formats.segment import mean_scores, owned_labels
 
 
@@ -71,7 +72,6 @@ def drop_below(
     labels = np.where(gone, np.int32(-1), labels)
     objects = np.where(gone & (owner < 0), np.int32(-1), objects)
     kept, (rows, count) = np.where(low, np.float32(0), scores), scores.shape
-    areas = np.bincount(owned_labels(labels, owner, rows - 1, count).ravel() + 1, minlength=rows * count + 1)[1:]
-    areas = areas.reshape(rows, count)
+    areas = label_areas(owned_labels(labels, owner, rows - 1, count), rows * count).reshape(rows, count)
     means = ((areas * kept).sum(0) / np.maximum(areas.sum(0), 1)).astype(np.float32)
     return labels, objects, means, kept

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -20,6 +20,7 @@ from typing import cast
 import numpy as np
 
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.files import whole_directory
 from partclipseg.machine import usable_cores
 from partclipseg.shapes.paint import COLOURS
 from partclipseg.shapes.renderer import render_scene
@@ -126,22 +127,13 @@ def _description(split: SceneSplit, count: int, size: int) -> dict[str, str | in
 
 
 def _write(folder: Path, split: SceneSplit, count: int, size: int, workers: int) -> None:
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
-        unfinished.mkdir(parents=True)
-        _fill(unfinished, split, count, size, workers)
-        (unfinished / _DESCRIPTION).write_text(
-            json.dumps(_description(split, count, size)), encoding="utf-8"
-        )
-        try:
-            unfinished.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # otherwise another process was faster and its scenes are the same
-                raise
+        # If another process was faster, its scenes are the same.
+        with suppress(UsageError), whole_directory(folder, new=True) as unfinished:
+            _fill(unfinished, split, count, size, workers)
+            (unfinished / _DESCRIPTION).write_text(json.dumps(_description(split, count, size)), encoding="utf-8")
     except OSError as error:
         raise PartCLIPSegError(f"cannot write the rendered scenes to {folder}: {error}") from None
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _open(folder: Path, split: SceneSplit, count: int, size: int) -> SceneArrays:

@@ -96,11 +96,22 @@ def partshapes_world() -> World:
     return World(tuple(chain.from_iterable(groups)))
 
 
-def _animals() -> Iterator[ShapeObject]:
-    def animal(word: str, parts: str, unseen: bool = False, **proportions: Any) -> ShapeObject:
-        words = tuple(parts.split())
-        return ShapeObject(word, "animal", words, Quadruped(words, **proportions), unseen)
+def _thing(
+    family: str, word: str, parts: str, draw: Callable[[Pose], list[Shape]], unseen: bool = False
+) -> ShapeObject:
+    return ShapeObject(word, family, tuple(parts.split()), draw, unseen)
 
+
+def _of_plan(
+    family: str, plan: Callable[..., Callable[[Pose], list[Shape]]], word: str, parts: str, unseen: bool = False,
+    **proportions: Any,
+) -> ShapeObject:
+    """Return an object drawn by a body plan that many share, in proportions of its own."""
+    return _thing(family, word, parts, plan(tuple(parts.split()), **proportions), unseen)
+
+
+def _animals() -> Iterator[ShapeObject]:
+    animal = partial(_of_plan, "animal", Quadruped)
     yield animal("dog", "head ear eye muzzle body leg paw tail",
         ear="floppy", ear_size=0.12, tail=0.36, tail_angle=140, muzzle=0.17, neck=0.2)
     yield animal("cat", "head ear eye muzzle body leg paw tail",
@@ -138,14 +149,8 @@ def _animals() -> Iterator[ShapeObject]:
 
 
 def _birds() -> Iterator[ShapeObject]:
-    def bird(word: str, parts: str, unseen: bool = False, **proportions: Any) -> ShapeObject:
-        words = tuple(parts.split())
-        return ShapeObject(word, "bird", words, Bird(words, **proportions), unseen)
-
-    def upright(word: str, parts: str, **proportions: Any) -> ShapeObject:
-        words = tuple(parts.split())
-        return ShapeObject(word, "bird", words, UprightBird(words, **proportions))
-
+    bird = partial(_of_plan, "bird", Bird)
+    upright = partial(_of_plan, "bird", UprightBird)
     yield bird("duck", "head beak eye body wing tail foot", beak=0.17, leg=0.08, neck=0.13)
     yield bird("swan", "head beak eye neck body wing tail",
         length=0.75, thickness=0.36, tilt=4, neck=0.5, neck_bow=0.16, neck_width=0.1, head=0.085, beak=0.13, leg=0)
@@ -166,10 +171,7 @@ def _birds() -> Iterator[ShapeObject]:
 
 
 def _sea_and_insects() -> Iterator[ShapeObject]:
-    def fish(word: str, parts: str, unseen: bool = False, **proportions: Any) -> ShapeObject:
-        words = tuple(parts.split())
-        return ShapeObject(word, "fish", words, sea.Fish(words, **proportions), unseen)
-
+    fish = partial(_of_plan, "fish", sea.Fish)
     yield fish("goldfish", "head eye mouth gill body fin tail", height=0.46)
     yield fish("whale", "eye mouth body fin tail", height=0.5, tail="fluke", fin="low", bow=1)
     yield fish("shark", "head eye mouth gill body fin tail", unseen=True, height=0.28, tail="forked", fin="triangle")
@@ -181,22 +183,13 @@ def _sea_and_insects() -> Iterator[ShapeObject]:
 
 
 def _people() -> Iterator[ShapeObject]:
-    def person(word: str, parts: str, unseen: bool = False, **proportions: Any) -> ShapeObject:
-        words = tuple(parts.split())
-        return ShapeObject(word, "person", words, Person(words, **proportions), unseen)
-
+    person = partial(_of_plan, "person", Person)
     yield person("boy", "head hair eye mouth torso arm hand leg foot")
     yield person("girl", "head hair eye torso arm hand skirt leg foot", long_hair=True)
     yield person("wizard", "head hat eye beard torso arm hand robe foot")
     yield person("king", "head crown eye beard torso arm hand leg foot", width=0.15)
     yield person("robot", "head antenna eye mouth torso arm hand leg foot", head=0.12, boxy=True)
     yield person("queen", "head crown hair eye torso arm hand skirt", unseen=True, long_hair=True)
-
-
-def _thing(
-    family: str, word: str, parts: str, draw: Callable[[Pose], list[Shape]], unseen: bool = False
-) -> ShapeObject:
-    return ShapeObject(word, family, tuple(parts.split()), draw, unseen)
 
 
 def _vehicles() -> Iterator[ShapeObject]:

@@ -21,7 +21,7 @@ from tests.apps.label.helpers import (
 )
 
 from partclipseg.apps.cli import main
-from partclipseg.apps.label.collections import open_collections, write_collections
+from partclipseg.apps.label.collections import write_collections
 from partclipseg.apps.label.job import BulkJob
 from partclipseg.apps.label.manifest import Manifest
 from partclipseg.apps.label.people import Results
@@ -29,6 +29,7 @@ from partclipseg.apps.label.photos import find_all
 from partclipseg.inference.photos import LoadedPhoto
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.kept_files import KeptFiles
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
 from partclipseg.shapes.renderer import render_scene
 from partclipseg.shapes.world import partshapes_world
@@ -131,7 +132,7 @@ def test_yolo_lists_only_photos_whose_labels_it_finds(tmp_path):
     found = find_all(job.folder, job.output).photos
     manifest = Manifest(tmp_path / "manifest.jsonl", 6)
     manifest.append({"photo": photo.path, "status": "done", "width": 1, "height": 1, "segments": []} for photo in found)
-    write_collections(job, found, Results(manifest), open_collections(job.output, False))
+    write_collections(job, found, Results(manifest), KeptFiles(job.output, "collections"))
     images = ultralytics_list(job.output / "yolo/data.yaml")
     assert [Path(image).name for image in images] == ["a.jpg", "b.c.jpg"]
     own = {photo.path: job.own_files(photo)["yolo"].resolve() for photo in found}

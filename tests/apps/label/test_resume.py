@@ -27,11 +27,12 @@ from tests.processes import Command
 from partclipseg.apps.cli import main
 from partclipseg.apps.label.job import ManifestRecord
 from partclipseg.apps.label.manifest import Manifest
-from partclipseg.apps.label.options import check_options, model_fingerprint
+from partclipseg.apps.label.options import check_options
 from partclipseg.apps.label.photos import LabelPhoto
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import locked
 from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.models.fingerprint import model_fingerprint
 
 
 def test_a_second_run_does_nothing_but_try_the_failed(labelled, photos, model, tmp_path, capsys):

@@ -22,7 +22,8 @@ from starlette.testclient import TestClient
 from partclipseg.apps.cli import main
 from partclipseg.apps.serve.command import create_app
 from partclipseg.apps.serve.engine import Engine, Limits
-from partclipseg.apps.serve.jobs.runner import MOST_WAITING, Jobs, Setup
+from partclipseg.apps.serve.jobs.run import Setup
+from partclipseg.apps.serve.jobs.runner import MOST_WAITING, Jobs
 from partclipseg.client import Client
 from partclipseg.errors import PartCLIPSegError
 

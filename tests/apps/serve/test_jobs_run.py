@@ -22,7 +22,8 @@ from partclipseg.apps.cli import main
 from partclipseg.apps.label.photos import find_all
 from partclipseg.apps.serve.jobs.job import JobInfo
 from partclipseg.apps.serve.jobs.process import Reports, run
-from partclipseg.apps.serve.jobs.runner import Jobs, Run, Setup
+from partclipseg.apps.serve.jobs.run import Run, Setup
+from partclipseg.apps.serve.jobs.runner import Jobs
 from partclipseg.client import Client
 from partclipseg.errors import PartCLIPSegError
 

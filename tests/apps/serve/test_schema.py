@@ -18,7 +18,8 @@ from schemathesis import GenerationMode
 from tests.apps.serve.job_runs import Scripted
 
 from partclipseg.apps.serve.api import create_api
-from partclipseg.apps.serve.jobs.runner import Jobs, Setup
+from partclipseg.apps.serve.jobs.run import Setup
+from partclipseg.apps.serve.jobs.runner import Jobs
 
 buffer = io.BytesIO()
 Image.new("RGB", (9, 7), "teal").save(buffer, "PNG")

@@ -11,7 +11,8 @@ from tests.models.test_families import small_zsseg
 
 from partclipseg.apps.cli import main
 from partclipseg.data.sample import PartSample
-from partclipseg.evaluation.run import group_records, predict, read_batches
+from partclipseg.evaluation.photos import group_records, read_batches
+from partclipseg.evaluation.run import predict
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.models.registry import load_tokenizer
 from partclipseg.models.zsseg.foreign import place_of

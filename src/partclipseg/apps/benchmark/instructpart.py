@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from partclipseg.apps.checking import check_bar, progress_bar
-from partclipseg.apps.evaluation_output import rich_table
+from partclipseg.apps.evaluate.output import rich_table
 from partclipseg.apps.options import Device, ModelArgument, check_least, optional
+from partclipseg.apps.terminal import count_bar, plain_console
 from partclipseg.data.datasets.spec import Split
 from partclipseg.errors import UsageError
 from partclipseg.evaluation.choices import QUESTION_FORMS, QuestionForm
@@ -46,8 +46,6 @@ class InstructPartQuestions:
     """Number type of the model's arithmetic."""
 
     def run(self) -> int:
-        from rich.console import Console
-
         from partclipseg.data.check import check_dataset, raise_if_broken
         from partclipseg.data.datasets.instructpart import NAME, PHRASINGS
         from partclipseg.data.datasets.registry import open_dataset
@@ -61,8 +59,8 @@ class InstructPartQuestions:
         check_least(limit=(self.limit, 1))
         if self.output is not None and self.output.exists():
             raise UsageError(f"{self.output} exists already: name another file, or remove it first")
-        console = Console(soft_wrap=True, highlight=False)
-        with check_bar(console) as show:
+        console = plain_console()
+        with count_bar(console, "checking files") as show:
             raise_if_broken(check_dataset(NAME, self.data, self.split, on_progress=show))
         dataset = open_dataset(NAME, self.data, self.split)
         segmenter = PartSegmenter.from_pretrained(self.model, self.device, self.dtype)
@@ -70,20 +68,13 @@ class InstructPartQuestions:
         scores: list[ReferringScores] = []
         skipped: list[str] = []
         for asking in askings:
-            with progress_bar(console) as progress:
-                bar = progress.add_task(asking, total=None, note="")
-
-                def show_progress(done: int, total: int, bar: Any = bar, progress: Any = progress) -> None:
-                    progress.update(bar, completed=done, total=total)
-
-                try:
-                    scores.append(
-                        score_questions(segmenter, dataset, asking, self.phrasing, self.limit, show_progress)
-                    )
-                except UsageError as error:
-                    if self.task != "both" or asking != "instruction":
-                        raise
-                    skipped.append(f"{QUESTION_FORMS[asking].split(':')[0]} was left out: {error}")
+            try:
+                with count_bar(console, asking) as show:
+                    scores.append(score_questions(segmenter, dataset, asking, self.phrasing, self.limit, show))
+            except UsageError as error:
+                if self.task != "both" or asking != "instruction":
+                    raise
+                skipped.append(f"{QUESTION_FORMS[asking].split(':')[0]} was left out: {error}")
         if self.output is not None:
             content = {"model": self.model, "phrasing": self.phrasing, "limit": self.limit, "left out": skipped}
             content["scores"] = [one.to_dict() for one in scores]
@@ -91,7 +82,7 @@ class InstructPartQuestions:
                 write_text(self.output, json.dumps(content, indent=1) + "\n")
         console.print(rich_table(_question_table(scores)), "")
         for line in skipped:
-            console.print(line, markup=False)
+            console.print(line)
         return 0
 
 

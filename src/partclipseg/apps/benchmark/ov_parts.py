@@ -7,13 +7,13 @@ import math
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, NamedTuple, get_args
 
 import tyro
 
-from partclipseg.apps.checking import check_bar, progress_bar
-from partclipseg.apps.evaluation_output import rich_table, write_files
+from partclipseg.apps.evaluate.output import rich_table, write_files
 from partclipseg.apps.options import BatchSize, Device, check_least, optional
+from partclipseg.apps.terminal import count_bar, plain_console, progress_bar
 from partclipseg.errors import UsageError
 from partclipseg.evaluation.choices import StatedTask
 from partclipseg.models.number_types import PredictionType
@@ -24,14 +24,20 @@ if TYPE_CHECKING:
     from partclipseg.data.loader import PartDataset
     from partclipseg.evaluation.tables import Table
     from partclipseg.evaluation.tasks import TaskResult, TaskScoring
+    from partclipseg.inference.segmenter import PartSegmenter
     from partclipseg.journal import Journal
     from partclipseg.vocabulary import Vocabulary
 
-    _Scoring = tuple[str, Vocabulary | None, list[TaskScoring], dict[str, PartDataset]]
-    """A model, the words that it was trained on, what it is scored in, and the data of each benchmark."""
-
 ROWS = "results.jsonl"
 """File of the results so far, in the folder of the report."""
+
+
+class _Model(NamedTuple):
+    """A model, the words that it was trained on, and what it is scored in."""
+
+    name: str
+    training: Vocabulary | None
+    jobs: list[TaskScoring]
 
 
 @dataclass(frozen=True)
@@ -69,16 +75,14 @@ class OVParts:
     """Replace files of the report that a person changed. Without it they are kept, and the new ones get other names."""
 
     def run(self) -> int:
-        from rich.console import Console
-
         from partclipseg.journal import Journal
         from partclipseg.writing import claimed
 
         check_least(batch_size=(self.batch_size, 1), limit=(self.limit, 1), workers=(self.workers, 0))
-        console = Console(soft_wrap=True, highlight=False)
-        plan = self._plan(console)
+        console = plain_console()
+        models, datasets = self._plan(console)
         if self.output is None:
-            return self._benchmark(plan, None, console)
+            return self._benchmark(models, datasets, None, console)
         with claimed(self.output):
             journal = Journal(self.output / ROWS)
             if not journal.begins_with("of"):
@@ -86,26 +90,28 @@ class OVParts:
                     f"{self.output} holds {ROWS}, which no benchmark wrote: name another folder with --output, or move "
                     "it away"
                 )
-            return self._benchmark(plan, journal, console)
+            return self._benchmark(models, datasets, journal, console)
 
-    def _benchmark(self, plan: list[_Scoring], journal: Journal | None, console: Console) -> int:
+    def _benchmark(
+        self, models: list[_Model], datasets: dict[str, PartDataset], journal: Journal | None, console: Console
+    ) -> int:
         from partclipseg.evaluation.tasks import task_tables
 
         # Results of an earlier call with the same data and model are taken over.
-        results = [result for scoring in plan for result in self._score_model(*scoring, journal, console)]
+        results = [result for one in models for result in self._score_model(one, datasets, journal, console)]
         tables = task_tables(results)
         if self.output is not None:
             self._write(self.output, results, tables, console)
         for table in tables:
             console.print(rich_table(table), "")
         if remark := self._remark():
-            console.print(remark, markup=False)
+            console.print(remark)
         if self.output is not None:
-            console.print(f"report: {self.output / 'benchmark.md'}", markup=False)
+            console.print(f"report: {self.output / 'benchmark.md'}")
         return 0
 
-    def _plan(self, console: Console) -> list[_Scoring]:
-        """Return what is to be done, before the first model is loaded."""
+    def _plan(self, console: Console) -> tuple[list[_Model], dict[str, PartDataset]]:
+        """Return what is to be done and the data of each benchmark, before the first model is loaded."""
         from partclipseg.evaluation.tasks import find_roots, jobs_of
         from partclipseg.models.directory import load_vocabulary
         from partclipseg.models.fetch import find_model
@@ -119,7 +125,7 @@ class OVParts:
         if self.data is not None and not self.data.is_dir():
             raise UsageError(f"{self.data}: no such folder: check --data")
         roots = {} if self.data is None else find_roots(self.data)
-        plan: list[tuple[str, Vocabulary | None, list[TaskScoring]]] = []
+        plan: list[_Model] = []
         for name in models:
             training = load_vocabulary(find_model(name))
             training = None if training is None else training.paired
@@ -131,12 +137,12 @@ class OVParts:
                     f"there is nothing to score {name} on: name the folder of Pascal-Part-116 or ADE20K-Part-234 "
                     f"with {where}"
                 )
-            plan.append((name, training, jobs))
+            plan.append(_Model(name, training, jobs))
         datasets = {
             name: self._open(name, roots.get(name), console)
-            for name in dict.fromkeys(job.dataset for _, _, jobs in plan for job in jobs)
+            for name in dict.fromkeys(job.dataset for one in plan for job in one.jobs)
         }
-        return [(name, training, jobs, datasets) for name, training, jobs in plan]
+        return plan, datasets
 
     def _open(self, name: str, root: Path | None, console: Console) -> PartDataset:
         from partclipseg.data.check import check_dataset, raise_if_broken
@@ -147,27 +153,21 @@ class OVParts:
             assert rendering is not None
             scenes, size = rendering.splits["test"]
             return rendering.load()("test", self.limit or scenes, size, "all")
-        with check_bar(console) as show:
+        with count_bar(console, "checking files") as show:
             raise_if_broken(check_dataset(name, root, "test", on_progress=show))
         return open_dataset(name, root).by_object_masks()
 
     def _score_model(
-        self,
-        name: str,
-        training: Vocabulary | None,
-        jobs: list[TaskScoring],
-        datasets: dict[str, PartDataset],
-        journal: Journal | None,
-        console: Console,
+        self, model: _Model, datasets: dict[str, PartDataset], journal: Journal | None, console: Console
     ) -> list[TaskResult]:
         from partclipseg.evaluation.resized_labels import LABELS
         from partclipseg.evaluation.state import model_digest, text_digest
         from partclipseg.evaluation.tasks import TaskResult, without_listed
         from partclipseg.inference.segmenter import PartSegmenter
 
-        segmenter = None
+        name, segmenter = model.name, None
         results: list[TaskResult] = []
-        for job in jobs:
+        for job in model.jobs:
             dataset = datasets[job.dataset]
             if job.task == "few-shot":
                 dataset = without_listed(dataset, split_beside(name))
@@ -178,15 +178,15 @@ class OVParts:
                     )
             digest = {**job._asdict(), "model": model_digest(name), "dtype": self.dtype, "labels": LABELS["ov-parts"]}
             digest |= self._digest(dataset)
-            if job.task == "cross-dataset" and training is not None:
-                digest["training"] = text_digest(training.names)
+            if job.task == "cross-dataset" and model.training is not None:
+                digest["training"] = text_digest(model.training.names)
             entries = [] if journal is None else journal.read(damaged="skip")
             found = (TaskResult.from_dict(entry.get("result")) for entry in entries if entry.get("of") == digest)
             if (done := next(filter(None, found), None)) is not None:
                 results.append(replace(done, method=method_name(name)))
                 continue
             segmenter = segmenter or PartSegmenter.from_pretrained(name, self.device, self.dtype)
-            result = self._score(name, training, job, segmenter, dataset, console)
+            result = self._score(model, job, segmenter, dataset, console)
             if journal is not None:
                 journal.append([{"of": digest, "result": result.to_dict()}])
             results.append(result)
@@ -194,33 +194,28 @@ class OVParts:
 
     def _digest(self, dataset: PartDataset) -> dict[str, str]:
         from partclipseg.data.fingerprint import fingerprint
-        from partclipseg.evaluation.run import group_records
+        from partclipseg.evaluation.photos import group_records
         from partclipseg.evaluation.state import text_digest
 
         keys = [key for photo in group_records(dataset)[: self.limit] for key in photo.record_keys]
         return {**fingerprint(dataset), **getattr(dataset, "digest", {}), "records": text_digest(keys)}
 
     def _score(
-        self,
-        name: str,
-        training: Vocabulary | None,
-        job: TaskScoring,
-        segmenter: Any,
-        dataset: PartDataset,
-        console: Console,
+        self, model: _Model, job: TaskScoring, segmenter: PartSegmenter, dataset: PartDataset, console: Console
     ) -> TaskResult:
         from partclipseg.evaluation.cross import SharedWords
-        from partclipseg.evaluation.run import group_records, make_evaluators, score_photos
+        from partclipseg.evaluation.photos import group_records
+        from partclipseg.evaluation.run import make_evaluators, score_photos
         from partclipseg.evaluation.tasks import TaskResult, origin_of
 
+        method, training = method_name(model.name), model.training
         evaluators = make_evaluators(dataset, "oracle_obj", boundary=None, rule="ov-parts")
         photos = group_records(dataset)[: self.limit]
-        with progress_bar(console) as progress:
-            bar = progress.add_task(f"{job.task}, {job.dataset}", total=len(photos), note=method_name(name))
+        with progress_bar(console, f"{job.task}, {job.dataset}", len(photos), method) as update:
             for number in score_photos(
                 segmenter, dataset, photos, evaluators, batch_size=self.batch_size, workers=self.workers
             ):
-                progress.update(bar, advance=number)
+                update(advance=number)
         scores = evaluators["oracle_obj"].compute()
         remarks = [self._incomplete(dataset)]
         trained_on = ""
@@ -229,9 +224,9 @@ class OVParts:
             sets = (math.nan, math.nan, math.nan)  # the benchmark's own split means nothing to this model
             origin = origin_of(training)
             trained_on = "other words" if origin is None else origin.dataset
-            remarks.append(f"{method_name(name)}: {SharedWords.of(training, dataset.vocabulary).sentence()}.")
+            remarks.append(f"{method}: {SharedWords.of(training, dataset.vocabulary).sentence()}.")
         remark = " ".join(filter(None, remarks))
-        return TaskResult(job.task, job.dataset, method_name(name), *sets, scores.all.iou, trained_on, remark=remark)
+        return TaskResult(job.task, job.dataset, method, *sets, scores.all.iou, trained_on, remark=remark)
 
     def _incomplete(self, dataset: PartDataset) -> str:
         """Return why the data are not the whole benchmark; empty if they are."""

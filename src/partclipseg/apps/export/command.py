@@ -14,6 +14,7 @@ import tyro
 from partclipseg.apps.export.card import exported_card, size_text
 from partclipseg.apps.export.script import standalone_script
 from partclipseg.apps.options import Ask, Asking, ModelArgument
+from partclipseg.apps.terminal import plain_console
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import require_new, whole_directory
 from partclipseg.machine import how_to_install
@@ -51,8 +52,6 @@ class Export:
     ask: Ask = field(default_factory=Asking)
 
     def run(self) -> int:
-        from rich.console import Console
-
         from partclipseg.inference.segmenter import PartSegmenter
 
         require_new(self.output)
@@ -60,10 +59,9 @@ class Export:
         segmenter = PartSegmenter.from_pretrained(self.model, device="cpu", prompting=self.ask.prompting())
         agreement = export_model(segmenter, self.output, dtype=self.dtype, source=self.model)
         size = sum(path.stat().st_size for path in self.output.glob("*.onnx"))
-        Console(soft_wrap=True, highlight=False).print(
+        plain_console().print(
             f"{self.output}: three graphs, {size_text(size)}, {self.dtype}; "
-            f"labels equal PyTorch's on {agreement:.2%} of the pixels checked",
-            markup=False,
+            f"labels equal PyTorch's on {agreement:.2%} of the pixels checked"
         )
         return 0
 

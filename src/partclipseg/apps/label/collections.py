@@ -13,14 +13,6 @@ from partclipseg.formats.registry import data_set_formats
 from partclipseg.kept_files import KeptFiles
 
 
-def open_collections(output: Path, overwrite: bool) -> KeptFiles:
-    """Return the files for all photos in the output folder; `overwrite` replaces files of people.
-
-    Raises `PartCLIPSegError` if the record of their digests is damaged.
-    """
-    return KeptFiles(output, "collections", overwrite)
-
-
 def write_collections(job: BulkJob, photos: list[LabelPhoto], results: Results, collections: KeptFiles) -> None:
     """Write the files of all formats; the same results give the same bytes."""
     with collections.write("vocabulary.json") as temporary:

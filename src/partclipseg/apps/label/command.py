@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,14 +21,15 @@ from partclipseg.apps.options import (
     Asking,
     BatchSize,
     Dtype,
+    MaxPixels,
     MinPartProbability,
     MinScore,
     ModelOption,
+    Objects,
     VocabularyOption,
     Zoom,
-    check_min_part_probability,
-    check_min_score,
-    number,
+    check_least,
+    check_probability,
     optional,
 )
 from partclipseg.errors import PartCLIPSegError, UsageError
@@ -37,6 +37,7 @@ from partclipseg.files import locked, refusal, remove_temporary
 from partclipseg.formats.registry import data_set_formats
 from partclipseg.inference.options import check_fast_reading
 from partclipseg.machine import usable_cores
+from partclipseg.signals import handled
 
 if TYPE_CHECKING:
     from partclipseg.apps.label.job import BulkJob, ManifestRecord, PhotoBatch
@@ -63,10 +64,8 @@ class Label:
     """Folder for the results: a new one, or that of a run to go on with."""
     vocabulary: VocabularyOption = None
     model: ModelOption = None
-    formats: Annotated[tuple[str, ...], format_option(data_set_formats, "--format")] = ("coco", "png")
-    objects: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...", help_behavior_hint="")] = ()
-    """Only if you know what is in every photo: these objects.
-    Their parts then share all pixels, and there is no background."""
+    formats: Annotated[tuple[str, ...], format_option(data_set_formats)] = ("coco", "png")
+    objects: Objects = ()
     min_score: MinScore = 0.0
     min_part_probability: MinPartProbability = None
     zoom: Zoom = False
@@ -80,9 +79,7 @@ class Label:
     device: Annotated[str | None, optional("NAME", "cpu, cuda:1 and so on. Left out: all GPUs, else the CPU.")] = None
     dtype: Dtype = None
     batch_size: BatchSize = 8
-    max_pixels: Annotated[int, number("Photos with more pixels than this are refused before they are decoded.")] = (
-        80_000_000
-    )
+    max_pixels: MaxPixels = 80_000_000
     fast_reading: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     """Decode large JPEG files at a reduced size, and resize by a faster filter, if the CPU cannot keep up with the GPU.
     Some labels change, more of them in large photos. Not with --zoom or --instances."""
@@ -102,7 +99,7 @@ class Label:
         make_folder(self.output)
         self._check_folder()
         try:
-            with locked(self.output), _stoppable():
+            with locked(self.output), handled(signal.SIGTERM, _terminate):
                 return self._label(found, say)
         except OSError as error:
             raise PartCLIPSegError(refusal(error, self.output)) from error
@@ -119,15 +116,12 @@ class Label:
         """Check the options themselves, before anything is loaded."""
         if not self.formats:
             raise UsageError("no format is asked for: leave --format out, or name one after it")
-        check_min_score(self.min_score)
-        check_min_part_probability(self.min_part_probability)
+        check_probability(min_score=self.min_score, min_part_probability=self.min_part_probability)
         self.find.check(self.formats, data_set_formats(), self.zoom)
         self.ask.prompting()
         if self.fast_reading:
             check_fast_reading(self.zoom, self.find.instances is not None)
-        for name, value in (("--workers", self.workers), ("--batch-size", self.batch_size)):
-            if value is not None and value < 1:
-                raise UsageError(f"{name} must be at least 1, not {value}")
+        check_least(workers=(self.workers, 1), batch_size=(self.batch_size, 1))
         if self.engine == "ray" and self.device not in {None, "cpu"}:
             raise UsageError(
                 f"--device {self.device} cannot be had with --engine ray, which hands out the GPUs itself: leave "
@@ -164,14 +158,16 @@ class Label:
 
     def _label(self, found: FoundPhotos, say: Messages) -> int:
         """Label the photos that are not labelled yet, then write the files for all photos; return the exit code."""
-        from partclipseg.apps.label.collections import open_collections, write_collections
+        from partclipseg.apps.label.collections import write_collections
         from partclipseg.apps.label.job import MANIFEST, OPTIONS
         from partclipseg.apps.label.manifest import Manifest, changed_photos, deleted_files, left_files, open_batches
-        from partclipseg.apps.label.options import check_options, model_fingerprint, stored_options
+        from partclipseg.apps.label.options import check_options, stored_options
         from partclipseg.apps.label.people import take_in
         from partclipseg.apps.label.report import write_report
         from partclipseg.apps.model_line import model_title
         from partclipseg.inference.segmenter import PartSegmenter
+        from partclipseg.kept_files import KeptFiles
+        from partclipseg.models.fingerprint import model_fingerprint
         from partclipseg.models.number_types import PREDICTION_TYPES
         from partclipseg.models.registry import find_device, find_dtype
 
@@ -191,7 +187,7 @@ class Label:
         if begun:  # first, since the manifest's class numbers are of the words that the run was begun with
             check_options(self.output / OPTIONS, options)
         manifest = Manifest(self.output / MANIFEST, len(job.vocabulary))
-        collections = open_collections(self.output, self.overwrite)
+        collections = KeptFiles(self.output, "collections", self.overwrite)
         check_options(self.output / OPTIONS, options)
         remove_temporary(self.output)
         deleted = deleted_files(job, photos, manifest)
@@ -293,21 +289,9 @@ class Terminated(BaseException):
     """Raised when the process receives SIGTERM."""
 
 
-@contextmanager
-def _stoppable() -> Iterator[None]:
+def _terminate(*_: object) -> None:
     """Raise `Terminated` on SIGTERM, so that temporary files are removed and workers ended."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(*_: object) -> None:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    raise Terminated
 
 
 def _all_devices() -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from partclipseg.apps.terminal import plain_console, progress_bar
 from partclipseg.data.values import printable
 
 if TYPE_CHECKING:
@@ -28,10 +29,8 @@ class Messages:
     """Lines for the terminal; a closed pipe, as after `| head`, does not end the run."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-
-        self.console = Console(soft_wrap=True, highlight=False)
-        self._errors = Console(stderr=True, soft_wrap=True, highlight=False)
+        self.console = plain_console()
+        self._errors = plain_console(stderr=True)
 
     def line(self, text: str) -> None:
         """Write to standard output."""
@@ -54,21 +53,16 @@ class Messages:
         self, stream: Iterator[list[ManifestRecord]], total: int, todo: int
     ) -> Iterator[list[ManifestRecord]]:
         """Yield the batches of `stream`, which label `todo` of all photos, with a progress bar in a terminal."""
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("labelling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        quiet = not self.console.is_terminal
-        with Progress(*columns, console=self.console, transient=True, disable=quiet) as progress:
-            task = progress.add_task("", total=todo)
+        with progress_bar(self.console, "labelling", todo) as update:
             for records in stream:
                 yield records
-                progress.advance(task, len(records))
+                update(advance=len(records))
 
     def _print(self, console: Console, text: str) -> None:
         if console.quiet:
             return
         try:
-            console.print(printable(text), markup=False)
+            console.print(printable(text))
         except (BrokenPipeError, SystemExit):  # Rich turns the first into the second
             console.quiet = True
 

@@ -13,11 +13,8 @@ from typing import NamedTuple
 from partclipseg.apps.written import without_results
 from partclipseg.data.photo import describe_unread, find_photos, unread_pictures
 from partclipseg.errors import UsageError
-from partclipseg.files import refusal
+from partclipseg.files import LONGEST_NAME, refusal
 from partclipseg.formats.registry import data_set_formats
-
-_LONGEST_NAME = 255
-"""Maximum length of a file name in bytes on most file systems."""
 
 
 class LabelPhoto(NamedTuple):
@@ -93,7 +90,7 @@ def is_too_long(stem: str) -> bool:
 
 def _longest_stem() -> int:
     """Return the number of bytes that the suffixes of all formats leave for the name of a result."""
-    return _LONGEST_NAME - max(len(kind.extension) for kind in data_set_formats().values())
+    return LONGEST_NAME - max(len(kind.extension) for kind in data_set_formats().values())
 
 
 def _shortened(path: str, stem: str, taken: set[str]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from partclipseg.apps.label.job import BulkJob, ManifestRecord
 from partclipseg.data.coco_masks import paint_masks
+from partclipseg.data.sample import label_areas
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.formats.segment import Instance, counted
 from partclipseg.inference.result import PartResult
@@ -54,7 +55,7 @@ def corrected_result(job: BulkJob, record: ManifestRecord, labels: np.ndarray) -
     `record` is that of the draft, whose instances keep their pixels as far as they are still of the same object. Pixels
     that the person added belong to the instance of their object in whose box they lie most centrally.
     """
-    scores = np.bincount(labels.ravel() + 1, minlength=len(job.vocabulary) + 1)[1:] > 0
+    scores = label_areas(labels, len(job.vocabulary)) > 0
     made = result_of_map(job, record["photo"], labels, scores.astype(np.float32))
     if "instances" not in record:
         return made

@@ -16,6 +16,7 @@ from partclipseg.apps.label.labeller import remarks
 from partclipseg.apps.label.people import Results
 from partclipseg.apps.label.recorded import label_map, recorded_instances
 from partclipseg.data.photo import PhotoError, read_photo
+from partclipseg.data.values import printable
 from partclipseg.formats.drawing import draw_overlay
 from partclipseg.formats.palette import part_colours
 from partclipseg.kept_files import KeptFiles
@@ -206,7 +207,7 @@ def _chip(colour: Any) -> str:
 
 
 def _text(value: str) -> str:
-    return escape(value.encode("utf-8", "backslashreplace").decode())
+    return escape(printable(value))
 
 
 _PAGE = """<!doctype html>

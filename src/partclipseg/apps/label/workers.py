@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import signal
-import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 
 from partclipseg.apps.label.job import BulkJob, ManifestRecord, PhotoBatch
 from partclipseg.apps.label.labeller import Labeller, killed
 from partclipseg.errors import PartCLIPSegError
+from partclipseg.signals import handled
 
 
 def run_processes(
@@ -62,7 +62,7 @@ class _Worker:
         self.started = False
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, job, device, threads), daemon=True)
-        with _ignoring_interrupts():
+        with handled(signal.SIGINT, signal.SIG_IGN):  # a terminal sends Ctrl-C to all; the main process ends the others
             self.process.start()
         theirs.close()
 
@@ -99,19 +99,6 @@ class _Worker:
         """Tell the process to end, without waiting until it has."""
         self.connection.close()
         self.process.terminate()
-
-
-@contextmanager
-def _ignoring_interrupts() -> Iterator[None]:
-    """Start processes that ignore Ctrl-C, which a terminal sends to all; the main process ends them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _serve(connection: Connection, job: BulkJob, device: str, threads: int) -> None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from partclipseg.apps.options import Ask, Asking, Device, Dtype, optional
+from partclipseg.apps.options import Ask, Asking, Device, Dtype, check_least, optional
+from partclipseg.apps.terminal import plain_console
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.machine import how_to_install
 
@@ -110,7 +111,6 @@ class Serve:
             from partclipseg.apps.serve.log import AccessLog
         except ImportError as error:
             raise PartCLIPSegError(f"{_MISSING} ({error})") from error
-        from rich.console import Console
 
         token = self.token or os.environ.get(TOKEN_VARIABLE)
         self._check(token)
@@ -129,7 +129,7 @@ class Serve:
             self.workers,
         )
         socket = _listen(self.host, self.port)
-        console = Console(soft_wrap=True, highlight=False)
+        console = plain_console()
         jobs = self._open_jobs(engine, console)
         app = create_app(engine, token, local=is_loopback(self.host), rate=self.rate, jobs=jobs)
         self._announce(console, engine, socket.getsockname()[1], token)
@@ -159,8 +159,7 @@ class Serve:
         """Check the options themselves, before anything is loaded."""
         from partclipseg.apps.serve.access import is_loopback
 
-        if self.rate < 0:
-            raise UsageError(f"--rate must be at least 0, not {self.rate}")
+        check_least(rate=(self.rate, 0))
         if not 0 <= self.port <= 65535:
             raise UsageError(f"--port must lie in 0..65535, not {self.port}")
         if self.instance_threshold is not None and self._detector is None:
@@ -177,15 +176,15 @@ class Serve:
 
         for name, segmenter in engine.segmenters.items():
             kind, dtype = segmenter.model.title, segmenter.model.number_type
-            console.print(f"model: {name} ({kind}, {segmenter.device}, {dtype})", markup=False)
+            console.print(f"model: {name} ({kind}, {segmenter.device}, {dtype})")
         if engine.built_in:
             console.print("the built-in model knows rendered scenes only; for photos name another with --model")
         if self.detector is not None and is_built_in(self.detector, BUILT_IN_DETECTOR):
             console.print("the built-in detector knows rendered scenes only; for photos name another with --detector")
         address, *others = addresses(self.host, port, token)
-        console.print(f"open {address}  (Ctrl+C stops)", markup=False)
+        console.print(f"open {address}  (Ctrl+C stops)")
         for other in others:
-            console.print(f"on this machine also {other}", markup=False)
+            console.print(f"on this machine also {other}")
         if not token and not is_loopback(self.host):
             console.print("everyone who can reach this address can use it: set --token to ask for one")
 
@@ -193,7 +192,8 @@ class Serve:
         if self.jobs is None or self.jobs_output is None:
             return None
         from partclipseg.apps.serve.engine import model_names
-        from partclipseg.apps.serve.jobs.runner import Jobs, Setup
+        from partclipseg.apps.serve.jobs.run import Setup
+        from partclipseg.apps.serve.jobs.runner import Jobs
 
         models = self.model or (None,)
         asked = [name for name, segmenter in engine.segmenters.items() if segmenter.model.takes_prompting]
@@ -209,11 +209,11 @@ class Serve:
         )
         jobs = Jobs(self.jobs, self.jobs_output, setup)
         for sentence in jobs.damaged:
-            console.print(sentence, markup=False)
+            console.print(sentence)
         states = [job.state for job in jobs.all()]
         going_on = states.count("waiting") + states.count("running")
         more = f"; {going_on} of {len(states)} go on" if going_on else ""
-        console.print(f"jobs: folders below {jobs.photos}, results below {jobs.results}{more}", markup=False)
+        console.print(f"jobs: folders below {jobs.photos}, results below {jobs.results}{more}")
         return jobs
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from partclipseg.apps.options import check_positive
+from partclipseg.apps.options import check_least, check_positive
 from partclipseg.apps.serve.metrics import Metrics
 from partclipseg.apps.serve.queue import Batcher
 from partclipseg.apps.serve.words import check_count, read_words
@@ -144,8 +144,21 @@ class Engine:
         """
         names = model_names(models)
         built_in = [name for name, model in zip(names, models, strict=True) if model is None or is_built_in(model)]
-        devices = worker_devices(device, workers)
-        first, *others = [_loaded(models, names, one, dtype, prompting, detector, threshold) for one in devices]
+
+        def load(device: str | None) -> Copy:
+            found = None
+            if detector is not None:
+                from partclipseg.instances.detectors import Detector
+
+                found = Detector.from_pretrained(detector, device=device, threshold=threshold)
+            segmenters = [PartSegmenter.from_pretrained(model, device, dtype) for model in models]
+            if prompting is not None:
+                plain = [segmenter.model for segmenter in segmenters if segmenter.model.takes_prompting]
+                for model in plain or [segmenters[0].model]:  # which says that it is none
+                    model.ask(prompting)
+            return Copy(dict(zip(names, segmenters, strict=True)), found)
+
+        first, *others = map(load, worker_devices(device, workers))
         if workers > 1 and next(iter(first.segmenters.values())).device.type == "cpu":
             torch.set_num_threads(max(1, usable_cores() // workers))
         return cls(
@@ -295,32 +308,9 @@ def _results(copy: Copy, task: PhotoTask, waiting: Sequence[Waiting]) -> Sequenc
     )
 
 
-def _loaded(
-    models: Sequence[str | None],
-    names: Sequence[str],
-    device: str | None,
-    dtype: str | None,
-    prompting: Prompting | None,
-    detector: str | None,
-    threshold: float | None,
-) -> Copy:
-    found = None
-    if detector is not None:
-        from partclipseg.instances.detectors import Detector
-
-        found = Detector.from_pretrained(detector, device=device, threshold=threshold)
-    segmenters = [PartSegmenter.from_pretrained(model, device, dtype) for model in models]
-    if prompting is not None:
-        plain = [segmenter.model for segmenter in segmenters if segmenter.model.takes_prompting]
-        for model in plain or [segmenters[0].model]:  # which says that it is none
-            model.ask(prompting)
-    return Copy(dict(zip(names, segmenters, strict=True)), found)
-
-
 def worker_devices(device: str | None, workers: int) -> list[str | None]:
     """Return the device of each worker: the GPUs in turn, unless `device` names a single one."""
-    if workers < 1:
-        raise UsageError(f"--workers must be at least 1, not {workers}")
+    check_least(workers=(workers, 1))
     count = torch.cuda.device_count() if device in {None, "cuda"} else 0
     if workers > 1 and count:
         return [f"cuda:{number % count}" for number in range(workers)]

@@ -13,6 +13,7 @@ from partclipseg.apps.serve.engine import NoMemoryError, TooLargeError
 from partclipseg.apps.serve.jobs.job import ConflictError
 from partclipseg.apps.serve.queue import QueueFullError
 from partclipseg.apps.serve.words import shortened
+from partclipseg.data.values import printable
 from partclipseg.errors import PartCLIPSegError
 
 FAULT = "a fault of this server, whose log says more: try another photo or other words"
@@ -38,7 +39,7 @@ def sentence_of(error: Exception) -> str:
     """Return the error's sentence, without its middle if it is long, in valid Unicode: it may quote any input."""
     if isinstance(error, MemoryError) and not isinstance(error, PartCLIPSegError):
         error = NoMemoryError()  # raised outside of the engine, while the answer is written
-    return shortened(str(error)).encode("utf-8", "backslashreplace").decode()
+    return printable(shortened(str(error)))
 
 
 def add_errors(app: FastAPI) -> None:

@@ -11,8 +11,8 @@ from PIL import Image
 
 from partclipseg.apps.serve.answers import ExampleInfo, ExampleList
 
-SCENE_SIZE = 384
-"""Side of the scenes in pixels."""
+SCENES, SCENE_SIZE = 4, 384
+"""Number of scenes, and their side in pixels."""
 
 
 class Example(NamedTuple):
@@ -25,9 +25,6 @@ class Example(NamedTuple):
 class ExampleScenes:
     """Scenes of PartShapes by file name, rendered when they are first asked for."""
 
-    def __init__(self, count: int = 4) -> None:
-        self.count = count
-
     @cached_property
     def examples(self) -> dict[str, Example]:
         """Return the scenes, each with the words of its objects."""
@@ -36,7 +33,7 @@ class ExampleScenes:
 
         parts = partshapes_world().vocabulary.to_dict()
         made = {}
-        for index in range(self.count):
+        for index in range(SCENES):
             scene = render_scene("test", index, SCENE_SIZE)
             buffer = io.BytesIO()
             Image.fromarray(scene.image).save(buffer, "JPEG", quality=92, subsampling=0)

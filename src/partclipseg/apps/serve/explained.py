@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from partclipseg.apps.serve.explain import LONGEST_SIDE, Explained, HeatMap, nearest
+from partclipseg.data.sample import label_areas
 from partclipseg.formats.format import View
 from partclipseg.formats.palette import object_colour, object_colours, pale_object_colours, part_colours
 from partclipseg.formats.segment import Segment
@@ -82,7 +83,7 @@ def _owner_place(segment: Segment, sizes: Mapping[tuple[str, int | None], int]) 
 def _part_entries(explained: Explained) -> list[dict[str, Any]]:
     """Return an entry for each generalized part that has pixels, by size."""
     names = explained.result.vocabulary.parts
-    areas = np.bincount(explained.part_map.ravel() + 1, minlength=len(names) + 1)[1:]
+    areas = label_areas(explained.part_map, len(names))
     return [
         _entry(
             names[index], int(index) + 1, float(explained.part_scores[index]),

@@ -14,19 +14,20 @@ import numpy as np
 from partclipseg.data.coco import Annotation, CocoPhoto, read_coco, repeated_photo
 from partclipseg.data.coco_masks import BrokenMaskError, decode_mask, paint_masks
 from partclipseg.data.datasets.spec import DatasetSpec, Preparation, Split, one_a_photo
-from partclipseg.data.label_map import label_table, read_label_map
+from partclipseg.data.label_map import numbered_table, read_label_map
 from partclipseg.data.paths import files_by_stem, inside
 from partclipseg.data.photo import PHOTO_SUFFIXES
 from partclipseg.data.problem import DataError, Problem
-from partclipseg.data.sample import UNLABELLED
 from partclipseg.data.source import FileDataset, SampleRecord, Source, SourceLabels, SourcePhoto, check_photo_size
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.vocabulary import Catalog, Vocabulary
 
 NAME = "ade20k-part-234"
 _FOLDERS: dict[Split, str] = {"train": "training", "test": "validation"}
-_PARTS = "annotations_detectron2_part"
-_INSTANCES = {"training": "ade20k_instance_train.json", "validation": "ade20k_instance_val.json"}
+PARTS = "annotations_detectron2_part"
+"""Folder of the part maps."""
+INSTANCES = {"training": "ade20k_instance_train.json", "validation": "ade20k_instance_val.json"}
+"""File of the object instances of each folder of photos."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,30 +43,28 @@ class ADE20KPart(Source):
         """Open the split ``training`` or ``validation`` below the root."""
         catalog = Catalog.load(NAME)
         images = root / "images" / folder
-        content = read_coco(root / _INSTANCES[folder], categories=range(len(catalog.objects)))
+        content = read_coco(root / INSTANCES[folder], categories=range(len(catalog.objects)))
         defects = list(content.defects)
         instances: dict[str, CocoPhoto] = {}
         for photo in content.photos:
             try:
-                path = inside(images, photo.file_name or "", root / _INSTANCES[folder])
+                path = inside(images, photo.file_name or "", root / INSTANCES[folder])
             except DataError as error:
                 defects.append(error.problem)
             else:
                 if (first := instances.setdefault(path.stem, photo)) is not photo:
-                    defects.append(repeated_photo(first, photo, path.stem, root / _INSTANCES[folder]))
+                    defects.append(repeated_photo(first, photo, path.stem, root / INSTANCES[folder]))
         photos = files_by_stem(images, PHOTO_SUFFIXES, defects)
-        keys = sorted({*files_by_stem(root / _PARTS / folder, frozenset({".png"})), *instances})
+        keys = sorted({*files_by_stem(root / PARTS / folder, frozenset({".png"})), *instances})
         return cls(
             root=root,
             split=folder,
             object_parts=catalog.object_parts,
             objects=catalog.objects,
             photos=tuple(SourcePhoto(key, photos.get(key, images / f"{key}.jpg")) for key in keys),
-            folders=(images, root / _PARTS / folder),
+            folders=(images, root / PARTS / folder),
             defects=tuple(defects),
-            part_table=label_table(
-                {**{label: label for label in range(len(catalog.object_parts))}, catalog.ignore_label: UNLABELLED}
-            ),
+            part_table=numbered_table(len(catalog.object_parts), catalog.ignore_label),
             instances=instances,
         )
 
@@ -96,7 +95,7 @@ class ADE20KPart(Source):
 
     @property
     def _file(self) -> Path:
-        return self.root / _INSTANCES[self.split]
+        return self.root / INSTANCES[self.split]
 
     @property
     def label_file(self) -> Path:
@@ -104,7 +103,7 @@ class ADE20KPart(Source):
         return self._file
 
     def _map(self, key: str) -> Path:
-        return self.root / _PARTS / self.split / f"{key}.png"
+        return self.root / PARTS / self.split / f"{key}.png"
 
     def _broken(self, photo: SourcePhoto, place: int, message: str) -> DataError:
         annotation = self.annotations(photo)[place]
@@ -144,9 +143,7 @@ DATASET = DatasetSpec(
     name=NAME,
     summary="a benchmark",
     open_split=lambda root, split, own: ADE20KPart.open(root, _FOLDERS[split]),
-    layout={
-        split: (f"images/{folder}", f"{_PARTS}/{folder}", _INSTANCES[folder]) for split, folder in _FOLDERS.items()
-    },
+    layout={split: (f"images/{folder}", f"{PARTS}/{folder}", INSTANCES[folder]) for split, folder in _FOLDERS.items()},
     folders=_FOLDERS,
     raw=("ADE20K_2021_17_01", "images/ADE", "index_ade20k.pkl"),
     records=_records,

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from partclipseg.data.classes import class_indices, class_list
+from partclipseg.data.classes import class_indices, class_list, words_of
 from partclipseg.data.datasets.roots import MissingSplitError
 from partclipseg.data.datasets.spec import DatasetSpec, Split
 from partclipseg.data.paths import files_by_stem, inside
@@ -140,12 +140,8 @@ def _parts_of(
             defects.append(Problem("annotation", file, f"{message}: write them, or leave it out"))
             texts = []
         written = [word.strip().replace(" ", "_") for word in words]
-        pair = ObjectPart(*(_clean(word) for word in words))
+        pair = ObjectPart(*map(words_of, words))
         yield "-".join([base, *written]), pair, base, tuple(texts)
-
-
-def _clean(word: str) -> str:
-    return " ".join(word.replace("_", " ").split())
 
 
 def _list_file(folder: Path, split: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from partclipseg.data.datasets.coco_source import SPLIT_NAMES, CocoSource
 from partclipseg.data.datasets.roots import MissingSplitError, form_of_another_tool
 from partclipseg.data.datasets.spec import DatasetSpec, OwnOptions, Split
 from partclipseg.data.label_map import label_table, read_label_map
-from partclipseg.data.paths import alike, files_by_stem, is_there
+from partclipseg.data.paths import alike, files_by_stem
 from partclipseg.data.photo import photo_suffixes, pictures_by_stem
 from partclipseg.data.problem import Problem
 from partclipseg.data.sample import UNLABELLED
@@ -46,7 +47,7 @@ def find_annotations(root: Path, split: str) -> Path:
     )
     candidates = [root / pattern.format(name) for name in SPLIT_NAMES[split] for pattern in patterns]
     candidates.append(root / "annotations.json")
-    if found := next((path for path in candidates if is_there(path)), None):
+    if found := next((path for path in candidates if os.path.lexists(path)), None):
         return found
     if other := form_of_another_tool(root):
         raise UsageError(f"{root}: there is no COCO JSON in it: {other}")
@@ -208,7 +209,7 @@ def _split_folder(root: Path, name: str, split: str) -> Path:
 
 def _class_file(root: Path) -> Path:
     candidates = [root / f"classes{suffix}" for suffix in (".txt", ".yaml", ".yml", ".json")]
-    if found := next((path for path in candidates if is_there(path)), None):
+    if found := next((path for path in candidates if os.path.lexists(path)), None):
         return found
     if form := form_of_another_tool(root):
         raise UsageError(f"{root}: there is no class list: {form}")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from partclipseg.data.classes import class_indices, class_list
+from partclipseg.data.classes import class_indices, class_list, words_of
 from partclipseg.data.datasets.roots import MissingSplitError
 from partclipseg.data.datasets.spec import DatasetSpec, Split
 from partclipseg.data.painted import PaintedPhoto, PaintedSource, PartMask
@@ -145,9 +145,7 @@ def _from_folder(root: Path, defects: list[Problem]) -> dict[str, _Instance]:
                 message = f"its photo {quoted(image)} belongs to {one.label} as well: keep one of the two"
                 defects.append(Problem("repeated", file, message))
                 continue
-            one.masks.setdefault(" ".join(part.replace("_", " ").split()), []).extend(
-                _list([content], "the mask", file, defects)
-            )
+            one.masks.setdefault(words_of(part), []).extend(_list([content], "the mask", file, defects))
     return instances
 
 
@@ -197,7 +195,7 @@ def _part(name: str) -> str:
         return ""
     if PART not in name and "--" in name:
         return ""
-    return " ".join(name.split(PART)[-1].replace("_", " ").lower().split())
+    return words_of(name.split(PART)[-1].lower())
 
 
 def _object_words(root: Path, labels: list[str], defects: list[Problem]) -> dict[str, str]:
@@ -210,18 +208,14 @@ def _object_words(root: Path, labels: list[str], defects: list[Problem]) -> dict
             listed = {_object(key): value for key, value in content.items()}
         elif content is not None:
             defects.append(Problem("class list", path, "is no mapping from concept to words: fetch it again"))
-    last = {label: _words(label.split("--")[-1]) for label in dict.fromkeys(labels)}
+    last = {label: words_of(label.split("--")[-1]) for label in dict.fromkeys(labels)}
     shared = {word for word in last.values() if list(last.values()).count(word) > 1}
     return {
-        label: _words(listed[label])
+        label: words_of(listed[label])
         if label in listed
-        else f"{word} {_words(label.split('--')[0])}" if word in shared and "--" in label else word
+        else f"{word} {words_of(label.split('--')[0])}" if word in shared and "--" in label else word
         for label, word in last.items()
     }
-
-
-def _words(text: str) -> str:
-    return " ".join(text.replace("_", " ").split())
 
 
 def _photo(root: Path, one: _Instance) -> Path:

@@ -7,6 +7,7 @@ Wei, Yue, Zhang et al., *OV-PARTS: Towards Open-Vocabulary Part Segmentation*, N
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from partclipseg.data.datasets.spec import DatasetSpec, Preparation, Split, one_a_photo
-from partclipseg.data.label_map import label_table, labels_in, read_label_map
-from partclipseg.data.paths import files_by_stem, is_there
+from partclipseg.data.label_map import labels_in, numbered_table, read_label_map
+from partclipseg.data.paths import files_by_stem
 from partclipseg.data.photo import PHOTO_SUFFIXES, photo_formats
 from partclipseg.data.problem import DataError, Problem
-from partclipseg.data.sample import UNLABELLED
 from partclipseg.data.source import SampleRecord, Source, SourceLabels, SourcePhoto
 from partclipseg.data.values import quoted, whole_number
 from partclipseg.errors import PartCLIPSegError
@@ -26,9 +26,8 @@ from partclipseg.json_file import read_json
 from partclipseg.vocabulary import Catalog, Vocabulary
 
 NAME = "pascal-part-116"
-_PARTS, _OBJECTS = "annotations_detectron2_part", "annotations_detectron2_obj"
-INSTANCES = "annotations_instances"
-"""Folder of the instance maps."""
+PARTS, OBJECTS, INSTANCES = "annotations_detectron2_part", "annotations_detectron2_obj", "annotations_instances"
+"""Folders of the part maps, the object maps and the instance maps."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,8 +46,8 @@ class PascalPart(Source):
         catalog = Catalog.load(NAME)
         defects: list[Problem] = []
         photos = files_by_stem(root / "images" / folder, PHOTO_SUFFIXES, defects)
-        maps = files_by_stem(root / _PARTS / folder, frozenset({".png"}))
-        pictures = (_PARTS, _OBJECTS, *((INSTANCES,) if (root / INSTANCES / folder).is_dir() else ()))
+        maps = files_by_stem(root / PARTS / folder, frozenset({".png"}))
+        pictures = (PARTS, OBJECTS, *((INSTANCES,) if (root / INSTANCES / folder).is_dir() else ()))
         return cls(
             root=root,
             split=folder,
@@ -56,18 +55,18 @@ class PascalPart(Source):
             objects=catalog.objects,
             photos=tuple(SourcePhoto(key, photos.get(key, root / "images" / folder / f"{key}.jpg")) for key in maps),
             folders=tuple(root / name / folder for name in ("images", *pictures)),
-            part_table=_table(len(catalog.object_parts), catalog.ignore_label),
-            object_table=_table(len(catalog.objects), catalog.ignore_label),
-            part_counts=_read_counts(root / _PARTS / f"{folder}_part_label_count.json", defects),
-            object_counts=_read_counts(root / _PARTS / f"{folder}_obj_label_count.json", defects),
+            part_table=numbered_table(len(catalog.object_parts), catalog.ignore_label),
+            object_table=numbered_table(len(catalog.objects), catalog.ignore_label),
+            part_counts=_read_counts(root / PARTS / f"{folder}_part_label_count.json", defects),
+            object_counts=_read_counts(root / PARTS / f"{folder}_obj_label_count.json", defects),
             defects=tuple(defects),
         )
 
     def read_labels(self, photo: SourcePhoto, size: tuple[int, int]) -> SourceLabels:
         """Read as `Source.read_labels`."""
         return SourceLabels(
-            read_label_map(self._map(_PARTS, photo.key), self.part_table, 8, size),
-            read_label_map(self._map(_OBJECTS, photo.key), self.object_table, 8, size),
+            read_label_map(self._map(PARTS, photo.key), self.part_table, 8, size),
+            read_label_map(self._map(OBJECTS, photo.key), self.object_table, 8, size),
         )
 
     @property
@@ -82,7 +81,7 @@ class PascalPart(Source):
 
     def read_instances(self, photo: SourcePhoto, size: tuple[int, int]) -> np.ndarray:
         """Read as `Source.read_instances`."""
-        return read_label_map(self._map(INSTANCES, photo.key), _table(255, 255), 8, size)
+        return read_label_map(self._map(INSTANCES, photo.key), numbered_table(255, 255), 8, size)
 
     def _map(self, folder: str, key: str) -> Path:
         return self.root / folder / self.split / f"{key}.png"
@@ -104,7 +103,7 @@ class PascalPart(Source):
     def _labels_in_map(self, photo: SourcePhoto) -> list[int]:
         from PIL import Image
 
-        path = self._map(_PARTS, photo.key)
+        path = self._map(PARTS, photo.key)
         try:
             with Image.open(path, formats=photo_formats()) as image:
                 size = (image.height, image.width)
@@ -141,19 +140,15 @@ class PascalPart(Source):
                 )
 
     def _disagreement(self, kind: str, message: str) -> Problem:
-        file = self.root / _PARTS / f"{self.split}_{kind}_label_count.json"
+        file = self.root / PARTS / f"{self.split}_{kind}_label_count.json"
         return Problem("label count", file, f"{message}: {_COUNT_REMEDY}")
-
-
-def _table(classes: int, ignore: int) -> np.ndarray:
-    return label_table({**{label: label for label in range(classes)}, ignore: UNLABELLED})
 
 
 _COUNT_REMEDY = "delete the list, and the maps themselves are read instead"
 
 
 def _read_counts(path: Path, defects: list[Problem]) -> dict[str, tuple[int, ...]] | None:
-    if not is_there(path):
+    if not os.path.lexists(path):
         return None
     try:
         content = read_json(path)
@@ -199,7 +194,7 @@ DATASET = DatasetSpec(
     summary="a benchmark",
     open_split=lambda root, split, own: PascalPart.open(root, _FOLDERS[split]),
     layout={
-        split: (f"images/{folder}", f"{_PARTS}/{folder}", f"{_OBJECTS}/{folder}") for split, folder in _FOLDERS.items()
+        split: (f"images/{folder}", f"{PARTS}/{folder}", f"{OBJECTS}/{folder}") for split, folder in _FOLDERS.items()
     },
     folders=_FOLDERS,
     raw=("Annotations_Part", "annotations/*.mat", "*.mat"),

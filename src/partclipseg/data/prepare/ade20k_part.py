@@ -25,21 +25,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from partclipseg.data.datasets.ade20k_part_234 import NAME
+from partclipseg.data.coco_masks import encode_mask, rle
+from partclipseg.data.datasets.ade20k_part_234 import INSTANCES, NAME, PARTS
 from partclipseg.data.paths import inside
 from partclipseg.data.photo import photo_formats
-from partclipseg.data.prepare.recipe import Layout, Outcome, PhotoMode, photo_size, source_state
+from partclipseg.data.prepare.recipe import Layout, LayoutRecipe, Outcome, PhotoMode, photo_size, source_state
 from partclipseg.data.prepare.source import find
 from partclipseg.data.values import is_text
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.json_file import distinct_keys
 from partclipseg.kept_files import KeptFiles
 from partclipseg.vocabulary import Catalog, ObjectPart
-
-SPLITS = {"training": "train", "validation": "val"}
-"""Name in the instance files of each folder of photos."""
-
-_PARTS = "annotations_detectron2_part"
 
 SAME_OBJECT = {"double door": "door", "closet": "wardrobe"}
 """Object that stands for each raw object."""
@@ -92,7 +88,7 @@ class ADE20KPartJob:
         if (part_map == catalog.ignore_label).all():
             return Outcome(self.key, self.split, unknown=unknown)
         instances = self._instances(items, size, catalog)
-        name = f"{_PARTS}/{self.split}/{self.key}.png"
+        name = f"{PARTS}/{self.split}/{self.key}.png"
         layout.write_map(part_map, name)
         layout.place_photo(source, f"images/{self.split}/{self.key}.jpg", self.mode)
         return Outcome(
@@ -130,8 +126,6 @@ class ADE20KPartJob:
     def _instances(
         self, items: dict[int, dict[str, Any]], size: tuple[int, int], catalog: Catalog
     ) -> list[dict[str, Any]]:
-        from pycocotools import mask as coco
-
         instances = []
         for item in items.values():
             word = _object_word(item)
@@ -140,14 +134,14 @@ class ADE20KPartJob:
             visible = self._mask(item, size) == _VISIBLE
             if not visible.any():
                 continue
-            runs: Any = coco.encode(np.asfortranarray(visible.astype(np.uint8)))
+            runs = encode_mask(visible)
             instances.append(
                 {
                     "category_id": catalog.objects.index(word),
                     "iscrowd": 0,
-                    "segmentation": {"size": list(size), "counts": runs["counts"].decode("ascii")},
+                    "segmentation": runs,
                     "area": int(visible.sum()),
-                    "bbox": coco.toBbox(runs).tolist(),
+                    "bbox": rle.toBbox(runs).tolist(),
                 }
             )
         return instances
@@ -182,7 +176,7 @@ class ADE20KPartJob:
 
 
 @dataclass(frozen=True)
-class ADE20KPartRecipe:
+class ADE20KPartRecipe(LayoutRecipe):
     """Recipe of ADE20K-Part-234: see `LayoutRecipe`."""
 
     folders: Sequence[Path]
@@ -190,15 +184,11 @@ class ADE20KPartRecipe:
 
     name = NAME
 
-    def options(self) -> dict[str, Any]:
-        """Return no options: nothing changes the result."""
-        return {}
-
     def jobs(self) -> list[ADE20KPartJob]:
         """Make one job for each annotation file below a folder ``training`` or ``validation`` whose photo is there."""
         jobs = []
         for path in find(self.folders, ".json"):
-            split = next((folder for folder in SPLITS if folder in path.parts), None)
+            split = next((folder for folder in INSTANCES if folder in path.parts), None)
             if split is not None and path.with_suffix(".jpg").is_file():
                 jobs.append(ADE20KPartJob(path.stem, split, path, self.mode))
         return jobs
@@ -206,7 +196,7 @@ class ADE20KPartRecipe:
     def finish(self, lists: KeptFiles, outcomes: Sequence[Outcome]) -> None:
         """Write the instance files of the splits that have photos; ids count from 1."""
         categories = [{"id": i, "name": word} for i, word in enumerate(Catalog.load(NAME).objects)]
-        for split, short in SPLITS.items():
+        for split, file in INSTANCES.items():
             images, annotations = [], []
             for outcome in outcomes:
                 if outcome.split != split or outcome.size is None:
@@ -218,7 +208,7 @@ class ADE20KPartRecipe:
                     annotations.append({"id": len(annotations) + 1, "image_id": image, **instance})
             if images:
                 content = {"images": images, "annotations": annotations, "categories": categories}
-                lists.text(f"ade20k_instance_{short}.json", json.dumps(content))
+                lists.text(file, json.dumps(content))
 
 
 def _read(path: Path) -> dict[int, dict[str, Any]]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from partclipseg.data.datasets.part_imagenet import NAME, PartImageNetNames
 from partclipseg.data.prepare.photo_lists import PhotoJob, SourcePhotos, find_list, kept_list
-from partclipseg.data.prepare.recipe import Outcome, PhotoMode
+from partclipseg.data.prepare.recipe import LayoutRecipe, Outcome, PhotoMode
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.json_file import read_json
 from partclipseg.kept_files import KeptFiles
@@ -26,7 +26,7 @@ from partclipseg.vocabulary import Catalog, ObjectPart
 SPLITS = ("train", "val")
 
 
-class PartImageNetRecipe:
+class PartImageNetRecipe(LayoutRecipe):
     """Recipe of PartImageNet: see `LayoutRecipe`.
 
     Raises:
@@ -39,10 +39,6 @@ class PartImageNetRecipe:
         self._folders = folders
         self._mode: PhotoMode = mode
         self._contents = {split: self._read(split) for split in SPLITS}
-
-    def options(self) -> dict[str, Any]:
-        """Return no options: nothing changes the result."""
-        return {}
 
     def jobs(self) -> list[PhotoJob]:
         """Make one job for each annotated photo of the chosen objects; raises `PartCLIPSegError` for a missing one."""

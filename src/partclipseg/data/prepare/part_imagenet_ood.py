@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from partclipseg.data.coco import CocoFile, read_coco
 from partclipseg.data.datasets.part_imagenet import PartImageNetNames
 from partclipseg.data.datasets.part_imagenet_ood import NAME, part_of
 from partclipseg.data.prepare.photo_lists import PhotoJob, SourcePhotos, find_list, kept_list
-from partclipseg.data.prepare.recipe import Outcome, PhotoMode
+from partclipseg.data.prepare.recipe import LayoutRecipe, Outcome, PhotoMode
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.json_file import read_json
 from partclipseg.kept_files import KeptFiles
@@ -22,7 +21,7 @@ from partclipseg.kept_files import KeptFiles
 SPLITS = ("train", "val", "test")
 
 
-class PartImageNetOODRecipe:
+class PartImageNetOODRecipe(LayoutRecipe):
     """Recipe of PartImageNet's OOD split: see `LayoutRecipe`.
 
     Raises:
@@ -36,10 +35,6 @@ class PartImageNetOODRecipe:
         self._mode: PhotoMode = mode
         self._files = {split: self._find(split) for split in SPLITS}
         self._contents = {split: _read(path) for split, path in self._files.items() if path is not None}
-
-    def options(self) -> dict[str, Any]:
-        """Return no options: nothing changes the result."""
-        return {}
 
     def jobs(self) -> list[PhotoJob]:
         """Make one job for each listed photo; raises `PartCLIPSegError` for one that is not in the source."""

@@ -8,12 +8,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from partclipseg.data.coco import read_coco
 from partclipseg.data.datasets.part_imagenet_pp import CATEGORY_NAMES, DISCARDED, NAME, SYNSET_LIST
 from partclipseg.data.prepare.photo_lists import PhotoJob
-from partclipseg.data.prepare.recipe import Outcome, PhotoMode, source_state
+from partclipseg.data.prepare.recipe import LayoutRecipe, Outcome, PhotoMode, source_state
 from partclipseg.data.prepare.source import find
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.kept_files import KeptFiles
@@ -27,7 +26,7 @@ class PartImageNetPPJob(PhotoJob):
         return source_state(self.photo, self.key.split("/")[0], *self.objects)
 
 
-class PartImageNetPPRecipe:
+class PartImageNetPPRecipe(LayoutRecipe):
     """Recipe of PartImageNet++: see `LayoutRecipe`.
 
     Raises:
@@ -44,10 +43,6 @@ class PartImageNetPPRecipe:
         }
         if not self._annotations:
             raise PartCLIPSegError("there is no json/SYNSET.json: add the folder of PartImageNetPP to --source")
-
-    def options(self) -> dict[str, Any]:
-        """Return no options: nothing changes the result."""
-        return {}
 
     def jobs(self) -> list[PartImageNetPPJob]:
         """Make one job for each annotated photo; raises `PartCLIPSegError` for one that is not in the source."""

@@ -26,8 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from partclipseg.data.datasets.pascal_part_116 import INSTANCES, NAME
-from partclipseg.data.prepare.recipe import Layout, Outcome, PhotoMode, photo_size, source_state
+from partclipseg.data.datasets.pascal_part_116 import INSTANCES, NAME, OBJECTS, PARTS
+from partclipseg.data.prepare.recipe import Layout, LayoutRecipe, Outcome, PhotoMode, photo_size, source_state
 from partclipseg.data.prepare.source import find
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.kept_files import KeptFiles
@@ -37,7 +37,6 @@ from partclipseg.vocabulary import Catalog, ObjectPart
 SPLITS = ("train", "val")
 
 _VOC_LIST = ("ImageSets", "Segmentation", "val.txt")
-_PARTS, _OBJECTS = "annotations_detectron2_part", "annotations_detectron2_obj"
 _NO_INSTANCE = 255
 
 
@@ -64,7 +63,7 @@ class PascalPartJob:
         object_map, instance_map = part_map.copy(), np.full(size, _NO_INSTANCE, np.uint8)
         unknown = draw_objects(objects, part_map, object_map, instance_map, self.annotation)
         place = f"{self.split}/{self.key}"
-        parts, objects, instances = (f"{folder}/{place}.png" for folder in (_PARTS, _OBJECTS, INSTANCES))
+        parts, objects, instances = (f"{folder}/{place}.png" for folder in (PARTS, OBJECTS, INSTANCES))
         layout.write_map(part_map, parts)
         layout.write_map(object_map, objects)
         layout.write_map(instance_map, instances)
@@ -79,7 +78,7 @@ class PascalPartJob:
 
 
 @dataclass(frozen=True)
-class PascalPartRecipe:
+class PascalPartRecipe(LayoutRecipe):
     """Recipe of Pascal-Part-116: see `LayoutRecipe`."""
 
     folders: Sequence[Path]
@@ -126,7 +125,7 @@ class PascalPartRecipe:
             members = [outcome for outcome in outcomes if outcome.split == split]
             for kind in ("obj", "part"):
                 labels = {f"{o.key}.png": o.objects if kind == "obj" else o.parts for o in members}
-                lists.text(f"{_PARTS}/{split}_{kind}_label_count.json", json.dumps(labels))
+                lists.text(f"{PARTS}/{split}_{kind}_label_count.json", json.dumps(labels))
 
     def _val_ids(self) -> frozenset[str]:
         if self.val_list is not None:

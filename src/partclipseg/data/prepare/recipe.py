@@ -18,9 +18,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from PIL import Image
 
-from partclipseg.data.label_map import label_table, labels_in, read_label_map
+from partclipseg.data.label_map import labels_in, numbered_table, read_label_map
 from partclipseg.data.photo import photo_formats
-from partclipseg.data.sample import UNLABELLED
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import whole_file
 from partclipseg.kept_files import KeptFiles, file_digest, is_free
@@ -71,12 +70,11 @@ class PrepareJob(Protocol):
 class LayoutRecipe(Protocol):
     """Interface of a recipe that makes the layout of a data set."""
 
-    @property
-    def name(self) -> str: ...
+    name: str
 
     def options(self) -> dict[str, Any]:
-        """Return the JSON values that change the result; a run is continued only if they are the same."""
-        ...
+        """Return the JSON values that change the result, by default none; a run goes on only if they are the same."""
+        return {}
 
     def jobs(self) -> Sequence[PrepareJob]: ...
 
@@ -139,7 +137,7 @@ class Layout:
         """
         if name not in self.kept:
             return [int(label) for label in np.unique(drawn) if label != ignore]
-        table = label_table({**{label: label for label in range(classes)}, ignore: UNLABELLED})
+        table = numbered_table(classes, ignore)
         height, width = drawn.shape
         return labels_in(read_label_map(self.folder / name, table, 8 * drawn.itemsize, (height, width))).tolist()
 

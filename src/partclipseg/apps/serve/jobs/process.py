@@ -1,6 +1,6 @@
 """The process of one labelling job: runs ``partclipseg label`` and reports what it does, as lines of JSON.
 
-It is started by `runner.Run`, which writes the command to its standard input and keeps that open: when it closes, also
+It is started by `run.Run`, which writes the command to its standard input and keeps that open: when it closes, also
 because the server was killed, the run stops as at SIGTERM. What is printed besides goes to standard error.
 """
 

@@ -55,7 +55,7 @@ def write_files(files: KeptFiles, texts: Mapping[str, str], console: Console) ->
     files.raise_failed()
     files.finish()
     for remark in files.remarks():
-        console.print(remark, markup=False)
+        console.print(remark)
 
 
 def rich_table(table: Table) -> Any:

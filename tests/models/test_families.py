@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from tests.conftest import shallow_config
 from tests.models.partcatseg.small import build, small_config
 from tests.models.tester import FamilyTester, noise, random_vocabulary, random_words
 from torch import nn
@@ -23,21 +24,20 @@ from partclipseg.vocabulary import Vocabulary
 
 class TestPartCLIPSeg(FamilyTester):
     @pytest.fixture
-    def model(self, config):
-        return PartCLIPSegModel(config).eval()
+    def model(self):
+        return PartCLIPSegModel(shallow_config()).eval()
 
 
 class TestPartCLIPSegWithTheReferenceLookup(FamilyTester):
     @pytest.fixture
-    def model(self, config):
-        config.reference_object_lookup, config.conditional_layer = True, 1
-        return PartCLIPSegModel(config).eval()
+    def model(self):
+        return PartCLIPSegModel(shallow_config(reference_object_lookup=True, conditional_layer=1)).eval()
 
 
 class TestCLIPSegBaseline(FamilyTester):
     @pytest.fixture
-    def model(self, config):
-        return CLIPSegBaseline(CLIPSegBaseline.config_class.from_values(config.to_dict())).eval()
+    def model(self):
+        return CLIPSegBaseline(CLIPSegBaseline.config_class.from_values(shallow_config().to_dict())).eval()
 
 
 def resized_probabilities(logits, size):
@@ -53,7 +53,7 @@ class CostAggregationTester(FamilyTester):
     @pytest.fixture
     def model(self):
         # Training photos come at the model's own size: without a first resizing they are prepared as any others.
-        return build(small_config(self.config_class, shortest_edge=None))
+        return build(small_config(self.config_class, shortest_edge=None, num_layers=1))
 
     def plain_maps(self, model, inputs, words, sizes, present=None, with_background=False):
         logits, owners = model(inputs, words).object_part_logits, F.pad(words.class_to_object, (0, 1), value=-1)

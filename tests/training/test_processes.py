@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,6 @@ from partclipseg.training.observer import Observer, Progress
 pytestmark = pytest.mark.slow
 
 SCRIPT = Path(__file__).with_name("run_squares.py")
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def lines(output: Path) -> list[dict]:
@@ -31,9 +29,18 @@ def lines(output: Path) -> list[dict]:
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]  # one may be half there
 
 
-def start(*arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
-    command = [sys.executable, *launcher, str(SCRIPT), *map(str, arguments)]
-    return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+@pytest.fixture
+def torchrun(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Call torchrun in this process, which saves it the import of PyTorch."""
+    from torch.distributed.run import main
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    numbers = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT  # which it handles from then on
+    before = [signal.getsignal(number) for number in numbers]
+    yield lambda *arguments: main([str(argument) for argument in arguments])
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
 
 
 def run_here(start: Path, output: Path, steps: int, observer: Observer | None = None) -> None:
@@ -74,12 +81,10 @@ def test_killed_at_any_step_and_continued_gives_the_same_bits(clipseg_directory:
     ]
 
 
-def test_two_processes_do_what_one_does(clipseg_directory: Path, tmp_path: Path) -> None:
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    two = start(clipseg_directory, tmp_path / "two", "steps=8", launcher=launcher)
+def test_two_processes_do_what_one_does(clipseg_directory: Path, tmp_path: Path, torchrun, capfd) -> None:
+    torchrun("--standalone", "--nproc-per-node", 2, SCRIPT, clipseg_directory, tmp_path / "two", "steps=8")
+    output = capfd.readouterr().out
     run_here(clipseg_directory, tmp_path / "one", steps=8)
-    output, _ = two.communicate(timeout=200)
-    assert two.returncode == 0, output
     # PyTorch aborts some processes that end with their connection open.
     assert output.count("parted") == 2
     assert "left connected" not in output

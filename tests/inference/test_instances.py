@@ -258,12 +258,12 @@ def test_sources_and_outliners_that_answer_something_else(segmenter, photos, ans
 
 
 def test_an_outliner_loses_no_object(segmenter, photos):
-    with pytest.raises(UsageError, match="method outline .* the objects that it was given, 1 in a photo, not 0"):
+    with pytest.raises(UsageError, match=r"method outline .* the objects that it was given, 1 in a photo, not 0"):
         segmenter(photos[0], WORDS, instances=[DOG], outlines=Answer([[]]))
 
 
 def test_answers_may_be_any_iterables(segmenter, photos):
-    made = segmenter(photos[0], WORDS, instances=Answer((iter((DOG,)) for _ in range(1))))
+    made = segmenter(photos[0], WORDS, instances=Answer(iter((DOG,)) for _ in range(1)))
     assert [one.object for one in made.instances] == ["dog"]
 
 

@@ -128,8 +128,8 @@ def check_mask_size(some: FoundObject, size: tuple[int, int], who: str) -> None:
     """Raise `UsageError` for a mask that has not the size (H, W) of its photo; `who` names what gave it."""
     if some.mask is not None and some.mask.shape != size:
         raise UsageError(
-            f"the mask of a {some.object} has {_size(some.mask.shape)} pixels, the photo {_size(size)}: {who} must give "
-            "masks of the photo's size"
+            f"the mask of a {some.object} has {_size(some.mask.shape)} pixels, the photo {_size(size)}: {who} must "
+            "give masks of the photo's size"
         )
 
 

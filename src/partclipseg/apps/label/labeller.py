@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image
 
@@ -132,15 +132,11 @@ class Labeller:
         return records
 
     def _segment(self, paths: Sequence[Path]) -> list[PartResult | Exception]:
-        job = self.job
-        options: dict[str, Any] = {"objects": job.objects or None, "zoom": job.zoom, "max_pixels": job.max_pixels}
-        options |= {"min_part_probability": job.min_part_probability, **self._instances._asdict()}
-        # No format of a labelled data set shows the photo, which `report` reads anew for its sample.
-        options |= {"keep_photo": False, "fast_reading": job.fast_reading}
+        options = self.job.segment_options(self._instances)
         with warnings.catch_warnings():
             # Photos above the limit are reported by name; Pillow would warn about them a second time.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            stream = self.segmenter.segment_many(paths, job.vocabulary, batch_size=job.batch_size, **options)
+            stream = self.segmenter.segment_many(paths, self.job.vocabulary, **options)
             return [result for _, result in stream]
 
     def _segment_alone(self, path: Path) -> PartResult | Exception:

@@ -212,6 +212,12 @@ def test_what_says_where_no_objects_are(instances, message):
         as_source(instances)
 
 
+@pytest.mark.parametrize("name", ["component", "Components", "COMPONENTS", "componets", "components "])
+def test_a_mistyped_source_is_pointed_at(name):
+    with pytest.raises(UsageError, match=f"--instances {name} names no source of objects, did you mean components"):
+        open_instance_source(name)
+
+
 def test_the_threshold_is_for_detectors():
     with pytest.raises(UsageError, match="--instance-threshold is for a detector"):
         open_instance_source("components", 0.5)

@@ -10,10 +10,11 @@ import numpy as np
 
 from partclipseg.data.values import quoted
 from partclipseg.errors import UsageError
-from partclipseg.files import is_file
+from partclipseg.files import is_directory, is_file
 from partclipseg.instances.components import COMPONENTS
 from partclipseg.instances.found import FoundObject, ObjectSource, check_mask_size
 from partclipseg.instances.given import GivenObjects, check_objects
+from partclipseg.likeness import nearest_name
 
 InstanceSource = Literal["components"] | ObjectSource | GivenObjects
 
@@ -109,6 +110,8 @@ def open_instance_source(
         return as_source(name)
     if name.lower().endswith(".json"):
         raise UsageError(f"there is no file {name}: check the path of the objects' file")
+    if nearest_name(name, [COMPONENTS], 0.8) and not is_directory(name):
+        raise UsageError(f"--instances {name} names no source of objects, did you mean {COMPONENTS}?")
     from partclipseg.instances.detectors import Detector
 
     return Detector.from_pretrained(name, device=device, dtype=dtype, threshold=threshold)

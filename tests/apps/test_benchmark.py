@@ -112,13 +112,17 @@ def test_state_that_is_damaged_or_of_others(trained, tmp_path: Path, capsys) -> 
         (["MODEL"], "there is nothing to score"),
         (["MODEL", "--data", "nowhere"], "nowhere: no such folder"),
         (["--few-shot", "."], "holds no finished training run"),
+        (["MODEL", "--data", "MODEL"], "holds neither Pascal-Part-116 nor ADE20K-Part-234: check --data"),
+        (["MODEL", "MODEL"], "is named twice: name each model once"),
+        (["MODEL", "--few-shot", "MODEL/.."], "is named twice: name each model once"),
+        (["partshapes", "partshapes"], "partshapes is named twice"),
         (["MODEL", "--limit", "0"], "--limit must be at least 1"),
         (["MODEL", "--batch-size", "0"], "--batch-size must be at least 1"),
     ],
 )
 def test_wrong_calls(more: list[str], message: str, trained, tmp_path: Path, capsys) -> None:
     model = trained("m", Vocabulary.from_text("dog: ear"))
-    assert main(["benchmark", "ov-parts", *(str(model) if word == "MODEL" else word for word in more)]) == 2
+    assert main(["benchmark", "ov-parts", *(word.replace("MODEL", str(model)) for word in more)]) == 2
     assert message in said(capsys)
 
 

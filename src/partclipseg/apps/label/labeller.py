@@ -25,8 +25,8 @@ from partclipseg.apps.label.drafts import (
 from partclipseg.apps.label.job import BulkJob, ManifestRecord, OwnFile
 from partclipseg.apps.label.photos import LabelPhoto
 from partclipseg.data import pixels
-from partclipseg.data.photo import PhotoError
 from partclipseg.data.pixels import printable_name
+from partclipseg.errors import reason_of
 from partclipseg.files import flush, is_disk_full, refusal
 from partclipseg.inference.result import PartResult
 from partclipseg.kept_files import digest, is_free
@@ -186,11 +186,7 @@ class Labeller:
 
 def failed(photo: LabelPhoto, path: str, error: Exception) -> ManifestRecord:
     """Return the record of a photo that could not be labelled."""
-    if isinstance(error, OSError):
-        reason = refusal(error, path)
-    else:
-        text = str(error).removeprefix(f"{path}: ")
-        reason = text if isinstance(error, PhotoError) else f"{type(error).__name__}: {text}"
+    reason = refusal(error, path) if isinstance(error, OSError) else reason_of(error).removeprefix(f"{path}: ")
     return {"photo": photo.path, "status": "failed", "error": reason}
 
 

@@ -15,3 +15,8 @@ class UsageError(PartCLIPSegError):
 def first_line(error: Exception) -> str:
     """Return the first line of a library's error; the rest may be long."""
     return str(error).strip().partition("\n")[0]
+
+
+def reason_of(error: Exception) -> str:
+    """Return why something failed: the sentence of an error of this package, else the error's type and first line."""
+    return str(error) if isinstance(error, PartCLIPSegError) else f"{type(error).__name__}: {first_line(error)}"

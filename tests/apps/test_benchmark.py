@@ -14,7 +14,7 @@ from PIL import Image
 from partclipseg.apps.cli import main
 from partclipseg.data.datasets import open_dataset
 from partclipseg.evaluation.resized_labels import ov_parts_size, resize_there_and_back
-from partclipseg.vocabulary import Vocabulary
+from partclipseg.vocabulary import Catalog, Vocabulary
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:
@@ -112,13 +112,17 @@ def test_state_that_is_damaged_or_of_others(trained, tmp_path: Path, capsys) -> 
         (["MODEL"], "there is nothing to score"),
         (["MODEL", "--data", "nowhere"], "nowhere: no such folder"),
         (["--few-shot", "."], "holds no finished training run"),
+        (["MODEL", "--data", "MODEL"], "holds neither Pascal-Part-116 nor ADE20K-Part-234: check --data"),
+        (["MODEL", "MODEL"], "is named twice: name each model once"),
+        (["MODEL", "--few-shot", "MODEL/.."], "is named twice: name each model once"),
+        (["partshapes", "partshapes"], "partshapes is named twice"),
         (["MODEL", "--limit", "0"], "--limit must be at least 1"),
         (["MODEL", "--batch-size", "0"], "--batch-size must be at least 1"),
     ],
 )
 def test_wrong_calls(more: list[str], message: str, trained, tmp_path: Path, capsys) -> None:
     model = trained("m", Vocabulary.from_text("dog: ear"))
-    assert main(["benchmark", "ov-parts", *(str(model) if word == "MODEL" else word for word in more)]) == 2
+    assert main(["benchmark", "ov-parts", *(word.replace("MODEL", str(model)) for word in more)]) == 2
     assert message in said(capsys)
 
 
@@ -143,6 +147,24 @@ def test_a_few_shot_list_of_no_use(damage, message: str, trained, shared: Path, 
 
 
 KINDS = ("part", "obj")
+
+
+def test_labels_are_cut_by_object_masks_alone(trained, tmp_path: Path, capsys) -> None:
+    """A part of a person on a dog's mask counts in the dog's record, and nothing beside the mask does."""
+    catalog = Catalog.load("pascal-part-116")
+    ear, hair = ([pair.name for pair in catalog.object_parts].index(name) for name in ("dog's ear", "person's hair"))
+    parts, objects = (np.full((48, 64), 255, np.uint8) for _ in KINDS)
+    objects[:, :32] = catalog.objects.index("dog")
+    parts[:16], parts[16:32] = ear, hair
+    data = tmp_path / "PascalPart116"
+    maps = zip(KINDS, (parts, objects), strict=True)
+    for folder, values in (*((f"annotations_detectron2_{kind}", values) for kind, values in maps), ("images", parts)):
+        (data / folder / "val").mkdir(parents=True)
+        Image.fromarray(values).save(data / folder / "val/2008_1.png")
+    model = trained("pascal", Vocabulary.from_catalog("pascal-part-116", "seen"))
+    assert main(["benchmark", "ov-parts", str(model), "--data", str(data), *options(tmp_path)]) == 0
+    [found] = json.loads((tmp_path / "report/benchmark.json").read_text())["results"]
+    assert (found["task"], found["seen"]) == ("zero-shot", 0)  # the hair is labelled, and no answer for a dog
 
 
 def test_evaluate_says_what_the_training_words_share(trained, shared: Path, tmp_path: Path, capsys) -> None:

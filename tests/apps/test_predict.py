@@ -498,3 +498,14 @@ def test_instances_of_a_coco_file_are_written_and_given_again(predict, album, tm
     assert predict(album, "--instances", written, "--format", "instance-png", "--output", again) == 0
     found = np.asarray(Image.open(again / "a.instance.png"))
     assert np.array_equal(found > 0, numbers > 0), "masks are all their objects'"
+
+
+@pytest.mark.parametrize("order", [("partpq", "instance-png"), ("instance-png", "partpq")])
+def test_a_format_that_cannot_show_a_photo_is_no_reason_to_leave_others_out(predict, album, tmp_path, capsys, order):
+    path = tmp_path / "boxes.json"
+    path.write_text(json.dumps({"a.png": [["dog", 0, 0, 20, 30]]}))
+    words = f"dog: {', '.join(f'part{number}' for number in range(100))}"
+    assert predict(album / "a.png", "--instances", path, "--format", *order, "--vocabulary", words) == 1
+    assert "a.png: PartPQ's pictures can number 99 parts of one object, and there are 100" in capsys.readouterr().err
+    assert (tmp_path / "out/a.instance.png").is_file()
+    assert not (tmp_path / "out/a.partpq.png").exists()

@@ -100,9 +100,13 @@ def test_a_split_is_read_back_and_exchanged(tmp_path: Path) -> None:
     [
         (None, "is missing"),
         ("[", "is not valid JSON"),
-        ("{}", "None is no photo: expected"),
-        ("[]", "None is no photo: expected"),
-        ('[{"id": 3}]', "None is no photo: expected"),
+        ("{}", "it lists no photo: expected"),
+        ("[]", "it lists no photo: expected"),
+        ("3", "it lists no photo: expected"),
+        ('{"files": []}', "it lists no photo: expected"),
+        ('{"files": {"a": 1}}', "it lists no photo: expected"),
+        ('[{"id": 3}]', "{'id': 3} is no photo: expected"),
+        ('["a", {"file_name": 3}]', "{'file_name': 3} is no photo: expected"),
         ('{"files": ["a", 3]}', "3 is no photo: expected"),
     ],
 )

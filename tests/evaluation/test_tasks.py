@@ -54,6 +54,9 @@ def test_shared_words_of_the_published_task() -> None:
     assert (len(shared.pairs), len(shared.parts), shared.objects) == (12, 17, ("car", "person"))
     said = "trained on 12 of 116 object-parts (6 of car, 6 of person), 17 of 42 part words and 2 of 16 object words"
     assert said in shared.sentence()
+    every = SharedWords.of(ALL, ALL).sentence()
+    assert "116 of 116 object-parts (6 of aeroplane, 5 of bicycle, " in every
+    assert "10 of dog, 46 of 7 other objects), 42 of 42 part words" in every
     none = SharedWords.of(Vocabulary.from_text("kettle: spout"), ALL)
     assert "trained on 0 of 116 object-parts, 0 of 42 part words and 0 of 16 object words" in none.sentence()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -214,6 +215,61 @@ def test_objects_by_path(segmenter, photos, tmp_path):
 )
 def test_wrong_calls(segmenter, photos, options, message):
     with pytest.raises(UsageError, match=message):
+        segmenter(photos[0], WORDS, **options)
+
+
+class Answer:
+    """A source of objects, and an outliner, that always gives the same."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def find(self, photos: Any, words: Any) -> Any:
+        return self.answer
+
+    def outline(self, photos: Any, found: Any) -> Any:
+        return self.answer
+
+
+DOG = FoundObject("dog", (0, 0, 9, 9))
+SMALL = FoundObject.from_mask("dog", np.ones((3, 4), bool))
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (None, "must return a list of FoundObject for each of the 1 photos that it is given, not None"),
+        (7, "for each of the 1 photos that it is given, not 7"),
+        ([], r"for each of the 1 photos that it is given, not \[\]"),
+        ([[], []], "for each of the 1 photos"),
+        ([None], "for each of the 1 photos"),
+        ([DOG], "for each of the 1 photos"),
+        ([[("dog", 0, 0, 9, 9)]], "must return a list of FoundObject: object 1 must be a FoundObject, not"),
+        (["dog"], "object 1 must be a FoundObject, not 'd'"),
+        ([[SMALL]], "mask of a dog has 4x3 pixels, the photo .*: .* must give masks of the photo's size"),
+        ([[DOG, SMALL]], "mask of a dog has 4x3 pixels|objects that it was given, 1 in a photo, not 2"),
+    ],
+)
+def test_sources_and_outliners_that_answer_something_else(segmenter, photos, answer, message):
+    with pytest.raises(UsageError, match=message):
+        segmenter(photos[0], WORDS, instances=Answer(answer))
+    with pytest.raises(UsageError, match=message):
+        segmenter(photos[0], WORDS, instances=[DOG], outlines=Answer(answer))
+
+
+def test_an_outliner_loses_no_object(segmenter, photos):
+    with pytest.raises(UsageError, match=r"method outline .* the objects that it was given, 1 in a photo, not 0"):
+        segmenter(photos[0], WORDS, instances=[DOG], outlines=Answer([[]]))
+
+
+def test_answers_may_be_any_iterables(segmenter, photos):
+    made = segmenter(photos[0], WORDS, instances=Answer(iter((DOG,)) for _ in range(1)))
+    assert [one.object for one in made.instances] == ["dog"]
+
+
+@pytest.mark.parametrize("options", [{"instances": Answer}, {"instances": [DOG], "outlines": Answer}])
+def test_a_class_is_no_source(segmenter, photos, options):
+    with pytest.raises(UsageError, match="must be"):
         segmenter(photos[0], WORDS, **options)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ def test_coco(tmp_path, caplog):
     given = GivenObjects.read(written(tmp_path / "objects.json", coco()))
     with caplog.at_level(logging.WARNING):
         given.announce(WORDS)
-    assert "left out, since no parts of it are asked for: cat" in caplog.text
+    assert "left out, since no parts of it are asked for: 'cat'" in caplog.text
     dog, car = given.of("photos/val/a.jpg", SIZE, WORDS)
     assert (dog.object, dog.box, dog.score) == ("dog", (10, 5, 20, 15), 1)
     assert np.array_equal(dog.mask, MASK)
@@ -150,6 +151,40 @@ def test_annotations_that_do_not_fit_their_photo(tmp_path, entry, message):
         given.of("b.jpg", SIZE, WORDS)
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["cat"], r"categories \('cat'\) are no objects of the vocabulary \(dog, police car\): name the same objects"),
+        (["dogs", "police cars"], r"categories \('dogs', 'police cars'\) are no objects"),
+        (["dog's ear", "dog's leg"], "are no objects of the vocabulary"),
+        ([f"w{number:02}" for number in range(20)], "'w07' and 12 more"),
+        (["x" * 10_000], "are no objects of the vocabulary"),
+    ],
+)
+def test_a_file_of_other_objects_alone(tmp_path, names, message):
+    categories = [{"id": number, "name": name} for number, name in enumerate(names)]
+    box = {"image_id": 1, "bbox": [0, 0, 9, 9]}
+    annotations = [{**box, "id": number, "category_id": number} for number in range(len(names))]
+    file = coco(categories=categories, annotations=annotations)
+    with pytest.raises(UsageError, match=message) as caught:
+        GivenObjects.read(written(tmp_path / "objects.json", file)).announce(WORDS)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("annotations", [[], coco()["annotations"][3:4]])
+def test_a_file_that_says_that_there_are_no_objects(tmp_path, annotations):
+    given = GivenObjects.read(written(tmp_path / "objects.json", coco(annotations=annotations)))
+    given.announce(WORDS)
+    assert given.of("photos/val/a.jpg", SIZE, WORDS) == []
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_accents_are_in_any_form_of_unicode(forms):
+    there, here = (unicodedata.normalize(form, "süß/é.jpg") for form in forms)
+    given = GivenObjects.of_mapping({there: [FoundObject("dog", (0, 0, 9, 9))]})
+    assert len(given.of(here, SIZE, WORDS)) == 1
+
+
 def test_names_that_are_not_found_or_not_clear():
     some = [FoundObject("dog", (0, 0, 9, 9))]
     given = GivenObjects.of_mapping({"x/a.jpg": some, "y/a.jpg": [], "c.png": []})
@@ -175,6 +210,12 @@ def test_names_that_are_not_found_or_not_clear():
 def test_what_says_where_no_objects_are(instances, message):
     with pytest.raises(UsageError, match=message):
         as_source(instances)
+
+
+@pytest.mark.parametrize("name", ["component", "Components", "COMPONENTS", "componets", "components "])
+def test_a_mistyped_source_is_pointed_at(name):
+    with pytest.raises(UsageError, match=f"--instances {name} names no source of objects, did you mean components"):
+        open_instance_source(name)
 
 
 def test_the_threshold_is_for_detectors():

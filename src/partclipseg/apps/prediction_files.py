@@ -13,7 +13,7 @@ from typing import Any
 
 from partclipseg.apps.terminal import plain_console
 from partclipseg.apps.written import FOLDER, KeptError, OwnFiles, kept_sentence
-from partclipseg.errors import PartCLIPSegError, first_line
+from partclipseg.errors import PartCLIPSegError, reason_of
 from partclipseg.files import LONGEST_NAME, is_disk_full, refusal
 from partclipseg.formats.format import DataSet, Format, Record, encoded_text
 from partclipseg.formats.registry import single_formats
@@ -160,16 +160,23 @@ class PhotoFiles:
                 raise PartCLIPSegError(reason) from error
             return f"{result.name}: {reason}"
         except Exception as error:  # report the failure, go on with the others
-            return f"{result.name}: {type(error).__name__}: {first_line(error)}"
+            return f"{result.name}: {reason_of(error)}"
         return result
 
     def _write(self, result: PartResult, stem: str) -> None:
-        """Write what can be written; raise the first `OSError`, that of a full disk at once."""
-        refused: OSError | None = None
+        """Write what can be written; raise the first error of a file or of a format that cannot show the photo.
+
+        That of a full disk is raised at once.
+        """
+        refused: Exception | None = None
         for name, kind in self._formats.items():
             if kind.is_collected:
                 continue
-            made = result.files([name], stem, (self._files.folder / stem).parent)
+            try:
+                made = result.files([name], stem, (self._files.folder / stem).parent)
+            except PartCLIPSegError as error:  # such as more instances than it can number
+                refused = refused or error
+                continue
             for file, content in made.items():
                 try:
                     self._failures.write(self._files, file, content)

@@ -121,7 +121,7 @@ def check_dataset(
             elif spec.catalog is None and not with_parts and not before and sound == len(source.photos):
                 problem = f"no part is labelled in any photo of the split {source.split}: label some, or check --data"
                 problems.append(Problem("empty", source.label_file, problem))
-    return CheckReport(name, root, tuple(counts), tuple(dict.fromkeys(problems)), tuple(notes))
+    return CheckReport(name, root, tuple(counts), *(tuple(dict.fromkeys(found)) for found in (problems, notes)))
 
 
 def raise_if_broken(report: CheckReport) -> None:
@@ -161,7 +161,7 @@ def _open(
     spec: DatasetSpec, root: Path, split: Split | None, own: OwnOptions
 ) -> tuple[list[Source], list[Problem], list[Problem]]:
     """Return the sources to check, the errors of those that could not be opened, and what is missing."""
-    wanted: tuple[Split, ...] = SPLITS if split is None else (split,)
+    wanted: tuple[Split, ...] = (SPLITS if spec.trains else ("test",)) if split is None else (split,)
     if split == "test":
         wanted = spec.test_splits
     if spec.layout and not any(has_split(root, spec, one) for one in wanted):

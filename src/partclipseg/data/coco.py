@@ -152,7 +152,7 @@ class _Entries:
     def categories(self) -> Iterator[Category]:
         """Return the sound entries of ``categories``, each id once."""
         if not self._content["categories"]:
-            self.report("class list", "lists no category, so there is no class to learn: export it with its categories")
+            self.report("class list", "lists no category, which every annotation needs: export it with its categories")
         names: dict[int | str, str] = {}
         for place, entry in self._entries("categories", ("id", "name"), ("id",)):
             number, name, group = entry_id(entry["id"]), entry["name"], entry.get("supercategory")

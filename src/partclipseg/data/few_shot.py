@@ -123,11 +123,13 @@ class FewShotSplit:
         if isinstance(content, dict):
             shots, seed = (content.get(key) for key in ("shots", "seed"))
             content = content.get("files")
-        entries = content if isinstance(content, list) and content else [None]
+        entries: list[Any] = content if isinstance(content, list) else []
         names: list[Any] = [entry.get("file_name") if isinstance(entry, dict) else entry for entry in entries]
-        if wrong := [name for name in names if not is_text(name)]:
+        wrong = [entry for entry, name in zip(entries, names, strict=True) if not is_text(name)]
+        if wrong or not names:
+            found = f"{quoted(wrong[0])} is no photo" if wrong else "it lists no photo"
             form = '{"files": ["2008_000009"]} or a list of objects with "file_name"'
-            raise UsageError(f"{path}: {quoted(wrong[0])} is no photo: expected {form}")
+            raise UsageError(f"{path}: {found}: expected {form}")
         plain = (value if type(value) is int else None for value in (shots, seed))
         return cls(tuple(sorted({_key(name) for name in names})), *plain)
 

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from partclipseg.evaluation.state import text_digest
 from partclipseg.vocabulary import Vocabulary
 
+_NAMED = 9
+"""Maximum number of objects that a sentence names."""
+
 
 @dataclass(frozen=True)
 class SharedWords:
@@ -45,7 +48,10 @@ class SharedWords:
         for index in self.pairs:
             word = self.asked.object_parts[index].object
             owners[word] = owners.get(word, 0) + 1
-        named = ", ".join(f"{count} of {word}" for word, count in owners.items())
+        counts = list(owners.items())
+        named = ", ".join(f"{count} of {word}" for word, count in counts[:_NAMED])
+        if others := counts[_NAMED:]:
+            named += f", {sum(count for _, count in others)} of {len(others)} other objects"
         return (
             f"of the words that are asked, the model was trained on {len(self.pairs)} of {len(self.asked)} object-parts"
             f"{f' ({named})' if named else ''}, {len(self.parts)} of {len(self.asked.parts)} part words and "

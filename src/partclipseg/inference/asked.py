@@ -86,7 +86,7 @@ class Asked:
             raise UsageError(
                 'the vocabulary names no object, so there are no instances: write "kettle: body, lid, handle"'
             )
-        if outlines is not None and not isinstance(outlines, ObjectOutliner):
+        if outlines is not None and (isinstance(outlines, type) or not isinstance(outlines, ObjectOutliner)):
             raise UsageError(f"outlines must be an Outliner, not {quoted(outlines)}")
         source = as_source(instances)
         if isinstance(source, GivenObjects):

@@ -19,7 +19,7 @@ from partclipseg.instances.components import COMPONENTS, find_components
 from partclipseg.instances.found import FoundObject, select
 from partclipseg.instances.given import GivenObjects
 from partclipseg.instances.owners import GROWTH, OwnedMaps, in_order, look_at_objects, report_empty
-from partclipseg.instances.sources import InstanceSource
+from partclipseg.instances.sources import InstanceSource, find_objects, outline_objects
 from partclipseg.maps.crops import PredictCrops
 from partclipseg.maps.label_maps import LabelMaps, no_object
 from partclipseg.vocabulary import Vocabulary
@@ -135,7 +135,7 @@ def _look_at_instances(
     found = _find(segmenter, asked, source, vocabulary, predict, photos, first, present)
     boxed = found
     if asked.outlines is not None:
-        found = [list(some) for some in asked.outlines.outline(pixels, found)]
+        found = outline_objects(asked.outlines, pixels, found)
     growth = 0.0 if isinstance(source, GivenObjects) else GROWTH
     shape = segmenter.model.image_shape
     owned = look_at_objects(predict, pixels, found, vocabulary.object_index, first, shape, growth)
@@ -182,7 +182,7 @@ def _find(
         shape, least = segmenter.model.image_shape, segmenter.model.least_area
         found = find_components(predict, pixels, first, objects, present, shape, least)
     else:
-        found = source.find(pixels, words)
+        found = find_objects(source, pixels, words)
     pairs = zip(found, pixels, strict=True)
     return [in_order(select(some, words, (photo.shape[0], photo.shape[1]))) for some, photo in pairs]
 

@@ -116,16 +116,21 @@ def select(found: Sequence[FoundObject], words: Collection[str], size: tuple[int
     """
     cut = [some.within(size) for some in found if some.object in words]
     for some in cut:
-        if some.mask is not None and some.mask.shape != size:
-            raise UsageError(
-                f"the mask of a {some.object} has {_size(some.mask.shape)} pixels, the photo {_size(size)}: the source "
-                "must give masks of the photo's size"
-            )
+        check_mask_size(some, size, "the source")
     large = [some for some in cut if min(some.box[2:]) >= LEAST_SIDE]
     kept = suppress(large)
     if len(kept) > MOST_OBJECTS:
         log.warning("%d objects were found in a photo: the %d surest are kept", len(kept), MOST_OBJECTS)
     return kept[:MOST_OBJECTS]
+
+
+def check_mask_size(some: FoundObject, size: tuple[int, int], who: str) -> None:
+    """Raise `UsageError` for a mask that has not the size (H, W) of its photo; `who` names what gave it."""
+    if some.mask is not None and some.mask.shape != size:
+        raise UsageError(
+            f"the mask of a {some.object} has {_size(some.mask.shape)} pixels, the photo {_size(size)}: {who} must "
+            "give masks of the photo's size"
+        )
 
 
 def suppress(found: Sequence[FoundObject]) -> list[FoundObject]:
@@ -174,8 +179,10 @@ def _checked_box(box: Any, word: str) -> Box:
         x, y, width, height = map(float, box)
     except (TypeError, ValueError):
         x = y = width = height = math.nan
-    if not all(map(math.isfinite, (x, y, width, height))) or width < 0 or height < 0:
+    if not all(map(math.isfinite, (x, y, width, height))):
         raise UsageError(f"the box of a {word} must be four finite numbers x, y, width, height, not {box!r}")
+    if width < 0 or height < 0:
+        raise UsageError(f"the box of a {word} must have a width and a height of 0 or more, not {box!r}")
     return x, y, width, height
 
 

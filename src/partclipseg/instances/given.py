@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -72,6 +73,7 @@ class GivenObjects:
                 )
             spelled[path], self._photos[path] = name, list(some)
         self._skips_unknown = skips_unknown
+        self._announced: Vocabulary | None = None
         self._taken: dict[str, str] = {}
         self._by_name: dict[str, list[str]] = {}
         self._by_stem: dict[str, list[str]] = {}
@@ -110,14 +112,22 @@ class GivenObjects:
         )
 
     def announce(self, vocabulary: Vocabulary) -> None:
-        """Name the words of a file that are not in the vocabulary, in one line of the log."""
-        if not self._skips_unknown:
+        """Name the words of a file that are not in the vocabulary, in one line of the log, once for a vocabulary.
+
+        Raises `UsageError` where none of them is in it: every photo would be without objects.
+        """
+        if not self._skips_unknown or vocabulary == self._announced:
             return
         words = {entry.word for some in self._photos.values() for entry in some if isinstance(entry, _Entry)}
-        known = {word: _index(word, vocabulary) is not None for word in sorted(words)}
-        if unknown := [word for word, is_known in known.items() if not is_known]:
-            shown = ", ".join(unknown[:8]) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
-            log.warning("%s: left out, since no parts of it are asked for: %s", self.source, shown)
+        unknown = [quoted(word) for word in sorted(words) if _index(word, vocabulary) is None]
+        if unknown and len(unknown) == len(words):
+            raise UsageError(
+                f"{self.source}: its categories ({_some(unknown)}) are no objects of the vocabulary "
+                f"({_some(vocabulary.objects)}): name the same objects in both"
+            )
+        self._announced = vocabulary
+        if unknown:
+            log.warning("%s: left out, since no parts of it are asked for: %s", self.source, _some(unknown))
 
     def of(self, name: str, size: tuple[int, int], vocabulary: Vocabulary) -> list[FoundObject]:
         """Return the objects of a photo of `size` (H, W), in the words of the vocabulary, boxes cut to the photo.
@@ -192,7 +202,7 @@ def fitted_object(some: FoundObject, size: tuple[int, int], vocabulary: Vocabula
         )
     index = _index(some.object, vocabulary)
     if index is None:
-        known = ", ".join(vocabulary.objects) or "it names none"
+        known = _some(vocabulary.objects) or "it names none"
         raise GivenObjectError(f"{called}: {quoted(some.object)} is not an object of the vocabulary ({known})")
     if some.mask is not None and some.mask.shape != size:
         stated, photo = (f"{shape[1]}x{shape[0]}" for shape in (some.mask.shape, size))
@@ -207,6 +217,11 @@ def fitted_object(some: FoundObject, size: tuple[int, int], vocabulary: Vocabula
             f"{size[1]}x{size[0]}: correct it"
         )
     return replace(cut, object=vocabulary.objects[index])
+
+
+def _some(words: Sequence[str]) -> str:
+    """Return words for a message: the first eight, and the number of the others."""
+    return ", ".join(words[:8]) + (f" and {len(words) - 8} more" if len(words) > 8 else "")
 
 
 def check_objects(some: Any, where: str) -> None:
@@ -283,8 +298,11 @@ def _number(value: Any) -> float:
 
 
 def _normal(name: str) -> str:
-    """Return a photo's path with slashes, and without those and dots that say nothing."""
-    return PurePath(name.replace("\\", "/")).as_posix()
+    """Return a photo's path with slashes, without those and dots that say nothing.
+
+    Accents are in the composed form of Unicode: files that come from a Mac have the decomposed one.
+    """
+    return PurePath(unicodedata.normalize("NFC", name.replace("\\", "/"))).as_posix()
 
 
 def _read_coco(path: Path) -> dict[str, list[_Entry]]:

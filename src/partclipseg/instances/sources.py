@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -10,10 +10,11 @@ import numpy as np
 
 from partclipseg.data.values import quoted
 from partclipseg.errors import UsageError
-from partclipseg.files import is_file
+from partclipseg.files import is_directory, is_file
 from partclipseg.instances.components import COMPONENTS
-from partclipseg.instances.found import FoundObject, ObjectSource
-from partclipseg.instances.given import GivenObjects
+from partclipseg.instances.found import FoundObject, ObjectSource, check_mask_size
+from partclipseg.instances.given import GivenObjects, check_objects
+from partclipseg.likeness import nearest_name
 
 InstanceSource = Literal["components"] | ObjectSource | GivenObjects
 
@@ -44,11 +45,52 @@ def as_source(instances: Any) -> InstanceSource:
             f"instances={str(instances)!r} is neither 'components' nor a file of objects; for a detector give "
             "Detector.from_pretrained(...)"
         )
-    if isinstance(instances, GivenObjects | ObjectSource) and not isinstance(instances, bytes | bytearray):
+    # bytes have a method `find`, too, and so has a class, which is no object of it.
+    if isinstance(instances, GivenObjects | ObjectSource) and not isinstance(instances, bytes | bytearray | type):
         return instances
     raise UsageError(
         f"instances must be 'components', a detector, a file, or FoundObject lists, not {quoted(instances)}"
     )
+
+
+def find_objects(source: ObjectSource, photos: Sequence[np.ndarray], words: Sequence[str]) -> list[list[FoundObject]]:
+    """Return the objects that a source finds in photos, uint8 `[H, W, 3]` each.
+
+    Raises `UsageError` where the source does not return a list of `FoundObject` for each of them.
+    """
+    return _lists(source.find(photos, words), len(photos), "the method find of instances")
+
+
+def outline_objects(
+    outliner: ObjectOutliner, photos: Sequence[np.ndarray], found: Sequence[Sequence[FoundObject]]
+) -> list[list[FoundObject]]:
+    """Return the objects found in photos, uint8 `[H, W, 3]` each, with the masks that an outliner draws.
+
+    Raises `UsageError` where it does not return the same number of objects, or masks of another size.
+    """
+    who = "the method outline of outlines"
+    outlined = _lists(outliner.outline(photos, found), len(photos), who)
+    for photo, before, after in zip(photos, found, outlined, strict=True):
+        if len(before) != len(after):
+            raise UsageError(
+                f"{who} must return the objects that it was given, {len(before)} in a photo, not {len(after)}"
+            )
+        for some in after:
+            check_mask_size(some, (photo.shape[0], photo.shape[1]), "outlines")
+    return outlined
+
+
+def _lists(found: Any, count: int, who: str) -> list[list[FoundObject]]:
+    lists = list(found) if isinstance(found, Iterable) else []
+    if len(lists) != count or not all(isinstance(some, Iterable) for some in lists):
+        raise UsageError(
+            f"{who} must return a list of FoundObject for each of the {count} photos that it is given, not "
+            f"{quoted(found)}"
+        )
+    objects = [list(some) for some in lists]
+    for some in objects:
+        check_objects(some, f"for a photo, {who} must return a list of FoundObject")
+    return objects
 
 
 def open_instance_source(
@@ -68,6 +110,8 @@ def open_instance_source(
         return as_source(name)
     if name.lower().endswith(".json"):
         raise UsageError(f"there is no file {name}: check the path of the objects' file")
+    if nearest_name(name, [COMPONENTS], 0.8) and not is_directory(name):
+        raise UsageError(f"--instances {name} names no source of objects, did you mean {COMPONENTS}?")
     from partclipseg.instances.detectors import Detector
 
     return Detector.from_pretrained(name, device=device, dtype=dtype, threshold=threshold)

@@ -12,7 +12,7 @@ from partclipseg.errors import PartCLIPSegError, first_line
 from partclipseg.files import is_directory, is_file
 from partclipseg.models.card import model_card
 from partclipseg.models.hub import TOKENIZER_FILES, TOKENIZER_WORDS, VOCABULARY
-from partclipseg.models.names import find_file, find_optional_file, quoted_name
+from partclipseg.models.names import REMEDY, find_file, find_optional_file, quoted_name
 from partclipseg.models.reading import library_errors, read_json_table, without_bars
 from partclipseg.vocabulary import Vocabulary
 
@@ -27,13 +27,11 @@ _TOKENIZER_REMEDY = (
 )
 
 
-def read_config(name: Any, **hub_options: Any) -> dict[str, Any]:
-    """Read the configuration of a directory or hub name; raises `PartCLIPSegError` if there is none."""
-    path = find_file(name, "config.json", **hub_options)
+def read_config(name: Any, remedy: str = REMEDY, **hub_options: Any) -> dict[str, Any]:
+    """Read the configuration of a directory or hub name; raises `PartCLIPSegError`, with `remedy`, if there is none."""
+    path = find_file(name, "config.json", remedy, **hub_options)
     if not is_file(path):
-        raise PartCLIPSegError(
-            f"{name} has no config.json: give a model's directory, as `partclipseg convert` or `train` writes it"
-        )
+        raise PartCLIPSegError(f"{name} has no config.json: {remedy}")
     return read_json_table(path)
 
 

@@ -259,3 +259,11 @@ def test_fast_reading_is_refused(photos, model, tmp_path, monkeypatch, capsys, m
     assert main(arguments(photos, tmp_path / "out", model, "--fast-reading", *more)) == 2
     expected = f"fast reading cannot be used here, since {reason} at photos at their own size: leave it out"
     assert expected in capsys.readouterr().err
+
+
+def test_words_of_any_object(model: Path, tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos", 1)
+    command = ["label", str(tmp_path / "photos"), "--output", str(tmp_path / "out"), "--model", str(model)]
+    assert main([*command, "--vocabulary", "any: handle", "--formats", "coco", "--workers", "1"]) == 0
+    content = json.loads((tmp_path / "out/annotations.coco.json").read_text())
+    assert [category["name"] for category in content["categories"]] == ["handle"]

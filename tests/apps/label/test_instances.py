@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -191,6 +192,38 @@ def test_options_that_do_not_go_together(album, model, tmp_path, capsys, command
     arguments += ["--vocabulary", WORDS]
     assert main([*arguments, *options]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "objects", "message"),
+    [
+        ("any: handle", "components", "the vocabulary names no object, so there are no instances"),
+        ("horses: head", "{file}", "its categories ('dog') are no objects of the vocabulary (horses)"),
+    ],
+)
+@pytest.mark.parametrize("command", ["predict", "label"])
+def test_words_that_do_not_fit_are_told_before_any_photo(
+    album, model, tmp_path, capsys, command, words, objects, message
+):
+    path = tmp_path / "objects.json"
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9]}
+    images, categories = [{"id": 1, "file_name": "000.png"}], [{"id": 1, "name": "dog"}]
+    path.write_text(json.dumps({"images": images, "categories": categories, "annotations": [annotation]}))
+    arguments = [command, str(album / "scenes/0"), "--output", str(tmp_path / "out"), "--model", str(model)]
+    assert main([*arguments, "--vocabulary", words, "--instances", objects.format(file=path)]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not list((tmp_path / "out").glob("*.json*")), "nothing was begun"
+
+
+def test_other_categories_of_a_file_are_named_once(album, model, tmp_path, caplog):
+    path = tmp_path / "objects.json"
+    images = [{"id": n, "file_name": f"{n:03}.png"} for n in range(6)]
+    categories = [{"id": 1, "name": "dog"}, {"id": 2, "name": "cat"}]
+    boxes = [{"id": n, "image_id": n % 6, "category_id": 1 + n % 2, "bbox": [9, 9, 60, 60]} for n in range(12)]
+    path.write_text(json.dumps({"images": images, "categories": categories, "annotations": boxes}))
+    with caplog.at_level(logging.WARNING):
+        assert main(call(album, tmp_path / "out", model, "--instances", str(path), "--batch-size", "2")) == 0
+    assert caplog.text.count("left out, since no parts of it are asked for: 'cat'") == 1
 
 
 def test_one_photo_that_does_not_fit_fails_alone(album, model, tmp_path, capsys):

@@ -20,6 +20,7 @@ from partclipseg.apps.serve.api import create_api
 from partclipseg.instances.found import FoundObject
 
 BOXES = [{"object": "dog", "box": [0, 0, 30, 40]}, {"object": "Bus", "box": [25, 5, 35, 30]}]
+FORM = '{"object": "dog", "box": [x, y, width, height]}'
 GIVEN = [FoundObject(some["object"], tuple(some["box"])) for some in BOXES]
 
 
@@ -87,15 +88,20 @@ def test_a_zip_has_all_files(client, photo):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"instances": "dogs"}, "instances: "),
-        ({"instances": 3}, "instances: "),
-        ({"instances": [{"object": "dog", "box": [0, 0, 9]}]}, "instances: "),
-        ({"instances": [{"object": "dog", "box": [0, 0, 9, 9], "mask": 1}]}, "instances: "),
-        ({"instances": [*BOXES] * 17}, "instances: "),
+        ({"instances": "dogs"}, "instances: it must be 'components', 'detector' or a list of boxes, not 'dogs'"),
+        ({"instances": 3}, "instances: it must be 'components', 'detector' or a list of boxes, not 3"),
+        ({"instances": BOXES[0]}, "instances: it must be 'components', 'detector' or a list of boxes, not {'box': "),
+        ({"instances": [BOXES[0], {"object": "dog", "box": [0, 0, 9]}]}, f"instances: object 2 must be {FORM}, not {{"),
+        ({"instances": [{"object": "dog", "box": [0, 0, 9, 9], "mask": 1}]}, f"object 1 must be {FORM}, not"),
+        ({"instances": [{"object": "dog", "box": {"x": 0}}]}, f"object 1 must be {FORM}, not"),
+        ({"instances": [{"object": 3, "box": [0, 0, 9, 9]}]}, f"object 1 must be {FORM}, not"),
+        ({"instances": [{"box": [0, 0, 9, 9]}]}, f"object 1 must be {FORM}, not"),
+        ({"instances": ["dog", [0, 0, 9, 9]]}, f"object 1 must be {FORM}, not 'dog'"),
+        ({"instances": [*BOXES] * 17}, "instances: at most 32 objects can be given for a photo, not 34"),
         ({"instances": [{"object": "cat", "box": [0, 0, 9, 9]}]}, "object 1 of instances: 'cat' is not an object of"),
         ({"instances": [BOXES[0], {"object": "dog", "box": [60, 0, 9, 9]}]}, "object 2 of instances: the box from 60"),
         ({"instances": [{"object": "dog", "box": [0.1, 0.2, 0.5, 0.6]}]}, "the box lies between 0 and 1"),
-        ({"instances": [{"object": "dog", "box": [0, 0, -9, 9]}]}, "the box of a dog must be four finite numbers"),
+        ({"instances": [{"object": "dog", "box": [0, 0, -9, 9]}]}, "the box of a dog must have a width and a height"),
         ({"instances": [{"object": "", "box": [0, 0, 9, 9]}]}, "an object is named by a word"),
         ({"instances": "components", "zoom": True}, "instances look at crops already: leave zoom out"),
         ({"instances": "components", "vocabulary": "any: handle"}, "the vocabulary names no object"),

@@ -122,9 +122,16 @@ class OVParts:
             raise UsageError("no model is named: give one or several")
         if missing := [run for run in self.few_shot if not (run / "model").is_dir()]:
             raise UsageError(f"{missing[0]} holds no finished training run: there is no folder model in it")
+        places = [os.path.realpath(name) for name in models]
+        if twice := next((name for name, place in zip(models, places, strict=True) if places.count(place) > 1), None):
+            raise UsageError(f"{twice} is named twice: name each model once, since several give a mean and a spread")
         if self.data is not None and not self.data.is_dir():
             raise UsageError(f"{self.data}: no such folder: check --data")
         roots = {} if self.data is None else find_roots(self.data)
+        if self.data is not None and not roots:
+            raise UsageError(
+                f"{self.data} holds neither Pascal-Part-116 nor ADE20K-Part-234: check --data, or leave it out"
+            )
         plan: list[_Model] = []
         for name in models:
             training = load_vocabulary(find_model(name))

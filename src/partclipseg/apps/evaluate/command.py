@@ -57,7 +57,8 @@ class Evaluate:
     metric: Literal["iou", Metric] = "iou"
     """iou: pixels, by --protocol; objects of one kind are not told apart.
     partpq: parts with their owner, PartPQ. ap: objects and object-parts as instances, by the rules of LVIS, PACO and
-    COCO. Both need data that tell objects apart, and --instances, which is components where it is left out."""
+    COCO. Both need data that tell objects apart, and --instances, which is components where it is left out; true-boxes
+    and true-masks take the objects from the labels, and so measure the parts alone."""
     rule: Rule = "partclipseg"
     """Classes that mIoU, the mean IoU, is averaged over: those with labels (partclipseg), those with an IoU above 0
     (partcatseg), or those with labels, divided by the number of those labelled or predicted (ov-parts). The report

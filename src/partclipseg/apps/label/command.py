@@ -183,6 +183,8 @@ class Label:
         instances.check_photos(photo.path for photo in photos)
         segmenter = PartSegmenter.from_pretrained(self.model, device, dtype, prompting=prompting)
         job = self._job(segmenter)
+        # Words and options that do not go together are told once, not with every photo.
+        segmenter.segment_many([], job.vocabulary, **job.segment_options(instances))
         options = job.options(model_fingerprint(segmenter.model), instances)
         if begun:  # first, since the manifest's class numbers are of the words that the run was begun with
             check_options(self.output / OPTIONS, options)
@@ -235,7 +237,9 @@ class Label:
         if self.fast_reading:
             check_fast_reading(model_looks=segmenter.model.ahead_shape is None)
         # Words that are too long or unknown are found once here instead of in every worker.
-        segmenter.text_embeddings(segmenter.model.prompts(words))
+        if words.paired is not None:
+            segmenter.words(words.paired)
+        segmenter.word_embeddings(words)
         return BulkJob(
             folder=self.folder,
             output=self.output,

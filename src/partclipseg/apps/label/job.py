@@ -97,6 +97,19 @@ class BulkJob:
         """Return the place of the photo's own file in the format `name`."""
         return Place(self.own_files(photo)[name].parent, self.folder / photo.path, self.folder)
 
+    def segment_options(self, instances: LoadedInstances) -> dict[str, Any]:
+        """Return the options of `PartSegmenter.segment_many`; `instances` is what `find` names, loaded."""
+        return {
+            "objects": self.objects or None,
+            "zoom": self.zoom,
+            "min_part_probability": self.min_part_probability,
+            **instances._asdict(),
+            "batch_size": self.batch_size,
+            "max_pixels": self.max_pixels,
+            "keep_photo": False,  # no format of a labelled data set shows it; `report` reads those of its sample anew
+            "fast_reading": self.fast_reading,
+        }
+
     def options(self, weights: str, instances: LoadedInstances) -> dict[str, Any]:
         """Return everything that the results depend on.
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image
 
@@ -25,8 +25,8 @@ from partclipseg.apps.label.drafts import (
 from partclipseg.apps.label.job import BulkJob, ManifestRecord, OwnFile
 from partclipseg.apps.label.photos import LabelPhoto
 from partclipseg.data import pixels
-from partclipseg.data.photo import PhotoError
 from partclipseg.data.pixels import printable_name
+from partclipseg.errors import reason_of
 from partclipseg.files import flush, is_disk_full, refusal
 from partclipseg.inference.result import PartResult
 from partclipseg.kept_files import digest, is_free
@@ -132,15 +132,11 @@ class Labeller:
         return records
 
     def _segment(self, paths: Sequence[Path]) -> list[PartResult | Exception]:
-        job = self.job
-        options: dict[str, Any] = {"objects": job.objects or None, "zoom": job.zoom, "max_pixels": job.max_pixels}
-        options |= {"min_part_probability": job.min_part_probability, **self._instances._asdict()}
-        # No format of a labelled data set shows the photo, which `report` reads anew for its sample.
-        options |= {"keep_photo": False, "fast_reading": job.fast_reading}
+        options = self.job.segment_options(self._instances)
         with warnings.catch_warnings():
             # Photos above the limit are reported by name; Pillow would warn about them a second time.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            stream = self.segmenter.segment_many(paths, job.vocabulary, batch_size=job.batch_size, **options)
+            stream = self.segmenter.segment_many(paths, self.job.vocabulary, **options)
             return [result for _, result in stream]
 
     def _segment_alone(self, path: Path) -> PartResult | Exception:
@@ -190,11 +186,7 @@ class Labeller:
 
 def failed(photo: LabelPhoto, path: str, error: Exception) -> ManifestRecord:
     """Return the record of a photo that could not be labelled."""
-    if isinstance(error, OSError):
-        reason = refusal(error, path)
-    else:
-        text = str(error).removeprefix(f"{path}: ")
-        reason = text if isinstance(error, PhotoError) else f"{type(error).__name__}: {text}"
+    reason = refusal(error, path) if isinstance(error, OSError) else reason_of(error).removeprefix(f"{path}: ")
     return {"photo": photo.path, "status": "failed", "error": reason}
 
 

@@ -8,9 +8,19 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from starlette.exceptions import HTTPException
 
+from partclipseg.data.values import quoted
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.formats.format import Format
 from partclipseg.formats.registry import chosen_formats, single_formats
@@ -62,11 +72,28 @@ class GivenBox(BaseModel):
     box: tuple[float, float, float, float] = Field(description="x, y, width, height in pixels")
 
 
+_BOX = '{"object": "dog", "box": [x, y, width, height]}'
+
+
 def _instances(value: Any) -> Any:
-    """Read a form's text, which is one of the words or a JSON list; an empty field asks for nothing."""
-    if not isinstance(value, str):
-        return value
-    text = value.strip()
+    """Read a form's text, which is one of the words or a JSON list; an empty field asks for nothing.
+
+    Raises `ValueError` for anything else. Without it a wrong box would be told to be one of the words.
+    """
+    if isinstance(value, str):
+        value = _of_text(value.strip())
+    if isinstance(value, list):
+        return _boxes(value)
+    if value not in (None, *_SOURCES):
+        words = ", ".join(map(repr, _SOURCES))
+        raise ValueError(f"it must be {words} or a list of boxes, not {quoted(value)}")
+    return value
+
+
+_SOURCES = ("components", "detector")
+
+
+def _of_text(text: str) -> Any:
     if not text.startswith("["):
         return text or None
     try:
@@ -74,7 +101,19 @@ def _instances(value: Any) -> Any:
     except PartCLIPSegError:
         raise
     except (ValueError, RecursionError):
-        raise ValueError('it is not valid JSON: write [{"object": "dog", "box": [x, y, width, height]}]') from None
+        raise ValueError(f"it is not valid JSON: write [{_BOX}]") from None
+
+
+def _boxes(entries: list[Any]) -> list[GivenBox]:
+    if len(entries) > MOST_OBJECTS:
+        raise ValueError(f"at most {MOST_OBJECTS} objects can be given for a photo, not {len(entries)}")
+    boxes = []
+    for place, entry in enumerate(entries, start=1):
+        try:
+            boxes.append(GivenBox.model_validate(entry))
+        except ValidationError:
+            raise ValueError(f"object {place} must be {_BOX}, not {quoted(entry)}") from None
+    return boxes
 
 
 class Question(BaseModel):

@@ -96,7 +96,7 @@ def open_split(root: Path, split: Split) -> PartImageNetPP:
         message = f"names {quoted(name)}, which no file of json lists: correct the line, or remove it"
         defects.append(Problem("missing photo", root / TEST_LIST, message))
     left_out = sum(Path(photo.file_name or "").stem in discarded for c in contents.values() for photo in c.photos)
-    note = f"{left_out} photo{'s' * (left_out != 1)} of low quality, which the release discards: left out"
+    note = f"{left_out} photo{'s' * (left_out != 1)} of low quality, which the release discards"
     return PartImageNetPP(
         root=root,
         split=split,

@@ -15,10 +15,10 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "partclipseg"
 
 FLOORS = (
     ("errors", "signals"),
-    ("checks", "client", "files", "machine", "processes"),
+    ("checks", "files", "machine", "processes"),
     ("grammar", "journal", "json_file", "likeness", "writing"),
     ("kept_files", "maps", "vocabulary"),
-    ("data",),
+    ("client", "data"),
     ("formats", "losses", "shapes"),
     ("models",),
     ("instances",),

@@ -13,14 +13,17 @@ import requests
 from urllib3.exceptions import ReadTimeoutError
 
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.files import refusal
+from partclipseg.vocabulary import Vocabulary
 
-AskedWords = str | Mapping[str, Iterable[str]] | None
+AskedWords = str | Mapping[str, Iterable[str]] | Iterable[str] | Vocabulary | None
 
 
 class Client:
     """Asks a server about photos. Every method raises `PartCLIPSegError` with the server's sentence.
 
-    `options` are the further fields of ``POST /v1/segment``, such as ``model``, ``objects``, ``zoom`` or ``formats``.
+    Words are text that the server reads, or what else `Vocabulary.load` takes. `options` are the further fields of
+    ``POST /v1/segment``, such as ``model``, ``objects``, ``zoom``, ``instances`` or ``formats``.
     """
 
     def __init__(self, address: str = "http://127.0.0.1:7860", token: str | None = None, timeout: float = 120) -> None:
@@ -61,7 +64,12 @@ class Client:
     def segment_many(
         self, photos: Iterable[str | Path | bytes], vocabulary: AskedWords = None, **options: Any
     ) -> Iterator[dict[str, Any]]:
-        """Yield the answer for each photo as it comes; ``status`` is 200, or else ``detail`` says why there is none."""
+        """Yield the answer for each photo as it comes; ``status`` is 200, or else ``detail`` says why there is none.
+
+        Raises `UsageError` for a single photo in place of a list.
+        """
+        if isinstance(photos, str | bytes | Path):
+            raise UsageError("segment_many takes a list of photos: give one photo to segment")
         answer = self._post("/v1/batch", list(photos), vocabulary, options, stream=True)
         with self._named_errors(), answer:
             yield from map(json.loads, answer.iter_lines())
@@ -89,11 +97,13 @@ class Client:
     def _post(
         self, path: str, photos: list[Any], vocabulary: AskedWords, options: Mapping[str, Any], **more: Any
     ) -> requests.Response:
-        words = _plain(vocabulary)
-        fields = {**options, "vocabulary": words if isinstance(words, str | None) else json.dumps(words)}
-        data = {name: value for name, value in fields.items() if value is not None}
+        fields = {**options, "vocabulary": _plain(vocabulary)}
+        data = {name: _field(value) for name, value in fields.items() if value is not None}
         with ExitStack() as stack:
-            contents = (one if isinstance(one, bytes) else stack.enter_context(open(one, "rb")) for one in photos)
+            try:
+                contents = [one if isinstance(one, bytes) else stack.enter_context(open(one, "rb")) for one in photos]
+            except OSError as error:
+                raise PartCLIPSegError(refusal(error)) from error
             return self._ask("POST", path, data=data, files=[("photo", one) for one in contents], **more)
 
     def _ask(self, method: str, path: str, **more: Any) -> requests.Response:
@@ -121,6 +131,12 @@ class Client:
             raise PartCLIPSegError(f"no answer from {self._address}: is the server running there?") from error
 
 
-def _plain(vocabulary: AskedWords) -> str | dict[str, list[str]] | None:
-    """Return words as JSON can hold them."""
-    return vocabulary if isinstance(vocabulary, str | None) else {k: list(v) for k, v in vocabulary.items()}
+def _plain(vocabulary: AskedWords) -> str | None:
+    """Return words as text."""
+    return vocabulary if isinstance(vocabulary, str | None) else Vocabulary.load(vocabulary).to_text()
+
+
+def _field(value: Any) -> Any:
+    """Return a value as a form holds it: lists of words as they are, boxes as JSON."""
+    is_table = isinstance(value, list | tuple) and any(isinstance(one, Mapping) for one in value)
+    return json.dumps(value) if is_table else value

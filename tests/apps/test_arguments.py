@@ -31,6 +31,16 @@ QUOTES = "the words after --vocabulary come in several pieces: put them between 
         ("label . --objects --output x", "nothing stands after --objects"),
         ("predict a.jpg --model clipseg --prompt --threshold 0.4", "nothing stands after --prompt"),
         ("serve --model --port 0", "nothing stands after --model"),
+        ("predict a.jpg --format masks --format csv", "--format is given twice: put all its words after one"),
+        ("predict a.jpg --format masks --formats=csv", "--formats is given twice"),
+        ("predict a.jpg --objects dog --zoom --objects=cat", "--objects is given twice"),
+        ("predict a.jpg --model clipseg --prompt {part} --prompt {object}", "--prompt is given twice"),
+        ("label . --format csv --output x --format png", "--format is given twice"),
+        ("serve --model a --port 0 --model b", "--model is given twice"),
+        ("predict a.jpg --format", "no format is asked for: choose from overlay, png"),
+        ("predict a.jpg --format masks,csvv", "unknown format 'csvv', did you mean csv? Else choose from overlay"),
+        ("predict a.jpg --format MASKS", "unknown format 'MASKS', did you mean masks? Else choose from overlay"),
+        ("label . --output x --format overlay", "unknown format 'overlay': choose from png, masks"),
         ("train --data data owndata --output x", "there is no recipe 'owndata', did you mean own-data?"),
         ("train partshapes-clipsegg --output x", "there is no recipe 'partshapes-clipsegg', did you mean partshapes"),
         ("train --output x", "no recipe is named, such as own-data: partclipseg train --help lists them"),
@@ -69,6 +79,27 @@ def test_a_mistake_between_quotation_marks(
     Path("a.jpg").touch()
     assert main(arguments) == 2
     assert capsys.readouterr().err.startswith(f"partclipseg: {sentence}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("predict a.jpg --threshold abc", "Error parsing --threshold: could not convert string to float: 'abc'"),
+        ("predict a.jpg --threshold None", "Error parsing --threshold: could not convert string to float: 'None'"),
+        ("predict a.jpg --dtype None", "Expected one of ('float32', 'bfloat16', 'float16', 'int8')"),
+        ("predict a.jpg --model None", "there is no directory 'None'"),
+        ("models --add clipseg", "Missing value for argument '--add'. Expected 2 values"),
+        ("models --remove None", "no model is known by the name 'None'"),
+    ],
+)
+def test_an_option_takes_its_own_type_alone(
+    arguments: str, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(arguments.split()) in (1, 2)
+    said = capsys.readouterr().err
+    assert sentence in " ".join(said.split())
+    assert "NoneType" not in said
 
 
 def test_help_is_a_command_too(capsys: pytest.CaptureFixture[str]) -> None:

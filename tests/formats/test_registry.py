@@ -111,7 +111,7 @@ def test_without_it_the_format_is_unknown(result, capsys, album):
         result.content("table")
     for command, option in (("predict", "--format"), ("label", "--formats")):
         assert main([command, str(album), option, "table", "--output", "x"]) == 2
-        assert "invalid choice 'table'" in capsys.readouterr().err
+        assert "unknown format 'table': choose from" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -121,6 +121,8 @@ def test_without_it_the_format_is_unknown(result, capsys, album):
         (["json", "tiff"], "unknown format 'tiff'"),
         (["jsonl"], "unknown format 'jsonl'"),
         ([""], "unknown format ''"),
+        ("yollo", "unknown format 'yollo', did you mean yolo"),
+        ("json, tiff", "unknown format 'tiff'"),
         ([], "no format is asked for: choose from overlay"),
     ],
 )
@@ -129,6 +131,11 @@ def test_formats_that_a_photo_alone_does_not_have(result, formats, words, tmp_pa
         with pytest.raises(UsageError, match=words):
             call()
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("formats", ["json, yolo", ["json,yolo"], ["json,", "yolo"], ("yolo", "json", "json")])
+def test_names_of_formats_may_have_commas_between_them(result, formats):
+    assert set(result.files(formats)) == set(result.files(["json", "yolo"]))
 
 
 def test_predict_writes_every_format(album, model_directory, tmp_path):
@@ -162,7 +169,8 @@ def test_names_and_files_are_distinct():
 
 def test_formats_know_lower_floors_only():
     package = Path(partclipseg.__file__).parent
-    lower = {"errors", "files", "journal", "json_file", "machine", "processes", "vocabulary", "maps", "data", "formats"}
+    lower = {"errors", "files", "journal", "json_file", "likeness", "machine", "processes"}
+    lower |= {"vocabulary", "maps", "data", "formats"}
     for path in (package / "formats").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -142,7 +142,7 @@ def _run(command: str, arguments: list[str], level: str) -> int:
     logging.getLogger("partclipseg").setLevel(level.upper())
     import tyro
 
-    from partclipseg.apps.arguments import check_quotes, check_words_given
+    from partclipseg.apps.arguments import check_given_once, check_quotes, check_words_given, option_values
     from partclipseg.apps.former import with_current_options
     from partclipseg.apps.help_text import join_lines
     from partclipseg.errors import PartCLIPSegError, UsageError
@@ -166,8 +166,10 @@ def _run(command: str, arguments: list[str], level: str) -> int:
             description=description,
             args=arguments,
             config=(tyro.conf.HelptextFromCommentsOff,),  # tyro would read the source for them at each call
+            registry=option_values(),
         )
         check_words_given(options, arguments)
+        check_given_once(options, arguments)
         _check_models(options)
         return options.run()
     except SystemExit as stop:  # tyro: 0 after --help, 2 after a wrong option

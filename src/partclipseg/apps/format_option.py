@@ -1,9 +1,9 @@
-"""Command-line option that names output formats; its choices and its help are made from the formats."""
+"""Command-line option that names output formats; its help is made from the formats."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
@@ -12,22 +12,14 @@ if TYPE_CHECKING:
 
 
 def format_option(formats: Callable[[], Mapping[str, Format]]) -> Any:
-    """Return an option that takes names of `formats`, which are looked up when a command line is read."""
+    """Return an option that takes names of `formats`, which are looked up for its help.
+
+    `chosen_formats` checks the names.
+    """
 
     def help_text() -> str:
         lines = [f"{name}: {kind.help}." for name, kind in formats().items()]
         return "\n".join(["One or more kinds of result.", *lines])
 
     lazy: Any = help_text  # tyro calls it when help is asked for, though its annotation says str
-    return tyro.conf.arg(
-        metavar="KIND...",
-        aliases=["--format"],
-        help=lazy,
-        help_behavior_hint=lambda default: f"(default: {_plain(default)})",
-        constructor_factory=lambda: tuple[Literal[tuple(formats())], ...],
-    )
-
-
-def _plain(default: str) -> str:
-    """Return a tuple's text as tyro prints it with a constructor, such as `('coco', 'png')`, as plain words."""
-    return default.translate(str.maketrans("", "", "(),'"))
+    return tyro.conf.arg(metavar="KIND...", aliases=["--format"], help=lazy)

@@ -8,6 +8,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from partclipseg.errors import UsageError
+from partclipseg.likeness import nearest_name
 
 if TYPE_CHECKING:
     from partclipseg.formats.format import Format
@@ -51,18 +52,23 @@ def data_set_formats() -> dict[str, Format]:
 def chosen_formats(
     names: Iterable[str], known: Mapping[str, Format], has_instances: bool = True
 ) -> dict[str, Format]:
-    """Return the formats of these names without repeats, in their order.
+    """Return the formats of these names, or of names with commas between them, without repeats and in their order.
 
     Raises `UsageError` for a name that is not `known`, or for none at all, and for a format of instances where the
     results have none.
     """
     chosen = {}
-    for name in names:
+    for name in (name for text in ([names] if isinstance(names, str) else names) for name in _separate(text)):
         if name not in known:
-            raise UsageError(f"unknown format {name!r}: choose from {', '.join(known)}")
+            meant = f", did you mean {close}? Else " if (close := nearest_name(name, known)) else ": "
+            raise UsageError(f"unknown format {name!r}{meant}choose from {', '.join(known)}")
         if known[name].needs_instances and not has_instances:
             raise UsageError(f"the format {name} is about instances, which were not asked for: ask for --instances too")
         chosen[name] = known[name]
     if not chosen:
         raise UsageError(f"no format is asked for: choose from {', '.join(known)}")
     return chosen
+
+
+def _separate(text: str) -> list[str]:
+    return [word for part in text.split(",") if (word := part.strip())] or [text]

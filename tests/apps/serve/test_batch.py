@@ -26,6 +26,7 @@ from partclipseg.apps.serve.engine import Engine
 from partclipseg.apps.serve.intake import Intake
 from partclipseg.client import Client
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.vocabulary import Vocabulary
 
 PHOTOS = [picture(30 + 7 * number, 40, number) for number in range(12)]
 
@@ -133,7 +134,16 @@ def address(random_segmenter, serving) -> Iterator[str]:
         yield address
 
 
-@pytest.mark.parametrize("words", [WORDS, {"dog": ["ear", "head"], "bus": ("wheel",)}])
+@pytest.mark.parametrize(
+    "words",
+    [
+        WORDS,
+        {"dog": ["ear", "head"], "bus": ("wheel",)},
+        ["dog's ear", "dog's head", "bus's wheel"],
+        Vocabulary.load(WORDS),
+    ],
+    ids=["text", "table", "list", "vocabulary"],
+)
 def test_the_client_asks_as_people_do(address, tmp_path, random_segmenter, words):
     client = Client(address, "secret")
     path = tmp_path / "my photo.png"
@@ -161,6 +171,28 @@ def test_the_client_asks_as_people_do(address, tmp_path, random_segmenter, words
 def test_the_client_raises_the_servers_sentence(address, token, words, sentence):
     with pytest.raises(PartCLIPSegError, match=sentence):
         Client(address, token).segment(PHOTOS[0], words)
+
+
+def test_the_client_sends_boxes(address, random_segmenter):
+    boxes = [{"object": "dog", "box": [0, 0, 40, 40]}]
+    answer = Client(address, "secret").segment(PHOTOS[0], WORDS, instances=boxes, objects=["dog"])
+    assert {segment["instance"] for segment in answer["segments"]} == {1}
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "sentence"),
+    [
+        (lambda client, folder: client.segment(folder / "no é.jpg", WORDS), PartCLIPSegError, r"é\.jpg cannot be read"),
+        (lambda client, folder: client.segment(folder, WORDS), PartCLIPSegError, "cannot be read or written"),
+        (lambda client, folder: list(client.segment_many("a.jpg", WORDS)), UsageError, "takes a list of photos"),
+        (lambda client, folder: list(client.segment_many(b"photo", WORDS)), UsageError, "takes a list of photos"),
+        (lambda client, folder: client.segment(b"", {"dog": "ear"}), UsageError, "must be a list of words, not 'ear'"),
+        (lambda client, folder: client.start_job(".", ["dog's ear", "dog's ear"]), UsageError, "twice"),
+    ],
+)
+def test_what_the_client_cannot_send_is_a_sentence(call, kind, sentence, tmp_path):
+    with pytest.raises(kind, match=sentence):
+        call(Client("a:1"), tmp_path)
 
 
 @pytest.mark.parametrize("given", ["http://127.0.0.1:9/", "127.0.0.1:9", "http://127.0.0.1:9/?token=secret"])

@@ -202,6 +202,7 @@ def test_addresses_can_be_opened(monkeypatch, host, expected):
     monkeypatch.setattr("socket.gethostname", lambda: "workshop")
     assert addresses(host, 80) == expected
     assert addresses(host, 80, "secret") == [f"{address}?token=secret" for address in expected]
+    assert addresses(host, 80, "a&b#c+d%") == [f"{address}?token=a%26b%23c%2Bd%25" for address in expected]
 
 
 @pytest.fixture
@@ -259,6 +260,9 @@ def test_the_built_in_detector(started, capsys, options, has_one, said):
         (["--model", "nowhere/at/all"], 1, "nowhere/at/all"),
         (["--model", "{model}", "{model}"], 2, "named twice"),
         (["--model", "{model}", "--port", "{taken}"], 1, "choose another --port"),
+        (["--model", "{model}", "--host", "192.0.2.1"], 1, "give an address of this machine as --host"),
+        (["--model", "{model}", "--host", "no host"], 1, "give an address of this machine as --host"),
+        *((["--token", token], 2, "the token must be one word") for token in ("", " ", "a b", "schlüssel", "a\tb")),
     ],
 )
 def test_errors(model_directory, capsys, options, code, words):

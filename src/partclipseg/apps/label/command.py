@@ -34,7 +34,7 @@ from partclipseg.apps.options import (
 )
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import locked, refusal, remove_temporary
-from partclipseg.formats.registry import data_set_formats
+from partclipseg.formats.registry import chosen_formats, data_set_formats
 from partclipseg.inference.options import check_fast_reading
 from partclipseg.machine import usable_cores
 from partclipseg.signals import handled
@@ -114,8 +114,6 @@ class Label:
 
     def _check(self) -> None:
         """Check the options themselves, before anything is loaded."""
-        if not self.formats:
-            raise UsageError("no format is asked for: leave --format out, or name one after it")
         check_probability(min_score=self.min_score, min_part_probability=self.min_part_probability)
         self.find.check(self.formats, data_set_formats(), self.zoom)
         self.ask.prompting()
@@ -244,7 +242,7 @@ class Label:
             folder=self.folder,
             output=self.output,
             vocabulary=words,
-            formats=tuple(dict.fromkeys(self.formats)),
+            formats=tuple(chosen_formats(self.formats, data_set_formats())),
             model=self.model,
             objects=self.objects,
             zoom=self.zoom,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlencode
 
 import tyro
 
@@ -112,7 +115,7 @@ class Serve:
         except ImportError as error:
             raise PartCLIPSegError(f"{_MISSING} ({error})") from error
 
-        token = self.token or os.environ.get(TOKEN_VARIABLE)
+        token = self.token if self.token is not None else os.environ.get(TOKEN_VARIABLE) or None
         self._check(token)
         limits = Limits(self.max_bytes, self.max_pixels, self.max_classes, self.queue, self.timeout, self.max_held,
                         self.max_photos)  # fmt: skip
@@ -159,6 +162,11 @@ class Serve:
         """Check the options themselves, before anything is loaded."""
         from partclipseg.apps.serve.access import is_loopback
 
+        if token is not None and not re.fullmatch("[!-~]+", token):  # headers and cookies hold nothing else
+            raise UsageError(
+                f"the token must be one word of ASCII letters, digits and signs: choose another for --token or "
+                f"{TOKEN_VARIABLE}"
+            )
         check_least(rate=(self.rate, 0))
         if not 0 <= self.port <= 65535:
             raise UsageError(f"--port must lie in 0..65535, not {self.port}")
@@ -225,7 +233,8 @@ def addresses(host: str, port: int, token: str | None = None) -> list[str]:
 
     bracketed = f"[{host}]" if ":" in host else host
     hosts = [gethostname(), "[::1]" if ":" in host else "127.0.0.1"] if is_unspecified(host) else [bracketed]
-    return [f"http://{name}:{port}/{f'?token={token}' if token else ''}" for name in hosts]
+    query = f"?{urlencode({'token': token})}" if token else ""
+    return [f"http://{name}:{port}/{query}" for name in hosts]
 
 
 def create_app(
@@ -280,5 +289,7 @@ def _listen(host: str, port: int):
         listener.listen(2048)  # clients that connect before the server accepts are queued
     except OSError as error:
         listener.close()
-        raise PartCLIPSegError(f"cannot listen at {host}:{port} ({error.strerror}): choose another --port") from error
+        is_of_host = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+        remedy = "give an address of this machine as --host" if is_of_host else "choose another --port"
+        raise PartCLIPSegError(f"cannot listen at {host}:{port} ({error.strerror}): {remedy}") from error
     return listener

@@ -165,7 +165,7 @@ class Detector(ABC):
 
 def _is_share(value: Any) -> bool:
     """Whether a value is a number from 0 to 1."""
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value <= 1
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) <= 1
 
 
 def _corners(centre_and_size: Tensor, width: float, height: float) -> Tensor:

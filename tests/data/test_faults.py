@@ -467,3 +467,19 @@ def test_time_grows_with_the_file_alone(files) -> None:
     report = check_dataset("coco", files.root)
     assert len(report.problems) == count
     assert time.process_time() - start < 10
+
+
+@pytest.mark.parametrize("there", [0, 1])
+def test_where_no_photo_is_there_their_folder_is_asked_for(files, there: int) -> None:
+    names = [f"{number}.jpg" for number in range(3)]
+    for name in names[:there]:
+        files.photo(name)
+    ear = {"category_id": 1, "segmentation": [[0, 0, 4, 0, 4, 4]]}
+    annotations = [{**ear, "id": number, "image_id": number} for number in range(3)]
+    images = [{"id": number, "file_name": name} for number, name in enumerate(names)]
+    categories = [{"id": 1, "name": "ear", "supercategory": "dog"}]
+    files.json("annotations.json", {"images": images, "categories": categories, "annotations": annotations})
+    found = problems(files.root)
+    assert len([one for one in found if "the photo is missing" in one]) == 3 - there
+    asked = "missing photo: none of its 3 photos is there: name their folder with --images"
+    assert (found[0] == asked) == (there == 0)

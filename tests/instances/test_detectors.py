@@ -360,6 +360,9 @@ def test_the_tokenizer_of_another_model(tmp_path: Path, directory: Callable[[str
         ({"threshold": 1.5}, "the threshold of a detector must be from 0 to 1, not 1.5"),
         ({"threshold": -0.1}, "must be from 0 to 1, not -0.1"),
         ({"threshold": float("nan")}, "must be from 0 to 1, not nan"),
+        ({"threshold": "0.5"}, "must be from 0 to 1, not '0.5'"),
+        ({"threshold": True}, "must be from 0 to 1, not True"),
+        ({"threshold": [0.5]}, r"must be from 0 to 1, not \[0.5\]"),
     ],
 )
 def test_wrong_options(options: dict[str, Any], message: str, directory: Callable[[str], Path]):

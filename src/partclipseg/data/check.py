@@ -18,7 +18,7 @@ from partclipseg.data.datasets.roots import MissingSplitError, has_any_of_split,
 from partclipseg.data.datasets.spec import SPLITS, DatasetSpec, OwnOptions, Split
 from partclipseg.data.photo import MAX_PIXELS, photo_formats
 from partclipseg.data.problem import DataError, Problem
-from partclipseg.data.source import Source, SourcePhoto, missing_photo, read_source_photo
+from partclipseg.data.source import PHOTO_IS_MISSING, Source, SourcePhoto, missing_photo, read_source_photo
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import expanded, is_file
 from partclipseg.machine import usable_cores
@@ -106,14 +106,20 @@ def check_dataset(
             notes += source.notes()
             seen = np.zeros(len(source.object_parts), dtype=np.int64)
             sound = with_parts = 0
+            of_photos: list[Problem] = []
             for found, classes in pool.map(lambda photo, source=source: _check_photo(source, photo), source.photos):
-                problems += found
+                of_photos += found
                 sound += not found
                 with_parts += len(classes) > 0
                 seen[classes] += 1
                 done += 1
                 if on_progress is not None:
                     on_progress(done, total)
+            if sum(one.message == PHOTO_IS_MISSING for one in of_photos) == len(source.photos) > 1:
+                remedy = "check --data" if "images" not in spec.options else "name their folder with --images"
+                message = f"none of its {len(source.photos):,} photos is there: {remedy}"
+                problems.append(Problem("missing photo", source.label_file, message))
+            problems += of_photos
             counts.append(SplitCounts(source.split, len(source.photos), sound, with_parts, tuple(seen.tolist())))
             if not source.photos:
                 problem = f"the split {source.split} has no labelled photo: check --data"

@@ -312,10 +312,14 @@ def read_source_photo(photo: SourcePhoto) -> np.ndarray:
         raise DataError(Problem("unreadable", photo.path, str(error).removeprefix(f"{photo.path}: "))) from None
 
 
+PHOTO_IS_MISSING = "the photo is missing: restore it or remove its labels"
+"""Message about a photo that is not there, nor any file of almost the same name."""
+
+
 def missing_photo(photo: SourcePhoto) -> Problem:
     """Report a missing photo that labels belong to, and name a file of almost the same name."""
     if (found := photo.look_alike) is None:
-        return Problem("missing photo", photo.path, "the photo is missing: restore it or remove its labels")
+        return Problem("missing photo", photo.path, PHOTO_IS_MISSING)
     if found.suffix.lower() not in photo_suffixes():
         return Problem("missing photo", photo.path, f"the photo is missing; there is {describe_unread([found])}")
     wanted, there = photo.path.parts, found.parts

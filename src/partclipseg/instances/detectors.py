@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
+from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -79,8 +80,8 @@ class Detector(ABC):
         self.model = pretrained.model
         self.pretrained = pretrained
         self.threshold = self._own_threshold() if threshold is None else threshold
-        if not 0 <= self.threshold <= 1:
-            raise UsageError(f"the threshold of a detector must be from 0 to 1, not {threshold}")
+        if not _is_share(self.threshold):
+            raise UsageError(f"the threshold of a detector must be from 0 to 1, not {quoted(threshold)}")
 
     @staticmethod
     def from_pretrained(
@@ -131,7 +132,7 @@ class Detector(ABC):
     def _own_threshold(self) -> float:
         """Return the threshold that the model's configuration states, else the usual one of its kind."""
         threshold = getattr(self.model.config, OWN_THRESHOLD, self.usual_threshold)
-        if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+        if not _is_share(threshold):
             raise PartCLIPSegError(
                 f"the config.json in {self.pretrained.folder} states a {OWN_THRESHOLD} of {quoted(threshold)}, which "
                 "must be a number from 0 to 1: correct it there, or give a threshold"
@@ -160,6 +161,11 @@ class Detector(ABC):
             FoundObject.from_corners(words[word], x0, y0, x1, y1, score, mask)
             for (x0, y0, x1, y1), score, word, mask in rows
         ]
+
+
+def _is_share(value: Any) -> bool:
+    """Whether a value is a number from 0 to 1."""
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) <= 1
 
 
 def _corners(centre_and_size: Tensor, width: float, height: float) -> Tensor:

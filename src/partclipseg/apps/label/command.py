@@ -163,6 +163,7 @@ class Label:
         from partclipseg.apps.label.people import take_in
         from partclipseg.apps.label.report import write_report
         from partclipseg.apps.model_line import model_title
+        from partclipseg.inference.asked import Asked
         from partclipseg.inference.segmenter import PartSegmenter
         from partclipseg.kept_files import KeptFiles
         from partclipseg.models.fingerprint import model_fingerprint
@@ -182,7 +183,7 @@ class Label:
         segmenter = PartSegmenter.from_pretrained(self.model, device, dtype, prompting=prompting)
         job = self._job(segmenter)
         # Words and options that do not go together are told once, not with every photo.
-        segmenter.segment_many([], job.vocabulary, **job.segment_options(instances))
+        Asked.of(segmenter, job.vocabulary, job.segment_options(instances))
         options = job.options(model_fingerprint(segmenter.model), instances)
         if begun:  # first, since the manifest's class numbers are of the words that the run was begun with
             check_options(self.output / OPTIONS, options)

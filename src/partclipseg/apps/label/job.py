@@ -16,6 +16,7 @@ from partclipseg.apps.instance_options import InstanceOptions, LoadedInstances
 from partclipseg.apps.label.photos import LabelPhoto
 from partclipseg.formats.format import Place
 from partclipseg.formats.registry import data_set_formats
+from partclipseg.inference.options import SegmentOptions
 from partclipseg.models.prompting import Prompting
 from partclipseg.vocabulary import Vocabulary
 
@@ -97,13 +98,15 @@ class BulkJob:
         """Return the place of the photo's own file in the format `name`."""
         return Place(self.own_files(photo)[name].parent, self.folder / photo.path, self.folder)
 
-    def segment_options(self, instances: LoadedInstances) -> dict[str, Any]:
+    def segment_options(self, instances: LoadedInstances) -> SegmentOptions:
         """Return the options of `PartSegmenter.segment_many`; `instances` is what `find` names, loaded."""
         return {
             "objects": self.objects or None,
             "zoom": self.zoom,
             "min_part_probability": self.min_part_probability,
-            **instances._asdict(),
+            "instances": instances.instances,
+            "outlines": instances.outlines,
+            "rest": instances.rest,
             "batch_size": self.batch_size,
             "max_pixels": self.max_pixels,
             "keep_photo": False,  # no format of a labelled data set shows it; `report` reads those of its sample anew

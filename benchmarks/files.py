@@ -49,8 +49,8 @@ from partclipseg.apps.label.drafts import done_record, write_draft
 from partclipseg.apps.label.job import ManifestRecord
 from partclipseg.apps.label.messages import Messages
 from partclipseg.apps.label.photos import LabelPhoto
-from partclipseg.data.augment import resize_picture
 from partclipseg.data.photo import MAX_PIXELS, PhotoError, read_picture
+from partclipseg.data.resize import resize_picture
 from partclipseg.inference.photos import LoadedPhoto, ahead
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.segmenter import PartSegmenter

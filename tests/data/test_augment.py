@@ -10,14 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from partclipseg.data.augment import (
-    Augmentation,
-    Mirror,
-    augment,
-    resize_labels,
-    resize_photo,
-    sample_generator,
-)
+from partclipseg.data.augment import Augmentation, Mirror, augment, sample_generator
+from partclipseg.data.resize import resize_labels, resize_photo
 from partclipseg.data.sample import OUTSIDE, UNLABELLED, PartSample
 from partclipseg.errors import UsageError
 from partclipseg.vocabulary import CATALOGS, Vocabulary

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from transformers import AutoTokenizer
 
-from partclipseg.data.augment import resize_photo
 from partclipseg.data.photo import MAX_PIXELS, read_photo, read_picture
+from partclipseg.data.resize import resize_photo
 from partclipseg.errors import UsageError
 from partclipseg.inference.photos import LoadedPhoto
 from partclipseg.inference.segmenter import PartSegmenter

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from partclipseg.data.augment import resize_labels
+from partclipseg.data.resize import resize_labels
 from partclipseg.inference import zoom
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.inference.zoom import find_crops, look_again, merge_looks

@@ -174,7 +174,7 @@ def test_pruned_equals_full_on_the_golden_photos(golden):
 
 
 def test_pruned_equals_full_on_rendered_scenes(models):
-    from partclipseg.data.augment import resize_photo
+    from partclipseg.data.resize import resize_photo
     from partclipseg.shapes.renderer import render_scene
 
     model = models["intended"]

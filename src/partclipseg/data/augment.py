@@ -15,6 +15,7 @@ from PIL import Image, ImageEnhance
 
 from partclipseg.checks import check_fields
 from partclipseg.data.photo_size import size_at_shortest_edge
+from partclipseg.data.resize import first_pixels, nearest_pixels, resize_photo
 from partclipseg.data.sample import OUTSIDE, UNLABELLED, PartSample, label_areas
 from partclipseg.errors import UsageError
 from partclipseg.vocabulary import Vocabulary
@@ -154,9 +155,9 @@ def augment(
         edge = int(generator.integers(low, high, endpoint=True))
         sizes.insert(0, size_at_shortest_edge(image.shape[:2], edge, config.max_size))
     image = resize_photo(image, *sizes)
-    nearest = _nearest if config.fit == "stretch" else _first
+    pixels = nearest_pixels if config.fit == "stretch" else first_pixels
     for height, width in sizes:
-        rows, columns = rows[nearest(len(rows), height)], columns[nearest(len(columns), width)]
+        rows, columns = rows[pixels(len(rows), height)], columns[pixels(len(columns), width)]
     if cut is not None:
         place = [_span(length, kept, generator, config.fit) for length, kept in zip(image.shape, cut, strict=False)]
         image, rows, columns = image[place[0], place[1]], rows[place[0]], columns[place[1]]
@@ -168,38 +169,6 @@ def augment(
         image = _filled(image, cut, GREY)
         parts, objects = (_filled(labels, cut, UNLABELLED) for labels in (parts, objects))
     return PartSample(*map(np.ascontiguousarray, (image, parts, objects)), key=sample.key)
-
-
-def resize_photo(image: np.ndarray, *sizes: tuple[int, int]) -> np.ndarray:
-    """Resize a photo, uint8 `[H, W, 3]`, to each (height, width) of `sizes` in turn, bilinear with antialiasing."""
-    if all(image.shape[:2] == size for size in sizes):
-        return image
-    return resize_picture(Image.fromarray(np.ascontiguousarray(image)), *sizes)
-
-
-def resize_picture(picture: Image.Image, *sizes: tuple[int, int]) -> np.ndarray:
-    """Resize a PIL image of mode RGB as `resize_photo` does, to uint8 `[h, w, 3]`."""
-    for height, width in sizes:
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(picture)
-
-
-def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize labels `[H, W]` to `size`: take the label under the centre of each new pixel of `resize_photo`."""
-    if labels.shape == size:
-        return labels
-    rows, columns = (_nearest(old, new) for old, new in zip(labels.shape, size, strict=True))
-    return labels[rows][:, columns]  # in two steps, each of which copies runs of memory
-
-
-def _nearest(old: int, new: int) -> np.ndarray:
-    """Return int64 `[new]`: index of the one of `old` pixels under the centre of each new pixel."""
-    return (2 * np.arange(new) + 1) * old // (2 * new)
-
-
-def _first(old: int, new: int) -> np.ndarray:
-    """Return int64 `[new]`: index of the one of `old` pixels at the start of each new pixel, as torch's "nearest"."""
-    return np.arange(new) * old // new
 
 
 def _span(length: int, kept: int, generator: np.random.Generator, fit: str) -> slice:

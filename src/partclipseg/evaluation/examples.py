@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from partclipseg.data.augment import resize_photo
 from partclipseg.data.loader import PartDataset
+from partclipseg.data.resize import resize_photo
 from partclipseg.data.sample import UNLABELLED
 from partclipseg.evaluation.choices import WITHIN_OBJECTS, Protocol
 from partclipseg.evaluation.evaluator import Evaluator

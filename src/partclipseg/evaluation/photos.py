@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from partclipseg.data.augment import resize_photo
 from partclipseg.data.loader import PartDataset
+from partclipseg.data.resize import resize_photo
 from partclipseg.data.source import FileDataset
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.evaluation.choices import Protocol

@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from partclipseg.data.augment import resize_labels
+from partclipseg.data.resize import resize_labels
 from partclipseg.formats.palette import Colour
 
 SIDE_RANGE = (640, 1600)

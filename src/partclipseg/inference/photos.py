@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from partclipseg.data.augment import resize_photo, resize_picture
 from partclipseg.data.photo import PhotoError, read_photo, read_picture
+from partclipseg.data.resize import resize_photo, resize_picture
 from partclipseg.errors import UsageError
 from partclipseg.instances.found import FoundObject
 from partclipseg.machine import usable_cores

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 import transformers
 from torch import Tensor
 
-from partclipseg.data.augment import resize_photo
+from partclipseg.data.resize import resize_photo
 from partclipseg.data.values import quoted
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import is_file

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 from transformers.utils.generic import ModelOutput
 
-from partclipseg.data.augment import resize_photo
+from partclipseg.data.resize import resize_photo
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.losses.classes import ClassLoss
 from partclipseg.maps.label_maps import Contest, LabelMaps, oracle_obj, pred_all

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from partclipseg.data.augment import resize_photo
 from partclipseg.data.photo_size import size_at_shortest_edge
+from partclipseg.data.resize import resize_photo
 from partclipseg.machine import usable_cores
 from partclipseg.maps.upsample import upload
 from partclipseg.models.partcatseg.config import CATSegConfig

@@ -29,7 +29,7 @@ def check_new(output: Path, recipe: Mapping[str, Any], harmless: Collection[str]
     A run of the same `recipe` may begin again there; `harmless` names settings that may differ. Raises `UsageError`
     if there are results of another recipe, or files that no training wrote.
     """
-    then = _recipe(output / CONFIGURATION)
+    then = recipe_of(output)
     names = (BEST, MODEL) if then is not None else (BEST, CONFIGURATION, LOG, MODEL)
     found = [name for name in names if os.path.lexists(output / name)]
     if found and (then is None or differences(then, recipe, harmless)):
@@ -58,8 +58,9 @@ def say_kept(files: KeptFiles) -> None:
     files.kept.clear()
 
 
-def _recipe(path: Path) -> dict[str, Any] | None:
-    """Return the recipe in the configuration of a run; None for any other file."""
+def recipe_of(output: Path) -> dict[str, Any] | None:
+    """Return the recipe in the configuration of the run in `output`; None if there is none, or another file."""
+    path = output / CONFIGURATION
     if not is_file(path):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Train by a recipe's name: check and open the data, train PartShapes' own backbone if needed, then run the loop.
+"""Train by a recipe's name: check and open the data, train PartShapes' own towers if needed, then run the loop.
 
     partclipseg.train("own-data", "data/cars", output="runs/cars", object="car")
 
@@ -26,11 +26,12 @@ from partclipseg.training.folder import MODEL
 from partclipseg.training.loop import TrainingResult, run_training
 from partclipseg.training.observer import Observer
 from partclipseg.training.recipe import RECIPES, Recipe
-from partclipseg.training.tower_runs import OnTower, train_towers
+from partclipseg.training.tower_runs import OnTower, train_start
 from partclipseg.training.towers import BackboneRecipe
 from partclipseg.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
+
 
 def train(
     recipe: Recipe | str,
@@ -151,9 +152,10 @@ def _check_towers_fit(recipe: Recipe) -> None:
 
 def _train_towers(recipe: Recipe, output: Path, on_tower: OnTower | None) -> Recipe | None:
     """Train the towers of PartShapes that the recipe needs and `output` lacks; None: SIGTERM stopped one of them."""
-    names, guidance = recipe.settings.towers, getattr(recipe.settings, "guidance", "")
-    towers = train_towers(names, output, recipe.compile, on_tower, {"guidance": guidance} if guidance else {})
-    return None if towers is None else replace(recipe, start=towers[names[-1]])
+    settings = {name: getattr(recipe.settings, name, None) for name in ("guidance", "patch_attention")}
+    known = {name: value for name, value in settings.items() if value not in ("", None)}
+    start = train_start(recipe.settings.towers, output, on_tower, {**known, "compile": recipe.compile})
+    return None if start is None else replace(recipe, start=start)
 
 
 def find_recipe(recipe: Recipe | str) -> Recipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,19 @@ def test_partshapes_begins_with_its_towers_and_reports_under_the_former_name(
     assert len(begun) == 1, "a finished backbone is taken as it is"
 
 
+def test_the_folder_of_another_run_is_refused_before_towers_are_trained(
+    small: Recipe, own_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "train_start", lambda *_: pytest.fail("a tower was trained"))
+    partclipseg.train(replace(small, steps=1), own_data, tmp_path / "run")
+    message = r"(?s)holds a run with another recipe.*dataset: 'index-png' then, 'partshapes' now"
+    with pytest.raises(PartCLIPSegError, match=message):
+        partclipseg.train("partshapes", output=tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    with pytest.raises(PartCLIPSegError, match="holds best and model, the results of another recipe"):
+        partclipseg.train("partshapes", output=tmp_path / "run")
+
+
 def impossible(**settings: Any) -> dict[str, Any]:
     """Changes to a recipe: PartCATSeg with these settings, from towers that are trained first."""
     return {"settings": PartCATSegSettings(**settings), "start": ""}
@@ -169,6 +183,8 @@ def impossible(**settings: Any) -> dict[str, Any]:
                 ("tiny", 64, f"{method.family} takes scenes of 128x128 pixels only, not 64x64: leave --image-size"),
             )
         ),
+        ({**impossible(sizes="tiny"), "image_size": 128, "retention": Retention(weight=1.0, words=("dog",))}, {},
+         "partcatseg starts from an aggregation, which has no maps of words to keep: set --retention.weight 0"),
         ({"start": "", "image_size": None}, {}, "partshapes has to be told how large to render: give --image-size"),
     ],
 )

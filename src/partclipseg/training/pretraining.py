@@ -24,7 +24,16 @@ from partclipseg.models.cuda_graphs import StepGradients
 from partclipseg.processes import join_processes, step_seed, termination
 from partclipseg.shapes.cache import SceneArrays, render_split
 from partclipseg.training.checkpoint import Checkpoint, CheckpointStore, differences
-from partclipseg.training.folder import CONFIGURATION, LOG, MODEL, check_new, model_folder, recipe_of, say_kept
+from partclipseg.training.folder import (
+    CHECKPOINTS,
+    CONFIGURATION,
+    LOG,
+    MODEL,
+    check_new,
+    model_folder,
+    recipe_of,
+    say_kept,
+)
 from partclipseg.training.log import RunLog, write_configuration
 from partclipseg.training.optim import set_learning_rate
 from partclipseg.training.start import check_compiled
@@ -110,7 +119,7 @@ def _train(
     scenes: SceneArrays | None,
     report: Callable[[int, Mapping[str, float]], None] | None,
 ) -> Path | None:
-    store = CheckpointStore(output / "checkpoints", states=("model", "optimizer", "recipe"))
+    store = CheckpointStore(output / CHECKPOINTS, states=("model", "optimizer", "recipe"))
     checkpoint = _compatible_checkpoint(store, recipe, output)
     if (output / MODEL).is_dir() and (checkpoint is None or checkpoint.step == recipe.steps):
         return output / MODEL  # finished

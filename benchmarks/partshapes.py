@@ -79,6 +79,7 @@ LOOK_SIZE = 384
 PACE_STEPS, PACE_LOG = 90, 30
 """Steps of a run that measures the pace, and those of each line of its log; the last line counts."""
 
+
 def main() -> None:
     options = _parse()
     output = Path(options.output)
@@ -91,7 +92,8 @@ def main() -> None:
     if options.towers_only is not None:
         for seed in sorted({seed_of_towers(seed, options) for _, seed in runs}):
             for name in options.towers_only or TOWERS:
-                train_tower(name, seed, output, options)
+                if told.is_set() or train_tower(name, seed, output, options) is None:
+                    return  # the next tower would take no notice of the signal
         return
     if options.pace:
         for name in dict.fromkeys(name for name, _ in runs):

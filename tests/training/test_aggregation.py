@@ -1,5 +1,6 @@
 """The cost aggregation of PartShapes: trained on whole objects, stopped, continued, and taken as a start."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from tests.training.tester import TowerTester
+from transformers import Dinov2Model
 
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.models.registry import load_model
@@ -16,6 +18,7 @@ from partclipseg.training.backbone import train_backbone
 from partclipseg.training.guidance import train_guidance
 from partclipseg.training.recipe import RECIPES
 from partclipseg.training.start import build_model
+from partclipseg.training.tower_runs import train_start
 from partclipseg.training.towers import AggregationRecipe, BackboneRecipe, GuidanceRecipe
 
 SIZE = 32
@@ -65,7 +68,11 @@ def test_it_learns_the_objects_and_leaves_the_towers_as_they_are(
     assert losses[-1] < 0.7 * losses[0]
     model: Any = load_model(str(directory)).float()
     tower: Any = load_model(towers["backbone"]).float()
-    assert torch.equal(model.clip.visual_projection.weight, tower.clip.visual_projection.weight)
+    for name, weight in tower.clip.state_dict().items():
+        assert torch.equal(model.clip.state_dict()[name], weight), name
+    guidance = Dinov2Model.from_pretrained(towers["guidance"]).float().state_dict()
+    for name, weight in model.guidance.tower.state_dict().items():
+        assert torch.equal(weight, guidance[name]), name
 
 
 @pytest.mark.parametrize("name", ["partshapes-partcatseg", "partshapes-partcatseg-reference", "partshapes-catseg"])
@@ -87,6 +94,32 @@ def test_what_starts_from_it_keeps_the_attention_of_the_last_block(
     assert model.config.patch_attention
     with pytest.raises(PartCLIPSegError, match="reference means as released, without"):
         build_model(replace(RECIPES["partshapes-partcatseg-reference"](), start=start, image_size=None))
+
+
+def test_it_is_of_its_towers_wherever_these_lie(
+    scenes: SceneArrays, towers: dict[str, Any], trained: Path, tmp_path: Path
+) -> None:
+    moved = {name: shutil.copytree(path, tmp_path / name / "model") for name, path in towers.items()}
+    recipe = replace(RECIPE, **{name: str(path) for name, path in moved.items()})
+    assert train_aggregation(recipe, trained.parent, scenes) == trained
+    run = tmp_path / "run"
+    shutil.copytree(trained.parent, run / "aggregation")
+    names = ("backbone", "guidance", "aggregation")
+    assert train_start(names, run, None, {}) == str(run / "aggregation/model"), "without towers that are not there"
+    for name, path in moved.items():
+        shutil.copytree(path, run / name / "model")
+    assert train_start(names, run, None, {}) == str(run / "aggregation/model")
+
+    tokenizer = run / "backbone/model/tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text() + " ")
+    message = r"aggregation was trained otherwise: name another output, or move that folder away\n  backbone: 'files "
+    with pytest.raises(PartCLIPSegError, match=message):
+        train_start(names, run, None, {})
+    with pytest.raises(PartCLIPSegError, match=r"the aggregation in .* is of another recipe: name another output"):
+        train_aggregation(replace(recipe, backbone=str(run / "backbone/model")), trained.parent, scenes)
+    shutil.copytree(towers["backbone"], run / "backbone/model", dirs_exist_ok=True)
+    with pytest.raises(PartCLIPSegError, match=r"patch_attention: False then, True now"):
+        train_start(names, run, None, {"patch_attention": True})
 
 
 def test_a_tower_that_is_not_there_is_named(scenes: SceneArrays, towers: dict[str, Any], tmp_path: Path) -> None:

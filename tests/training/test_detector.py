@@ -42,7 +42,7 @@ def trained(scenes: SceneArrays, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 class TestDetector(TowerTester):
     recipe, other, train = RECIPE, replace(RECIPE, overlap_weight=1.0), staticmethod(train_detector)
-    difference = r"a detector with another recipe(?s:.*)overlap_weight: 2.0 then, 1.0 n"
+    difference = r"the detector in \S+ is of another recipe(?s:.*)overlap_weight: 2.0 then, 1.0 n"
 
 
 def test_it_opens_as_any_detector_with_a_threshold_of_its_own(scenes: SceneArrays, trained: Path) -> None:

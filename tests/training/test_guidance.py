@@ -44,7 +44,7 @@ def trained(scenes: SceneArrays, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 class TestGuidance(TowerTester):
     recipe, other, train = RECIPE, replace(RECIPE, prototypes=8), staticmethod(train_guidance)
-    difference = r"a guidance with another recipe(?s:.*)prototypes: 16 then, 8 now"
+    difference = r"the guidance in \S+ is of another recipe(?s:.*)prototypes: 16 then, 8 now"
 
 
 def test_the_student_learns_and_scenes_stay_apart(scenes: SceneArrays, tmp_path: Path) -> None:

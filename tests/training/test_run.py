@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from partclipseg.models.zsseg.settings import ZSSegSettings
 from partclipseg.training import run
 from partclipseg.training.data import TrainingData
 from partclipseg.training.recipe import Recipe, Retention
-from partclipseg.training.tower_runs import TRAINED_BY, train_tower
-from partclipseg.training.towers import AggregationRecipe, BackboneRecipe, GuidanceRecipe, TowerRecipe
+from partclipseg.training.tower_runs import TRAINED_BY
+from partclipseg.training.towers import BackboneRecipe
 
 
 @pytest.fixture
@@ -140,28 +141,17 @@ def test_partshapes_begins_with_its_towers_and_reports_under_the_former_name(
     assert len(begun) == 1, "a finished backbone is taken as it is"
 
 
-@pytest.mark.parametrize(
-    ("guidance", "trained"),
-    [("", ["backbone", "guidance", "aggregation"]), ("own", ["backbone", "aggregation"])],
-)
-def test_towers_are_trained_each_on_those_before_it(
-    guidance: str, trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_folder_of_another_run_is_refused_before_towers_are_trained(
+    small: Recipe, own_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given: dict[str, TowerRecipe] = {}
-
-    def train(recipe: TowerRecipe, output: Path, report: Any = None) -> Path:
-        given[recipe.name] = recipe
-        (output / "model").mkdir(parents=True)
-        return output / "model"
-
-    for kind in (BackboneRecipe, GuidanceRecipe, AggregationRecipe):
-        monkeypatch.setitem(TRAINED_BY, kind, train)
-    directory = train_tower(AggregationRecipe(guidance=guidance), tmp_path)
-    assert directory == tmp_path / "model"
-    assert list(given) == trained
-    own: Any = given["aggregation"]
-    assert own.backbone == str(tmp_path / "backbone/model")
-    assert own.guidance == (guidance or str(tmp_path / "guidance/model"))
+    monkeypatch.setattr(run, "train_start", lambda *_: pytest.fail("a tower was trained"))
+    partclipseg.train(replace(small, steps=1), own_data, tmp_path / "run")
+    message = r"(?s)holds a run with another recipe.*dataset: 'index-png' then, 'partshapes' now"
+    with pytest.raises(PartCLIPSegError, match=message):
+        partclipseg.train("partshapes", output=tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    with pytest.raises(PartCLIPSegError, match="holds best and model, the results of another recipe"):
+        partclipseg.train("partshapes", output=tmp_path / "run")
 
 
 def impossible(**settings: Any) -> dict[str, Any]:
@@ -193,6 +183,8 @@ def impossible(**settings: Any) -> dict[str, Any]:
                 ("tiny", 64, f"{method.family} takes scenes of 128x128 pixels only, not 64x64: leave --image-size"),
             )
         ),
+        ({**impossible(sizes="tiny"), "image_size": 128, "retention": Retention(weight=1.0, words=("dog",))}, {},
+         "partcatseg starts from an aggregation, which has no maps of words to keep: set --retention.weight 0"),
         ({"start": "", "image_size": None}, {}, "partshapes has to be told how large to render: give --image-size"),
     ],
 )
@@ -205,7 +197,7 @@ def test_what_is_wrong_is_told_before_towers_are_trained_and_scenes_rendered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(run, "render_training_data", lambda *_: pytest.fail("scenes were rendered"))
-    monkeypatch.setattr(run, "train_towers", lambda *_: pytest.fail("a tower was trained"))
+    monkeypatch.setattr(run, "train_start", lambda *_: pytest.fail("a tower was trained"))
     with pytest.raises(PartCLIPSegError, match=message):
         partclipseg.train(replace(recipe, dataset="partshapes", **change), output=tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()

@@ -12,32 +12,71 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from partclipseg.checks import require
+from partclipseg.errors import PartCLIPSegError
+from partclipseg.models.directory import read_config, stated_type
 from partclipseg.models.interface import PartOutput
 from partclipseg.models.parameter_groups import trained
 from partclipseg.models.partcatseg.config import SIZES, CATSegConfig
 from partclipseg.models.partcatseg.loss import CATSegLoss
 from partclipseg.models.partcatseg.model import CATSegModel
 from partclipseg.models.partcatseg.settings import CATSegSettings
-from partclipseg.models.partcatseg.start import start_model
+from partclipseg.models.partcatseg.start import guidance_config, start_model
 from partclipseg.models.registry import load_tokenizer
 from partclipseg.shapes.cache import SceneArrays
 from partclipseg.shapes.world import partshapes_world
+from partclipseg.training.folder import MODEL
 from partclipseg.training.pretraining import pretrain
 from partclipseg.training.scene_photos import LabelledScenes
 from partclipseg.training.start import compile_on
 from partclipseg.training.towers import PATCH, AggregationRecipe
 
+_BACKBONE = "give a directory or hub name of CLIP or CLIPSeg, such as `partclipseg train partshapes-backbone` writes"
+"""Remedy for a backbone that is not there."""
 
-def aggregation_config(image_size: int) -> CATSegConfig:
-    """Return the sizes of the aggregation for scenes of `image_size` pixels."""
-    sizes = SIZES["tiny"]
-    window = min(sizes["window_size"], image_size // PATCH)
+
+def aggregation_config(image_size: int, **towers: Any) -> CATSegConfig:
+    """Return the sizes of the aggregation for scenes of `image_size` pixels and the configurations of its towers.
+
+    Towers that are left out have the patches of PartShapes' own. Raises `PartCLIPSegError` for sizes that no model can
+    be built from.
+    """
+    sizes, grid = SIZES["tiny"], image_size // PATCH
+    window = next(edge for edge in range(sizes["window_size"], 0, -1) if grid % edge == 0)
     edges = dict.fromkeys(("image_size", "guidance_image_size", "shortest_edge"), image_size)
-    return CATSegConfig(**{**sizes, **edges, "window_size": window})
+    own = {
+        "clip_config": {"vision_config": {"patch_size": PATCH, "image_size": image_size}},
+        "guidance_config": {"model_type": "dinov2", "patch_size": PATCH},
+    }
+    return CATSegConfig(**{**sizes, **edges, "window_size": window, **own, **towers})
+
+
+def check_towers(recipe: AggregationRecipe) -> None:
+    """Raise `PartCLIPSegError` for a tower of the recipe that the aggregation cannot be trained on.
+
+    Only configurations are read. A tower that is not given is not checked.
+    """
+    towers = {}
+    if recipe.backbone:
+        values = read_config(recipe.backbone, remedy=_BACKBONE)
+        if (kind := values.get("model_type")) not in ("clip", "clipseg"):
+            raise PartCLIPSegError(f"{recipe.backbone} holds {stated_type(kind)}: {_BACKBONE}")
+        patch = (values.get("vision_config") or {}).get("patch_size", PATCH)
+        towers["clip_config"] = {"vision_config": {"patch_size": patch}}
+    if guidance := guidance_config(_settings(recipe)):
+        towers["guidance_config"] = guidance
+    try:
+        aggregation_config(recipe.image_size, **towers)
+    except PartCLIPSegError as error:
+        raise PartCLIPSegError(
+            f"the given towers do not fit scenes of {recipe.image_size}x{recipe.image_size} pixels ({error}): give "
+            "PartShapes' own, or none"
+        ) from error
 
 
 def train_aggregation(
@@ -50,16 +89,24 @@ def train_aggregation(
 
     ``model/`` in `output`, which is returned, is a CAT-Seg with its tokenizer. The other arguments, None and the errors
     are those of `pretraining.pretrain`; `PartCLIPSegError` also where a tower cannot be loaded, and `UsageError` where
-    the aggregation is to be compiled on a CPU.
+    one is not given. `tower_runs.train_tower` trains those first.
     """
+    if not (Path(output) / MODEL).is_dir():  # a finished one no longer needs its towers
+        for name in recipe.needs:
+            require(bool(getattr(recipe, name)), f"the aggregation is trained on a {name}: name its directory")
+        check_towers(recipe)
     return pretrain(recipe, output, Aggregation, scenes, report)
+
+
+def _settings(recipe: AggregationRecipe) -> CATSegSettings:
+    return CATSegSettings(guidance=recipe.guidance, sizes="tiny", patch_attention=recipe.patch_attention)
 
 
 class Aggregation:
     """The aggregation in training; see `pretraining.Pretraining`."""
 
     def __init__(self, recipe: AggregationRecipe, scenes: SceneArrays, device: torch.device) -> None:
-        settings = CATSegSettings(guidance=recipe.guidance, sizes="tiny", patch_attention=recipe.patch_attention)
+        settings = _settings(recipe)
         self.tokenizer = load_tokenizer(recipe.backbone)
         self.module = start_model(CATSegModel, recipe.backbone, settings, aggregation_config(scenes.size))
         nn.Module.to(self.module, device)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from partclipseg.errors import UsageError
+from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import is_file
 from partclipseg.kept_files import KeptFiles
 from partclipseg.training.checkpoint import differences
@@ -19,8 +19,8 @@ from partclipseg.writing import writing
 
 logger = logging.getLogger(__name__)
 
-CONFIGURATION, LOG, MODEL, BEST = "config.yaml", "log.jsonl", "model", "best"
-"""Names in the folder of a run: its configuration, its log, the finished model, and the best so far."""
+CONFIGURATION, LOG, MODEL, BEST, CHECKPOINTS = "config.yaml", "log.jsonl", "model", "best", "checkpoints"
+"""Names in the folder of a run: its configuration, its log, the finished model, the best so far, and checkpoints."""
 
 
 def check_new(output: Path, recipe: Mapping[str, Any], harmless: Collection[str] = ()) -> None:
@@ -29,13 +29,22 @@ def check_new(output: Path, recipe: Mapping[str, Any], harmless: Collection[str]
     A run of the same `recipe` may begin again there; `harmless` names settings that may differ. Raises `UsageError`
     if there are results of another recipe, or files that no training wrote.
     """
-    then = _recipe(output / CONFIGURATION)
+    then = recipe_of(output)
     names = (BEST, MODEL) if then is not None else (BEST, CONFIGURATION, LOG, MODEL)
     found = [name for name in names if os.path.lexists(output / name)]
     if found and (then is None or differences(then, recipe, harmless)):
         other = "which no run of training wrote" if then is None else "the results of another recipe"
         raise UsageError(
             f"{output} holds {' and '.join(found)}, {other}: name another folder with --output, or move them away"
+        )
+
+
+def check_unchanged(output: Path, changes: Sequence[str]) -> None:
+    """Raise `PartCLIPSegError` where the run in `output` has another recipe, by the `changes` since then."""
+    if changes:
+        raise PartCLIPSegError(
+            f"{output} holds a run with another recipe: name another --output, or continue it as it was\n  "
+            + "\n  ".join(changes)
         )
 
 
@@ -58,8 +67,9 @@ def say_kept(files: KeptFiles) -> None:
     files.kept.clear()
 
 
-def _recipe(path: Path) -> dict[str, Any] | None:
-    """Return the recipe in the configuration of a run; None for any other file."""
+def recipe_of(output: Path) -> dict[str, Any] | None:
+    """Return the recipe in the configuration of the run in `output`; None if there is none, or another file."""
+    path = output / CONFIGURATION
     if not is_file(path):
         return None
     try:

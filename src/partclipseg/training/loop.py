@@ -39,7 +39,17 @@ from partclipseg.training import optim
 from partclipseg.training.checkpoint import Checkpoint, CheckpointStore, differences
 from partclipseg.training.data import ReversedColours, TrainingData
 from partclipseg.training.evaluate import HeldOutScores, score_held_out
-from partclipseg.training.folder import BEST, CONFIGURATION, LOG, MODEL, check_new, model_folder, say_kept
+from partclipseg.training.folder import (
+    BEST,
+    CHECKPOINTS,
+    CONFIGURATION,
+    LOG,
+    MODEL,
+    check_new,
+    check_unchanged,
+    model_folder,
+    say_kept,
+)
 from partclipseg.training.log import RunLog, write_configuration
 from partclipseg.training.new_words import learn_new_words
 from partclipseg.training.observer import Observer, Progress
@@ -123,7 +133,7 @@ class _Run:
         self.digest = dict(data.digest)
         if Path(start := find_start(recipe)).is_dir() and not is_built_in(recipe.start):
             self.digest["start model"] = model_digest(start)
-        self.store = CheckpointStore(output / "checkpoints", states=_STATES)
+        self.store = CheckpointStore(output / CHECKPOINTS, states=_STATES)
         checkpoint = self._compatible_checkpoint(accept_changed_data)
 
         torch.manual_seed(recipe.seed)  # every process draws the same new layers
@@ -309,11 +319,7 @@ class _Run:
         changes = differences(with_current_settings(then["recipe"]), self.recipe.to_dict(), harmless=HARMLESS)
         if then["classes"] != list(self.data.vocabulary.names):
             changes.append(f"vocabulary: {len(then['classes'])} classes then, {len(self.data.vocabulary)} others now")
-        if changes:
-            raise PartCLIPSegError(
-                f"{self.output} holds a run with another recipe: name another --output, or continue it as it was\n  "
-                + "\n  ".join(changes)
-            )
+        check_unchanged(self.output, changes)
         changed = changed_data(then.get("digest", self.digest), self.digest)  # older releases saved none
         if changed and not accept_changed_data:
             state = "finished" if checkpoint.step == self.recipe.steps else "stopped"

@@ -1,31 +1,42 @@
 """Train a tower of PartShapes from random weights: steps, checkpoints, log and end.
 
 A `Pretraining` holds the modules and their losses: the backbone (`backbone.py`), the guidance tower
-(`guidance.py`) or the detector (`detector.py`).
+(`guidance.py`), the aggregation (`aggregation.py`) or the detector (`detector.py`).
 All scenes lie on the device, where batches are gathered and changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.evaluation.state import model_digest
 from partclipseg.kept_files import KeptFiles
 from partclipseg.losses.finite import check_finite
 from partclipseg.models.cuda_graphs import StepGradients
 from partclipseg.processes import join_processes, step_seed, termination
 from partclipseg.shapes.cache import SceneArrays, render_split
 from partclipseg.training.checkpoint import Checkpoint, CheckpointStore, differences
-from partclipseg.training.folder import CONFIGURATION, LOG, MODEL, check_new, model_folder, say_kept
+from partclipseg.training.folder import (
+    CHECKPOINTS,
+    CONFIGURATION,
+    LOG,
+    MODEL,
+    check_new,
+    model_folder,
+    recipe_of,
+    say_kept,
+)
 from partclipseg.training.log import RunLog, write_configuration
 from partclipseg.training.optim import set_learning_rate
+from partclipseg.training.start import check_compiled
 from partclipseg.training.towers import TowerRecipe
 from partclipseg.writing import claimed
 
@@ -83,17 +94,18 @@ def pretrain(
         The directory ``model/``, or None if SIGTERM stopped the run, which the same call then continues.
 
     Raises:
-        PartCLIPSegError: `output` holds a run with another recipe, or a loss is not finite.
-        UsageError: there are several processes.
+        PartCLIPSegError: `output` holds a run with another recipe or on other towers, or a loss is not finite.
+        UsageError: there are several processes, or layers are to be compiled on a CPU.
     """
     output = Path(output)
     processes = join_processes()
     if processes.num_processes > 1:
         if (output / MODEL).is_dir():
             return output / MODEL
+        needs = "".join(f" --{name} {getattr(recipe, name)}" for name in recipe.needs)
         raise UsageError(
             f"the {recipe.name} is trained by one process: train it without torchrun first, "
-            f"partclipseg train partshapes-{recipe.name} --output {output}"
+            f"partclipseg train partshapes-{recipe.name}{needs} --output {output}"
         )
     with claimed(output):
         return _train(recipe, output, build, processes.device or torch.device("cpu"), scenes, report)
@@ -107,10 +119,12 @@ def _train(
     scenes: SceneArrays | None,
     report: Callable[[int, Mapping[str, float]], None] | None,
 ) -> Path | None:
-    store = CheckpointStore(output / "checkpoints", states=("model", "optimizer", "recipe"))
+    store = CheckpointStore(output / CHECKPOINTS, states=("model", "optimizer", "recipe"))
     checkpoint = _compatible_checkpoint(store, recipe, output)
     if (output / MODEL).is_dir() and (checkpoint is None or checkpoint.step == recipe.steps):
         return output / MODEL  # finished
+    if getattr(recipe, "compile", False):
+        check_compiled(device)  # before scenes are rendered
     scenes = scenes or render_split(recipe.split, recipe.scenes, recipe.image_size)
 
     torch.manual_seed(recipe.seed)
@@ -124,7 +138,8 @@ def _train(
 
     gradients = StepGradients(lambda inputs: trained.losses(inputs["rows"]), trained.parameters)
     files = KeptFiles(output, "train")
-    write_configuration(files, CONFIGURATION, {"recipe": asdict(recipe), "device": str(device)})
+    towers = {"towers": {name: getattr(recipe, name) for name in recipe.needs}} if recipe.needs else {}
+    write_configuration(files, CONFIGURATION, {"recipe": _recorded(recipe), **towers, "device": str(device)})
     log = RunLog(output / LOG)
     log.rewind(start)
     with termination() as told_to_stop:
@@ -148,7 +163,7 @@ def _train(
                 states = {
                     "model": trained.module.state_dict(),
                     "optimizer": optimizer.state_dict(),
-                    "recipe": asdict(recipe),
+                    "recipe": _recorded(recipe),
                 }
                 store.save(done, states)
             if told_to_stop.is_set() and done < recipe.steps:
@@ -161,14 +176,38 @@ def _train(
 
 def _compatible_checkpoint(store: CheckpointStore, recipe: TowerRecipe, output: Path) -> Checkpoint | None:
     """Return the last checkpoint, None without any; raise `PartCLIPSegError` for a run with another recipe."""
-    checkpoint = store.load()
+    checkpoint, now = store.load(), _recorded(recipe)
+    harmless = (*_HARMLESS, *(name for name in recipe.needs if not now[name]))
     if checkpoint is None:
-        check_new(output, asdict(recipe), _HARMLESS)
-    elif changes := differences(checkpoint.states["recipe"], asdict(recipe), _HARMLESS):
+        check_new(output, now, harmless)
+    elif changes := differences(checkpoint.states["recipe"], now, harmless):
         raise PartCLIPSegError(
-            f"{output} holds a {recipe.name} with another recipe: name another output\n  " + "\n  ".join(changes)
+            f"the {recipe.name} in {output} is of another recipe: name another output\n  " + "\n  ".join(changes)
         )
     return checkpoint
+
+
+def check_same(recipe: TowerRecipe, output: Path, names: Collection[str]) -> None:
+    """Check the tower in `output`, which may be of another recipe, before a run starts from it.
+
+    Raises `PartCLIPSegError` if it was trained with other values of the fields `names`; towers are compared by their
+    files. A folder without a configuration, as of a model that was copied there, is taken as it is.
+    """
+    then, now = recipe_of(output), _recorded(recipe)
+    if then is None:
+        return
+    kept = {name: then[name] for name in names if name in then}
+    if changes := differences(kept, {name: now[name] for name in kept}):
+        raise PartCLIPSegError(
+            f"the {recipe.name} in {output} was trained otherwise: name another output, or move that folder away\n  "
+            + "\n  ".join(changes)
+        )
+
+
+def _recorded(recipe: TowerRecipe) -> dict[str, Any]:
+    """Return the recipe with the digests of its towers' files in place of their folders, which may be moved."""
+    folders = {name: getattr(recipe, name) for name in recipe.needs}
+    return {**asdict(recipe), **{name: folder and f"files {model_digest(folder)}" for name, folder in folders.items()}}
 
 
 def _build_optimizer(

@@ -1,4 +1,4 @@
-"""Train by a recipe's name: check and open the data, train PartShapes' own backbone if needed, then run the loop.
+"""Train by a recipe's name: check and open the data, train PartShapes' own towers if needed, then run the loop.
 
     partclipseg.train("own-data", "data/cars", output="runs/cars", object="car")
 
@@ -21,16 +21,18 @@ from partclipseg.files import is_file
 from partclipseg.models.names import check_model_name
 from partclipseg.models.registry import family
 from partclipseg.processes import join_processes
+from partclipseg.training.checkpoint import CheckpointStore, differences
 from partclipseg.training.data import TrainingData, open_training_data, render_training_data
-from partclipseg.training.folder import MODEL
+from partclipseg.training.folder import CHECKPOINTS, MODEL, check_new, check_unchanged, recipe_of
 from partclipseg.training.loop import TrainingResult, run_training
 from partclipseg.training.observer import Observer
-from partclipseg.training.recipe import RECIPES, Recipe
-from partclipseg.training.tower_runs import OnTower, train_towers
+from partclipseg.training.recipe import HARMLESS, RECIPES, Recipe, with_current_settings
+from partclipseg.training.tower_runs import OnTower, train_start
 from partclipseg.training.towers import BackboneRecipe
 from partclipseg.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
+
 
 def train(
     recipe: Recipe | str,
@@ -101,6 +103,7 @@ def train(
         raise UsageError(f"{recipe.dataset} has to be told how large to render: give --image-size")
     if not recipe.start:
         _check_towers_fit(recipe)
+        _check_folder(recipe, output)
         with_towers = _train_towers(recipe, output, on_tower)
         if with_towers is None:
             return TrainingResult(0, False, output / MODEL, None, None)
@@ -147,13 +150,28 @@ def _check_towers_fit(recipe: Recipe) -> None:
             f"on PartShapes' own towers {recipe.method} takes scenes of {edge}x{edge} pixels only, not "
             f"{recipe.image_size}x{recipe.image_size}: leave --image-size out"
         )
+    if recipe.retention.weight and recipe.settings.towers[-1] != BackboneRecipe.name:
+        raise UsageError(
+            f"{recipe.method} starts from an aggregation, which has no maps of words to keep: set --retention.weight "
+            "0, or name a backbone with --start and a guidance tower with --guidance"
+        )
+
+
+def _check_folder(recipe: Recipe, output: Path) -> None:
+    """Raise `PartCLIPSegError` for a folder of another run, before towers are trained; `run_training` compares more."""
+    now = replace(recipe, start=str(output / recipe.settings.towers[-1] / MODEL)).to_dict()
+    if not CheckpointStore(output / CHECKPOINTS).steps():
+        check_new(output, now, HARMLESS)
+    elif (then := recipe_of(output)) and "dataset" in then:
+        check_unchanged(output, differences(with_current_settings(then), now, HARMLESS))
 
 
 def _train_towers(recipe: Recipe, output: Path, on_tower: OnTower | None) -> Recipe | None:
     """Train the towers of PartShapes that the recipe needs and `output` lacks; None: SIGTERM stopped one of them."""
-    names, guidance = recipe.settings.towers, getattr(recipe.settings, "guidance", "")
-    towers = train_towers(names, output, recipe.compile, on_tower, {"guidance": guidance} if guidance else {})
-    return None if towers is None else replace(recipe, start=towers[names[-1]])
+    settings = {name: getattr(recipe.settings, name, None) for name in ("guidance", "patch_attention")}
+    known = {name: value for name, value in settings.items() if value not in ("", None)}
+    start = train_start(recipe.settings.towers, output, on_tower, {**known, "compile": recipe.compile})
+    return None if start is None else replace(recipe, start=start)
 
 
 def find_recipe(recipe: Recipe | str) -> Recipe:

@@ -62,10 +62,15 @@ def word_retention(
     return WordRetention(teacher, read[0], recipe.retention.words_per_step, prompts=read[1])
 
 
-def compile_on(device: torch.device, model: PartModel) -> None:
-    """Compile the layers for training; raises `UsageError` on a CPU, where a compiled step takes longer."""
+def check_compiled(device: torch.device) -> None:
+    """Raise `UsageError` where layers are to be compiled on a CPU: a compiled step takes longer there."""
     if device.type == "cpu":
         raise UsageError("compiling pays on a GPU only: leave --compile out")
+
+
+def compile_on(device: torch.device, model: PartModel) -> None:
+    """Compile the layers for training; raises `UsageError` on a CPU."""
+    check_compiled(device)
     # If another model of this process had another grid, the compiler makes the grid symbolic and fails at its gradients
     # (PyTorch 2.13).
     torch.compiler.reset()

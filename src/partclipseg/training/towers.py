@@ -145,7 +145,8 @@ class GuidanceRecipe(TowerRecipe):
 class AggregationRecipe(TowerRecipe):
     """Train PartShapes' own cost aggregation, a tiny CAT-Seg, on the masks of whole objects.
 
-    A backbone or guidance tower that is not given is trained first, into the output's folder of that name."""
+    A backbone or guidance tower that is not given is trained first, into the output's folder of that name.
+    """
 
     name: ClassVar[str] = "aggregation"
     needs: ClassVar[tuple[str, ...]] = ("backbone", "guidance")
@@ -163,6 +164,10 @@ class AggregationRecipe(TowerRecipe):
     aggregation keeps it, too."""
     compile: bool = False
     """Compile the layers (GPU only): a minute at the start, then faster steps. Sums may round differently."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.image_size % (2 * PATCH) == 0, f"image_size {self.image_size} must be a multiple of {2 * PATCH}")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Released files in: names, families, misfits, and what training starts from."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -235,6 +236,20 @@ def test_catseg_starts_from_clip_and_a_resnet_of_four_stages(tmp_path):
     assert same_tensors(found.guidance.tower.state_dict(), resnet.state_dict())
     with pytest.raises(PartCLIPSegError, match="PartCATSeg takes its guidance from DINOv2"):
         start_model(PartCATSegModel, str(tmp_path / "clip"), settings, small_config())
+
+
+@pytest.mark.parametrize("start", ["clip", "catseg"])
+def test_guidance_of_other_patches_takes_photos_of_its_own_size(tmp_path, start):
+    towers(tmp_path)
+    tower = small_config().guidance_config
+    build(dinov2_catseg()).save_pretrained(tmp_path / "catseg")
+    Dinov2Model(type(tower)(**{**tower.to_dict(), "patch_size": 20})).save_pretrained(tmp_path / "dinov2")
+    settings = PartCATSegSettings(guidance=str(tmp_path / "dinov2"))
+    with pytest.raises(PartCLIPSegError, match="guidance_image_size 56 must be a multiple of DINOv2's patch of 20"):
+        start_model(PartCATSegModel, str(tmp_path / start), settings, small_config())
+    settings = replace(settings, guidance_image_size=80)
+    found = start_model(PartCATSegModel, str(tmp_path / start), settings, small_config())
+    assert found.config.guidance_image_size == 80
 
 
 def test_start_without_guidance_weights_is_an_error(tmp_path):

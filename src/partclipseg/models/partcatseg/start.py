@@ -45,7 +45,7 @@ def check_cost_settings(cls: type[CATSegModel], settings: CATSegSettings) -> Non
     config = config_class(reference=settings.reference, repairs=settings.repairs)
     config.change(**settings.switches)
     if settings.guidance and not is_file(settings.guidance) and is_local(settings.guidance, _GUIDANCE):
-        _guidance_config(settings)
+        guidance_config(settings)
 
 
 def start_model(
@@ -91,8 +91,10 @@ def _started(
     config_class: Any = cls.config_class
     sizes = dict(SIZES[settings.sizes]) if config is None else _sizes(config)
     changes: dict[str, Any] = {"reference": settings.reference, "repairs": settings.repairs}
-    if guidance := _guidance_config(settings):
+    if guidance := guidance_config(settings):
         changes["guidance_config"] = guidance
+    if settings.guidance_image_size is not None:  # given here too, since another tower may have other patches
+        changes["guidance_image_size"] = settings.guidance_image_size
     if is_file(name):
         tensors = read_released(name)
         if family_of(tensors, name) is cls:
@@ -146,8 +148,11 @@ def _sizes(config: CATSegConfig) -> dict[str, Any]:
     return {key: value for key, value in config.to_dict().items() if key not in own}
 
 
-def _guidance_config(settings: CATSegSettings) -> Any:
-    """Read the configuration beside the guidance weights; None, which is the released one, where there is none."""
+def guidance_config(settings: CATSegSettings) -> Any:
+    """Read the configuration beside the guidance weights; None, which is the released one, where there is none.
+
+    Raises `PartCLIPSegError` where the weights are not there, or are no DINOv2 and no ResNet.
+    """
     if not settings.guidance or is_file(settings.guidance):
         return None
     values = read_config(settings.guidance, remedy=_GUIDANCE)

@@ -114,7 +114,7 @@ def small_config(**changes: object) -> PartCLIPSegConfig:
 
 
 def shallow_config(**changes: object) -> PartCLIPSegConfig:
-    """Return `small_config` with as few layers as leave every kind: the time of an export grows with their number."""
+    """Return `small_config` with as few layers as leave every kind: they take the time of a load and of an export."""
     config = small_config(extract_layers=[0, 1], **changes)
     config.text_config.num_hidden_layers, config.vision_config.num_hidden_layers = 1, 2
     return config
@@ -144,9 +144,9 @@ def model_directory(tmp_path_factory: pytest.TempPathFactory, tokenizer_director
     from partclipseg.models.partclipseg.model import PartCLIPSegModel
     from partclipseg.models.registry import load_tokenizer
 
-    torch.manual_seed(0)
+    torch.manual_seed(5)  # several classes win, and several instances are found, in photos of random colours
     directory = tmp_path_factory.mktemp("model")
-    PartCLIPSegModel(small_config()).save_pretrained(directory)
+    PartCLIPSegModel(shallow_config()).save_pretrained(directory)
     load_tokenizer(tokenizer_directory).save_pretrained(directory)
     return directory
 

@@ -161,6 +161,19 @@ def test_only_temporary_files_of_processes_that_are_gone_are_removed(tmp_path: P
     assert not folder.exists()
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs the table of processes in /proc")
+def test_a_process_that_has_ended_unnoticed_is_gone(tmp_path: Path) -> None:
+    """Its parent, such as the first process of a container, may take notice late."""
+    ended = subprocess.Popen(["true"])
+    while Path(f"/proc/{ended.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+        pass
+    left = tmp_path / f".partclipseg-{ended.pid}-00000000.tmp.png"
+    left.touch()
+    remove_temporary(tmp_path)
+    assert not left.exists()
+    ended.wait()
+
+
 def test_a_locked_folder_is_refused_to_others(tmp_path: Path) -> None:
     with locked(tmp_path), pytest.raises(PartCLIPSegError, match="another run is writing"), locked(tmp_path):
         pass

@@ -206,7 +206,11 @@ def _is_running(process: int) -> bool:
         return False
     except (OSError, OverflowError):  # another user's process, or not a process id
         return True
-    return True
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:  # a system without such a table
+        return True
+    return state != "Z"  # that has ended, and whose parent has not taken notice yet
 
 
 def flush(path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.conftest import shallow_config
 from tests.models.tester import FamilyTester, noise
 from transformers import CLIPSegForImageSegmentation
 
@@ -34,8 +35,8 @@ def plain(config) -> PlainCLIPSeg:
 
 class TestPlainCLIPSeg(FamilyTester):
     @pytest.fixture
-    def model(self, config):
-        return plain(config)
+    def model(self):
+        return plain(shallow_config())
 
     def test_save_and_load_is_bit_equal(self, model, tmp_path):
         model.save_pretrained(tmp_path)
@@ -52,8 +53,8 @@ class TestPlainCLIPSeg(FamilyTester):
 
 class TestPlainCLIPSegWithoutTheGate(TestPlainCLIPSeg):
     @pytest.fixture
-    def model(self, config):
-        model = plain(config)
+    def model(self):
+        model = plain(shallow_config())
         model.ask(Prompting(("the {part} of the {object}", "{object} {part}"), 0.4, object_gate=False))
         return model
 

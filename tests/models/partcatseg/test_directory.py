@@ -89,7 +89,12 @@ FIELDS = [
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_no_value_of_the_configuration_is_a_raw_error(directory: Path, field: str):
-    for value in NO_VALUES:
+    *towers, name = field.split("__")
+    own = json.loads((directory / "config.json").read_text())
+    for tower in towers:
+        own = own[tower]
+    # A loaded model takes time: an entry that only the other family's guidance has, and this one ignores, gets a few.
+    for value in NO_VALUES if name in own else NO_VALUES[::4]:
         shutil.copy(directory / "config.json", directory / "kept")
         configure(**{field: value})(directory)
         try:

@@ -151,6 +151,8 @@ def test_words_with_blanks_apostrophes_capitals_and_other_letters():
         (lambda: Vocabulary.load("x" * 5000), "5,000 characters, more than the limit of 200"),
         (lambda: Vocabulary.load("a\0b"), r"invisible character \(U\+0000\)"),
         (lambda: Vocabulary.load("pascal-part-117"), "'pascal-part-117' is neither a file nor a catalogue"),
+        (lambda: Vocabulary.load("C:\\words"), r"'C:\\\\words' is neither a file nor a catalogue"),
+        (lambda: Vocabulary.load("d:/my words.yaml"), "'d:/my words.yaml' is neither a file nor a catalogue"),
         (lambda: Vocabulary.load("words/own"), "'words/own' is neither a file nor a catalogue"),
         (lambda: Vocabulary.load("handle; any: Handle"), "'Handle' is in the vocabulary twice"),
         (lambda: Vocabulary.load("kettle: handle; any: Handle"), "differ only in capitals"),

@@ -41,6 +41,9 @@ _SPELLINGS = str.maketrans(
 _JOINERS = "\u200c\u200d"
 """Zero-width characters that Persian, Hindi and emoji need between two characters; ASCII never needs them."""
 
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+"""Begin of a path on Windows."""
+
 _POSSESSIVE = re.compile(r"'s(?=\s|$)")
 
 
@@ -80,8 +83,9 @@ def read_pairs(text: str) -> list[ObjectPart]:
 
 
 def names_object(text: str) -> bool:
-    """Whether written words name an object anywhere, as ``dog: ear`` and ``dog's ear`` do."""
-    return ":" in (plain := plain_text(text)) or bool(_POSSESSIVE.search(plain))
+    """Whether written words name an object anywhere, as ``dog: ear`` and ``dog's ear`` do; a drive's letter is none."""
+    plain = plain_text(text)
+    return not _DRIVE.match(plain) and (":" in plain or bool(_POSSESSIVE.search(plain)))
 
 
 def read_entry(entry: Any) -> Iterable[ObjectPart]:

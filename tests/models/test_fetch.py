@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import requests
 import torch
 from PIL import Image
 from tests.conftest import small_config
@@ -205,14 +206,37 @@ def test_no_network(cache: Path, tokenizer_directory: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("name", [NAME, "clipseg"])
+@pytest.mark.parametrize(
+    "proxy", ["http://someone:secret@127.0.0.1:9", "http://secret:port", "ftp://secret", "secret proxy", " "]
+)
 def test_a_proxy_that_does_not_answer_is_named(
-    name: str, cache: Path, tokenizer_directory: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, proxy: str, cache: Path, tokenizer_directory: Path, monkeypatch: pytest.MonkeyPatch
 ):
     shutil.copytree(tokenizer_directory, cache / "tokenizer")
-    monkeypatch.setenv("HTTPS_PROXY", "http://someone:secret@127.0.0.1:9")
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
     with pytest.raises(PartCLIPSegError, match="the proxy that HTTPS_PROXY names does not let through") as caught:
         fetch(name)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "host"), [(NAME, "Google Drive"), ("clipseg", "the Hugging Face hub")])
+def test_a_certificate_that_is_not_trusted_is_named(
+    name: str, host: str, cache: Path, tokenizer_directory: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise requests.exceptions.SSLError("certificate verify failed: self-signed certificate")
+
+    shutil.copytree(tokenizer_directory, cache / "tokenizer")
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", refuse)
+    with pytest.raises(PartCLIPSegError, match=f"the certificate of {host} is not trusted here .REQUESTS_CA_BUNDLE"):
+        fetch(name)
+
+
+@pytest.mark.parametrize("endpoint", ["hub.example", "ftp://hub.example"])
+def test_an_endpoint_that_is_no_address_is_named(endpoint: str, cache: Path, monkeypatch: pytest.MonkeyPatch):
+    redirect(monkeypatch, endpoint)
+    with pytest.raises(PartCLIPSegError, match="clipseg is not here, and HF_ENDPOINT names no address"):
+        fetch("clipseg")
 
 
 def test_without_the_hub_once_the_tokenizer_is_here(

@@ -47,6 +47,9 @@ HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only")
 
 _CACHE_OPTIONS = ("cache_dir", "revision")
 
+WRONG_PROXY = (requests.exceptions.ProxyError, requests.exceptions.InvalidURL)
+"""Errors of requests about a proxy that does not answer, and about one that is no address."""
+
 
 class HubError(PartCLIPSegError):
     """The hub did not give a file; the message says why, and names no remedy."""
@@ -64,8 +67,12 @@ def reach_hub() -> None:
     """Raise `HubError` at once if the hub cannot be reached; its own library tries for half a minute."""
     try:
         requests.head(constants.ENDPOINT, timeout=_PATIENCE)
-    except requests.exceptions.ProxyError as error:
+    except (requests.exceptions.MissingSchema, requests.exceptions.InvalidSchema) as error:
+        raise HubError("HF_ENDPOINT names no address, which begins with https://") from error
+    except WRONG_PROXY as error:
         raise HubError(f"{proxy()} does not let through") from error
+    except requests.exceptions.SSLError as error:
+        raise HubError(untrusted("the Hugging Face hub")) from error
     except requests.exceptions.RequestException as error:
         raise HubError("the Hugging Face hub cannot be reached") from error
 
@@ -104,6 +111,14 @@ def proxy() -> str:
     """Name the proxy by its variable: the address may hold a password."""
     named = [name for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy") if os.environ.get(name)]
     return f"the proxy that {' and '.join(named) or 'the environment'} names"
+
+
+def untrusted(host: str) -> str:
+    """Say that the certificate of a host is not trusted, as behind a proxy that reads what passes."""
+    return (
+        f"the certificate of {host} is not trusted here (REQUESTS_CA_BUNDLE and SSL_CERT_FILE name a file with those "
+        "of your network)"
+    )
 
 
 def _is_absent(error: BaseException) -> bool:

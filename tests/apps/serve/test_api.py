@@ -225,6 +225,12 @@ BAD_FORMS = {
 }
 
 
+def test_several_photos_are_told_where_they_go(client, photo):
+    answer = client.post("/v1/segment", files=[("photo", photo)] * 2, data={"vocabulary": WORDS})
+    assert answer.status_code == 400
+    assert answer.json()["detail"].endswith("Maximum number of files is 1; /v1/batch takes several photos")
+
+
 def test_readers_of_other_formats_are_never_begun(client, monkeypatch):
     _, accept = Image.OPEN["ICO"]
     monkeypatch.setitem(Image.OPEN, "ICO", (lambda *_: pytest.fail("it was begun"), accept))

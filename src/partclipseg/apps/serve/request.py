@@ -142,7 +142,8 @@ async def _form_fields(
         parser.spool_max_size = len(body) + 1  # photos stay in memory: none is written to the disk
         form = await parser.parse()
     except MultiPartException as error:
-        raise HTTPException(400, shortened(f"the form cannot be read: {error.message}")) from None
+        several = "; /v1/batch takes several photos" if max_photos == 1 and "files" in error.message else ""
+        raise HTTPException(400, shortened(f"the form cannot be read: {error.message.rstrip('.')}{several}")) from None
     except (LookupError, ValueError) as error:  # no boundary, unknown charset
         raise HTTPException(400, shortened(f"the form cannot be read: {error}")) from None
     try:

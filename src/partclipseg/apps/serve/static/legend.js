@@ -25,7 +25,7 @@ export function legend(entries, off, changed, point) {
   const groups = new Map();
   for (const entry of entries) {
     const owner = entry.instance ? `${entry.object} ${entry.instance}` : entry.object;
-    const heading = owner && (entry.part || entry.rest) ? owner : "";
+    const heading = !owner || !(entry.part || entry.rest) ? "" : owner === "any" ? "any object" : owner;
     let group = groups.get(heading);
     if (!group) {
       group = make("div", { class: "group" }, ...(heading ? [make("h4", {}, heading)] : []));
@@ -54,9 +54,10 @@ export function legend(entries, off, changed, point) {
  * @param {(value: number) => void} point
  */
 function row(entry, off, changed, point) {
-  const share = percent(entry.share), score = entry.score.toFixed(2);
+  // The score of a rest is that of the best part, which it does not belong to.
+  const share = percent(entry.share), score = entry.rest ? "" : entry.score.toFixed(2);
   const box = make("input", {
-    type: "checkbox", "aria-label": `${entry.name}, ${share} of the photo, score ${score}`,
+    type: "checkbox", "aria-label": `${entry.name}, ${share} of the photo${score && `, score ${score}`}`,
     onchange: () => {
       if (box.checked) off.delete(entry.name);
       else off.add(entry.name);

@@ -41,7 +41,8 @@ export class WordBox {
       make("div", { class: "split" }, this.count, all), this.found);
     section.append(make("label", { class: "title", for: id }, label), this.box,
       make("p", { class: "help", id: `${id}-help` },
-        "An object, a colon, its parts; a line for each object. Name all large parts: they share the object's pixels."),
+        "An object, a colon, all its large parts, which share its pixels; a line for each object. A part alone is " +
+        "looked for on any object."),
       this.details);
   }
 

@@ -47,12 +47,22 @@ def test_demo(tmp_path, capsys):
 def test_a_photo_in_which_the_built_in_model_finds_nothing(tmp_path, capsys):
     Image.new("RGB", (64, 64), (255, 255, 255)).save(tmp_path / "white.png")
     Image.fromarray(render_scene("test", 0, 128).image).save(tmp_path / "scene.png")
-    hint = "nothing was found: for photos name a model, such as --model partclipseg-pascal"
+    hint = "no part was found: for photos name a model, such as --model partclipseg-pascal"
     for photos, said in ((["white.png"], True), (["white.png", "scene.png"], False)):
         names = [str(tmp_path / name) for name in photos]
         words = ["--vocabulary", "penguin: head, body, wing", "--format", "json", "--output", str(tmp_path / "parts")]
         assert main(["predict", *names, *words]) == 0
         assert (hint in capsys.readouterr().out) == said
+
+
+def test_an_object_without_its_parts_is_said(tmp_path, capsys):
+    Image.fromarray(render_scene("test", 0, 128).image).save(tmp_path / "scene.png")
+    options = ["--min-part-probability", "1", "--format", "json", "--output", str(tmp_path / "parts")]
+    words = ["--vocabulary", "penguin: head, body, wing"]
+    assert main(["predict", str(tmp_path / "scene.png"), *words, *options]) == 0
+    said = capsys.readouterr().out
+    assert "scene.png: rest of the penguin\n" in said
+    assert "no part was found" in said
 
 
 def test_unseen_objects_are_marked(tmp_path, capsys, monkeypatch):

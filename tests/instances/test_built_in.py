@@ -118,6 +118,6 @@ def test_a_run_says_that_it_knows_no_photos(
     assert main(["predict", *arguments, *output, "--instances", BUILT_IN_DETECTOR]) == 0
     said = capsys.readouterr().out
     assert "detector: the built-in one, which knows rendered scenes only, not photos" in said
-    assert "nothing was found: for photos name a detector, such as --instances IDEA-Research/" in said
+    assert "no part was found: for photos name a detector, such as --instances IDEA-Research/" in said
     assert main(["predict", *arguments, *output, "--instances", "components"]) == 0
     assert "detector" not in capsys.readouterr().out

@@ -85,6 +85,7 @@ class RunsCode:
     ("content", "message"),
     [
         (pickle.dumps({"model": RunsCode()}, protocol=2), "is refused"),
+        (pickle.dumps({"model": RunsCode()}, protocol=4), "is refused"),
         (b"no checkpoint at all", "is refused|not a readable"),
         (b"", "not a readable"),
         (None, "there is no file"),

@@ -179,10 +179,10 @@ class Predict:
             done = len(photos) - len(failures.failed)
             console.print(f"{done} of {len(photos)} photos -> {self.output}")
             if self.model is None and not found:
-                console.print("nothing was found: for photos name a model, such as --model partclipseg-pascal")
+                console.print("no part was found: for photos name a model, such as --model partclipseg-pascal")
             elif self.find.uses_built_in and not found:
                 console.print(
-                    "nothing was found: for photos name a detector, such as "
+                    "no part was found: for photos name a detector, such as "
                     "--instances IDEA-Research/grounding-dino-tiny"
                 )
         return failures
@@ -227,6 +227,7 @@ def _segment_alone(segment: Callable[[Sequence[Path]], Iterator[tuple[Path, Any]
 
 def _summary(result: PartResult) -> str:
     found = sorted(result.segments(), key=lambda segment: -segment.area)
-    words = ", ".join(segment.title for segment in found[:4]) or "nothing found"
+    rests = (f"rest of {'the ' if one.instance is None else ''}{one.title}" for one in result.without_part()[:4])
+    words = ", ".join(segment.title for segment in found[:4]) or ", ".join(rests) or "nothing found"
     more = f" and {len(found) - 4} more" if len(found) > 4 else ""
     return f"  {result.name}: {words}{more}"

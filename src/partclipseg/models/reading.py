@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -270,7 +271,8 @@ def read_tensors(path: str | Path, device: str = "cpu") -> dict[str, Tensor]:
     path = Path(path)
     check_file(path)
     try:
-        with library_errors(f"{path} is not a readable PyTorch checkpoint: {_REMEDY}"):
+        with library_errors(f"{path} is not a readable PyTorch checkpoint: {_REMEDY}"), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # what comes of it is said below
             content = torch.load(path, map_location=device, weights_only=True)
     except PartCLIPSegError as error:
         if other := _other_file(path):

@@ -40,7 +40,7 @@ SMALL_AREA = (0.1, 0.4)
 """Least and greatest share of a scene's area that a large and a small crop show."""
 
 
-def guidance_config(image_size: int) -> Dinov2Config:
+def guidance_tower_config(image_size: int) -> Dinov2Config:
     """Return a configuration of some 1.2 million parameters: 6 blocks of width 128 on 8-pixel patches."""
     return Dinov2Config(
         hidden_size=128, num_hidden_layers=6, num_attention_heads=4, image_size=image_size, patch_size=PATCH
@@ -66,7 +66,7 @@ class SelfDistillation:
 
     def __init__(self, recipe: GuidanceRecipe, scenes: SceneArrays, device: torch.device) -> None:
         self.recipe = recipe
-        student = Projected(guidance_config(scenes.size), recipe.prototypes)
+        student = Projected(guidance_tower_config(scenes.size), recipe.prototypes)
         teacher = copy.deepcopy(student).requires_grad_(False)
         self.module = nn.ModuleDict({"student": student, "teacher": teacher}).to(device)
         self.student, self.teacher = student, teacher

@@ -28,7 +28,8 @@ def make_photos(folder: Path, count: int) -> None:
 
 
 def arguments(photos: Path, output: Path, model: Path, *more: str) -> list[str]:
-    options = ["--vocabulary", WORDS, "--model", str(model), "--batch-size", "4", "--formats", *FORMATS]
+    options = ["--vocabulary", WORDS, "--model", str(model), "--batch-size", "4"]
+    options += [] if "--formats" in more else ["--formats", *FORMATS]
     return ["label", str(photos), "--output", str(output), *options, "--workers", "1", *more]
 
 

@@ -60,7 +60,7 @@ def test_a_full_disk_stops_the_run(photos, model, tmp_path, monkeypatch, capsys)
     ],
 )
 def test_wrong_calls_are_named(photos, model, tmp_path, capsys, change, code, message):
-    assert main([*arguments(photos, tmp_path / "out", model), *change]) == code
+    assert main(arguments(photos, tmp_path / "out", model, *change)) == code
     assert message in capsys.readouterr().err
 
 

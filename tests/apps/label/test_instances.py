@@ -23,7 +23,8 @@ FORMATS = (
 
 
 def call(photos: Path, output: Path, model: Path, *more: str) -> list[str]:
-    options = ["--vocabulary", WORDS, "--model", str(model), "--batch-size", "4", "--formats", *FORMATS]
+    options = ["--vocabulary", WORDS, "--model", str(model), "--batch-size", "4"]
+    options += [] if "--formats" in more else ["--formats", *FORMATS]
     return ["label", str(photos), "--output", str(output), *options, "--workers", "1", *more]
 
 
@@ -159,7 +160,7 @@ def test_corrected_parts_keep_their_owners(labelled, album, model, boxes, tmp_pa
 def test_other_options_are_refused(labelled, album, model, boxes, capsys, change, named):
     more = [text.format(boxes=boxes) for text in change]
     formats = ["--formats", *(name for name in FORMATS if more or name not in {"instance-png", "partpq"})]
-    assert main([*call(album, labelled, model, *more), *formats]) == 2
+    assert main(call(album, labelled, model, *more, *formats)) == 2
     assert named.format(boxes=boxes) in capsys.readouterr().err
 
 

@@ -103,7 +103,7 @@ def test_names_with_line_ends_of_their_own(tmp_path, name):
 )
 def test_changed_options_are_refused_by_name(labelled, photos, model, tmp_path, capsys, change, named):
     before = digests(labelled)
-    assert main([*arguments(photos, labelled, model), *change]) == 2
+    assert main(arguments(photos, labelled, model, *change)) == 2
     assert named in capsys.readouterr().err
     assert digests(labelled) == before
 

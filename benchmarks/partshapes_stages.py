@@ -1,4 +1,4 @@
-"""What the runs of benchmarks/partshapes.py and three_tasks.py share: locks, scenes and towers, and their options."""
+"""Locks, scenes, towers and their options serve the runs of both partshapes.py and three_tasks.py."""
 
 from __future__ import annotations
 

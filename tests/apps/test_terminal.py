@@ -1,4 +1,4 @@
-"""What commands print is what they were given."""
+"""Commands print names as they are, whatever markup or emoji codes stand in them."""
 
 from __future__ import annotations
 

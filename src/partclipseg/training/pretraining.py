@@ -120,7 +120,8 @@ def _train(
     report: Callable[[int, Mapping[str, float]], None] | None,
 ) -> Path | None:
     store = CheckpointStore(output / CHECKPOINTS, states=("model", "optimizer", "recipe"))
-    checkpoint = _compatible_checkpoint(store, recipe, output)
+    recorded = _recorded(recipe)
+    checkpoint = _compatible_checkpoint(store, recipe, recorded, output)
     if (output / MODEL).is_dir() and (checkpoint is None or checkpoint.step == recipe.steps):
         return output / MODEL  # finished
     if getattr(recipe, "compile", False):
@@ -139,7 +140,7 @@ def _train(
     gradients = StepGradients(lambda inputs: trained.losses(inputs["rows"]), trained.parameters)
     files = KeptFiles(output, "train")
     towers = {"towers": {name: getattr(recipe, name) for name in recipe.needs}} if recipe.needs else {}
-    write_configuration(files, CONFIGURATION, {"recipe": _recorded(recipe), **towers, "device": str(device)})
+    write_configuration(files, CONFIGURATION, {"recipe": recorded, **towers, "device": str(device)})
     log = RunLog(output / LOG)
     log.rewind(start)
     with termination() as told_to_stop:
@@ -163,7 +164,7 @@ def _train(
                 states = {
                     "model": trained.module.state_dict(),
                     "optimizer": optimizer.state_dict(),
-                    "recipe": _recorded(recipe),
+                    "recipe": recorded,
                 }
                 store.save(done, states)
             if told_to_stop.is_set() and done < recipe.steps:
@@ -174,9 +175,11 @@ def _train(
     return output / MODEL
 
 
-def _compatible_checkpoint(store: CheckpointStore, recipe: TowerRecipe, output: Path) -> Checkpoint | None:
+def _compatible_checkpoint(
+    store: CheckpointStore, recipe: TowerRecipe, now: Mapping[str, Any], output: Path
+) -> Checkpoint | None:
     """Return the last checkpoint, None without any; raise `PartCLIPSegError` for a run with another recipe."""
-    checkpoint, now = store.load(), _recorded(recipe)
+    checkpoint = store.load()
     harmless = (*_HARMLESS, *(name for name in recipe.needs if not now[name]))
     if checkpoint is None:
         check_new(output, now, harmless)

@@ -58,7 +58,7 @@ def train_tower(recipe: TowerRecipe, output: str | Path, on_tower: OnTower | Non
     else:
         _check(recipe)
     settings = {"image_size": recipe.image_size, "compile": getattr(recipe, "compile", False)}
-    given = {name: getattr(recipe, name) for name in recipe.needs if getattr(recipe, name)}
+    given = {name: getattr(recipe, name) for name in _given(recipe)}
     towers = train_towers(names, output, on_tower, {**settings, **given})
     if towers is None:
         return None

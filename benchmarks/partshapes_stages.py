@@ -89,13 +89,16 @@ def training_data(scenes: int, image_size: int, output: Path) -> TrainingData:
 # -- towers -----------------------------------------------------------------------------------------------------------
 
 
-def train_tower(name: str, seed: int, output: Path, options: argparse.Namespace) -> Path | None:
+def train_tower(
+    name: str, seed: int, output: Path, options: argparse.Namespace, patch_attention: bool = False
+) -> Path | None:
     """Train a tower of the seed, and those that it needs, unless they are there; return its directory.
 
-    None: SIGTERM stopped a training.
+    An aggregation with `patch_attention` is another tower than one without. None: SIGTERM stopped a training.
     """
     kind = TOWER_RECIPES[f"partshapes-{name}"]
-    folder = output / f"{name}-{seed}"
+    with_attention = patch_attention and hasattr(kind, "patch_attention")
+    folder = output / (f"{name}-attention-{seed}" if with_attention else f"{name}-{seed}")
     with alone(output, folder.name):
         if (folder / "model").is_dir():
             return folder / "model"
@@ -107,6 +110,8 @@ def train_tower(name: str, seed: int, output: Path, options: argparse.Namespace)
             changes[other] = str(directory)
         if hasattr(kind, "compile"):
             changes["compile"] = options.compile
+        if with_attention:
+            changes["patch_attention"] = True
         steps = getattr(options, f"{name}_steps") or kind.steps
         recipe = kind(seed=seed, steps=steps, warmup_steps=min(kind.warmup_steps, steps // 4), **changes)
         scenes = rendered(recipe.split, recipe.scenes, recipe.image_size, output)
@@ -124,7 +129,8 @@ def on_towers(recipe: Recipe, seed: int, output: Path, options: argparse.Namespa
     The recipe's `start` may be the name of a tower; "" stands for the one that the method starts from.
     """
     names = recipe.settings.towers
-    start = train_tower(recipe.start or names[-1], seed, output, options)
+    attention = bool(getattr(recipe.settings, "patch_attention", False))
+    start = train_tower(recipe.start or names[-1], seed, output, options, attention)
     if start is None:
         return None
     if "guidance" in names:

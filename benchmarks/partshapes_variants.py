@@ -99,6 +99,9 @@ VARIANTS: dict[str, Recipe] = {
     # An aggregation has no maps of single words to keep, the backbone has.
     "partcatseg, from CLIP + retention": replace(PARTCATSEG, start="backbone", retention=DEFAULT.retention),
     "catseg, from CLIP": replace(partshapes_catseg(), start="backbone"),
+    # The last block of CLIP keeps its attention, in the aggregation that they start from too.
+    "partcatseg, patch attention": with_settings(PARTCATSEG, patch_attention=True),
+    "catseg, patch attention": with_settings(partshapes_catseg(), patch_attention=True),
     # HOPS's filters of costs.
     "partcatseg + attention filter": with_settings(PARTCATSEG, attention_filter=True),
     "partcatseg + affinity": with_settings(PARTCATSEG, pair_affinity=True),
@@ -109,7 +112,6 @@ VARIANTS: dict[str, Recipe] = {
         for rate in (3e-4, 1e-3, 3e-3)
     },
     "partcatseg, gradient norm 1": replace(PARTCATSEG, max_gradient_norm=1.0),
-    "partcatseg, patch attention": with_settings(PARTCATSEG, patch_attention=True),
     "partcatseg, guidance at the full rate": with_settings(PARTCATSEG, guidance_share=1.0),
     "partcatseg, finer guidance": with_settings(PARTCATSEG, guidance_image_size=256),
     "partcatseg, finer guidance at the full rate": with_settings(

@@ -27,6 +27,7 @@ def add_stage_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backbones", type=int, help="seed s starts from towers s modulo this; default: its own")
     for name in TOWERS:
         parser.add_argument(f"--{name}-steps", type=int)
+    parser.add_argument("--part-weight", type=float, help="of the backbones' loss; 0: they know objects' words alone")
     parser.add_argument("--scenes", type=int, help="scenes rendered ahead for each stage")
     parser.add_argument("--image-size", type=int)
     parser.add_argument("--compile", action="store_true", help="compile the layers: pays on a GPU")
@@ -112,6 +113,8 @@ def train_tower(
             changes["compile"] = options.compile
         if with_attention:
             changes["patch_attention"] = True
+        if kind is BackboneRecipe and options.part_weight is not None:
+            changes["part_weight"] = options.part_weight
         steps = getattr(options, f"{name}_steps") or kind.steps
         recipe = kind(seed=seed, steps=steps, warmup_steps=min(kind.warmup_steps, steps // 4), **changes)
         scenes = rendered(recipe.split, recipe.scenes, recipe.image_size, output)

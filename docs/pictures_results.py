@@ -39,6 +39,15 @@ def second() -> Table:
     }
 
 
+def third() -> Table:
+    """Read the default, the baseline and the released code on backbones that know part words."""
+    content = json.loads((RESULTS / "partshapes-part-words.json").read_text(encoding="utf-8"))["2,000 steps"]
+    return {
+        name: {protocol: content[name][f"{protocol} harmonic iou"]["values"] for protocol in PROTOCOLS}
+        for name in ("default", "clipseg", "reference")
+    }
+
+
 def methods() -> Table:
     """Read the methods that were trained for equal steps."""
     content = json.loads((RESULTS / "partshapes-methods.json").read_text(encoding="utf-8"))
@@ -53,6 +62,7 @@ def plot() -> Image.Image:
     tables = {
         "first experiment, 2,000 steps": first(),
         "second experiment, 2,000 steps": second(),
+        "third experiment, 2,000 steps, part words in CLIP": third(),
         "the other methods, 1,000 steps": methods(),
     }
     rows = [len(table) for table in tables.values()]

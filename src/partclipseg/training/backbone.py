@@ -6,11 +6,11 @@ whole objects. Here all losses run together, since few scenes and words cannot r
 - captions name objects of the scene, any object, and are contrasted with the photos of the batch (CLIP);
 - patches on an object are contrasted with the words of all objects, which a short training needs: a caption alone
   says of some 256 patches together what it says of one;
+- patches on a part of a *seen* object are contrasted with all part words, since CLIP has read part words on the web;
 - object words, those in the photo and some that are not, are referred to their masks (CLIPSeg).
 
-No part is ever labelled or named, of seen and unseen objects alike, unless `BackboneRecipe.part_weight` is above 0:
-then patches on parts of seen objects are contrasted with part words, since CLIP has read part words, too. The result is
-a CLIPSeg checkpoint like the real one, and the recipes for PartShapes start from it.
+No part of an unseen object is ever labelled or named. `BackboneRecipe.part_weight` of 0 leaves parts out altogether.
+The result is a CLIPSeg checkpoint like the real one, and the recipes for PartShapes start from it.
 """
 
 from __future__ import annotations

@@ -90,9 +90,9 @@ class BackboneRecipe(TowerRecipe):
     """Weight of the contrastive loss of whole photos beside the mask loss."""
     patch_weight: float = 0.5
     """Weight of the contrastive loss of patches beside the mask loss."""
-    part_weight: float = 0.0
-    """Weight of the contrastive loss of patches and part words on objects whose parts are trained later. Above 0, CLIP
-    knows part words before the part stage."""
+    part_weight: float = 0.5
+    """Weight of the contrastive loss of patches and part words on objects whose parts are trained later, so that CLIP
+    knows part words before the part stage. 0: the words of objects alone."""
     compile: bool = False
     """Compile the layers (GPU only): a minute at the start, then faster steps. Sums may round differently."""
 

@@ -174,6 +174,9 @@ def test_model_digest_follows_the_weights(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"two")
     assert model_digest(str(tmp_path)) != first
     assert model_digest("owner/name") == "owner/name"
+    for name in ("a.pth", "b.pth"):
+        (tmp_path / name).write_bytes(b"weights")
+    assert model_digest(str(tmp_path / "a.pth")) == model_digest(str(tmp_path / "b.pth")) != first
 
 
 def test_best_and_worst_never_overlap() -> None:

@@ -13,7 +13,7 @@ import torch
 
 from partclipseg.data.fingerprint import changed_data
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.files import whole_file
+from partclipseg.files import sha256, whole_file
 from partclipseg.writing import writing
 
 _PATTERN = "scores-*.state"
@@ -151,7 +151,12 @@ def merge_processes(evaluators: Mapping[Any, Counts], world_size: int) -> None:
 
 
 def model_digest(name: str) -> str:
-    """Compute a short digest of a model directory's configuration, tokenizer and weights; a hub name is returned."""
+    """Compute a short digest of a model directory's configuration, tokenizer and weights, or of a file of weights.
+
+    A hub name is returned.
+    """
+    if Path(name).is_file():
+        return sha256(Path(name))[:16]
     if not Path(name).is_dir():
         return name
     digest = hashlib.sha256()

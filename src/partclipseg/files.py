@@ -185,6 +185,21 @@ def is_directory(path: str | os.PathLike[str]) -> bool:
         return False
 
 
+def full_path(name: str) -> str:
+    """Return an existing path in full, for other working directories; other text, as a name on the hub, as it is."""
+    return os.path.abspath(name) if is_file(name) or is_directory(name) else name  # noqa: PTH100  (keeps links)
+
+
+def same_path(one: object, other: object) -> bool:
+    """Whether two texts are spellings of one path that exists, such as a relative and a full one."""
+    if not isinstance(one, str) or not isinstance(other, str):
+        return False
+    try:
+        return os.path.samefile(one, other)  # noqa: PTH121
+    except (OSError, ValueError):  # text that is no path
+        return False
+
+
 def temporary_path(path: Path) -> Path:
     """Return a new name beside `path`, with its suffix, that `remove_temporary` recognises; it is always short."""
     suffix = path.suffix if len(path.suffix) <= 16 else ""

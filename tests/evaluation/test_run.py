@@ -165,6 +165,14 @@ def test_scores_of_other_options_are_refused(tmp_path: Path, own_data: Path) -> 
         SavedScores(tmp_path, {"model": "b", "split": "test", "dtype": "bfloat16"}).load(evaluators)
 
 
+def test_scores_go_on_however_a_path_is_spelled(tmp_path: Path, own_data: Path, monkeypatch) -> None:
+    dataset = open_dataset("index-png", own_data, "test")
+    (tmp_path / "detector").mkdir()
+    monkeypatch.chdir(tmp_path)
+    SavedScores(tmp_path, {"instances": "detector", "limit": None}).save(evaluators_of(dataset))
+    SavedScores(tmp_path, {"instances": f"{tmp_path}/detector", "limit": None}).load(evaluators_of(dataset))
+
+
 def test_model_digest_follows_the_weights(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"one")

@@ -24,7 +24,7 @@ from partclipseg.formats.notebook import notebook_html
 from partclipseg.formats.overlay import overlay
 from partclipseg.formats.palette import part_colours
 from partclipseg.formats.png import label_image
-from partclipseg.formats.registry import chosen_formats, single_formats
+from partclipseg.formats.registry import chosen_formats, single_formats, usual_formats
 from partclipseg.formats.segment import Instance, Owners, Segment, counted, mean_scores
 from partclipseg.formats.yolo import yolo_lines
 from partclipseg.grammar import class_name
@@ -438,15 +438,13 @@ class PartResult:
         to the photo from `folder`, their destination. Raises `UsageError` as `save` does.
         """
         if formats is None:
-            known = single_formats().items()
-            has = self.instance_map is not None
-            formats = [name for name, kind in known if not kind.on_request and (has or not kind.needs_instances)]
+            formats = usual_formats(self.instance_map is not None, self.vocabulary)
         chosen = self._chosen(formats)
         stem, place = Path(self.name).stem if stem is None else stem, self._place(folder)
         return {name: content for kind in chosen.values() for name, content in kind.files(self.labelled, stem, place)}
 
     def _chosen(self, formats: Iterable[str]) -> dict[str, Format]:
-        return chosen_formats(formats, single_formats(), self.instance_map is not None)
+        return chosen_formats(formats, single_formats(), self.instance_map is not None, self.vocabulary)
 
     def _place(self, folder: Path) -> Place:
         return Place(folder, Path(self.name) if is_file(self.name) else None)

@@ -77,6 +77,13 @@ def require_new(path: Path) -> None:
         raise UsageError(f"{path} exists already: name another directory, or remove it first")
 
 
+def require_folder(path: Path, option: str = "--output") -> None:
+    """Raise `UsageError` where a folder is to be made and it, or one that it would lie in, is a file."""
+    there = next((place for place in (path, *path.parents) if os.path.exists(place)), None)  # noqa: PTH110
+    if there is not None and not is_directory(there):
+        raise UsageError(f"{there} is a file, and {option} names a folder: give a new one, or that of an earlier run")
+
+
 @contextmanager
 def whole_directory(path: Path, durable: bool = False, new: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; it takes `path`'s place when the block ends without an error.

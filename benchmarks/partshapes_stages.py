@@ -98,8 +98,7 @@ def train_tower(
     An aggregation with `patch_attention` is another tower than one without. None: SIGTERM stopped a training.
     """
     kind = TOWER_RECIPES[f"partshapes-{name}"]
-    with_attention = patch_attention and hasattr(kind, "patch_attention")
-    folder = output / (f"{name}-attention-{seed}" if with_attention else f"{name}-{seed}")
+    folder = _folder_of_tower(name, seed, output, patch_attention)
     with alone(output, folder.name):
         if (folder / "model").is_dir():
             return folder / "model"
@@ -111,8 +110,8 @@ def train_tower(
             changes[other] = str(directory)
         if hasattr(kind, "compile"):
             changes["compile"] = options.compile
-        if with_attention:
-            changes["patch_attention"] = True
+        if hasattr(kind, "patch_attention"):
+            changes["patch_attention"] = patch_attention
         if kind is BackboneRecipe and options.part_weight is not None:
             changes["part_weight"] = options.part_weight
         steps = getattr(options, f"{name}_steps") or kind.steps
@@ -126,6 +125,11 @@ def train_tower(
         return TRAINED_BY[kind](recipe, folder, scenes, report)
 
 
+def _folder_of_tower(name: str, seed: int, output: Path, patch_attention: bool = False) -> Path:
+    with_attention = patch_attention and hasattr(TOWER_RECIPES[f"partshapes-{name}"], "patch_attention")
+    return output / (f"{name}-attention-{seed}" if with_attention else f"{name}-{seed}")
+
+
 def on_towers(recipe: Recipe, seed: int, output: Path, options: argparse.Namespace) -> Recipe | None:
     """Return the recipe with the towers of a seed, which are trained first; None if SIGTERM stopped one of them.
 
@@ -133,12 +137,18 @@ def on_towers(recipe: Recipe, seed: int, output: Path, options: argparse.Namespa
     """
     names = recipe.settings.towers
     attention = bool(getattr(recipe.settings, "patch_attention", False))
-    start = train_tower(recipe.start or names[-1], seed, output, options, attention)
-    if start is None:
+    if train_tower(recipe.start or names[-1], seed, output, options, attention) is None:
         return None
+    if "guidance" in names and train_tower("guidance", seed, output, options) is None:
+        return None
+    return replace(naming_towers(recipe, seed, output), compile=options.compile)
+
+
+def naming_towers(recipe: Recipe, seed: int, output: Path) -> Recipe:
+    """Return the recipe of `on_towers` but for its compilation, whether the towers are there or not."""
+    names = recipe.settings.towers
+    attention = bool(getattr(recipe.settings, "patch_attention", False))
+    start = _folder_of_tower(recipe.start or names[-1], seed, output, attention) / "model"
     if "guidance" in names:
-        guidance = train_tower("guidance", seed, output, options)
-        if guidance is None:
-            return None
-        recipe = with_settings(recipe, guidance=str(guidance))
-    return replace(recipe, start=str(start), compile=options.compile)
+        recipe = with_settings(recipe, guidance=str(_folder_of_tower("guidance", seed, output) / "model"))
+    return replace(recipe, start=str(start))

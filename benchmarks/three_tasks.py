@@ -7,7 +7,7 @@
     python benchmarks/three_tasks.py --results benchmarks/results/three-tasks.json --page docs/ovparts-results.md
 
 Towers of benchmarks/partshapes.py in the same OUTPUT (backbone-SEED, guidance-SEED, aggregation-SEED) are taken over,
-and so are its models of the same number of steps; what is missing is trained. Each run leaves a JSON file in
+and so are its models; one of another recipe is refused, and what is missing is trained. Each run leaves a JSON file in
 OUTPUT/three-tasks and is not repeated. Several processes may be given the same command at the same time: each takes the
 next run that nobody has begun. A run that SIGTERM stops is continued by the next command. The last lines are a table of
 mean and standard deviation; OUTPUT/three-tasks.json holds its figures. With `--page` the results become the section
@@ -27,7 +27,6 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
-import yaml
 
 from partclipseg.data.few_shot import FewShot
 from partclipseg.evaluation.photos import group_records
@@ -37,18 +36,21 @@ from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.shapes.cache import render_split
 from partclipseg.shapes.coarse import CoarseShapesDataset
 from partclipseg.shapes.dataset import PartShapesDataset
+from partclipseg.training.checkpoint import differences
 from partclipseg.training.data import render_training_data
-from partclipseg.training.folder import CONFIGURATION
+from partclipseg.training.folder import CONFIGURATION, run_of
 from partclipseg.training.loop import run_training
 from partclipseg.training.recipe import (
+    HARMLESS,
     Recipe,
     partshapes,
     partshapes_catseg,
     partshapes_clipseg,
     partshapes_partcatseg,
     partshapes_zsseg,
+    with_current_settings,
 )
-from partshapes_stages import add_stage_options, alone, claim, given_fields, on_towers, seed_of_towers
+from partshapes_stages import add_stage_options, alone, claim, given_fields, naming_towers, on_towers, seed_of_towers
 
 METHODS: dict[str, tuple[str, Callable[[], Recipe]]] = {
     "PartCLIPSeg": ("default", partshapes),
@@ -124,17 +126,17 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _run(name: str, seed: int, few: bool, output: Path, options: argparse.Namespace) -> dict[str, Any] | None:
     """Train a model, unless it is there, and score it in its tasks; None if the training was stopped."""
     variant, make = METHODS[name]
-    recipe = make()
+    changes = {"steps": options.steps, "batch_size": options.batch_size, **given_fields(options)}
+    changes = {key: value for key, value in changes.items() if value is not None}
+    recipe = replace(make(), seed=seed, held_out=0, **changes)
     if few:
         recipe = replace(recipe, few_shot=FewShot(shots=SHOTS, shot_seed=seed))
     model = output / "runs" / f"{variant}, {f'{SHOTS} shots, ' if few else ''}seed {seed}" / "model"
     if not model.is_dir() and not _trained(recipe, model.parent, seed, output, options):
         return None
-    steps = yaml.safe_load((model.parent / CONFIGURATION).read_text())["recipe"]["steps"]
-    if steps != (options.steps or recipe.steps):
-        raise SystemExit(f"{model} was trained for {steps} steps: give --steps {steps}, or another --output")
+    _check_recipe(model.parent, naming_towers(recipe, seed_of_towers(seed, options), output))
     segmenter = PartSegmenter.from_pretrained(model, dtype="float32")
-    size = options.image_size or recipe.image_size or 128
+    size = recipe.image_size or 128
     scenes = render_split("test", options.limit, size, output / "scenes")
     first = _score(segmenter, PartShapesDataset("test", options.limit, size, scenes=scenes))
     if few:
@@ -147,7 +149,7 @@ def _run(name: str, seed: int, few: bool, output: Path, options: argparse.Namesp
     return {
         "method": name,
         "seed": seed,
-        "steps": steps,
+        "steps": recipe.steps,
         "photos": shots,
         "scenes": options.limit,
         "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
@@ -155,13 +157,30 @@ def _run(name: str, seed: int, few: bool, output: Path, options: argparse.Namesp
     }
 
 
+def _check_recipe(folder: Path, recipe: Recipe) -> None:
+    """End the program if the finished model in a folder is of another recipe; towers count by the names of folders."""
+    run = run_of(folder)
+    if run is None:
+        raise SystemExit(f"{folder} has no {CONFIGURATION} of a training: move it away, or give another --output")
+    then, now = (_by_names(values) for values in (with_current_settings(run["recipe"]), recipe.to_dict()))
+    if changes := differences(then, now, (*HARMLESS, "compile")):
+        raise SystemExit(
+            f"{folder} holds a model of another recipe: give the options that it was trained with, or another "
+            "--output\n  " + "\n  ".join(changes)
+        )
+
+
+def _by_names(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe as a dictionary with the towers' names, as OUTPUT may have been moved."""
+    settings = recipe["settings"]
+    if settings.get("guidance"):
+        settings = {**settings, "guidance": Path(settings["guidance"]).parent.name}
+    return {**recipe, "settings": settings, "start": Path(recipe["start"]).parent.name}
+
+
 def _trained(recipe: Recipe, folder: Path, seed: int, output: Path, options: argparse.Namespace) -> bool:
     """Train a model from the towers of its seed; return whether the training is finished."""
-    changes = {"steps": options.steps, "batch_size": options.batch_size, **given_fields(options)}
-    changes = {key: value for key, value in changes.items() if value is not None}
-    started = on_towers(
-        replace(recipe, seed=seed, held_out=0, **changes), seed_of_towers(seed, options), output, options
-    )
+    started = on_towers(recipe, seed_of_towers(seed, options), output, options)
     if started is None:
         return False
     with alone(output, "train"):  # two processes would render the same scenes

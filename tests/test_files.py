@@ -14,11 +14,13 @@ import pytest
 
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import (
+    full_path,
     is_directory,
     is_file,
     locked,
     refusal,
     remove_temporary,
+    same_path,
     temporary_path,
     whole_directory,
     whole_file,
@@ -250,6 +252,38 @@ def test_a_damaged_line_is_named_or_skipped(tmp_path: Path, line: bytes) -> None
 def test_text_that_is_no_path_is_neither_file_nor_directory(text: str):
     assert not is_file(text)
     assert not is_directory(text)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("a", "a/", True),
+        ("a", "./b/../a", True),
+        ("a", "{here}/a", True),
+        ("a", "link", True),
+        ("a/f.json", "link/f.json", True),
+        ("a", "b", False),
+        ("a/f.json", "b/f.json", False),
+        ("owner/name", "owner/name/", False),
+        ("a", None, False),
+        (1, 1, False),
+        ("\0", "a", False),
+        ("", "", False),
+    ],
+)
+def test_spellings_of_a_path(one: object, other: object, same: bool, tmp_path: Path, monkeypatch) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "f.json").write_text("{}")
+    (tmp_path / "link").symlink_to("a")
+    monkeypatch.chdir(tmp_path)
+    other = other.format(here=tmp_path) if isinstance(other, str) else other
+    assert same_path(one, other) == same_path(other, one) == same
+    names = ("a/", "link", "a/f.json", "owner/name", "\0", "")
+    here = str(tmp_path)
+    assert [full_path(name) for name in names] == [
+        f"{here}/a", f"{here}/link", f"{here}/a/f.json", "owner/name", "\0", ""
+    ]  # fmt: skip
 
 
 def test_files_and_directories_are_told_apart(tmp_path: Path):

@@ -26,6 +26,7 @@ FLOORS = (
     ("evaluation",),
     ("training",),
     ("apps", "integrations"),
+    ("__main__",),
 )
 """Rooms from the ground up: folders and files of the package."""
 

@@ -77,6 +77,13 @@ def require_new(path: Path) -> None:
         raise UsageError(f"{path} exists already: name another directory, or remove it first")
 
 
+def require_folder(path: Path, option: str = "--output") -> None:
+    """Raise `UsageError` where a folder is to be made and it, or one that it would lie in, is a file."""
+    there = next((place for place in (path, *path.parents) if os.path.exists(place)), None)  # noqa: PTH110
+    if there is not None and not is_directory(there):
+        raise UsageError(f"{there} is a file, and {option} names a folder: give a new one, or that of an earlier run")
+
+
 @contextmanager
 def whole_directory(path: Path, durable: bool = False, new: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; it takes `path`'s place when the block ends without an error.
@@ -182,6 +189,21 @@ def is_directory(path: str | os.PathLike[str]) -> bool:
     try:
         return os.fspath(path) != "" and Path(path).is_dir()
     except (OSError, ValueError, TypeError):
+        return False
+
+
+def full_path(name: str) -> str:
+    """Return an existing path in full, for other working directories; other text, as a name on the hub, as it is."""
+    return os.path.abspath(name) if is_file(name) or is_directory(name) else name  # noqa: PTH100  (keeps links)
+
+
+def same_path(one: object, other: object) -> bool:
+    """Whether two texts are spellings of one path that exists, such as a relative and a full one."""
+    if not isinstance(one, str) or not isinstance(other, str):
+        return False
+    try:
+        return os.path.samefile(one, other)  # noqa: PTH121
+    except (OSError, ValueError):  # text that is no path
         return False
 
 

@@ -141,6 +141,17 @@ def plain_word(word: str) -> str:
     return " ".join(plain_text(word).split())
 
 
+def class_name(text: str) -> str:
+    """Return a class's name, however written, in the form of `ObjectPart.name` and case-folded, for comparisons.
+
+    ``dog: ear`` is ``dog's ear``; ``any: handle`` and ``any's handle`` are ``handle``.
+    """
+    folded = plain_word(text).casefold()
+    owner, colon, part = folded.partition(":")
+    name = ObjectPart(owner.strip(), part.strip()).name if colon else folded
+    return name.removeprefix(f"{ANY}'s ")
+
+
 def split_words(texts: Iterable[str]) -> tuple[str, ...]:
     """Split texts such as ``dog, bus``, the form of ``--objects``, into words, in their order."""
     words = (plain_word(word) for text in texts for word in re.split("[,;\n]", plain_text(text)))

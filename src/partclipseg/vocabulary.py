@@ -30,6 +30,7 @@ from partclipseg.grammar import (
     ObjectPart,
     check_no_file,
     check_word,
+    class_name,
     names_object,
     plain_text,
     plain_word,
@@ -278,8 +279,11 @@ class Vocabulary:
         write_text(Path(path), json.dumps(self.classes, ensure_ascii=False) + "\n")
 
     def find_class(self, name: str) -> int | None:
-        """Return the index in `classes` of a name such as ``dog's ear`` or ``handle``, ignoring case; None without."""
-        folded = plain_word(name).casefold() if isinstance(name, str) else None
+        """Return the index in `classes` of a name such as ``dog's ear`` or ``handle``; None without.
+
+        Case does not matter, and ``dog: ear`` and ``any: handle`` are names, too.
+        """
+        folded = class_name(name) if isinstance(name, str) else None
         return next((index for index, known in enumerate(self.names) if known.casefold() == folded), None)
 
     def object_index(self, word: str) -> int:

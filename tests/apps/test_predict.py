@@ -416,7 +416,7 @@ def test_parts_below_a_score_are_left_out(predict, album, tmp_path):
         (["{album}", "--batch-size", "0"], 2, "batch size"),
         (["{album}", "--min-score", "50"], 2, "--min-score must be from 0 to 1, not 50"),
         (["{album}", "--format", "tiff"], 2, "tiff"),
-        (["{album}", "--output", "{album}/a.png"], 1, "cannot write to"),
+        (["{album}", "--output", "{album}/a.png"], 2, "is a file, and --output names a folder"),
         (["{album}", "--model", "{album}"], 1, "config.json"),
         (["{album}", "--max-pixels", "10"], 1, "more than the limit of 10"),
     ],
@@ -503,9 +503,29 @@ def test_instances_of_a_coco_file_are_written_and_given_again(predict, album, tm
 @pytest.mark.parametrize("order", [("partpq", "instance-png"), ("instance-png", "partpq")])
 def test_a_format_that_cannot_show_a_photo_is_no_reason_to_leave_others_out(predict, album, tmp_path, capsys, order):
     path = tmp_path / "boxes.json"
-    path.write_text(json.dumps({"a.png": [["dog", 0, 0, 20, 30]]}))
-    words = f"dog: {', '.join(f'part{number}' for number in range(100))}"
-    assert predict(album / "a.png", "--instances", path, "--format", *order, "--vocabulary", words) == 1
-    assert "a.png: PartPQ's pictures can number 99 parts of one object, and there are 100" in capsys.readouterr().err
+    path.write_text(json.dumps({"a.png": [["dog", 0, 0, 20, 30]] * 255}))
+    assert predict(album / "a.png", "--instances", path, "--format", *order) == 1
+    said = "a.png: PartPQ's picture can number 254 instances in a photo, and there are 255: ask for fewer"
+    assert said in " ".join(capsys.readouterr().err.split())
     assert (tmp_path / "out/a.instance.png").is_file()
     assert not (tmp_path / "out/a.partpq.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "count"),
+    [
+        ("; ".join(f"object{number}: part" for number in range(100)), "99 objects, and there are 100"),
+        (f"dog: {', '.join(f'part{number}' for number in range(100))}", "99 parts of one object, and there are 100"),
+    ],
+)
+@pytest.mark.parametrize("command", ["predict", "label"])
+def test_a_format_that_cannot_hold_the_words_is_refused_before_the_first_photo(
+    command, words, count, model_directory, album, tmp_path, capsys
+):
+    output = tmp_path / "out"
+    arguments = [command, str(album), "--model", str(model_directory), "--output", str(output), "--device", "cpu"]
+    arguments += ["--vocabulary", words, "--instances", "components", "--format", "instance-png", "partpq"]
+    assert main(arguments) == 2
+    message = f"the format partpq can number {count}: leave it out, or ask for fewer words"
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not list(output.rglob("*.png"))

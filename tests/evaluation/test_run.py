@@ -165,6 +165,14 @@ def test_scores_of_other_options_are_refused(tmp_path: Path, own_data: Path) -> 
         SavedScores(tmp_path, {"model": "b", "split": "test", "dtype": "bfloat16"}).load(evaluators)
 
 
+def test_scores_go_on_however_a_path_is_spelled(tmp_path: Path, own_data: Path, monkeypatch) -> None:
+    dataset = open_dataset("index-png", own_data, "test")
+    (tmp_path / "detector").mkdir()
+    monkeypatch.chdir(tmp_path)
+    SavedScores(tmp_path, {"instances": "detector", "limit": None}).save(evaluators_of(dataset))
+    SavedScores(tmp_path, {"instances": f"{tmp_path}/detector", "limit": None}).load(evaluators_of(dataset))
+
+
 def test_model_digest_follows_the_weights(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"one")
@@ -174,6 +182,9 @@ def test_model_digest_follows_the_weights(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"two")
     assert model_digest(str(tmp_path)) != first
     assert model_digest("owner/name") == "owner/name"
+    for name in ("a.pth", "b.pth"):
+        (tmp_path / name).write_bytes(b"weights")
+    assert model_digest(str(tmp_path / "a.pth")) == model_digest(str(tmp_path / "b.pth")) != first
 
 
 def test_best_and_worst_never_overlap() -> None:

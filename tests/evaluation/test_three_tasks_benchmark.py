@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from partclipseg.kept_files import KeptFiles
+from partclipseg.training.log import write_configuration
+from partclipseg.training.recipe import with_settings
 
 RESULTS = [
     ("CLIPSeg", 0, {"zero-shot": {"seen": 50.0, "unseen": 20.0, "harmonic": 28.0, "all": 40.0},
@@ -64,6 +69,60 @@ def test_values_stand_in_the_order_of_the_seeds(benchmark, output):
     assert summary["tasks"]["zero-shot"]["CLIPSeg"]["seeds"] == [0, 1]
     assert summary["tasks"]["zero-shot"]["CLIPSeg"]["seen"] == [50.0, 54.0]
     assert (summary["runs"]["seed"], summary["runs"]["backbones"]) == ([0, 1], None)
+
+
+class TakenOverError(Exception):
+    pass
+
+
+SHORT = {"steps": 8, "batch_size": 4, "scenes": 16, "image_size": 64}
+SHORTER = {**SHORT, "steps": 4}
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "settings", "difference"),
+    [
+        ("CLIPSeg", SHORT, {}, None),
+        ("CLIPSeg", {**SHORT, "compile": True, "log_every": 7}, {}, None),
+        ("PartCATSeg", SHORT, {}, None),
+        ("CLIPSeg", SHORTER, {}, "steps: 4 then, 8 now"),
+        ("CLIPSeg", {**SHORT, "learning_rate": 0.5}, {}, "learning_rate: 0.5 then, 0.001 now"),
+        ("CLIPSeg", {**SHORT, "seed": 1}, {}, "seed: 1 then, 0 now"),
+        ("PartCATSeg", SHORT, {"reference": True}, "settings.reference: True then, False now"),
+        ("PartCATSeg", SHORT, {"guidance": "elsewhere/guidance-1/model"},
+         "settings.guidance: 'guidance-1' then, 'guidance-0' now"),
+        ("CLIPSeg", {**SHORT, "start": "elsewhere/backbone-1/model"}, {}, "start: 'backbone-1' then, 'backbone-0' now"),
+    ],
+)  # fmt: skip
+def test_a_finished_model_is_taken_over_if_it_is_of_the_recipe(
+    benchmark, tmp_path, monkeypatch, method, changes, settings, difference
+):
+    """Its towers may lie elsewhere; those of another seed are others."""
+    variant, make = benchmark.METHODS[method]
+    start = "aggregation-0" if method == "PartCATSeg" else "backbone-0"
+    own = {"guidance": "elsewhere/guidance-0/model"} if method == "PartCATSeg" else {}
+    recipe = with_settings(make(), **{**own, **settings})
+    recipe = replace(recipe, **{"seed": 0, "held_out": 0, "start": f"elsewhere/{start}/model", **changes})
+    folder = tmp_path / f"runs/{variant}, seed 0"
+    (folder / "model").mkdir(parents=True)
+    write_configuration(KeptFiles(folder, "train"), "config.yaml", {"recipe": recipe.to_dict()})
+
+    def taken_over(*_: object, **__: object) -> None:
+        raise TakenOverError
+
+    monkeypatch.setattr(benchmark.PartSegmenter, "from_pretrained", taken_over)
+    arguments = ["--output", str(tmp_path), "--only", method, "--seeds", "0", "--steps", "8", "--batch-size", "4"]
+    arguments += ["--scenes", "16", "--image-size", "64"]
+    if difference is None:
+        with pytest.raises(TakenOverError):
+            benchmark.main(arguments)
+        return
+    with pytest.raises(SystemExit) as stopped:
+        benchmark.main(arguments)
+    assert str(stopped.value).splitlines() == [
+        f"{folder} holds a model of another recipe: give the options that it was trained with, or another --output",
+        f"  {difference}",
+    ]
 
 
 @pytest.mark.parametrize("arguments", [[], ["--results", "nowhere"], ["--results", ".", "--output", "out"]])

@@ -170,6 +170,9 @@ def test_what_partpq_cannot_number(words, count, message):
     with pytest.raises(PartCLIPSegError, match=message):
         made.content("partpq")
     assert made.content("instance-png")
+    if not count:
+        assert "photo.instance.png" in made.files(stem="photo")
+        assert "photo.partpq.png" not in made.files(stem="photo"), "left out where all are meant"
 
 
 def test_csv(result):

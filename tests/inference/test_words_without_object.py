@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from partclipseg.apps.cli import main
 from partclipseg.errors import UsageError
+from partclipseg.formats.corrections import class_index
 from partclipseg.inference.result import PartResult
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.models.interface import MIN_PART_PROBABILITY
@@ -128,6 +129,35 @@ def test_object_parts_beside_words_are_the_same_as_without_them(built_in, scene)
     assert np.array_equal(mixed.object_map, alone.object_map)
     assert 0 < is_word.sum() <= built_in(scene.image, "handle").mask("handle").sum()
     assert mixed.segments("parts")[-1].name == "handle"
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        *((text, "handle") for text in ("handle", " Handle", "any: handle", "any:handle", "Any's  HANDLE")),
+        ("any’s handle", "handle"),
+        *((text, "desk's top") for text in ("desk's top", "desk: top", "Desk : Top", "desk’s top")),
+    ],
+)
+def test_a_class_may_be_written_as_in_a_vocabulary(built_in, scene, written, name):
+    words = "desk: top, leg; any: handle"
+    result = built_in(scene.image, words)
+    assert name in result.vocabulary.names
+    assert written in result
+    assert result[written].name == name
+    assert np.array_equal(result.mask(written), result[written].mask)
+    assert np.array_equal(result.probability(written), result.probability(name))
+    assert class_index(written, result.vocabulary) == result.vocabulary.names.index(name)
+
+
+def test_a_word_that_is_not_asked_is_told_beside_those_that_are(built_in, scene):
+    result = built_in(scene.image, "desk: top, leg; any: handle")
+    for name in ("any: wheel", "any's wheel", "any", "desk: handle", "any: top"):
+        assert name not in result
+        for ask in (result.mask, result.probability):
+            with pytest.raises(UsageError, match=r"not an object-part of|neither an object-part") as error:
+                ask(name)
+            assert "(desk's top, desk's leg, handle)" in str(error.value)
 
 
 WITH_A_HANDLE = ["handle", "teapot: body, spout, lid; desk: top, leg; handle"]

@@ -140,3 +140,4 @@ def test_differences_name_the_nested_field_and_skip_what_is_harmless() -> None:
         "loss.weight: 0.1 then, 0.2 now",
         "new: 'absent' then, True now",
     ]
+    assert differences(then, now, harmless={"log_every", "loss.weight", "new"}) == []

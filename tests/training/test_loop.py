@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from partclipseg.apps.train_display import TrainingDisplay
 from partclipseg.data.augment import Augmentation
 from partclipseg.data.sample import UNLABELLED
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.files import sha256
 from partclipseg.losses.config import LossConfig
 from partclipseg.losses.finite import NonFiniteLossError
 from partclipseg.models.registry import load_tokenizer
@@ -128,6 +130,23 @@ def test_another_recipe_is_refused_with_the_difference(recipe: Recipe, squares: 
     assert "learning_rate: 0.001 then, 0.5 now" in str(error.value)
     assert "loss.part_weight: 1.0 then, 2.0 now" in str(error.value)
     run_training(replace(recipe, log_every=7, checkpoint_every=9, evaluate_every=3), squares, tmp_path)
+
+
+def test_a_run_of_an_older_release_knows_its_start_by_its_files(
+    recipe: Recipe, squares: TrainingData, tmp_path: Path
+) -> None:
+    recipe = replace(recipe, steps=2)
+    run_training(recipe, squares, tmp_path / "run")
+    path = tmp_path / "run/checkpoints/step-00000002/run.pt"
+    saved = torch.load(path, weights_only=True)
+    del saved["models"]
+    torch.save(saved, path)
+    manifest = path.with_name("manifest.json")
+    listed = json.loads(manifest.read_text())
+    listed["sha256"][path.name] = sha256(path)
+    manifest.write_text(json.dumps(listed))
+    copy = shutil.copytree(recipe.start, tmp_path / "copy")
+    assert run_training(replace(recipe, start=str(copy)), squares, tmp_path / "run").finished
 
 
 def test_other_data_are_refused(recipe: Recipe, squares: TrainingData, tmp_path: Path) -> None:

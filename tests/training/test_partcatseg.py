@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from partclipseg.models.partcatseg.config import CATSegConfig, PartCATSegConfig
 from partclipseg.models.partcatseg.settings import CATSegSettings, PartCATSegSettings
 from partclipseg.models.registry import load_tokenizer
 from partclipseg.training.loop import run_training
-from partclipseg.training.recipe import Recipe, Retention, as_partcatseg
+from partclipseg.training.recipe import Recipe, Retention, as_partcatseg, with_settings
 from partclipseg.training.start import build_model, word_retention
 
 METHODS = {"partcatseg": (PartCATSegConfig, PartCATSegSettings()), "catseg": (CATSegConfig, CATSegSettings())}
@@ -91,6 +92,22 @@ def test_word_retention_joins_the_total(from_clipseg: Recipe, squares, tmp_path:
     assert whole["retention"][0] > 0
     for name in terms:  # the same sums in another order
         np.testing.assert_allclose(split[name], whole[name], rtol=1e-4, err_msg=name)
+
+
+def test_a_run_is_of_its_start_and_guidance_wherever_these_lie(
+    from_clipseg: Recipe, squares, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_training(from_clipseg, squares, tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    moved = with_settings(from_clipseg, guidance="guidance")
+    assert run_training(moved, squares, tmp_path / "run").finished
+    moved = replace(moved, start=str(shutil.copytree(from_clipseg.start, "clipseg")))
+    assert run_training(moved, squares, tmp_path / "run").finished
+
+    configuration = Path(shutil.copytree("guidance", "other"), "config.json")
+    configuration.write_text(configuration.read_text() + " ")
+    with pytest.raises(PartCLIPSegError, match=r"recipe: .*\n  settings\.guidance: '.*guidance' then, 'other' now$"):
+        run_training(with_settings(moved, guidance="other"), squares, tmp_path / "run")
 
 
 def test_catseg_has_no_maps_of_single_words(from_clipseg: Recipe, squares, tmp_path: Path) -> None:

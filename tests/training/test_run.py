@@ -141,6 +141,40 @@ def test_partshapes_begins_with_its_towers_and_reports_under_the_former_name(
     assert len(begun) == 1, "a finished backbone is taken as it is"
 
 
+def test_a_run_continues_however_its_folder_is_spelled_and_wherever_it_lies(
+    small: Recipe, clipseg_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its towers lie in the folder, so that the start is spelled as the folder is."""
+    recipe = replace(small, dataset="partshapes", start="", scenes=4, held_out=0, steps=4, checkpoint_every=2)
+    shutil.copytree(clipseg_directory, tmp_path / "runs/x/backbone/model")
+    monkeypatch.chdir(tmp_path)
+    assert partclipseg.train(recipe, output="runs/x").finished
+
+    def continues(folder: Path, output: str | Path) -> None:
+        shutil.rmtree(folder / "checkpoints/step-00000004")
+        shutil.rmtree(folder / "model")
+        assert partclipseg.train(recipe, output=output).finished
+        assert (folder / "model/model.safetensors").is_file()
+
+    x = tmp_path / "runs/x"
+    (tmp_path / "link").symlink_to(x)
+    for output in (x, "./runs/../runs/x/", "link"):
+        continues(x, output)
+    monkeypatch.chdir(tmp_path / "runs")
+    continues(x, "x")
+    y = shutil.move(x, tmp_path / "y")
+    continues(Path(y), y)
+    shutil.rmtree(tmp_path / "y/checkpoints")
+    assert partclipseg.train(recipe, output="../y").finished, "from the beginning, with the results still there"
+
+    tokenizer = tmp_path / "y/backbone/model/tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text() + " ")
+    with pytest.raises(PartCLIPSegError, match=r"run on other data \(the start model changed since"):
+        partclipseg.train(recipe, output="../y")
+    with pytest.raises(PartCLIPSegError, match=r"recipe: .*\n  start: '\.\./y/backbone/model' then, '/.*' now"):
+        partclipseg.train(recipe, output=tmp_path / "y")
+
+
 def test_the_folder_of_another_run_is_refused_before_towers_are_trained(
     small: Recipe, own_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -146,7 +146,7 @@ def _run(command: str, arguments: list[str], level: str) -> int:
     from partclipseg.apps.former import with_current_options
     from partclipseg.apps.help_text import join_lines
     from partclipseg.errors import PartCLIPSegError, UsageError
-    from partclipseg.files import refusal
+    from partclipseg.files import refusal, require_folder
 
     module, name, _ = COMMANDS[command]
     options_class = getattr(import_module(f"partclipseg.apps.{module}"), name)
@@ -171,6 +171,8 @@ def _run(command: str, arguments: list[str], level: str) -> int:
         check_words_given(options, arguments)
         check_given_once(options, arguments)
         _check_models(options)
+        if command != "benchmark" and getattr(options, "output", None) is not None:  # one of its outputs is a file
+            require_folder(options.output)
         return options.run()
     except SystemExit as stop:  # tyro: 0 after --help, 2 after a wrong option
         return int(stop.code or 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import tyro
 
 from partclipseg.apps.options import check_probability, optional
 from partclipseg.errors import UsageError
-from partclipseg.files import is_file
+from partclipseg.files import full_path, is_file
 from partclipseg.kept_files import file_digest
 
 if TYPE_CHECKING:
@@ -101,19 +100,19 @@ class InstanceOptions:
 
     def absolute(self) -> InstanceOptions:
         """Return the options with absolute paths, for workers that run elsewhere."""
-        return replace(self, instances=_absolute(self.instances), outlines=_absolute(self.outlines))
+        return replace(self, instances=self._full(self.instances), outlines=self._full(self.outlines))
 
     def describe(self, loaded: LoadedInstances) -> dict[str, Any]:
         """Return what results depend on: names, and digests of a file's content or of a model's weights."""
         if self.instances is None:
             return {}
-        named: dict[str, Any] = {"instances": self.instances, "rest": self.rest}
+        named: dict[str, Any] = {"instances": self._full(self.instances), "rest": self.rest}
         if is_file(self.instances):
             named["objects_file"] = file_digest(Path(self.instances))
         if self.instance_threshold is not None:
             named["instance_threshold"] = str(self.instance_threshold)
         if self.outlines is not None:
-            named["outlines"] = self.outlines
+            named["outlines"] = self._full(self.outlines)
         from partclipseg.models.fingerprint import model_fingerprint
 
         for key, some in (("detector_weights", loaded.instances), ("outliner_weights", loaded.outlines)):
@@ -121,13 +120,14 @@ class InstanceOptions:
                 named[key] = model_fingerprint(model)
         return named
 
+    def _full(self, name: str | None) -> str | None:
+        from partclipseg.instances.components import COMPONENTS
+
+        return name if name is None or name == COMPONENTS else full_path(name)
+
 
 BUILT_IN_REMARK = "detector: the built-in one, which knows rendered scenes only, not photos"
 """Line about the detector of a run that uses the built-in one."""
 
 FindInstances = Annotated[InstanceOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="instance")]
 """`InstanceOptions` as a field of a command: its options stand among the command's own."""
-
-
-def _absolute(name: str | None) -> str | None:
-    return os.path.abspath(name) if name is not None and Path(name).exists() else name  # noqa: PTH100

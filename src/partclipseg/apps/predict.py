@@ -107,6 +107,8 @@ class Predict:
             loaded = self.find.load(self.device)
             loaded.check_photos(photos)
             segmenter = PartSegmenter.from_pretrained(self.model, self.device, self.dtype, prompting=prompting)
+            words = vocabulary or segmenter.vocabulary
+            chosen_formats(self.formats, all_formats(), vocabulary=words)  # told once, not with every photo
             console.print(describe(segmenter, self.model))
             if self.find.uses_built_in:
                 console.print(BUILT_IN_REMARK)

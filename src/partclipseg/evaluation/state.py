@@ -13,7 +13,7 @@ import torch
 
 from partclipseg.data.fingerprint import changed_data
 from partclipseg.errors import PartCLIPSegError
-from partclipseg.files import whole_file
+from partclipseg.files import same_path, sha256, whole_file
 from partclipseg.writing import writing
 
 _PATTERN = "scores-*.state"
@@ -56,7 +56,8 @@ class SavedScores:
             options, data, states = _read(path)
             again = f"name another --output, or delete {path} to score all photos again"
             now = self.options
-            if names := [name for name in {**now, **options} if options.get(name) != now.get(name)]:
+            pairs = {name: (options.get(name), now.get(name)) for name in {**now, **options}}
+            if names := [name for name, (a, b) in pairs.items() if a != b and not same_path(a, b)]:
                 different = "; ".join(f"{name}: {options.get(name)} then, {now.get(name)} now" for name in names)
                 raise PartCLIPSegError(
                     f"{self.folder} holds an unfinished evaluation with other options ({different}): {again}"
@@ -151,7 +152,12 @@ def merge_processes(evaluators: Mapping[Any, Counts], world_size: int) -> None:
 
 
 def model_digest(name: str) -> str:
-    """Compute a short digest of a model directory's configuration, tokenizer and weights; a hub name is returned."""
+    """Compute a short digest of a model directory's configuration, tokenizer and weights, or of a file of weights.
+
+    A hub name is returned.
+    """
+    if Path(name).is_file():
+        return sha256(Path(name))[:16]
     if not Path(name).is_dir():
         return name
     digest = hashlib.sha256()

@@ -11,7 +11,7 @@ import numpy as np
 from partclipseg.data.coco_masks import BrokenMaskError, paint_masks
 from partclipseg.data.values import quoted, whole_number
 from partclipseg.errors import PartCLIPSegError, first_line
-from partclipseg.vocabulary import Vocabulary, plain_word
+from partclipseg.vocabulary import Vocabulary
 
 Size = tuple[int, int]
 """Height and width of a photo."""
@@ -63,10 +63,8 @@ def _damage(error: Exception) -> str:
 
 def class_index(label: Any, vocabulary: Vocabulary) -> int:
     """Return the index of a class by name, spelled as words may be; raises `CorrectionError` for an unknown one."""
-    plain = plain_word(str(label)).casefold()
-    for index, name in enumerate(vocabulary.names):
-        if name.casefold() == plain:
-            return index
+    if (index := vocabulary.find_class(str(label))) is not None:
+        return index
     raise CorrectionError(f"it has the label {label!r}, which is not in the vocabulary: correct it")
 
 

@@ -208,6 +208,9 @@ class Format:
     """Yield name and picture of each file in a photo's own folder, whose name ends in `suffix`; in place of `make`."""
     needs_instances: bool = False
     """Whether its files are about instances, so that there are none unless these were asked for."""
+    refusal: Callable[[Vocabulary], str | None] | None = None
+    """Say why the format's files cannot hold a vocabulary, such as "can number 99 objects, and there are 100"; None if
+    they can."""
     needs_photo: bool = False
     """Whether its files show the photo itself."""
     on_request: bool = False

@@ -8,6 +8,7 @@ from PIL import Image
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.formats.format import Format, LabelledPhoto
 from partclipseg.formats.segment import Owners
+from partclipseg.vocabulary import Vocabulary
 
 UNKNOWN = 255
 """Value of class and part in the PartPQ picture where there is none."""
@@ -29,14 +30,10 @@ def partpq_image(photo: LabelledPhoto) -> Image.Image:
     Raises `PartCLIPSegError` for more instances, objects or parts of one object than the form can number.
     """
     owners, vocabulary = _owners(photo), photo.vocabulary
+    refusal = _refusal(vocabulary) or _too_many(len(owners.instances), _MOST_INSTANCES, "instances in a photo")
+    if refusal:
+        raise PartCLIPSegError(f"PartPQ's picture {refusal}: ask for fewer")
     places = vocabulary.class_to_place
-    for count, most, what in (
-        (len(owners.instances), _MOST_INSTANCES, "instances in a photo"),
-        (len(vocabulary.objects), _MOST_WORDS, "objects"),
-        (int(places.max(initial=-1)) + 1, _MOST_WORDS, "parts of one object"),
-    ):
-        if count > most:
-            raise PartCLIPSegError(f"PartPQ's pictures can number {most} {what}, and there are {count}: ask for fewer")
     table = np.full(len(vocabulary) + 1, UNKNOWN, dtype=np.uint8)  # label -1 reads the last entry
     table[: len(places)] = places + 1
     owned = owners.instance_map >= 0
@@ -46,6 +43,17 @@ def partpq_image(photo: LabelledPhoto) -> Image.Image:
         np.where(owned, table[photo.label_map], UNKNOWN),
     )
     return Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8))
+
+
+def _refusal(vocabulary: Vocabulary) -> str | None:
+    parts = int(vocabulary.class_to_place.max(initial=-1)) + 1
+    return _too_many(len(vocabulary.objects), _MOST_WORDS, "objects") or _too_many(
+        parts, _MOST_WORDS, "parts of one object"
+    )
+
+
+def _too_many(count: int, most: int, what: str) -> str | None:
+    return f"can number {most} {what}, and there are {count}" if count > most else None
 
 
 def _owners(photo: LabelledPhoto) -> Owners:
@@ -69,5 +77,6 @@ PARTPQ = Format(
     suffix=".partpq.png",
     make=lambda photo, _: partpq_image(photo),
     needs_instances=True,
+    refusal=_refusal,
     folder="partpq",
 )

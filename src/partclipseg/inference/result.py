@@ -24,9 +24,10 @@ from partclipseg.formats.notebook import notebook_html
 from partclipseg.formats.overlay import overlay
 from partclipseg.formats.palette import part_colours
 from partclipseg.formats.png import label_image
-from partclipseg.formats.registry import chosen_formats, single_formats
+from partclipseg.formats.registry import chosen_formats, single_formats, usual_formats
 from partclipseg.formats.segment import Instance, Owners, Segment, counted, mean_scores
 from partclipseg.formats.yolo import yolo_lines
+from partclipseg.grammar import class_name
 from partclipseg.inference.result_maps import drop_below, instance_means, take_words
 from partclipseg.vocabulary import Vocabulary
 
@@ -214,9 +215,9 @@ class PartResult:
     def __getitem__(self, key: str | int) -> Segment:
         """Return the segment of ``"dog's ear"``, of the whole ``"dog"``, or by index among the object-parts.
 
-        With instances ``"dog 2's ear"`` and ``"dog 2"`` name the owner; without a number, the first one's is returned.
-        Case does not matter. Raises `SegmentKeyError`, a `KeyError`, that lists the segments found, and `IndexError`
-        beyond them.
+        Case does not matter; ``"dog: ear"`` is a name, too, and ``"any: handle"`` is ``"handle"``. With instances
+        ``"dog 2's ear"`` and ``"dog 2"`` name the owner; without a number, the first one's is returned. Raises
+        `SegmentKeyError`, a `KeyError`, that lists the segments found, and `IndexError` beyond them.
         """
         segments = self.labelled.segments
         if not isinstance(key, str):
@@ -232,9 +233,9 @@ class PartResult:
         raise SegmentKeyError(f"{key!r} was not found in the photo; what was found: {found}")
 
     def _named(self, name: str) -> Segment | None:
-        plain = name.strip().casefold()
+        folded = class_name(name)
         for segment in (*self.labelled.segments, *self.labelled.objects):
-            if plain in (segment.name.casefold(), segment.title.casefold()):
+            if folded in (segment.name.casefold(), segment.title.casefold()):
                 return segment
         return None
 
@@ -437,15 +438,13 @@ class PartResult:
         to the photo from `folder`, their destination. Raises `UsageError` as `save` does.
         """
         if formats is None:
-            known = single_formats().items()
-            has = self.instance_map is not None
-            formats = [name for name, kind in known if not kind.on_request and (has or not kind.needs_instances)]
+            formats = usual_formats(self.instance_map is not None, self.vocabulary)
         chosen = self._chosen(formats)
         stem, place = Path(self.name).stem if stem is None else stem, self._place(folder)
         return {name: content for kind in chosen.values() for name, content in kind.files(self.labelled, stem, place)}
 
     def _chosen(self, formats: Iterable[str]) -> dict[str, Format]:
-        return chosen_formats(formats, single_formats(), self.instance_map is not None)
+        return chosen_formats(formats, single_formats(), self.instance_map is not None, self.vocabulary)
 
     def _place(self, folder: Path) -> Place:
         return Place(folder, Path(self.name) if is_file(self.name) else None)

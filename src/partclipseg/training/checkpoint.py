@@ -147,14 +147,15 @@ class _DamagedError(Exception):
 def differences(then: Mapping[str, Any], now: Mapping[str, Any], harmless: Collection[str] = ()) -> list[str]:
     """Return the entries of two nested settings that differ, as ``loss.separation: 0.1 then, 0.2 now``.
 
-    `harmless` names top-level entries that are not compared. Tuples and lists count as equal.
+    `harmless` names entries that are not compared: ``loss`` and all below it, or ``loss.separation`` alone. Tuples and
+    lists count as equal.
     """
     old, new = _flattened(then), _flattened(now)
     absent = object()
     return [
         f"{key}: {old.get(key, 'absent')!r} then, {new.get(key, 'absent')!r} now"
         for key in {**old, **new}
-        if key.split(".")[0] not in harmless and old.get(key, absent) != new.get(key, absent)
+        if not {key, key.split(".")[0]} & set(harmless) and old.get(key, absent) != new.get(key, absent)
     ]
 
 

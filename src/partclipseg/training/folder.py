@@ -23,17 +23,22 @@ CONFIGURATION, LOG, MODEL, BEST, CHECKPOINTS = "config.yaml", "log.jsonl", "mode
 """Names in the folder of a run: its configuration, its log, the finished model, the best so far, and checkpoints."""
 
 
-def check_new(output: Path, recipe: Mapping[str, Any], harmless: Collection[str] = ()) -> None:
+def check_new(
+    output: Path, recipe: Mapping[str, Any], harmless: Collection[str] = (), models: Mapping[str, str] | None = None
+) -> None:
     """Check a folder that has no checkpoint, before a run begins in it.
 
-    A run of the same `recipe` may begin again there; `harmless` names settings that may differ. Raises `UsageError`
-    if there are results of another recipe, or files that no training wrote.
+    A run of the same `recipe` may begin again there; `harmless` names settings that may differ, and `models` are the
+    digests of the recipe's models, as for `same_models`. Raises `UsageError` if there are results of another recipe, or
+    files that no training wrote.
     """
-    then = recipe_of(output)
-    names = (BEST, MODEL) if then is not None else (BEST, CONFIGURATION, LOG, MODEL)
+    run = run_of(output)
+    names = (BEST, MODEL) if run is not None else (BEST, CONFIGURATION, LOG, MODEL)
     found = [name for name in names if os.path.lexists(output / name)]
-    if found and (then is None or differences(then, recipe, harmless)):
-        other = "which no run of training wrote" if then is None else "the results of another recipe"
+    if found and (
+        run is None or differences(run["recipe"], recipe, (*harmless, *same_models(run, models or {})))
+    ):
+        other = "which no run of training wrote" if run is None else "the results of another recipe"
         raise UsageError(
             f"{output} holds {' and '.join(found)}, {other}: name another folder with --output, or move them away"
         )
@@ -46,6 +51,16 @@ def check_unchanged(output: Path, changes: Sequence[str]) -> None:
             f"{output} holds a run with another recipe: name another --output, or continue it as it was\n  "
             + "\n  ".join(changes)
         )
+
+
+def same_models(run: Mapping[str, Any], models: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the settings whose models have the files that they had in `run`, wherever these lie now.
+
+    `models` holds a digest by setting, as `start.model_files` computes them, and so does `run`, which is what a
+    checkpoint or a configuration holds; older releases saved the start's alone.
+    """
+    then = run.get("models") or {"start": (run.get("digest") or {}).get("start model")}
+    return tuple(setting for setting, digest in models.items() if then.get(setting) == digest)
 
 
 @contextmanager
@@ -67,8 +82,8 @@ def say_kept(files: KeptFiles) -> None:
     files.kept.clear()
 
 
-def recipe_of(output: Path) -> dict[str, Any] | None:
-    """Return the recipe in the configuration of the run in `output`; None if there is none, or another file."""
+def run_of(output: Path) -> dict[str, Any] | None:
+    """Return the configuration of the run in `output`, with its recipe; None if there is none, or another file."""
     path = output / CONFIGURATION
     if not is_file(path):
         return None
@@ -77,4 +92,4 @@ def recipe_of(output: Path) -> dict[str, Any] | None:
     except (ValueError, yaml.YAMLError, RecursionError):
         return None
     known = isinstance(content, dict) and "made_with" in content and isinstance(content.get("recipe"), dict)
-    return content["recipe"] if known else None
+    return content if known else None

@@ -48,13 +48,14 @@ from partclipseg.training.folder import (
     check_new,
     check_unchanged,
     model_folder,
+    same_models,
     say_kept,
 )
 from partclipseg.training.log import RunLog, write_configuration
 from partclipseg.training.new_words import learn_new_words
 from partclipseg.training.observer import Observer, Progress
 from partclipseg.training.recipe import HARMLESS, Recipe, with_current_settings
-from partclipseg.training.start import build_model, compile_on, find_start, word_retention
+from partclipseg.training.start import build_model, compile_on, find_start, model_files, word_retention
 from partclipseg.training.step import StepLosses
 from partclipseg.training.streams import BatchStream, Scenes, SceneStream
 from partclipseg.training.words import PromptTokens
@@ -130,9 +131,9 @@ class _Run:
         self.observer = observer
         self.processes = join_processes()
         self.device = self.processes.device or torch.device("cpu")
-        self.digest = dict(data.digest)
+        self.digest, self.models = dict(data.digest), model_files(recipe)
         if Path(start := find_start(recipe)).is_dir() and not is_built_in(recipe.start):
-            self.digest["start model"] = model_digest(start)
+            self.digest["start model"] = self.models.get("start") or model_digest(start)
         self.store = CheckpointStore(output / CHECKPOINTS, states=_STATES)
         checkpoint = self._compatible_checkpoint(accept_changed_data)
 
@@ -227,7 +228,9 @@ class _Run:
 
     def _write_beginning(self, notes: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
         """Write the configuration and the list of the few shots."""
-        content = {"recipe": self.recipe.to_dict(), **notes, "digest": self.digest, "run": summary}
+        content = {
+            "recipe": self.recipe.to_dict(), **notes, "digest": self.digest, "models": self.models, "run": summary
+        }  # fmt: skip
         write_configuration(self.files, CONFIGURATION, content)
         if self.data.few_shot is not None:
             self.data.few_shot.write(self.files, self.data.shot_paths)
@@ -290,7 +293,12 @@ class _Run:
         sums = self._read_sums() if self.sums else {}
         if not self.processes.is_main_process:
             return
-        run = {"recipe": self.recipe.to_dict(), "classes": list(self.data.vocabulary.names), "digest": self.digest}
+        run = {
+            "recipe": self.recipe.to_dict(),
+            "classes": list(self.data.vocabulary.names),
+            "digest": self.digest,
+            "models": self.models,
+        }
         states = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -313,10 +321,11 @@ class _Run:
     def _compatible_checkpoint(self, accept_changed_data: bool) -> Checkpoint | None:
         checkpoint = self.store.load()
         if checkpoint is None:
-            check_new(self.output, self.recipe.to_dict(), HARMLESS)
+            check_new(self.output, self.recipe.to_dict(), HARMLESS, self.models)
             return None
         then = checkpoint.states["run"]
-        changes = differences(with_current_settings(then["recipe"]), self.recipe.to_dict(), harmless=HARMLESS)
+        harmless = (*HARMLESS, *same_models(then, self.models))
+        changes = differences(with_current_settings(then["recipe"]), self.recipe.to_dict(), harmless)
         if then["classes"] != list(self.data.vocabulary.names):
             changes.append(f"vocabulary: {len(then['classes'])} classes then, {len(self.data.vocabulary)} others now")
         check_unchanged(self.output, changes)

@@ -31,7 +31,7 @@ from partclipseg.training.folder import (
     MODEL,
     check_new,
     model_folder,
-    recipe_of,
+    run_of,
     say_kept,
 )
 from partclipseg.training.log import RunLog, write_configuration
@@ -196,10 +196,10 @@ def check_same(recipe: TowerRecipe, output: Path, names: Collection[str]) -> Non
     Raises `PartCLIPSegError` if it was trained with other values of the fields `names`; towers are compared by their
     files. A folder without a configuration, as of a model that was copied there, is taken as it is.
     """
-    then, now = recipe_of(output), _recorded(recipe)
-    if then is None:
+    run, now = run_of(output), _recorded(recipe)
+    if run is None:
         return
-    kept = {name: then[name] for name in names if name in then}
+    kept = {name: run["recipe"][name] for name in names if name in run["recipe"]}
     if changes := differences(kept, {name: now[name] for name in kept}):
         raise PartCLIPSegError(
             f"the {recipe.name} in {output} was trained otherwise: name another output, or move that folder away\n  "

@@ -23,10 +23,11 @@ from partclipseg.models.registry import family
 from partclipseg.processes import join_processes
 from partclipseg.training.checkpoint import CheckpointStore, differences
 from partclipseg.training.data import TrainingData, open_training_data, render_training_data
-from partclipseg.training.folder import CHECKPOINTS, MODEL, check_new, check_unchanged, recipe_of
+from partclipseg.training.folder import CHECKPOINTS, MODEL, check_new, check_unchanged, run_of, same_models
 from partclipseg.training.loop import TrainingResult, run_training
 from partclipseg.training.observer import Observer
 from partclipseg.training.recipe import HARMLESS, RECIPES, Recipe, with_current_settings
+from partclipseg.training.start import model_files
 from partclipseg.training.tower_runs import OnTower, train_start
 from partclipseg.training.towers import BackboneRecipe
 from partclipseg.vocabulary import Vocabulary
@@ -159,11 +160,13 @@ def _check_towers_fit(recipe: Recipe) -> None:
 
 def _check_folder(recipe: Recipe, output: Path) -> None:
     """Raise `PartCLIPSegError` for a folder of another run, before towers are trained; `run_training` compares more."""
-    now = replace(recipe, start=str(output / recipe.settings.towers[-1] / MODEL)).to_dict()
+    recipe = replace(recipe, start=str(output / recipe.settings.towers[-1] / MODEL))
+    now, models = recipe.to_dict(), model_files(recipe)
     if not CheckpointStore(output / CHECKPOINTS).steps():
-        check_new(output, now, HARMLESS)
-    elif (then := recipe_of(output)) and "dataset" in then:
-        check_unchanged(output, differences(with_current_settings(then), now, HARMLESS))
+        check_new(output, now, HARMLESS, models)
+    elif (run := run_of(output)) and "dataset" in run["recipe"]:
+        harmless = (*HARMLESS, *same_models(run, models))
+        check_unchanged(output, differences(with_current_settings(run["recipe"]), now, harmless))
 
 
 def _train_towers(recipe: Recipe, output: Path, on_tower: OnTower | None) -> Recipe | None:

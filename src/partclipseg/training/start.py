@@ -6,6 +6,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.evaluation.state import model_digest
+from partclipseg.files import is_directory, is_file
 from partclipseg.models.compiled import compile_layers
 from partclipseg.models.fetch import find_model
 from partclipseg.models.interface import PartModel
@@ -22,6 +24,13 @@ def find_start(recipe: Recipe) -> str:
     the model cannot be had.
     """
     return str(find_model(recipe.start))
+
+
+def model_files(recipe: Recipe) -> dict[str, str]:
+    """Compute the digest of each model that the recipe names by a path that is there, by the name of its setting."""
+    named = {"start": recipe.start}
+    named |= {f"settings.{name}": getattr(recipe.settings, name, "") for name in ("guidance", "maskformer")}
+    return {name: model_digest(path) for name, path in named.items() if is_file(path) or is_directory(path)}
 
 
 def build_model(recipe: Recipe) -> PartModel:

@@ -15,6 +15,7 @@ from tests.apps.label.helpers import WORDS, digests, make_photos, records
 from partclipseg.apps.cli import main
 from partclipseg.apps.label.job import BulkJob
 from partclipseg.apps.label.labeller import Labeller
+from partclipseg.models.registry import built_in_detector
 
 FORMATS = (
     *("coco", "yolo", "labelme", "png", "jsonl", "csv", "masks", "soft-masks", "label-studio"),
@@ -162,6 +163,71 @@ def test_other_options_are_refused(labelled, album, model, boxes, capsys, change
     formats = ["--formats", *(name for name in FORMATS if more or name not in {"instance-png", "partpq"})]
     assert main(call(album, labelled, model, *more, *formats)) == 2
     assert named.format(boxes=boxes) in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def by_detector(model, tmp_path_factory) -> Path:
+    """A folder that was labelled from within, where model, detector and results lie, too."""
+    home = tmp_path_factory.mktemp("home")
+    make_photos(home / "photos", 1)
+    shutil.copytree(model, home / "model")
+    shutil.copytree(built_in_detector(), home / "detector")
+    (home / "link").symlink_to("detector")
+    (home / "boxes.json").write_text(json.dumps({"scenes/0/000.png": [["dog", 10, 10, 70, 110]]}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        for output, source in (("by detector", "detector"), ("by boxes", "boxes.json")):
+            assert main(call(Path("photos"), Path(output), Path("model"), "--instances", source)) == 0
+    return home
+
+
+@pytest.mark.parametrize(
+    ("older", "at", "model_name", "source"),
+    [
+        *(
+            (older, ".", model_name, source)
+            for older in (False, True)
+            for model_name, source in (
+                ("model", "detector"),
+                ("./model/", "detector/"),
+                ("{home}/model", "{home}/detector"),
+                ("model", "link"),
+                ("model", "./boxes.json"),
+            )
+        ),
+        (False, "photos", "../model", "../detector"),
+        (False, "photos", "../model", "../boxes.json"),
+    ],
+)
+def test_a_run_goes_on_however_its_model_and_detector_are_spelled(
+    by_detector, monkeypatch, capsys, tmp_path, older, at, model_name, source
+):
+    """Older releases saved the names as they had been typed."""
+    output = tmp_path / "out"
+    shutil.copytree(by_detector / ("by boxes" if "boxes" in source else "by detector"), output, symlinks=True)
+    if older:
+        saved = json.loads((output / "options.json").read_text())
+        saved |= {"model": "model", "instances": "boxes.json" if "boxes" in source else "detector"}
+        (output / "options.json").write_text(json.dumps(saved))
+    monkeypatch.chdir(by_detector / at)
+    more = ["--instances", source.format(home=by_detector)]
+    assert main(call(by_detector / "photos", output, Path(model_name.format(home=by_detector)), *more)) == 0
+    assert "1 of 1 photos are labelled already" in capsys.readouterr().out
+
+
+def test_another_detector_is_refused_by_its_full_name(by_detector, monkeypatch, capsys):
+    monkeypatch.chdir(by_detector)
+    arguments = call(Path("photos"), Path("by detector"), Path("model"))
+    assert main([*arguments, "--instances", "partshapes-detector"]) == 2
+    message = f"(instances was {by_detector}/detector, now partshapes-detector)"
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_built_in_model_may_be_named_or_left_out(by_detector, tmp_path, capsys):
+    arguments = ["label", str(by_detector / "photos"), "--output", str(tmp_path / "out"), "--formats", "jsonl"]
+    assert main(arguments) == 0
+    assert main([*arguments, "--model", "partshapes"]) == 0
+    assert "1 of 1 photos are labelled already" in capsys.readouterr().out
 
 
 def test_a_changed_file_of_objects_is_refused(labelled, album, model, boxes, capsys):

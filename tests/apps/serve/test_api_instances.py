@@ -54,6 +54,14 @@ def test_components(client, engine, photo):
     assert "instances" not in post(client, photo, vocabulary=WORDS, instances="").json()
 
 
+def test_words_that_a_format_cannot_hold(make_engine, photo):
+    client = TestClient(create_api(make_engine()))
+    words = {f"object{number}": ["part"] for number in range(100)}
+    answer = in_json(client, photo, vocabulary=words, instances="components", formats=["json", "partpq"])
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("the format partpq can number 99 objects, and there are 100: leave it")
+
+
 def test_a_detector(make_engine, photo):
     class Finder:
         def find(self, photos, words):

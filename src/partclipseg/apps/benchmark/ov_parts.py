@@ -75,9 +75,12 @@ class OVParts:
     """Replace files of the report that a person changed. Without it they are kept, and the new ones get other names."""
 
     def run(self) -> int:
+        from partclipseg.files import require_folder
         from partclipseg.journal import Journal
         from partclipseg.writing import claimed
 
+        if self.output is not None:
+            require_folder(self.output)
         check_least(batch_size=(self.batch_size, 1), limit=(self.limit, 1), workers=(self.workers, 0))
         console = plain_console()
         models, datasets = self._plan(console)

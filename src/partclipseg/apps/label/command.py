@@ -243,7 +243,7 @@ class Label:
             folder=self.folder,
             output=self.output,
             vocabulary=words,
-            formats=tuple(chosen_formats(self.formats, data_set_formats())),
+            formats=tuple(chosen_formats(self.formats, data_set_formats(), vocabulary=words)),
             model=self.model,
             objects=self.objects,
             zoom=self.zoom,

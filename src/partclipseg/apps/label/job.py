@@ -14,6 +14,7 @@ from typing import Any
 
 from partclipseg.apps.instance_options import InstanceOptions, LoadedInstances
 from partclipseg.apps.label.photos import LabelPhoto
+from partclipseg.files import full_path
 from partclipseg.formats.format import Place
 from partclipseg.formats.registry import data_set_formats
 from partclipseg.inference.options import SegmentOptions
@@ -118,9 +119,11 @@ class BulkJob:
 
         `weights` is a fingerprint of the model's weights, `instances` what `find` names, loaded.
         """
+        from partclipseg.models.registry import is_built_in
+
         return {
             "folder": str(self.folder.resolve()),
-            "model": self.model or "the built-in model",
+            "model": "the built-in model" if self.model is None or is_built_in(self.model) else full_path(self.model),
             "weights": weights,
             "vocabulary": list(self.vocabulary.names),
             "objects": list(self.objects),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.files import is_regular, write_text
+from partclipseg.files import is_regular, same_path, write_text
 from partclipseg.journal import json_text
 
 _DIGESTS = {
@@ -74,7 +74,7 @@ def _is_alike(before: Any, now: Any) -> bool:
 
 
 def _difference(key: str, before: Any, now: Any) -> str:
-    if before == now:
+    if before == now or same_path(before, now):
         return ""
     if before and now and (title := _DIGESTS.get(key)):
         return f"{title} have changed since"

@@ -13,13 +13,13 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from math import ceil
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from partclipseg.apps.label.job import BulkJob, ManifestRecord, PhotoBatch
 from partclipseg.apps.label.labeller import Labeller, killed
 from partclipseg.apps.label.photos import LabelPhoto
 from partclipseg.errors import PartCLIPSegError
+from partclipseg.files import full_path
 from partclipseg.machine import how_to_install
 
 
@@ -97,7 +97,7 @@ def run_ray(job: BulkJob, batches: Sequence[PhotoBatch], cluster: RayCluster) ->
 
     All machines must see folder, output and model under the same paths. If an actor dies, at most one photo is lost.
     """
-    model = str(Path(job.model).absolute()) if job.model and Path(job.model).exists() else job.model
+    model = job.model and full_path(job.model)
     folder, output = job.folder.absolute(), job.output.absolute()
     job = replace(job, folder=folder, output=output, model=model, find=job.find.absolute())
     lost = yield from _pass(job, batches, cluster, in_flight=2)

@@ -19,6 +19,7 @@ from partclipseg.apps.serve.log import log_question
 from partclipseg.apps.serve.question import Question
 from partclipseg.apps.serve.queue import QueueFullError
 from partclipseg.apps.serve.request import Budget, Wanted, read_request, receive_body
+from partclipseg.formats.registry import all_formats, chosen_formats
 from partclipseg.instances.found import FoundObject
 from partclipseg.machine import usable_cores
 
@@ -96,6 +97,8 @@ class Intake:
         objects = wanted.known_objects()
         model = self.engine.model_name(wanted.model)
         vocabulary = await self.in_thread(self.engine.vocabulary, wanted.vocabulary, model)
+        if formats := getattr(wanted, "formats", None):
+            chosen_formats(formats, all_formats(), vocabulary=vocabulary)
         source, _ = wanted.source()
         least = wanted.min_part_probability
         return PhotoTask(model, vocabulary, objects, wanted.zoom, least, explained, source, wanted.rest)

@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException
 from partclipseg.data.values import quoted
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.formats.format import Format
-from partclipseg.formats.registry import chosen_formats, single_formats
+from partclipseg.formats.registry import chosen_formats, single_formats, usual_formats
 from partclipseg.instances.found import MOST_OBJECTS, FoundObject
 from partclipseg.json_file import distinct_keys
 from partclipseg.vocabulary import MAX_WORD
@@ -43,7 +43,7 @@ _PLAIN = bytes.maketrans(b"-_", b"+/")
 def _known_formats(names: list[str], info: ValidationInfo) -> list[str]:
     kinds = single_formats()
     instances = info.data.get("instances") is not None
-    usual = [name for name, kind in kinds.items() if not kind.on_request and (instances or not kind.needs_instances)]
+    usual = usual_formats(instances)
     try:
         return list(chosen_formats((known for name in names for known in (usual if name == ALL else [name])), kinds))
     except UsageError as error:

@@ -218,12 +218,6 @@ def test_a_report_that_a_person_changed_is_kept(arguments: list[str], tmp_path: 
     assert path.read_text() == new.read_text()
 
 
-def test_an_output_that_is_a_file_is_named(arguments: list[str], tmp_path: Path, capsys) -> None:
-    (tmp_path / "file").write_text("")
-    assert main([*arguments, "--output", str(tmp_path / "file")]) == 1
-    assert "file cannot be read or written (File exists): a file stands where" in capsys.readouterr().err
-
-
 def test_broken_data_stop_it_in_the_words_of_check_data(
     arguments: list[str], own_data: Path, capsys: pytest.CaptureFixture
 ) -> None:

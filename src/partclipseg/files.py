@@ -81,7 +81,7 @@ def require_folder(path: Path, option: str = "--output") -> None:
     """Raise `UsageError` where a folder is to be made and it, or one that it would lie in, is a file."""
     there = next((place for place in (path, *path.parents) if os.path.exists(place)), None)  # noqa: PTH110
     if there is not None and not is_directory(there):
-        raise UsageError(f"{there} is a file, and {option} names a folder: give a new one, or that of an earlier run")
+        raise UsageError(f"{there} is a file, and {option} names a folder: give another name")
 
 
 @contextmanager

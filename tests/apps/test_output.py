@@ -38,7 +38,7 @@ def test_a_file_in_place_of_a_folder(
     (tmp_path / "file").write_text("a person's")
     arguments = [word.format(here=tmp_path) for word in COMMANDS[command]]
     assert main([*arguments, "--output", str(tmp_path / output)]) == 2
-    sentence = f"{tmp_path}/file is a file, and --output names a folder: give a new one, or that of an earlier run"
+    sentence = f"{tmp_path}/file is a file, and --output names a folder: give another name"
     assert capsys.readouterr().err.strip() == f"partclipseg: {sentence}"
     assert (tmp_path / "file").read_text() == "a person's"
 

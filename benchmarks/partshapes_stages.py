@@ -84,6 +84,8 @@ def training_data(scenes: int, image_size: int, output: Path) -> TrainingData:
     """Render the training scenes, which are the same for every method."""
     with alone(output, "train"):
         recipe = replace(partshapes(), scenes=scenes, image_size=image_size, held_out=0)
+        # With boxes, which variants without crops of objects leave alone.
+        recipe = replace(recipe, augmentation=replace(recipe.augmentation, object_crop=1))
         return render_training_data(recipe, output / "scenes")
 
 

@@ -171,7 +171,7 @@ def _run(command: str, arguments: list[str], level: str) -> int:
         check_words_given(options, arguments)
         check_given_once(options, arguments)
         _check_models(options)
-        if command != "benchmark" and getattr(options, "output", None) is not None:  # one of its outputs is a file
+        if getattr(options, "output", None) is not None:
             require_folder(options.output)
         return options.run()
     except SystemExit as stop:  # tyro: 0 after --help, 2 after a wrong option

@@ -137,20 +137,22 @@ def on_towers(recipe: Recipe, seed: int, output: Path, options: argparse.Namespa
 
     The recipe's `start` may be the name of a tower; "" stands for the one that the method starts from.
     """
-    names = recipe.settings.towers
-    attention = bool(getattr(recipe.settings, "patch_attention", False))
-    if train_tower(recipe.start or names[-1], seed, output, options, attention) is None:
+    start, attention = _start_tower(recipe)
+    if train_tower(start, seed, output, options, attention) is None:
         return None
-    if "guidance" in names and train_tower("guidance", seed, output, options) is None:
+    if "guidance" in recipe.settings.towers and train_tower("guidance", seed, output, options) is None:
         return None
     return replace(naming_towers(recipe, seed, output), compile=options.compile)
 
 
 def naming_towers(recipe: Recipe, seed: int, output: Path) -> Recipe:
     """Return the recipe of `on_towers` but for its compilation, whether the towers are there or not."""
-    names = recipe.settings.towers
-    attention = bool(getattr(recipe.settings, "patch_attention", False))
-    start = _folder_of_tower(recipe.start or names[-1], seed, output, attention) / "model"
-    if "guidance" in names:
+    start, attention = _start_tower(recipe)
+    if "guidance" in recipe.settings.towers:
         recipe = with_settings(recipe, guidance=str(_folder_of_tower("guidance", seed, output) / "model"))
-    return replace(recipe, start=str(start))
+    return replace(recipe, start=str(_folder_of_tower(start, seed, output, attention) / "model"))
+
+
+def _start_tower(recipe: Recipe) -> tuple[str, bool]:
+    """Return the name of the tower that the recipe starts from, and whether that keeps CLIP's last attention."""
+    return recipe.start or recipe.settings.towers[-1], bool(getattr(recipe.settings, "patch_attention", False))

@@ -28,6 +28,7 @@ those of rows with crops: what the package itself does. Time to find boxes count
 detector's own boxes are scored beside the table.
 
 Each model leaves a JSON file in OUTPUT/results, whose rows are not repeated: several processes may share the models.
+`--rows` scores some rows alone, and a later command adds others.
 The table of mean and standard deviation is written to OUTPUT/summary.json and OUTPUT/summary.md too.
 """
 
@@ -105,6 +106,11 @@ class Row(NamedTuple):
     grown: bool = False
     """Whether the objects are taken as found ones, not as given ones."""
 
+    @property
+    def key(self) -> str:
+        """The row's name in results and on the command line."""
+        return f"{self.source} | {self.parts}"
+
 
 @dataclass(frozen=True)
 class Told:
@@ -127,6 +133,9 @@ def main() -> None:
     found = detector_scores(detector, dataset, scenes)
     write_text(output / "detector.json", json.dumps(found, indent=1) + "\n")
     print(f"detector: {found}", flush=True)
+    wanted = {row.key: row for row in rows(detector)}
+    if unknown := set(options.rows or ()) - set(wanted):
+        raise SystemExit(f"there is no row {', '.join(sorted(unknown))}; the rows are {', '.join(wanted)}")
     for name in options.models or [""]:
         result = output / "results" / f"{_label(name)}.json"
         segmenter = PartSegmenter.from_pretrained(name or None, options.device)
@@ -138,8 +147,8 @@ def main() -> None:
             "first look, ms": first_look_time(segmenter, vocabulary, scenes),
             "rows": json.loads(result.read_text())["rows"] if result.is_file() else {},
         }
-        for row in rows(detector):
-            if (key := f"{row.source} | {row.parts}") not in record["rows"]:
+        for key, row in wanted.items():
+            if key in (options.rows or wanted) and key not in record["rows"]:
                 record["rows"][key] = score(segmenter, dataset, scenes, row, detector)
                 write_text(result, json.dumps(record, indent=1) + "\n")
                 print(f"{_label(name)}, {key}: {record['rows'][key]}", flush=True)
@@ -425,6 +434,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--detector", default=BUILT_IN_DETECTOR, metavar="NAME", help="detector of the found boxes; default: built in"
     )
+    parser.add_argument("--rows", nargs="+", metavar="ROW", help="rows alone, such as 'found boxes | crops'")
     parser.add_argument("--scenes", type=int, default=300)
     parser.add_argument("--size", type=int, default=384, help="side of the scenes in pixels")
     parser.add_argument("--device", help="default: CUDA if there is one")

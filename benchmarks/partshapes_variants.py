@@ -102,6 +102,12 @@ VARIANTS: dict[str, Recipe] = {
     # The last block of CLIP keeps its attention, in the aggregation that they start from too.
     "partcatseg, patch attention": with_settings(PARTCATSEG, patch_attention=True),
     "catseg, patch attention": with_settings(partshapes_catseg(), patch_attention=True),
+    "partcatseg, from CLIP, patch attention": with_settings(
+        replace(PARTCATSEG, start="backbone"), patch_attention=True
+    ),
+    "catseg, from CLIP, patch attention": with_settings(
+        replace(partshapes_catseg(), start="backbone"), patch_attention=True
+    ),
     # HOPS's filters of costs.
     "partcatseg + attention filter": with_settings(PARTCATSEG, attention_filter=True),
     "partcatseg + affinity": with_settings(PARTCATSEG, pair_affinity=True),

@@ -93,11 +93,11 @@ def training_data(scenes: int, image_size: int, output: Path) -> TrainingData:
 
 
 def train_tower(
-    name: str, seed: int, output: Path, options: argparse.Namespace, patch_attention: bool = False
+    name: str, seed: int, output: Path, options: argparse.Namespace, patch_attention: bool = True
 ) -> Path | None:
     """Train a tower of the seed, and those that it needs, unless they are there; return its directory.
 
-    An aggregation with `patch_attention` is another tower than one without. None: SIGTERM stopped a training.
+    An aggregation without `patch_attention` is another tower than one with it. None: SIGTERM stopped a training.
     """
     kind = TOWER_RECIPES[f"partshapes-{name}"]
     folder = _folder_of_tower(name, seed, output, patch_attention)
@@ -127,9 +127,9 @@ def train_tower(
         return TRAINED_BY[kind](recipe, folder, scenes, report)
 
 
-def _folder_of_tower(name: str, seed: int, output: Path, patch_attention: bool = False) -> Path:
-    with_attention = patch_attention and hasattr(TOWER_RECIPES[f"partshapes-{name}"], "patch_attention")
-    return output / (f"{name}-attention-{seed}" if with_attention else f"{name}-{seed}")
+def _folder_of_tower(name: str, seed: int, output: Path, patch_attention: bool = True) -> Path:
+    plain = not patch_attention and hasattr(TOWER_RECIPES[f"partshapes-{name}"], "patch_attention")
+    return output / (f"{name}-plain-{seed}" if plain else f"{name}-{seed}")
 
 
 def on_towers(recipe: Recipe, seed: int, output: Path, options: argparse.Namespace) -> Recipe | None:
@@ -155,4 +155,4 @@ def naming_towers(recipe: Recipe, seed: int, output: Path) -> Recipe:
 
 def _start_tower(recipe: Recipe) -> tuple[str, bool]:
     """Return the name of the tower that the recipe starts from, and whether that keeps CLIP's last attention."""
-    return recipe.start or recipe.settings.towers[-1], bool(getattr(recipe.settings, "patch_attention", False))
+    return recipe.start or recipe.settings.towers[-1], getattr(recipe.settings, "patch_attention", None) is not False

@@ -99,15 +99,9 @@ VARIANTS: dict[str, Recipe] = {
     # An aggregation has no maps of single words to keep, the backbone has.
     "partcatseg, from CLIP + retention": replace(PARTCATSEG, start="backbone", retention=DEFAULT.retention),
     "catseg, from CLIP": replace(partshapes_catseg(), start="backbone"),
-    # The last block of CLIP keeps its attention, in the aggregation that they start from too.
-    "partcatseg, patch attention": with_settings(PARTCATSEG, patch_attention=True),
-    "catseg, patch attention": with_settings(partshapes_catseg(), patch_attention=True),
-    "partcatseg, from CLIP, patch attention": with_settings(
-        replace(PARTCATSEG, start="backbone"), patch_attention=True
-    ),
-    "catseg, from CLIP, patch attention": with_settings(
-        replace(partshapes_catseg(), start="backbone"), patch_attention=True
-    ),
+    # As published the last block of CLIP has no attention, and neither has the aggregation that they start from.
+    "partcatseg, no patch attention": with_settings(PARTCATSEG, patch_attention=False),
+    "catseg, no patch attention": with_settings(partshapes_catseg(), patch_attention=False),
     # HOPS's filters of costs.
     "partcatseg + attention filter": with_settings(PARTCATSEG, attention_filter=True),
     "partcatseg + affinity": with_settings(PARTCATSEG, pair_affinity=True),
@@ -139,7 +133,8 @@ VARIANTS: dict[str, Recipe] = {
 """Recipe of each variant, by its name in the tables."""
 
 ORDER: tuple[tuple[str, ...], ...] = (
-    ("default", "partcatseg", "partcatseg reference", "catseg", "clipseg"),
+    ("default", "partcatseg", "catseg", "clipseg"),
+    ("partcatseg, no patch attention", "partcatseg reference", "catseg, no patch attention"),
     ("partcatseg, from CLIP", "partcatseg, from CLIP + retention", "catseg, from CLIP", "intended, attention off"),
     ("partcatseg + attention filter", "partcatseg + affinity"),
     tuple(f"partcatseg, {name} repaired alone" for name in REPAIRS),

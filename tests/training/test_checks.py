@@ -158,7 +158,7 @@ def test_runs_from_before_the_choice_began_with_a_copied_film() -> None:
 
 @pytest.mark.parametrize("name", ["partshapes-partcatseg", "partshapes-catseg"])
 def test_runs_from_before_costs_and_guidance_could_be_chosen_had_the_published_ones(name: str) -> None:
-    recipe = RECIPES[name]().to_dict()
+    recipe = with_settings(RECIPES[name](), patch_attention=None).to_dict()
     first = ("loss", "guidance", "sizes", "reference", "repairs")
     settings = {name: recipe["settings"][name] for name in first}
     assert with_current_settings({**recipe, "settings": settings}) == recipe

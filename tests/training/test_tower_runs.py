@@ -80,15 +80,23 @@ def test_a_finished_aggregation_needs_its_towers_no_longer(given: dict[str, Towe
     assert list(given) == ["aggregation"]
 
 
-@pytest.mark.parametrize("patch_attention", [None, True])
+@pytest.mark.parametrize(
+    ("recipe", "patch_attention"),
+    [
+        (RECIPES["partshapes-partcatseg"](), True),
+        (RECIPES["partshapes-catseg"](), True),
+        (with_settings(RECIPES["partshapes-partcatseg"](), patch_attention=None), True),
+        (with_settings(RECIPES["partshapes-partcatseg"](), patch_attention=False), False),
+        (RECIPES["partshapes-partcatseg-reference"](), False),
+    ],
+)
 def test_the_aggregation_of_a_recipe_keeps_attention_as_the_recipe_does(
-    patch_attention: bool | None, given: dict[str, TowerRecipe], tmp_path: Path
+    recipe: Recipe, patch_attention: bool, given: dict[str, TowerRecipe], tmp_path: Path
 ) -> None:
-    recipe = with_settings(RECIPES["partshapes-partcatseg"](), patch_attention=patch_attention)
     assert not partclipseg.train(recipe, output=tmp_path).finished
     assert list(given) == ["backbone", "guidance", "aggregation"]
     last: Any = given["aggregation"]
-    assert last.patch_attention is bool(patch_attention)
+    assert last.patch_attention is patch_attention
 
 
 @pytest.mark.parametrize(

@@ -159,9 +159,9 @@ class AggregationRecipe(TowerRecipe):
     """Directory of the backbone, whose CLIP compares patches with words; it is not changed."""
     guidance: str = ""
     """Directory of the guidance tower, which is not changed either."""
-    patch_attention: bool = False
-    """Keep the attention of CLIP's last block, through which the backbone's patches were trained. What starts from the
-    aggregation keeps it, too."""
+    patch_attention: bool = True
+    """Keep the attention of CLIP's last block, through which the backbone's patches were trained; False leaves it out,
+    as published. What starts from the aggregation does the same."""
     compile: bool = False
     """Compile the layers (GPU only): a minute at the start, then faster steps. Sums may round differently."""
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import fcntl
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
 from partclipseg.shapes.cache import SceneArrays, render_split
 from partclipseg.training.data import TrainingData, render_training_data
-from partclipseg.training.recipe import Recipe, partshapes, with_settings
+from partclipseg.training.pretraining import check_same
+from partclipseg.training.recipe import HARMLESS, Recipe, partshapes, with_settings
 from partclipseg.training.tower_runs import TRAINED_BY
 from partclipseg.training.towers import TOWER_RECIPES, AggregationRecipe, BackboneRecipe, GuidanceRecipe
 
@@ -97,27 +98,31 @@ def train_tower(
 ) -> Path | None:
     """Train a tower of the seed, and those that it needs, unless they are there; return its directory.
 
-    An aggregation without `patch_attention` is another tower than one with it. None: SIGTERM stopped a training.
+    An aggregation without `patch_attention` is another tower than one with it. None: SIGTERM stopped a training. Raises
+    `PartCLIPSegError` for a tower in OUTPUT that was trained otherwise.
     """
     kind = TOWER_RECIPES[f"partshapes-{name}"]
     folder = _folder_of_tower(name, seed, output, patch_attention)
+    steps = getattr(options, f"{name}_steps") or kind.steps
+    warmup = min(kind.warmup_steps, steps // 4)
+    changes = {"seed": seed, "steps": steps, "warmup_steps": warmup, **given_fields(options)}
+    if hasattr(kind, "patch_attention"):
+        changes["patch_attention"] = patch_attention
+    if kind is BackboneRecipe and options.part_weight is not None:
+        changes["part_weight"] = options.part_weight
+    recipe = kind(**changes)
     with alone(output, folder.name):
         if (folder / "model").is_dir():
+            others = {*kind.needs, "compile", *HARMLESS}
+            check_same(recipe, folder, [field.name for field in fields(kind) if field.name not in others])
             return folder / "model"
-        changes = given_fields(options)
         for other in kind.needs:
             directory = train_tower(other, seed, output, options)
             if directory is None:
                 return None
-            changes[other] = str(directory)
+            recipe = replace(recipe, **{other: str(directory)})
         if hasattr(kind, "compile"):
-            changes["compile"] = options.compile
-        if hasattr(kind, "patch_attention"):
-            changes["patch_attention"] = patch_attention
-        if kind is BackboneRecipe and options.part_weight is not None:
-            changes["part_weight"] = options.part_weight
-        steps = getattr(options, f"{name}_steps") or kind.steps
-        recipe = kind(seed=seed, steps=steps, warmup_steps=min(kind.warmup_steps, steps // 4), **changes)
+            recipe = replace(recipe, compile=options.compile)
         scenes = rendered(recipe.split, recipe.scenes, recipe.image_size, output)
         started = time.perf_counter()
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import importlib
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from partclipseg.errors import PartCLIPSegError
 from partclipseg.kept_files import KeptFiles
 from partclipseg.training.log import write_configuration
 from partclipseg.training.recipe import with_settings
+from partclipseg.training.towers import BackboneRecipe
 
 RESULTS = [
     ("CLIPSeg", 0, {"zero-shot": {"seen": 50.0, "unseen": 20.0, "harmonic": 28.0, "all": 40.0},
@@ -123,6 +125,20 @@ def test_a_finished_model_is_taken_over_if_it_is_of_the_recipe(
         f"{folder} holds a model of another recipe: give the options that it was trained with, or another --output",
         f"  {difference}",
     ]
+
+
+@pytest.mark.parametrize(
+    ("then", "difference"),
+    [({"part_weight": 0.0}, "part_weight: 0.0 then, 0.5 now"), ({"steps": 9}, "steps: 9 then, 8 now")],
+)
+def test_a_tower_that_was_trained_otherwise_is_not_taken_over(benchmark, tmp_path, then, difference):
+    recipe = replace(BackboneRecipe(steps=8, warmup_steps=2), **then)
+    folder = tmp_path / "backbone-0"
+    (folder / "model").mkdir(parents=True)
+    write_configuration(KeptFiles(folder, "train"), "config.yaml", {"recipe": asdict(recipe)})
+    arguments = ["--output", str(tmp_path), "--only", "CLIPSeg", "--seeds", "0", "--backbone-steps", "8"]
+    with pytest.raises(PartCLIPSegError, match=f"the backbone in .*backbone-0 was trained otherwise.*\n  {difference}"):
+        benchmark.main(arguments)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--results", "nowhere"], ["--results", ".", "--output", "out"]])

@@ -27,7 +27,7 @@ class Player:
     def __init__(self) -> None:
         self.calls: list[tuple[int, bool]] = []
 
-    def __call__(self, crops, sizes, present, with_background) -> list[LabelMaps]:
+    def __call__(self, crops, sizes, present, with_background, masks=None) -> list[LabelMaps]:
         self.calls.append((len(crops), with_background))
         asked = zip(crops, sizes, present, strict=True)
         return [self.look(crop[..., 0], size, some, with_background) for crop, size, some in asked]
@@ -88,7 +88,7 @@ def test_a_grown_box_is_looked_at_as_closely():
     seen = []
 
     class Watcher(Player):
-        def __call__(self, crops, sizes, present, with_background) -> list[LabelMaps]:
+        def __call__(self, crops, sizes, present, with_background, masks=None) -> list[LabelMaps]:
             seen.append([crop.shape for crop in crops])
             return super().__call__(crops, sizes, present, with_background)
 

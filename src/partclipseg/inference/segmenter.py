@@ -322,9 +322,16 @@ class PartSegmenter:
         """Return the function that runs the model on crops of photos, see `maps.crops.PredictCrops`."""
 
         def predict(
-            crops: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]], present: Any, with_background: bool
+            photos: Sequence[np.ndarray],
+            sizes: Sequence[tuple[int, int]],
+            present_objects: Sequence[Sequence[int]],
+            with_background: bool,
+            masks: Sequence[np.ndarray] | None = None,
         ) -> list[LabelMaps]:
-            return self.label_maps(self.prepare(crops), vocabulary, sizes, present, with_background)
+            inputs = self.prepare(photos)
+            if masks is not None and self.model.takes_object_masks:
+                inputs = self.model.with_object_masks(inputs, [torch.from_numpy(mask) for mask in masks])
+            return self.label_maps(inputs, vocabulary, sizes, present_objects, with_background)
 
         return predict
 

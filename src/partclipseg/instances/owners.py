@@ -87,7 +87,8 @@ def look_at_objects(
                 if (some.mask is not None) == with_mask:
                     size = photo.shape[0], photo.shape[1]
                     edges = object_edges(some, 0.0, size)
-                    work.append((photo, crop_around(object_index(some.object), edges, input_shape, size)))
+                    crop = crop_around(object_index(some.object), edges, input_shape, size)
+                    work.append((photo, crop._replace(mask=some.mask)))
                     places.append((canvas, place))
                     canvas.edges[place] = object_edges(some, growth, size)
         looks = look(predict, work, not with_mask, at_once)

@@ -7,8 +7,8 @@ and holds one object with what lies around it, at the photo's full resolution.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -26,11 +26,27 @@ CROPS_AT_ONCE = 8
 """Number of crops per batch, or the number of photos, if that is greater."""
 
 
-PredictCrops = Callable[
-    [Sequence[np.ndarray], Sequence[tuple[int, int]], Sequence[Sequence[int]], bool], list[LabelMaps]
-]
-"""Function that runs the model on photos uint8 `[H, W, 3]` of any sizes: photos, sizes of the maps, and, as in
-`pruned_maps`, the objects that each may show and whether background competes with them."""
+class PredictCrops(Protocol):
+    """Type of a function that runs the model on photos of any sizes."""
+
+    def __call__(
+        self,
+        photos: Sequence[np.ndarray],
+        sizes: Sequence[tuple[int, int]],
+        present_objects: Sequence[Sequence[int]],
+        with_background: bool,
+        masks: Sequence[np.ndarray] | None = None,
+        /,
+    ) -> list[LabelMaps]:
+        """Compute the label maps of photos.
+
+        Args:
+            photos: uint8 `[H, W, 3]` each.
+            sizes: height and width of each map.
+            present_objects, with_background: as in `PartModel.label_maps`.
+            masks: bool `[H, W]` each: the pixels of the photo's one object, for models that take them.
+        """
+        ...
 
 
 class Crop(NamedTuple):
@@ -41,6 +57,8 @@ class Crop(NamedTuple):
     left: int
     height: int
     width: int
+    mask: np.ndarray | None = None
+    """bool, of the photo's size: the pixels of the object where they are known."""
 
     @property
     def window(self) -> tuple[slice, slice]:
@@ -76,18 +94,20 @@ def look(
 
     Args:
         predict: runs the model.
-        work: photo and crop of each look.
+        work: photo and crop of each look; either all crops have a mask or none, for a model that takes them.
         with_background: whether background competes with the crop's object.
         at_once: number of crops per batch.
     """
     for start in range(0, len(work), at_once):
         some = work[start : start + at_once]
         crops = [crop for _, crop in some]
+        masks = [crop.mask[crop.window] for crop in crops if crop.mask is not None]
         maps = predict(
             [photo[crop.window] for photo, crop in some],
             [(crop.height, crop.width) for crop in crops],
             [[crop.object] for crop in crops],
             with_background,
+            masks if len(masks) == len(crops) else None,
         )
         yield from zip(crops, maps, strict=True)
 

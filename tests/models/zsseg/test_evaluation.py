@@ -6,14 +6,17 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from tests.models.test_families import small_zsseg
 
+import partclipseg
 from partclipseg.apps.cli import main
 from partclipseg.data.sample import PartSample
 from partclipseg.evaluation.photos import group_records, read_batches
 from partclipseg.evaluation.run import predict
 from partclipseg.inference.segmenter import PartSegmenter
+from partclipseg.maps.crops import Edges, crop_around
 from partclipseg.models.registry import load_tokenizer
 from partclipseg.models.zsseg.foreign import place_of
 from partclipseg.models.zsseg.model import ZSSegModel
@@ -57,6 +60,27 @@ def test_oracle_obj_gives_the_mask_of_the_record(tokenizer_directory: Path) -> N
     assert torch.equal(first, expected[0].label_map)
     assert torch.equal(second, expected[1].label_map)
     assert not torch.equal(expected[0].scores, expected[1].scores)  # the photo is the same, the object is not
+
+
+def test_objects_with_masks_are_looked_at_with_them(tokenizer_directory: Path) -> None:
+    """As it was trained: the mask is the object, whose parts share its pixels."""
+    model, sample = segmenter(tokenizer_directory), Photos()[0]
+    mask = sample.object_labels >= 0
+    given = [partclipseg.FoundObject("dog", (0, 0, 30, 40), mask=mask)]
+    result = model([sample.image], Photos.vocabulary, instances=[given])[0]
+    crop = crop_around(1, Edges(0, 0, 40, 30), model.model.image_shape, (40, 60))
+    inputs = model.prepare([sample.image[crop.window]])
+    size = (crop.height, crop.width)
+    told, untold = (
+        model.label_maps(some, Photos.vocabulary, [size], [[1]])[0]
+        for some in (model.model.with_object_masks(inputs, [torch.from_numpy(mask[crop.window])]), inputs)
+    )
+    inside = torch.from_numpy(mask[crop.window])
+    assert np.array_equal(result.label_map[mask], told.label_map[inside])
+    part = int(told.label_map[inside][0])
+    means = [float(maps.scores[inside & (told.label_map == part)].mean()) for maps in (told, untold)]
+    assert result.scores[part] == pytest.approx(means[0], rel=1e-5)  # float32 sums
+    assert result.scores[part] != pytest.approx(means[1], rel=1e-5)
 
 
 def test_convert_and_predict(tokenizer_directory: Path, tmp_path: Path, capsys) -> None:

@@ -219,7 +219,7 @@ class Coarse:
         self.lost = lost
         self.calls: list[tuple[list[tuple[int, int]], list[list[int]], bool]] = []
 
-    def __call__(self, photos, sizes, present_objects, with_background) -> list[LabelMaps]:
+    def __call__(self, photos, sizes, present_objects, with_background, masks=None) -> list[LabelMaps]:
         self.calls.append(([photo.shape[:2] for photo in photos], [list(p) for p in present_objects], with_background))
         return [
             self.read(photo, size, present, with_background)

@@ -63,7 +63,7 @@ def test_it_is_a_start_for_the_recipes(trained, recipe):
 
 def test_the_losses_fall(scenes, tmp_path):
     losses = []
-    recipe = replace(RECIPE, steps=40, log_every=5, checkpoint_every=40, learning_rate=3e-3)
+    recipe = replace(RECIPE, steps=20, log_every=5, checkpoint_every=20, learning_rate=3e-3)
     train_backbone(recipe, tmp_path, scenes, lambda _, values: losses.append(values["masks"]))
     assert losses[-1] < 0.8 * losses[0]
 

@@ -28,9 +28,10 @@ METHODS = {"partcatseg": (PartCATSegConfig, PartCATSegSettings()), "catseg": (CA
 @pytest.fixture(params=list(METHODS))
 def run(request: pytest.FixtureRequest, recipe: Recipe, tokenizer_directory: Path, tmp_path: Path) -> Recipe:
     config_class, settings = METHODS[request.param]
-    build(small_config(config_class)).save_pretrained(tmp_path / "start")
+    build(small_config(config_class, num_layers=1)).save_pretrained(tmp_path / "start")
     load_tokenizer(tokenizer_directory).save_pretrained(tmp_path / "start")
     recipe = replace(as_partcatseg(recipe), precision="float32", batch_size=4, learning_rate=1e-3)
+    recipe = replace(recipe, steps=10, evaluate_every=5)
     return replace(recipe, start=str(tmp_path / "start"), settings=settings)
 
 
@@ -39,7 +40,8 @@ class TestPartCATSeg(MethodTester):
 
 
 def test_clip_stays_and_the_rest_learns(run: Recipe, squares, tmp_path: Path) -> None:
-    run_training(replace(run, steps=40, max_gradient_norm=1.0, learning_rate=5e-3), squares, tmp_path / "run")
+    run = replace(run, steps=40, max_gradient_norm=1.0, learning_rate=5e-3, evaluate_every=40, checkpoint_every=40)
+    run_training(run, squares, tmp_path / "run")
     moved = moved_by_training(tmp_path / "start", tmp_path / "run")
     assert moved == {"background", "guidance", "aggregator"}
 

@@ -195,6 +195,13 @@ def test_evaluate_says_what_the_training_words_share(trained, shared: Path, tmp_
     (bare / "vocabulary.json").unlink()
     assert main([*command[:1], str(bare), *command[2:], "--vocabulary-of-training", "model"]) == 2
     assert "came without words" in said(capsys)
+    for words, message in (
+        ("seen", "--vocabulary-of-training seen does not say of which data set: write model"),
+        ("all", "--vocabulary-of-training all does not say of which data set: write model"),
+        ("dog", "'dog' has no object, and a training needs one for every part"),
+    ):
+        assert main([*command, "--vocabulary-of-training", words]) == 2
+        assert message in said(capsys)
 
 
 def test_evaluate_scores_parts_of_predicted_objects(trained, tmp_path: Path, capsys) -> None:

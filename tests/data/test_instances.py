@@ -273,6 +273,15 @@ def test_where_pacos_files_may_lie(files, place: str, root: str) -> None:
     assert len(open_dataset("paco", files.root / root)) == 1
 
 
+def test_pacos_files_are_not_read_as_coco(files) -> None:
+    file = write_paco(files, PACO_DOGS)
+    with pytest.raises(DataError, match=r"in the form of PACO, such as 'dog:.*': name it as the data set paco"):
+        open_dataset("coco", file)
+    names = [one["name"] for one in json.loads(file.read_text())["categories"]]
+    words = {name: "dog's ear" if name == "dog:ear" else None for name in names}
+    assert open_dataset("coco", file, mapping=words).vocabulary.names == ("dog's ear",)
+
+
 @pytest.mark.parametrize(
     ("make", "split", "options", "message"),
     [

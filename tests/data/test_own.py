@@ -110,6 +110,7 @@ def test_parts_lie_on_their_object_and_small_on_large(coco: Callable, rectangle:
     [
         ("a.jpg", "annotations.json", {"file_name": "a.jpg"}),
         ("images/a.jpg", "annotations.json", {"file_name": "a.jpg"}),
+        ("images/a.jpg", "annotations.coco.json", {"file_name": "a.jpg"}),
         ("JPEGImages/a.jpg", "annotations.json", {"file_name": "a.jpg", "path": "JPEGImages/a.jpg"}),
         ("a.jpg", "annotations.json", {"file_name": "a.jpg", "path": "gone/a.jpg"}),
         ("images/val/a.jpg", "annotations/val.json", {"file_name": "a.jpg"}),

@@ -189,8 +189,17 @@ def test_the_split_is_vocs_list_or_the_users(tmp_path):
     for val_list, expected in ((None, ["val", "train"]), (tmp_path / "mine.txt", ["train", "val"])):
         assert [job.split for job in PascalPartRecipe([source], val_list).jobs()] == expected
     assert PascalPartRecipe([source], None).options() != PascalPartRecipe([source], tmp_path / "mine.txt").options()
-    with pytest.raises(UsageError, match=r"gone\.txt"):
-        PascalPartRecipe([source], tmp_path / "gone.txt").jobs()
+    (tmp_path / "folder.txt").mkdir()
+    (tmp_path / "latin.txt").write_bytes("höhe\n".encode("latin-1"))
+    for name, words in (
+        ("gone.txt", "it is missing: check the path"),
+        ("folder.txt", "it is a folder: name the file in it"),
+        ("latin.txt", "it is not UTF-8 text: save it as UTF-8"),
+    ):
+        with pytest.raises(UsageError, match=f"{name}: {words}"):
+            PascalPartRecipe([source], tmp_path / name).jobs()
+    (tmp_path / "mine.txt").write_text("\ufeff2008_000002\n", "utf-8")  # as some editors save it
+    assert [job.split for job in PascalPartRecipe([source], tmp_path / "mine.txt").jobs()] == ["train", "val"]
 
 
 def test_a_missing_photo_is_named(tmp_path):

@@ -49,8 +49,9 @@ class SharedWords:
             word = self.asked.object_parts[index].object
             owners[word] = owners.get(word, 0) + 1
         counts = list(owners.items())
-        named = ", ".join(f"{count} of {word}" for word, count in counts[:_NAMED])
-        if others := counts[_NAMED:]:
+        shown = len(counts) if len(counts) == _NAMED + 1 else _NAMED
+        named = ", ".join(f"{count} of {word}" for word, count in counts[:shown])
+        if others := counts[shown:]:
             named += f", {sum(count for _, count in others)} of {len(others)} other objects"
         return (
             f"of the words that are asked, the model was trained on {len(self.pairs)} of {len(self.asked)} object-parts"

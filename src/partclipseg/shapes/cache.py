@@ -20,7 +20,7 @@ from typing import cast
 import numpy as np
 
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.files import whole_directory
+from partclipseg.files import refusal, whole_directory
 from partclipseg.machine import usable_cores
 from partclipseg.shapes.paint import COLOURS
 from partclipseg.shapes.renderer import render_scene
@@ -133,7 +133,7 @@ def _write(folder: Path, split: SceneSplit, count: int, size: int, workers: int)
             _fill(unfinished, split, count, size, workers)
             (unfinished / _DESCRIPTION).write_text(json.dumps(_description(split, count, size)), encoding="utf-8")
     except OSError as error:
-        raise PartCLIPSegError(f"cannot write the rendered scenes to {folder}: {error}") from None
+        raise PartCLIPSegError(f"the rendered scenes are not kept: {refusal(error, folder)}") from None
 
 
 def _open(folder: Path, split: SceneSplit, count: int, size: int) -> SceneArrays:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from partclipseg.data.sample import PartSample
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.files import whole_file, write_text
+from partclipseg.files import refusal, whole_file, write_text
 from partclipseg.json_file import read_json
 from partclipseg.shapes.labels import LabelTable, WordSet, choose_vocabulary
 from partclipseg.shapes.renderer import render_scene
@@ -54,7 +54,7 @@ def write_layout(root: str | Path, split: SceneSplit, count: int, size: int = 12
                     Image.fromarray(pixels).save(unfinished, "PNG")
         write_text(root / "world.json", json.dumps(description, indent=1))
     except OSError as error:
-        raise PartCLIPSegError(f"cannot write PartShapes to {root}: {error}") from None
+        raise PartCLIPSegError(f"PartShapes is not written: {refusal(error, root)}") from None
 
 
 class PartShapesFolder:

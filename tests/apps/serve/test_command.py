@@ -105,6 +105,16 @@ def test_on_this_machine_alone_it_answers_to_no_other_name(served):
 
 
 @pytest.mark.slow
+def test_behind_a_proxy_of_this_machine_clients_are_those_that_it_names(server, model_directory):
+    with server("--model", model_directory, "--rate", "1") as (address, _):
+        # The last address is the proxy's own word.
+        asked = ("203.0.113.1", "203.0.113.1", "198.51.100.7, 203.0.113.1", "203.0.113.2")
+        headers = [{"X-Forwarded-For": clients} for clients in asked]
+        codes = [httpx.post(f"{address}v1/segment", headers=one, timeout=60).status_code for one in headers]
+    assert codes == [415, 429, 429, 415]
+
+
+@pytest.mark.slow
 def test_stopping_finishes_what_is_running(server, model_directory, folder):
     boundary = b"x"
     body = (

@@ -98,8 +98,13 @@ def _open_files(options: Evaluate, processes: PartialState, console: Console) ->
 
 def _training_words(words: str, model: str) -> Vocabulary:
     """Return the words that a model was trained on: those that it came with for ``"model"``, else those of `words`."""
+    if words in ("seen", "all"):  # as of --vocabulary
+        raise UsageError(
+            f"--vocabulary-of-training {words} does not say of which data set: write model for the words that the "
+            "model came with, or a catalogue such as ade20k-part-234"
+        )
     if words != "model":
-        return Vocabulary.load(words)
+        return Vocabulary.load(words).with_objects("a training")
     training = load_vocabulary(find_model(model))
     if training is None:
         raise UsageError(f"{model} came without words: name those that it was trained on with --vocabulary-of-training")

@@ -68,6 +68,10 @@ class CocoSource(Source):
         """
         content = read_coco(file)
         names = [(category.name, category.group) for category in content.categories]
+        paco = next((name for name, group in names if ":" in name and (group or "").casefold() == "part"), None)
+        if paco is not None and object is None and mapping is None:
+            problem = f"has categories in the form of PACO, such as {paco!r}: name it as the data set paco"
+            raise DataError(Problem("class list", file, problem))
         # Without any sound category, what is wrong with them says more than that none is a part.
         meanings = meanings_of(names, file, object, mapping) if names else []
         return cls(**cls.fields_of(content, meanings, file, root, split, images))

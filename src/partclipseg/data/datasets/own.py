@@ -46,7 +46,7 @@ def find_annotations(root: Path, split: str) -> Path:
         "annotations/instances_{}.json",
     )
     candidates = [root / pattern.format(name) for name in SPLIT_NAMES[split] for pattern in patterns]
-    candidates.append(root / "annotations.json")
+    candidates += [root / "annotations.json", root / "annotations.coco.json"]  # the latter of `partclipseg label`
     if found := next((path for path in candidates if os.path.lexists(path)), None):
         return found
     if other := form_of_another_tool(root):

@@ -30,6 +30,7 @@ from partclipseg.data.datasets.pascal_part_116 import INSTANCES, NAME, OBJECTS, 
 from partclipseg.data.prepare.recipe import Layout, LayoutRecipe, Outcome, PhotoMode, photo_size, source_state
 from partclipseg.data.prepare.source import find
 from partclipseg.errors import PartCLIPSegError, UsageError
+from partclipseg.json_file import read_text
 from partclipseg.kept_files import KeptFiles
 from partclipseg.machine import how_to_install
 from partclipseg.vocabulary import Catalog, ObjectPart
@@ -140,9 +141,9 @@ class PascalPartRecipe(LayoutRecipe):
             )
         try:
             # Lists of one class have a second column.
-            return frozenset(line.split()[0] for line in path.read_text("utf-8").splitlines() if line.strip())
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot read the list of validation photos {path}: {error}") from None
+            return frozenset(line.split()[0] for line in read_text(path).splitlines() if line.strip())
+        except PartCLIPSegError as error:
+            raise UsageError(f"cannot read the list of validation photos {path}: it {error}") from None
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,8 @@ export class ResultView {
     const one = this.button("download", "Download as ZIP", () => [photo]);
     this.all = this.button("download-all", "Download all photos as ZIP", answered);
     const help = make("p", { class: "help" },
-      "Overlay, label map, masks, JSON, CSV, COCO, LabelMe, YOLO and Label Studio, at the sliders' opacity and score.");
+      "Overlay, label map, masks, JSON, CSV, COCO, LabelMe, YOLO and Label Studio, and maps of the objects where they "
+      + "are told apart, at the sliders' opacity and score.");
     this.element.replaceChildren(toolbar.element, stage,
       make("div", { class: "downloads" }, one, this.all, help));
     this.count(answered().length);

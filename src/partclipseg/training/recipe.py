@@ -338,7 +338,7 @@ def partshapes_partcatseg() -> Recipe:
 
 def partshapes_partcatseg_reference() -> Recipe:
     """Train PartCATSeg on PartShapes as its released implementation does."""
-    return _tiny(as_partcatseg(partshapes(), reference=True))
+    return _tiny(as_partcatseg(partshapes(), reference=True), patch_attention=False)
 
 
 def partshapes_catseg() -> Recipe:
@@ -416,14 +416,14 @@ def as_partcatseg(recipe: Recipe, reference: bool = False) -> Recipe:
     )
 
 
-def _tiny(recipe: Recipe) -> Recipe:
+def _tiny(recipe: Recipe, patch_attention: bool = True) -> Recipe:
     """Return a PartCATSeg recipe for PartShapes: towers of its own, and the built-in model's optimisation.
 
-    CLIP's last block keeps its attention, through which the backbone's patches were taught words; not as released.
+    With `patch_attention` CLIP's last block keeps the attention through which the backbone's patches were taught words.
     """
     own = partshapes()
     return replace(
-        with_settings(recipe, guidance="", sizes="tiny", patch_attention=not recipe.settings.reference),
+        with_settings(recipe, guidance="", sizes="tiny", patch_attention=patch_attention),
         start="",
         augmentation=own.augmentation,
         steps=2000,  # a large GPU then needs some 22 minutes, towers included

@@ -126,16 +126,16 @@ class Told:
 def main() -> None:
     options = _parse()
     output = Path(options.output)
-    dataset = PartShapesDataset.ahead("instances", options.scenes, options.size, directory=output / "scenes")
-    vocabulary = dataset.vocabulary
-    scenes = list(batches(dataset))
     detector = Detector.from_pretrained(options.detector, options.device)
-    found = detector_scores(detector, dataset, scenes)
-    write_text(output / "detector.json", json.dumps(found, indent=1) + "\n")
-    print(f"detector: {found}", flush=True)
     wanted = {row.key: row for row in rows(detector)}
     if unknown := set(options.rows or ()) - set(wanted):
         raise SystemExit(f"there is no row {', '.join(sorted(unknown))}; the rows are {', '.join(wanted)}")
+    dataset = PartShapesDataset.ahead("instances", options.scenes, options.size, directory=output / "scenes")
+    vocabulary = dataset.vocabulary
+    scenes = list(batches(dataset))
+    found = detector_scores(detector, dataset, scenes)
+    write_text(output / "detector.json", json.dumps(found, indent=1) + "\n")
+    print(f"detector: {found}", flush=True)
     for name in options.models or [""]:
         result = output / "results" / f"{_label(name)}.json"
         segmenter = PartSegmenter.from_pretrained(name or None, options.device)

@@ -99,7 +99,7 @@ VARIANTS: dict[str, Recipe] = {
     # An aggregation has no maps of single words to keep, the backbone has.
     "partcatseg, from CLIP + retention": replace(PARTCATSEG, start="backbone", retention=DEFAULT.retention),
     "catseg, from CLIP": replace(partshapes_catseg(), start="backbone"),
-    # As published the last block of CLIP has no attention, and neither has the aggregation that they start from.
+    # The published methods leave out the attention of CLIP's last block; so does the aggregation that these start from.
     "partcatseg, no patch attention": with_settings(PARTCATSEG, patch_attention=False),
     "catseg, no patch attention": with_settings(partshapes_catseg(), patch_attention=False),
     # HOPS's filters of costs.

@@ -99,3 +99,13 @@ def test_models_that_differ_in_the_seed_are_one_group(benchmark: ModuleType, tmp
     }  # fmt: skip
     assert summary["built-in"]["rows"]["regions | crops"]["PartPQ"]["std"] is None
     assert "| regions | crops | 2.0 ± 1.4 |" in (tmp_path / "summary.md").read_text()
+
+
+def test_a_row_that_is_not_there_is_refused_before_scenes_are_made(
+    benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "owners"
+    monkeypatch.setattr("sys.argv", ["instances.py", "--output", str(output), "--device", "cpu", "--rows", "no | row"])
+    with pytest.raises(SystemExit, match=r"there is no row no \| row; the rows are regions \| first look, "):
+        benchmark.main()
+    assert not output.exists()

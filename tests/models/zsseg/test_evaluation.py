@@ -63,7 +63,7 @@ def test_oracle_obj_gives_the_mask_of_the_record(tokenizer_directory: Path) -> N
 
 
 def test_objects_with_masks_are_looked_at_with_them(tokenizer_directory: Path) -> None:
-    """As it was trained: the mask is the object, whose parts share its pixels."""
+    """The model is told the mask of an object, as in training, and the object's parts share the pixels of the mask."""
     model, sample = segmenter(tokenizer_directory), Photos()[0]
     mask = sample.object_labels >= 0
     given = [partclipseg.FoundObject("dog", (0, 0, 30, 40), mask=mask)]

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
+from partclipseg.data.datasets.registry import open_dataset
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.formats.overlay import legend_entries
 from partclipseg.formats.palette import instance_colours
@@ -111,10 +112,29 @@ def test_coco_says_where_objects_are(result, tmp_path):
     """Its objects, outlined, can be given again: parts are told from objects by their owners."""
     path = tmp_path / "coco.json"
     path.write_text(json.dumps(result.to_coco()))
-    dogs = [some for some in GivenObjects.read(path).of("a b.jpg", (40, 60), WORDS) if some.object == "dog"]
-    assert len(dogs) == 2
-    for place, some in enumerate(dogs):
+    found = GivenObjects.read(path).of("a b.jpg", (40, 60), WORDS)
+    assert [some.object for some in found] == ["dog", "dog"], "the rest of the bus has no owner, and is no object"
+    for place, some in enumerate(found):
         assert np.array_equal(some.mask, result.instance_map == place)
+
+
+def test_coco_as_own_data_has_the_same_instances(result, tmp_path):
+    assert result.photo is not None
+    (tmp_path / "in").mkdir()
+    Image.fromarray(result.photo).save(tmp_path / "in/a b.jpg")
+    (tmp_path / "test.json").write_text(json.dumps(result.to_coco()))
+    dataset = open_dataset("coco", tmp_path).with_instances()
+    sample = dataset[0]
+    assert sample.instances is not None
+    assert np.array_equal(sample.instances, result.instance_map)
+    words = dataset.vocabulary.objects
+    crowds = [one.label - len(dataset.vocabulary) for one in dataset.regions(0, sample).regions if one.crowd]
+    assert [words[label] for label in crowds] == ["bus"]
+
+
+def test_coco_without_instances_has_no_crowd():
+    """Whole objects stand for their pixels without a part there, as they always did."""
+    assert [entry["iscrowd"] for entry in photo(with_instances=False).to_coco()["annotations"]] == [0] * 5
 
 
 def test_labelme_groups_are_owners(result):

@@ -22,7 +22,8 @@ def coco_document(
     what pycocotools and others expect.
 
     Instances are written as PACO has them: an annotation of the whole object, of all pixels that it owns, then its
-    parts. All of these name the object's annotation by ``obj_ann_id``. What has no owner comes after them without it.
+    parts. All of these name the object's annotation by ``obj_ann_id``. What has no owner comes after them without it;
+    of whole objects it is a crowd (``iscrowd``), so that it is no object where the document is read.
     """
     first_object = len(vocabulary) + 1
     objects: dict[int, dict[str, Any]] = {}
@@ -31,6 +32,7 @@ def coco_document(
     for image_id, record in records:
         size = {"width": record["width"], "height": record["height"]}
         images.append({"id": image_id, "file_name": record["photo"], **size})
+        asked = "instances" in record
         owners: dict[int, int] = {}  # number of the instance to the id of its annotation
         for category, segment, number in _entries(record, first_object):
             annotation_id = first_annotation_id + len(annotations)
@@ -47,7 +49,8 @@ def coco_document(
                     "segmentation": segment["rle"],
                     "area": segment["area"],
                     "bbox": segment["box"],
-                    "iscrowd": 0,
+                    # Without an owner, a rest is not told apart: read back, it would be one more object.
+                    "iscrowd": int(asked and category >= first_object and number is None),
                     "score": segment["score"],
                     **({} if number is None else {"obj_ann_id": owners[number]}),
                 }

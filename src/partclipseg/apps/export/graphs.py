@@ -13,7 +13,6 @@ import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from onnxscript.optimizer import optimize_ir
 
 from partclipseg.models.onnx import OnnxGraph
 
@@ -56,7 +55,7 @@ def _export(graph: OnnxGraph) -> torch.onnx.ONNXProgram:
         assert program is not None  # only the older exporter returns None
         # The optimiser tries each of its many rules on every node, and most nodes compute a size once more.
         CommonSubexpressionEliminationPass()(program.model)
-        optimize_ir(program.model)
+        program.optimize()
     for index, shape in graph.output_shapes.items():
         program.model.graph.outputs[index].shape = ir.Shape(shape)
     for node in program.model.graph.all_nodes():

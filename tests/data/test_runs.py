@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from partclipseg.data.coco_masks import encode_mask
-from partclipseg.data.runs import encode_labels, label_boxes
+from partclipseg.data.runs import label_runs
 
 SHAPES = st.tuples(st.integers(1, 9), st.integers(1, 9))
 
@@ -27,15 +27,16 @@ CASES = {
 
 def check(labels: np.ndarray) -> None:
     present = [label for label in np.unique(labels).tolist() if label >= 0]
-    boxes = []
-    for label in present:
-        rows, columns = np.nonzero(labels == label)
+    found = list(label_runs(labels))
+    assert [runs.label for runs in found] == present
+    for runs in found:
+        mask = labels == runs.label
+        rows, columns = np.nonzero(mask)
         x, y = int(columns.min()), int(rows.min())
-        boxes.append((label, len(rows), (x, y, int(columns.max()) - x + 1, int(rows.max()) - y + 1)))
-    assert list(label_boxes(labels)) == boxes
-    masks = encode_labels(labels)
-    assert list(masks) == present
-    assert masks == {label: encode_mask(labels == label) for label in present}
+        assert runs.area == len(rows)
+        assert runs.box == (x, y, int(columns.max()) - x + 1, int(rows.max()) - y + 1)
+        assert runs.rle == encode_mask(mask)
+        np.testing.assert_array_equal(runs.mask, mask)
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])

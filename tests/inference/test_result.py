@@ -206,7 +206,7 @@ def test_masks_make_up_the_label_map(small):
 
 
 def test_a_segment_without_a_map_says_so():
-    with pytest.raises(ValueError, match="the segment dog's head was made without a label map"):
+    with pytest.raises(ValueError, match="the segment dog's head was made without its pixels"):
         _ = Segment("dog", "head", 0, 0.5, 1, (0, 0, 1, 1)).mask
 
 

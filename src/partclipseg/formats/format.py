@@ -6,7 +6,8 @@ A format is a module of this folder with one `FORMAT = Format(…)`, and a line 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from partclipseg.data.coco_masks import encode_mask
-from partclipseg.data.runs import encode_labels
+from partclipseg.data.runs import label_runs
 from partclipseg.formats.palette import object_colours, pale_object_colours, part_colours
 from partclipseg.formats.polygons import mask_polygons
 from partclipseg.formats.segment import (
@@ -28,7 +29,6 @@ from partclipseg.formats.segment import (
     owned_object_scores,
     part_segments,
     rest_segments,
-    segment_keys,
 )
 from partclipseg.journal import json_text
 from partclipseg.vocabulary import Vocabulary
@@ -103,11 +103,9 @@ class LabelledPhoto:
         """
         if not ((self.label_map < 0) & (self.object_map >= 0)).any():  # far quicker than finding no segment
             return ()
-        return tuple(rest_segments(self._rest_map, self.vocabulary, self._rest_scores, self.owners))
-
-    @cached_property
-    def _rest_map(self) -> np.ndarray:
-        return np.where(self.label_map < 0, self.object_map, np.int32(-1))
+        rest = np.full(self.size, -1, np.int32)
+        np.copyto(rest, self.object_map, where=self.label_map < 0)  # three times as fast as `np.where`
+        return tuple(rest_segments(rest, self.vocabulary, self._rest_scores, self.owners))
 
     @property
     def _rest_scores(self) -> np.ndarray:
@@ -121,12 +119,12 @@ class LabelledPhoto:
     @cached_property
     def record(self) -> Record:
         """Return the photo as a `Record`."""
-        segments = self._entries(self.label_map, self.segments, len(self.vocabulary))
+        segments = self._entries(self.segments)
         found = {"photo": self.name, "width": self.size[1], "height": self.size[0], "segments": segments}
         if self.without_part:
-            found["without_part"] = self._entries(self._rest_map, self.without_part, len(self.vocabulary.objects))
+            found["without_part"] = self._entries(self.without_part)
         if self.owners is not None:
-            masks = encode_labels(self.owners.instance_map)
+            masks = {runs.label: runs.rle for runs in label_runs(self.owners.instance_map)}
             nothing = encode_mask(np.zeros(self.size, bool))
             found["instances"] = [
                 instance_entry(instance) | {"rle": masks.get(instance.number - 1, nothing)}
@@ -134,10 +132,9 @@ class LabelledPhoto:
             ]
         return found
 
-    def _entries(self, labels: np.ndarray, segments: Sequence[Segment], count: int) -> list[dict[str, Any]]:
-        """Return the segments of a map of `count` labels for JSON, with their masks."""
-        masks = encode_labels(segment_keys(labels, self.owners, count)).values()
-        return [self.entry(segment) | {"rle": mask} for segment, mask in zip(segments, masks, strict=True)]
+    def _entries(self, segments: Iterable[Segment]) -> list[dict[str, Any]]:
+        """Return segments for JSON, with their masks."""
+        return [self.entry(segment) | {"rle": segment.rle} for segment in segments]
 
     def entry(self, segment: Segment) -> dict[str, Any]:
         """Return a segment for JSON, without its mask; its owner is named where instances were asked for."""
@@ -286,15 +283,16 @@ class Format:
             yield name, encoded(picture)
 
 
-PNG_LEVEL = 3
-"""Level of zlib's compression: at most half the time of its default 6, for label maps of 1.2 to 1.9 times the bytes."""
+PNG_STRATEGY = zlib.Z_RLE
+"""Strategy of zlib that looks for runs alone. Label maps take as many bytes as by its default and at most half of the
+time; pictures of photos a third of the time and 2 to 23 % more bytes."""
 
 
 def encoded(document: Document, indent: int | None = None) -> bytes:
     """Encode a file: JSON in UTF-8 with a final line feed, text as `encoded_text`, or PNG."""
     if isinstance(document, Image.Image):
         buffer = io.BytesIO()
-        document.save(buffer, format="PNG", compress_level=PNG_LEVEL)
+        document.save(buffer, format="PNG", compress_type=PNG_STRATEGY)
         return buffer.getvalue()
     if isinstance(document, str):
         return encoded_text(document)

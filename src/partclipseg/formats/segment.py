@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
-from partclipseg.data.runs import label_boxes, run_starts
+from partclipseg.data.runs import LabelRuns, label_runs, run_starts
 from partclipseg.data.sample import label_areas
 from partclipseg.vocabulary import ANY, ObjectPart, Vocabulary
 
@@ -68,12 +69,10 @@ class Segment:
     """Number of pixels."""
     box: tuple[int, int, int, int]
     """x, y, width, height in pixels; x and y of the upper left pixel."""
-    label_map: np.ndarray | None = field(default=None, repr=False, compare=False)
-    """int32 `[H, W]`: the map that the segment was found in, shared by all segments of the photo."""
+    runs: LabelRuns | None = field(default=None, repr=False, compare=False)
+    """The pixels; None for a segment that was made without them."""
     instance: int | None = None
     """Number of the `Instance` whose part it is, from 1; None without an owner, or if no instances were asked for."""
-    instance_map: np.ndarray | None = field(default=None, repr=False, compare=False)
-    """int32 `[H, W]`: index of the instance that owns each pixel, -1 none; None where no instances were asked for."""
 
     @property
     def name(self) -> str:
@@ -92,13 +91,19 @@ class Segment:
 
     @property
     def mask(self) -> np.ndarray:
-        """Return the segment's pixels, bool `[H, W]`. Raises `ValueError` for a segment without a label map."""
-        if self.label_map is None:
-            raise ValueError(f"the segment {self.name} was made without a label map, so it has no mask")
-        mask = self.label_map == self.index
-        if self.instance_map is not None:
-            mask &= self.instance_map == (-1 if self.instance is None else self.instance - 1)
-        return mask
+        """Return the segment's pixels, bool `[H, W]`. Raises `ValueError` for one that was made without them."""
+        return self._known_runs.mask
+
+    @property
+    def rle(self) -> dict[str, Any]:
+        """Return the pixels as run lengths of COCO for JSON. Raises `ValueError` as `mask` does."""
+        return self._known_runs.rle
+
+    @property
+    def _known_runs(self) -> LabelRuns:
+        if self.runs is None:
+            raise ValueError(f"the segment {self.name} was made without its pixels, so it has no mask")
+        return self.runs
 
 
 def part_segments(
@@ -156,21 +161,14 @@ def _segments(
     owned_scores: np.ndarray | None,
 ) -> Iterator[Segment]:
     count, last = len(names), 0 if owners is None else len(owners.instances)
-    for key, area, box in label_boxes(segment_keys(labels, owners, count)):
-        row, index = divmod(key, count)
-        if owners is None or owned_scores is None:
-            yield Segment(*names[index], index, float(scores[index]), area, box, labels)
+    keys = labels if owners is None else owned_labels(labels, owners.instance_map, last, count)
+    for runs in label_runs(keys):
+        row, index = divmod(runs.label, count)
+        if owned_scores is None:
+            number, score = None, float(scores[index])
         else:
             number, score = None if row == last else row + 1, float(owned_scores[row, index])
-            yield Segment(*names[index], index, score, area, box, labels, number, owners.instance_map)
-
-
-def segment_keys(labels: np.ndarray, owners: Owners | None, count: int) -> np.ndarray:
-    """Return a map, int `[H, W]`, with one number for the pixels of each segment of `labels`, in their order, and -1.
-
-    `count` is the number of classes, or of objects, that `labels` may hold.
-    """
-    return labels if owners is None else owned_labels(labels, owners.instance_map, len(owners.instances), count)
+        yield Segment(*names[index], index, score, runs.area, runs.box, runs, number)
 
 
 def owned_labels(labels: np.ndarray, instance_map: np.ndarray, instances: int, count: int) -> np.ndarray:
@@ -220,7 +218,7 @@ def owned_object_scores(label_map: np.ndarray, vocabulary: Vocabulary, owners: O
 
 def counted(instances: Iterable[Instance], instance_map: np.ndarray) -> tuple[Instance, ...]:
     """Return the instances with area and box of the pixels that `instance_map`, int `[H, W]`, gives them."""
-    found = {place: (area, box) for place, area, box in label_boxes(instance_map)}
+    found = {runs.label: (runs.area, runs.box) for runs in label_runs(instance_map)}
     nothing = 0, (0, 0, 0, 0)
     return tuple(
         replace(instance, area=area, box=box)

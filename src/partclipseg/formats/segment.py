@@ -187,7 +187,7 @@ def mean_scores(values: np.ndarray, labels: np.ndarray, count: int) -> np.ndarra
     flat = labels.ravel()
     starts = run_starts(flat)
     found, lengths = flat[starts] + 1, np.diff(starts, append=len(flat))  # background first
-    sums = np.add.reduceat(np.ravel(values).astype(np.float64), starts)
+    sums = np.add.reduceat(np.ravel(values), starts, dtype=np.float64)
     areas, sums = (np.bincount(found, weights, count + 1)[1:] for weights in (lengths, sums))
     return (sums / np.maximum(areas, 1)).astype(np.float32)
 

@@ -321,10 +321,10 @@ class _Run:
     def _compatible_checkpoint(self, accept_changed_data: bool) -> Checkpoint | None:
         checkpoint = self.store.load()
         if checkpoint is None:
-            check_new(self.output, self.recipe.to_dict(), HARMLESS, self.models)
+            check_new(self.output, self.recipe.to_dict(), HARMLESS, self.models, accept_changed_data)
             return None
         then = checkpoint.states["run"]
-        harmless = (*HARMLESS, *same_models(then, self.models))
+        harmless = (*HARMLESS, *same_models(then, self.models, accept_changed_data))
         changes = differences(with_current_settings(then["recipe"]), self.recipe.to_dict(), harmless)
         if then["classes"] != list(self.data.vocabulary.names):
             changes.append(f"vocabulary: {len(then['classes'])} classes then, {len(self.data.vocabulary)} others now")

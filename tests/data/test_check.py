@@ -80,7 +80,7 @@ LIST = f"{PARTS}/val_part_label_count.json"
         (PART, resize, "size", "is 12x8, but its photo is 6x4"),
         (PART, colour, "bit depth", "mode RGB, not a 8-bit grey label map"),
         (PART, lambda path: convert(path, np.uint16), "bit depth", "mode I;16"),
-        (PART, lambda path: relabel(path, 116), "unknown label", "the label 116 (1 pixels) outside the class list"),
+        (PART, lambda path: relabel(path, 116), "unknown label", "the label 116 (1 pixel) outside the class list"),
         (OBJECT, Path.unlink, "missing label", "the label map is missing"),
         (OBJECT, lambda path: relabel(path, 20), "unknown label", "which has 0 to 19, 255"),
         (OBJECT, resize, "size", "is 12x8"),

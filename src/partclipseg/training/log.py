@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 import partclipseg
+from partclipseg.counts import count_of
 from partclipseg.errors import UsageError
 from partclipseg.files import is_regular
 from partclipseg.journal import Journal
@@ -57,7 +58,8 @@ class RunLog:
             entries = self._journal.read("skip")
             kept = [entry for entry in entries if type(entry.get("step")) is int]
             if odd := self.path.read_bytes().count(b"\n") - len(kept):
-                logger.warning("%s: %d lines are damaged and left out; the run goes on", self.path, odd)
+                lines = count_of(odd, "line is", "lines are")
+                logger.warning("%s: %s damaged and left out; the run goes on", self.path, lines)
             self._journal.rewrite(entry for entry in kept if entry["step"] <= step)
 
     def close(self) -> None:

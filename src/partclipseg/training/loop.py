@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from partclipseg.counts import count_of
 from partclipseg.data.fingerprint import changed_data
 from partclipseg.data.loader import PartDataset, StepSampler, build_loader
 from partclipseg.errors import PartCLIPSegError, UsageError
@@ -327,7 +328,8 @@ class _Run:
         harmless = (*HARMLESS, *same_models(then, self.models, accept_changed_data))
         changes = differences(with_current_settings(then["recipe"]), self.recipe.to_dict(), harmless)
         if then["classes"] != list(self.data.vocabulary.names):
-            changes.append(f"vocabulary: {len(then['classes'])} classes then, {len(self.data.vocabulary)} others now")
+            before = count_of(len(then["classes"]), "class")
+            changes.append(f"vocabulary: {before} then, {count_of(len(self.data.vocabulary), 'other')} now")
         check_unchanged(self.output, changes)
         changed = changed_data(then.get("digest", self.digest), self.digest)  # older releases saved none
         if changed and not accept_changed_data:
@@ -386,9 +388,10 @@ class _Run:
     def _summary(self, workers: int) -> dict[str, Any]:
         """Return the resolved settings, for display."""
         on_gpu = self.device.type == "cuda"
+        threads = count_of(torch.get_num_threads(), "thread")
         count = sum(parameter.numel() for parameter in self.model.parameters())
         return {
-            "device": torch.cuda.get_device_name(self.device) if on_gpu else f"cpu, {torch.get_num_threads()} threads",
+            "device": torch.cuda.get_device_name(self.device) if on_gpu else f"cpu, {threads}",
             "processes": self.processes.num_processes,
             "precision": self.recipe.precision,
             "attention": self.model.config._attn_implementation,

@@ -24,6 +24,20 @@ def test_odd_lines_are_left_out_with_a_notice(odd: str, tmp_path: Path, caplog: 
     assert caplog.messages == [f"{path}: 1 line is damaged and left out; the run goes on"]
 
 
+def test_lines_of_the_last_step_that_are_written_again_are_left_out(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "log.jsonl")
+    for step in (1, 2, 3):
+        log.write(step, losses={})
+        log.write(step, held_out={})
+    log.rewind(2, without="held_out")
+    lines = [json.loads(line) for line in log.path.read_text().splitlines()]
+    assert [tuple(line.items())[:2] for line in lines] == [
+        (("step", 1), ("losses", {})),
+        (("step", 1), ("held_out", {})),
+        (("step", 2), ("losses", {})),
+    ]
+
+
 def test_what_cannot_be_written_is_named_with_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(PartCLIPSegError, match=r"log\.jsonl cannot be .*: a file stands where a folder should be"):

@@ -50,8 +50,11 @@ class RunLog:
             for name, value in _scalars(values).items():
                 self._writer.add_scalar(name, value, step)
 
-    def rewind(self, step: int) -> None:
-        """Delete the lines after `step`, which a resumed run writes again, and malformed lines."""
+    def rewind(self, step: int, without: str = "") -> None:
+        """Delete what a resumed run writes again, and malformed lines.
+
+        That is every line after `step`, and of `step` itself each line with an entry of the name `without`.
+        """
         if not self.path.is_file():
             return
         with writing(self.path):
@@ -60,7 +63,9 @@ class RunLog:
             if odd := self.path.read_bytes().count(b"\n") - len(kept):
                 lines = count_of(odd, "line is", "lines are")
                 logger.warning("%s: %s damaged and left out; the run goes on", self.path, lines)
-            self._journal.rewrite(entry for entry in kept if entry["step"] <= step)
+            self._journal.rewrite(
+                entry for entry in kept if entry["step"] < step or (entry["step"] == step and without not in entry)
+            )
 
     def close(self) -> None:
         """Write what is left of the TensorBoard files; the log itself is complete after every line."""

@@ -52,8 +52,8 @@ class TrainingData:
         """
         if held_out >= len(dataset):
             raise PartCLIPSegError(
-                f"{held_out} of {count_of(len(dataset), 'training photo')} would be held out, and none left to "
-                "train on: give a smaller --held-out"
+                f"{held_out} of the {count_of(len(dataset), 'training photo')} would be held out, and none left "
+                "to train on: give a smaller --held-out"
             )
         order = _order(len(dataset), seed)
         train, aside = (Subset(dataset, sorted(chosen)) for chosen in (order[held_out:], order[:held_out]))

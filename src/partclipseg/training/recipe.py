@@ -150,7 +150,7 @@ class Recipe:
             check_side(self.image_size)
         require(
             self.warmup_steps < self.steps,
-            f"warmup_steps {self.warmup_steps} must be less than the {count_of(self.steps, 'step')}",
+            f"warmup_steps {self.warmup_steps:,} must be less than the {count_of(self.steps, 'step')}",
         )
         require(
             self.batch_size % self.gradient_accumulation == 0,

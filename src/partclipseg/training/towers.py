@@ -69,7 +69,7 @@ class TowerRecipe:
         )
         require(
             0 <= self.warmup_steps < self.steps,
-            f"warmup_steps {self.warmup_steps} must be less than the {count_of(self.steps, 'step')}",
+            f"warmup_steps {self.warmup_steps:,} must be less than the {count_of(self.steps, 'step')}",
         )
 
     def learning_rate_factor(self, step: int) -> float:

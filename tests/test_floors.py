@@ -15,7 +15,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "partclipseg"
 
 FLOORS = (
     ("errors", "signals"),
-    ("checks", "files", "machine", "processes"),
+    ("checks", "counts", "files", "machine", "processes"),
     ("grammar", "journal", "json_file", "likeness", "writing"),
     ("kept_files", "maps", "vocabulary"),
     ("client", "data"),

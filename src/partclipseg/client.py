@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 import requests
 from urllib3.exceptions import ReadTimeoutError
 
+from partclipseg.counts import count_of
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import refusal
 from partclipseg.vocabulary import Vocabulary
@@ -125,8 +126,9 @@ class Client:
         except requests.RequestException as error:
             # Within the body of an answer, requests raises a ConnectionError that holds urllib3's.
             if any(isinstance(one, requests.ReadTimeout | ReadTimeoutError) for one in (error, *error.args)):
+                limit = count_of(self._timeout, "second")
                 raise PartCLIPSegError(
-                    f"no answer from {self._address} within {self._timeout:g} seconds: raise timeout, or ask for less"
+                    f"no answer from {self._address} within {limit}: raise timeout, or ask for less"
                 ) from None
             raise PartCLIPSegError(f"no answer from {self._address}: is the server running there?") from error
 

@@ -117,7 +117,7 @@ def test_nothing_but_bad_photos(predict, tmp_path, capsys):
     (tmp_path / "bad.jpg").write_bytes(b"x")
     assert predict(tmp_path / "bad.jpg") == 1
     assert files(tmp_path / "out") == []
-    assert "1 of 1 photos" in capsys.readouterr().err
+    assert "1 of 1 photo " in capsys.readouterr().err
 
 
 def test_photos_of_one_name_do_not_overwrite_each_other(predict, album, tmp_path):

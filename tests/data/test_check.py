@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ LIST = f"{PARTS}/val_part_label_count.json"
         (PART, resize, "size", "is 12x8, but its photo is 6x4"),
         (PART, colour, "bit depth", "mode RGB, not a 8-bit grey label map"),
         (PART, lambda path: convert(path, np.uint16), "bit depth", "mode I;16"),
-        (PART, lambda path: relabel(path, 116), "unknown label", "the label 116 (1 pixels) outside the class list"),
+        (PART, lambda path: relabel(path, 116), "unknown label", "the label 116 (1 pixel) outside the class list"),
         (OBJECT, Path.unlink, "missing label", "the label map is missing"),
         (OBJECT, lambda path: relabel(path, 20), "unknown label", "which has 0 to 19, 255"),
         (OBJECT, resize, "size", "is 12x8"),
@@ -249,7 +250,37 @@ def test_own_coco_photo_without_parts_is_a_negative_beside_others(coco: Callable
     assert check_dataset("coco", files.root).ok
     (problem,) = check_dataset("coco", files.json("annotations.json", {**content, "annotations": []})).problems
     assert (problem.kind, problem.file) == ("empty", files.root / "annotations.json")
-    assert "no part is labelled in any photo of the split" in problem.message
+    assert "no part is labelled in any photo: label some" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("own", "split", "name"),
+    [
+        ({"annotations": "cars.json"}, None, "cars.json"),
+        ({"annotations": "cars.json"}, "train", "train"),
+        ({}, None, "annotations.json"),
+        ({}, "test", "test"),
+    ],
+)
+def test_a_file_that_serves_as_both_splits_goes_by_its_name(
+    own: dict[str, str], split: Any, name: str, coco: Callable, rectangle: Callable
+) -> None:
+    files = coco([("ear", "dog")], [("ear", [rectangle(0, 0, 1, 1)])])
+    (files.root / "cars.json").write_bytes((files.root / "annotations.json").read_bytes())
+    given = {option: files.root / value for option, value in own.items()}
+    report = check_dataset("coco", files.root, split, **given)
+    assert [(counts.split, counts.photos) for counts in report.splits] == [(name, 1)]
+
+
+def test_folders_that_serve_as_both_splits_have_no_name(files) -> None:
+    files.text("classes.txt", "dog's ear")
+    for folder in ("images", "labels"):
+        (files.root / folder).mkdir()
+    report = check_dataset("index-png", files.root)
+    assert [counts.split for counts in report.splits] == [""]
+    assert [problem.message for problem in report.problems] == ["there is no labelled photo: check --data"]
+    (problem,) = check_dataset("index-png", files.root, "test").problems
+    assert problem.message == "there is no labelled photo of the split test: check --data"
 
 
 def test_own_index_pngs(files) -> None:

@@ -95,7 +95,7 @@ def repeat(content: dict, key: str, **changes: object) -> None:
         (lambda c: c.update(categories=None), "there is no list 'categories'"),
         (lambda c: c.pop("categories"), "there is no list 'categories'"),
         (lambda c: c.update(categories={"1": "ear"}), "there is no list 'categories'"),
-        (lambda c: c.update(annotations=[]), "no part is labelled in any photo of the split"),
+        (lambda c: c.update(annotations=[]), "no part is labelled in any photo: label some"),
         (lambda c: c.update(annotations={}), "there is no list 'annotations'"),
         (lambda c: c.update(images=[], annotations=[]), "no labelled photo"),
         (lambda c: repeat(c, "categories", name="paw"), "the categories 'ear' and 'paw' have the same id 1"),

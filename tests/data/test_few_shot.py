@@ -44,7 +44,7 @@ def test_fewer_photos_than_shots_are_all_taken() -> None:
     ("shots", "said"),
     [
         (16, "shots 16: 2 of the 3 objects have fewer photos, such as bus with 0: all of theirs are taken"),
-        (15, "shots 15: 1 of the 3 objects have fewer photos, such as bus with 0"),
+        (15, "shots 15: 1 of the 3 objects has fewer photos, such as bus with 0"),
         (100, "shots 100: 3 of the 3 objects"),
     ],
 )

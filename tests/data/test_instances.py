@@ -246,7 +246,7 @@ def test_paco(files) -> None:
     report = check_dataset("paco", files.root)
     assert report.ok
     assert [note.message for note in report.notes if note.kind == "left out"] == [
-        "1 annotations without a mask are left out"
+        "1 annotation is left out, without a mask"
     ]
     assert [note.kind for note in report.notes].count("missing split") == 1
 

@@ -117,7 +117,7 @@ def assert_refused(archive: Path, folder: Path, words: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".zip", ".tar.gz"])
-@pytest.mark.parametrize(("limits", "words"), [({"max_files": 1}, "1 files"), ({"max_bytes": 5}, "5 bytes")])
+@pytest.mark.parametrize(("limits", "words"), [({"max_files": 1}, "1 file:"), ({"max_bytes": 5}, "5 bytes")])
 def test_archives_beyond_the_limits_are_refused(tmp_path, suffix, limits, words):
     archive = good_archive(tmp_path, suffix)
     with pytest.raises(PartCLIPSegError, match=words):

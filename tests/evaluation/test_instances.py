@@ -293,7 +293,7 @@ def test_without_anything_to_score_it_says_so(
     (dogs / "test.json").write_text(json.dumps(content))
     assert main([*command, *options, "--output", str(tmp_path / "report")]) == 1
     said = capsys.readouterr().err
-    assert "nothing to score: none of the" in said
+    assert "nothing to score: none of" in said
     assert message in said
     assert not list((tmp_path / "report").glob("*.*")), "neither a report nor the state of a stopped evaluation"
 
@@ -332,7 +332,7 @@ def test_stopped_and_started_again_it_continues(
     assert main(other) == 1
     assert "instances: true-boxes then, components now" in capsys.readouterr().err
     assert main([*ask, "--output", str(tmp_path / "stopped")]) == 0
-    assert "continuing: 1 of 2 photos are scored already" in capsys.readouterr().out
+    assert "continuing: 1 of 2 photos is scored already" in capsys.readouterr().out
     assert scores_in(tmp_path / "stopped") == scores_in(tmp_path / "whole")
 
 

@@ -65,7 +65,7 @@ def test_score_table_has_sets_only_where_something_is_unseen() -> None:
 def test_class_table_leaves_out_classes_without_labels() -> None:
     table = class_table(some_scores())
     assert [row[0] for row in table.rows] == ["cat's ear", "cat's leg"]
-    assert table.note == "1 of 3 classes have no label in these photos."
+    assert table.note == "1 of 3 classes has no label in these photos."
 
 
 def test_class_table_has_only_the_columns_that_say_something() -> None:
@@ -98,6 +98,17 @@ def test_markdown_tables_are_well_formed() -> None:
     heads = [line.count("|") for line in lines if line.startswith("| :--")]
     assert len(heads) == 6  # two of scores, one of rules, one of published figures, two of classes
     assert set(widths) == set(heads)
+
+
+def test_numbers_and_nouns_agree() -> None:
+    text = some_report(some_scores(), some_scores("strict")).to_markdown()
+    for sentence in (
+        "1 photo. All scores in percent.",
+        "1 record with 2 of 3 classes.",
+        "1 photo with 2 of 3 classes.",
+        "1 of 3 classes has no label in these photos.",
+    ):
+        assert sentence in text
 
 
 def test_a_remark_is_shown() -> None:

@@ -238,12 +238,12 @@ SMALL = FoundObject.from_mask("dog", np.ones((3, 4), bool))
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (None, "must return a list of FoundObject for each of the 1 photos that it is given, not None"),
-        (7, "for each of the 1 photos that it is given, not 7"),
-        ([], r"for each of the 1 photos that it is given, not \[\]"),
-        ([[], []], "for each of the 1 photos"),
-        ([None], "for each of the 1 photos"),
-        ([DOG], "for each of the 1 photos"),
+        (None, "must return a list of FoundObject for each photo that it is given, 1 list in all, not None"),
+        (7, "for each photo that it is given, 1 list in all, not 7"),
+        ([], r"for each photo that it is given, 1 list in all, not \[\]"),
+        ([[], []], "for each photo that it is given, 1 list in all"),
+        ([None], "for each photo that it is given, 1 list in all"),
+        ([DOG], "for each photo that it is given, 1 list in all"),
         ([[("dog", 0, 0, 9, 9)]], "must return a list of FoundObject: object 1 must be a FoundObject, not"),
         (["dog"], "object 1 must be a FoundObject, not 'd'"),
         ([[SMALL]], "mask of a dog has 4x3 pixels, the photo .*: .* must give masks of the photo's size"),
@@ -275,7 +275,7 @@ def test_a_class_is_no_source(segmenter, photos, options):
 
 @pytest.mark.parametrize("instances", [[FoundObject("dog", (0, 0, 9, 9))] * 2, [[]], [[], [], []]])
 def test_as_many_lists_as_photos(segmenter, photos, instances):
-    with pytest.raises(UsageError, match="one list of FoundObject for each of the 2 photos"):
+    with pytest.raises(UsageError, match="one list of FoundObject for each photo, 2 lists in all"):
         segmenter(photos[:2], WORDS, instances=instances)
     with pytest.raises(UsageError, match="given by a mapping from path"):
         segmenter.segment_many(photos[:2], WORDS, instances=instances)
@@ -298,7 +298,7 @@ def test_an_object_without_a_pixel_is_listed(segmenter, photos, caplog):
     check(result)
     assert result.instances[1].area == 0
     assert result.instances[1].box == (0, 0, 0, 0)
-    assert "photo: 1 of 2 objects own no pixel" in caplog.text
+    assert "photo: 1 of 2 objects owns no pixel, and is listed" in caplog.text
     assert {segment.instance for segment in result} == {1}
 
 

@@ -21,7 +21,21 @@ def test_odd_lines_are_left_out_with_a_notice(odd: str, tmp_path: Path, caplog: 
     path.write_bytes(content.encode("utf-8", "surrogateescape"))
     RunLog(path).rewind(2)
     assert [json.loads(line) for line in path.read_text().splitlines()] == [{"step": 1, "x": 0.1}, {"step": 2}]
-    assert caplog.messages == [f"{path}: 1 lines are damaged and left out; the run goes on"]
+    assert caplog.messages == [f"{path}: 1 line is damaged and left out; the run goes on"]
+
+
+def test_lines_of_the_last_step_that_are_written_again_are_left_out(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "log.jsonl")
+    for step in (1, 2, 3):
+        log.write(step, losses={})
+        log.write(step, held_out={})
+    log.rewind(2, without="held_out")
+    lines = [json.loads(line) for line in log.path.read_text().splitlines()]
+    assert [tuple(line.items())[:2] for line in lines] == [
+        (("step", 1), ("losses", {})),
+        (("step", 1), ("held_out", {})),
+        (("step", 2), ("losses", {})),
+    ]
 
 
 def test_what_cannot_be_written_is_named_with_the_remedy(tmp_path: Path) -> None:

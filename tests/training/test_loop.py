@@ -6,14 +6,16 @@ import json
 import math
 import shutil
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from tests.training.tester import StopAt, log_of, same_weights, trace, weights
+from tests.training.tester import InterruptedRunError, StopAt, log_of, same_weights, trace, weights
 
 from partclipseg import PartSegmenter
 from partclipseg.apps.train_display import TrainingDisplay
@@ -27,6 +29,7 @@ from partclipseg.models.registry import load_tokenizer
 from partclipseg.training import start
 from partclipseg.training.data import Subset, TrainingData
 from partclipseg.training.loop import run_training
+from partclipseg.training.observer import Observer
 from partclipseg.training.recipe import Recipe, Retention, as_baseline, with_settings
 from partclipseg.training.retention import WordRetention
 from partclipseg.training.start import build_model
@@ -100,6 +103,72 @@ def test_sigterm_saves_and_the_run_goes_on_bit_for_bit(
     run_training(recipe, squares, tmp_path / "whole")
     assert same_weights(tmp_path / "stopped", tmp_path / "whole")
     assert trace(tmp_path / "stopped") == trace(tmp_path / "whole")
+
+
+class Signalling:
+    """Held-out photos; `act` is called when one of them is read for the given time."""
+
+    def __init__(self, photos: Any, time: int, act: Callable[[], None]) -> None:
+        self.photos, self.vocabulary, self.left, self.act = photos, photos.vocabulary, time, act
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, index: int, /) -> Any:
+        self.left -= 1
+        if self.left == 0:
+            self.act()
+        return self.photos[index]
+
+
+class BreakOffAfterScoring(Observer):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def scored(self, step: int, scores: Any, best: bool) -> None:
+        if step == self.step:
+            raise InterruptedRunError
+
+
+def break_off() -> None:
+    raise InterruptedRunError
+
+
+def told_to_stop() -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("end", [told_to_stop, break_off, None], ids=["told", "killed", "killed-after-scoring"])
+@pytest.mark.parametrize("scoring", [1, 2])
+def test_a_run_that_ends_during_a_scoring_continues_with_it(
+    scoring: int, end: Callable[[], None] | None, recipe: Recipe, squares: TrainingData, tmp_path: Path
+) -> None:
+    step = 4 * scoring
+    recipe = replace(recipe, steps=8, evaluate_every=4, checkpoint_every=3, log_every=3)
+    run_training(recipe, squares, tmp_path / "whole")
+    data, observer = squares, BreakOffAfterScoring(step)
+    if end is not None:
+        held_out = Signalling(squares.held_out, len(squares.held_out) * (scoring - 1) + 1, end)
+        data, observer = replace(squares, held_out=held_out), None
+    if end is told_to_stop:
+        stopped = run_training(recipe, data, tmp_path / "ended")
+        assert (stopped.step, stopped.finished, stopped.directory.exists()) == (step, False, False)
+    else:
+        with pytest.raises(InterruptedRunError):
+            run_training(recipe, data, tmp_path / "ended", observer=observer)
+    scored = [line["step"] for line in log_of(tmp_path / "ended") if "held_out" in line]
+    assert scored == [4, 8][: scoring - (end is not None)]
+    continued = run_training(recipe, squares, tmp_path / "ended")
+    whole = run_training(recipe, squares, tmp_path / "whole")
+    assert replace(continued, directory=whole.directory) == whole
+    logs = [
+        [{name: value for name, value in line.items() if name != "photos_per_second"} for line in log_of(output)]
+        for output in (tmp_path / "ended", tmp_path / "whole")
+    ]
+    assert logs[0] == logs[1]
+    for name in ("best", "model"):
+        ours, theirs = ((tmp_path / run / name / "model.safetensors").read_bytes() for run in ("ended", "whole"))
+        assert ours == theirs
 
 
 def test_a_finished_run_is_not_trained_further(recipe: Recipe, squares: TrainingData, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_reference_recipes_take_every_departure_and_nothing_else(name: str) -> N
         ({"max_gradient_norm": -1.0}, "max_gradient_norm must be positive"),
         ({"seed": -1}, "seed must be from 0 to 9223372036854775807"),
         ({"seed": 2**70}, "seed must be from 0 to"),
-        ({"warmup_steps": 20_000}, "must be less than the 20000 steps"),
+        ({"warmup_steps": 20_000}, "must be less than the 20,000 steps"),
         ({"start": ""}, "start is missing"),
         ({"image_size": 0}, "image_size must be from 1 to 4,096, not 0"),
         ({"image_size": 100_000}, "image_size must be from 1 to 4,096"),

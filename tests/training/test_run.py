@@ -173,6 +173,14 @@ def test_a_run_continues_however_its_folder_is_spelled_and_wherever_it_lies(
         partclipseg.train(recipe, output="../y")
     with pytest.raises(PartCLIPSegError, match=r"recipe: .*\n  start: '\.\./y/backbone/model' then, '/.*' now"):
         partclipseg.train(recipe, output=tmp_path / "y")
+    assert partclipseg.train(recipe, output=tmp_path / "y", accept_changed_data=True).finished
+    shutil.rmtree(tmp_path / "y/checkpoints")
+    tokenizer.write_text(tokenizer.read_text() + " ")
+    with pytest.raises(PartCLIPSegError, match="holds model, the results of another recipe"):
+        partclipseg.train(recipe, output="../y")
+    assert partclipseg.train(recipe, output="../y", accept_changed_data=True).finished
+    with pytest.raises(PartCLIPSegError, match=r"recipe: .*\n  steps: 4 then, 5 now"):
+        partclipseg.train(replace(recipe, steps=5), output=tmp_path / "y", accept_changed_data=True)
 
 
 def test_the_folder_of_another_run_is_refused_before_towers_are_trained(

@@ -10,6 +10,7 @@ import tyro
 
 from partclipseg.apps.options import optional
 from partclipseg.apps.terminal import plain_console
+from partclipseg.counts import count_of
 from partclipseg.files import require_new
 from partclipseg.grammar import CATALOGS
 
@@ -59,6 +60,6 @@ class Convert:
         model, remark = convert_file(self.checkpoint, self.output, vocabulary, config, self.tokenizer)
         plain_console().print(
             f"{self.output}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, "
-            f"{type(model).__name__}, {len(vocabulary)} object-parts\n{remark}"
+            f"{type(model).__name__}, {count_of(len(vocabulary), 'object-part')}\n{remark}"
         )
         return 0

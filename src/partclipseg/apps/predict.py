@@ -31,6 +31,7 @@ from partclipseg.apps.options import (
     check_probability,
 )
 from partclipseg.apps.terminal import plain_console
+from partclipseg.counts import count_of, noun
 from partclipseg.errors import PartCLIPSegError, UsageError, first_line
 from partclipseg.formats.registry import all_formats, chosen_formats
 
@@ -146,7 +147,9 @@ class Predict:
         named = zip(photos, stems, strict=True)
         if short := [stem for photo, stem in named if not Path(stem).name.startswith(photo.stem)]:
             console.print(
-                f"{len(short)} of the photos' names are too long for their results, which are called {short[0]}"
+                f"{len(short):,} of the photos' names "
+                + noun(len(short), "is too long for its results", "are too long for their results")
+                + f", which are called {short[0]}"
                 + (" and so on" if len(short) > 1 else "")
             )
 
@@ -179,7 +182,7 @@ class Predict:
                     console.print(_summary(result))
         if len(failures.failed) < len(photos):
             done = len(photos) - len(failures.failed)
-            console.print(f"{done} of {len(photos)} photos -> {self.output}")
+            console.print(f"{done:,} of {count_of(len(photos), 'photo')} -> {self.output}")
             if self.model is None and not found:
                 console.print("no part was found: for photos name a model, such as --model partclipseg-pascal")
             elif self.find.uses_built_in and not found:

@@ -13,6 +13,7 @@ from typing import Any
 
 from partclipseg.apps.terminal import plain_console
 from partclipseg.apps.written import FOLDER, KeptError, OwnFiles, kept_sentence
+from partclipseg.counts import count_of
 from partclipseg.errors import PartCLIPSegError, reason_of
 from partclipseg.files import LONGEST_NAME, is_disk_full, refusal
 from partclipseg.formats.format import DataSet, Format, Record, encoded_text
@@ -54,7 +55,7 @@ class Failures:
         """Report the failures among `count` photos on standard error."""
         errors = plain_console(stderr=True)
         if self.failed:
-            errors.print(f"{len(self.failed)} of {count} photos could not be segmented:")
+            errors.print(f"{len(self.failed):,} of {count_of(count, 'photo')} could not be segmented:")
             for message in self.failed:
                 errors.print(f"  {message}")
         if self.unwritten:

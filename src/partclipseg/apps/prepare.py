@@ -10,6 +10,7 @@ import tyro
 
 from partclipseg.apps.options import check_least, optional
 from partclipseg.apps.terminal import count_bar, plain_console
+from partclipseg.counts import count_of
 from partclipseg.data.datasets.choice import dataset_option, has_recipe, source_option
 from partclipseg.errors import UsageError
 from partclipseg.machine import usable_cores
@@ -97,24 +98,25 @@ def _show(console: Console, dataset: str, output: Path, summary: Summary) -> Non
     for split, count in sorted(summary.photos.items()):
         table.add_row(f"photos in {split}", f"{count:,}")
     console.print(table)
-    for count, words_of_count in (
-        (summary.taken_over, "photos were there from an earlier run"),
-        (summary.changed, "photos have another source than at the earlier run and were prepared again"),
-        (summary.left_out, "photos have no part of the class list and were left out"),
+    for count, sentence in (
+        (summary.taken_over, "there from an earlier run"),
+        (summary.changed, "prepared again, from another source than at the earlier run"),
+        (summary.left_out, "left out, without a part of the class list"),
     ):
         if count:
-            console.print(f"{count:,} {words_of_count}")
-    for paths, sentence in (
-        (summary.kept, "files were made or changed by a person and are kept; --overwrite replaces them"),
-        (summary.gone, "photos of an earlier run are no longer in the source; delete their files, which are kept"),
+            console.print(f"{count_of(count, 'photo was', 'photos were')} {sentence}")
+    for paths, what, sentence in (
+        (summary.kept, "file", "made or changed by a person, so kept; --overwrite replaces what is kept"),
+        (summary.gone, "photo", "there at an earlier run and not in the source now; delete the files, which are kept"),
     ):
         if paths:
             shown = ", ".join(paths[:8]) + (", …" if len(paths) > 8 else "")
-            console.print(f"{len(paths):,} {sentence}: {shown}")
+            console.print(f"{count_of(len(paths), f'{what} was', f'{what}s were')} {sentence}: {shown}")
     if summary.unknown:
         names = ", ".join(name for name, _ in summary.unknown.most_common(8))
         more = ", …" if len(summary.unknown) > 8 else ""
-        console.print(f"{len(summary.unknown)} raw names have no class and were skipped: {names}{more}")
+        unknown = count_of(len(summary.unknown), "raw name was", "raw names were")
+        console.print(f"{unknown} skipped, without a class: {names}{more}")
     for failure in summary.failures[:10]:
         console.print(f"failed: {failure}")
     if summary.failures:

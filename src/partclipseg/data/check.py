@@ -6,7 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -33,7 +33,7 @@ class SplitCounts:
     """Counts of one split."""
 
     split: str
-    """Name that the files give it."""
+    """Name that the files give it; for data that are not divided that of the annotation file, empty for folders."""
     photos: int
     """Number of photos that have labels."""
     sound: int
@@ -120,12 +120,14 @@ def check_dataset(
                 message = f"none of its {len(source.photos):,} photos is there: {remedy}"
                 problems.append(Problem("missing photo", source.label_file, message))
             problems += of_photos
-            counts.append(SplitCounts(source.split, len(source.photos), sound, with_parts, tuple(seen.tolist())))
+            called = source.split or (source.label_file.name if is_file(source.label_file) else "")
+            of_split = f" of the split {source.split}" if source.split else ""
+            counts.append(SplitCounts(called, len(source.photos), sound, with_parts, tuple(seen.tolist())))
             if not source.photos:
-                problem = f"the split {source.split} has no labelled photo: check --data"
+                problem = f"there is no labelled photo{of_split}: check --data"
                 problems.append(Problem("missing photo", source.root, problem))
             elif spec.catalog is None and not with_parts and not before and sound == len(source.photos):
-                problem = f"no part is labelled in any photo of the split {source.split}: label some, or check --data"
+                problem = f"no part is labelled in any photo{of_split}: label some, or check --data"
                 problems.append(Problem("empty", source.label_file, problem))
     return CheckReport(name, root, tuple(counts), *(tuple(dict.fromkeys(found)) for found in (problems, notes)))
 
@@ -166,7 +168,10 @@ def check_together(
 def _open(
     spec: DatasetSpec, root: Path, split: Split | None, own: OwnOptions
 ) -> tuple[list[Source], list[Problem], list[Problem]]:
-    """Return the sources to check, the errors of those that could not be opened, and what is missing."""
+    """Return the sources to check, the errors of those that could not be opened, and what is missing.
+
+    A source that serves as several splits is returned once, with an empty name of its split.
+    """
     wanted: tuple[Split, ...] = (SPLITS if spec.trains else ("test",)) if split is None else (split,)
     if split == "test":
         wanted = spec.test_splits
@@ -182,8 +187,7 @@ def _open(
             continue
         try:
             source = open_source(spec, root, one, own)
-            # One annotation file may serve as both splits.
-            sources.setdefault(source.photos, source)
+            sources[source.photos] = replace(source, split="") if source.photos in sources else source
         except MissingSplitError as error:
             missing.append(error)
             notes.append(Problem("missing split", root, f"the {one} split is not there"))

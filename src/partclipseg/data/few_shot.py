@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from partclipseg.checks import check_fields, require, require_not_negative
+from partclipseg.counts import count_of, noun
 from partclipseg.data.source import FileDataset
 from partclipseg.data.values import is_text, quoted
 from partclipseg.errors import PartCLIPSegError, UsageError
@@ -82,8 +83,9 @@ class FewShot:
             raise UsageError(f"{self.shot_list} names none of the photos of {name}: name another list")
         if absent:
             log.warning(
-                "%s: %d of its %d photos are no training photos of %s, such as %s: the others are taken",
-                self.shot_list, len(absent), len(split.files), name, absent[0],
+                "%s: %d of its %s %s of %s, such as %s: the others are taken",
+                self.shot_list, len(absent), count_of(len(split.files), "photo"),
+                noun(len(absent), "is no training photo", "are no training photos"), name, absent[0],
             )  # fmt: skip
         return split
 
@@ -96,8 +98,9 @@ class FewShot:
         numbers = {pair.object: photos[pair.object] for pair in pairs}
         if few := sorted((number, word) for word, number in numbers.items() if number < self.shots):
             log.warning(
-                "shots %d: %d of the %d objects have fewer photos, such as %s with %d: all of theirs are taken",
-                self.shots, len(few), len(numbers), few[0][1], few[0][0],
+                "shots %d: %d of the %s %s fewer photos, such as %s with %d: all of theirs are taken",
+                self.shots, len(few), count_of(len(numbers), "object"), noun(len(few), "has", "have"), few[0][1],
+                few[0][0],
             )  # fmt: skip
         return FewShotSplit(tuple(draw_photos(classes, pairs, self.shots, self.shot_seed)), self.shots, self.shot_seed)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from partclipseg.counts import count_of, noun
 from partclipseg.data.photo import MAX_PIXELS, photo_formats
 from partclipseg.data.problem import DataError, Problem
 from partclipseg.data.sample import UNLABELLED
@@ -52,8 +53,8 @@ def read_label_map(path: Path, table: np.ndarray, bits: int | None, size: tuple[
         held = np.unique(values[unknown])
         shown = ", ".join(map(str, held[:5])) + (", …" if len(held) > 5 else "")
         problem = (
-            f"holds the label{'s' * (len(held) > 1)} {shown} ({int(unknown.sum())} pixels) outside the class list, "
-            f"which has {_ranges(np.flatnonzero(table != _UNKNOWN))}: correct the map or the class list"
+            f"holds the {noun(len(held), 'label')} {shown} ({count_of(int(unknown.sum()), 'pixel')}) outside the class "
+            f"list, which has {_ranges(np.flatnonzero(table != _UNKNOWN))}: correct the map or the class list"
         )
         raise DataError(Problem("unknown label", path, problem))
     return labels

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from partclipseg.counts import count_of
 from partclipseg.data.augment import Augmentation, Mirror, augment, sample_generator
 from partclipseg.data.sample import PartSample
 from partclipseg.errors import PartCLIPSegError, UsageError
@@ -86,11 +87,11 @@ class StepSampler:
             raise PartCLIPSegError("the data set is empty: there is nothing to train on; add photos or other words")
         if self.batch_size < 1 or self.batch_size % self.world_size:
             raise UsageError(
-                f"the batch size {self.batch_size} cannot be shared by {self.world_size} process(es): "
+                f"the batch size {self.batch_size} cannot be shared by {count_of(self.world_size, 'process')}: "
                 f"use a multiple of {self.world_size}"
             )
         if not 0 <= self.rank < self.world_size:
-            raise UsageError(f"rank {self.rank} does not exist among {self.world_size} process(es)")
+            raise UsageError(f"rank {self.rank} does not exist among {count_of(self.world_size, 'process')}")
         if self.seed < 0:
             raise UsageError(f"the seed must not be negative: {self.seed}")
 
@@ -147,7 +148,7 @@ class TrainingStream(Iterator[Batch]):
         current = self._sampler
         if state["size"] != current.size:
             raise PartCLIPSegError(
-                f"the run was started on {state['size']} records and the data set now has {current.size}: "
+                f"the run was started on {count_of(state['size'], 'record')} and the data set now has {current.size}: "
                 "continue on the same data, or start a new run"
             )
         self._position = state["epoch"] * state["size"] + state["position"]

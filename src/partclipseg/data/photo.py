@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from glob import glob, has_magic
 from pathlib import Path
 
+from partclipseg.counts import count_of
 from partclipseg.data.pixels import (
     HEIF_SUFFIXES,
     MAX_PIXELS,
@@ -102,7 +103,7 @@ def describe_unread(pictures: Iterable[Path]) -> str | None:
     remedies += [f"save frames of {', '.join(videos)} as JPEG or PNG"] if videos else []
     names = ", ".join(printable_name(path.name) for path in pictures[:5])
     more = f" and {len(pictures) - 5} more" if len(pictures) > 5 else ""
-    count = f"{len(pictures)} {'file' if videos else 'picture'}{'s' if len(pictures) > 1 else ''}"
+    count = count_of(len(pictures), "file" if videos else "picture")
     by_kind = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
     return f"{count} of a kind that is not read here ({by_kind}): {names}{more}: {'; '.join(remedies)}"
 

@@ -23,6 +23,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from partclipseg.counts import count_of
 from partclipseg.data.regions import FoundRegion, PhotoRegions, TrueRegion
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.evaluation.precision import (
@@ -161,10 +162,8 @@ class AveragePrecision:
             return False
         for region in (*truth.regions, *found):
             if not 0 <= region.label < len(self.categories):
-                raise PartCLIPSegError(
-                    f"{key}: the label {region.label} is none of the {len(self.categories)} categories, which are "
-                    "counted from 0"
-                )
+                categories = count_of(len(self.categories), "category", "categories")
+                raise PartCLIPSegError(f"{key}: the label {region.label} is none of {categories}, counted from 0")
         self._photos[key] = ScoredPhoto(truth, tuple(found))
         return True
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from partclipseg.counts import count_of
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.evaluation.state import scored_twice
 
@@ -74,8 +75,8 @@ class ConfusionMatrix:
         """
         if other.size != self.size:
             raise PartCLIPSegError(
-                f"cannot merge scores of {other.size - 1} classes into {self.size - 1} classes: "
-                "take scores of one evaluation"
+                f"cannot merge scores of {count_of(other.size - 1, 'class')} into "
+                f"{count_of(self.size - 1, 'class')}: take scores of one evaluation"
             )
         shared = self._records.keys() & other._records.keys()
         for key in sorted(shared):

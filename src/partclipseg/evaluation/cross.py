@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from partclipseg.counts import count_of
 from partclipseg.evaluation.state import text_digest
 from partclipseg.vocabulary import Vocabulary
 
@@ -52,9 +53,10 @@ class SharedWords:
         shown = len(counts) if len(counts) == _NAMED + 1 else _NAMED
         named = ", ".join(f"{count} of {word}" for word, count in counts[:shown])
         if others := counts[shown:]:
-            named += f", {sum(count for _, count in others)} of {len(others)} other objects"
+            named += f", {sum(count for _, count in others)} of {count_of(len(others), 'other object')}"
         return (
-            f"of the words that are asked, the model was trained on {len(self.pairs)} of {len(self.asked)} object-parts"
-            f"{f' ({named})' if named else ''}, {len(self.parts)} of {len(self.asked.parts)} part words and "
-            f"{len(self.objects)} of {len(self.asked.objects)} object words"
+            f"of the words that are asked, the model was trained on {len(self.pairs)} of "
+            f"{count_of(len(self.asked), 'object-part')}{f' ({named})' if named else ''}, {len(self.parts)} of "
+            f"{count_of(len(self.asked.parts), 'part word')} and {len(self.objects)} of "
+            f"{count_of(len(self.asked.objects), 'object word')}"
         )

@@ -25,6 +25,7 @@ from uuid import uuid4
 import numpy as np
 import torch
 
+from partclipseg.counts import count_of
 from partclipseg.data.sample import UNLABELLED
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.evaluation.boundary import boundary_maps
@@ -270,5 +271,6 @@ def _seen_indices(seen: Iterable[int | str] | None, vocabulary: Vocabulary) -> f
     indices = {index_of.get(item, -1) if isinstance(item, str) else int(item): item for item in seen}
     for index, item in indices.items():
         if not 0 <= index < len(vocabulary):
-            raise UsageError(f"the seen class {item!r} is not in the vocabulary of {len(vocabulary)} classes")
+            classes = count_of(len(vocabulary), "class")
+            raise UsageError(f"the seen class {item!r} is not in the vocabulary of {classes}")
     return frozenset(indices)

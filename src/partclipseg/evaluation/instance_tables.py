@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from partclipseg.counts import count_of, noun
 from partclipseg.evaluation.average_precision import ApScores
 from partclipseg.evaluation.partpq import BACKGROUND, PartPQScores
 from partclipseg.evaluation.tables import Table, figure
@@ -17,7 +18,8 @@ def partpq_table(scores: PartPQScores) -> Table:
         for label, name in (("PartPQ", "pq"), ("PartSQ", "sq"), ("PartRQ", "rq"))
     ]
     rows.append(("Classes", *(str(members.classes) for members in sets.values())))
-    note = f"{scores.photos} photos. The surroundings are one of a segment's labels, so every matched segment scores."
+    photos = count_of(scores.photos, "photo")
+    note = f"{photos}. The surroundings are one of a segment's labels, so every matched segment scores."
     if all(item.name != BACKGROUND for item in scores.classes):
         note += " These labels do not cover all objects, so the background is void: what is invented there is no error."
     return Table("PartPQ: parts with their owner", ("", *sets), tuple(rows), note)
@@ -30,8 +32,8 @@ def partpq_class_table(scores: PartPQScores) -> Table:
         for item in scores.classes
         if item.tp + item.fp + item.fn
     ]
-    missing = len(scores.classes) - len(rows)
-    note = f"{missing} of {len(scores.classes)} classes do not occur." if missing else ""
+    missing, classes = len(scores.classes) - len(rows), count_of(len(scores.classes), "class")
+    note = f"{missing:,} of {classes} {noun(missing, 'does', 'do')} not occur." if missing else ""
     columns = ("class", "PartPQ", "PartSQ", "PartRQ", "matched", "false", "missed")
     return Table("Classes, PartPQ", columns, tuple(rows), note)
 
@@ -46,8 +48,8 @@ def ap_tables(scores: ApScores) -> list[Table]:
     names = ("ap", "ap50", "ap75", "small", "medium", "large")
     rows = tuple((label, *(figure(getattr(members, name)) for name in names)) for label, members in groups)
     note = (
-        f"{scores.photos} photos, masks, {RULE_NAMES[scores.rule]}. Object-parts: mean over part words of the mean "
-        "over the objects with that part. No AP asks whose a part is: PartPQ does."
+        f"{count_of(scores.photos, 'photo')}, masks, {RULE_NAMES[scores.rule]}. Object-parts: mean over part words of "
+        "the mean over the objects with that part. No AP asks whose a part is: PartPQ does."
     )
     lvis = Table("AP by the rules of LVIS and PACO", ("", "AP", "AP50", "AP75", "small", "medium", "large"), rows, note)
     coco = (
@@ -76,6 +78,7 @@ def ap_class_table(scores: ApScores) -> Table:
         for item in ordered
         if item.truths
     ]
-    missing = len(ordered) - len(rows)
-    note = f"{missing} of {len(ordered)} categories have no true region in these photos." if missing else ""
+    missing, categories = len(ordered) - len(rows), count_of(len(ordered), "category", "categories")
+    lacking = f"{missing:,} of {categories} {noun(missing, 'has', 'have')} no true region in these photos."
+    note = lacking if missing else ""
     return Table("Categories, AP", ("category", "set", "AP", "AP50", "COCO AP", "regions"), tuple(rows), note)

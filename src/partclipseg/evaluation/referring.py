@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from partclipseg.counts import count_of
 from partclipseg.data.datasets.instructpart import InstructPart
 from partclipseg.data.source import FileDataset, SampleRecord, read_source_photo
 from partclipseg.errors import UsageError
@@ -106,7 +107,8 @@ def _question(dataset: FileDataset, record: SampleRecord, asking: QuestionForm, 
     if asking == "instruction":
         sentences = source.instructions[key]
         if phrasing >= len(sentences):
-            raise UsageError(f"{key} has {len(sentences)} sentences, not one of number {phrasing}: choose another")
+            there = count_of(len(sentences), "sentence")
+            raise UsageError(f"{key} has {there}, not one of number {phrasing}: choose another")
         pair = ObjectPart(ANY, as_word(sentences[phrasing]))
     return PartQuestion(key, image, mask, Vocabulary((pair,)))
 

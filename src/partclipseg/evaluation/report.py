@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, NamedTuple
 
+from partclipseg.counts import count_of, noun
 from partclipseg.evaluation.average_precision import ApScores
 from partclipseg.evaluation.choices import PROTOCOL_TITLES, RULE_TITLES, WITHIN_OBJECTS, Protocol, Rule
 from partclipseg.evaluation.instance_tables import ap_class_table, ap_tables, partpq_class_table, partpq_table
@@ -83,7 +84,8 @@ class Report:
 
     def to_markdown(self, bars: dict[Protocol, str] | None = None, photos_page: str | None = None) -> str:
         """Return the report as Markdown; `bars` are paths of pictures, `photos_page` that of the page of photos."""
-        lines = [f"# {escaped(self.model)} on {self.dataset}", "", f"{self.photos} photos. All scores in percent."]
+        photos = count_of(self.photos, "photo")
+        lines = [f"# {escaped(self.model)} on {self.dataset}", "", f"{photos}. All scores in percent."]
         if self.remark:
             lines += ["", f"> {escaped(self.remark)}"]
         for table in self.tables():
@@ -137,9 +139,10 @@ def score_table(scores: Scores) -> Table:
     rows.append(("mIoU of small parts", figure(small.iou), *blank))
     rows.append(("Recall of small parts", figure(small.recall), *blank))
     labelled = sum(item.pixels > 0 for item in scores.classes)
+    records = count_of(scores.records, "photo" if scores.protocol == "strict" else "record")
     note = (
-        f"{scores.records} {'photos' if scores.protocol == 'strict' else 'records'} with {labelled} of "
-        f"{len(scores.classes)} classes. Small parts, below {100 * small.area:g} % of the photo: {small.parts}."
+        f"{records} with {labelled:,} of {count_of(len(scores.classes), 'class')}. Small parts, below "
+        f"{100 * small.area:g} % of the photo: {small.parts}."
     )
     if scores.protocol == "pred_all":
         note += " As published, mIoU of all counts a predicted class without any label as 0."
@@ -230,7 +233,8 @@ def class_table(scores: Scores) -> Table:
         if item.pixels
     ]
     missing = len(scores.classes) - len(rows)
-    note = f"{missing} of {len(scores.classes)} classes have no label in these photos." if missing else ""
+    classes = count_of(len(scores.classes), "class")
+    note = f"{missing:,} of {classes} {noun(missing, 'has', 'have')} no label in these photos." if missing else ""
     sets, boundary = ("set",) if with_sets else (), ("Boundary IoU",) if with_boundary else ()
     columns = ("class", *sets, "IoU", *boundary, "Recall", "Pixels")
     return Table(f"Classes, {PROTOCOL_TITLES[scores.protocol].split(':')[0]}", columns, tuple(rows), note)

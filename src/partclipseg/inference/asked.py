@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from partclipseg.counts import count_of
 from partclipseg.data.photo import MAX_PIXELS
 from partclipseg.data.values import quoted
 from partclipseg.errors import UsageError
@@ -128,7 +129,8 @@ def given_for_each(instances: Any, photos: Sequence[Any]) -> tuple[Any, Sequence
         return instances, photos
     if len(instances) != len(photos) or any(isinstance(some, FoundObject) for some in instances):
         raise UsageError(
-            f"instances must be one list of FoundObject for each of the {len(photos)} photos, in their order"
+            f"instances must be one list of FoundObject for each photo, {count_of(len(photos), 'list')} in all, in the "
+            "order of the photos"
         )
     for place, some in enumerate(instances, start=1):
         check_objects(some, f"instances of photo {place}")

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from partclipseg.counts import count_of
 from partclipseg.data.classes import BACKGROUND_NAMES
 from partclipseg.data.coco import Annotation, CocoPhoto, read_coco, repeated_photo
 from partclipseg.data.coco_masks import IN_SHARES, decode_mask
@@ -312,7 +313,7 @@ def _read_coco(path: Path) -> dict[str, list[_Entry]]:
         raise UsageError(str(error)) from None
     defects = [str(defect) for defect in file.defects]
     if defects:
-        more = f" (and {len(defects) - 1} more faults)" if len(defects) > 1 else ""
+        more = f" (and {count_of(len(defects) - 1, 'more fault')})" if len(defects) > 1 else ""
         raise UsageError(f"{defects[0]}{more}")
     names = {category.number: category.name for category in file.categories}
     photos: dict[str, list[_Entry]] = {}

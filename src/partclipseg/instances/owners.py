@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from partclipseg.counts import count_of, noun
 from partclipseg.instances.found import FoundObject
 from partclipseg.maps.crops import CROPS_AT_ONCE, Crop, Edges, PredictCrops, crop_around, look
 from partclipseg.maps.label_maps import BACKGROUND, LabelMaps
@@ -210,4 +211,5 @@ def _stretched(values: np.ndarray, crop: Crop, size: Sequence[int]) -> Tensor:
 def report_empty(name: str, areas: Sequence[int]) -> None:
     """Count the objects of one photo that own no pixel, in the log."""
     if empty := sum(area == 0 for area in areas):
-        log.warning("%s: %d of %d objects own no pixel, and are listed without any", name, empty, len(areas))
+        owning = noun(empty, "owns no pixel, and is", "own no pixel, and are")
+        log.warning("%s: %d of %s %s listed without any", name, empty, count_of(len(areas), "object"), owning)

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
+from partclipseg.counts import count_of
 from partclipseg.data.values import quoted
 from partclipseg.errors import UsageError
 from partclipseg.files import is_directory, is_file
@@ -84,8 +85,8 @@ def _lists(found: Any, count: int, who: str) -> list[list[FoundObject]]:
     lists = list(found) if isinstance(found, Iterable) else []
     if len(lists) != count or not all(isinstance(some, Iterable) for some in lists):
         raise UsageError(
-            f"{who} must return a list of FoundObject for each of the {count} photos that it is given, not "
-            f"{quoted(found)}"
+            f"{who} must return a list of FoundObject for each photo that it is given, "
+            f"{count_of(count, 'list')} in all, not {quoted(found)}"
         )
     objects = [list(some) for some in lists]
     for some in objects:

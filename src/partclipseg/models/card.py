@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from partclipseg import __version__
+from partclipseg.counts import count_of
 
 if TYPE_CHECKING:
     from partclipseg.models.interface import PartModel
@@ -52,11 +53,11 @@ def _words(vocabulary: Vocabulary | None) -> str:
     if vocabulary is None:
         return "The model comes with no words of its own: give a vocabulary at each call.\n"
     lines = [
-        f"The model comes with {len(vocabulary)} object-parts of {len(vocabulary.objects)} objects "
-        "(`vocabulary.json`); any others can be asked for.\n"
+        f"The model comes with {count_of(len(vocabulary), 'object-part')} of "
+        f"{count_of(len(vocabulary.objects), 'object')} (`vocabulary.json`); any others can be asked for.\n"
     ]
     for name in vocabulary.objects[:_LISTED]:
         lines.append(f"- {name}: {', '.join(pair.part for pair in vocabulary.object_parts if pair.object == name)}")
     if (more := len(vocabulary.objects) - _LISTED) > 0:
-        lines.append(f"- and {more} more objects")
+        lines.append(f"- and {count_of(more, 'more object')}")
     return "\n".join(lines) + "\n"

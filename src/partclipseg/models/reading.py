@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 from transformers.utils import logging as transformers_logging
 
+from partclipseg.counts import count_of
 from partclipseg.errors import PartCLIPSegError, first_line
 from partclipseg.files import is_directory, is_file
 from partclipseg.json_file import distinct_keys
@@ -398,4 +399,4 @@ def _listed(names: Sequence[str], noun: str) -> str:
     """Return ``2 tensors (a, b)``, with the first ten names."""
     shown = ", ".join(name[:120] for name in names[:_LISTED])
     more = f", and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return f"{len(names)} {noun}{'s' * (len(names) != 1)} ({shown}{more})"
+    return f"{count_of(len(names), noun)} ({shown}{more})"

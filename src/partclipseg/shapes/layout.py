@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from partclipseg.counts import count_of
 from partclipseg.data.sample import PartSample
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import refusal, whole_file, write_text
@@ -109,7 +110,7 @@ class PartShapesFolder:
         labels[labels == none] = -1
         if labels.max() >= count:
             raise PartCLIPSegError(
-                f"{path} has the label {labels.max()}, but world.json knows {count} classes"
+                f"{path} has the label {labels.max()}, but world.json knows {count_of(count, 'class')}"
             )
         return labels
 

@@ -9,6 +9,7 @@ from typing import Unpack
 
 import numpy as np
 
+from partclipseg.counts import count_of
 from partclipseg.data.datasets.registry import dataset_spec, open_dataset
 from partclipseg.data.datasets.spec import OwnOptions
 from partclipseg.data.few_shot import FewShotSplit, interchange_path
@@ -51,8 +52,8 @@ class TrainingData:
         """
         if held_out >= len(dataset):
             raise PartCLIPSegError(
-                f"{held_out} of the {len(dataset)} training photos would be held out, and none left to train on: "
-                "give a smaller --held-out"
+                f"{held_out} of the {count_of(len(dataset), 'training photo')} would be held out, and none left "
+                "to train on: give a smaller --held-out"
             )
         order = _order(len(dataset), seed)
         train, aside = (Subset(dataset, sorted(chosen)) for chosen in (order[held_out:], order[:held_out]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -40,10 +40,12 @@ def score_held_out(
     precision: str = "float32",
     rank: int = 0,
     world_size: int = 1,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> HeldOutScores:
     """Score every record of `dataset` at its own size; the processes share the records.
 
-    `model` is put into evaluation mode and back. Every process gets the scores of all records.
+    `model` is put into evaluation mode and back. Every process gets the scores of all records. `on_progress` is called
+    after each batch with the number of photos done and to do in this process; it may raise to stop the scoring.
     """
     was_training = model.training
     try:
@@ -56,6 +58,7 @@ def score_held_out(
             batch_size=batch_size,
             rank=rank,
             world_size=world_size,
+            on_progress=on_progress,
         )
     finally:
         model.train(was_training)

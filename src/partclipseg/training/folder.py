@@ -24,19 +24,23 @@ CONFIGURATION, LOG, MODEL, BEST, CHECKPOINTS = "config.yaml", "log.jsonl", "mode
 
 
 def check_new(
-    output: Path, recipe: Mapping[str, Any], harmless: Collection[str] = (), models: Mapping[str, str] | None = None
+    output: Path,
+    recipe: Mapping[str, Any],
+    harmless: Collection[str] = (),
+    models: Mapping[str, str] | None = None,
+    accept_changed: bool = False,
 ) -> None:
     """Check a folder that has no checkpoint, before a run begins in it.
 
     A run of the same `recipe` may begin again there; `harmless` names settings that may differ, and `models` are the
-    digests of the recipe's models, as for `same_models`. Raises `UsageError` if there are results of another recipe, or
-    files that no training wrote.
+    digests of the recipe's models and `accept_changed` whether other ones do, as for `same_models`. Raises `UsageError`
+    if there are results of another recipe, or files that no training wrote.
     """
     run = run_of(output)
     names = (BEST, MODEL) if run is not None else (BEST, CONFIGURATION, LOG, MODEL)
     found = [name for name in names if os.path.lexists(output / name)]
     if found and (
-        run is None or differences(run["recipe"], recipe, (*harmless, *same_models(run, models or {})))
+        run is None or differences(run["recipe"], recipe, (*harmless, *same_models(run, models or {}, accept_changed)))
     ):
         other = "which no run of training wrote" if run is None else "the results of another recipe"
         raise UsageError(
@@ -53,14 +57,19 @@ def check_unchanged(output: Path, changes: Sequence[str]) -> None:
         )
 
 
-def same_models(run: Mapping[str, Any], models: Mapping[str, str]) -> tuple[str, ...]:
+def same_models(run: Mapping[str, Any], models: Mapping[str, str], accept_changed: bool = False) -> tuple[str, ...]:
     """Return the settings whose models have the files that they had in `run`, wherever these lie now.
 
-    `models` holds a digest by setting, as `start.model_files` computes them, and so does `run`, which is what a
-    checkpoint or a configuration holds; older releases saved the start's alone.
+    With `accept_changed` other files count as the same, where `run` had files too. `models` holds a digest by
+    setting, as `start.model_files` computes them, and so does `run`, which is what a checkpoint or a configuration
+    holds; older releases saved the start's alone.
     """
     then = run.get("models") or {"start": (run.get("digest") or {}).get("start model")}
-    return tuple(setting for setting, digest in models.items() if then.get(setting) == digest)
+    return tuple(
+        setting
+        for setting, digest in models.items()
+        if setting in then and (accept_changed or then[setting] == digest)
+    )
 
 
 @contextmanager

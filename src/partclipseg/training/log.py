@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 import partclipseg
+from partclipseg.counts import count_of
 from partclipseg.errors import UsageError
 from partclipseg.files import is_regular
 from partclipseg.journal import Journal
@@ -49,16 +50,22 @@ class RunLog:
             for name, value in _scalars(values).items():
                 self._writer.add_scalar(name, value, step)
 
-    def rewind(self, step: int) -> None:
-        """Delete the lines after `step`, which a resumed run writes again, and malformed lines."""
+    def rewind(self, step: int, without: str = "") -> None:
+        """Delete what a resumed run writes again, and malformed lines.
+
+        That is every line after `step`, and of `step` itself each line with an entry of the name `without`.
+        """
         if not self.path.is_file():
             return
         with writing(self.path):
             entries = self._journal.read("skip")
             kept = [entry for entry in entries if type(entry.get("step")) is int]
             if odd := self.path.read_bytes().count(b"\n") - len(kept):
-                logger.warning("%s: %d lines are damaged and left out; the run goes on", self.path, odd)
-            self._journal.rewrite(entry for entry in kept if entry["step"] <= step)
+                lines = count_of(odd, "line is", "lines are")
+                logger.warning("%s: %s damaged and left out; the run goes on", self.path, lines)
+            self._journal.rewrite(
+                entry for entry in kept if entry["step"] < step or (entry["step"] == step and without not in entry)
+            )
 
     def close(self) -> None:
         """Write what is left of the TensorBoard files; the log itself is complete after every line."""

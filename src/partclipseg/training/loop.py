@@ -2,9 +2,10 @@
 
 A run is a function of its recipe, its data and its start model. All random numbers of a step come from generators
 seeded by (seed, step), the learning rate is a function of the step, and the order of the photos one of their
-position, so a checkpoint needs only weights, optimiser and position. Processes and micro-batches share a step's
-photos: the recipe's batch size is that of all of them together, the losses are means over the pixels of all, and
-the result does not depend on the split, except for the order of sums.
+position, so a checkpoint needs only weights, optimiser and position. A checkpoint is saved before held-out photos are
+scored; a run that ends meanwhile continues with the scoring. Processes and micro-batches share a step's photos: the
+recipe's batch size is that of all of them together, the losses are means over the pixels of all, and the result does
+not depend on the split, except for the order of sums.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from partclipseg.counts import count_of
 from partclipseg.data.fingerprint import changed_data
 from partclipseg.data.loader import PartDataset, StepSampler, build_loader
 from partclipseg.errors import PartCLIPSegError, UsageError
@@ -97,8 +99,9 @@ def run_training(
 
     `output` receives ``config.yaml`` (recipe, versions, `notes`), ``log.jsonl``, ``checkpoints/``, ``best/`` (the
     model with the highest Pred-All mIoU on the held-out photos) and ``model/`` (the final one). SIGTERM ends the
-    run after the current step, with a checkpoint. `accept_changed_data` continues although photos, annotations or the
-    start model have changed since the run began.
+    run after the current step, with a checkpoint. In a run of one process it also ends a scoring of held-out photos,
+    which the continued run makes again. `accept_changed_data` continues although photos, annotations or the start model
+    have changed since the run began.
 
     Raises:
         UsageError: the batch cannot be shared by the processes, the augmentation does not suit the data, or layers
@@ -113,6 +116,10 @@ def run_training(
     with claimed(Path(output)) if join_processes().is_main_process else nullcontext():
         run = _Run(recipe, data, Path(output), workers, tensorboard, notes or {}, observer, accept_changed_data)
         return run.run()
+
+
+class _StopError(Exception):
+    """Raised to end the scoring of held-out photos early."""
 
 
 class _Run:
@@ -162,6 +169,8 @@ class _Run:
         """Sums of the logged values since the last line, on the device, since reading them would wait for it."""
         self.best: tuple[int, float] | None = None
         self.scores: HeldOutScores | None = None
+        self.score_due = False
+        """Whether the held-out photos have to be scored before the next step."""
         if checkpoint is not None:
             self._continue_from(checkpoint)
 
@@ -170,7 +179,7 @@ class _Run:
         self.log = None
         if self.processes.is_main_process:
             self.log = RunLog(output / LOG, output / "tensorboard" if tensorboard else None)
-            self.log.rewind(self.step)
+            self.log.rewind(self.step, without="held_out" if self.score_due else "")
             self._write_beginning(notes, summary)
             observer.started(summary)
         logger.info("%s", summary)
@@ -181,27 +190,34 @@ class _Run:
         recipe, stopped = self.recipe, False
         started, first = time.perf_counter(), self.step
         with termination() as told_to_stop:
-            while self.step < recipe.steps and not stopped:
-                self._train_step()
-                self.step += 1
-                last = self.step == recipe.steps
-                if last or self.step % recipe.log_every == 0:
-                    self._write_log(time.perf_counter() - started, self.step - first)
-                    started, first = time.perf_counter(), self.step
-                if len(self.data.held_out) and (last or self.step % recipe.evaluate_every == 0):
+            while not stopped and (self.score_due or self.step < recipe.steps):
+                if self.score_due:
                     paused = time.perf_counter()
-                    self._score()
+                    if not self._score(told_to_stop):
+                        break  # the checkpoint from before the scoring is there
                     started += time.perf_counter() - paused
+                else:
+                    self._train_step()
+                    self.step += 1
+                    if self.step == recipe.steps or self.step % recipe.log_every == 0:
+                        self._write_log(time.perf_counter() - started, self.step - first)
+                        started, first = time.perf_counter(), self.step
+                    self.score_due = self._scores_at(self.step)
                 stopped = self._agree_to_stop(told_to_stop)
-                if last or stopped or self.step % recipe.checkpoint_every == 0:
+                last = self.step == recipe.steps
+                if self.score_due or last or stopped or self.step % recipe.checkpoint_every == 0:
                     self._save()
         self.stream.close()
-        finished = self.step == recipe.steps
+        finished = self.step == recipe.steps and not self.score_due
         if finished:
             self._export(MODEL)
         if self.log is not None:
             self.log.close()
         return TrainingResult(self.step, finished, self.output / MODEL, self.scores, self.best and self.best[0])
+
+    def _scores_at(self, step: int) -> bool:
+        last = step == self.recipe.steps
+        return len(self.data.held_out) > 0 and (last or step % self.recipe.evaluate_every == 0)
 
     def _train_step(self) -> None:
         recipe = self.recipe
@@ -222,7 +238,8 @@ class _Run:
 
     def _add(self, values: Mapping[str, Tensor]) -> None:
         for name, value in values.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            # In float64, as a checkpoint holds them, so that a continued run logs the same digits.
+            self.sums[name] = self.sums[name] + value if name in self.sums else value.double()
 
     # -- outputs ----------------------------------------------------------------------------------------------
 
@@ -269,17 +286,32 @@ class _Run:
         check_finite(dict(zip(self.sums, values, strict=True)))
         return dict(zip(self.sums, values.tolist(), strict=True))
 
-    def _score(self) -> None:
-        self.scores = score_held_out(
-            self.model,
-            self.tokenizer,
-            self.words,
-            self._in_colour_order(self.data.held_out),
-            batch_size=self.recipe.batch_size,
-            precision=self.recipe.precision,
-            rank=self.processes.process_index,
-            world_size=self.processes.num_processes,
-        )
+    def _score(self, told_to_stop: threading.Event) -> bool:
+        """Score the held-out photos; return False, with nothing changed, if this process is told to stop meanwhile.
+
+        Several processes score to the end: they have different numbers of batches, so they cannot agree in between.
+        """
+        alone = self.processes.num_processes == 1
+
+        def check(done: int, total: int) -> None:
+            if alone and told_to_stop.is_set():
+                raise _StopError
+
+        try:
+            self.scores = score_held_out(
+                self.model,
+                self.tokenizer,
+                self.words,
+                self._in_colour_order(self.data.held_out),
+                batch_size=self.recipe.batch_size,
+                precision=self.recipe.precision,
+                rank=self.processes.process_index,
+                world_size=self.processes.num_processes,
+                on_progress=check,
+            )
+        except _StopError:
+            return False
+        self.score_due = False
         # NaN, where nothing is labelled, is never the best.
         best = self.scores.known and (self.best is None or self.scores.pred_all > self.best[1])
         if best:
@@ -288,6 +320,7 @@ class _Run:
         if self.log is not None:
             self.log.write(self.step, held_out=without_nan(self.scores._asdict()))
             self.observer.scored(self.step, self.scores, best)
+        return True
 
     def _save(self) -> None:
         sums = self._read_sums() if self.sums else {}
@@ -304,7 +337,11 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "stream": self.stream.state_dict(),
             "log": {"logged": self.logged, "sums": sums},
-            "scores": {"last": self.scores and list(self.scores), "best": self.best and list(self.best)},
+            "scores": {
+                "last": self.scores and list(self.scores),
+                "best": self.best and list(self.best),
+                "due": self.score_due,
+            },
             "run": run,
         }
         self.store.save(self.step, states)
@@ -321,17 +358,19 @@ class _Run:
     def _compatible_checkpoint(self, accept_changed_data: bool) -> Checkpoint | None:
         checkpoint = self.store.load()
         if checkpoint is None:
-            check_new(self.output, self.recipe.to_dict(), HARMLESS, self.models)
+            check_new(self.output, self.recipe.to_dict(), HARMLESS, self.models, accept_changed_data)
             return None
         then = checkpoint.states["run"]
-        harmless = (*HARMLESS, *same_models(then, self.models))
+        harmless = (*HARMLESS, *same_models(then, self.models, accept_changed_data))
         changes = differences(with_current_settings(then["recipe"]), self.recipe.to_dict(), harmless)
         if then["classes"] != list(self.data.vocabulary.names):
-            changes.append(f"vocabulary: {len(then['classes'])} classes then, {len(self.data.vocabulary)} others now")
+            before = count_of(len(then["classes"]), "class")
+            changes.append(f"vocabulary: {before} then, {count_of(len(self.data.vocabulary), 'other')} now")
         check_unchanged(self.output, changes)
         changed = changed_data(then.get("digest", self.digest), self.digest)  # older releases saved none
         if changed and not accept_changed_data:
-            state = "finished" if checkpoint.step == self.recipe.steps else "stopped"
+            due = checkpoint.states["scores"].get("due", False)
+            state = "finished" if checkpoint.step == self.recipe.steps and not due else "stopped"
             raise PartCLIPSegError(
                 f"{self.output} holds a {state} run on other data ({changed} changed since): name another --output to "
                 "train on what is there now, or continue all the same with --accept-changed-data"
@@ -352,6 +391,7 @@ class _Run:
         scores = states["scores"]
         self.scores = scores["last"] and HeldOutScores(*scores["last"])
         self.best = scores["best"] and tuple(scores["best"])
+        self.score_due = scores.get("due", False) and len(self.data.held_out) > 0  # older releases saved none
         logger.info("continuing at step %d of %d", self.step, self.recipe.steps)
 
     def _open_stream(self, workers: int) -> BatchStream:
@@ -386,9 +426,10 @@ class _Run:
     def _summary(self, workers: int) -> dict[str, Any]:
         """Return the resolved settings, for display."""
         on_gpu = self.device.type == "cuda"
+        threads = count_of(torch.get_num_threads(), "thread")
         count = sum(parameter.numel() for parameter in self.model.parameters())
         return {
-            "device": torch.cuda.get_device_name(self.device) if on_gpu else f"cpu, {torch.get_num_threads()} threads",
+            "device": torch.cuda.get_device_name(self.device) if on_gpu else f"cpu, {threads}",
             "processes": self.processes.num_processes,
             "precision": self.recipe.precision,
             "attention": self.model.config._attn_implementation,

@@ -27,6 +27,7 @@ from partclipseg.checks import (
     require_not_negative,
     require_positive,
 )
+from partclipseg.counts import count_of
 from partclipseg.data.augment import Augmentation
 from partclipseg.data.datasets.choice import dataset_option, may_train, names
 from partclipseg.data.datasets.registry import dataset_spec
@@ -149,7 +150,7 @@ class Recipe:
             check_side(self.image_size)
         require(
             self.warmup_steps < self.steps,
-            f"warmup_steps {self.warmup_steps} must be less than the {self.steps} steps",
+            f"warmup_steps {self.warmup_steps:,} must be less than the {count_of(self.steps, 'step')}",
         )
         require(
             self.batch_size % self.gradient_accumulation == 0,

@@ -104,7 +104,7 @@ def train(
         raise UsageError(f"{recipe.dataset} has to be told how large to render: give --image-size")
     if not recipe.start:
         _check_towers_fit(recipe)
-        _check_folder(recipe, output)
+        _check_folder(recipe, output, accept_changed_data)
         with_towers = _train_towers(recipe, output, on_tower)
         if with_towers is None:
             return TrainingResult(0, False, output / MODEL, None, None)
@@ -158,14 +158,14 @@ def _check_towers_fit(recipe: Recipe) -> None:
         )
 
 
-def _check_folder(recipe: Recipe, output: Path) -> None:
+def _check_folder(recipe: Recipe, output: Path, accept_changed_data: bool) -> None:
     """Raise `PartCLIPSegError` for a folder of another run, before towers are trained; `run_training` compares more."""
     recipe = replace(recipe, start=str(output / recipe.settings.towers[-1] / MODEL))
     now, models = recipe.to_dict(), model_files(recipe)
     if not CheckpointStore(output / CHECKPOINTS).steps():
-        check_new(output, now, HARMLESS, models)
+        check_new(output, now, HARMLESS, models, accept_changed_data)
     elif (run := run_of(output)) and "dataset" in run["recipe"]:
-        harmless = (*HARMLESS, *same_models(run, models))
+        harmless = (*HARMLESS, *same_models(run, models, accept_changed_data))
         check_unchanged(output, differences(with_current_settings(run["recipe"]), now, harmless))
 
 

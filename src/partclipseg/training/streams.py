@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from partclipseg.counts import count_of
 from partclipseg.data.augment import Augmentation, Mirror, sample_generator
 from partclipseg.data.loader import Batch, Draw, StepSampler
 from partclipseg.errors import PartCLIPSegError, UsageError
@@ -75,8 +76,9 @@ class Scenes:
             )
         except torch.OutOfMemoryError as error:
             needed = sum(t.nbytes for t in (self.images, self.part_labels, self.object_labels)) / 2**30
+            scenes = count_of(len(self), "scene needs", "scenes need")
             raise PartCLIPSegError(
-                f"{len(self)} scenes need {needed:.1f} GiB on {device}, which it does not have: ask for fewer scenes"
+                f"{scenes} {needed:.1f} GiB on {device}, which it does not have: ask for fewer scenes"
             ) from error
 
 
@@ -130,7 +132,7 @@ class SceneStream:
         """Continue where `state_dict` was taken; raises `PartCLIPSegError` for another number of scenes."""
         if state["size"] != self._sampler.size:
             raise PartCLIPSegError(
-                f"the run was started on {state['size']} scenes and there are now {self._sampler.size}: "
+                f"the run was started on {count_of(state['size'], 'scene')} and there are now {self._sampler.size}: "
                 "continue with as many, or start a new run"
             )
         self._position = state["epoch"] * state["size"] + state["position"]

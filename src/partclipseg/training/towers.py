@@ -15,6 +15,7 @@ from partclipseg.checks import (
     require_not_negative,
     require_positive,
 )
+from partclipseg.counts import count_of
 from partclipseg.shapes.scene import SceneSplit
 
 PATCH = 8
@@ -68,7 +69,7 @@ class TowerRecipe:
         )
         require(
             0 <= self.warmup_steps < self.steps,
-            f"warmup_steps {self.warmup_steps} must be less than the {self.steps} steps",
+            f"warmup_steps {self.warmup_steps:,} must be less than the {count_of(self.steps, 'step')}",
         )
 
     def learning_rate_factor(self, step: int) -> float:

@@ -212,7 +212,7 @@ def test_a_run_goes_on_however_its_model_and_detector_are_spelled(
     monkeypatch.chdir(by_detector / at)
     more = ["--instances", source.format(home=by_detector)]
     assert main(call(by_detector / "photos", output, Path(model_name.format(home=by_detector)), *more)) == 0
-    assert "1 of 1 photos are labelled already" in capsys.readouterr().out
+    assert "1 of 1 photo is labelled already" in capsys.readouterr().out
 
 
 def test_another_detector_is_refused_by_its_full_name(by_detector, monkeypatch, capsys):
@@ -227,7 +227,7 @@ def test_the_built_in_model_may_be_named_or_left_out(by_detector, tmp_path, caps
     arguments = ["label", str(by_detector / "photos"), "--output", str(tmp_path / "out"), "--formats", "jsonl"]
     assert main(arguments) == 0
     assert main([*arguments, "--model", "partshapes"]) == 0
-    assert "1 of 1 photos are labelled already" in capsys.readouterr().out
+    assert "1 of 1 photo is labelled already" in capsys.readouterr().out
 
 
 def test_a_changed_file_of_objects_is_refused(labelled, album, model, boxes, capsys):

@@ -103,6 +103,19 @@ def test_links_and_pipes_among_the_photos_are_named(model, tmp_path, capsys):
     assert "scenes/pipe.jpg: not a regular file: copy the photo into one" in said
 
 
+def test_one_photo_is_told_in_the_singular(model, tmp_path, capsys):
+    photos, output = tmp_path / "photos", tmp_path / "out"
+    make_photos(photos, 1)
+    call = arguments(photos, output, model, "--workers", "1")
+    assert main(call) == 0
+    assert f"1 of 1 photo -> {output}" in capsys.readouterr().out.replace("\n", "")
+    page = (output / "report.html").read_text()
+    assert "<h1>Parts in 1 photo</h1>" in page
+    assert "<b>1</b><span>photo labelled</span>" in page
+    assert main(call) == 0
+    assert "1 of 1 photo is labelled already" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_dark_photos_are_named_in_manifest_report_and_at_the_end(model, tmp_path, capfd, workers):
     photos, output = tmp_path / "photos", tmp_path / "out"

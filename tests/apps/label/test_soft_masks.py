@@ -108,7 +108,7 @@ def begun_anew(folder: Path) -> None:
     [
         (file_deleted, "1 deleted file is made again", "1"),
         (folder_deleted, "4 deleted files are made again", "1"),
-        (line_removed, "1 of 5 photos are labelled already", "1"),
+        (line_removed, "1 of 5 photos is labelled already", "1"),
         (begun_anew, "5 of 5 photos ->", "2"),
     ],
 )

@@ -15,6 +15,7 @@ from partclipseg.apps.evaluate.output import present_score, rich_table, write_fi
 from partclipseg.apps.evaluate.subject import Subject
 from partclipseg.apps.instance_options import LoadedInstances
 from partclipseg.apps.terminal import plain_console, progress_bar
+from partclipseg.counts import count_of, noun
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.evaluation.average_precision import AveragePrecision
 from partclipseg.evaluation.choices import PROTOCOLS, TRUE_OBJECTS
@@ -139,7 +140,8 @@ class Evaluation:
             saved.save_all(self.counts)
             if len(pending) < len(photos):
                 done = len(photos) - len(pending)
-                self.console.print(f"continuing: {done} of {len(photos)} photos are scored already")
+                photos_are = f"{count_of(len(photos), 'photo')} {noun(done, 'is', 'are')}"
+                self.console.print(f"continuing: {done:,} of {photos_are} scored already")
         else:
             self.counts = self._no_counts()
         self.processes.wait_for_everyone()
@@ -170,11 +172,12 @@ class Evaluation:
     def _say_stopped(self) -> None:
         photos, output = self.subject.photos, self.options.output
         done = sum(is_scored(photo, self.counts) for photo in photos)
-        text = f"stopped after {done} of {len(photos)} photos; nothing is saved without --output"
+        stopped = f"stopped after {done:,} of {count_of(len(photos), 'photo')}"
+        text = f"{stopped}; nothing is saved without --output"
         if output is not None:
             text = f"stopped; the scores so far are saved in {output}, and the same command continues"
             if self.processes.num_processes == 1:
-                text = text.replace("stopped", f"stopped after {done} of {len(photos)} photos", 1)
+                text = text.replace("stopped", stopped, 1)
         plain_console(stderr=True, quiet=not self.processes.is_main_process).print(text)
 
     def _nothing_to_score(self) -> str:
@@ -193,7 +196,7 @@ class Evaluation:
         elif options.metric != "iou":
             parts = "and their parts " if options.metric == "partpq" else ""
             remedy = f"annotate single objects, whose iscrowd is 0, {parts}or check --data"
-        return f"nothing to score: none of the {len(self.subject.photos)} photos has {lacking}: {remedy}"
+        return f"nothing to score: none of {count_of(len(self.subject.photos), 'photo')} has {lacking}: {remedy}"
 
     # -- the report -- ------------------------------------------------------------------------------------------------
 

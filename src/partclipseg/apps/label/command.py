@@ -15,7 +15,7 @@ import tyro
 
 from partclipseg.apps.format_option import format_option
 from partclipseg.apps.instance_options import BUILT_IN_REMARK, FindInstances, InstanceOptions, LoadedInstances
-from partclipseg.apps.label.messages import Messages, count_of, summary
+from partclipseg.apps.label.messages import Messages, summary
 from partclipseg.apps.options import (
     Ask,
     Asking,
@@ -32,6 +32,7 @@ from partclipseg.apps.options import (
     check_probability,
     optional,
 )
+from partclipseg.counts import count_of, noun
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.files import locked, refusal, remove_temporary
 from partclipseg.formats.registry import chosen_formats, data_set_formats
@@ -197,15 +198,16 @@ class Label:
 
         model = model_title(segmenter, self.model)
         todo = sum(map(len, batches))
-        if todo < len(photos):
-            say.line(f"{len(photos) - todo} of {len(photos)} photos are labelled already")
+        if done := len(photos) - todo:
+            say.line(f"{done:,} of {count_of(len(photos), 'photo')} {noun(done, 'is', 'are')} labelled already")
         if deleted:
-            say.files(f"{count_of(len(deleted), 'deleted file')} made again:", [str(path) for path in deleted])
+            files = count_of(len(deleted), "deleted file is", "deleted files are")
+            say.files(f"{files} made again:", [str(path) for path in deleted])
         if changed:
             title = f"{len(changed)} of the photos changed since and labelled again:"
             say.files(title, [photo.path for photo in changed])
         if long := [photo.path for photo in photos if not photo.path.startswith(Path(photo.stem).as_posix())]:
-            names = count_of(len(long), "name")
+            names = count_of(len(long), "name is", "names are")
             say.files(f"{names} too long for the files of results, which have shorter ones:", long)
         with self._engine(job, segmenter, instances, batches, devices) as (stream, place):
             say.line(f"model: {model}; {job.dtype}; {place}")
@@ -281,7 +283,7 @@ class Label:
             return
         workers = self.workers or _default_workers(devices)
         threads = max(1, usable_cores() // workers)
-        place = f"{', '.join(devices)}, {workers} worker{'s' * (workers > 1)}"
+        place = f"{', '.join(devices)}, {count_of(workers, 'worker')}"
         if workers == 1:
             yield map(Labeller(job, segmenter, instances, threads), batches), place
         else:

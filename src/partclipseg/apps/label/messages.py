@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from partclipseg.apps.terminal import plain_console, progress_bar
+from partclipseg.counts import count_of
 from partclipseg.data.values import printable
 
 if TYPE_CHECKING:
@@ -67,11 +68,6 @@ class Messages:
             console.quiet = True
 
 
-def count_of(number: int, noun: str) -> str:
-    """Write a number of things and the verb, such as ``1 file is`` and ``2 files are``."""
-    return f"{number} {noun}{' is' if number == 1 else 's are'}"
-
-
 def summary(
     say: Messages,
     output: Path,
@@ -85,26 +81,29 @@ def summary(
     total, failed = len(found.photos), tally.failed
     reasons = dict(results.unreadable)
     if results.kept_files:
-        files, photos = count_of(len(results.kept_files), "file"), count_of(len(results.taken), "photo")
+        files = count_of(len(results.kept_files), "file is", "files are")
+        photos = count_of(len(results.taken), "photo is", "photos are")
         title = f"{files} a person's and kept; {photos} taken into the results as corrected:"
         say.files(title, list(results.kept_files))
     if reasons:
-        title = f"{count_of(len(reasons), 'file')} kept but not read back, so that the model's own result counts:"
+        files = count_of(len(reasons), "file is", "files are")
+        title = f"{files} kept but not read back, so that the model's own result counts:"
         say.files(title, [f"{file}: {reason}" for file, reason in reasons.items()], error=True)
     for remark in collections.remarks():
         say.line(remark)
     if left:
         names = ", ".join(left[:SHOWN_LEFT]) + (f" and {len(left) - SHOWN_LEFT} more" if len(left) > SHOWN_LEFT else "")
+        files = count_of(len(left), "file is", "files are")
         say.line(
-            f"{count_of(len(left), 'file')} of photos that are gone or renamed, so kept and not counted: {names}: "
+            f"{files} of photos that are gone or renamed, so kept and not counted: {names}: "
             "delete what you do not need, or give the photos their former names"
         )
-    say.line(f"{total - len(failed)} of {total} photos -> {output}")
+    say.line(f"{total - len(failed):,} of {count_of(total, 'photo')} -> {output}")
     if failed:
-        title = f"{len(failed)} of {total} photos could not be labelled (see {output / 'report.html'}):"
+        title = f"{len(failed):,} of {count_of(total, 'photo')} could not be labelled (see {output / 'report.html'}):"
         say.files(title, [f"{photo}: {reason}" for photo, reason in failed], error=True)
     if tally.warned:
-        title = f"{count_of(len(tally.warned), 'photo')} labelled in which little may be seen:"
+        title = f"{count_of(len(tally.warned), 'photo is', 'photos are')} labelled in which little may be seen:"
         say.files(title, [f"{photo}: {warning}" for photo, warning in tally.warned], error=True)
     if found.unread:
         say.error(found.unread)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from partclipseg.apps.label.job import BulkJob, ManifestRecord, PhotoBatch
 from partclipseg.apps.label.labeller import Labeller, killed
 from partclipseg.apps.label.photos import LabelPhoto
+from partclipseg.counts import count_of
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import full_path
 from partclipseg.machine import how_to_install
@@ -37,8 +38,8 @@ class RayCluster(NamedTuple):
         return 1 / ceil(self.workers / self.gpus) if self.gpus else 0.0
 
     def __str__(self) -> str:
-        place = f"{self.gpus} GPU{'s' * (self.gpus > 1)}" if self.gpus else "cpu"
-        return f"{place}, {self.workers} worker{'s' * (self.workers > 1)} of Ray"
+        place = count_of(self.gpus, "GPU") if self.gpus else "cpu"
+        return f"{place}, {count_of(self.workers, 'worker')} of Ray"
 
 
 @contextmanager

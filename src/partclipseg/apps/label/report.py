@@ -15,6 +15,7 @@ from partclipseg.apps.label.job import BulkJob, ManifestRecord
 from partclipseg.apps.label.labeller import remarks
 from partclipseg.apps.label.people import Results
 from partclipseg.apps.label.recorded import label_map, recorded_instances
+from partclipseg.counts import count_of, noun
 from partclipseg.data.photo import PhotoError, read_photo
 from partclipseg.data.values import printable
 from partclipseg.formats.drawing import draw_overlay
@@ -101,18 +102,19 @@ def _page(
     empty = sum(not record["segments"] for record in tally.done)
     found = int((tally.photos > 0).sum())
     figures = [
-        (f"{len(tally.done):,}", "photos labelled"),
+        (f"{len(tally.done):,}", f"{noun(len(tally.done), 'photo')} labelled"),
         (f"{len(tally.failed):,}", "failed"),
         (f"{empty:,}", "with nothing found"),
-        (f"{found} of {tally.classes}", "classes found"),
+        (f"{found} of {tally.classes}", f"{noun(tally.classes, 'class')} found"),
         (f"{tally.pixels.sum() / max(tally.all_pixels, 1):.1%}", "of all pixels labelled"),
     ]
     tiles = "".join(f"<div><b>{value}</b><span>{text}</span></div>" for value, text in figures)
     known = f"; objects known to be there: {escape(', '.join(job.objects))}" if job.objects else ""
-    title = f"Parts in {total:,} photo{'s' * (total != 1)}"
+    title = f"Parts in {count_of(total, 'photo')}"
+    words = count_of(len(job.vocabulary), "object-part")
     sections = [
         f"<h1>{title}</h1>",
-        f"<p class=lead>{_text(str(job.folder))} · {_text(model)} · {len(job.vocabulary)} object-parts{known}</p>",
+        f"<p class=lead>{_text(str(job.folder))} · {_text(model)} · {words}{known}</p>",
         f"<div class=tiles>{tiles}</div>",
     ]
     if tally.failed:
@@ -146,9 +148,12 @@ def _people(results: Results) -> str:
         f"<tr><td>{_text(file)}</td><td>{_text(reasons.get(file, ''))}</td></tr>" for file in list(files)[:KEPT_SHOWN]
     )
     more = f"<p>and {len(files) - KEPT_SHOWN:,} more</p>" if len(files) > KEPT_SHOWN else ""
+    taken = count_of(
+        len(results.taken), "photo counts as people corrected it", "photos count as people corrected them"
+    )
     return (
-        f"<h2>Corrected by people</h2><p>{len(results.taken):,} photos count as people corrected them. These files are "
-        "kept; for one that could not be read back, the result of the model counts.</p>"
+        f"<h2>Corrected by people</h2><p>{taken}. These files are kept; "
+        "for one that could not be read back, the result of the model counts.</p>"
         f"<table><thead><tr><th>file<th>not read back, because</tr></thead><tbody>{rows}</tbody></table>{more}"
     )
 

@@ -19,6 +19,7 @@ from partclipseg.apps.serve.log import log_question
 from partclipseg.apps.serve.question import Question
 from partclipseg.apps.serve.queue import QueueFullError
 from partclipseg.apps.serve.request import Budget, Wanted, read_request, receive_body
+from partclipseg.counts import count_of
 from partclipseg.formats.registry import all_formats, chosen_formats
 from partclipseg.instances.found import FoundObject
 from partclipseg.machine import usable_cores
@@ -58,7 +59,7 @@ class Intake:
             async with asyncio.timeout(self.engine.limits.timeout):
                 yield
         except TimeoutError:
-            limit = f"{self.engine.limits.timeout:g} seconds"
+            limit = count_of(self.engine.limits.timeout, "second")
             raise HTTPException(504, f"not done within {limit}: try again later") from None
 
     async def receive(self, request: Request, kind: type[Wanted], held: AsyncExitStack, max_photos: int = 1) -> Wanted:

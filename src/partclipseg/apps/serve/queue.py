@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from partclipseg.counts import count_of
 from partclipseg.errors import PartCLIPSegError
 
 
@@ -101,7 +102,8 @@ class Batcher:
             self._waiting = deque(job for job in self._waiting if not job.future.cancelled())
         waiting = len(self._waiting)
         if waiting >= self._max_jobs or (waiting and self._weight() + weight > self._max_weight):
-            raise QueueFullError(f"the server is busy ({waiting} photos wait): try again in a few seconds")
+            photos = count_of(waiting, "photo waits", "photos wait")
+            raise QueueFullError(f"the server is busy ({photos}): try again in a few seconds")
 
     def _weight(self) -> int:
         return sum(job.weight for job in self._waiting)

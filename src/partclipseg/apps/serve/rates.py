@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from partclipseg.apps.serve.access import drain
+from partclipseg.counts import count_of
 
 _MAX_CLIENTS = 10_000
 """Maximum number of clients that are remembered; the longest silent are forgotten."""
@@ -35,7 +36,8 @@ class RateLimit:
             await self.app(scope, receive, send)
             return
         await drain(receive)
-        sentence = f"more than {self._limit} requests a minute from one client: try again in {wait} seconds"
+        limit, later = count_of(self._limit, "request"), count_of(wait, "second")
+        sentence = f"more than {limit} a minute from one client: try again in {later}"
         await JSONResponse({"detail": sentence}, 429, {"Retry-After": str(wait)})(scope, receive, send)
 
     def _take(self, client: str) -> int:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from partclipseg.counts import count_of
 from partclipseg.data.coco import read_coco
 from partclipseg.data.datasets.coco_source import CocoSource
 from partclipseg.data.datasets.roots import MissingSplitError
@@ -65,7 +66,8 @@ class PacoSource(CocoSource):
         """Yield the notes of `Source.notes`, and a count of the annotations without a mask."""
         yield from super().notes()
         if self.without_mask:
-            yield Problem("left out", self.file, f"{self.without_mask} annotations without a mask are left out")
+            left_out = count_of(self.without_mask, "annotation is", "annotations are")
+            yield Problem("left out", self.file, f"{left_out} left out, without a mask")
 
 
 def _meaning(name: str) -> ObjectPart | str:
@@ -96,7 +98,8 @@ def _find(root: Path, split: str) -> Path:
 
 def _remark(dataset: FileDataset) -> str:
     number = len(dataset.records[0].source.object_parts)
-    return "" if number == _OBJECT_PARTS else f"the file has {number} object-parts, PACO-LVIS has {_OBJECT_PARTS}"
+    has = f"the file has {count_of(number, 'object-part')}, PACO-LVIS has {_OBJECT_PARTS}"
+    return "" if number == _OBJECT_PARTS else has
 
 
 DATASET = DatasetSpec(

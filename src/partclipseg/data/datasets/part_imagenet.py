@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from partclipseg.counts import count_of, noun
 from partclipseg.data.coco import CocoPhoto, read_coco, repeated_photo
 from partclipseg.data.coco_masks import BrokenMaskError, paint_masks
 from partclipseg.data.datasets.spec import DatasetSpec, Preparation, Split
@@ -141,7 +142,8 @@ class PartImageNet(Source):
         yield from super().notes()
         if self.other_synsets:
             count = sum(self.other_synsets.values())
-            problem = f"{count} photos of {len(self.other_synsets)} synsets outside the 40 objects are left out"
+            photos, synsets = count_of(count, "photo"), count_of(len(self.other_synsets), "synset")
+            problem = f"{photos} of {synsets} outside the 40 objects {noun(count, 'is', 'are')} left out"
             yield Problem("left out", self.label_file, problem)
 
 

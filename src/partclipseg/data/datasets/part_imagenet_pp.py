@@ -18,6 +18,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+from partclipseg.counts import count_of
 from partclipseg.data.coco import CocoFile, CocoPhoto, read_coco, repeated_photo
 from partclipseg.data.datasets.part_imagenet import PartImageNetNames
 from partclipseg.data.datasets.spec import DatasetSpec, Preparation, Split
@@ -96,7 +97,7 @@ def open_split(root: Path, split: Split) -> PartImageNetPP:
         message = f"names {quoted(name)}, which no file of json lists: correct the line, or remove it"
         defects.append(Problem("missing photo", root / TEST_LIST, message))
     left_out = sum(Path(photo.file_name or "").stem in discarded for c in contents.values() for photo in c.photos)
-    note = f"{left_out} photo{'s' * (left_out != 1)} of low quality, which the release discards"
+    note = f"{count_of(left_out, 'photo')} of low quality, which the release discards"
     return PartImageNetPP(
         root=root,
         split=split,

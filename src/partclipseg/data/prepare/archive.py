@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from partclipseg.counts import count_of
 from partclipseg.errors import PartCLIPSegError
 from partclipseg.files import is_regular, remove_temporary, whole_directory
 
@@ -59,13 +60,14 @@ def unpack(archive: Path, target: Path, *, max_files: int = MAX_FILES, max_bytes
                 path.parent.mkdir(parents=True, exist_ok=True)
                 files += 1
                 if files > max_files:
-                    raise PartCLIPSegError(f"{archive}: holds more than {max_files:,} files: unpack it by hand")
+                    most = count_of(max_files, "file")
+                    raise PartCLIPSegError(f"{archive}: holds more than {most}: unpack it by hand")
                 with open(path, "wb") as file:
                     while chunk := content.read(2**20):
                         written += len(chunk)
                         if written > max_bytes:
                             raise PartCLIPSegError(
-                                f"{archive}: unpacks to more than {max_bytes:,} bytes: unpack it by hand"
+                                f"{archive}: unpacks to more than {count_of(max_bytes, 'byte')}: unpack it by hand"
                             )
                         if written > room:
                             raise PartCLIPSegError(f"{archive}: the disk of {target} is too small: free some space")

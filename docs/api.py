@@ -22,7 +22,7 @@ CONTENT: dict[str, tuple[str, ...]] = {
     "Words": ("vocabulary.Vocabulary", "vocabulary.ObjectPart", "vocabulary.Catalog"),
     "Photos to parts": (
         *("inference.segmenter.PartSegmenter", "inference.result.PartResult", "inference.result.Segment"),
-        "data.photo.read_photo",
+        *("data.runs.LabelRuns", "data.photo.read_photo"),
     ),
     "Parts with their owner": (
         *("instances.found.FoundObject", "formats.segment.Instance", "instances.detectors.Detector"),

@@ -263,7 +263,7 @@ def test_wrong_options(options: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize("label", [-1, 2])
 def test_labels_outside_the_categories_are_refused(label: int) -> None:
     counts = AveragePrecision(CATEGORIES)
-    with pytest.raises(PartCLIPSegError, match=f"photo: the label {label} is none of 2 categories"):
+    with pytest.raises(PartCLIPSegError, match=f"photo: the label {label} is none of the 2 categories"):
         counts.update(TWO_DOGS, [FoundRegion(label, run(0, 2), 1.0)], "photo")
     assert len(counts) == 0
 

@@ -293,7 +293,7 @@ def test_without_anything_to_score_it_says_so(
     (dogs / "test.json").write_text(json.dumps(content))
     assert main([*command, *options, "--output", str(tmp_path / "report")]) == 1
     said = capsys.readouterr().err
-    assert "nothing to score: none of" in said
+    assert "nothing to score: none of the" in said
     assert message in said
     assert not list((tmp_path / "report").glob("*.*")), "neither a report nor the state of a stopped evaluation"
 

@@ -18,6 +18,7 @@ class LabelRuns:
     labels: np.ndarray
     """int `[H, W]`: the map."""
     label: int
+    """Label of the pixels in the map, from 0 on."""
     starts: np.ndarray
     """int64 `[n]`: index of the first pixel of each run, counted down the columns, in rising order."""
     ends: np.ndarray

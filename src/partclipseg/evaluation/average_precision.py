@@ -163,7 +163,7 @@ class AveragePrecision:
         for region in (*truth.regions, *found):
             if not 0 <= region.label < len(self.categories):
                 categories = count_of(len(self.categories), "category", "categories")
-                raise PartCLIPSegError(f"{key}: the label {region.label} is none of {categories}, counted from 0")
+                raise PartCLIPSegError(f"{key}: the label {region.label} is none of the {categories}, counted from 0")
         self._photos[key] = ScoredPhoto(truth, tuple(found))
         return True
 

@@ -104,7 +104,7 @@ class LabelledPhoto:
         if not ((self.label_map < 0) & (self.object_map >= 0)).any():  # far quicker than finding no segment
             return ()
         rest = np.full(self.size, -1, np.int32)
-        np.copyto(rest, self.object_map, where=self.label_map < 0)  # three times as fast as `np.where`
+        np.copyto(rest, self.object_map, where=self.label_map < 0)  # twice as fast as `np.where`
         return tuple(rest_segments(rest, self.vocabulary, self._rest_scores, self.owners))
 
     @property
@@ -284,8 +284,8 @@ class Format:
 
 
 PNG_STRATEGY = zlib.Z_RLE
-"""Strategy of zlib that looks for runs alone. Label maps take as many bytes as by its default and at most half of the
-time; pictures of photos a third of the time and 2 to 23 % more bytes."""
+"""Strategy of zlib that looks for runs alone. Beside its default, label maps and masks took 20 to 65 % of the time,
+for 22 % fewer to 14 % more bytes, and pictures of photos 19 to 32 %, for 2 to 23 % more bytes."""
 
 
 def encoded(document: Document, indent: int | None = None) -> bytes:

@@ -196,7 +196,7 @@ class Evaluation:
         elif options.metric != "iou":
             parts = "and their parts " if options.metric == "partpq" else ""
             remedy = f"annotate single objects, whose iscrowd is 0, {parts}or check --data"
-        return f"nothing to score: none of {count_of(len(self.subject.photos), 'photo')} has {lacking}: {remedy}"
+        return f"nothing to score: none of the {count_of(len(self.subject.photos), 'photo')} has {lacking}: {remedy}"
 
     # -- the report -- ------------------------------------------------------------------------------------------------
 

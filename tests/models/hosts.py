@@ -170,6 +170,7 @@ def redirect(patch: pytest.MonkeyPatch, address: str) -> None:
     patch.setattr(requests.adapters.HTTPAdapter, "send", local)
     patch.setattr(sys.modules[gdown.download.__module__], "CHUNK_SIZE", 1 << 14)  # the files here are small
     patch.setattr(huggingface_hub.constants, "ENDPOINT", address)
+    patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)  # whatever the environment of the tests says
     template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
     patch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import http.client
 import io
 import json
 import logging
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 import requests
 import torch
+import urllib3
 from PIL import Image
 from tests.conftest import small_config
 from tests.models.hosts import (
@@ -219,6 +221,20 @@ def test_a_proxy_that_does_not_answer_is_named(
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", [NAME, "clipseg"])
+def test_a_proxy_that_is_no_address_is_named_with_an_older_urllib3(
+    name: str, cache: Path, tokenizer_directory: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        inner = http.client.InvalidURL("URL can't contain control characters. 'a proxy' (found at least ' ')")
+        raise requests.exceptions.ConnectionError(urllib3.exceptions.ProtocolError("Connection aborted.", inner))
+
+    shutil.copytree(tokenizer_directory, cache / "tokenizer")
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", refuse)
+    with pytest.raises(PartCLIPSegError, match=r"the proxy that .* names does not let through"):
+        fetch(name)
+
+
 @pytest.mark.parametrize(("name", "host"), [(NAME, "Google Drive"), ("clipseg", "the Hugging Face hub")])
 def test_a_certificate_that_is_not_trusted_is_named(
     name: str, host: str, cache: Path, tokenizer_directory: Path, monkeypatch: pytest.MonkeyPatch
@@ -392,7 +408,7 @@ def test_files_of_other_families(name: str, family: type[CATSegConfig], drive: s
     assert found.model.config.reference
     assert found.vocabulary is not None
     assert [pair.name for pair in found.vocabulary.object_parts] == ["dog's ear"]
-    assert torch.equal(found.model.background, model.background), "the file's own background vector"
+    assert torch.equal(found.model.background.cpu(), model.background), "the file's own background vector"
     # A file of another method under that name is not kept.
     remove(name)
     hosts.drive[drive] = released_file(small_config())

@@ -15,7 +15,7 @@ from huggingface_hub import is_offline_mode
 
 from partclipseg.errors import PartCLIPSegError, first_line
 from partclipseg.files import refusal
-from partclipseg.models.hub import OPTIONAL_FILES, WEIGHTS, WRONG_PROXY, Bar, HubError, hub_file, proxy, untrusted
+from partclipseg.models.hub import OPTIONAL_FILES, WEIGHTS, Bar, HubError, hub_file, is_of_proxy, proxy, untrusted
 from partclipseg.models.released import HOME_VARIABLE, Release
 
 PATIENCE = 60.0
@@ -103,16 +103,16 @@ def from_drive(release: Release, path: Path) -> None:
             _go_on_if_it_grew(release, path, before, error)
         except requests.exceptions.HTTPError as error:
             raise PartCLIPSegError(_refused(release, first_line(error))) from error
-        except WRONG_PROXY as error:
-            raise PartCLIPSegError(
-                f"{release.name} is not here, and {proxy()} does not let through: mend or unset the variable, or "
-                f"{by_hand(release)}"
-            ) from error
         except requests.exceptions.SSLError as error:
             raise PartCLIPSegError(
                 f"{release.name} is not here, and {untrusted('Google Drive')}: {by_hand(release)}"
             ) from error
         except requests.exceptions.RequestException as error:
+            if is_of_proxy(error):
+                raise PartCLIPSegError(
+                    f"{release.name} is not here, and {proxy()} does not let through: mend or unset the variable, or "
+                    f"{by_hand(release)}"
+                ) from error
             _go_on_if_it_grew(release, path, before, error)
         except PartCLIPSegError:
             _remove_parts(path)

@@ -47,9 +47,6 @@ HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only")
 
 _CACHE_OPTIONS = ("cache_dir", "revision")
 
-WRONG_PROXY = (requests.exceptions.ProxyError, requests.exceptions.InvalidURL)
-"""Errors of requests about a proxy that does not answer, and about one that is no address."""
-
 
 class HubError(PartCLIPSegError):
     """The hub did not give a file; the message says why, and names no remedy."""
@@ -69,11 +66,11 @@ def reach_hub() -> None:
         requests.head(constants.ENDPOINT, timeout=_PATIENCE)
     except (requests.exceptions.MissingSchema, requests.exceptions.InvalidSchema) as error:
         raise HubError("HF_ENDPOINT names no address, which begins with https://") from error
-    except WRONG_PROXY as error:
-        raise HubError(f"{proxy()} does not let through") from error
     except requests.exceptions.SSLError as error:
         raise HubError(untrusted("the Hugging Face hub")) from error
     except requests.exceptions.RequestException as error:
+        if is_of_proxy(error):
+            raise HubError(f"{proxy()} does not let through") from error
         raise HubError("the Hugging Face hub cannot be reached") from error
 
 
@@ -105,6 +102,15 @@ def cached(repository: str, file: str, **options: Any) -> Path | None:
     """Return the path of a file in the hub's own cache; None if it is not there."""
     found = try_to_load_from_cache(repository, file, **{key: options[key] for key in _CACHE_OPTIONS if key in options})
     return Path(found) if isinstance(found, str) else None
+
+
+def is_of_proxy(error: requests.exceptions.RequestException) -> bool:
+    """Return whether an error of requests is about a proxy that does not answer, or about one that is no address.
+
+    Before version 2.8 urllib3 passes on what http.client says of a name with a space.
+    """
+    wrong = isinstance(error, requests.exceptions.ProxyError | requests.exceptions.InvalidURL)
+    return wrong or (isinstance(error, requests.exceptions.ConnectionError) and "control characters" in str(error))
 
 
 def proxy() -> str:

@@ -77,14 +77,14 @@ def test_what_no_run_wrote_is_kept(
 def test_own_photos_in_a_model_out(
     model_directory: Path, own_photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    output = tmp_path / "run"
+    output = tmp_path / f"a run {'of a long name ' * 6}[bold]"  # no line is broken, and nothing is read as markup
     options = arguments(model_directory, output, "--data", str(own_photos), "--dataset", "index-png")
     options += ["--loss.part-weight", "0.5"]
     assert main(options) == 0
-    said = " ".join(capsys.readouterr().err.split())
-    assert "device" in said
-    assert "step 2: held-out mIoU" in said
-    assert f"model: {output}/model" in said.replace(" ", "").replace("model:", "model: ")
+    settings, scored, model = capsys.readouterr().err.splitlines()
+    assert "device" in settings
+    assert scored.startswith("step 2: held-out mIoU")
+    assert model.startswith(f"model: {output}/model (held-out mIoU")
     assert json.loads((output / "model/vocabulary.json").read_text())
     assert yaml.safe_load((output / "config.yaml").read_text())["recipe"]["settings"]["loss"]["part_weight"] == 0.5
 

@@ -79,7 +79,7 @@ class Train:
         from partclipseg.training.run import train
 
         display = TrainingDisplay(self.recipe, self.output)
-        with display.progress, saying_how_to_continue(display.console):
+        with display.progress, saying_how_to_continue(display):
             result = train(
                 self.recipe,
                 self.data,
@@ -104,5 +104,5 @@ class Train:
 
         display = TrainingDisplay(recipe, self.output)
         model = train_tower(recipe, self.output, display.tower)
-        display.console.print(f"{recipe.name}: {model}" if model else "stopped and saved; the same command continues")
+        display.say(f"{recipe.name}: {model}" if model else "stopped and saved; the same command continues")
         return model is not None

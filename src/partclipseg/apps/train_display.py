@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def saying_how_to_continue(console: Console) -> Iterator[None]:
+def saying_how_to_continue(display: TrainingDisplay) -> Iterator[None]:
     """Tell on Ctrl-C how to continue the run; unlike SIGTERM, Ctrl-C does not wait for the current step."""
     try:
         yield
     except KeyboardInterrupt:
-        console.print("interrupted: the same command continues from the last checkpoint, or from the start before one")
+        display.say("interrupted: the same command continues from the last checkpoint, or from the start before one")
         raise
 
 
@@ -34,30 +34,34 @@ class TrainingDisplay(Observer):
     """Progress bar with the losses on a terminal; otherwise only settings, scores and the end are printed."""
 
     def __init__(self, recipe: Recipe | TowerRecipe, output: Path) -> None:
-        self.console = Console(stderr=True)
+        self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self.progress = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
             BarColumn(),
             TextColumn("{task.description}"),
             TimeRemainingColumn(),
-            console=self.console,
+            console=self._console,
             transient=True,
-            disable=not self.console.is_terminal,
+            disable=not self._console.is_terminal,
         )
         self.steps = recipe.steps
         self.output = output
         self.task: TaskID = self.progress.add_task("", total=self.steps, visible=False)
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar; in a file it stays one line however long it is."""
+        self._console.print(text, soft_wrap=True)
 
     def checked(self, done: int, total: int) -> None:
         self.progress.update(self.task, completed=done, total=total, description="files checked", visible=True)
 
     def tower(self, tower: str, step: int, losses: Mapping[str, float]) -> None:
         values = ", ".join(f"{name} {value:.3g}" for name, value in losses.items())
-        self.console.print(f"{tower}, step {step}: {values}")
+        self.say(f"{tower}, step {step}: {values}")
 
     def started(self, summary: Mapping[str, Any]) -> None:
-        self.console.print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in summary.items()))
+        self.say(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in summary.items()))
         self.progress.reset(self.task, total=self.steps, description="", visible=True)
 
     def progressed(self, progress: Line) -> None:
@@ -66,16 +70,16 @@ class TrainingDisplay(Observer):
         self.progress.update(self.task, completed=progress.step, description=text)
 
     def scored(self, step: int, scores: HeldOutScores, best: bool) -> None:
-        self.console.print(f"step {step}: {_words(scores)}{', the best so far' if best else ''}")
+        self.say(f"step {step}: {_words(scores)}{', the best so far' if best else ''}")
 
     def finished(self, result: TrainingResult) -> None:
         if not result.finished:
-            self.console.print(f"stopped after step {result.step} and saved; the same command continues")
+            self.say(f"stopped after step {result.step} and saved; the same command continues")
             return
         scores = f" ({_words(result.scores)})" if result.scores else ""
-        self.console.print(f"model: {result.directory}{scores}")
+        self.say(f"model: {result.directory}{scores}")
         if result.best_step is not None and result.best_step != result.step:
-            self.console.print(f"best on the held-out photos, of step {result.best_step}: {self.output / 'best'}")
+            self.say(f"best on the held-out photos, of step {result.best_step}: {self.output / 'best'}")
 
 
 def _words(scores: HeldOutScores) -> str:

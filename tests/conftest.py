@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 # Workers of pytest-xdist share the cores. Set before torch is imported; processes that tests start inherit it.
@@ -27,6 +27,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 settings.register_profile("suite", derandomize=True, deadline=None)
 settings.register_profile("explore", max_examples=1000, deadline=None)
 settings.load_profile("suite")
+
+
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
+    """Let `-n auto` start a worker more than there are cores: servers, browsers and processes are often waited for."""
+    return (yield) + 1
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 # Workers of pytest-xdist share the cores. Set before torch is imported; processes that tests start inherit it.
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
@@ -27,6 +29,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 settings.register_profile("suite", derandomize=True, deadline=None)
 settings.register_profile("explore", max_examples=1000, deadline=None)
 settings.load_profile("suite")
+
+
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
+    """Let `-n auto` start a worker more than there are cores: servers, browsers and processes are often waited for."""
+    return (yield) + 1
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -118,6 +126,21 @@ def shallow_config(**changes: object) -> PartCLIPSegConfig:
     config = small_config(extract_layers=[0, 1], **changes)
     config.text_config.num_hidden_layers, config.vision_config.num_hidden_layers = 1, 2
     return config
+
+
+@pytest.fixture(scope="session")
+def few_bars() -> Iterator[None]:
+    """Draw the bars of a report for eight of its classes: those of a benchmark's take half of a small evaluation."""
+    from partclipseg.evaluation import examples
+
+    draw = examples.draw_class_bars
+
+    def draw_some(scores: Any, path: Path, title: str) -> None:
+        draw(replace(scores, classes=scores.classes[:8]), path, title)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(examples, "draw_class_bars", draw_some)
+        yield
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ def shallow_directory(model_directory: Path, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture
-def folder(tmp_path: Path, shallow_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, shallow_directory: Path, few_bars: None, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder that the pages speak of: photos, models and data."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(shallow_directory, tmp_path / "models/pascal")

@@ -26,7 +26,7 @@ def arguments(model_directory: Path, own_data: Path) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_pictures(few_bars: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw the photos of each report small: at their size they take most of an evaluation's time."""
     monkeypatch.setattr(pictures, "draw_strip", partial(pictures.draw_strip, side=60))
 

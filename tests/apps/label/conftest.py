@@ -30,6 +30,14 @@ def small_thumbnails() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def ray_workers_run_like_others() -> Iterator[None]:
+    """Start Ray's workers at the usual priority: at the low one that Ray gives them, other tests leave them no time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")
+        yield
+
+
 @pytest.fixture
 def quick_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Worker processes start within a moment."""

@@ -124,6 +124,12 @@ VARIANTS: dict[str, Recipe] = {
     **{f"zsseg, learning rate {rate:g}": replace(partshapes_zsseg(), learning_rate=rate, warmup_steps=50)
        for rate in (1e-4, 3e-4)},
     "zsseg, gradient norm 1": replace(partshapes_zsseg(), max_gradient_norm=1.0),
+    # The published weights of masks are those of a MaskFormer that has learned from photos before.
+    "zsseg, dice weighs 5 times": _loss(partshapes_zsseg(), dice_weight=5.0),
+    "zsseg, dice weighs 20 times": _loss(partshapes_zsseg(), focal_weight=100.0, dice_weight=20.0),
+    "zsseg, dice weighs 20 times, learning rate 0.0003": replace(
+        _loss(partshapes_zsseg(), focal_weight=100.0, dice_weight=20.0), learning_rate=3e-4, warmup_steps=50
+    ),
     "partcatseg reference": PARTCATSEG_REFERENCE,
     **{
         f"partcatseg, {name} repaired alone": with_settings(PARTCATSEG_REFERENCE, reference=False, repairs=(name,))

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from partclipseg.apps.terminal import plain_console
 from partclipseg.training.observer import Observer
 from partclipseg.training.observer import Progress as Line
 from partclipseg.training.recipe import Recipe
@@ -34,7 +34,7 @@ class TrainingDisplay(Observer):
     """Progress bar with the losses on a terminal; otherwise only settings, scores and the end are printed."""
 
     def __init__(self, recipe: Recipe | TowerRecipe, output: Path) -> None:
-        self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        self._console = plain_console(stderr=True)
         self.progress = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
@@ -51,7 +51,7 @@ class TrainingDisplay(Observer):
 
     def say(self, text: str) -> None:
         """Print a line above the bar; in a file it stays one line however long it is."""
-        self._console.print(text, soft_wrap=True)
+        self._console.print(text)
 
     def checked(self, done: int, total: int) -> None:
         self.progress.update(self.task, completed=done, total=total, description="files checked", visible=True)

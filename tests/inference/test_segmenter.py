@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import pickle
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partialmethod
 
@@ -125,6 +129,45 @@ def test_kept_words_do_not_change_the_result(segmenter, photos):
     fresh = segmenter(photos[0], WORDS)
     segmenter(photos[0], {"horse": ["mane"], **WORDS})
     assert np.array_equal(segmenter(photos[0], WORDS).label_map, fresh.label_map)
+
+
+def test_threads_may_share_a_segmenter(segmenter, photos, monkeypatch):
+    """One call after the other uses the model, the tokenizer and what is kept of words: each gets its own answer."""
+    asked = [{"dog": ["ear", "head"], f"bus{'s' * number}": [f"p {number}"]} for number in range(4)]
+    alone = [segmenter(photos[0], words).label_map for words in asked]
+    kind, inside, most = type(segmenter.model), [], []
+    for method in ("encode_text", "label_maps"):
+        monkeypatch.setattr(kind, method, _noting(getattr(kind, method), inside, most))
+
+    def ask(number: int) -> None:
+        for turn in range(5):
+            np.testing.assert_array_equal(segmenter(photos[0], asked[number]).label_map, alone[number])
+            segmenter(photos[0], {"dog": [f"new{'s' * number} {turn}"]})
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(ask, range(4)))
+    assert set(most) == {1}
+
+
+def _noting(method, inside: list, most: list):
+    """The method, which notes at each call how many are running."""
+
+    def noting(*arguments, **options):
+        inside.append(None)
+        most.append(len(inside))
+        try:
+            time.sleep(0.005)
+            return method(*arguments, **options)
+        finally:
+            inside.pop()
+
+    return noting
+
+
+def test_copies_and_pickles_answer_as_the_segmenter_does(segmenter, photos):
+    found = segmenter(photos[0], WORDS).label_map
+    for other in (copy.deepcopy(segmenter), pickle.loads(pickle.dumps(segmenter))):
+        np.testing.assert_array_equal(other(photos[0], WORDS).label_map, found)
 
 
 def test_a_stream_goes_past_bad_photos(segmenter, photos, tmp_path):

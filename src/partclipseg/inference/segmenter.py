@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from threading import RLock
 from typing import Any, Unpack, overload
 
 import numpy as np
@@ -24,7 +25,7 @@ from partclipseg.inference.result import PartResult
 from partclipseg.inference.zoom import look_again
 from partclipseg.maps.crops import PredictCrops
 from partclipseg.maps.label_maps import LabelMaps
-from partclipseg.models.directory import load_tokenizer, load_vocabulary, unknown_texts, write_directory
+from partclipseg.models.directory import load_tokenizer, load_vocabulary, tokenize, unknown_texts, write_directory
 from partclipseg.models.fetch import find_model
 from partclipseg.models.interface import Inputs, PartModel, PartOutput, WordMaps, Words
 from partclipseg.models.names import check_hub_name
@@ -59,6 +60,8 @@ class PartSegmenter:
     where it shrinks), as in training and as the released models were; then divided by 255 and normalised.
     Embeddings of words are cached: a word goes through the text tower once, or again after 50,000 others, and when the
     weights have changed; after a change in place through ``parameter.data`` call `model.renew_stamp`.
+
+    Threads may share a segmenter: their photos go through the model one call after the other.
     """
 
     def __init__(self, model: PartModel, tokenizer: Any, vocabulary: Vocabulary | None = None) -> None:
@@ -70,6 +73,7 @@ class PartSegmenter:
         self._embedded_by: Hashable = None
         self._stacked: tuple[list[str], Tensor] | None = None
         self._words: Words | None = None
+        self._turn = RLock()
 
     @classmethod
     def from_pretrained(
@@ -172,6 +176,12 @@ class PartSegmenter:
                 commit = api.upload_folder(repo_id=full_name, folder_path=folder, commit_message=commit_message)
         return str(commit.commit_url)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_turn"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _turn=RLock())
+
     @property
     def device(self) -> torch.device:
         """Device of the model."""
@@ -236,7 +246,7 @@ class PartSegmenter:
         source, given = given_for_one(instances)
         asked = Asked.of(self, vocabulary, {**options, "instances": source})
         photo = photos if given is None else WithObjects(photos, given)
-        [make_result] = segment_batch(self, asked, [asked.read(photo, self.model.ahead_shape)])
+        [make_result] = self._run(asked, [asked.read(photo, self.model.ahead_shape)])
         return make_result()
 
     def segment_many(
@@ -255,7 +265,11 @@ class PartSegmenter:
         def read(source: Any) -> LoadedPhoto:
             return asked.read(source, self.model.ahead_shape)
 
-        return stream(photos, read, partial(segment_batch, self, asked), asked.batch_size)
+        return stream(photos, read, partial(self._run, asked), asked.batch_size)
+
+    def _run(self, asked: Asked, photos: Sequence[LoadedPhoto]) -> list[Callable[[], PartResult]]:
+        with self._turn:  # caches of words, and those of models and detectors, are for one call at a time
+            return segment_batch(self, asked, photos)
 
     def least_part_probability(self, asked: float | None, objects_known: bool) -> float:
         """Return the minimum probability of a part, by default the model's; raises `UsageError` outside of 0 to 1."""
@@ -354,7 +368,7 @@ class PartSegmenter:
         if (stamp := self.model.weights_stamp()) != self._embedded_by:
             self._embeddings, self._stacked, self._embedded_by = {}, None, stamp
         if new := [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._embeddings]:
-            tokens = self.tokenizer(new, padding=True, return_tensors="pt")
+            tokens = tokenize(self.tokenizer, new, padding=True, return_tensors="pt")
             longest = self.model.longest_prompt
             for prompt, length in zip(new, tokens["attention_mask"].sum(1).tolist(), strict=True):
                 if length > longest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from transformers import AutoTokenizer, CLIPSegConfig
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from partclipseg.models.interface import PartModel
 
 _MAX_VOCABULARY_BYTES = 16 * 2**20
+
+_TOKENIZING = Lock()
 
 _TOKENIZER_REMEDY = (
     "give a directory with the files of the one that the model was trained with (tokenizer.json and "
@@ -82,6 +85,15 @@ def check_tokenizer(tokenizer: Any, text_config: Any, name: str | Path) -> None:
             f"the tokenizer in {name} does not end a text with the token {end}, at which the text tower reads: "
             f"{_TOKENIZER_REMEDY}"
         )
+
+
+def tokenize(tokenizer: Any, texts: Sequence[str], **options: Any) -> Any:
+    """Call a tokenizer that several threads share, one after the other.
+
+    Each call sets the tokenizer's padding: beside another call one of the two fails, or pads as the other asks for.
+    """
+    with _TOKENIZING:
+        return tokenizer(list(texts), **options)
 
 
 def unknown_texts(tokenizer: Any, texts: Iterable[str], token_ids: Iterable[Sequence[int]]) -> list[str]:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
@@ -194,6 +195,28 @@ def test_no_memory_is_503(make_engine, photo, monkeypatch, where, fail):
     assert "no memory" in answer.json()["detail"]
 
 
+def test_words_of_many_requests_are_read_at_once(make_engine):
+    """A tokenizer that two threads call at once fails in one of them."""
+    engine = make_engine()
+    done = threading.Event()
+
+    def asked(number: int) -> int:
+        count = 0
+        while not done.is_set():
+            assert engine.unknown_words("random", Vocabulary.from_text(f"dog: ear, leg, {'part' * number}")) == []
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(3) as pool:
+        others = [pool.submit(asked, number) for number in range(1, 4)]
+        try:
+            for number in range(200):  # as the model's thread does
+                engine.segmenters["random"].text_embeddings([f"a{number}", f"a word {number}", "of other length"])
+        finally:
+            done.set()
+        assert all(other.result() for other in others)
+
+
 def test_a_fault_of_the_server_is_a_sentence_too(make_engine, photo, monkeypatch):
     engine = make_engine()
 
@@ -205,6 +228,7 @@ def test_a_fault_of_the_server_is_a_sentence_too(make_engine, photo, monkeypatch
     answer = post(client, photo, vocabulary=WORDS)
     assert answer.status_code == 500
     assert answer.json() == {"detail": "a fault of this server, whose log says more: try another photo or other words"}
+    assert answer.headers["connection"] == "close"  # a request that is sent there meanwhile would be lost
     assert 'status="500"} 1.0' in client.get("/metrics").text
     with pytest.raises(RuntimeError, match="a secret"):  # goes on to uvicorn, which logs it
         post(TestClient(create_api(engine)), photo, vocabulary=WORDS)

@@ -26,7 +26,7 @@ from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.instances.found import FoundObject, ObjectSource
 from partclipseg.instances.given import fitted_object
 from partclipseg.machine import usable_cores
-from partclipseg.models.directory import unknown_texts
+from partclipseg.models.directory import tokenize, unknown_texts
 from partclipseg.models.prompting import Prompting
 from partclipseg.models.registry import is_built_in
 from partclipseg.vocabulary import Vocabulary
@@ -228,7 +228,7 @@ class Engine:
         """Return words that the model's tokenizer has never seen."""
         tokenizer = self.segmenters[model].tokenizer
         words = [*vocabulary.objects, *vocabulary.parts, *vocabulary.anywhere]
-        return unknown_texts(tokenizer, words, tokenizer(words)["input_ids"])
+        return unknown_texts(tokenizer, words, tokenize(tokenizer, words)["input_ids"])
 
     # -- queue -- --------------------------------------------------------------------------
 

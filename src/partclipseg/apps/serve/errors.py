@@ -63,5 +63,6 @@ def add_errors(app: FastAPI) -> None:
     for kind, _ in _STATUS:
         app.add_exception_handler(kind, answer)
     app.add_exception_handler(ClientDisconnect, lambda *_: Response(status_code=499))  # only the counters see this
-    # Starlette raises the error again after this answer, so that the server logs it.
-    app.add_exception_handler(Exception, lambda *_: JSONResponse({"detail": FAULT}, 500))
+    # Starlette raises the error again after this answer, so that uvicorn logs it and closes the connection: the client
+    # must not send its next request there.
+    app.add_exception_handler(Exception, lambda *_: JSONResponse({"detail": FAULT}, 500, {"Connection": "close"}))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from threading import RLock
+from functools import cache
+from threading import Lock, RLock
 from typing import Any
 
 import torch
@@ -19,6 +20,9 @@ WARM_UP = 3
 
 _SEEN = 1000
 """Maximum number of keys and shapes that are remembered as seen once."""
+
+_CAPTURING = Lock()
+"""Held during a capture: PyTorch allows one at a time in a process."""
 
 Function = Callable[..., Sequence[Tensor]]
 
@@ -36,10 +40,23 @@ def capture(function: Callable[[], Any], device: torch.device, pool: Any = None)
             for _ in range(WARM_UP):
                 function()
         torch.cuda.current_stream(device).wait_stream(aside)
-        # Other threads may read and pin photos meanwhile.
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+        with (
+            _CAPTURING,
+            # Other threads may read and pin photos meanwhile.
+            torch.cuda.graph(graph, pool=pool, stream=_capture_stream(device), capture_error_mode="thread_local"),
+        ):
             outputs = function()
     return graph, outputs
+
+
+@cache
+def _capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream of all captures on a device, since graphs that share memory must share it.
+
+    PyTorch's own stream for captures is on the device of the first one in the process; of a function on another device
+    it would capture nothing.
+    """
+    return torch.cuda.Stream(device)
 
 
 class Graphs:

@@ -148,7 +148,9 @@ def test_bodies_that_are_being_received_are_bounded_together(make_engine, photo)
 
 def test_photos_are_decoded_on_the_cores_of_this_process(engine, monkeypatch):
     asked = []
-    monkeypatch.setattr("partclipseg.apps.serve.intake.CapacityLimiter", asked.append)
+    monkeypatch.setattr(
+        "partclipseg.apps.serve.intake.ThreadPoolExecutor", lambda count, **options: asked.append(count)
+    )
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
     monkeypatch.setattr("os.cpu_count", lambda: 64)
     create_api(engine)
@@ -163,6 +165,28 @@ def test_a_slow_answer_is_504_and_leaves_the_queue(make_engine, photo, monkeypat
     assert "0.3 seconds" in answer.json()["detail"]
     engine.check_room()  # the queue of one photo is free again
     go.set()
+
+
+def test_photos_whose_requests_have_timed_out_take_no_further_threads(make_engine, photo, monkeypatch):
+    """A photo is decoded to its end, also when its client has got 504: others wait for its thread."""
+    engine, go, running, most = make_engine(timeout=0.2), threading.Event(), [], []
+    monkeypatch.setattr("partclipseg.apps.serve.intake.usable_cores", lambda: 1)
+
+    def slow(self, content):
+        running.append(content)
+        most.append(len(running))
+        assert go.wait(60)
+        running.pop()
+        return read(self, content)
+
+    read = Engine.read_photo
+    monkeypatch.setattr(Engine, "read_photo", slow)
+    with TestClient(create_api(engine)) as client:
+        assert {post(client, photo, vocabulary=WORDS).status_code for _ in range(4)} == {504}
+        go.set()
+        while post(client, photo, vocabulary=WORDS).status_code != 200:  # its first pass may take too long
+            pass
+    assert set(most) == {1}
 
 
 def of_a_gpu() -> None:

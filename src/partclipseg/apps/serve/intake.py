@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
-from anyio import CapacityLimiter, to_thread
 from fastapi import Request, Response
 from starlette.exceptions import HTTPException
 
@@ -32,15 +33,16 @@ class Intake:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        # Threads for decoding and encoding, beside the model's own thread.
-        self._threads = CapacityLimiter(usable_cores())
+        # Threads for decoding and encoding, beside the model's own thread. One whose request has timed out or was left
+        # by its client stays taken until its function returns: neither threads nor their memory grow in number.
+        self._threads = ThreadPoolExecutor(usable_cores(), thread_name_prefix="intake")
         # Limit on requests that wait or are answered: their memory must not grow with the number of clients.
         self.at_once = asyncio.Semaphore(2 * engine.limits.queue)
         self.budget = Budget(engine.limits.max_held)
 
     async def in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Run a function in one of the threads."""
-        return await to_thread.run_sync(function, *arguments, limiter=self._threads, abandon_on_cancel=True)
+        """Run a function in one of the threads; if the caller is cancelled meanwhile, it is not waited for."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *arguments))
 
     async def answer(
         self, request: Request, kind: type[Wanted], make: Callable[[Wanted], Awaitable[Response]]

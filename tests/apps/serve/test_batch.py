@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import json
 import re
@@ -11,6 +12,7 @@ import zipfile
 from collections.abc import Iterator
 from unittest.mock import Mock
 
+import httpx
 import pytest
 import requests
 from PIL import Image
@@ -109,6 +111,53 @@ def test_lines_come_as_they_are_done(make_engine, serving, monkeypatch):
         assert [next(answers)["number"] for _ in range(3)] == [0, 1, 2]
         go.set()
         assert [line["number"] for line in answers] == list(range(3, 10))
+
+
+def test_a_client_that_leaves_takes_its_photos_along(make_engine, monkeypatch):
+    """Also one that has stopped reading, for which the server waits: none of its photos goes to the model any more."""
+    asked, ended = [], []
+    form = httpx.Request("POST", "http://x", files=[("photo", one) for one in PHOTOS], data={"vocabulary": WORDS})
+    content, headers = form.read(), [(name.lower(), value) for name, value in form.headers.raw]
+    find = Intake.find
+
+    async def slow(self, task, photo):
+        asked.append(photo)
+        try:
+            if len(asked) > 1:
+                await asyncio.sleep(60)
+            return await find(self, task, photo)
+        finally:
+            ended.append(photo)
+
+    async def leave() -> None:
+        full = asyncio.Event()
+        told = iter([{"type": "http.request", "body": content}])
+
+        async def receive():
+            if (message := next(told, None)) is not None:
+                return message
+            await full.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message):
+            if message["type"] == "http.response.body":
+                full.set()
+                await asyncio.sleep(60)
+
+        scope = {
+            "type": "http", "http_version": "1.1", "method": "POST", "path": "/v1/batch", "query_string": b"",
+            "headers": headers,
+        }  # fmt: skip
+        await create_api(make_engine())(scope, receive, send)
+        await asyncio.sleep(0)  # cancelled tasks end at their next turn
+        assert len(ended) == len(asked) > 1
+
+    monkeypatch.setattr(Intake, "find", slow)
+    gc.disable()  # the collector would end the tasks too, some time
+    try:
+        asyncio.run(leave())
+    finally:
+        gc.enable()
 
 
 def test_a_batch_waits_where_the_queue_is_full(make_engine):

@@ -7,8 +7,8 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
@@ -39,14 +39,14 @@ class BatchLine(SegmentAnswer):
 
 
 class _Lines(StreamingResponse):
-    """Stream that keeps what its request holds until the end."""
+    """Stream that keeps what its request holds until the end, and stops making lines when its client leaves."""
 
-    def __init__(self, lines: AsyncIterator[str], held: AsyncExitStack) -> None:
+    def __init__(self, lines: AsyncGenerator[str], held: AsyncExitStack) -> None:
         super().__init__(lines, media_type="application/x-ndjson")
-        self._held = held
+        self._lines, self._held = lines, held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._held:
+        async with self._held, aclosing(self._lines):
             await super().__call__(scope, receive, send)
 
 
@@ -86,7 +86,7 @@ def add_batch(app: FastAPI, intake: Intake) -> None:
             return _Lines(_answers(intake, wanted, task, head), held.pop_all())
 
 
-async def _answers(intake: Intake, wanted: BatchRequest, task: PhotoTask, head: dict[str, Any]) -> AsyncIterator[str]:
+async def _answers(intake: Intake, wanted: BatchRequest, task: PhotoTask, head: dict[str, Any]) -> AsyncGenerator[str]:
     waiting: deque[asyncio.Task[dict[str, Any]]] = deque()
     try:
         for number, (name, content) in enumerate(wanted.photos):

@@ -7,7 +7,7 @@ import io
 import pickle
 import shutil
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from functools import partialmethod
 
@@ -147,6 +147,25 @@ def test_threads_may_share_a_segmenter(segmenter, photos, monkeypatch):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(ask, range(4)))
     assert set(most) == {1}
+
+
+def test_threads_may_ask_for_embeddings(segmenter, monkeypatch):
+    """Another thread's words do not make a call forget its own before it has used them."""
+    monkeypatch.setattr("partclipseg.inference.segmenter.KEPT_PROMPTS", 2)
+    segmenter.text_embeddings(["ear"])
+    encode, others = segmenter.model.encode_text, []
+
+    def encode_text(*arguments):
+        if not others:
+            others.append(pool.submit(segmenter.text_embeddings, ["leg", "tail"]))
+            wait(others, 0.2)
+        return encode(*arguments)
+
+    monkeypatch.setattr(segmenter.model, "encode_text", encode_text)
+    with ThreadPoolExecutor(1) as pool:
+        found = segmenter.text_embeddings(["ear", "head"])
+        others[0].result()
+    torch.testing.assert_close(found, segmenter.text_embeddings(["ear", "head"]))
 
 
 def _noting(method, inside: list, most: list):

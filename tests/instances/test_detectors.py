@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.instances.detectors import Detector
 from partclipseg.instances.found import FoundObject, ObjectSource, select
 from partclipseg.instances.pretrained import resized_shape
+from partclipseg.models.directory import load_tokenizer
 
 KINDS = ("owlv2", "grounding-dino", "mm-grounding-dino", "sam3")
 WORDS = ["dog", "police car", "horse"]
@@ -114,6 +117,31 @@ def test_only_what_reaches_the_threshold_is_found(detector: Detector):
 def test_no_words_no_photos(detector: Detector):
     assert detector.find(noise((20, 30), (30, 20)), []) == [[], []]
     assert detector.find([], WORDS) == []
+
+
+def test_threads_may_share_a_detector(detector: Detector, monkeypatch: pytest.MonkeyPatch):
+    """As two segmenters in threads of their own do: each call reads its own words, and one at a time the tokenizer."""
+    tokenizer = type(load_tokenizer(detector.pretrained.folder))
+    call, inside, most = tokenizer.__call__, [], []
+
+    def noting(*arguments: Any, **options: Any) -> Any:
+        inside.append(None)
+        most.append(len(inside))
+        time.sleep(0.002)
+        try:
+            return call(*arguments, **options)
+        finally:
+            inside.pop()
+
+    monkeypatch.setattr(tokenizer, "__call__", noting)
+
+    def ask(number: int) -> None:
+        for turn in range(5):
+            detector.passes([*WORDS[:number], "x" * (turn + 1)])
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(ask, range(3)))
+    assert set(most) == {1}
 
 
 @pytest.mark.parametrize("kind", ["grounding-dino", "mm-grounding-dino"])

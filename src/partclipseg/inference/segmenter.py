@@ -365,6 +365,10 @@ class PartSegmenter:
 
         Raises `PromptTooLongError`, a `UsageError`, for a prompt that is longer than the text tower can read.
         """
+        with self._turn:
+            return self._text_embeddings(prompts)
+
+    def _text_embeddings(self, prompts: Sequence[str]) -> Tensor:
         if (stamp := self.model.weights_stamp()) != self._embedded_by:
             self._embeddings, self._stacked, self._embedded_by = {}, None, stamp
         if new := [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._embeddings]:

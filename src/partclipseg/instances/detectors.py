@@ -34,7 +34,7 @@ from partclipseg.instances.pretrained import (
     squared,
     to_values,
 )
-from partclipseg.models.directory import check_tokenizer, load_tokenizer, unknown_texts
+from partclipseg.models.directory import check_tokenizer, load_tokenizer, tokenize, unknown_texts
 from partclipseg.models.registry import BUILT_IN_DETECTOR, built_in_detector, is_built_in
 
 log = logging.getLogger(__name__)
@@ -200,9 +200,9 @@ class Owlv2(Detector):
         prompts = [owlv2_prompt(word) for word in words]
         if list(words) != self._words:
             self._words = list(words)
-            self._warn(length)
-        tokens = self._tokenizer(
-            prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+            self._warn(words, length)
+        tokens = tokenize(
+            self._tokenizer, prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         )
         names = ("input_ids", "attention_mask")
         return [
@@ -210,12 +210,12 @@ class Owlv2(Detector):
             for start in range(0, len(prompts), PROMPTS_AT_ONCE)
         ]
 
-    def _warn(self, length: int) -> None:
+    def _warn(self, words: Sequence[str], length: int) -> None:
         """Name the words that are cut to `length` tokens, and those that the tokenizer does not know."""
-        tokens = self._tokenizer([owlv2_prompt(word) for word in self._words], verbose=False)["input_ids"]
-        if cut := [word for word, ids in zip(self._words, tokens, strict=True) if len(ids) > length]:
+        tokens = tokenize(self._tokenizer, [owlv2_prompt(word) for word in words], verbose=False)["input_ids"]
+        if cut := [word for word, ids in zip(words, tokens, strict=True) if len(ids) > length]:
             log.warning("the detector reads the first %d tokens only of: %s", length, ", ".join(cut))
-        if unknown := unknown_texts(self._tokenizer, self._words, tokens):
+        if unknown := unknown_texts(self._tokenizer, words, tokens):
             log.warning("the detector has never seen these words and can only guess: %s", ", ".join(unknown))
 
     @cached_property
@@ -264,9 +264,9 @@ class GroundingDino(Detector):
         most = self.model.config.max_text_len - 2  # but for the tokens at both ends
         marks = set(_BERT.values())
         texts: list[list[list[int]]] = [[]]
-        for word in words:
+        ids = tokenize(self._tokenizer, [word.lower() for word in words], add_special_tokens=False)["input_ids"]
+        for word, tokens in zip(words, ids, strict=True):
             # A full stop or question mark within a word would end it.
-            tokens = self._tokenizer(word.lower(), add_special_tokens=False)["input_ids"]
             tokens = [token for token in tokens if token not in marks]
             unknown = not set(tokens) - {self._tokenizer.unk_token_id}
             if unknown or len(tokens) >= most:
@@ -327,8 +327,8 @@ class Sam3(Detector):
     def passes(self, words: Sequence[str]) -> list[Any]:
         """Return the embedded text of each word and the mask of its tokens `[1, 32]`."""
         length = self.model.config.text_config.max_position_embeddings
-        tokens = self._tokenizer(
-            list(words), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        tokens = tokenize(
+            self._tokenizer, words, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         ).to(self.device)
         rows = zip(tokens["input_ids"].split(1), tokens["attention_mask"].split(1), strict=True)
         return [

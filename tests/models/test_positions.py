@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from partclipseg.models.partcatseg.config import CATSegConfig, PartCATSegConfig
 from partclipseg.models.partclipseg.model import PartCLIPSegModel
-from partclipseg.models.positions import resize_bicubic
+from partclipseg.models.positions import ResizedPositions, resize_bicubic
 
 
 @pytest.fixture
@@ -142,3 +142,17 @@ def test_the_guidance_resizes_in_each_step_of_training(bicubic):
         assert bicubic.count(1) == 2 * step
         assert bicubic.count(32) == 1, "CLIP is frozen"
     assert model.guidance.tower.embeddings.position_embeddings.grad.any()
+
+
+def test_a_weight_that_changes_while_another_thread_resizes_it():
+    """What that thread makes of the former weight is not kept for the new one."""
+    weight, positions = torch.zeros(3), ResizedPositions()
+
+    def meanwhile() -> torch.Tensor:
+        former = weight + 1
+        weight.add_(1)
+        assert positions(weight, (3, 3), lambda: weight + 1).tolist() == [2, 2, 2]
+        return former
+
+    positions(weight, (3, 3), meanwhile)
+    assert positions(weight, (3, 3), lambda: weight + 1).tolist() == [2, 2, 2]

@@ -18,8 +18,8 @@ class ResizedPositions:
     """
 
     def __init__(self) -> None:
-        self._stamp: Hashable = None
-        self._resized: dict[Hashable, Tensor] = {}
+        self._kept: tuple[Hashable, dict[Hashable, Tensor]] = None, {}
+        """Stamp of the weight, and what was made of it, by size."""
 
     def __call__(self, weight: Tensor, size: Hashable, resize: Callable[[], Tensor]) -> Tensor:
         """Return what `resize()` makes of `weight` for a `size`, from the cache unless the weight has changed.
@@ -30,13 +30,15 @@ class ResizedPositions:
         if trained or torch.compiler.is_compiling() or weight.is_meta:
             return resize()
         stamp = stamp_of(weight)
-        if self._stamp != stamp:
-            self._resized, self._stamp = {}, stamp
-        if size not in self._resized:
+        kept, resized = self._kept
+        if kept != stamp:  # exchanged as one: another thread may be resizing the weight as it was
+            resized = {}
+            self._kept = stamp, resized
+        if size not in resized:
             off = torch.autocast(weight.device.type, enabled=False)  # it may change the type
             with torch.inference_mode(False), torch.no_grad(), off:
-                self._resized[size] = resize()
-        return self._resized[size]
+                resized[size] = resize()
+        return resized[size]
 
 
 def stamp_of(weight: Tensor) -> Hashable:

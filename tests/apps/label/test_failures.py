@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
+import struct
+import threading
+from multiprocessing.connection import Connection
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -78,3 +83,47 @@ def test_a_worker_that_dies_takes_one_photo_with_it(photos, model, tmp_path):
     done += [record for part in stream for record in part]
     assert sorted(record["photo"] for record in done) == sorted(photo.path for photo in found)
     assert sum(record["status"] == "done" for record in done) == 13
+
+
+def test_a_worker_may_die_in_the_middle_of_its_answer(tmp_path, monkeypatch):
+    """As one whose answer is longer than the pipe, while the main process writes to the disk."""
+
+    class Worker:
+        """The first one dies, the others answer."""
+
+        made = 0
+
+        def __init__(self, target, args, daemon):
+            self.connection, self.number = args[0], Worker.made
+            Worker.made += 1
+
+        def start(self):
+            self.connection = os.fdopen(os.dup(self.connection.fileno()), "r+b", 0)
+            self.thread = threading.Thread(target=self.serve)
+            self.thread.start()
+
+        def serve(self):
+            with Connection(os.dup(self.connection.fileno())) as connection, self.connection:
+                connection.send([])
+                while True:
+                    try:
+                        batch = connection.recv()
+                    except EOFError:
+                        return
+                    if self.number == 0:
+                        self.connection.write(struct.pack("!i", 1000) + b"the beginning")
+                        return
+                    connection.send([{"photo": photo.path, "status": "done"} for photo in batch])
+
+        def terminate(self):
+            pass
+
+        def join(self):
+            self.thread.join()
+
+    context = SimpleNamespace(Pipe=multiprocessing.Pipe, Process=Worker)
+    monkeypatch.setattr("partclipseg.apps.label.workers.get_context", lambda _: context)
+    batch = [LabelPhoto(f"{name}.jpg", name) for name in "abc"]
+    found = run_processes(small_job(tmp_path, tmp_path, tmp_path), [batch], ["cpu"], 1, 1)
+    assert [record["photo"] for records in found for record in records] == ["a.jpg", "b.jpg", "c.jpg"]
+    assert Worker.made == 2

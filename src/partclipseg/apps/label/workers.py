@@ -77,7 +77,7 @@ class _Worker:
         """Return the records of a batch. Raises `EOFError` if the process has died."""
         try:
             answer = self.connection.recv()
-        except ConnectionResetError:
+        except OSError:  # such as in the middle of an answer
             raise EOFError from None
         self.batch = []
         if isinstance(answer, BaseException):

@@ -7,6 +7,8 @@ import json
 import re
 import shutil
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,21 @@ def test_examples_come_with_words_of_what_they_show(client):
     picture = client.get(f"/v1/examples/{examples[0]['name']}")
     assert picture.headers["content-type"] == "image/jpeg"
     assert picture.content.startswith(b"\xff\xd8")
+
+
+def test_examples_are_rendered_once_for_all_who_ask_at_once(client, monkeypatch):
+    rendered = []
+
+    def slow(*arguments):
+        rendered.append(arguments)
+        time.sleep(0.02)
+        return render_scene(*arguments)
+
+    monkeypatch.setattr("partclipseg.shapes.renderer.render_scene", slow)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(client.get, ["/v1/examples"] * 4))
+    assert len({answer.text for answer in answers}) == 1
+    assert len(rendered) == 4
 
 
 def test_catalogues_are_listed_with_their_words(client):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from functools import cached_property
+from threading import Lock
 from typing import NamedTuple
 
 from fastapi import FastAPI, HTTPException, Response
@@ -23,23 +23,33 @@ class Example(NamedTuple):
 
 
 class ExampleScenes:
-    """Scenes of PartShapes by file name, rendered when they are first asked for."""
+    """Scenes of PartShapes by file name, rendered when they are first asked for. Thread-safe."""
 
-    @cached_property
+    def __init__(self) -> None:
+        self._made: dict[str, Example] = {}
+        self._turn = Lock()
+
+    @property
     def examples(self) -> dict[str, Example]:
         """Return the scenes, each with the words of its objects."""
-        from partclipseg.shapes.renderer import render_scene
-        from partclipseg.shapes.world import partshapes_world
+        with self._turn:  # many may ask at once, and they are rendered once
+            self._made = self._made or _render()
+            return self._made
 
-        parts = partshapes_world().vocabulary.to_dict()
-        made = {}
-        for index in range(SCENES):
-            scene = render_scene("test", index, SCENE_SIZE)
-            buffer = io.BytesIO()
-            Image.fromarray(scene.image).save(buffer, "JPEG", quality=92, subsampling=0)
-            words = {member.object: parts[member.object] for member in scene.members}
-            made[f"scene-{index + 1}.jpg"] = Example(buffer.getvalue(), words)
-        return made
+
+def _render() -> dict[str, Example]:
+    from partclipseg.shapes.renderer import render_scene
+    from partclipseg.shapes.world import partshapes_world
+
+    parts = partshapes_world().vocabulary.to_dict()
+    made = {}
+    for index in range(SCENES):
+        scene = render_scene("test", index, SCENE_SIZE)
+        buffer = io.BytesIO()
+        Image.fromarray(scene.image).save(buffer, "JPEG", quality=92, subsampling=0)
+        words = {member.object: parts[member.object] for member in scene.members}
+        made[f"scene-{index + 1}.jpg"] = Example(buffer.getvalue(), words)
+    return made
 
 
 def add_examples(app: FastAPI, scenes: ExampleScenes) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 import requests
-from urllib3.exceptions import ReadTimeoutError
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import ProtocolError, ReadTimeoutError
 
 from partclipseg.counts import count_of
 from partclipseg.errors import PartCLIPSegError, UsageError
@@ -46,6 +47,8 @@ class Client:
         self._address, self._timeout = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}", timeout
         token = token or next(iter(parse_qs(parts.query).get("token", ())), None)
         self._session = requests.Session()
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, _SecondTry())
         if token:
             self._session.headers["Authorization"] = f"Bearer {token}"
 
@@ -131,6 +134,21 @@ class Client:
                     f"no answer from {self._address} within {limit}: raise timeout, or ask for less"
                 ) from None
             raise PartCLIPSegError(f"no answer from {self._address}: is the server running there?") from error
+
+
+class _SecondTry(HTTPAdapter):
+    """Sends a request once more whose connection was closed before any answer.
+
+    A server closes a connection that has been idle for some seconds: what is sent there at that moment is lost.
+    """
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
+        try:
+            return super().send(request, *args, **options)
+        except requests.ConnectionError as error:
+            if not isinstance(error.args[0], ProtocolError):  # such as one that nobody accepts
+                raise
+            return super().send(request, *args, **options)
 
 
 def _plain(vocabulary: AskedWords) -> str | None:

@@ -10,6 +10,7 @@ import re
 import threading
 import zipfile
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from unittest.mock import Mock
 
 import httpx
@@ -258,6 +259,49 @@ def test_the_client_says_what_is_no_address(given):
 
 def test_the_client_takes_the_address_that_was_printed(address):
     assert Client(f"{address}/?token=secret").models() == Client(address, "secret").models()
+
+
+@pytest.mark.parametrize(
+    ("ask", "sent"),
+    [
+        (lambda client, _: client.models(), b""),
+        (lambda client, folder: client.segment(folder / "photo.png", WORDS), PHOTOS[0]),
+    ],
+)
+def test_the_client_asks_again_where_the_server_closes_an_idle_connection(ask, sent, tmp_path):
+    """At the moment of the request, which is then lost; it is sent whole by another connection."""
+    (tmp_path / "photo.png").write_bytes(PHOTOS[0])
+    bodies = []
+
+    class Closing(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        answered = 0
+
+        def do_GET(self):
+            content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.answered += 1
+            if self.answered == 2:
+                self.close_connection = True
+                return
+            bodies.append(content)
+            self.send_response(200)
+            self.send_header("Content-Length", "14")
+            self.end_headers()
+            self.wfile.write(b'{"models": []}')
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Closing) as server:
+        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
+        client = Client(f"127.0.0.1:{server.server_port}")
+        client.models()
+        ask(client, tmp_path)
+        server.shutdown()
+    assert len(bodies) == 2
+    assert sent in bodies[1]
 
 
 SLOW = r"^no answer from http://a:1 within 0\.5 seconds: raise timeout, or ask for less$"

@@ -69,7 +69,7 @@ class Detector(ABC):
         result = segmenter("photo.jpg", words, instances=detector)
 
     Boxes may reach beyond the photo and lie over each other, as the model gives them: `instances.found.select`, which
-    the segmenter calls, sees to both.
+    the segmenter calls, sees to both. Threads may share a detector.
     """
 
     usual_threshold: ClassVar[float]

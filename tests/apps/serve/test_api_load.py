@@ -209,6 +209,8 @@ def of_a_cpu() -> None:
         ("models.partclipseg.model.PartCLIPSegModel.label_maps", of_a_cpu),
         ("models.partclipseg.model.PartCLIPSegModel.label_maps", of_a_gpu),
         ("inference.result.PartResult.documents", of_python),
+        ("inference.result.PartResult.documents", of_a_cpu),
+        ("inference.result.PartResult.documents", of_a_gpu),
     ],
 )
 def test_no_memory_is_503(make_engine, photo, monkeypatch, where, fail):

@@ -182,7 +182,7 @@ class Engine:
                 "make it smaller"
             )
         self._check_pixels(content)
-        with _memory_errors():
+        with memory_errors():
             file = io.BytesIO(content)
             file.name = "the photo"  # the name in error messages
             return read_photo(file, self.limits.max_pixels)
@@ -274,7 +274,7 @@ class Engine:
         assert isinstance(task, PhotoTask)
         photos = [one.photo for one in waiting]
         copy = self.others[worker - 1] if worker else Copy(self.segmenters, self.detector)
-        with self.metrics.model_seconds.time(), _memory_errors():
+        with self.metrics.model_seconds.time(), memory_errors():
             segmenter = copy.segmenters[task.model]
             if task.explained:
                 from partclipseg.apps.serve.explain import explain
@@ -318,7 +318,8 @@ def worker_devices(device: str | None, workers: int) -> list[str | None]:
 
 
 @contextmanager
-def _memory_errors() -> Iterator[None]:
+def memory_errors() -> Iterator[None]:
+    """Raise `NoMemoryError` for every error that says that the machine or its GPU has no memory."""
     try:
         yield
     except RuntimeError as error:

@@ -15,7 +15,7 @@ from fastapi import Request, Response
 from starlette.exceptions import HTTPException
 
 from partclipseg.apps.serve.access import drain
-from partclipseg.apps.serve.engine import Engine, PhotoTask
+from partclipseg.apps.serve.engine import Engine, PhotoTask, memory_errors
 from partclipseg.apps.serve.log import log_question
 from partclipseg.apps.serve.question import Question
 from partclipseg.apps.serve.queue import QueueFullError
@@ -41,8 +41,12 @@ class Intake:
         self.budget = Budget(engine.limits.max_held)
 
     async def in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Run a function in one of the threads; if the caller is cancelled meanwhile, it is not waited for."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *arguments))
+        """Run a function in one of the threads; if the caller is cancelled meanwhile, it is not waited for.
+
+        Raises `NoMemoryError`: a result's probabilities need the model too, while it answers others.
+        """
+        with memory_errors():
+            return await asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *arguments))
 
     async def answer(
         self, request: Request, kind: type[Wanted], make: Callable[[Wanted], Awaitable[Response]]

@@ -123,7 +123,7 @@ def _started(
         return model, _copy(model, source.state_dict(), name)
     raise PartCLIPSegError(
         f"{name} holds {stated_type(kind)}, from which {config_class.model_type!r} cannot start: give CLIP, "
-        "CLIPSeg, CAT-Seg, or a released .pth file"
+        "CLIPSeg or CAT-Seg; `partclipseg convert` makes a directory of a released .pth file"
     )
 
 

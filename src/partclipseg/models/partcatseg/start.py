@@ -74,7 +74,7 @@ def start_model(
         kind = model.config.guidance_config.model_type
         example = "facebook/dinov2-small" if kind == "dinov2" else "microsoft/resnet-101"
         raise PartCLIPSegError(
-            f"{name} has no weights for the guidance tower ({kind}): name some in the setting guidance, "
+            f"{name} has no weights for the guidance tower ({kind}): name some by --guidance, "
             f"such as {example}"
         )
     # As released, a new second stage keeps the random values that the first one had before it was loaded.

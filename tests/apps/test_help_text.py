@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields, make_dataclass
 
 import pytest
@@ -13,6 +14,15 @@ from partclipseg.apps.help_text import join_lines
 class Inner:
     depth: int = 1
     """Depth that goes on
+    in the next line."""
+
+
+@dataclass(frozen=True)
+class Deeper(Inner):
+    """What the default of a field of type `Inner` may be, as a method's settings are in a recipe."""
+
+    width: int = 1
+    """Width of what goes on
     in the next line."""
 
 
@@ -45,6 +55,7 @@ class Outer(Base):
         (Outer, "plain", None),
         (Outer, "many", "One line."),
         (Outer, "inner", "Choices:\nfirst: one that is long."),
+        (Deeper, "width", "Width of what goes on in the next line."),
     ],
 )
 def test_lines_are_joined_unless_a_sentence_ends(options: type, name: str, text: str | None) -> None:
@@ -61,3 +72,16 @@ def test_a_class_without_source_keeps_its_help() -> None:
     join_lines(made)
     assert fields(made)[0].metadata["help"] == "Size."
     assert fields(Inner)[0].metadata["help"] == "Depth that goes on in the next line."
+
+
+@pytest.mark.parametrize("recipe", ["pascal-partcatseg", "partshapes-catseg", "partshapes-zsseg"])
+def test_the_help_of_a_recipe_names_the_repairs_of_its_method(recipe: str) -> None:
+    from partclipseg.models.registry import family
+    from partclipseg.training.recipe import RECIPES
+
+    made = RECIPES[recipe]()
+    join_lines(type(made))
+    (repairs,) = [item for item in fields(made.settings) if item.name == "repairs"]
+    names = family(made.method).config_class.applicable  # pyright: ignore[reportAttributeAccessIssue]
+    assert names
+    assert set(names) <= set(re.findall(r"\w+", repairs.metadata["help"]))

@@ -10,9 +10,11 @@ import pytest
 from PIL import Image
 
 from partclipseg import Evaluator, Vocabulary
+from partclipseg.evaluation.choices import Rule
 from partclipseg.evaluation.pictures import PhotoExample, draw_class_bars, draw_strip, write_photo_page
 from partclipseg.evaluation.report import Report, class_table, figure, published, published_table, score_table
 from partclipseg.evaluation.scores import Scores
+from partclipseg.evaluation.tasks import published_rows
 from partclipseg.formats.palette import part_colours
 from partclipseg.kept_files import KeptFiles
 from partclipseg.vocabulary import CATALOGS
@@ -52,6 +54,28 @@ def test_unconfirmed_figures_are_marked_and_ours_comes_last() -> None:
     assert "VLPart †" in names
     assert "not checked" in table.note
     assert table.rows[-1] == ("this: model", "50.00", "80.00", "61.54")  # ear 1 of 2, leg 4 of 5
+
+
+def test_figures_of_one_source_have_one_rule() -> None:
+    for row in published_rows():
+        if row["task"] == "zero-shot" and row["seen"]:
+            for other in published(row["dataset"], "oracle_obj"):
+                if (other.seen, other.unseen) == (row["seen"], row["unseen"]):
+                    assert other.rule == "ov-parts", other
+
+
+@pytest.mark.parametrize(
+    ("rule", "mean", "said"),
+    # The ear is found; the leg is taken for the dog's ear, which has no label.
+    [("partclipseg", "33.33", True), ("partcatseg", "100.00", False), ("ov-parts", "33.33", True)],
+)
+def test_the_score_table_says_what_its_rule_counts(rule: Rule, mean: str, said: bool) -> None:
+    evaluator = Evaluator(VOCABULARY, protocol="pred_all", rule=rule)
+    labels = np.array([[0, 0, 1, 1]], np.int32)
+    evaluator.update(np.array([[0, 0, 2, 2]], np.int32), labels, labels * 0)
+    table = score_table(evaluator.compute())
+    assert table.rows[0] == ("mIoU", mean)
+    assert ("mIoU of all counts a predicted class without any label as 0" in table.note) == said
 
 
 def test_score_table_has_sets_only_where_something_is_unseen() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from partclipseg.data.sample import OUTSIDE, UNLABELLED, PartSample
 from partclipseg.models.clipseg.config import CLIPSegBaselineConfig
 from partclipseg.models.clipseg.model import CLIPSegBaseline
 from partclipseg.models.clipseg_weights import to_clipseg
+from partclipseg.models.partcatseg.settings import PartCATSegSettings
 from partclipseg.models.partclipseg.config import PartCLIPSegConfig
 from partclipseg.training.data import TrainingData
 from partclipseg.training.recipe import Recipe
@@ -96,6 +98,13 @@ def tiny_recipe(start: Path | str, **changes: object) -> Recipe:
         log_every=1,
     )
     return replace(recipe, **changes)  # pyright: ignore[reportArgumentType]
+
+
+def recipe_from(start: Path | str, **changes: object) -> Recipe:
+    """The tiny recipe of the method of `start`: PartCATSeg's, or PartCLIPSeg's."""
+    recipe = tiny_recipe(start, **changes)
+    kind = json.loads((Path(start) / "config.json").read_text())["model_type"]
+    return replace(recipe, settings=PartCATSegSettings()) if kind == "partcatseg" else recipe
 
 
 @pytest.fixture

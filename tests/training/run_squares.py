@@ -8,7 +8,7 @@ import torch
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
-from conftest import tiny_recipe, training_data
+from conftest import recipe_from, training_data
 from partclipseg.training.loop import run_training
 
 if __name__ == "__main__":
@@ -16,6 +16,6 @@ if __name__ == "__main__":
     # The first to be registered is the last to be called.
     atexit.register(lambda: sys.stdout.write("left connected\n" if torch.distributed.is_initialized() else "parted\n"))
     start, output, *changes = sys.argv[1:]
-    recipe = tiny_recipe(start, **{name: yaml.safe_load(value) for name, value in (c.split("=") for c in changes)})
+    recipe = recipe_from(start, **{name: yaml.safe_load(value) for name, value in (c.split("=") for c in changes)})
     result = run_training(recipe, training_data(), output)
     sys.exit(0 if result.finished else 143)

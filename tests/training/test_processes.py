@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from tests.models.partcatseg.small import build, small_config
 from tests.processes import Command
-from tests.training.conftest import tiny_recipe, training_data
+from tests.training.conftest import recipe_from, training_data
 
+from partclipseg.models.registry import load_tokenizer
 from partclipseg.training.loop import run_training
 from partclipseg.training.observer import Observer, Progress
 
@@ -48,7 +50,7 @@ def run_here(start: Path, output: Path, steps: int, observer: Observer | None = 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        assert run_training(tiny_recipe(start, steps=steps), training_data(), output, observer=observer).finished
+        assert run_training(recipe_from(start, steps=steps), training_data(), output, observer=observer).finished
     finally:
         torch.set_num_threads(threads)
 
@@ -81,10 +83,20 @@ def test_killed_at_any_step_and_continued_gives_the_same_bits(clipseg_directory:
     ]
 
 
-def test_two_processes_do_what_one_does(clipseg_directory: Path, tmp_path: Path, torchrun, capfd) -> None:
-    torchrun("--standalone", "--nproc-per-node", 2, SCRIPT, clipseg_directory, tmp_path / "two", "steps=8")
+@pytest.fixture(params=["partclipseg", "partcatseg"])
+def start(request: pytest.FixtureRequest, clipseg_directory: Path, tokenizer_directory: Path, tmp_path: Path) -> Path:
+    """A model of each kind of pass to start from."""
+    if request.param == "partclipseg":
+        return clipseg_directory
+    build(small_config(num_layers=1)).save_pretrained(tmp_path / "start")
+    load_tokenizer(tokenizer_directory).save_pretrained(tmp_path / "start")
+    return tmp_path / "start"
+
+
+def test_two_processes_do_what_one_does(start: Path, tmp_path: Path, torchrun, capfd) -> None:
+    torchrun("--standalone", "--nproc-per-node", 2, SCRIPT, start, tmp_path / "two", "steps=8")
     output = capfd.readouterr().out
-    run_here(clipseg_directory, tmp_path / "one", steps=8)
+    run_here(start, tmp_path / "one", steps=8)
     # PyTorch aborts some processes that end with their connection open.
     assert output.count("parted") == 2
     assert "left connected" not in output

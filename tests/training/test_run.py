@@ -243,3 +243,14 @@ def test_what_is_wrong_is_told_before_towers_are_trained_and_scenes_rendered(
     with pytest.raises(PartCLIPSegError, match=message):
         partclipseg.train(replace(recipe, dataset="partshapes", **change), output=tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_file_is_refused_as_a_start_before_data_are_read(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a file has no tokenizer, which training needs."""
+    monkeypatch.setattr(run, "render_training_data", lambda *_: pytest.fail("scenes were rendered"))
+    (tmp_path / "model_final_base.pth").touch()
+    started = replace(recipe, dataset="partshapes", image_size=128, start=str(tmp_path / "model_final_base.pth"))
+    with pytest.raises(PartCLIPSegError, match="make a directory of it by `partclipseg convert`"):
+        partclipseg.train(started, output=tmp_path / "run")

@@ -28,13 +28,13 @@ def join_lines(options: type) -> None:
 
 
 def _dataclasses(hint: Any, seen: set[type]) -> Iterator[type]:
-    """Yield the dataclasses in a type hint, and those of their fields."""
+    """Yield the dataclasses in a type hint, their subclasses, which a default may be of, and those of their fields."""
     if isinstance(hint, type) and is_dataclass(hint):
         if hint in seen:
             return
         seen.add(hint)
         yield hint
-        inner = get_type_hints(hint, include_extras=True).values()
+        inner = [*get_type_hints(hint, include_extras=True).values(), *hint.__subclasses__()]
     else:
         inner = get_args(hint)
     for argument in inner:

@@ -59,7 +59,7 @@ class Augmentation:
     """Change colours as the detector SSD was trained, for data in files: brightness is added, contrast multiplies all
     values, and each change is made with probability 1/2."""
     object_crop: float = 0.0
-    """Probability of a crop around one object in place of the random one, as predictions with instances look at it:
+    """Probability of a crop around one object in place of the random one, as predictions with instances look at it,
     with a margin in which whatever lies beside it keeps its labels. It needs data that tell objects apart."""
 
     def __post_init__(self) -> None:

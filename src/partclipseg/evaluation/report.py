@@ -144,7 +144,7 @@ def score_table(scores: Scores) -> Table:
         f"{records} with {labelled:,} of {count_of(len(scores.classes), 'class')}. Small parts, below "
         f"{100 * small.area:g} % of the photo: {small.parts}."
     )
-    if scores.protocol == "pred_all":
+    if scores.protocol == "pred_all" and scores.rule != "partcatseg":
         note += " As published, mIoU of all counts a predicted class without any label as 0."
     if scores.protocol == "predicted_objects":
         note += (

@@ -14,7 +14,10 @@ from transformers import CLIPConfig, CLIPModel, CLIPSegForImageSegmentation
 from partclipseg.models.names import find_snapshot
 from partclipseg.models.reading import check_library_size, load_library_model
 
-START = "give a released .pth file, or a directory or hub name of CLIP, CLIPSeg or a model of this package"
+START = (
+    "give a directory or hub name of CLIP, CLIPSeg or a model of this package; `partclipseg convert` makes a directory "
+    "of a released .pth file"
+)
 """Remedy for a start that is not there."""
 
 

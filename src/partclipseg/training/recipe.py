@@ -79,8 +79,8 @@ class Recipe:
 
     start: str = CLIPSEG
     """Model to start from: a directory, a name on the hub, or partshapes, the built-in model. Empty, for PartShapes
-    only: its own towers, which are trained first, into the output's folders ``backbone`` and, for a method that takes
-    guidance, ``guidance``."""
+    only: its own towers, which are trained first, into the output's folders ``backbone`` and, for PartCATSeg and
+    CAT-Seg, ``guidance`` and ``aggregation``."""
     image_size: int | None = None
     """Side of the square that photos are resized to, in pixels. The start model's size by default."""
     settings: Annotated[MethodSettings, tyro.conf.arg(name="")] = field(default_factory=PartCLIPSegSettings)

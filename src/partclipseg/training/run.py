@@ -17,7 +17,6 @@ from partclipseg.data.check import check_together
 from partclipseg.data.datasets.registry import dataset_spec
 from partclipseg.data.datasets.spec import OwnOptions
 from partclipseg.errors import UsageError
-from partclipseg.files import is_file
 from partclipseg.models.names import check_model_name
 from partclipseg.models.registry import family
 from partclipseg.processes import join_processes
@@ -97,7 +96,7 @@ def train(
         raise UsageError(f"--{unused[0]} does not apply to {recipe.dataset}: leave it out")
     if workers < 0:
         raise UsageError(f"workers must not be negative: {workers}")
-    if recipe.start and not is_file(recipe.start):
+    if recipe.start:
         check_model_name(recipe.start)  # before data are read or rendered, which may take long
     family(recipe.settings.family).check_settings(recipe.settings)
     if rendered and recipe.image_size is None:

@@ -306,7 +306,7 @@ def test_dinov2_s_own_file(tmp_path):
 
 def test_unknown_start(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(PartCLIPSegError, match=r"there is no directory .*: give a released \.pth file, or a directory"):
+    with pytest.raises(PartCLIPSegError, match=r"there is no directory .*: give a directory or hub name of CLIP"):
         PartCATSegModel.from_start(str(tmp_path / "absent"), PartCATSegSettings())
     Dinov2Model(small_config().guidance_config).save_pretrained(tmp_path / "dinov2")
     with pytest.raises(PartCLIPSegError, match="cannot start"):

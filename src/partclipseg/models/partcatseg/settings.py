@@ -24,7 +24,9 @@ class CATSegSettings(MethodSettings):
     reference: bool = False
     """Train as released, defects included."""
     repairs: tuple[str, ...] | None = None
-    """Names of the repairs to make, see `config.REPAIRS`; None keeps those of the start, or all for a new model."""
+    """Names of the repairs to make: background, copies, oracle, padding, positions, divergence, outside
+    (docs/partcatseg.md says what they are; CAT-Seg has neither copies nor divergence). None keeps those of the start,
+    or all for a new model."""
     guidance_image_size: int | None = None
     """Height and width of the guidance tower's input, in pixels: a larger one shows it more patches. None keeps that of
     the start or of the sizes."""
@@ -64,7 +66,8 @@ class PartCATSegSettings(CATSegSettings):
     family: ClassVar[str] = "partcatseg"
 
     pair_affinity: bool | None = None
-    """Mix the costs of object-parts by a doubly stochastic affinity, after HOPS; None as for attention_filter."""
+    """Mix the costs of object-parts by a doubly stochastic affinity, after HOPS; None keeps what the start does, or
+    off."""
 
     @property
     def switches(self) -> dict[str, bool | None]:

@@ -74,7 +74,7 @@ def start_model(
         kind = model.config.guidance_config.model_type
         example = "facebook/dinov2-small" if kind == "dinov2" else "microsoft/resnet-101"
         raise PartCLIPSegError(
-            f"{name} has no weights for the guidance tower ({kind}): name some in the setting guidance, "
+            f"{name} has no weights for the guidance tower ({kind}): name some by --guidance, "
             f"such as {example}"
         )
     # As released, a new second stage keeps the random values that the first one had before it was loaded.
@@ -123,7 +123,7 @@ def _started(
         return model, _copy(model, source.state_dict(), name)
     raise PartCLIPSegError(
         f"{name} holds {stated_type(kind)}, from which {config_class.model_type!r} cannot start: give CLIP, "
-        "CLIPSeg, CAT-Seg, or a released .pth file"
+        "CLIPSeg or CAT-Seg; `partclipseg convert` makes a directory of a released .pth file"
     )
 
 

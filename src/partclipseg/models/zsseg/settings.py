@@ -24,6 +24,7 @@ class ZSSegSettings(MethodSettings):
     reference: bool = False
     """Train as released, faults included."""
     repairs: tuple[str, ...] | None = None
-    """Names of the repairs to make, see `config.REPAIRS`; None keeps those of the start, or all for a new model."""
+    """Names of the repairs to make: attention, object_vector, oracle (docs/zsseg.md says what they are). None keeps
+    those of the start, or all for a new model."""
     loss: SetLossConfig = field(default_factory=SetLossConfig)  # pyright: ignore[reportIncompatibleVariableOverride]
     """Weights of the loss terms."""

@@ -57,7 +57,7 @@ def _started(name: str, settings: ZSSegSettings) -> ZSSegModel:
     if kind not in ("clip", "clipseg"):
         raise PartCLIPSegError(
             f"{name} holds {stated_type(kind)}, from which {ZSSegConfig.model_type!r} cannot start: give CLIP, "
-            "CLIPSeg, ZSSeg+, or a released .pth file of ZSSeg+"
+            "CLIPSeg or ZSSeg+; `partclipseg convert` makes a directory of a released .pth file"
         )
     clip = load_clip(name, kind)
     if settings.sizes == "released" and not settings.maskformer:

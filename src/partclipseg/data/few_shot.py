@@ -128,7 +128,7 @@ class FewShotSplit:
             content = content.get("files")
         entries: list[Any] = content if isinstance(content, list) else []
         names: list[Any] = [entry.get("file_name") if isinstance(entry, dict) else entry for entry in entries]
-        wrong = [entry for entry, name in zip(entries, names, strict=True) if not is_text(name)]
+        wrong = [entry for entry, name in zip(entries, names, strict=True) if not is_text(name) or not _key(name)]
         if wrong or not names:
             found = f"{quoted(wrong[0])} is no photo" if wrong else "it lists no photo"
             form = '{"files": ["2008_000009"]} or a list of objects with "file_name"'

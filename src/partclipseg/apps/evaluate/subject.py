@@ -17,8 +17,10 @@ from partclipseg.errors import UsageError
 from partclipseg.evaluation.cross import SharedWords
 from partclipseg.evaluation.photos import PhotoRecords, group_records
 from partclipseg.evaluation.state import text_digest
+from partclipseg.evaluation.tasks import zero_shot_words
 from partclipseg.models.directory import load_vocabulary
 from partclipseg.models.fetch import find_model
+from partclipseg.models.registry import is_built_in
 from partclipseg.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -108,4 +110,5 @@ def _training_words(words: str, model: str) -> Vocabulary:
     training = load_vocabulary(find_model(model))
     if training is None:
         raise UsageError(f"{model} came without words: name those that it was trained on with --vocabulary-of-training")
-    return training
+    # The built-in model was trained on the seen ones of the words that it came with.
+    return zero_shot_words(training) if is_built_in(model) else training

@@ -207,6 +207,21 @@ def test_evaluate_says_what_the_training_words_share(trained, shared: Path, tmp_
         assert message in said(capsys)
 
 
+@pytest.mark.parametrize("listed", [1, 0])
+def test_evaluate_says_that_a_few_shot_model_has_seen_the_photos(
+    listed: int, trained, shared: Path, capsys
+) -> None:
+    """ADE20K's test records draw on its training photos, which a few-shot list names."""
+    data = shared / "data/ADE20KPart234"
+    keys = sorted({record.photo.key for record in open_dataset("ade20k-part-234", data).records})
+    model = trained("few", Vocabulary.from_catalog("ade20k-part-234"), [*keys[:listed], "elsewhere"])
+    command = ["evaluate", str(model), "--dataset", "ade20k-part-234", "--data", str(data)]
+    command += ["--protocol", "oracle_obj", "--boundary", "none", "--workers", "0", "--device", "cpu"]
+    assert main(command) == 0
+    text = said(capsys)
+    assert (f"the model was trained on 1 of {len(keys)} photos, by its few-shot list" in text) == bool(listed)
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -115,6 +115,7 @@ class OVParts:
 
     def _plan(self, console: Console) -> tuple[list[_Model], dict[str, PartDataset]]:
         """Return what is to be done and the data of each benchmark, before the first model is loaded."""
+        from partclipseg.data.few_shot import listed_beside
         from partclipseg.evaluation.tasks import find_roots, jobs_of, zero_shot_words
         from partclipseg.models.directory import load_vocabulary
         from partclipseg.models.fetch import find_model
@@ -142,7 +143,7 @@ class OVParts:
             task = self.task or ("zero-shot" if is_built_in(name) else None)
             if training is not None and task == "zero-shot":
                 training = zero_shot_words(training)  # it may have come with all words
-            jobs = jobs_of(training, list(roots), task, few=bool(split_beside(name)))
+            jobs = jobs_of(training, list(roots), task, few=bool(listed_beside(name)))
             if not jobs:
                 where = f"--data {self.data}" if self.data else "--data"
                 raise UsageError(
@@ -273,26 +274,17 @@ def method_name(model: str) -> str:
     return path.parent.name if path.name in ("model", "best") and path.parent.name else path.name
 
 
-def split_beside(model: str) -> frozenset[str]:
-    """Return the photos that a few-shot model was trained on, where its run's list lies beside it; else none."""
-    from partclipseg.data.few_shot import SPLIT_FILE, FewShotSplit
-
-    for folder in (Path(model), Path(model).parent):
-        if os.path.lexists(folder / SPLIT_FILE):  # a folder or a link to nowhere is no list, and not absent
-            return frozenset(FewShotSplit.read(folder / SPLIT_FILE).files)
-    return frozenset()
-
-
 def tested_on(model: str, job: TaskScoring, dataset: PartDataset) -> PartDataset:
     """Return the test records of a task: of a few-shot model those whose photos it was not trained on.
 
     Raises `UsageError` if there are none.
     """
+    from partclipseg.data.few_shot import listed_beside
     from partclipseg.evaluation.tasks import without_listed
 
     if job.task != "few-shot":
         return dataset
-    kept = without_listed(dataset, split_beside(model))
+    kept = without_listed(dataset, listed_beside(model))
     if not len(kept):
         raise UsageError(
             f"the few-shot list beside {model} names all photos that {job.dataset} tests on, so nothing is left to "

@@ -3,7 +3,7 @@
     python benchmarks/three_tasks.py --output runs/evidence
     python benchmarks/three_tasks.py --output runs/evidence --page docs/ovparts-results.md
     python benchmarks/three_tasks.py --output runs/laptop --only CLIPSeg --seeds 0 --steps 4 --limit 8 \\
-        --backbone-steps 8 --scenes 64 --image-size 64
+        --backbone-steps 8 --scenes 64 --image-size 64 --batch-size 2
     python benchmarks/three_tasks.py --results benchmarks/results/three-tasks.json --page docs/ovparts-results.md
 
 Towers of benchmarks/partshapes.py in the same OUTPUT (backbone-SEED, guidance-SEED, aggregation-SEED) are taken over,

@@ -141,9 +141,12 @@ def test_a_few_shot_list_of_no_use(damage, message: str, trained, shared: Path, 
     keys = [record.photo.key for record in open_dataset("pascal-part-116", data).records]
     model = trained("few", Vocabulary.from_catalog("pascal-part-116"))
     damage(model.parent / "few-shot.json", keys)
-    command = ["benchmark", "ov-parts", "--few-shot", str(model.parent), "--data", str(data)]
+    first = trained("zero", Vocabulary.from_catalog("pascal-part-116", "seen"))
+    command = ["benchmark", "ov-parts", str(first), "--few-shot", str(model.parent), "--data", str(data)]
     assert main([*command, *options(tmp_path)]) == 2
     assert message in said(capsys)
+    rows = tmp_path / "report/results.jsonl"
+    assert not rows.exists() or not rows.read_text()  # it is said before another model is scored
 
 
 KINDS = ("part", "obj")
@@ -202,6 +205,41 @@ def test_evaluate_says_what_the_training_words_share(trained, shared: Path, tmp_
     ):
         assert main([*command, "--vocabulary-of-training", words]) == 2
         assert message in said(capsys)
+
+
+@pytest.mark.parametrize("listed", [1, 0])
+def test_evaluate_says_that_a_few_shot_model_has_seen_the_photos(
+    listed: int, trained, shared: Path, capsys
+) -> None:
+    """ADE20K's test records draw on its training photos, which a few-shot list names."""
+    data = shared / "data/ADE20KPart234"
+    keys = sorted({record.photo.key for record in open_dataset("ade20k-part-234", data).records})
+    model = trained("few", Vocabulary.from_catalog("ade20k-part-234"), [*keys[:listed], "elsewhere"])
+    command = ["evaluate", str(model), "--dataset", "ade20k-part-234", "--data", str(data)]
+    command += ["--protocol", "oracle_obj", "--boundary", "none", "--workers", "0", "--device", "cpu"]
+    assert main(command) == 0
+    text = said(capsys)
+    assert (f"the model was trained on 1 of {len(keys)} photos, by its few-shot list" in text) == bool(listed)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["benchmark", "ov-parts", "partshapes"],
+        ["evaluate", "partshapes", "--dataset", "partshapes-coarse", "--vocabulary-of-training", "model"],
+    ],
+)
+def test_the_built_in_model_was_not_trained_on_all_of_its_words(command: list[str], tmp_path: Path, capsys) -> None:
+    assert main([*command, *options(tmp_path)]) == 0
+    assert "the model was trained on 84 of 174 object-parts" in said(capsys)
+
+
+def test_a_converted_model_was_trained_on_the_words_of_its_task(trained, shared: Path, tmp_path: Path, capsys) -> None:
+    model = trained("ade", Vocabulary.from_catalog("ade20k-part-234"))
+    command = ["benchmark", "ov-parts", str(model), "--data", str(shared / "data/PascalPart116"), *options(tmp_path)]
+    for more, number in ((["--task", "zero-shot"], 12), ([], 18)):
+        assert main([*command, *more]) == 0
+        assert f"trained on {number} of 116 object-parts" in said(capsys)
 
 
 def test_evaluate_scores_parts_of_predicted_objects(trained, tmp_path: Path, capsys) -> None:

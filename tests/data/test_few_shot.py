@@ -108,6 +108,8 @@ def test_a_split_is_read_back_and_exchanged(tmp_path: Path) -> None:
         ('[{"id": 3}]', "{'id': 3} is no photo: expected"),
         ('["a", {"file_name": 3}]', "{'file_name': 3} is no photo: expected"),
         ('{"files": ["a", 3]}', "3 is no photo: expected"),
+        ('["images/", "a"]', "'images/' is no photo: expected"),
+        ('["a", " .jpg"]', "' .jpg' is no photo: expected"),
     ],
 )
 def test_other_lists_are_refused(content: str | None, message: str, tmp_path: Path) -> None:

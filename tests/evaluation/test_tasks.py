@@ -14,7 +14,15 @@ from safetensors.torch import load_file
 from partclipseg.evaluation.cross import SharedWords
 from partclipseg.evaluation.evaluator import Evaluator
 from partclipseg.evaluation.report import score_table
-from partclipseg.evaluation.tasks import TaskResult, TaskScoring, jobs_of, origin_of, published_rows, task_tables
+from partclipseg.evaluation.tasks import (
+    TaskResult,
+    TaskScoring,
+    jobs_of,
+    origin_of,
+    published_rows,
+    task_tables,
+    zero_shot_words,
+)
 from partclipseg.vocabulary import Vocabulary
 
 PASCAL, ADE = "pascal-part-116", "ade20k-part-234"
@@ -43,6 +51,14 @@ def test_words_tell_the_task(training: Vocabulary | None, more: dict, expected: 
     assert [job for job in expected if job.dataset == PASCAL] == jobs_of(training, [PASCAL], **more)
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [(ALL, SEEN), (SEEN, SEEN), (Vocabulary.from_text("dog: ear"), Vocabulary.from_text("dog: ear"))],
+)
+def test_a_zero_shot_model_was_trained_on_the_seen_of_all_words(words: Vocabulary, expected: Vocabulary) -> None:
+    assert zero_shot_words(words) == expected
+
+
 def test_the_order_and_capitals_of_words_do_not_count() -> None:
     words = Vocabulary(tuple((pair.object.upper(), pair.part) for pair in reversed(SEEN.object_parts)))  # pyright: ignore
     assert origin_of(words) == origin_of(SEEN) == (PASCAL, "seen")
@@ -68,7 +84,8 @@ def result(task, name, value, dataset=PASCAL, **more) -> TaskResult:
 def test_tables_name_the_rule_and_stand_beside_their_own_task_only() -> None:
     rows = [result("zero-shot", "a", 40.0), result("few-shot", "b", 20.0), result("few-shot", "c", 24.0)]
     cross = [
-        result("cross-dataset", "d", 9.0, trained_on=ADE, source=30.0, remark="12 of 116"),
+        result("cross-dataset", "d", 9.0, trained_on=ADE, source=30.0, shared="12 of 116", remark="No val."),
+        result("cross-dataset", "f", 9.0, trained_on=ADE, shared="18 of 116", remark="No val."),
         result("cross-dataset", "e", 9.0, trained_on="other words"),
     ]
     zero, few, theirs, others = task_tables([*rows, *cross])
@@ -79,8 +96,8 @@ def test_tables_name_the_rule_and_stand_beside_their_own_task_only() -> None:
     assert few.rows[-1] == ("mean of 2", "25.00 ± 2.83", "22.00 ± 2.83", "23.00 ± 2.83", "24.00 ± 2.83")
     assert "No published figure" in few.note
     assert theirs.title == f"cross-dataset: {ADE} → {PASCAL}"
-    assert theirs.rows[-2:] == (("OV-PARTS: CLIPSeg VA+L+F+D", "37.76", "19.69"), ("d", "30.00", "12.00"))
-    assert "12 of 116" in theirs.note
+    assert theirs.rows[-4:-2] == (("OV-PARTS: CLIPSeg VA+L+F+D", "37.76", "19.69"), ("d", "30.00", "12.00"))
+    assert theirs.note.endswith("models. No val. d: 12 of 116. f: 18 of 116.")  # what holds for all is said once
     assert [row[0] for row in others.rows] == ["e"]
 
 

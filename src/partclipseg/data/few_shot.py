@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -128,7 +129,7 @@ class FewShotSplit:
             content = content.get("files")
         entries: list[Any] = content if isinstance(content, list) else []
         names: list[Any] = [entry.get("file_name") if isinstance(entry, dict) else entry for entry in entries]
-        wrong = [entry for entry, name in zip(entries, names, strict=True) if not is_text(name)]
+        wrong = [entry for entry, name in zip(entries, names, strict=True) if not is_text(name) or not _key(name)]
         if wrong or not names:
             found = f"{quoted(wrong[0])} is no photo" if wrong else "it lists no photo"
             form = '{"files": ["2008_000009"]} or a list of objects with "file_name"'
@@ -146,6 +147,17 @@ class FewShotSplit:
         name = f"train_{self.shots or 'few_'}shot.json"
         files.text(name, json.dumps([{"file_name": path} for path in paths], indent=1) + "\n")
         files.raise_failed()
+
+
+def listed_beside(model: str) -> frozenset[str]:
+    """Return the photos that a few-shot model was trained on, where its run's list lies beside it; else none.
+
+    Raises `UsageError` for a list that cannot be read.
+    """
+    for folder in (Path(model), Path(model).parent):
+        if os.path.lexists(folder / SPLIT_FILE):  # a folder or a link to nowhere is no list, and not absent
+            return frozenset(FewShotSplit.read(folder / SPLIT_FILE).files)
+    return frozenset()
 
 
 def draw_photos(classes: Mapping[str, set[int]], pairs: Sequence[ObjectPart], shots: int, seed: int) -> list[str]:

@@ -64,7 +64,10 @@ class TaskResult:
     """Benchmark that the model was trained on, or "other words": cross-dataset only."""
     source: float = math.nan
     """mIoU over all classes of the benchmark that the model was trained on: cross-dataset only."""
+    shared: str = ""
+    """What the training words share with those of the benchmark: cross-dataset only."""
     remark: str = ""
+    """Why the data are not the whole benchmark; empty if they are."""
 
     @classmethod
     def from_dict(cls, values: Any) -> TaskResult | None:
@@ -76,7 +79,7 @@ class TaskResult:
             read = cls(**known)
         except TypeError:
             return None
-        words = (read.task, read.dataset, read.method, read.trained_on, read.remark)
+        words = (read.task, read.dataset, read.method, read.trained_on, read.shared, read.remark)
         figures = (read.seen, read.unseen, read.harmonic, read.all, read.source)
         sound = all(isinstance(word, str) for word in words) and all(isinstance(one, int | float) for one in figures)
         return read if sound else None
@@ -108,6 +111,12 @@ def origin_of(training: Vocabulary | None) -> Origin | None:
             if trained == _pairs(vocabulary):
                 return Origin(name, words)
     return None
+
+
+def zero_shot_words(words: Vocabulary) -> Vocabulary:
+    """Return the words that a zero-shot model was trained on: where it came with all of a benchmark, the seen ones."""
+    origin = origin_of(words)
+    return words if origin is None else _word_sets(origin.dataset).get("seen", words)
 
 
 def jobs_of(
@@ -181,6 +190,7 @@ def _table(task: Task, dataset: str, trained_on: str, ours: Sequence[TaskResult]
     if not theirs:
         notes.append("No published figure is at hand for this task.")
     notes += list(dict.fromkeys(result.remark for result in ours if result.remark))
+    notes += [f"{result.method}: {result.shared}." for result in ours if result.shared]
     title = f"{task}: {trained_on} → {dataset}" if trained_on else f"{task}: {dataset}"
     return Table(title, ("mIoU", *columns), tuple(rows), " ".join(notes))
 

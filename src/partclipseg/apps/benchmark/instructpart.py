@@ -97,7 +97,7 @@ def _question_table(scores: list[ReferringScores]) -> Table:
         )
         for one in scores
     )
-    note = "gIoU: mean IoU of the questions. cIoU: IoU of all pixels together. P@50: questions with an IoU of 50 %."
+    note = "gIoU: mean IoU of the questions. cIoU: IoU of all pixels together. P@50: share of IoUs of 50 % or more."
     if too_long := sum(one.too_long for one in scores):
         note += f" Questions that the model cannot read, since they are too long, count as 0: {too_long}."
     return Table("InstructPart", ("", "gIoU", "cIoU", "P@50", "questions"), rows, note)

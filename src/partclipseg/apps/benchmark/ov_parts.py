@@ -115,7 +115,8 @@ class OVParts:
 
     def _plan(self, console: Console) -> tuple[list[_Model], dict[str, PartDataset]]:
         """Return what is to be done and the data of each benchmark, before the first model is loaded."""
-        from partclipseg.evaluation.tasks import find_roots, jobs_of
+        from partclipseg.data.few_shot import listed_beside
+        from partclipseg.evaluation.tasks import find_roots, jobs_of, zero_shot_words
         from partclipseg.models.directory import load_vocabulary
         from partclipseg.models.fetch import find_model
         from partclipseg.models.registry import is_built_in
@@ -139,8 +140,10 @@ class OVParts:
         for name in models:
             training = load_vocabulary(find_model(name))
             training = None if training is None else training.paired
-            task = self.task or ("zero-shot" if is_built_in(name) else None)  # it came with all words
-            jobs = jobs_of(training, list(roots), task, few=bool(split_beside(name)))
+            task = self.task or ("zero-shot" if is_built_in(name) else None)
+            if training is not None and task == "zero-shot":
+                training = zero_shot_words(training)  # it may have come with all words
+            jobs = jobs_of(training, list(roots), task, few=bool(listed_beside(name)))
             if not jobs:
                 where = f"--data {self.data}" if self.data else "--data"
                 raise UsageError(
@@ -152,6 +155,9 @@ class OVParts:
             name: self._open(name, roots.get(name), console)
             for name in dict.fromkeys(job.dataset for one in plan for job in one.jobs)
         }
+        for one in plan:
+            for job in one.jobs:
+                tested_on(one.name, job, datasets[job.dataset])
         return plan, datasets
 
     def _open(self, name: str, root: Path | None, console: Console) -> PartDataset:
@@ -172,20 +178,13 @@ class OVParts:
     ) -> list[TaskResult]:
         from partclipseg.evaluation.resized_labels import LABELS
         from partclipseg.evaluation.state import model_digest, text_digest
-        from partclipseg.evaluation.tasks import TaskResult, without_listed
+        from partclipseg.evaluation.tasks import TaskResult
         from partclipseg.inference.segmenter import PartSegmenter
 
         name, segmenter = model.name, None
         results: list[TaskResult] = []
         for job in model.jobs:
-            dataset = datasets[job.dataset]
-            if job.task == "few-shot":
-                dataset = without_listed(dataset, split_beside(name))
-                if not len(dataset):
-                    raise UsageError(
-                        f"the few-shot list beside {name} names all photos that {job.dataset} tests on, so nothing is "
-                        "left to score: give the list of the training photos"
-                    )
+            dataset = tested_on(name, job, datasets[job.dataset])
             digest = {**job._asdict(), "model": model_digest(name), "dtype": self.dtype, "labels": LABELS["ov-parts"]}
             digest |= self._digest(dataset)
             if job.task == "cross-dataset" and model.training is not None:
@@ -227,16 +226,17 @@ class OVParts:
             ):
                 update(advance=number)
         scores = evaluators["oracle_obj"].compute()
-        remarks = [self._incomplete(dataset)]
-        trained_on = ""
+        trained_on = shared = ""
         sets = (scores.seen.iou, scores.unseen.iou, scores.harmonic.iou)
         if job.task == "cross-dataset" and training is not None:
             sets = (math.nan, math.nan, math.nan)  # the benchmark's own split means nothing to this model
             origin = origin_of(training)
             trained_on = "other words" if origin is None else origin.dataset
-            remarks.append(f"{method}: {SharedWords.of(training, dataset.vocabulary).sentence()}.")
-        remark = " ".join(filter(None, remarks))
-        return TaskResult(job.task, job.dataset, method, *sets, scores.all.iou, trained_on, remark=remark)
+            shared = SharedWords.of(training, dataset.vocabulary).sentence()
+        remark = self._incomplete(dataset)
+        return TaskResult(
+            job.task, job.dataset, method, *sets, scores.all.iou, trained_on, shared=shared, remark=remark
+        )
 
     def _incomplete(self, dataset: PartDataset) -> str:
         """Return why the data are not the whole benchmark; empty if they are."""
@@ -274,14 +274,23 @@ def method_name(model: str) -> str:
     return path.parent.name if path.name in ("model", "best") and path.parent.name else path.name
 
 
-def split_beside(model: str) -> frozenset[str]:
-    """Return the photos that a few-shot model was trained on, where its run's list lies beside it; else none."""
-    from partclipseg.data.few_shot import SPLIT_FILE, FewShotSplit
+def tested_on(model: str, job: TaskScoring, dataset: PartDataset) -> PartDataset:
+    """Return the test records of a task: of a few-shot model those whose photos it was not trained on.
 
-    for folder in (Path(model), Path(model).parent):
-        if os.path.lexists(folder / SPLIT_FILE):  # a folder or a link to nowhere is no list, and not absent
-            return frozenset(FewShotSplit.read(folder / SPLIT_FILE).files)
-    return frozenset()
+    Raises `UsageError` if there are none.
+    """
+    from partclipseg.data.few_shot import listed_beside
+    from partclipseg.evaluation.tasks import without_listed
+
+    if job.task != "few-shot":
+        return dataset
+    kept = without_listed(dataset, listed_beside(model))
+    if not len(kept):
+        raise UsageError(
+            f"the few-shot list beside {model} names all photos that {job.dataset} tests on, so nothing is left to "
+            "score: check the list, add the test photos that are not in it to the data, or leave this model out"
+        )
+    return kept
 
 
 def with_source(results: list[TaskResult]) -> list[TaskResult]:

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from partclipseg.apps.terminal import count_bar
+from partclipseg.counts import count_of
 from partclipseg.data.check import check_together
 from partclipseg.data.datasets.registry import dataset_spec, open_dataset
 from partclipseg.data.datasets.spec import Rendering
+from partclipseg.data.few_shot import listed_beside
 from partclipseg.data.fingerprint import fingerprint
 from partclipseg.data.loader import PartDataset
 from partclipseg.data.source import FileDataset
@@ -17,8 +19,10 @@ from partclipseg.errors import UsageError
 from partclipseg.evaluation.cross import SharedWords
 from partclipseg.evaluation.photos import PhotoRecords, group_records
 from partclipseg.evaluation.state import text_digest
+from partclipseg.evaluation.tasks import zero_shot_words
 from partclipseg.models.directory import load_vocabulary
 from partclipseg.models.fetch import find_model
+from partclipseg.models.registry import is_built_in
 from partclipseg.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -88,12 +92,19 @@ def _open_files(options: Evaluate, processes: PartialState, console: Console) ->
     with count_bar(console, "checking files") as show:
         check_together(name, root, split, processes, show, **own)
     dataset = open_dataset(name, root, split, options.vocabulary, **own)
-    remark = dataset_spec(name).remark(dataset)
+    remark = ", ".join(filter(None, (dataset_spec(name).remark(dataset), _trained_on(options.model, dataset))))
     if options.metric != "iou":
         dataset = dataset.with_instances()
     elif options.rule == "ov-parts":
         dataset = dataset.by_object_masks()
     return Subject(dataset, group_records(dataset)[: options.limit], remark)
+
+
+def _trained_on(model: str, dataset: FileDataset) -> str:
+    """Return how many photos of a few-shot model's list are scored, as ADE20K's training photos are; empty for none."""
+    photos = {record.photo.key for record in dataset.records}
+    both = len(photos & listed_beside(model))
+    return f"the model was trained on {both} of {count_of(len(photos), 'photo')}, by its few-shot list" if both else ""
 
 
 def _training_words(words: str, model: str) -> Vocabulary:
@@ -108,4 +119,5 @@ def _training_words(words: str, model: str) -> Vocabulary:
     training = load_vocabulary(find_model(model))
     if training is None:
         raise UsageError(f"{model} came without words: name those that it was trained on with --vocabulary-of-training")
-    return training
+    # The built-in model was trained on the seen ones of the words that it came with.
+    return zero_shot_words(training) if is_built_in(model) else training

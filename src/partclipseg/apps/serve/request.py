@@ -219,7 +219,7 @@ _FAULTS = {
     "string_type": "must be text",
     "string_too_short": "must not be empty",
     "string_too_long": "must have at most {max_length} characters",
-    "string_pattern_mismatch": "may have letters, digits, _, - and . alone: begin with a letter or digit, end without a .",
+    "string_pattern_mismatch": "may have letters, digits, _, - and . alone, a letter or digit first and no . last",
     "bool_type": "must be true or false",
     "bool_parsing": "must be true or false",
     "float_type": "must be a number",

@@ -479,6 +479,9 @@ def test_light_and_dark(page, address):
 
 def test_a_narrow_window_shows_the_result(page, files):
     page.set_viewport_size({"width": 390, "height": 500})
+    page.locator("#options summary").first.click()
+    page.locator("#run").click()
+    until(page, "document.getElementById('message').getBoundingClientRect().bottom < 500")  # there is no photo yet
     find(page, files["my scene"])
     until(page, "Math.abs(document.getElementById('output').getBoundingClientRect().y) < 60")
 

@@ -49,6 +49,7 @@ function warn() {
 /** @param {unknown} error */
 function fail(error) {
   say(message, error instanceof Error ? error.message : String(error));
+  reveal();
 }
 
 /** Keep form, scene, tab and sliders in the address. */

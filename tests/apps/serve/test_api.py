@@ -214,21 +214,23 @@ BAD_FORMS = {
     "unknown objects": (None, {"objects": "cat"}, 422, "'cat' is not an object of the vocabulary"),
     "oracle without objects": (None, {"protocol": "oracle_obj"}, 422, "needs objects"),
     "pred_all with objects": (None, {"protocol": "pred_all", "objects": "dog"}, 422, "leave them out"),
-    "unknown protocol": (None, {"protocol": "magic"}, 422, "protocol: "),
-    "unknown format": (None, {"formats": "tiff"}, 422, "formats: "),
-    "no format": (None, {"formats": ","}, 422, "formats: "),
-    "no score": (None, {"min_score": "high"}, 422, "min_score: "),
-    "a score below 0": (None, {"min_score": "-0.1"}, 422, "min_score: "),
-    "a score above 1": (None, {"min_score": "50"}, 422, "min_score: "),
-    "not a number": (None, {"min_score": "nan"}, 422, "min_score: "),
+    "unknown protocol": (None, {"protocol": "magic"}, 422, "protocol must be 'pred_all' or 'oracle_obj'"),
+    "unknown format": (None, {"formats": "tiff"}, 422, "instance-png, partpq, all"),
+    "no format": (None, {"formats": ","}, 422, "formats must not be empty"),
+    "no score": (None, {"min_score": "high"}, 422, "min_score must be a number"),
+    "a score below 0": (None, {"min_score": "-0.1"}, 422, "min_score must be at least 0"),
+    "a score above 1": (None, {"min_score": "50"}, 422, "min_score must be at most 1"),
+    "not a number": (None, {"min_score": "nan"}, 422, "min_score must be at most 1"),
+    "neither yes nor no": (None, {"zoom": "maybe"}, 422, "zoom must be true or false"),
+    "a long name": (None, {"name": "x" * 1001}, 422, "name must have at most 1000 characters"),
     "unknown field": (None, {"vocabulry": "x"}, 422, "there is no field 'vocabulry'"),
 }
 
 
 def test_several_photos_are_told_where_they_go(client, photo):
     answer = client.post("/v1/segment", files=[("photo", photo)] * 2, data={"vocabulary": WORDS})
-    assert answer.status_code == 400
-    assert answer.json()["detail"].endswith("Maximum number of files is 1; /v1/batch takes several photos")
+    assert answer.status_code == 413
+    assert answer.json()["detail"] == "a request here may have 1 photo on this server: send several to /v1/batch"
 
 
 def test_readers_of_other_formats_are_never_begun(client, monkeypatch):
@@ -258,7 +260,13 @@ BAD_BODIES = {
         "application/json",
         json.dumps({"photo": SMALL, "vocabulary": 7}).encode(),
         422,
-        "vocabulary: ",
+        'vocabulary must be text such as "dog: head',
+    ),
+    "a number for a list of words": (
+        "application/json",
+        json.dumps({"photo": SMALL, "objects": [3]}).encode(),
+        422,
+        "objects must be a list of words",
     ),
     "a surrogate in a word": (
         "application/json",

@@ -34,8 +34,8 @@ from partclipseg.vocabulary import Vocabulary
 PHOTOS = [picture(30 + 7 * number, 40, number) for number in range(12)]
 
 
-def post(client: TestClient, photos: list[bytes], **fields):
-    files = [("photo", (f"{number}.png", photo)) for number, photo in enumerate(photos)]
+def post(client: TestClient, contents: list[bytes], **fields):
+    files = [("photo", (f"{number}.png", photo)) for number, photo in enumerate(contents)]
     return client.post("/v1/batch", files=files, data={"vocabulary": WORDS, **fields})
 
 
@@ -74,10 +74,11 @@ def test_a_bad_photo_is_a_line_and_stops_none(client):
     ("fields", "count", "code", "sentence"),
     [
         ({"vocabulary": "zebra.yaml"}, 1, 422, "is no catalogue"),
-        ({"min_score": "2"}, 1, 422, "min_score: "),
-        ({"name": "x"}, 1, 422, "there is no field 'name'"),
+        ({"min_score": "2"}, 1, 422, "min_score must be at most 1"),
+        ({"name": "x"}, 1, 422, "min_score, opacity, formats, photo"),
+        ({"photos": "x"}, 1, 422, "there is no field 'photos': send each photo as 'photo'"),
         ({}, 0, 400, "form cannot be read"),
-        ({}, 33, 400, "Too many files"),
+        ({}, 33, 413, "a request here may have 32 photos on this server: send the others in another request"),
         ({"photo": "x"}, 1, 422, "photo must be a file"),
     ],
 )

@@ -232,6 +232,8 @@ def test_several_photos_in_a_row(page, files):
     page.get_by_role("button", name="remove bad.jpg").click()
     find(page, words=None)
     assert page.locator("#progress").inner_text() == "Nothing has changed: this is the result."
+    page.set_input_files("#file", files["my scene"])
+    assert page.locator("#progress").text_content() == ""  # it told of other photos
 
 
 def test_two_vocabularies_side_by_side(page, files):
@@ -262,6 +264,37 @@ def test_objects_are_told_apart(page, files, random_segmenter):
         assert "my scene.instance.png" in archive.namelist()
         found = json.loads(archive.read("my scene.parts.json"))
     assert len(found["instances"]) == len(expected.instances)
+
+
+def test_what_looks_at_crops_already_needs_no_second_look(page, files):
+    page.locator("#options summary").first.click()
+    second = page.get_by_label("Look again at small objects")
+    second.check()
+    page.get_by_label("Tell objects of one kind apart").select_option("components")
+    assert second.is_disabled()
+    find(page, files["my scene"])
+    assert page.locator("#message").inner_text() == ""
+    page.get_by_label("Tell objects of one kind apart").select_option("")
+    assert (second.is_enabled(), second.is_checked()) == (True, True)
+
+
+@pytest.mark.parametrize(("least", "wrong"), [("5", True), ("-0.1", True), ("0.33", False), ("", False)])
+@pytest.mark.parametrize("by", ["button", "keys"])
+def test_a_least_probability_outside_its_range_is_said(page, files, least, wrong, by):
+    """Also where the options are closed, so that the browser could not point at the field."""
+    page.set_input_files("#file", files["my scene"])
+    page.locator("#words").fill(WORDS)
+    page.locator("#options summary").first.click()
+    page.get_by_label("Least probability").fill(least)
+    page.locator("#options summary").first.click()
+    if by == "button":
+        page.locator("#run").click()
+    else:
+        page.locator("#words").press("Control+Enter")
+    page.locator("#message" if wrong else "#result").wait_for()
+    said = page.locator("#message").text_content()
+    assert said.startswith("The least probability of a part is a number from 0 to 1") == wrong
+    assert page.locator("#result").is_hidden() == wrong
 
 
 def test_catalogues_are_searched(page):
@@ -446,6 +479,9 @@ def test_light_and_dark(page, address):
 
 def test_a_narrow_window_shows_the_result(page, files):
     page.set_viewport_size({"width": 390, "height": 500})
+    page.locator("#options summary").first.click()
+    page.locator("#run").click()
+    until(page, "document.getElementById('message').getBoundingClientRect().bottom < 500")  # there is no photo yet
     find(page, files["my scene"])
     until(page, "Math.abs(document.getElementById('output').getBoundingClientRect().y) < 60")
 

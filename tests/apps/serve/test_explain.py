@@ -217,7 +217,7 @@ def test_the_answer_is_as_described(client, photo, random_segmenter, words):
         ({}, "no words are given"),
         ({"vocabulary": "dog: ear", "objects": "<cat>"}, "'<cat>' is not an object of the vocabulary (dog)"),
         ({"vocabulary": "dog: ear", "formats": "json"}, "there is no field 'formats': the fields are "),
-        ({"vocabulary": "dog: ear", "min_part_probability": "2"}, "min_part_probability: "),
+        ({"vocabulary": "dog: ear", "min_part_probability": "2"}, "min_part_probability must be at most 1"),
         ({"vocabulary": "dog: " + ", ".join("abcdefgh"), "model": "x"}, "'x'"),
         ({"vocabulary": ", ".join(f"dog's p{i}" for i in range(51))}, "51 classes are more than the limit of 50"),
     ],

@@ -65,8 +65,8 @@ HOSTILE = {
     "UTF-16": (body("[" + "1," * 500_000 + "1]").decode().encode("utf-16"), 413, "JSON may have 6,000 values"),
     # Within the limits of size: the words are looked at.
     "5,000 numbers": (body(json.dumps([1] * 5_000)), 422, "5,000 classes are more than the limit of 500"),
-    "500 numbers": (body(json.dumps([1] * 500)), 422, "vocabulary: "),
-    "500 wrong pairs": (body(json.dumps([["a", 1]] * 500)), 422, "vocabulary: "),
+    "500 numbers": (body(json.dumps([1] * 500)), 422, "vocabulary must be text"),
+    "500 wrong pairs": (body(json.dumps([["a", 1]] * 500)), 422, "vocabulary must be text"),
     "501 objects": (body(json.dumps({f"o{i}": [] for i in range(501)})), 422, "501 classes are more"),
     "501 parts": (body(json.dumps({"o": [f"p{i}" for i in range(501)]})), 422, "501 classes are more"),
     "501 known objects": (body(more=f', "objects": {json.dumps(["a"] * 501)}'), 422, "501 classes are more"),
@@ -85,9 +85,9 @@ HOSTILE = {
     "deep nesting": (body("[" * 5_000), 400, "nested too deeply"),
     "deep nesting elsewhere": (body(more=', "x": ' + '{"a":' * 4_000), 400, "nested too deeply"),
     "a long unknown field": (body(more=f', "{"x" * 100_000}": 1'), 422, "there is no field 'xxx"),
-    "a long model": (body(more=f', "model": "{"x" * 100_000}"'), 422, "model: "),
-    "a long protocol": (body(more=f', "protocol": "{"x" * 100_000}"'), 422, "protocol: "),
-    "many formats": (body(more=f', "formats": {json.dumps(["x"] * 4_000)}'), 422, "formats: "),
+    "a long model": (body(more=f', "model": "{"x" * 100_000}"'), 422, "model must have at most 1000 characters"),
+    "a long protocol": (body(more=f', "protocol": "{"x" * 100_000}"'), 422, "protocol must be "),
+    "many formats": (body(more=f', "formats": {json.dumps(["x"] * 4_000)}'), 422, "formats must have at most 20"),
     "a long format": (body(more=f', "formats": ["{"x" * 100_000}"]'), 422, "formats: "),
 }
 

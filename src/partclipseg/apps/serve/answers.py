@@ -206,7 +206,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         400: "the body cannot be read",
         401: "the token is missing or wrong",
         403: "the server is for this machine alone, and was called by another name or by another page",
-        413: "too many bytes or pixels",
+        413: "too many bytes, pixels or photos",
         415: "neither a form nor JSON",
         422: "not a photo, wrong words, too many classes, or another wrong field",
         500: "a fault of the server, which its log describes",

@@ -47,7 +47,7 @@ def _known_formats(names: list[str], info: ValidationInfo) -> list[str]:
     try:
         return list(chosen_formats((known for name in names for known in (usual if name == ALL else [name])), kinds))
     except UsageError as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(f"{error}, {ALL}") from None  # both of its sentences end with the names
 
 
 ALL = "all"

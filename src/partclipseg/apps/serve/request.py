@@ -17,6 +17,7 @@ from starlette.requests import Request
 from partclipseg.apps.serve.question import Question, listed
 from partclipseg.apps.serve.queue import QueueFullError
 from partclipseg.apps.serve.words import check_words, shortened
+from partclipseg.counts import count_of
 from partclipseg.json_file import distinct_keys
 
 Wanted = TypeVar("Wanted", bound=Question)
@@ -98,7 +99,7 @@ def read_request(
         fields = asyncio.run(_form_fields(headers, body, max_classes, kind, max_photos))
     for name in fields:
         if name not in kind.model_fields:
-            known = ", ".join(kind.model_fields)
+            known = ", ".join(sent_names.get(field, field) for field in kind.model_fields)
             raise HTTPException(422, shortened(f"there is no field {name!r}: the fields are {known}"))
     check_words(fields.get("vocabulary"), max_classes)
     objects = fields.get("objects")
@@ -142,8 +143,11 @@ async def _form_fields(
         parser.spool_max_size = len(body) + 1  # photos stay in memory: none is written to the disk
         form = await parser.parse()
     except MultiPartException as error:
-        several = "; /v1/batch takes several photos" if max_photos == 1 and "files" in error.message else ""
-        raise HTTPException(400, shortened(f"the form cannot be read: {error.message.rstrip('.')}{several}")) from None
+        if error.message.startswith("Too many files"):
+            remedy = "send several to /v1/batch" if max_photos == 1 else "send the others in another request"
+            most = count_of(max_photos, "photo")
+            raise HTTPException(413, f"a request here may have {most} on this server: {remedy}") from None
+        raise HTTPException(400, shortened(f"the form cannot be read: {error.message.rstrip('.')}")) from None
     except (LookupError, ValueError) as error:  # no boundary, unknown charset
         raise HTTPException(400, shortened(f"the form cannot be read: {error}")) from None
     try:
@@ -159,6 +163,8 @@ async def _form_fields(
                 else:
                     fields["photo"] = await files[0].read()
                     fields.setdefault("name", files[0].filename)
+            elif name == "photos":
+                raise HTTPException(422, "there is no field 'photos': send each photo as 'photo'")
             elif any(isinstance(value, UploadFile) for value in values):
                 if name not in kind.model_fields:
                     raise HTTPException(422, shortened(f"there is no field {name!r}: send the photo as 'photo'"))
@@ -208,11 +214,40 @@ def _check_json_size(body: bytearray, max_classes: int, photo: str | None) -> No
         )
 
 
+_FAULTS = {
+    "missing": "is missing",
+    "string_type": "must be text",
+    "string_too_short": "must not be empty",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_pattern_mismatch": "may have letters, digits, _, - and . alone, a letter or digit first and no . last",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "literal_error": "must be {expected}",
+    "list_type": "must be a list",
+    "too_short": "must not be empty",
+    "too_long": "must have at most {max_length} entries",
+}
+"""What is said of a field by pydantic's kind of error, whose own messages name no remedy."""
+
+_WORDS = (
+    'must be text such as "dog: head, torso, leg, tail", a mapping from each object to a list of its parts, '
+    "or a list of names"
+)
+
+
 def _sentence(error: ValidationError, sent_names: Mapping[str, str]) -> str:
     """Return a sentence about the first fault; `sent_names` as in `Question`."""
     first = error.errors(include_url=False, include_input=False)[0]
-    field = str(first["loc"][0]) if first["loc"] else "the body"
-    field = sent_names.get(field, field)
-    if first["type"] == "missing":
-        return f"{field} is missing"
+    name = str(first["loc"][0]) if first["loc"] else "the body"
+    field, kind = sent_names.get(name, name), first["type"]
+    if name == "vocabulary":  # pydantic names the first of its forms alone
+        return f"{field} {_WORDS}"
+    if kind == "string_type" and len(first["loc"]) > 1:
+        return f"{field} must be a list of words"
+    if kind in _FAULTS:
+        return f"{field} {_FAULTS[kind].format(**first.get('ctx', {}))}"
     return f"{field}: {first['msg'].removeprefix('Value error, ')}"

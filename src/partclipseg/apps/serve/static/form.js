@@ -64,8 +64,18 @@ export class Form {
     ]);
   }
 
-  /** Show what belongs to the comparison where there is one. */
-  arrange() { byId("other").hidden = !this.compare.checked; }
+  /** Show what belongs to the comparison where there is one; objects told apart are looked at closely already. */
+  arrange() {
+    byId("other").hidden = !this.compare.checked;
+    this.zoom.disabled = Boolean(this.instances.value);
+  }
+
+  /** What is wrong with a field, or nothing. The browser's own words would stay hidden where the options are closed. */
+  get fault() {
+    const { badInput, rangeUnderflow, rangeOverflow } = this.least.validity;
+    const wrong = badInput || rangeUnderflow || rangeOverflow;
+    return wrong ? "the least probability of a part is a number from 0 to 1: correct it under Options" : "";
+  }
 
   /** @returns {Fields} */
   read() {
@@ -96,7 +106,8 @@ export class Form {
   /** What to ask for each photo: one question, or two to compare. @returns {Question[]} */
   questions() {
     const shared = {
-      objects: this.objects.value, zoom: this.zoom.checked, min_part_probability: this.least.value.trim(),
+      objects: this.objects.value, zoom: this.zoom.checked && !this.zoom.disabled,
+      min_part_probability: this.least.value.trim(),
       ...(this.instances.value ? { instances: this.instances.value } : {}),
     };
     const first = { model: this.model.value, vocabulary: this.a.text, ...shared };

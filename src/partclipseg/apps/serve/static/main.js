@@ -16,7 +16,9 @@ const state = readState(location.hash);
 const sliders = { view: state.view, opacity: state.opacity, score: state.score };
 const [message, notes, progress] = ["message", "notes", "progress"].map((id) => byId(id));
 const run = byId("run", HTMLButtonElement);
-const photos = new Photos(byId("photos", HTMLFieldSetElement), () => { remember(); present(); });
+const photos = new Photos(byId("photos", HTMLFieldSetElement), () => { remember(); present(); }, () => {
+  if (!running) progress.textContent = ""; // it told of other photos
+});
 const form = new Form(() => { remember(); warn(); });
 const view = new ResultView(byId("result"), sliders, remember, fail);
 /** @type {AbortController | undefined} */
@@ -47,6 +49,7 @@ function warn() {
 /** @param {unknown} error */
 function fail(error) {
   say(message, error instanceof Error ? error.message : String(error));
+  reveal();
 }
 
 /** Keep form, scene, tab and sliders in the address. */
@@ -60,6 +63,7 @@ function remember() {
 /** Ask for every photo that has no answer to the present question; the one that is shown comes first. */
 async function find() {
   if (!photos.all.length) return fail(new Error("there is no photo yet: drop one here, or pick an example"));
+  if (form.fault) return fail(new Error(form.fault));
   say(message, "");
   const questions = form.questions(), asked = JSON.stringify(questions);
   const waiting = photos.all.filter((photo) => photo.asked !== asked);

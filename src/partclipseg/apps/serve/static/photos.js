@@ -24,10 +24,12 @@ export class Photos {
   /**
    * @param {HTMLFieldSetElement} list
    * @param {() => void} changed  after another photo is shown, or there are others
+   * @param {() => void} renewed  after photos came or went
    */
-  constructor(list, changed) {
+  constructor(list, changed, renewed) {
     this.list = list;
     this.changed = changed;
+    this.renewed = renewed;
     /** @type {Photo[]} */
     this.all = [];
     /** @type {Photo | undefined} */
@@ -46,6 +48,7 @@ export class Photos {
     for (const photo of this.all.filter((one) => one.scene)) this.remove(photo, true);
     const first = this.all.length;
     for (const file of chosen) this.all.push(this.item(file, file.name || "photo.png", scene));
+    this.renewed();
     this.show(this.all[first]);
   }
 
@@ -67,6 +70,7 @@ export class Photos {
     URL.revokeObjectURL(photo.address);
     photo.choice.closest(".photo")?.remove();
     if (quietly) return;
+    this.renewed();
     this.show(this.all[Math.min(at, this.all.length - 1)]);
     (this.current?.choice ?? document.getElementById("file"))?.focus();
   }

@@ -74,6 +74,16 @@ def test_a_class_without_source_keeps_its_help() -> None:
     assert fields(Inner)[0].metadata["help"] == "Depth that goes on in the next line."
 
 
+def test_a_class_of_a_notebook_changes_nothing() -> None:
+    """A method of a user has settings of its own, of a module that cannot be found."""
+    written = "@dataclass(frozen=True)\nclass Own(Outer):\n    more: 'ClassVar[int] | Absent' = 1\n    'More.'\n"
+    names = {"__name__": "gone", "dataclass": dataclass, "Outer": Outer}
+    exec(written, names)
+    join_lines.cache_clear()
+    join_lines(Outer)
+    assert fields(Inner)[0].metadata["help"] == "Depth that goes on in the next line."
+
+
 @pytest.mark.parametrize("recipe", ["pascal-partcatseg", "partshapes-catseg", "partshapes-zsseg"])
 def test_the_help_of_a_recipe_names_the_repairs_of_its_method(recipe: str) -> None:
     from partclipseg.models.registry import family

@@ -34,18 +34,26 @@ def _dataclasses(hint: Any, seen: set[type]) -> Iterator[type]:
             return
         seen.add(hint)
         yield hint
-        inner = [*get_type_hints(hint, include_extras=True).values(), *hint.__subclasses__()]
+        inner = [*_hints(hint), *hint.__subclasses__()]
     else:
         inner = get_args(hint)
     for argument in inner:
         yield from _dataclasses(argument, seen)
 
 
+def _hints(item: type) -> Iterator[Any]:
+    """Yield the type hints of a dataclass; none where they name what cannot be found, as of a class in a notebook."""
+    try:
+        yield from get_type_hints(item, include_extras=True).values()
+    except NameError:
+        return
+
+
 def _texts(item: type) -> Iterator[tuple[str, str]]:
     """Yield name and text of each field that a dataclass itself describes; none where its source is not at hand."""
     try:
         source = inspect.getsource(item)
-    except OSError:
+    except (OSError, TypeError):  # TypeError: of a class without a module, as in a notebook
         return
     (definition,) = ast.parse(textwrap.dedent(source)).body
     assert isinstance(definition, ast.ClassDef)

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-CLASSES_AT_ONCE = 64
+# Greater tensors go back to the system after each use, and their new pages take up to a third of a photo's time.
+CLASSES_AT_ONCE = 8
 """Number of (photo, class) pairs in a pass of the convolutions, spatial attention and the decoder on a CPU; all pass at
 once if gradients are recorded, which keep everything anyway."""
 
-SCORES_AT_ONCE = 1 << 25
+SCORES_AT_ONCE = 1 << 22
 """Number of scores of class attention in memory at a time on a CPU, with the same exception."""
 
 SHARE_OF_MEMORY = 1 / 32

@@ -19,7 +19,7 @@ class Inner:
 
 @dataclass(frozen=True)
 class Deeper(Inner):
-    """What the default of a field of type `Inner` may be, as a method's settings are in a recipe."""
+    """Subclass for the default of a field of type `Inner`, as a recipe has the settings of its method."""
 
     width: int = 1
     """Width of what goes on

@@ -6,7 +6,6 @@ import copy
 import io
 import pickle
 import shutil
-import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from functools import partialmethod
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.turns import Turns
 from torch import nn
 
 from partclipseg.data.photo import PhotoError
@@ -135,9 +135,9 @@ def test_threads_may_share_a_segmenter(segmenter, photos, monkeypatch):
     """One call after the other uses the model, the tokenizer and what is kept of words: each gets its own answer."""
     asked = [{"dog": ["ear", "head"], f"bus{'s' * number}": [f"p {number}"]} for number in range(4)]
     alone = [segmenter(photos[0], words).label_map for words in asked]
-    kind, inside, most = type(segmenter.model), [], []
+    kind, turns = type(segmenter.model), Turns()
     for method in ("encode_text", "label_maps"):
-        monkeypatch.setattr(kind, method, _noting(getattr(kind, method), inside, most))
+        monkeypatch.setattr(kind, method, turns.watched(getattr(kind, method)))
 
     def ask(number: int) -> None:
         for turn in range(5):
@@ -146,7 +146,7 @@ def test_threads_may_share_a_segmenter(segmenter, photos, monkeypatch):
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(ask, range(4)))
-    assert set(most) == {1}
+    assert set(turns.counts) == {1}
 
 
 def test_threads_may_ask_for_embeddings(segmenter, monkeypatch):
@@ -166,21 +166,6 @@ def test_threads_may_ask_for_embeddings(segmenter, monkeypatch):
         found = segmenter.text_embeddings(["ear", "head"])
         others[0].result()
     torch.testing.assert_close(found, segmenter.text_embeddings(["ear", "head"]))
-
-
-def _noting(method, inside: list, most: list):
-    """The method, which notes at each call how many are running."""
-
-    def noting(*arguments, **options):
-        inside.append(None)
-        most.append(len(inside))
-        try:
-            time.sleep(0.005)
-            return method(*arguments, **options)
-        finally:
-            inside.pop()
-
-    return noting
 
 
 def test_copies_and_pickles_answer_as_the_segmenter_does(segmenter, photos):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from tests.instances.tiny import build
+from tests.turns import Turns
 
 from partclipseg.errors import PartCLIPSegError, UsageError
 from partclipseg.instances.detectors import Detector
@@ -120,20 +120,9 @@ def test_no_words_no_photos(detector: Detector):
 
 
 def test_threads_may_share_a_detector(detector: Detector, monkeypatch: pytest.MonkeyPatch):
-    """As two segmenters in threads of their own do: each call reads its own words, and one at a time the tokenizer."""
-    tokenizer = type(load_tokenizer(detector.pretrained.folder))
-    call, inside, most = tokenizer.__call__, [], []
-
-    def noting(*arguments: Any, **options: Any) -> Any:
-        inside.append(None)
-        most.append(len(inside))
-        time.sleep(0.002)
-        try:
-            return call(*arguments, **options)
-        finally:
-            inside.pop()
-
-    monkeypatch.setattr(tokenizer, "__call__", noting)
+    """Each call reads its own words, and one call at a time uses the tokenizer."""
+    tokenizer, turns = type(load_tokenizer(detector.pretrained.folder)), Turns()
+    monkeypatch.setattr(tokenizer, "__call__", turns.watched(tokenizer.__call__))
 
     def ask(number: int) -> None:
         for turn in range(5):
@@ -141,7 +130,7 @@ def test_threads_may_share_a_detector(detector: Detector, monkeypatch: pytest.Mo
 
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(ask, range(3)))
-    assert set(most) == {1}
+    assert set(turns.counts) == {1}
 
 
 @pytest.mark.parametrize("kind", ["grounding-dino", "mm-grounding-dino"])

@@ -145,7 +145,7 @@ def test_the_guidance_resizes_in_each_step_of_training(bicubic):
 
 
 def test_a_weight_that_changes_while_another_thread_resizes_it():
-    """What that thread makes of the former weight is not kept for the new one."""
+    """The positions of the former weight are not kept for the new one."""
     weight, positions = torch.zeros(3), ResizedPositions()
 
     def meanwhile() -> torch.Tensor:

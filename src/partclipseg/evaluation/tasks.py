@@ -65,7 +65,7 @@ class TaskResult:
     source: float = math.nan
     """mIoU over all classes of the benchmark that the model was trained on: cross-dataset only."""
     shared: str = ""
-    """What the training words share with those of the benchmark: cross-dataset only."""
+    """Sentence about the words that the training and the benchmark share: cross-dataset only."""
     remark: str = ""
     """Why the data are not the whole benchmark; empty if they are."""
 

@@ -86,7 +86,7 @@ def test_a_worker_that_dies_takes_one_photo_with_it(photos, model, tmp_path):
 
 
 def test_a_worker_may_die_in_the_middle_of_its_answer(tmp_path, monkeypatch):
-    """As one whose answer is longer than the pipe, while the main process writes to the disk."""
+    """A long answer stays half in the pipe while the main process writes to the disk."""
 
     class Worker:
         """The first one dies, the others answer."""

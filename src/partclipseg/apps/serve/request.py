@@ -231,7 +231,7 @@ _FAULTS = {
     "too_short": "must not be empty",
     "too_long": "must have at most {max_length} entries",
 }
-"""What is said of a field by pydantic's kind of error, whose own messages name no remedy."""
+"""Sentence about a field for each of pydantic's kinds of error: its own messages name no remedy."""
 
 _WORDS = (
     'must be text such as "dog: head, torso, leg, tail", a mapping from each object to a list of its parts, '

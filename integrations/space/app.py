@@ -11,7 +11,7 @@ import os
 import gradio as gr
 import numpy as np
 
-from partclipseg import PartCLIPSegError, PartSegmenter
+from partclipseg import PartCLIPSegError, PartSegmenter, Vocabulary
 from partclipseg.formats.palette import part_colours
 
 EXAMPLE = "dog: head, ear, torso, leg, tail; bus: body, window, wheel"
@@ -24,7 +24,8 @@ def find_parts(photo: np.ndarray | None, words: str) -> dict:
     if photo is None:
         raise gr.Error("Choose a photo first.")
     try:
-        result = segmenter(photo, words)
+        # Text alone: a string given to the segmenter may name a file of this machine, which no visitor may read.
+        result = segmenter(photo, Vocabulary.from_text(words))
     except PartCLIPSegError as error:
         raise gr.Error(str(error)) from error
     colours = part_colours(result.vocabulary)

@@ -54,5 +54,16 @@ def test_wrong_words_are_answered_by_the_sentence(
         client.predict(None, WORDS)
 
 
+@pytest.mark.parametrize("name", ["words.txt", "words.yaml"])
+def test_words_are_never_a_file(client: Any, gradio_client: Any, tmp_path: Path, photo: np.ndarray, name: str):
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    (tmp_path / name).write_text("hidden: content\n")
+    try:
+        answer = client.predict(gradio_client.handle_file(tmp_path / "photo.png"), str(tmp_path / name))
+    except Exception as error:
+        answer = error
+    assert "hidden" not in repr(answer)
+
+
 def test_the_readme_names_the_file():
     assert "app_file: app.py" in (INTEGRATIONS / "space/README.md").read_text()

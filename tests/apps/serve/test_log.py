@@ -17,7 +17,7 @@ pytest.importorskip("fastapi")
 from starlette.testclient import TestClient
 
 from partclipseg.apps.serve.command import create_app
-from partclipseg.apps.serve.log import AccessLog
+from partclipseg.apps.serve.log import AccessLog, private_requests
 from partclipseg.apps.serve.rates import RateLimit
 from partclipseg.inference.segmenter import PartSegmenter
 
@@ -48,6 +48,16 @@ def test_a_request_is_a_line_without_photo_words_and_token(logged, photo):
     assert (second["path"], second["status"]) == ("/v1/models", 303)
     assert set(first) == {"time", "id", "client", "method", "path", "status", "seconds", "bytes_in", "bytes_out"}
     assert not [word for word in ("dog", "ear", "scene.png", "secret") if word in caplog.text]
+
+
+@pytest.mark.parametrize(("level", "said"), [(logging.INFO, False), (logging.DEBUG, True)])
+def test_the_librarys_warnings_name_no_word_but_for_debugging(logged, photo, level, said):
+    client, caplog = logged
+    caplog.set_level(level, "partclipseg.serve")
+    with private_requests():
+        assert post(client, photo, vocabulary=f"zyzzyva{level}: pqrst").status_code == 200
+    assert ("pqrst" in caplog.text) == said
+    assert logging.getLogger("partclipseg.inference").level == logging.NOTSET  # as before
 
 
 def test_words_are_logged_for_debugging_only(logged, photo):

@@ -111,7 +111,7 @@ class Serve:
             from partclipseg.apps.serve.access import is_loopback
             from partclipseg.apps.serve.connections import ConnectionLimits, Connections, allow_files
             from partclipseg.apps.serve.engine import Engine, Limits
-            from partclipseg.apps.serve.log import AccessLog
+            from partclipseg.apps.serve.log import AccessLog, private_requests
         except ImportError as error:
             raise PartCLIPSegError(f"{_MISSING} ({error})") from error
 
@@ -147,7 +147,7 @@ class Serve:
             ws="none",
             backlog=backlog,
         )
-        with suppress(KeyboardInterrupt):  # uvicorn raises it after an orderly shutdown
+        with private_requests(), suppress(KeyboardInterrupt):  # uvicorn raises it after an orderly shutdown
             uvicorn.Server(config).run(sockets=[socket])
         return 0
 

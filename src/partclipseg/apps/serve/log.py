@@ -7,6 +7,8 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,8 +22,25 @@ HEADER = "x-request-id"
 _LOG = logging.getLogger("partclipseg.serve")
 """Writes to standard error what the option ``--log-level`` of every command lets through."""
 
+_ABOUT_REQUESTS = ("partclipseg.data", "partclipseg.inference", "partclipseg.instances")
+"""Loggers that name words and photos. What they say while the models are loaded is the server's own affair."""
+
 _IDENTIFIER = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 """Identifiers that are taken from clients, such as a proxy; others would make the log unreadable."""
+
+
+@contextmanager
+def private_requests() -> Iterator[None]:
+    """Leave out what the library says of requests' words and photos, unless the level is debug: they may be private."""
+    loggers = [] if _LOG.isEnabledFor(logging.DEBUG) else [logging.getLogger(name) for name in _ABOUT_REQUESTS]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def log_question(scope: Scope, question: dict[str, Any]) -> None:

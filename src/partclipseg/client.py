@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -36,8 +37,10 @@ class Client:
             token: the server's token, if it asks for one.
             timeout: seconds without a byte of the answer after which a request has failed.
 
-        Raises `UsageError` for an address that is none.
+        Raises `UsageError` for an address that is none, a time that is not positive, and a token that no server takes.
         """
+        if not timeout > 0:
+            raise UsageError(f"timeout is {timeout}: give a number of seconds above 0")
         try:
             parts = urlsplit(address if "://" in address else f"http://{address}")
         except ValueError:  # brackets that are not closed, for one
@@ -49,7 +52,9 @@ class Client:
         self._session = requests.Session()
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, _SecondTry())
-        if token:
+        if token := (token or "").strip():  # a token that was read from a file ends with a line break
+            if not re.fullmatch("[!-~]+", token):
+                raise UsageError("a token is one word of ASCII letters, digits and signs: give that of the server")
             self._session.headers["Authorization"] = f"Bearer {token}"
 
     def models(self) -> list[dict[str, Any]]:
@@ -70,11 +75,13 @@ class Client:
     ) -> Iterator[dict[str, Any]]:
         """Yield the answer for each photo as it comes; ``status`` is 200, or else ``detail`` says why there is none.
 
-        Raises `UsageError` for a single photo in place of a list.
+        No photos have no answers. Raises `UsageError` for a single photo in place of a list.
         """
         if isinstance(photos, str | bytes | Path):
             raise UsageError("segment_many takes a list of photos: give one photo to segment")
-        answer = self._post("/v1/batch", list(photos), vocabulary, options, stream=True)
+        if not (asked := list(photos)):
+            return
+        answer = self._post("/v1/batch", asked, vocabulary, options, stream=True)
         with self._named_errors(), answer:
             yield from map(json.loads, answer.iter_lines())
 
@@ -92,11 +99,11 @@ class Client:
 
     def job(self, name: str) -> dict[str, Any]:
         """Return one job: its ``state``, and how many of its ``photos`` are ``labelled``."""
-        return self._ask("GET", f"/v1/jobs/{quote(name, safe='')}").json()
+        return self._ask("GET", _of_job(name)).json()
 
     def stop_job(self, name: str) -> dict[str, Any]:
         """Stop a job and return it; what is labelled is kept."""
-        return self._ask("DELETE", f"/v1/jobs/{quote(name, safe='')}").json()
+        return self._ask("DELETE", _of_job(name)).json()
 
     def _post(
         self, path: str, photos: list[Any], vocabulary: AskedWords, options: Mapping[str, Any], **more: Any
@@ -108,6 +115,8 @@ class Client:
                 contents = [one if isinstance(one, bytes) else stack.enter_context(open(one, "rb")) for one in photos]
             except OSError as error:
                 raise PartCLIPSegError(refusal(error)) from error
+            except ValueError:  # of `open`, for this alone
+                raise PartCLIPSegError("the path of a photo holds a NUL: give another, or the file's content") from None
             return self._ask("POST", path, data=data, files=[("photo", one) for one in contents], **more)
 
     def _ask(self, method: str, path: str, **more: Any) -> requests.Response:
@@ -154,6 +163,12 @@ class _SecondTry(HTTPAdapter):
 def _plain(vocabulary: AskedWords) -> str | None:
     """Return words as text."""
     return vocabulary if isinstance(vocabulary, str | None) else Vocabulary.load(vocabulary).to_text()
+
+
+def _of_job(name: str) -> str:
+    if not name:
+        raise UsageError("the name of a job is empty: give what start_job has returned as name")
+    return f"/v1/jobs/{quote(name, safe='')}"
 
 
 def _field(value: Any) -> Any:

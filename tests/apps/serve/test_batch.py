@@ -239,6 +239,10 @@ def test_the_client_sends_boxes(address, random_segmenter):
         (lambda client, folder: list(client.segment_many(b"photo", WORDS)), UsageError, "takes a list of photos"),
         (lambda client, folder: client.segment(b"", {"dog": "ear"}), UsageError, "must be a list of words, not 'ear'"),
         (lambda client, folder: client.start_job(".", ["dog's ear", "dog's ear"]), UsageError, "twice"),
+        (lambda client, folder: client.segment("a\0.jpg", WORDS), PartCLIPSegError, "a photo holds a NUL"),
+        (lambda client, folder: list(client.segment_many(["a\0.jpg"], WORDS)), PartCLIPSegError, "a photo holds a NUL"),
+        (lambda client, folder: client.job(""), UsageError, "name of a job is empty"),
+        (lambda client, folder: client.stop_job(""), UsageError, "name of a job is empty"),
     ],
 )
 def test_what_the_client_cannot_send_is_a_sentence(call, kind, sentence, tmp_path):
@@ -256,6 +260,29 @@ def test_the_client_says_that_there_is_no_server(given):
 def test_the_client_says_what_is_no_address(given):
     with pytest.raises(UsageError, match=rf"^'{re.escape(given)}' is no address: write it as the server has printed"):
         Client(given)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"token": "日本"}, "a token is one word of ASCII letters"),
+        ({"token": "naïve"}, "a token is one word of ASCII letters"),
+        ({"token": "two words"}, "a token is one word of ASCII letters"),
+        ({"token": "two\r\nX-Lines: 1"}, "a token is one word of ASCII letters"),
+        ({"timeout": 0}, "timeout is 0: give a number of seconds above 0"),
+        ({"timeout": -1.5}, r"timeout is -1\.5: give"),
+        ({"timeout": float("nan")}, "timeout is nan: give"),
+    ],
+)
+def test_the_client_says_what_it_cannot_be_made_with(options, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        Client("a:1", **options)
+
+
+def test_a_token_may_come_from_a_file_and_no_photos_have_no_answers(address):
+    client = Client(address, "secret\n")
+    assert client.models()
+    assert list(client.segment_many([], WORDS)) == []
 
 
 def test_the_client_takes_the_address_that_was_printed(address):

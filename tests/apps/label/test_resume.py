@@ -97,7 +97,7 @@ def test_names_with_line_ends_of_their_own(tmp_path, name):
         (["--vocabulary", WORDS.partition(",")[0]], "vocabulary now without"),
         (["--formats", "coco"], "formats now without yolo, labelme, png, jsonl, label-studio"),
         (["--objects", "dog"], "objects now with dog"),
-        (["--dtype", "bfloat16"], "dtype was float32, now bfloat16"),
+        (["--dtype", "bfloat16"], "other options (dtype was float32, now bfloat16): go on"),
         (["--fast-reading"], "fast_reading was None, now True"),
     ],
 )

@@ -53,7 +53,10 @@ def check_options(path: Path, options: dict[str, Any]) -> None:
     options = options | {key: None for key in before if key not in options}  # options that it was begun with
     if any(not _is_alike(before.get(key), value) for key, value in options.items()):
         raise _damaged(path)
-    if changes := [text for key, value in options.items() if (text := _difference(key, before.get(key), value))]:
+    # The digest is of the weights as they were loaded, so it changes with their number type.
+    unsaid = {"weights"} if options["dtype"] != before["dtype"] else set()
+    named = {key: value for key, value in options.items() if key not in unsaid}
+    if changes := [text for key, value in named.items() if (text := _difference(key, before.get(key), value))]:
         raise UsageError(
             f"{path.parent} was begun with other options ({'; '.join(changes)}): go on with those, or name another "
             "folder with --output"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from partclipseg.data.check import check_dataset
 from partclipseg.data.datasets import open_dataset
 from partclipseg.data.datasets.instructpart import InstructPart
 from partclipseg.data.datasets.part_imagenet_pp import PartImageNetPP
-from partclipseg.errors import PartCLIPSegError
+from partclipseg.errors import PartCLIPSegError, UsageError
 
 FIXTURES = {
     "part-imagenet-ood": "part_imagenet_ood",
@@ -124,6 +125,19 @@ def test_instructpart_has_one_mask_for_each_photo(instructpart) -> None:
     Image.new("L", (6, 4)).save(path.with_suffix(".jpg"))
     with pytest.raises(PartCLIPSegError, match=r"spout\.jpg: p0-kettle-spout\.png beside it has the same name but for"):
         open_dataset("instructpart", instructpart.root)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_the_root_of_instructpart_is_proposed_for_a_folder_in_it(instructpart, split: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(f"it is probably one: use --data {instructpart.root}") + "$"):
+        check_dataset("instructpart", instructpart.root / split)
+
+
+@pytest.mark.parametrize("other", ["part-imagenet-ood", "part-imagenet-pp"])
+@pytest.mark.parametrize("name", ["instructpart", "partonomy-core"])
+def test_a_folder_of_another_benchmark_is_told(name: str, other: str, request: pytest.FixtureRequest) -> None:
+    with pytest.raises(UsageError, match=f"is not the root of {name}|holds {other}, not {name}"):
+        check_dataset(name, root_of(other, request))
 
 
 def test_instructpart_may_lie_in_the_folders_of_its_archive(instructpart) -> None:

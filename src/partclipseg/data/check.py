@@ -14,7 +14,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from partclipseg.data.datasets.registry import dataset_specs, file_spec, open_source
-from partclipseg.data.datasets.roots import MissingSplitError, has_any_of_split, has_split, require_split
+from partclipseg.data.datasets.roots import MissingSplitError, has_any_of_split, has_split, refuse_other, require_split
 from partclipseg.data.datasets.spec import SPLITS, DatasetSpec, OwnOptions, Split
 from partclipseg.data.photo import MAX_PIXELS, photo_formats
 from partclipseg.data.problem import DataError, Problem
@@ -197,6 +197,8 @@ def _open(
             raise
         except PartCLIPSegError as error:
             problems.append(Problem("missing split", root, str(error)))
+    if not any(source.photos for source in sources.values()):
+        refuse_other(root, spec.name, dataset_specs())
     if missing and not sources and not problems:
         raise missing[-1]
     return list(sources.values()), problems, notes

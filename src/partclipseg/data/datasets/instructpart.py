@@ -189,11 +189,19 @@ def _folder(root: Path, split: Split) -> Path:
             sizes = [path for path in folder.iterdir() if re.fullmatch(r"train[0-9]+", path.name) and path.is_dir()]
             if sizes:
                 return max(sizes, key=lambda path: int(path.name[5:]))
-        if folder.is_dir():
+        if _is_own(folder, split):
             return folder
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder: check --data")
-    raise MissingSplitError(f"{root} has no folder {split} of InstructPart, with images, masks and data_{split}.json")
+    missing = f"{root} has no folder {split} of InstructPart, with images, masks and data_{split}.json"
+    if _is_own(root, root.name) or _is_own(root.parent / split, split):
+        raise MissingSplitError(f"{missing}; it is probably one: use --data {root.absolute().parent}")
+    raise MissingSplitError(missing)
+
+
+def _is_own(folder: Path, split: str) -> bool:
+    """Whether a folder looks like a split of InstructPart, complete or not."""
+    return is_file(_list_file(folder, split)) or (folder / "masks").is_dir()
 
 
 DATASET = DatasetSpec(

@@ -81,7 +81,7 @@ def open_split(root: Path, split: Split) -> PaintedSource:
         stated = sizes.pop() if len(sizes) == 1 else (None, None)
         painted[key] = PaintedPhoto(tuple(masks), stated, one.file)
     if not photos and not defects:
-        raise DataError(Problem("missing label", root, "no photo with part masks is listed: check --data"))
+        raise UsageError(f"{root} is not the root of {NAME}: no photo with part masks is listed in it")
     return PaintedSource(
         root=root,
         split="test",

@@ -61,20 +61,24 @@ def require_split(root: Path, spec: DatasetSpec, split: Split, others: Iterable[
     for candidate in _neighbours(root):
         if has_split(candidate, spec, split):
             raise UsageError(f"{root} is not the root of {name}; it is probably {candidate}: use --data {candidate}")
-    rivals = [other for other in others if other.name != name]
+    rivals = list(others)
     for candidate in (root, *_neighbours(root)):
-        for other in rivals:
-            if any(has_split(candidate, other, s) for s in other.layout):
-                raise UsageError(
-                    f"{candidate} holds {other.name}, not {name}: name {other.name} as the data set, "
-                    f"with --data {candidate}"
-                )
+        refuse_other(candidate, name, rivals)
     if spec.preparation is not None and any(next(root.glob(pattern), None) for pattern in spec.raw):
         raise UsageError(
             f"{root} looks like the raw source of {name}: bring it into its layout first, with "
             f"partclipseg prepare {name}"
         )
     raise UsageError(f"{root} is not the root of {name}: {_missing(root, spec, split)}")
+
+
+def refuse_other(root: Path, name: str, others: Iterable[DatasetSpec]) -> None:
+    """Raise `UsageError` that proposes another data set than `name` if `root` has the layout of one."""
+    for other in others:
+        if other.name != name and any(has_split(root, other, split) for split in other.layout):
+            raise UsageError(
+                f"{root} holds {other.name}, not {name}: name {other.name} as the data set, with --data {root}"
+            )
 
 
 def form_of_another_tool(root: Path) -> str | None:

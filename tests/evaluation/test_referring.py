@@ -57,3 +57,23 @@ def test_empty_answers_to_empty_parts_are_right_as_in_lisa(tmp_path: Path) -> No
     assert scores.giou == pytest.approx(100 * (1 + 2 / 6 + 0 + 1 + 0 + 0 + 0) / 7)
     assert scores.ciou == pytest.approx(100 * 6 / (4 + 6 + 4 + 0 + 2 + 2 + 0))
     assert scores.precision_50 == pytest.approx(100 * 2 / 7)
+
+
+@pytest.mark.parametrize(("letters", "too_long"), [(200, 0), (201, 7)])
+def test_a_sentence_is_asked_whole_or_not_at_all(tmp_path: Path, letters: int, too_long: int) -> None:
+    write(tmp_path)
+    path, sentence = tmp_path / "test" / "data_test.json", "How do I lift it? ".ljust(letters, "x")
+    entries = json.loads(path.read_text())
+    for entry in entries:
+        entry["part_list"][0]["instruction"] = [sentence]
+    path.write_text(json.dumps(entries))
+    asked = []
+
+    def asker(image: np.ndarray, words: Any) -> Any:
+        asked.extend(words.parts)
+        return SimpleNamespace(label_map=np.full((1, 10), -1))
+
+    model: Any = asker
+    scores = score_questions(model, open_dataset("instructpart", tmp_path), "instruction")
+    assert (scores.questions, scores.too_long) == (7 - too_long, too_long)
+    assert set(asked) <= {sentence}

@@ -138,7 +138,7 @@ def test_convert_checks_the_tokenizer_before_the_weights(
     words = ["--vocabulary", "dog: ear", "--config", str(tmp_path / "config.json")]
     options = ["--output", str(tmp_path / "out"), *words, "--tokenizer", str(tokenizer_directory)]
     assert main(["convert", str(released), *options]) == 1
-    assert "has 600 tokens and the checkpoint" in " ".join(capsys.readouterr().err.split())
+    assert "has 600 tokens and the model's configuration" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "out").exists()
 
 

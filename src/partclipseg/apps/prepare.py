@@ -94,7 +94,8 @@ def _show(console: Console, dataset: str, output: Path, summary: Summary) -> Non
         counts.insert(1, ("parts", len({catalog.object_parts[label].part for label in summary.parts})))
         published = (len(catalog.objects), len(catalog.vocabulary.parts), len(catalog.object_parts))
     for place, (what, here) in enumerate(counts):
-        table.add_row(what, str(here), *map(str, published[place : place + 1]))
+        if here:  # a recipe without a class list counts what its source names: objects or parts
+            table.add_row(what, str(here), *map(str, published[place : place + 1]))
     for split, count in sorted(summary.photos.items()):
         table.add_row(f"photos in {split}", f"{count:,}")
     console.print(table)

@@ -36,7 +36,7 @@ class Train:
       partclipseg train partshapes --output runs/partshapes    (backbone and all)
       partclipseg train own-data --data photos --object car --output runs/cars
       partclipseg train pascal --data data/PascalPart116 --output runs/pascal
-      torchrun --nproc-per-node 4 -m partclipseg.apps.cli train pascal --data data/PascalPart116 --output runs/pascal
+      torchrun --nproc-per-node 4 -m partclipseg.apps.cli -- train pascal --data data/PascalPart116 --output runs/pascal
     """
 
     recipe: Annotated[AnyRecipe, tyro.conf.arg(name="")]  # pyright: ignore[reportInvalidTypeForm]

@@ -93,7 +93,7 @@ class FewShot:
     def draw(self, classes: Mapping[str, set[int]], pairs: Sequence[ObjectPart]) -> FewShotSplit:
         """Draw the split from photos, by key, with the indices into `pairs` of the parts that each shows.
 
-        Objects with fewer photos than `shots`, all of whose photos are taken, are named in the log.
+        Objects with fewer photos than `shots`, all of whose photos are taken, are counted in the log.
         """
         photos = Counter(word for labels in classes.values() for word in {pairs[label].object for label in labels})
         numbers = {pair.object: photos[pair.object] for pair in pairs}

@@ -32,7 +32,8 @@ class PartQuestion(NamedTuple):
     """uint8 `[H, W, 3]`, RGB."""
     mask: np.ndarray
     """bool `[H, W]`: the part."""
-    words: Vocabulary
+    words: Vocabulary | None
+    """What is asked for; None for a sentence that is too long for a word."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,8 @@ def score_questions(
     too_long = 0
     for done, record in enumerate(records, start=1):
         question = _question(dataset, record, asking, phrasing)
-        answered = None
-        try:
-            answered = segmenter(question.image, question.words).label_map == 0
-        except PromptTooLongError:
-            too_long += 1
+        answered = _answer(segmenter, question)
+        too_long += answered is None
         areas.append(_areas(answered, question.mask))
         if on_progress is not None:
             on_progress(done, len(records))
@@ -110,13 +108,22 @@ def _question(dataset: FileDataset, record: SampleRecord, asking: QuestionForm, 
             there = count_of(len(sentences), "sentence")
             raise UsageError(f"{key} has {there}, not one of number {phrasing}: choose another")
         pair = ObjectPart(ANY, as_word(sentences[phrasing]))
-    return PartQuestion(key, image, mask, Vocabulary((pair,)))
+    return PartQuestion(key, image, mask, None if len(pair.part) > MAX_WORD else Vocabulary((pair,)))
+
+
+def _answer(segmenter: PartSegmenter, question: PartQuestion) -> np.ndarray | None:
+    """Return the answer, bool `[H, W]`; None if the model cannot read the question."""
+    if question.words is None:
+        return None
+    try:
+        return segmenter(question.image, question.words).label_map == 0
+    except PromptTooLongError:
+        return None
 
 
 def as_word(sentence: str) -> str:
-    """Return a sentence as one word of a vocabulary: what separates words becomes a blank, its end is cut off."""
-    plain = " ".join("".join(" " if mark in ",;:\n" else mark for mark in sentence).split())
-    return plain[:MAX_WORD].strip()
+    """Return a sentence as one word of a vocabulary: what separates words becomes a blank."""
+    return " ".join("".join(" " if mark in ",;:\n" else mark for mark in sentence).split())
 
 
 def _areas(answer: np.ndarray | None, mask: np.ndarray) -> tuple[int, int, float]:

@@ -46,7 +46,7 @@ class Evaluate:
       partclipseg evaluate runs/cars/best --dataset coco --data data/cars --object car
       partclipseg evaluate partshapes --dataset partshapes
       partclipseg evaluate partshapes --dataset partshapes --split instances --metric partpq --instances true-boxes
-      torchrun --nproc-per-node 4 -m partclipseg.apps.cli evaluate ...   (one process for each GPU)
+      torchrun --nproc-per-node 4 -m partclipseg.apps.cli -- evaluate ...   (one process for each GPU)
     """
 
     model: ModelArgument

@@ -81,5 +81,5 @@ def test_convert_asks_for_the_size_before_it_reads_weights(
     call += ["--config", str(tmp_path / "config.json"), "--tokenizer", str(clip_tokenizer)]
     assert main(call) == 1
     said = " ".join(capsys.readouterr().err.split())
-    assert "has 49408 tokens and the model's configuration 600: give the tokenizer that the checkpoint was trained with" in said
+    assert "has 49408 tokens and the model's configuration 600: give the tokenizer that" in said
     assert not (tmp_path / "out").exists()

@@ -71,8 +71,8 @@ def fitting_tokenizer(name: str | Path, text_config: Any) -> Any:
     if len(tokenizer) != text_config.vocab_size:
         raise PartCLIPSegError(
             f"the tokenizer {str(name)!r} has {len(tokenizer)} tokens and the model's configuration "
-            f"{text_config.vocab_size}: give the tokenizer that the checkpoint was trained with as --tokenizer; a model of "
-            "another size than the released ones needs its --config, too"
+            f"{text_config.vocab_size}: give the tokenizer that the checkpoint was trained with as --tokenizer; "
+            "a model of another size than the released ones needs its --config, too"
         )
     check_tokenizer(tokenizer, text_config, name)
     return tokenizer

@@ -417,6 +417,9 @@ def test_names_of_models_and_photos():
         ("a\0b\n.png", "ab.png"),
         ("\ud800.png", "png"),
         ("x" * 300 + ".png", "x" * 96 + ".png"),
+        (" .a. ", "a"),
+        ("x." + "y" * 99, "y" * 99),
+        ("x. ." + "y" * 97, "y" * 97),
     ],
 )
 def test_photos_keep_their_names_without_folders(make_engine, photo, given, name):

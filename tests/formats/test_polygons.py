@@ -63,6 +63,37 @@ def test_tolerance_drops_the_stairs_and_keeps_the_shape():
     assert (inside & disc).sum() / (inside | disc).sum() > 0.97
 
 
+@pytest.mark.parametrize(
+    "picture",
+    [
+        "#",
+        "#######",
+        "#\n#\n#",
+        "#....\n.#...\n..#..",  # three pieces of one pixel: one of them stays
+        "##...\n.##..\n..##.\n...##",
+        "###\n#.#\n###",
+        "#########\n#.#.#.#.#\n.........\n....##...\n....##...",  # the ragged piece is larger than the square one
+    ],
+)
+@pytest.mark.parametrize("tolerance", [1, 3, 1000])
+def test_the_largest_piece_never_vanishes(picture, tolerance):
+    mask = np.array([[c == "#" for c in row] for row in picture.splitlines()])
+    areas = [np.sum(filled([polygon], mask.shape)) for polygon in mask_polygons(mask, 0)]
+    whole = mask_polygons(mask, 0)[int(np.argmax(areas))]
+    corners = {tuple(vertex) for vertex in whole}
+    found = [polygon for polygon in mask_polygons(mask, tolerance) if {tuple(vertex) for vertex in polygon} <= corners]
+    assert len(found) == 1
+    x, y = found[0].T
+    assert np.sum(x * np.roll(y, -1) - y * np.roll(x, -1)) > 0
+
+
+def test_small_pieces_vanish_under_the_tolerance():
+    mask = np.zeros((20, 20), bool)
+    mask[:10, :10] = mask[15, 15] = True
+    (polygon,) = mask_polygons(mask, 1.0)
+    assert polygon.tolist() == [[0, 0], [10, 0], [10, 10], [0, 10]]
+
+
 def test_seams_do_not_open_under_the_tolerance():
     """A long seam to a small hole: moved at one end only, it would be a slit through pixels far from any border."""
     y, x = np.indices((40, 60))

@@ -7,6 +7,7 @@ plain lists where one leads to the next. `benchmarks/outlines.py` compares the t
 from __future__ import annotations
 
 from bisect import bisect_left
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,8 @@ def mask_polygons(mask: np.ndarray, tolerance: float = 1.0) -> list[np.ndarray]:
     Args:
         mask: bool `[H, W]`.
         tolerance: greatest distance in pixels by which vertices may be dropped (Douglas and Peucker 1973); 0 is
-            exact. Pieces that vanish under it are left out.
+            exact. Pieces that vanish under it are left out, but the largest one stays: its tolerance is halved until
+            it has three vertices.
     """
     mask = np.asarray(mask, dtype=bool)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -34,9 +36,23 @@ def mask_polygons(mask: np.ndarray, tolerance: float = 1.0) -> list[np.ndarray]:
     points, starts = outlines.polygons()
     points += (left, top)
     kept = _simplified(points, starts, tolerance)
-    ends = [*starts[1:].tolist(), len(points)]
-    polygons = (points[start:end][kept[start:end]] for start, end in zip(starts.tolist(), ends, strict=True))
+    largest = int(_doubled_areas(points[:, 0], points[:, 1], starts).argmax())
+    pieces = [slice(start, end) for start, end in pairwise([*starts.tolist(), len(points)])]
+    while np.count_nonzero(kept[pieces[largest]]) < 3:
+        tolerance /= 2
+        kept[pieces[largest]] = _simplified(points[pieces[largest]], starts[:1], tolerance)
+    polygons = (points[piece][kept[piece]] for piece in pieces)
     return [polygon for polygon in polygons if len(polygon) >= 3]
+
+
+def _doubled_areas(x: np.ndarray, y: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Return twice the area within each ring, `[r]`, positive for clockwise ones on the screen.
+
+    `x` and `y`, `[n]` each, are the vertices of all rings; a ring begins at each of the `starts`, `[r]`.
+    """
+    after = np.arange(1, len(x) + 1)
+    after[np.append(starts[1:], len(x)) - 1] = starts
+    return np.add.reduceat(x * y[after] - y * x[after], starts)
 
 
 class _Corners(NamedTuple):
@@ -97,9 +113,7 @@ class _Outlines:
         order, starts = self._walk(np.flatnonzero(corners.goes_right).tolist())
         x, y = corners.x[order], corners.y[order]
         ends = np.append(starts[1:], len(order))
-        after = np.arange(1, len(order) + 1)
-        after[ends - 1] = starts
-        areas = np.add.reduceat(x * y[after] - y * x[after], starts)  # twice the signed area
+        areas = _doubled_areas(x, y, starts)
         self.outer: list[int] = [order[start] for start in starts[areas > 0].tolist()]
         """First corner of each outer outline."""
         places = x * (int(corners.y[-1]) + 1) + y  # sorted by x, then y

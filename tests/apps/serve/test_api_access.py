@@ -23,6 +23,8 @@ def test_the_right_token_only(make_engine, photo):
     assert client.get("/healthz").status_code == 200
     assert client.get("/v1/models", headers={"Authorization": "Bearer secret"}).status_code == 200
     assert client.get("/?token=wrong", headers={"Accept": "text/html"}).text.startswith("<!doctype html>")
+    for accept, page in (("TEXT/HTML", True), ("text/html;q=0", False), ("*/*", False)):
+        assert client.get("/", headers={"Accept": accept}).text.startswith("<!doctype html>") == page
     # A browser comes by the address that the server prints, and keeps a cookie.
     welcome = client.get("/v1/models?token=secret&x=1")
     assert (welcome.status_code, welcome.headers["location"]) == (303, "/v1/models?x=1")

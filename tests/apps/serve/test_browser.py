@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import re
 import threading
 import time
+import unicodedata
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as mask_utils
+from tests.apps.serve.api_requests import picture
 
+from partclipseg.formats.archive import zip_archive
 from partclipseg.formats.registry import single_formats
 
 pytest.importorskip("fastapi")
@@ -110,7 +115,7 @@ def open_page(page, address: str) -> None:
     page.locator("html[data-ready]").wait_for()
 
 
-def find(page, *photos: Path, words: str | None = WORDS) -> None:
+def find(page, *photos: Any, words: str | None = WORDS) -> None:
     """Choose photos, fill in the words, press the button and wait for the end."""
     if photos:
         page.set_input_files("#file", photos)
@@ -234,6 +239,58 @@ def test_several_photos_in_a_row(page, files):
     assert page.locator("#progress").inner_text() == "Nothing has changed: this is the result."
     page.set_input_files("#file", files["my scene"])
     assert page.locator("#progress").text_content() == ""  # it told of other photos
+
+
+LONG = "screenshot of a product page with a very long title that its shop has given it, edited, final, 2026-11-28"
+
+
+LONG_NAMES = tuple(f"{letter} - {LONG}.png" for letter in "ABC")
+
+
+@pytest.mark.parametrize(
+    ("names", "compared"),
+    [
+        (("a.png", "a.png"), False),
+        (("a.png", "A.jpg"), False),
+        (LONG_NAMES, False),  # the server keeps the end of long names
+        (LONG_NAMES, True),
+        ((".png", "png.png", "png"), False),
+        ((" a.png", "a.png", "..a.png"), False),
+        (("\u00e9.png", "e\u0301.png"), False),  # one letter with an accent, and two characters for it
+    ],
+)
+def test_no_photo_is_lost_in_the_zip(page, names, compared):
+    if compared:
+        page.locator("#options summary").first.click()
+        page.get_by_label("Compare with other words").check()
+    widths = [40 + 10 * number for number in range(len(names))]
+    photos = [
+        {"name": name, "mimeType": "image/png", "buffer": picture(width, 40)}
+        for name, width in zip(names, widths, strict=True)
+    ]
+    find(page, *photos)
+    with downloaded(page, "#download-all") as archive:
+        found = archive.namelist()
+        # What a system without upper and lower case, or with one form of each accent, tells apart.
+        assert len({unicodedata.normalize("NFC", name).lower() for name in found}) == len(found)
+        answers = [json.loads(archive.read(name)) for name in found if name.endswith(".parts.json")]
+        assert sorted(one["width"] for one in answers) == sorted(widths * (1 + compared))
+    if compared:
+        assert {name.partition("/")[0].partition("-")[0] for name in found} == {"a", "b"}
+
+
+@pytest.mark.parametrize(("count", "fits"), [(30_000, True), (40_000, False)])
+def test_too_many_files_for_one_zip_are_a_sentence(page, address, count, fits):
+    """The format has 16 bits for their number."""
+    archive = base64.b64encode(zip_archive({f"{number}.txt": b"" for number in range(count)})).decode()
+    join = """async ([address, packed]) => {
+      const { joinArchives } = await import(address + "zip.js");
+      const archive = Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0));
+      const parts = [{ folder: "", archive }, { folder: "b", archive }];
+      try { return String(joinArchives(parts).size > archive.length); } catch (error) { return error.message; }
+    }"""
+    said = page.evaluate(join, [address, archive])
+    assert said == "true" if fits else said.startswith("the files of all these photos are too many for one ZIP")
 
 
 def test_two_vocabularies_side_by_side(page, files):
@@ -378,6 +435,36 @@ def test_the_address_holds_the_state(page, address, files):
     assert page.get_by_label("Minimum score").input_value() == "0"
 
 
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        *[("view", text) for text in ("constructor", "toString", "__proto__", "nothing", "")],
+        *[("instances", "constructor"), ("model", "toString"), ("least", "__proto__"), ("opacity", "constructor")],
+    ],
+)
+def test_damaged_fields_of_the_address_are_the_usual_ones(page, address, files, field, text):
+    open_page(page, f"{address}#{field}={text}")
+    find(page, files["my scene"])
+    assert page.locator("#message").inner_text() == ""
+    assert page.locator("[data-view=object_parts]").get_attribute("aria-selected") == "true"
+    assert painted(page) > 0
+    page.evaluate("text => { location.hash = text; }", f"{field}={text}&score=0.01")  # a link within the page
+    until(page, "document.querySelector('[aria-label=\"Minimum score\"]').value === '0.01'")
+    assert page.locator("[data-view=object_parts]").get_attribute("aria-selected") == "true"
+    assert painted(page) > 0
+
+
+@pytest.mark.parametrize("word", ["constructor", "__proto__", "toString"])
+def test_words_that_every_object_of_javascript_has_are_words(page, files, word):
+    find(page, files["my scene"], words=f"dog: {word}, ear\n{word}: head, {word}")
+    assert page.locator("#message").inner_text() == ""
+    legend = page.locator(".legend input").all()
+    assert any(word in (box.get_attribute("aria-label") or "") for box in legend)
+    for view in ("objects", "parts", "probability", "attention"):
+        page.locator(f"[data-view={view}]").click()
+        assert painted(page) > 0
+
+
 def test_names_are_text(page, files):
     find(page, files["<img src=x onerror=alert(1)>"], words='dog: <b>ear</b>, "><script>')
     assert page.locator(".name").inner_text() == "<img src=x onerror=alert(1)>.png"
@@ -475,6 +562,44 @@ def test_light_and_dark(page, address):
     assert page.evaluate(background) == dark
     open_page(page, address)
     assert page.evaluate(background) == dark
+
+
+REFUSED = "throw new DOMException('Access is denied for this document.', 'SecurityError')"
+STORAGE = {
+    "no access": f"Object.defineProperty(window, 'localStorage', {{ get() {{ {REFUSED} }} }})",
+    "none": "Object.defineProperty(window, 'localStorage', { value: null })",
+    "full": "Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError') }",
+    "cookies and site data blocked": None,
+}
+
+
+@pytest.mark.parametrize("script", STORAGE.values(), ids=STORAGE)
+def test_the_page_works_without_storage(browser, address, files, tmp_path, script):
+    """Colours that are chosen hold until the page is left."""
+    (tmp_path / "Default").mkdir()
+    blocked = {"profile": {"default_content_setting_values": {"cookies": 2 if script is None else 1}}}
+    (tmp_path / "Default" / "Preferences").write_text(json.dumps(blocked))
+    start = browser.browser_type.launch_persistent_context
+    context = start(tmp_path, executable_path=CHROMIUM, args=OPTIONS)
+    try:
+        page, troubles = context.pages[0], []
+        context.set_default_timeout(120_000)
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        if script:
+            page.add_init_script(script)
+        open_page(page, address)
+        refused = "(() => { try { localStorage.setItem('a', 'b') } catch { return true } return false })()"
+        assert page.evaluate(refused)
+        page.get_by_label("Colours").select_option("dark")
+        assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+        assert page.locator("#scenes button").count() == 4
+        find(page, files["my scene"])
+        assert painted(page) > 0
+        open_page(page, address)
+        assert page.evaluate("document.documentElement.dataset.theme") == ""
+        assert troubles == []
+    finally:
+        context.close()
 
 
 def test_a_narrow_window_shows_the_result(page, files):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -138,6 +139,19 @@ def test_a_slow_but_steady_body_is_read(address):
         answer = all_of(connection)
         assert answer.startswith(b"HTTP/1.1 422 ")
         assert b"no words are given" in answer
+
+
+@pytest.mark.slow
+def test_a_request_to_upgrade_is_answered_as_any_other_and_says_nothing(server, model_directory):
+    """Uvicorn would advise whoever started the server to install a library."""
+    with server("--model", model_directory) as (address, process), ExitStack() as stack:
+        for kind in (b"websocket", b"h2c", b"WebSocket"):
+            head = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, close\r\nUpgrade: %s\r\n" % kind
+            key = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+            assert all_of(opened(stack, address, head + key)).startswith(b"HTTP/1.1 200 ")
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+        assert process.output.read() == ""
 
 
 def test_the_limits_are_those_that_the_command_names(monkeypatch):

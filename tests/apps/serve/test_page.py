@@ -48,6 +48,17 @@ def test_every_file_is_answered_whole_small_and_only_once(client, name):
     assert client.head(f"/{name}").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("accept", "encoding"),
+    [
+        *[("gzip", "gzip"), ("GZIP", "gzip"), ("br;q=1, gzip;q=0.8", "gzip")],
+        *[("gzip;q=0", None), ("gzippy", None), ("", None)],
+    ],
+)
+def test_files_are_packed_for_those_who_take_it(client, accept, encoding):
+    assert client.get("/main.js", headers={"Accept-Encoding": accept}).headers.get("content-encoding") == encoding
+
+
 def test_all_that_the_page_names_is_there():
     """Addresses are relative, so that the page works below a path of a proxy."""
     page = (STATIC / "index.html").read_text()
@@ -85,13 +96,18 @@ def test_the_policy_allows_nothing_from_elsewhere_and_no_scripts_in_the_page(cli
         ("GET", "/v1/examples/..%2f..%2fpage.py", 404, "there is nothing at "),
         ("GET", "/v1/examples/scene-9.jpg", 404, "there is nothing at /v1/examples/scene-9.jpg"),
         ("GET", "/gradio_api/file=/etc/passwd", 404, "there is nothing at "),
+        ("GET", "/v1/models/", 404, "there is nothing at /v1/models/"),
+        ("GET", "/v1/examples/", 404, "there is nothing at /v1/examples/"),
+        ("POST", "/v1/segment/", 404, "there is nothing at /v1/segment/"),
+        ("GET", "/main.js/", 404, "there is nothing at /main.js/"),
+        ("GET", "/healthz//", 404, "there is nothing at /healthz//"),
         ("GET", "/" + "x" * 5000, 404, "there is nothing at /xxx"),
         ("POST", "/", 405, "/ takes GET, not POST"),
         ("PUT", "/main.js", 405, "/main.js takes GET, not PUT"),
     ],
 )
 def test_there_is_nothing_else(client, method, path, code, sentence):
-    answer = client.request(method, path, content=b"x" * 100_000 if method != "GET" else None)
+    answer = client.request(method, path, follow_redirects=False, content=b"x" * 100_000 if method != "GET" else None)
     assert answer.status_code == code
     assert answer.json()["detail"].startswith(sentence)
     assert len(answer.content) < 700

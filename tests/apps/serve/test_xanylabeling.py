@@ -103,6 +103,16 @@ def test_its_controls_count(http, random_segmenter):
     assert sum(len(one["points"]) for one in coarse) < sum(len(one["points"]) for one in fine)
 
 
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.05, 0.1])
+@pytest.mark.parametrize("seed", range(4))
+def test_no_part_vanishes_under_coarse_outlines(http, random_segmenter, share, seed):
+    photo = picture(120, 80, seed)
+    found = random_segmenter(photo, WORDS, instances="components", rest=True)
+    shapes = Client(http).shapes("first", photo, WORDS, epsilon_factor=share)
+    expected = {(segment.name, segment.instance) for segment in found}
+    assert {(shape["label"], shape["group_id"]) for shape in shapes} == expected
+
+
 @pytest.mark.parametrize(
     ("body", "code", "sentence"),
     [

@@ -13,6 +13,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from partclipseg.apps.serve.accept import weight
+
 COOKIE = "partclipseg_token"
 OPEN_PATHS = frozenset({"/healthz"})
 """Paths that need no token, for health checks."""
@@ -198,7 +200,7 @@ async def drain(receive: Receive, limit: int = 100_000_000) -> None:
 
 def _refusal(request: Request) -> Response:
     headers = {"WWW-Authenticate": "Bearer"}
-    if "text/html" in request.headers.get("accept", ""):
+    if weight(request.headers, "accept", "text/html"):
         page = f"<!doctype html><html lang=en><title>Token needed</title><p>{escape(_REFUSAL)}."
         return HTMLResponse(page, 401, headers)
     return JSONResponse({"detail": _REFUSAL}, 401, headers)

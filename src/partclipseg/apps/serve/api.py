@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from partclipseg import __version__
+from partclipseg.apps.serve.accept import weight
 from partclipseg.apps.serve.answers import (
     PROBLEMS,
     CatalogInfo,
@@ -32,7 +33,7 @@ from partclipseg.apps.serve.explained import explained_content
 from partclipseg.apps.serve.intake import Intake, seconds_since
 from partclipseg.apps.serve.jobs.api import add_jobs
 from partclipseg.apps.serve.jobs.runner import Jobs
-from partclipseg.apps.serve.metrics import CONTENT_TYPE, Counting
+from partclipseg.apps.serve.metrics import CONTENT_TYPE
 from partclipseg.apps.serve.paths import OwnMethods, Paths
 from partclipseg.apps.serve.question import ExplainRequest, PhotoRequest, SegmentRequest, form_schema, schema_of
 from partclipseg.apps.serve.xanylabeling import add_xanylabeling
@@ -44,7 +45,7 @@ BINARY = {"type": "string", "format": "binary"}
 
 
 def create_api(engine: Engine, jobs: Jobs | None = None) -> FastAPI:
-    """Create the application, without the page and the access checks (`access.protect`)."""
+    """Create the application, without the page, the access checks and the counting of requests (`create_app`)."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -61,6 +62,7 @@ def create_api(engine: Engine, jobs: Jobs | None = None) -> FastAPI:
         # FastAPI's own documentation pages load scripts from another server.
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect has no sentence, and many clients do not follow it with their photo
     )
     add_errors(app)
     _add_information(app, engine)
@@ -71,11 +73,15 @@ def create_api(engine: Engine, jobs: Jobs | None = None) -> FastAPI:
     add_batch(app, intake)
     add_xanylabeling(app, intake)
     add_jobs(app, intake, jobs)
+    app.add_middleware(OwnMethods, paths=api_paths(app))
+    return app
+
+
+def api_paths(app: FastAPI) -> Paths:
+    """Return the paths of the API with their methods."""
     described = app.openapi()["paths"].items()
     methods = {path: {method.upper() for method in operations} for path, operations in described}
-    app.add_middleware(OwnMethods, paths=Paths({**methods, str(app.openapi_url): {"GET"}}))
-    app.add_middleware(Counting, metrics=engine.metrics, paths=Paths(methods))
-    return app
+    return Paths({**methods, str(app.openapi_url): {"GET"}})
 
 
 def _add_segment(app: FastAPI, intake: Intake) -> None:
@@ -98,7 +104,8 @@ def _add_segment(app: FastAPI, intake: Intake) -> None:
             found = await intake.find(task, wanted.photo, wanted.source()[1])
             result = named_result(await intake.in_thread(found.at_least, wanted.min_score), wanted.name)
             made = result, wanted.formats, wanted.opacity
-            if "application/zip" in request.headers.get("accept", ""):
+            zip_weight = weight(request.headers, "accept", "application/zip")
+            if zip_weight and zip_weight >= weight(request.headers, "accept", "application/json"):
                 archive = await intake.in_thread(lambda: zip_archive(files_of(*made)))
                 return Response(archive, media_type="application/zip")
             content = {**await intake.head(task), **await intake.in_thread(content_of, *made)}

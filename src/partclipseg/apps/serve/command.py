@@ -240,13 +240,14 @@ def addresses(host: str, port: int, token: str | None = None) -> list[str]:
 def create_app(
     engine: Engine, token: str | None = None, *, local: bool = False, rate: int = 0, jobs: Jobs | None = None
 ) -> FastAPI:
-    """Create API and page as one application, with the access checks of `access.protect`.
+    """Create API and page as one application, with the access checks of `access.protect` and the counts of requests.
 
     `rate` is the maximum number of POST requests of one client in a minute; 0 is any. `jobs` are those of clients; None
     switches them off.
     """
     from partclipseg.apps.serve.access import protect
-    from partclipseg.apps.serve.api import create_api
+    from partclipseg.apps.serve.api import api_paths, create_api
+    from partclipseg.apps.serve.metrics import Counting
     from partclipseg.apps.serve.page import add_page
     from partclipseg.apps.serve.rates import RateLimit
 
@@ -254,7 +255,9 @@ def create_app(
     add_page(app)
     if rate:
         app.add_middleware(RateLimit, per_minute=rate)
-    return protect(app, token, local=local)
+    protect(app, token, local=local)
+    app.add_middleware(Counting, metrics=engine.metrics, paths=api_paths(app))  # the last is the outermost
+    return app
 
 
 def _answering_to_the_end(app: ASGIApp) -> ASGIApp:

@@ -126,6 +126,9 @@ class _Connection(H11Protocol):
         self._received += len(data)
         super().data_received(data)
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Log nothing: the request is answered as any other, and uvicorn's advice would be to install WebSockets."""
+
     def phase(self) -> Phase | None:
         """Return what the server waits for: the request's head or body, or the client reading; None if for nothing."""
         if self.flow.write_paused:

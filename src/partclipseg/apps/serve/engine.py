@@ -344,7 +344,11 @@ def model_names(models: Sequence[str | None]) -> list[str]:
 
 
 def named_result(result: PartResult, name: str | None) -> PartResult:
-    """Return the result under the name of the photo's file, without folders and characters that no file may have."""
+    """Return the result under the name of the photo's file, or else `photo`.
+
+    Folders, characters that no file may have, and dots and spaces at both ends are left out; of a name with more than
+    100 characters the last 100 stay. So two names may become one.
+    """
     clean = "".join(letter for letter in (name or "").replace("\\", "/").rpartition("/")[2] if letter.isprintable())
-    clean = clean.encode("utf-8", "ignore").decode().strip(". ")[-100:]
+    clean = clean.encode("utf-8", "ignore").decode().strip(". ")[-100:].lstrip(". ")
     return replace(result, name=clean or "photo")

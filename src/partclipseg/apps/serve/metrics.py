@@ -10,6 +10,9 @@ from partclipseg.apps.serve.paths import Paths
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
+OTHER = "other"
+"""Path under which requests are counted that are not for the API."""
+
 
 class Metrics:
     """Counters that ``/metrics`` reports."""
@@ -31,18 +34,20 @@ class Metrics:
 
 
 class Counting:
-    """Counts the requests of an application and their duration, by the templates of its paths: paths that clients
-    invent would fill the registry."""
+    """Counts the requests of an application and their duration, by the templates of its paths.
+
+    All further paths, the page's files among them, are one, `OTHER`: paths that clients invent would fill the registry.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, paths: Paths) -> None:
         self.app = app
         self._metrics, self._paths = metrics, paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = self._paths.template(scope["path"]) if scope["type"] == "http" else None
-        if path is None:
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        path = self._paths.template(scope["path"]) or OTHER
 
         async def send_counted(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -8,6 +8,8 @@ from importlib.resources import files
 
 from fastapi import FastAPI, Request, Response
 
+from partclipseg.apps.serve.accept import weight
+
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
 """Media types of the files; those that Python guesses depend on the machine."""
 
@@ -33,7 +35,7 @@ def _sender(content: bytes, media_type: str):
     async def send(request: Request) -> Response:
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=head)
-        if "gzip" in request.headers.get("accept-encoding", ""):
+        if weight(request.headers, "accept-encoding", "gzip"):
             return Response(packed, media_type=media_type, headers={**head, "Content-Encoding": "gzip"})
         return Response(content, media_type=media_type, headers=head)
 

@@ -9,8 +9,8 @@ import { WordBox } from "./words.js";
 /** @typedef {import("./state.js").State} State */
 /** @typedef {Pick<State, "words" | "objects" | "zoom" | "least" | "model" | "compare" | "modelB" | "wordsB" | "instances">} Fields */
 
-/** @type {Readonly<Record<string, string>>} */
-const INSTANCES = { components: "by connected regions", detector: "by the server's detector" };
+/** @type {ReadonlyMap<string, string>} */
+const INSTANCES = new Map([["components", "by connected regions"], ["detector", "by the server's detector"]]);
 
 export class Form {
   /** @param {() => void} changed  after a person has changed a field */
@@ -42,7 +42,7 @@ export class Form {
    * @param {string[]} sources  ways to tell objects apart
    */
   offer(models, catalogs, sources) {
-    this.instances.append(...sources.map((source) => new Option(INSTANCES[source] ?? source, source)));
+    this.instances.append(...sources.map((source) => new Option(INSTANCES.get(source) ?? source, source)));
     byId("apart").hidden = !sources.length;
     [this.models, this.catalogs] = [models, catalogs];
     for (const select of [this.model, this.modelB]) {

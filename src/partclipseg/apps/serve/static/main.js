@@ -6,6 +6,7 @@ import { Form } from "./form.js";
 import { Photos } from "./photos.js";
 import { ResultView } from "./result.js";
 import { readState, writeState } from "./state.js";
+import { keep, kept } from "./storage.js";
 
 const THEME = "partclipseg-theme";
 const NARROW = 860;
@@ -180,10 +181,10 @@ const theme = byId("theme", HTMLSelectElement);
 /** @param {string} name */
 const colour = (name) => { document.documentElement.dataset.theme = theme.value = name; };
 theme.addEventListener("change", () => {
-  localStorage.setItem(THEME, theme.value);
+  keep(THEME, theme.value);
   colour(theme.value);
 });
-colour(localStorage.getItem(THEME) ?? "");
+colour(kept(THEME));
 
 // -- the start ------------------------------------------------------------------------------------------------
 

@@ -10,12 +10,12 @@ import { decoded, heatColour, labelMap, paintHeat, paintLabels, pixels } from ".
 /** @typedef {import("./api.js").HeatView} HeatView */
 /** @typedef {{ view: string, opacity: number, score: number }} Sliders */
 
-/** @type {Readonly<Record<string, string>>} */
-const ABOUT = {
-  parts: "Generalized parts: what the part words say alone, whatever the object, inside the objects found.",
-  probability: "How sure the model is of one class, object or part at each place; beside it, its greatest value.",
-  attention: "Where the pixels of a class look in the decoder's last layer.",
-};
+/** What a view shows, where its title does not say it. @type {ReadonlyMap<string, string>} */
+const ABOUT = new Map([
+  ["parts", "Generalized parts: what the part words say alone, whatever the object, inside the objects found."],
+  ["probability", "How sure the model is of one class, object or part at each place; beside it, its greatest value."],
+  ["attention", "Where the pixels of a class look in the decoder's last layer."],
+]);
 const KINDS = { "object-part": "Object-parts", object: "Objects", part: "Generalized parts" };
 
 export class Panel {
@@ -79,7 +79,7 @@ export class Panel {
   /** Show the view that the tabs name. */
   show() {
     this.leave();
-    const about = this.view in ABOUT ? [make("p", { class: "help" }, ABOUT[this.view])] : [];
+    const sentence = ABOUT.get(this.view), about = sentence ? [make("p", { class: "help" }, sentence)] : [];
     this.side.replaceChildren(...about, ...(this.layer ? this.legend() : this.heatChoice()));
     // Grey lets the colours of segments and heat stand out, as in the overlays that are written to files.
     this.photo.style.filter = this.layer ? "saturate(0.45)" : "saturate(0)";

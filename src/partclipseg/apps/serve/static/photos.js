@@ -118,7 +118,7 @@ export class Photos {
   }
 
   /**
-   * A name whose stem no other photo has, so that files of two photos never share a name.
+   * A name whose stem no other photo has: it tells photos apart in the list and in their files.
    * @param {string} name
    */
   unused(name) {

@@ -44,7 +44,7 @@ export class ResultView {
     const { runs } = photo, titles = titlesOf(runs);
     const panels = await Promise.all(runs.map(({ result }, i) => Panel.create(result, titles[i], this.sliders)));
     if (drawing !== this.drawing) return; // another photo was chosen meanwhile
-    const views = Object.keys(VIEWS).filter((view) => runs.some(({ result }) =>
+    const views = [...VIEWS.keys()].filter((view) => runs.some(({ result }) =>
       result.layers[/** @type {LayerView} */ (view)] ?? result.heat[/** @type {HeatView} */ (view)]));
     const stage = make("div", { id: "panels", role: "tabpanel", "data-count": panels.length });
     const toolbar = new Toolbar(this.sliders, views, (what) => {

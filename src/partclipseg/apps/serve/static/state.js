@@ -1,5 +1,7 @@
 // The page's state in its address, after the "#": browsers keep that part to themselves and never send it.
 
+import { VIEWS } from "./toolbar.js";
+
 /**
  * @typedef {object} State
  * @property {string} words
@@ -40,6 +42,7 @@ export function readState(hash) {
     else if (typeof usual === "string") state[name] = text;
     else if (text.trim() && Number(text) >= 0 && Number(text) <= 1) state[name] = Number(text);
   }
+  if (!VIEWS.has(String(state.view))) state.view = DEFAULTS.view;
   return /** @type {State} */ (/** @type {unknown} */ (state));
 }
 

@@ -4,10 +4,11 @@ import { make } from "./dom.js";
 
 /** @typedef {import("./panel.js").Sliders} Sliders */
 
-/** @type {Readonly<Record<string, string>>} */
-export const VIEWS = Object.freeze({
-  object_parts: "Object-parts", objects: "Objects", parts: "Parts", probability: "Probability", attention: "Attention",
-});
+/** Titles of the tabs by their views. @type {ReadonlyMap<string, string>} */
+export const VIEWS = new Map([
+  ["object_parts", "Object-parts"], ["objects", "Objects"], ["parts", "Parts"],
+  ["probability", "Probability"], ["attention", "Attention"],
+]);
 
 export class Toolbar {
   /**
@@ -24,7 +25,7 @@ export class Toolbar {
       this.tabs.append(make("button", {
         type: "button", role: "tab", id: `tab-${view}`, "data-view": view, "aria-controls": "panels",
         onclick: () => this.choose(view),
-      }, VIEWS[view]));
+      }, VIEWS.get(view) ?? view));
     }
     if (!views.includes(sliders.view)) sliders.view = views[0];
     this.controls = make("div", { class: "controls" },
@@ -56,10 +57,11 @@ export class Toolbar {
    */
   step(event) {
     const tabs = [...this.tabs.querySelectorAll("button")], at = tabs.findIndex((tab) => tab === event.target);
-    const moves = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: tabs.length - 1 };
-    if (!(event.key in moves)) return;
+    const moves = new Map([["ArrowRight", at + 1], ["ArrowLeft", at - 1], ["Home", 0], ["End", tabs.length - 1]]);
+    const to = moves.get(event.key);
+    if (to === undefined) return;
     event.preventDefault();
-    const next = tabs[(moves[/** @type {keyof typeof moves} */ (event.key)] + tabs.length) % tabs.length];
+    const next = tabs[(to + tabs.length) % tabs.length];
     next.click();
     next.focus();
   }

@@ -1,20 +1,28 @@
-// Joins ZIP archives into one, each under a folder of its own. The files stay packed as they are.
+// Joins ZIP archives into one. The files stay packed as they are.
 
 const LOCAL = 0x04034b50, CENTRAL = 0x02014b50, END = 0x06054b50;
 const UTF8 = 1 << 11;
+const MAX_FILES = 2 ** 16 - 1, MAX_BYTES = 2 ** 32 - 1;
 
 /**
  * Join archives; the server's are small, without comments and without the extension for large files.
+ *
+ * The server cuts the names of photos, so two archives may have files of one name. The second one then goes into a
+ * folder with a number: unpacked, the files would replace each other.
  * @param {{ folder: string, archive: Uint8Array }[]} parts  folder: "" or a name
  * @returns {Blob}
  */
 export function joinArchives(parts) {
   /** @type {Uint8Array<ArrayBuffer>[]} */
   const files = [], directory = [];
+  /** @type {Set<string>} */
+  const taken = new Set();
   let offset = 0, count = 0;
   for (const { folder, archive } of parts) {
-    for (const entry of entries(archive)) {
-      const name = new Uint8Array([...new TextEncoder().encode(folder && `${folder}/`), ...entry.name]);
+    const own = [...entries(archive)];
+    const place = unusedFolder(folder, own.map((entry) => new TextDecoder().decode(entry.name)), taken);
+    for (const entry of own) {
+      const name = new Uint8Array([...new TextEncoder().encode(place), ...entry.name]);
       const local = header(LOCAL, entry, name, 0), central = header(CENTRAL, entry, name, offset);
       files.push(local, entry.packed);
       directory.push(central);
@@ -23,6 +31,9 @@ export function joinArchives(parts) {
     }
   }
   const size = directory.reduce((sum, one) => sum + one.length, 0);
+  if (count > MAX_FILES || offset + size > MAX_BYTES) {
+    throw new Error("the files of all these photos are too many for one ZIP: download them photo by photo");
+  }
   const end = new DataView(new ArrayBuffer(22));
   end.setUint32(0, END, true);
   end.setUint16(8, count, true);
@@ -30,6 +41,24 @@ export function joinArchives(parts) {
   end.setUint32(12, size, true);
   end.setUint32(16, offset, true);
   return new Blob([...files, ...directory, end], { type: "application/zip" });
+}
+
+/**
+ * Return the beginning of paths, a folder and a slash or nothing, under which none of the names is taken; take them.
+ * @param {string} folder
+ * @param {string[]} names
+ * @param {Set<string>} taken
+ */
+function unusedFolder(folder, names, taken) {
+  for (let number = 1; ; number++) {
+    const place = [folder, number > 1 ? String(number) : ""].filter(Boolean).join("-");
+    const start = place && `${place}/`;
+    // Many systems take upper and lower case for one, and a letter with its accent for the two in one.
+    const paths = names.map((name) => (start + name).normalize("NFC").toLowerCase());
+    if (paths.some((path) => taken.has(path))) continue;
+    paths.forEach((path) => taken.add(path));
+    return start;
+  }
 }
 
 /** @typedef {{ name: Uint8Array, common: DataView, packed: Uint8Array<ArrayBuffer>, external: number }} ZipEntry */

@@ -227,6 +227,10 @@ class KeptFiles:
             for file, beside in self.kept
         ]
 
+    def path_of(self, name: str) -> Path:
+        """Return where the new content of the file `name` was written: beside it, if that of a person is kept."""
+        return self.folder / (dict(self.kept).get(name) or name)
+
     def _place(self, name: str, temporary: Path) -> None:
         written, present = file_digest(temporary), None
         target = name

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from partclipseg.errors import PartCLIPSegError, first_line
-from partclipseg.files import locked, refusal, remove_temporary
+from partclipseg.errors import PartCLIPSegError, UsageError, first_line
+from partclipseg.files import locked, refusal, remove_temporary, temporary_path
 
 _ROOM = 1 << 20
 """Free bytes below which a failed write is attributed to a full disk, if the library gives no reason."""
@@ -38,13 +38,37 @@ def writing(path: Path) -> Iterator[None]:
 def claimed(folder: Path) -> Iterator[None]:
     """Create a folder if needed, lock it against other runs, and delete partial files of killed runs.
 
-    Raises `PartCLIPSegError` if another run is writing there, or the folder cannot be made.
+    Raises `PartCLIPSegError` if another run is writing there, or the folder cannot be made or written to.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         remove_temporary(folder, recursive=False)
+        check_writable(folder)
         yield
+
+
+def check_new_file(path: Path) -> None:
+    """Check before long work that its result can be written to the new file `path`; nothing is left behind.
+
+    Raises `UsageError` if anything is there, be it a link that leads nowhere, and `PartCLIPSegError` where no file can
+    be made.
+    """
+    with writing(path):
+        try:
+            path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            check_writable(next(folder for folder in path.absolute().parents if os.path.lexists(folder)))
+        else:
+            raise UsageError(f"{path} exists already: name another file, or remove it first")
+
+
+def check_writable(folder: Path) -> None:
+    """Raise `PartCLIPSegError` if no file can be made in an existing folder."""
+    with writing(folder):
+        trial = temporary_path(folder / "trial")
+        trial.touch()
+        trial.unlink()
 
 
 def _system_error(error: Exception, path: Path) -> OSError:

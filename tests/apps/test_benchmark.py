@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -82,6 +83,110 @@ def test_a_spread_on_rendered_scenes(trained, tmp_path: Path, capsys) -> None:
     assert "±" in text
 
 
+def test_a_mean_is_over_models_that_were_trained_alike(trained, tmp_path: Path, capsys) -> None:
+    from partclipseg.shapes.world import partshapes_world
+
+    world = partshapes_world()
+    zero = trained("zero", world.seen_vocabulary)
+    runs = [str(trained(f"run{seed}", world.vocabulary, ["x"]).parent) for seed in range(2)]
+    assert main(["benchmark", "ov-parts", str(zero), "--few-shot", *runs, *options(tmp_path)]) == 0
+    _, _, cross = (tmp_path / "report/benchmark.md").read_text().split("## ")[1:]
+    rows = [line.split("|")[1].strip() for line in cross.splitlines() if line.startswith("|")]
+    assert rows[2:] == ["zero", "run0 (16 shots)", "run1 (16 shots)", "mean of 2"]
+
+
+@pytest.fixture
+def ade_photos(shared: Path, tmp_path: Path) -> Path:
+    """ADE20K-Part-234 with training and validation files; the photos of both are the same but for their names."""
+    data = shutil.copytree(shared / "data/ADE20KPart234", tmp_path / "ADE20KPart234")
+    content = json.loads((data / "ade20k_instance_train.json").read_text())
+    for entry in content["images"]:
+        entry["file_name"] = f"val_{entry['file_name']}"
+    (data / "ade20k_instance_val.json").write_text(json.dumps(content))
+    for folder in ("images", "annotations_detectron2_part"):
+        (data / folder / "validation").mkdir()
+        for path in (data / folder / "training").iterdir():
+            shutil.copy(path, data / folder / "validation" / f"val_{path.name}")
+    return data
+
+
+UNTOLD, MISSING = "names the photos that it was trained on", "files, and the validation ones are missing"
+
+
+@pytest.mark.parametrize(
+    ("listed", "more", "task", "remark"),
+    [
+        ("beside", [], "few-shot", ""),
+        ("inside", [], "few-shot", ""),
+        ("nowhere", ["--task", "few-shot"], "few-shot", UNTOLD),
+        ("nowhere", [], "supervised", UNTOLD),
+        ("nowhere", ["--task", "zero-shot"], "zero-shot", ""),
+    ],
+)
+def test_training_photos_among_the_scored_ones(
+    listed: str, more: list[str], task: str, remark: str, trained, ade_photos: Path, tmp_path: Path, capsys
+) -> None:
+    """The list is of every training photo, so that the validation photos alone are left to score."""
+    keys = [path.stem for path in (ade_photos / "images/training").iterdir()]
+    model = trained("few", Vocabulary.from_catalog("ade20k-part-234"), keys)
+    if listed != "beside":
+        model = shutil.copytree(model, tmp_path / "copies/few")
+    if listed == "inside":
+        shutil.copy(tmp_path / "few/few-shot.json", model)
+    command = ["benchmark", "ov-parts", str(model), "--data", str(ade_photos), *options(tmp_path), *more]
+    for _ in range(2):  # scored, and taken from the results
+        assert main(command) == 0
+        [found] = json.loads((tmp_path / "report/benchmark.json").read_text())["results"]
+        assert found["task"] == task
+        assert remark in found["remark"]
+        assert bool(found["remark"]) == bool(remark)
+
+
+@pytest.mark.parametrize(
+    ("missing", "more", "remark"),
+    [
+        (False, ["--vocabulary", "seen"], ""),  # no training photo has a record of these words
+        (False, ["--split", "train"], ""),
+        (True, [], MISSING),
+    ],
+)
+def test_the_data_are_said_to_be_incomplete_by_their_files(
+    missing: bool, more: list[str], remark: str, trained, ade_photos: Path, shared: Path, capsys
+) -> None:
+    model = trained("ade", Vocabulary.from_catalog("ade20k-part-234", "seen"))
+    data = shared / "data/ADE20KPart234" if missing else ade_photos
+    command = ["evaluate", str(model), "--dataset", "ade20k-part-234", "--data", str(data)]
+    command += ["--protocol", "oracle_obj", "--boundary", "none", "--workers", "0", "--device", "cpu"]
+    assert main([*command, *more]) == 0
+    text = said(capsys)
+    assert remark in text
+    assert ("the test records draw on" in text) == bool(remark)
+
+
+def test_what_cannot_be_written_is_printed(trained, tmp_path: Path, capsys) -> None:
+    from partclipseg.shapes.world import partshapes_world
+
+    model = trained("m", partshapes_world().vocabulary)
+    (tmp_path / "report/benchmark.md").mkdir(parents=True)
+    assert main(["benchmark", "ov-parts", str(model), *options(tmp_path)]) == 1
+    text = said(capsys)
+    assert "supervised: partshapes" in text
+    assert "benchmark.md cannot be read or written (Is a directory)" in text
+    assert "report:" not in text
+
+
+def test_the_last_line_names_the_report_that_was_written(trained, tmp_path: Path, capsys) -> None:
+    from partclipseg.shapes.world import partshapes_world
+
+    command = ["benchmark", "ov-parts", str(trained("m", partshapes_world().vocabulary)), *options(tmp_path)]
+    assert main(command) == 0
+    report = tmp_path / "report/benchmark.md"
+    assert capsys.readouterr().out.endswith(f"report: {report}\n")
+    report.write_text("a note by hand")
+    assert main([*command, "--limit", "2"]) == 0
+    assert capsys.readouterr().out.endswith(f"report: {report.with_name('benchmark.new.md')}\n")
+
+
 def test_state_that_is_damaged_or_of_others(trained, tmp_path: Path, capsys) -> None:
     """Damaged results are scored again; a file of another program is kept to the byte, and so is a busy folder."""
     from partclipseg.files import locked
@@ -113,6 +218,7 @@ def test_state_that_is_damaged_or_of_others(trained, tmp_path: Path, capsys) -> 
         (["MODEL", "--data", "nowhere"], "nowhere: no such folder"),
         (["--few-shot", "."], "holds no finished training run"),
         (["MODEL", "--data", "MODEL"], "holds neither Pascal-Part-116 nor ADE20K-Part-234: check --data"),
+        (["--few-shot", "MODEL/.."], "holds no few-shot.json, the list of the photos of a few-shot run: put it there"),
         (["MODEL", "MODEL"], "is named twice: name each model once"),
         (["MODEL", "--few-shot", "MODEL/.."], "is named twice: name each model once"),
         (["partshapes", "partshapes"], "partshapes is named twice"),
@@ -316,6 +422,46 @@ def test_instructpart_asks_by_name_and_by_sentence(
     assert 0 <= named["giou"] <= 100
     assert main(command) == 2  # the file is a person's now
     assert "exists already" in said(capsys)
+
+
+HAS_PROC = pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder in which nobody makes files")
+
+
+@pytest.mark.parametrize(
+    ("output", "code", "message"),
+    [
+        pytest.param("/proc/scores.json", 1, "/proc cannot be read or written", marks=HAS_PROC),
+        pytest.param("/proc/folder/scores.json", 1, "/proc cannot be read or written", marks=HAS_PROC),
+        ("FOLDER/file/scores.json", 1, "a file stands where a folder should be"),
+        (f"FOLDER/{'x' * 300}.json", 1, "the name is too long"),
+        ("FOLDER", 2, "exists already: name another file"),
+        ("FOLDER/link", 2, "exists already: name another file"),
+    ],
+)
+def test_instructpart_checks_its_output_before_it_scores(
+    output: str, code: int, message: str, questions: Path, tmp_path: Path, capsys
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to("nowhere")
+    # The model is not there, and has not been looked for.
+    command = ["benchmark", "instructpart", str(tmp_path / "model"), "--data", str(questions), "--device", "cpu"]
+    assert main([*command, "--output", output.replace("FOLDER", str(tmp_path))]) == code
+    assert message in said(capsys)
+    assert {path.name for path in tmp_path.iterdir()} == {"InstructPart", "file", "link"}
+
+
+def test_instructpart_prints_what_cannot_be_written(
+    model_directory: Path, questions: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("partclipseg.files.write_text", full)
+    command = ["benchmark", "instructpart", str(model_directory), "--data", str(questions), "--device", "cpu"]
+    assert main([*command, "--output", str(tmp_path / "scores.json")]) == 1
+    text = said(capsys)
+    assert "Oracle referring part segmentation" in text
+    assert "make room" in text
 
 
 def test_instructpart_refuses_what_is_not_there(model_directory: Path, questions: Path, capsys) -> None:

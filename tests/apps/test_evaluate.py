@@ -202,6 +202,16 @@ def test_what_no_evaluation_wrote_is_kept(arguments: list[str], tmp_path: Path, 
     assert theirs.read_text() == text
 
 
+def test_what_cannot_be_written_is_printed(arguments: list[str], tmp_path: Path, capsys) -> None:
+    (tmp_path / "out/report.md").mkdir(parents=True)
+    command = [*arguments, "--protocol", "pred_all", "--boundary", "none", "--output", str(tmp_path / "out")]
+    assert main([*command, "--limit", "1"]) == 1
+    printed = capsys.readouterr()
+    assert "Pred-All" in printed.out
+    assert "report:" not in printed.out
+    assert "report.md cannot be read or written" in " ".join(printed.err.split())
+
+
 @pytest.mark.parametrize("name", ["report.md", "scores.json", "photos.html"])
 def test_a_report_that_a_person_changed_is_kept(arguments: list[str], tmp_path: Path, capsys, name: str) -> None:
     command = [*arguments, "--protocol", "pred_all", "--boundary", "none", "--output", str(tmp_path / "out")]
@@ -211,7 +221,9 @@ def test_a_report_that_a_person_changed_is_kept(arguments: list[str], tmp_path: 
     path.write_text(theirs)
     assert main([*command, "--limit", "3"]) == 0
     new = path.with_name(path.stem + ".new" + path.suffix)
-    assert f"{name} was changed by a person and is kept; the new one is {new.name}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"{name} was changed by a person and is kept; the new one is {new.name}" in printed
+    assert printed.endswith(f"report: {new if name == 'report.md' else new.with_name('report.md')}\n")
     assert path.read_text() == theirs
     assert new.is_file()
     assert main([*command, "--limit", "3", "--overwrite"]) == 0

@@ -244,6 +244,7 @@ def test_few_shots_of_a_benchmark(model_directory: Path, pascal_photos: Path, tm
     assert [entry["file_name"] for entry in theirs] == paths
     for name in ("few-shot.json", "train_1shot.json", "model/model.safetensors"):
         assert (first / name).read_bytes() == (again / name).read_bytes()  # a seed decides all of it
+    assert (first / "model/few-shot.json").read_bytes() == (first / "few-shot.json").read_bytes()  # for its copies
     assert len(json.loads((first / "model/vocabulary.json").read_text())) == 116  # unseen classes are trained too
 
     listed = run("c", "--shot-list", str(first / "train_1shot.json"))

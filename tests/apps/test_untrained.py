@@ -137,6 +137,16 @@ def test_evaluation(directory: Path, own_data: Path, tmp_path: Path, capsys: pyt
     assert scores[0] == scores[1]
 
 
+def test_a_model_that_finds_no_object(plain_directory: Path, own_data: Path, capsys: pytest.CaptureFixture) -> None:
+    """It is not said that the labels are missing, where the parts of predicted objects leave all of them out."""
+    command = ["evaluate", str(plain_directory), "--dataset", "index-png", "--data", str(own_data), "--device", "cpu"]
+    command += ["--workers", "0", "--boundary", "none", "--protocol", "predicted_objects", "--limit", "2"]
+    assert main([*command, "--threshold", "1"]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the model found no object of the vocabulary where parts are labelled (2 photos): choose another" in said
+    assert "label some" not in said
+
+
 def test_export(directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")

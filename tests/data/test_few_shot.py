@@ -90,6 +90,7 @@ def test_a_split_is_read_back_and_exchanged(tmp_path: Path) -> None:
     paths = [interchange_path(photo, Path("/x/voc"), "pascal-part-116") for photo in photos]
     split.write(KeptFiles(tmp_path, "train"), paths)
     assert FewShotSplit.read(tmp_path / "few-shot.json") == split
+    assert (tmp_path / "few-shot.json").read_text() == split.to_json()
     theirs = tmp_path / "train_16shot.json"
     assert json.loads(theirs.read_text())[0] == {"file_name": "datasets/PascalPart116/images/train/2008_1.jpg"}
     assert FewShotSplit.read(theirs) == FewShotSplit(split.files)

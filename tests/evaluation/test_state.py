@@ -178,6 +178,12 @@ def test_whatever_a_writer_raises_is_one_sentence(tmp_path: Path, error: Excepti
         raise error
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder in which nobody can make a file")
+def test_a_folder_that_takes_no_files_is_not_claimed() -> None:
+    with pytest.raises(PartCLIPSegError, match=r"^/proc cannot be read or written"), claimed(Path("/proc")):
+        pass
+
+
 def test_a_folder_is_claimed_by_one_run(tmp_path: Path) -> None:
     refused = pytest.raises(PartCLIPSegError, match="another run is writing to")
     with claimed(tmp_path / "out"), refused, claimed(tmp_path / "out"):

@@ -21,6 +21,7 @@ from partclipseg.evaluation.tasks import (
     origin_of,
     published_rows,
     task_tables,
+    words_of_training,
     zero_shot_words,
 )
 from partclipseg.vocabulary import Vocabulary
@@ -97,16 +98,55 @@ def test_tables_name_the_rule_and_stand_beside_their_own_task_only() -> None:
     assert "No published figure" in few.note
     assert theirs.title == f"cross-dataset: {ADE} → {PASCAL}"
     assert theirs.rows[-4:-2] == (("OV-PARTS: CLIPSeg VA+L+F+D", "37.76", "19.69"), ("d", "30.00", "12.00"))
-    assert theirs.note.endswith("models. No val. d: 12 of 116. f: 18 of 116.")  # what holds for all is said once
+    assert theirs.note.endswith("deviation. No val. d: 12 of 116. f: 18 of 116.")  # what holds for all is said once
     assert [row[0] for row in others.rows] == ["e"]
 
 
+ALIKE = {"family": "partclipseg", "training": "zero-shot", "words": f"{ADE}, seen"}
+
+
+@pytest.mark.parametrize(
+    ("other", "name"),
+    [
+        ({"family": "zsseg"}, "z"),
+        ({"training": "16 shots", "words": f"{ADE}, all"}, "z (16 shots)"),
+        ({"training": "supervised", "words": f"{ADE}, all"}, "z (supervised)"),
+        ({"training": "", "words": "1a2b"}, "z"),
+    ],
+)
+@pytest.mark.parametrize("others", [1, 2])
+def test_only_models_that_were_trained_alike_are_averaged(other: dict, name: str, others: int) -> None:
+    rows = [result("cross-dataset", "z", 50.0, trained_on=ADE, **{**ALIKE, **other}) for _ in range(others)]
+    rows[1:1] = [result("cross-dataset", word, value, trained_on=ADE, **ALIKE) for word, value in (("a", 1), ("b", 3))]
+    (table,) = task_tables(rows)
+    ours = [(row[0], row[-1]) for row in table.rows if not row[0].startswith("OV-PARTS")]
+    theirs = [(name, "53.00")] * others + [("mean of 2", "53.00 ± 0.00")] * (others - 1)
+    assert ours == [*theirs, ("a", "4.00"), ("b", "6.00"), ("mean of 2", "5.00 ± 1.41")]
+
+
+def test_no_spread_of_models_that_differ() -> None:
+    rows = [result("few-shot", "a", 1.0, training=training) for training in ("few-shot", "1 shot", "16 shots")]
+    (table,) = task_tables(rows)
+    assert [row[0] for row in table.rows[-3:]] == ["a", "a (1 shot)", "a (16 shots)"]
+    assert "±" not in table.note
+
+
+def test_words_of_training_are_named_or_told_apart() -> None:
+    assert words_of_training(SEEN) == f"{PASCAL}, seen"
+    assert words_of_training(None) == ""
+    own = [Vocabulary.from_text(text) for text in ("dog: ear, leg", "dog: leg, ear", "dog: ear")]
+    first, again, other = map(words_of_training, own)
+    assert first == again != other
+
+
 def test_results_survive_json() -> None:
-    one = result("zero-shot", "a", math.nan)
+    one = result("zero-shot", "a", math.nan, **ALIKE)
     again = TaskResult.from_dict(one.to_dict())
     assert one.to_dict()["seen"] is None
+    assert again is not None
     assert math.isnan(again.seen)
-    assert again.method == "a"
+    assert (again.method, again.kind) == ("a", one.kind)
+    assert TaskResult.from_dict({**one.to_dict(), "training": 1}) is None
 
 
 def test_published_rows_are_of_oracle_obj() -> None:
@@ -134,7 +174,8 @@ def test_parts_of_predicted_objects_are_counted_as_the_golden_reading(shared: Pa
     evaluator = Evaluator(meta["test_vocabulary"], meta["evaluation_set"]["base"], "predicted_objects", boundary=None)
     for index, _ in enumerate(record for record in meta["records"] if not record["skipped"]):
         maps = (tensors[f"record{index}.{name}"].long() for name in ("pred_obj_map", "labels"))
-        evaluator.update(*(torch.where(one == 255, -1, one) for one in maps))
+        found, labels = (torch.where(one == 255, -1, one) for one in maps)
+        evaluator.update(found, labels)
     scores = evaluator.compute()  # the golden's labels are resized already, so another rule must not do it again
     by_rule = next(one for one in scores.rules if one.rule == "ov-parts")
     expected = [meta["pred_obj"][name] for name in ("mIoU", "mIoU-base", "mIoU-unbase", "h-IoU")]

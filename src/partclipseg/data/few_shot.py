@@ -24,7 +24,7 @@ from partclipseg.counts import count_of, noun
 from partclipseg.data.source import FileDataset
 from partclipseg.data.values import is_text, quoted
 from partclipseg.errors import PartCLIPSegError, UsageError
-from partclipseg.files import expanded
+from partclipseg.files import expanded, is_directory
 from partclipseg.json_file import read_json
 from partclipseg.kept_files import KeptFiles
 from partclipseg.vocabulary import ObjectPart
@@ -137,27 +137,31 @@ class FewShotSplit:
         plain = (value if type(value) is int else None for value in (shots, seed))
         return cls(tuple(sorted({_key(name) for name in names})), *plain)
 
+    def to_json(self) -> str:
+        """Return the text of ``few-shot.json``, which `read` takes."""
+        content = {"seed": self.seed, "shots": self.shots, "rule": RULE if self.seed is not None else "a list"}
+        return json.dumps({**content, "files": list(self.files)}, indent=1) + "\n"
+
     def write(self, files: KeptFiles, paths: Sequence[str]) -> None:
         """Write ``few-shot.json``, and ``train_16shot.json`` (of 16 shots) with `paths` in OV-PARTS' form.
 
         Raises `PartCLIPSegError` if one cannot be written.
         """
-        content = {"seed": self.seed, "shots": self.shots, "rule": RULE if self.seed is not None else "a list"}
-        files.text(SPLIT_FILE, json.dumps({**content, "files": list(self.files)}, indent=1) + "\n")
+        files.text(SPLIT_FILE, self.to_json())
         name = f"train_{self.shots or 'few_'}shot.json"
         files.text(name, json.dumps([{"file_name": path} for path in paths], indent=1) + "\n")
         files.raise_failed()
 
 
-def listed_beside(model: str) -> frozenset[str]:
-    """Return the photos that a few-shot model was trained on, where its run's list lies beside it; else none.
+def split_of_model(model: str) -> FewShotSplit | None:
+    """Return the split that a few-shot model was trained on, where the list lies in its folder or beside it; else None.
 
     Raises `UsageError` for a list that cannot be read.
     """
-    for folder in (Path(model), Path(model).parent):
+    for folder in (Path(model), Path(model).parent) if is_directory(model) else ():
         if os.path.lexists(folder / SPLIT_FILE):  # a folder or a link to nowhere is no list, and not absent
-            return frozenset(FewShotSplit.read(folder / SPLIT_FILE).files)
-    return frozenset()
+            return FewShotSplit.read(folder / SPLIT_FILE)
+    return None
 
 
 def draw_photos(classes: Mapping[str, set[int]], pairs: Sequence[ObjectPart], shots: int, seed: int) -> list[str]:

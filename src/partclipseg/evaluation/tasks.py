@@ -25,6 +25,7 @@ from partclipseg.data.loader import PartDataset
 from partclipseg.data.source import FileDataset
 from partclipseg.evaluation.choices import TASKS, Task
 from partclipseg.evaluation.scores import without_nan
+from partclipseg.evaluation.state import text_digest
 from partclipseg.evaluation.tables import Table, figure
 from partclipseg.vocabulary import Catalog, ObjectPart, Vocabulary
 
@@ -67,7 +68,24 @@ class TaskResult:
     shared: str = ""
     """Sentence about the words that the training and the benchmark share: cross-dataset only."""
     remark: str = ""
-    """Why the data are not the whole benchmark; empty if they are."""
+    """Why the score is not that of the published task; empty if it is."""
+    family: str = ""
+    """Family of the model, as in `registry.FAMILIES`."""
+    training: str = ""
+    """Task of the model's training, such as "zero-shot" or "16 shots"; empty where its words do not tell it."""
+    words: str = ""
+    """Words of the model's training: a benchmark with "seen" or "all", or a digest of others; empty without any."""
+
+    @property
+    def kind(self) -> tuple[str, str, str]:
+        """What models that are averaged have in common."""
+        return self.family, self.training, self.words
+
+    @property
+    def row_name(self) -> str:
+        """Name of the model in a table, with its training where neither the task nor a zero-shot training tells it."""
+        usual = self.training in ("", "zero-shot", self.task)
+        return self.method if usual else f"{self.method} ({self.training})"
 
     @classmethod
     def from_dict(cls, values: Any) -> TaskResult | None:
@@ -79,7 +97,7 @@ class TaskResult:
             read = cls(**known)
         except TypeError:
             return None
-        words = (read.task, read.dataset, read.method, read.trained_on, read.shared, read.remark)
+        words = (read.task, read.dataset, read.method, read.trained_on, read.shared, read.remark, *read.kind)
         figures = (read.seen, read.unseen, read.harmonic, read.all, read.source)
         sound = all(isinstance(word, str) for word in words) and all(isinstance(one, int | float) for one in figures)
         return read if sound else None
@@ -119,6 +137,24 @@ def zero_shot_words(words: Vocabulary) -> Vocabulary:
     return words if origin is None else _word_sets(origin.dataset).get("seen", words)
 
 
+def task_of_training(training: Vocabulary | None, task: Task | None = None, few: bool = False) -> Task | None:
+    """Return the task that a model was trained for, arguments as in `jobs_of`; None if nothing tells it."""
+    origin = origin_of(training)
+    if training is None or (origin is None and not few):
+        return None
+    of_words: Task = "zero-shot" if origin is not None and origin.words == "seen" else "supervised"
+    return task or ("few-shot" if few else of_words)
+
+
+def words_of_training(training: Vocabulary | None) -> str:
+    """Return text that is the same for the same training words, in whatever order; see `TaskResult.words`."""
+    if training is None:
+        return ""
+    if (origin := origin_of(training)) is not None:
+        return f"{origin.dataset}, {origin.words}"
+    return text_digest(sorted(pair.name for pair in _pairs(training)))
+
+
 def jobs_of(
     training: Vocabulary | None, available: Sequence[str], task: Task | None = None, few: bool = False
 ) -> list[TaskScoring]:
@@ -131,17 +167,17 @@ def jobs_of(
         few: whether the model was trained on a few-shot split.
     """
     origin = origin_of(training)
+    own_task = task_of_training(training, task, few)
     jobs = []
     for name in (*DATASETS, *RENDERED):
         if name not in available and (name not in RENDERED or origin is None or origin.dataset not in RENDERED):
             continue
         if training is None:
             jobs.append(TaskScoring("zero-shot", name))
-        elif origin is None or origin.dataset != name:
+        elif own_task is None or origin is None or origin.dataset != name:
             jobs.append(TaskScoring("cross-dataset", name))
         else:
-            of_words: Task = "zero-shot" if origin.words == "seen" else "supervised"
-            jobs.append(TaskScoring(task or ("few-shot" if few else of_words), name))
+            jobs.append(TaskScoring(own_task, name))
     return sorted(jobs, key=lambda job: TASKS.index(job.task))
 
 
@@ -160,7 +196,10 @@ def published_rows() -> list[dict[str, Any]]:
 
 
 def task_tables(results: Iterable[TaskResult]) -> list[Table]:
-    """Return a table for each task and benchmark: published rows first, then ours, means of several models last."""
+    """Return a table for each task and benchmark: published rows first, then ours.
+
+    Models that were trained alike stand together, with their mean below them.
+    """
     tables = []
     results = list(results)
     for task in TASKS:
@@ -177,16 +216,22 @@ def _table(task: Task, dataset: str, trained_on: str, ours: Sequence[TaskResult]
     wanted = (task, dataset, trained_on)
     theirs = [row for row in published_rows() if (row["task"], row["dataset"], row.get("trained_on", "")) == wanted]
     rows = [(f"OV-PARTS: {row['method']}", *(figure(row.get(name)) for name in columns)) for row in theirs]
-    rows += [(result.method, *(figure(getattr(result, name)) for name in columns)) for result in ours]
-    if len(ours) > 1:
-        rows.append((f"mean of {len(ours)}", *(_spread([getattr(one, name) for one in ours]) for name in columns)))
+    groups = [[one for one in ours if one.kind == kind] for kind in dict.fromkeys(one.kind for one in ours)]
+    for group in groups:
+        rows += [(one.row_name, *(figure(getattr(one, name)) for name in columns)) for one in group]
+        if len(group) > 1:
+            spreads = (_spread([getattr(one, name) for one in group]) for name in columns)
+            rows.append((f"mean of {len(group)}", *spreads))
     notes = [
         "Oracle-Obj. Rule of the mean: ov-parts, on labels that were resized to the size of the method's photos (a "
         "shortest edge of 800 pixels, or that of a model that resizes photos by itself) and back, as in the evaluator "
         "that gave the published figures."
     ]
-    if len(ours) > 1:
-        notes.append("± is the standard deviation over the models.")
+    if any(len(group) > 1 for group in groups):
+        notes.append(
+            "A mean is over the models above it that were trained alike (the same method, task and words), ± their "
+            "standard deviation."
+        )
     if not theirs:
         notes.append("No published figure is at hand for this task.")
     notes += list(dict.fromkeys(result.remark for result in ours if result.remark))

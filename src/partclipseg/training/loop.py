@@ -24,6 +24,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from partclipseg.counts import count_of
+from partclipseg.data.few_shot import SPLIT_FILE
 from partclipseg.data.fingerprint import changed_data
 from partclipseg.data.loader import PartDataset, StepSampler, build_loader
 from partclipseg.errors import PartCLIPSegError, UsageError
@@ -352,6 +353,8 @@ class _Run:
             return
         with model_folder(self.files, name) as unfinished:
             write_directory(unfinished, self.model, self.tokenizer, self.data.vocabulary, str(self.output / name))
+            if self.data.few_shot is not None:  # a copy of the folder keeps what it was trained on
+                (unfinished / SPLIT_FILE).write_text(self.data.few_shot.to_json(), encoding="utf-8")
 
     # -- start and resume -------------------------------------------------------------------------------------
 

@@ -52,13 +52,13 @@ class InstructPartQuestions:
         from partclipseg.evaluation.referring import score_questions
         from partclipseg.files import write_text
         from partclipseg.inference.segmenter import PartSegmenter
-        from partclipseg.writing import writing
+        from partclipseg.writing import check_new_file, writing
 
         if not 0 <= self.phrasing < len(PHRASINGS):
             raise UsageError(f"--phrasing is one of 0 to {len(PHRASINGS) - 1}, not {self.phrasing}")
         check_least(limit=(self.limit, 1))
-        if self.output is not None and self.output.exists():
-            raise UsageError(f"{self.output} exists already: name another file, or remove it first")
+        if self.output is not None:
+            check_new_file(self.output)
         console = plain_console()
         with count_bar(console, "checking files") as show:
             raise_if_broken(check_dataset(NAME, self.data, self.split, on_progress=show))
@@ -75,14 +75,16 @@ class InstructPartQuestions:
                 if self.task != "both" or asking != "instruction":
                     raise
                 skipped.append(f"{QUESTION_FORMS[asking].split(':')[0]} was left out: {error}")
-        if self.output is not None:
-            content = {"model": self.model, "phrasing": self.phrasing, "limit": self.limit, "left out": skipped}
-            content["scores"] = [one.to_dict() for one in scores]
-            with writing(self.output):
-                write_text(self.output, json.dumps(content, indent=1) + "\n")
-        console.print(rich_table(_question_table(scores)), "")
-        for line in skipped:
-            console.print(line)
+        try:  # first, as standard output may be closed
+            if self.output is not None:
+                content = {"model": self.model, "phrasing": self.phrasing, "limit": self.limit, "left out": skipped}
+                content["scores"] = [one.to_dict() for one in scores]
+                with writing(self.output):
+                    write_text(self.output, json.dumps(content, indent=1) + "\n")
+        finally:  # also where nothing can be written
+            console.print(rich_table(_question_table(scores)), "")
+            for line in skipped:
+                console.print(line)
         return 0
 
 

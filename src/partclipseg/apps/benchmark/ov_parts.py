@@ -37,6 +37,8 @@ class _Model(NamedTuple):
 
     name: str
     training: Vocabulary | None
+    kind: dict[str, str]
+    """Fields of a `TaskResult` that tell which models were trained alike: family, training and words."""
     jobs: list[TaskScoring]
 
 
@@ -45,8 +47,8 @@ class OVParts:
     """Score models in OV-PARTS' three tasks, beside the published figures, with whatever data are there.
 
     The words that a model was trained on tell its task: a benchmark's seen classes are zero-shot, all its classes
-    few-shot (where the run's few-shot.json is beside the model) or supervised, and on another benchmark it is
-    cross-dataset. Several models of one task give a mean and a spread.
+    few-shot (where the run's few-shot.json is in the model's folder or beside it) or supervised, and on another
+    benchmark it is cross-dataset. Several models of one method, task and words give a mean and a spread.
     """
 
     models: Annotated[
@@ -102,22 +104,31 @@ class OVParts:
 
         # Results of an earlier call with the same data and model are taken over.
         results = [result for one in models for result in self._score_model(one, datasets, journal, console)]
-        tables = task_tables(results)
-        if self.output is not None:
-            self._write(self.output, results, tables, console)
-        for table in tables:
-            console.print(rich_table(table), "")
-        if remark := self._remark():
-            console.print(remark)
-        if self.output is not None:
-            console.print(f"report: {self.output / 'benchmark.md'}")
+        tables, report = task_tables(results), None
+        try:  # first, as standard output may be closed
+            if self.output is not None:
+                report = self._write(self.output, results, tables, console)
+        finally:  # also where nothing can be written
+            for table in tables:
+                console.print(rich_table(table), "")
+            if remark := self._remark():
+                console.print(remark)
+        if report is not None:
+            console.print(f"report: {report}")
         return 0
 
     def _plan(self, console: Console) -> tuple[list[_Model], dict[str, PartDataset]]:
         """Return what is to be done and the data of each benchmark, before the first model is loaded."""
-        from partclipseg.data.few_shot import listed_beside
-        from partclipseg.evaluation.tasks import find_roots, jobs_of, zero_shot_words
-        from partclipseg.models.directory import load_vocabulary
+        from partclipseg.counts import count_of
+        from partclipseg.data.few_shot import SPLIT_FILE, split_of_model
+        from partclipseg.evaluation.tasks import (
+            find_roots,
+            jobs_of,
+            task_of_training,
+            words_of_training,
+            zero_shot_words,
+        )
+        from partclipseg.models.directory import load_vocabulary, read_config
         from partclipseg.models.fetch import find_model
         from partclipseg.models.registry import is_built_in
 
@@ -129,6 +140,11 @@ class OVParts:
         places = [os.path.realpath(name) for name in models]
         if twice := next((name for name, place in zip(models, places, strict=True) if places.count(place) > 1), None):
             raise UsageError(f"{twice} is named twice: name each model once, since several give a mean and a spread")
+        if wrong := [run for run in self.few_shot if split_of_model(str(run / "model")) is None]:
+            raise UsageError(
+                f"{wrong[0]} holds no {SPLIT_FILE}, the list of the photos of a few-shot run: put it there, or name "
+                f"{wrong[0] / 'model'} without --few-shot"
+            )
         if self.data is not None and not self.data.is_dir():
             raise UsageError(f"{self.data}: no such folder: check --data")
         roots = {} if self.data is None else find_roots(self.data)
@@ -143,14 +159,20 @@ class OVParts:
             task = self.task or ("zero-shot" if is_built_in(name) else None)
             if training is not None and task == "zero-shot":
                 training = zero_shot_words(training)  # it may have come with all words
-            jobs = jobs_of(training, list(roots), task, few=bool(listed_beside(name)))
+            split = split_of_model(name)
+            jobs = jobs_of(training, list(roots), task, few=split is not None)
             if not jobs:
                 where = f"--data {self.data}" if self.data else "--data"
                 raise UsageError(
                     f"there is nothing to score {name} on: name the folder of Pascal-Part-116 or ADE20K-Part-234 "
                     f"with {where}"
                 )
-            plan.append(_Model(name, training, jobs))
+            trained = task_of_training(training, task, few=split is not None) or ""
+            if trained == "few-shot" and split is not None and split.shots:
+                trained = count_of(split.shots, "shot")
+            family = read_config(find_model(name)).get("model_type")
+            kind = {"family": str(family), "training": trained, "words": words_of_training(training)}
+            plan.append(_Model(name, training, kind, jobs))
         datasets = {
             name: self._open(name, roots.get(name), console)
             for name in dict.fromkeys(job.dataset for one in plan for job in one.jobs)
@@ -189,13 +211,15 @@ class OVParts:
             digest |= self._digest(dataset)
             if job.task == "cross-dataset" and model.training is not None:
                 digest["training"] = text_digest(model.training.names)
+            # Names and remarks are made anew for the results of an earlier call.
+            told = {"method": method_name(name), "remark": remark_on(name, job, datasets[job.dataset]), **model.kind}
             entries = [] if journal is None else journal.read(damaged="skip")
             found = (TaskResult.from_dict(entry.get("result")) for entry in entries if entry.get("of") == digest)
             if (done := next(filter(None, found), None)) is not None:
-                results.append(replace(done, method=method_name(name)))
+                results.append(replace(done, **told))
                 continue
             segmenter = segmenter or PartSegmenter.from_pretrained(name, self.device, self.dtype)
-            result = self._score(model, job, segmenter, dataset, console)
+            result = replace(self._score(model, job, segmenter, dataset, console), **told)
             if journal is not None:
                 journal.append([{"of": digest, "result": result.to_dict()}])
             results.append(result)
@@ -233,26 +257,15 @@ class OVParts:
             origin = origin_of(training)
             trained_on = "other words" if origin is None else origin.dataset
             shared = SharedWords.of(training, dataset.vocabulary).sentence()
-        remark = self._incomplete(dataset)
-        return TaskResult(
-            job.task, job.dataset, method, *sets, scores.all.iou, trained_on, shared=shared, remark=remark
-        )
-
-    def _incomplete(self, dataset: PartDataset) -> str:
-        """Return why the data are not the whole benchmark; empty if they are."""
-        from partclipseg.data.datasets.registry import dataset_spec
-        from partclipseg.data.source import FileDataset
-
-        if not isinstance(dataset, FileDataset) or not (reason := dataset_spec(dataset.name).remark(dataset)):
-            return ""
-        return f"Not comparable with published figures: {reason}."
+        return TaskResult(job.task, job.dataset, method, *sets, scores.all.iou, trained_on, shared=shared)
 
     def _remark(self) -> str:
         if self.limit is None:
             return ""
         return f"Not comparable with published figures: only the first photos were scored (--limit {self.limit})."
 
-    def _write(self, folder: Path, results: list[TaskResult], tables: list[Table], console: Console) -> None:
+    def _write(self, folder: Path, results: list[TaskResult], tables: list[Table], console: Console) -> Path:
+        """Write the report, and return where it lies."""
         from partclipseg.evaluation.tables import markdown_rows
         from partclipseg.evaluation.tasks import published_rows
         from partclipseg.kept_files import KeptFiles
@@ -265,7 +278,9 @@ class OVParts:
             "benchmark.md": "\n".join(lines),
             "benchmark.json": json.dumps({"remark": self._remark(), **content}, indent=1) + "\n",
         }
-        write_files(KeptFiles(folder, "benchmark", self.overwrite), texts, console)
+        files = KeptFiles(folder, "benchmark", self.overwrite)
+        write_files(files, texts, console)
+        return files.path_of("benchmark.md")
 
 
 def method_name(model: str) -> str:
@@ -279,18 +294,43 @@ def tested_on(model: str, job: TaskScoring, dataset: PartDataset) -> PartDataset
 
     Raises `UsageError` if there are none.
     """
-    from partclipseg.data.few_shot import listed_beside
+    from partclipseg.data.few_shot import split_of_model
     from partclipseg.evaluation.tasks import without_listed
 
-    if job.task != "few-shot":
+    split = split_of_model(model)
+    if job.task != "few-shot" or split is None:
         return dataset
-    kept = without_listed(dataset, listed_beside(model))
+    kept = without_listed(dataset, frozenset(split.files))
     if not len(kept):
         raise UsageError(
-            f"the few-shot list beside {model} names all photos that {job.dataset} tests on, so nothing is left to "
+            f"the few-shot list of {model} names all photos that {job.dataset} tests on, so nothing is left to "
             "score: check the list, add the test photos that are not in it to the data, or leave this model out"
         )
     return kept
+
+
+def remark_on(model: str, job: TaskScoring, dataset: PartDataset) -> str:
+    """Return why the score of a model is not that of the published task; empty if it is."""
+    from partclipseg.data.datasets.registry import dataset_spec
+    from partclipseg.data.few_shot import SPLIT_FILE, split_of_model
+    from partclipseg.data.source import FileDataset
+
+    if not isinstance(dataset, FileDataset):
+        return ""
+    spec, remarks = dataset_spec(dataset.name), []
+    if reason := spec.remark(dataset):
+        remarks.append(f"Not comparable with published figures: {reason}.")
+    if (
+        job.task in ("few-shot", "supervised")
+        and any(record.source.split == spec.folder("train") for record in dataset.records)
+        and split_of_model(model) is None
+    ):
+        remarks.append(
+            f"{method_name(model)}: no {SPLIT_FILE} in the model's folder or beside it names the photos that it was "
+            f"trained on, so they may be among the scored ones, which {dataset.name} draws from its training photos "
+            "too: put the list of its training there, if there is one."
+        )
+    return " ".join(remarks)
 
 
 def with_source(results: list[TaskResult]) -> list[TaskResult]:

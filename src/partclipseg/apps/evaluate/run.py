@@ -26,6 +26,7 @@ from partclipseg.evaluation.photos import PhotoRecords
 from partclipseg.evaluation.report import Report
 from partclipseg.evaluation.resized_labels import LABELS
 from partclipseg.evaluation.run import is_scored, make_evaluators, score_photos
+from partclipseg.evaluation.scores import Scores
 from partclipseg.evaluation.state import SavedScores, merge_processes, model_digest, text_digest
 from partclipseg.inference.segmenter import PartSegmenter
 from partclipseg.kept_files import KeptFiles
@@ -88,7 +89,7 @@ class Evaluation:
         if not any(one.has_truth for one in scores):
             if self.saved is not None:
                 self.saved.remove()  # the same photos would leave nothing to score again
-            raise PartCLIPSegError(self._nothing_to_score())
+            raise PartCLIPSegError(self._nothing_to_score(scores))
         self._report(segmenter, scores)
         return 0
 
@@ -180,9 +181,14 @@ class Evaluation:
                 text = text.replace("stopped", stopped, 1)
         plain_console(stderr=True, quiet=not self.processes.is_main_process).print(text)
 
-    def _nothing_to_score(self) -> str:
+    def _nothing_to_score(self, scores: list[Any]) -> str:
         """Return why no score of the photos means anything, and what to do."""
-        options = self.options
+        options, photos = self.options, count_of(len(self.subject.photos), "photo")
+        if any(isinstance(one, Scores) and one.left_out for one in scores):  # labels there are
+            return (
+                "nothing to score: the model found no object of the vocabulary where parts are labelled "
+                f"({photos}): choose another --protocol, such as pred_all, or another model"
+            )
         lacking = {
             "iou": "a labelled part that is asked for",
             "ap": "a labelled object or part that is no crowd",
@@ -196,7 +202,7 @@ class Evaluation:
         elif options.metric != "iou":
             parts = "and their parts " if options.metric == "partpq" else ""
             remedy = f"annotate single objects, whose iscrowd is 0, {parts}or check --data"
-        return f"nothing to score: none of the {count_of(len(self.subject.photos), 'photo')} has {lacking}: {remedy}"
+        return f"nothing to score: none of the {photos} has {lacking}: {remedy}"
 
     # -- the report -- ------------------------------------------------------------------------------------------------
 
@@ -213,16 +219,19 @@ class Evaluation:
             compared=self.subject.shared is None,
             remark=self._remark(),
         )
-        if options.output is not None:  # before anything is printed: standard output may be closed
-            self._write(options.output, report, segmenter)
-            if self.saved is not None:
-                self.saved.remove()
-        for table in report.tables():
-            self.console.print(rich_table(table), "")
-        if report.remark:
-            self.console.print(report.remark)
-        if options.output is not None:
-            self.console.print(f"report: {options.output / 'report.md'}")
+        written = None
+        try:  # first, as standard output may be closed
+            if options.output is not None:
+                written = self._write(options.output, report, segmenter)
+                if self.saved is not None:
+                    self.saved.remove()
+        finally:  # also where nothing can be written
+            for table in report.tables():
+                self.console.print(rich_table(table), "")
+            if report.remark:
+                self.console.print(report.remark)
+        if written is not None:
+            self.console.print(f"report: {written}")
 
     def _remark(self) -> str:
         """Return why the scores are not those of the benchmark; empty if they are."""
@@ -242,7 +251,8 @@ class Evaluation:
         cross = f"Cross-dataset: {subject.shared.sentence()}; these object-parts stand under seen."
         return f"{cross} {remark}".strip()
 
-    def _write(self, folder: Path, report: Report, segmenter: PartSegmenter) -> None:
+    def _write(self, folder: Path, report: Report, segmenter: PartSegmenter) -> Path:
+        """Write the files of the report, and return where it lies."""
         options, subject = self.options, self.subject
         files, bars, page = KeptFiles(folder, "evaluate", options.overwrite), None, None
         if options.metric == "iou":
@@ -260,6 +270,7 @@ class Evaluation:
             texts["truth.json"] = json.dumps(truth_file(counts), ensure_ascii=False)
             texts["detections.json"] = json.dumps(detections_file(counts))
         write_files(files, texts, self.console)
+        return files.path_of("report.md")
 
 
 def _load_instances(options: Evaluate) -> LoadedInstances:

@@ -11,7 +11,7 @@ from partclipseg.counts import count_of
 from partclipseg.data.check import check_together
 from partclipseg.data.datasets.registry import dataset_spec, open_dataset
 from partclipseg.data.datasets.spec import Rendering
-from partclipseg.data.few_shot import listed_beside
+from partclipseg.data.few_shot import split_of_model
 from partclipseg.data.fingerprint import fingerprint
 from partclipseg.data.loader import PartDataset
 from partclipseg.data.source import FileDataset
@@ -102,8 +102,10 @@ def _open_files(options: Evaluate, processes: PartialState, console: Console) ->
 
 def _trained_on(model: str, dataset: FileDataset) -> str:
     """Return how many photos of a few-shot model's list are scored, as ADE20K's training photos are; empty for none."""
+    if (split := split_of_model(model)) is None:
+        return ""
     photos = {record.photo.key for record in dataset.records}
-    both = len(photos & listed_beside(model))
+    both = len(photos.intersection(split.files))
     return f"the model was trained on {both} of {count_of(len(photos), 'photo')}, by its few-shot list" if both else ""
 
 

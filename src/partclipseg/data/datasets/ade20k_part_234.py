@@ -13,6 +13,7 @@ import numpy as np
 
 from partclipseg.data.coco import Annotation, CocoPhoto, read_coco, repeated_photo
 from partclipseg.data.coco_masks import BrokenMaskError, decode_mask, paint_masks
+from partclipseg.data.datasets.roots import has_split
 from partclipseg.data.datasets.spec import DatasetSpec, Preparation, Split, one_a_photo
 from partclipseg.data.label_map import numbered_table, read_label_map
 from partclipseg.data.paths import files_by_stem, inside
@@ -134,8 +135,10 @@ def _records(sources: Sequence[Source], vocabulary: Vocabulary, split: Split) ->
 
 
 def _remark(dataset: FileDataset) -> str:
-    if len({record.source.split for record in dataset.records}) == 1:
-        return "the test records draw on the training and the validation files, and one is missing"
+    # By the files: the records of either may all be left out, such as those of photos that a model was trained on.
+    root = dataset.records[0].source.root
+    if missing := [_FOLDERS[split] for split in DATASET.test_splits if not has_split(root, DATASET, split)]:
+        return f"the test records draw on the training and the validation files, and the {missing[0]} ones are missing"
     return ""
 
 

@@ -129,7 +129,7 @@ def test_instructpart_has_one_mask_for_each_photo(instructpart) -> None:
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_the_root_of_instructpart_is_proposed_for_a_folder_in_it(instructpart, split: str) -> None:
-    with pytest.raises(UsageError, match=re.escape(f"it is probably one: use --data {instructpart.root}") + "$"):
+    with pytest.raises(UsageError, match=re.escape(f"{instructpart.root} has: use --data {instructpart.root}") + "$"):
         check_dataset("instructpart", instructpart.root / split)
 
 

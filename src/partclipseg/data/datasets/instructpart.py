@@ -194,8 +194,9 @@ def _folder(root: Path, split: Split) -> Path:
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder: check --data")
     missing = f"{root} has no folder {split} of InstructPart, with images, masks and data_{split}.json"
-    if _is_own(root, root.name) or _is_own(root.parent / split, split):
-        raise MissingSplitError(f"{missing}; it is probably one: use --data {root.absolute().parent}")
+    above = root.absolute().parent
+    if _is_own(above / split, split):
+        missing += f"; {above} has: use --data {above}"
     raise MissingSplitError(missing)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from partclipseg.apps.cli import main
 from partclipseg.data.check import check_dataset
 from partclipseg.data.prepare.part_imagenet_ood import PartImageNetOODRecipe
 from partclipseg.data.prepare.part_imagenet_pp import PartImageNetPPRecipe
@@ -57,6 +58,15 @@ def test_ood_from_an_archive_of_archives(ood_archive: Path, tmp_path: Path) -> N
     assert [split.with_parts for split in report.splits] == [1, 1]
     again = prepare(PartImageNetOODRecipe(open_sources([ood_archive], output)), output)
     assert again.taken_over == 3
+
+
+def test_what_a_recipe_does_not_count_has_no_row(ood_archive: Path, tmp_path: Path, capsys) -> None:
+    command = ["prepare", "part-imagenet-ood", "--source", str(ood_archive), "--output", str(tmp_path / "out")]
+    assert main([*command, "--workers", "1"]) == 0
+    rows = [line.split("│")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert [(name.strip(), count.strip()) for name, count in rows] == [
+        ("object-parts", "1"), ("photos in test", "1"), ("photos in train", "1"), ("photos in val", "1"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("photos", ["images/{split}", "{split}", "all"])

@@ -25,6 +25,7 @@ ROWS = 32 * 485
 SIZES = ((768, 2304), (768, 768), (768, 3072), (3072, 768))
 """Inputs and outputs of a block's products: queries with keys and values, projection, and the two of the MLP."""
 GREATEST = torch.finfo(torch.float8_e4m3fn).max
+"""Greatest number of the type."""
 
 
 def to_fp8(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,7 +55,7 @@ def product_times(inputs: int, outputs: int, round_rows: Callable[[Tensor], tupl
     weight = torch.randn(outputs, inputs, device="cuda", dtype=torch.bfloat16) / inputs**0.5
     bias = torch.zeros(outputs, device="cuda", dtype=torch.bfloat16)
     rounded, scale = to_fp8(weight)
-    scale, rows = scale.T.contiguous(), to_fp8(x)
+    scale, given = scale.T.contiguous(), to_fp8(x)
     multiply: Any = torch._scaled_mm  # pyright: ignore[reportPrivateImportUsage] - PyTorch has no other
 
     def product(rows: Tensor, of_rows: Tensor) -> Tensor:
@@ -63,7 +64,7 @@ def product_times(inputs: int, outputs: int, round_rows: Callable[[Tensor], tupl
 
     return {
         "bfloat16": milliseconds(lambda: F.linear(x, weight, bias)),
-        "FP8": milliseconds(lambda: product(*rows)),
+        "FP8": milliseconds(lambda: product(*given)),
         "FP8 with rounding, compiled": milliseconds(lambda: product(*round_rows(x))),
         "rounding, compiled": milliseconds(lambda: round_rows(x)),
     }

@@ -33,7 +33,7 @@ class PartQuestion(NamedTuple):
     mask: np.ndarray
     """bool `[H, W]`: the part."""
     words: Vocabulary | None
-    """What is asked for; None for a sentence that is too long for a word."""
+    """Vocabulary of the one part that is asked for; None where a sentence is too long for a word."""
 
 
 @dataclass(frozen=True)

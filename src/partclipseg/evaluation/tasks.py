@@ -78,12 +78,12 @@ class TaskResult:
 
     @property
     def kind(self) -> tuple[str, str, str]:
-        """What models that are averaged have in common."""
+        """Return the three fields in which models must agree for their scores to be averaged."""
         return self.family, self.training, self.words
 
     @property
     def row_name(self) -> str:
-        """Name of the model in a table, with its training where neither the task nor a zero-shot training tells it."""
+        """Return the model's name in a table, with its training unless that is zero-shot or the task tells it."""
         usual = self.training in ("", "zero-shot", self.task)
         return self.method if usual else f"{self.method} ({self.training})"
 

@@ -271,7 +271,7 @@ def test_no_photo_is_lost_in_the_zip(page, names, compared):
     find(page, *photos)
     with downloaded(page, "#download-all") as archive:
         found = archive.namelist()
-        # What a system without upper and lower case, or with one form of each accent, tells apart.
+        # Some systems take upper and lower case for one, or the two forms of a letter with its accent.
         assert len({unicodedata.normalize("NFC", name).lower() for name in found}) == len(found)
         answers = [json.loads(archive.read(name)) for name in found if name.endswith(".parts.json")]
         assert sorted(one["width"] for one in answers) == sorted(widths * (1 + compared))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from partclipseg.apps.evaluate.output import rich_table
+from partclipseg.apps.evaluate.output import write_and_print
 from partclipseg.apps.options import Device, ModelArgument, check_least, optional
 from partclipseg.apps.terminal import count_bar, plain_console
 from partclipseg.data.datasets.spec import Split
@@ -50,9 +50,8 @@ class InstructPartQuestions:
         from partclipseg.data.datasets.instructpart import NAME, PHRASINGS
         from partclipseg.data.datasets.registry import open_dataset
         from partclipseg.evaluation.referring import score_questions
-        from partclipseg.files import write_text
         from partclipseg.inference.segmenter import PartSegmenter
-        from partclipseg.writing import check_new_file, writing
+        from partclipseg.writing import check_new_file
 
         if not 0 <= self.phrasing < len(PHRASINGS):
             raise UsageError(f"--phrasing is one of 0 to {len(PHRASINGS) - 1}, not {self.phrasing}")
@@ -75,17 +74,18 @@ class InstructPartQuestions:
                 if self.task != "both" or asking != "instruction":
                     raise
                 skipped.append(f"{QUESTION_FORMS[asking].split(':')[0]} was left out: {error}")
-        try:  # first, as standard output may be closed
-            if self.output is not None:
-                content = {"model": self.model, "phrasing": self.phrasing, "limit": self.limit, "left out": skipped}
-                content["scores"] = [one.to_dict() for one in scores]
-                with writing(self.output):
-                    write_text(self.output, json.dumps(content, indent=1) + "\n")
-        finally:  # also where nothing can be written
-            console.print(rich_table(_question_table(scores)), "")
-            for line in skipped:
-                console.print(line)
+        write_and_print(console, [_question_table(scores)], skipped, lambda: self._write(scores, skipped))
         return 0
+
+    def _write(self, scores: list[ReferringScores], skipped: list[str]) -> None:
+        from partclipseg.files import write_text
+        from partclipseg.writing import writing
+
+        if self.output is not None:
+            content = {"model": self.model, "phrasing": self.phrasing, "limit": self.limit, "left out": skipped}
+            content["scores"] = [one.to_dict() for one in scores]
+            with writing(self.output):
+                write_text(self.output, json.dumps(content, indent=1) + "\n")
 
 
 def _question_table(scores: list[ReferringScores]) -> Table:

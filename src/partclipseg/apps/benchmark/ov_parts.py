@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, get_args
 
 import tyro
 
-from partclipseg.apps.evaluate.output import rich_table, write_files
+from partclipseg.apps.evaluate.output import write_and_print, write_files
 from partclipseg.apps.options import BatchSize, Device, check_least, optional
 from partclipseg.apps.terminal import count_bar, plain_console, progress_bar
 from partclipseg.errors import UsageError
@@ -21,6 +21,7 @@ from partclipseg.models.number_types import PredictionType
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from partclipseg.data.few_shot import FewShotSplit
     from partclipseg.data.loader import PartDataset
     from partclipseg.evaluation.tables import Table
     from partclipseg.evaluation.tasks import TaskResult, TaskScoring
@@ -37,6 +38,8 @@ class _Model(NamedTuple):
 
     name: str
     training: Vocabulary | None
+    split: FewShotSplit | None
+    """Split of a few-shot training, where its list is in the model's folder or beside it."""
     kind: dict[str, str]
     """Fields of a `TaskResult` that tell which models were trained alike: family, training and words."""
     jobs: list[TaskScoring]
@@ -104,17 +107,8 @@ class OVParts:
 
         # Results of an earlier call with the same data and model are taken over.
         results = [result for one in models for result in self._score_model(one, datasets, journal, console)]
-        tables, report = task_tables(results), None
-        try:  # first, as standard output may be closed
-            if self.output is not None:
-                report = self._write(self.output, results, tables, console)
-        finally:  # also where nothing can be written
-            for table in tables:
-                console.print(rich_table(table), "")
-            if remark := self._remark():
-                console.print(remark)
-        if report is not None:
-            console.print(f"report: {report}")
+        tables, remarks = task_tables(results), [self._remark()] if self._remark() else []
+        write_and_print(console, tables, remarks, lambda: self._write(results, tables, console))
         return 0
 
     def _plan(self, console: Console) -> tuple[list[_Model], dict[str, PartDataset]]:
@@ -140,7 +134,8 @@ class OVParts:
         places = [os.path.realpath(name) for name in models]
         if twice := next((name for name, place in zip(models, places, strict=True) if places.count(place) > 1), None):
             raise UsageError(f"{twice} is named twice: name each model once, since several give a mean and a spread")
-        if wrong := [run for run in self.few_shot if split_of_model(str(run / "model")) is None]:
+        splits = {name: split_of_model(name) for name in models}
+        if wrong := [run for run in self.few_shot if splits[str(run / "model")] is None]:
             raise UsageError(
                 f"{wrong[0]} holds no {SPLIT_FILE}, the list of the photos of a few-shot run: put it there, or name "
                 f"{wrong[0] / 'model'} without --few-shot"
@@ -159,7 +154,7 @@ class OVParts:
             task = self.task or ("zero-shot" if is_built_in(name) else None)
             if training is not None and task == "zero-shot":
                 training = zero_shot_words(training)  # it may have come with all words
-            split = split_of_model(name)
+            split = splits[name]
             jobs = jobs_of(training, list(roots), task, few=split is not None)
             if not jobs:
                 where = f"--data {self.data}" if self.data else "--data"
@@ -172,14 +167,14 @@ class OVParts:
                 trained = count_of(split.shots, "shot")
             family = read_config(find_model(name)).get("model_type")
             kind = {"family": str(family), "training": trained, "words": words_of_training(training)}
-            plan.append(_Model(name, training, kind, jobs))
+            plan.append(_Model(name, training, split, kind, jobs))
         datasets = {
             name: self._open(name, roots.get(name), console)
             for name in dict.fromkeys(job.dataset for one in plan for job in one.jobs)
         }
         for one in plan:
             for job in one.jobs:
-                tested_on(one.name, job, datasets[job.dataset])
+                tested_on(one, job, datasets[job.dataset])
         return plan, datasets
 
     def _open(self, name: str, root: Path | None, console: Console) -> PartDataset:
@@ -206,13 +201,13 @@ class OVParts:
         name, segmenter = model.name, None
         results: list[TaskResult] = []
         for job in model.jobs:
-            dataset = tested_on(name, job, datasets[job.dataset])
+            dataset = tested_on(model, job, datasets[job.dataset])
             digest = {**job._asdict(), "model": model_digest(name), "dtype": self.dtype, "labels": LABELS["ov-parts"]}
             digest |= self._digest(dataset)
             if job.task == "cross-dataset" and model.training is not None:
                 digest["training"] = text_digest(model.training.names)
             # Names and remarks are made anew for the results of an earlier call.
-            told = {"method": method_name(name), "remark": remark_on(name, job, datasets[job.dataset]), **model.kind}
+            told = {"method": method_name(name), "remark": remark_on(model, job, datasets[job.dataset]), **model.kind}
             entries = [] if journal is None else journal.read(damaged="skip")
             found = (TaskResult.from_dict(entry.get("result")) for entry in entries if entry.get("of") == digest)
             if (done := next(filter(None, found), None)) is not None:
@@ -264,12 +259,14 @@ class OVParts:
             return ""
         return f"Not comparable with published figures: only the first photos were scored (--limit {self.limit})."
 
-    def _write(self, folder: Path, results: list[TaskResult], tables: list[Table], console: Console) -> Path:
-        """Write the report, and return where it lies."""
+    def _write(self, results: list[TaskResult], tables: list[Table], console: Console) -> Path | None:
+        """Write the report, and return where it lies; None if no folder is named for it."""
         from partclipseg.evaluation.tables import markdown_rows
         from partclipseg.evaluation.tasks import published_rows
         from partclipseg.kept_files import KeptFiles
 
+        if self.output is None:
+            return None
         lines = ["# OV-PARTS", ""] + ([f"> {self._remark()}", ""] if self._remark() else [])
         for table in tables:
             lines += [f"## {table.title}", "", *markdown_rows(table), ""]
@@ -278,7 +275,7 @@ class OVParts:
             "benchmark.md": "\n".join(lines),
             "benchmark.json": json.dumps({"remark": self._remark(), **content}, indent=1) + "\n",
         }
-        files = KeptFiles(folder, "benchmark", self.overwrite)
+        files = KeptFiles(self.output, "benchmark", self.overwrite)
         write_files(files, texts, console)
         return files.path_of("benchmark.md")
 
@@ -289,30 +286,28 @@ def method_name(model: str) -> str:
     return path.parent.name if path.name in ("model", "best") and path.parent.name else path.name
 
 
-def tested_on(model: str, job: TaskScoring, dataset: PartDataset) -> PartDataset:
+def tested_on(model: _Model, job: TaskScoring, dataset: PartDataset) -> PartDataset:
     """Return the test records of a task: of a few-shot model those whose photos it was not trained on.
 
     Raises `UsageError` if there are none.
     """
-    from partclipseg.data.few_shot import split_of_model
     from partclipseg.evaluation.tasks import without_listed
 
-    split = split_of_model(model)
-    if job.task != "few-shot" or split is None:
+    if job.task != "few-shot" or model.split is None:
         return dataset
-    kept = without_listed(dataset, frozenset(split.files))
+    kept = without_listed(dataset, frozenset(model.split.files))
     if not len(kept):
         raise UsageError(
-            f"the few-shot list of {model} names all photos that {job.dataset} tests on, so nothing is left to "
+            f"the few-shot list of {model.name} names all photos that {job.dataset} tests on, so nothing is left to "
             "score: check the list, add the test photos that are not in it to the data, or leave this model out"
         )
     return kept
 
 
-def remark_on(model: str, job: TaskScoring, dataset: PartDataset) -> str:
+def remark_on(model: _Model, job: TaskScoring, dataset: PartDataset) -> str:
     """Return why the score of a model is not that of the published task; empty if it is."""
     from partclipseg.data.datasets.registry import dataset_spec
-    from partclipseg.data.few_shot import SPLIT_FILE, split_of_model
+    from partclipseg.data.few_shot import SPLIT_FILE
     from partclipseg.data.source import FileDataset
 
     if not isinstance(dataset, FileDataset):
@@ -323,12 +318,12 @@ def remark_on(model: str, job: TaskScoring, dataset: PartDataset) -> str:
     if (
         job.task in ("few-shot", "supervised")
         and any(record.source.split == spec.folder("train") for record in dataset.records)
-        and split_of_model(model) is None
+        and model.split is None
     ):
         remarks.append(
-            f"{method_name(model)}: no {SPLIT_FILE} in the model's folder or beside it names the photos that it was "
-            f"trained on, so they may be among the scored ones, which {dataset.name} draws from its training photos "
-            "too: put the list of its training there, if there is one."
+            f"{method_name(model.name)}: no {SPLIT_FILE} in the model's folder or beside it names the photos that it "
+            f"was trained on, so they may be among the scored ones, which {dataset.name} draws from its training "
+            "photos too: put the list of its training there, if there is one."
         )
     return " ".join(remarks)
 

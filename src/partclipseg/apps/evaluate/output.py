@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,26 @@ def write_files(files: KeptFiles, texts: Mapping[str, str], console: Console) ->
     files.finish()
     for remark in files.remarks():
         console.print(remark)
+
+
+def write_and_print(
+    console: Console, tables: Iterable[Table], remarks: Iterable[str], write: Callable[[], Path | None]
+) -> None:
+    """Write a report, then print its tables and remarks, and last where it lies, as `write` returns it.
+
+    It is written first, as standard output may be closed, and printed also where it cannot be written: neither loses
+    the scores.
+    """
+    report = None
+    try:
+        report = write()
+    finally:
+        for table in tables:
+            console.print(rich_table(table), "")
+        for remark in remarks:
+            console.print(remark)
+    if report is not None:
+        console.print(f"report: {report}")
 
 
 def rich_table(table: Table) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from partclipseg.apps.evaluate.output import present_score, rich_table, write_files
+from partclipseg.apps.evaluate.output import present_score, write_and_print, write_files
 from partclipseg.apps.evaluate.subject import Subject
 from partclipseg.apps.instance_options import LoadedInstances
 from partclipseg.apps.terminal import plain_console, progress_bar
@@ -219,19 +219,8 @@ class Evaluation:
             compared=self.subject.shared is None,
             remark=self._remark(),
         )
-        written = None
-        try:  # first, as standard output may be closed
-            if options.output is not None:
-                written = self._write(options.output, report, segmenter)
-                if self.saved is not None:
-                    self.saved.remove()
-        finally:  # also where nothing can be written
-            for table in report.tables():
-                self.console.print(rich_table(table), "")
-            if report.remark:
-                self.console.print(report.remark)
-        if written is not None:
-            self.console.print(f"report: {written}")
+        remarks = [report.remark] if report.remark else []
+        write_and_print(self.console, report.tables(), remarks, lambda: self._write(report, segmenter))
 
     def _remark(self) -> str:
         """Return why the scores are not those of the benchmark; empty if they are."""
@@ -251,10 +240,12 @@ class Evaluation:
         cross = f"Cross-dataset: {subject.shared.sentence()}; these object-parts stand under seen."
         return f"{cross} {remark}".strip()
 
-    def _write(self, folder: Path, report: Report, segmenter: PartSegmenter) -> Path:
-        """Write the files of the report, and return where it lies."""
+    def _write(self, report: Report, segmenter: PartSegmenter) -> Path | None:
+        """Write the files of the report, and return where it lies; None if no folder is named for it."""
         options, subject = self.options, self.subject
-        files, bars, page = KeptFiles(folder, "evaluate", options.overwrite), None, None
+        if options.output is None:
+            return None
+        files, bars, page = KeptFiles(options.output, "evaluate", options.overwrite), None, None
         if options.metric == "iou":
             title = f"{report.model} on {report.dataset}"
             bars, page = draw_report(
@@ -270,6 +261,8 @@ class Evaluation:
             texts["truth.json"] = json.dumps(truth_file(counts), ensure_ascii=False)
             texts["detections.json"] = json.dumps(detections_file(counts))
         write_files(files, texts, self.console)
+        if self.saved is not None:
+            self.saved.remove()
         return files.path_of("report.md")
 
 

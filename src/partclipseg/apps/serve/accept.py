@@ -1,4 +1,4 @@
-"""What a client takes in an answer: its headers Accept and Accept-Encoding."""
+"""Read what a client takes in an answer from its headers Accept and Accept-Encoding."""
 
 from __future__ import annotations
 

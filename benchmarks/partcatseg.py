@@ -8,9 +8,10 @@
     python benchmarks/partcatseg.py --small --training --batches 1 2        # every row on a tiny model, in a minute
 
 The weights are random, photos are 375 x 500. Prints JSON, which is written to `--output` after every row too:
-milliseconds a photo from prepared inputs to label maps, Pred-All and Oracle-Obj with one object, peak memory, the ratio
-to the plain implementation of the same number type (steps: in float32), and the share of labels equal to its own.
-`prepare` is what makes the inputs of photos. On a GPU small batches are captured; "not captured" says what that brings.
+milliseconds a photo from prepared inputs to label maps, Pred-All and Oracle-Obj with one object, which is another for
+each photo of a batch, peak memory, the ratio to the plain implementation of the same number type (steps: in float32),
+and the share of labels equal to its own. `prepare` is what makes the inputs of photos. On a GPU small batches are
+captured; "not captured" says what that brings.
 The rows of training are those of `partcatseg_training.py`. A row that fails says why, and the others are measured all
 the same; a row that would begin after `--seconds` is left out. On an H200 the steps take the first call's time.
 """
@@ -182,14 +183,15 @@ def plain_maps(
     inputs: Mapping[str, Tensor],
     words: Words,
     size: tuple[int, int],
-    present: int | None = None,
+    present: Sequence[int] | None = None,
 ) -> list[Tensor]:
-    """Label maps int64 of `size`; in Oracle-Obj, the classes of the object `present` compete."""
+    """Label maps int64 of `size`; in Oracle-Obj, the classes of one object compete for each photo."""
     logits: Any = plain_outputs(model, inputs, words).object_part_logits
     probabilities = logits.float().sigmoid()
     resized = F.interpolate(probabilities, size, mode="bilinear", align_corners=False)  # [B, N_c + 1, H, W]
     if present is not None:
-        resized[:, :-1][:, words.class_to_object != present] = -1
+        others = words.class_to_object != torch.tensor(present, device=resized.device)[:, None]  # [B, N_c]
+        resized[:, :-1].masked_fill_(others[:, :, None, None], -1)
         resized[:, -1] = -1
     labels = resized.argmax(1)
     return list(labels.masked_fill(labels == len(words.class_to_object), -1))
@@ -286,7 +288,7 @@ def photo_rows(options: argparse.Namespace) -> Iterator[tuple[str, str, Callable
                 for ending, compiled in kinds.items():
                     row = partial(photos.ours, vocabulary, batch, compiled)
                     yield table, dtype + ending, row
-                    yield table, f"{dtype}{ending}, Oracle-Obj", partial(row, present=0)
+                    yield table, f"{dtype}{ending}, Oracle-Obj", partial(row, named=True)
                     if on_gpu or options.small:
                         yield table, f"{dtype}{ending}, not captured", partial(row, captured=False)
 
@@ -318,10 +320,11 @@ class Photos:
 
     @torch.inference_mode()
     def ours(
-        self, vocabulary: Vocabulary, batch: int, compiled: bool, present: int | None = None, captured: bool = True
+        self, vocabulary: Vocabulary, batch: int, compiled: bool, named: bool = False, captured: bool = True
     ) -> dict[str, Any]:
         model, inputs, words = self.asked(self.model(compiled), vocabulary, batch)
-        known = None if present is None else [[present]] * batch
+        present = [photo % len(vocabulary.objects) for photo in range(batch)] if named else None
+        known = None if present is None else [[index] for index in present]
         with nullcontext() if captured else mock.patch.object(PartCATSegModel, "graphs", return_value=None):
             call = partial(model.label_maps, inputs, words, [self.size] * batch, known)
             found = self.timed(call, batch)

@@ -1,4 +1,7 @@
-"""PartCATSeg's passes replayed as CUDA graphs. What is captured is watched on CPUs in test_model.py."""
+"""PartCATSeg's passes on a CUDA device: replayed as graphs, and many photos of Oracle-Obj in one.
+
+What is captured is watched on CPUs in test_model.py.
+"""
 
 from __future__ import annotations
 
@@ -65,3 +68,22 @@ def test_replayed_maps_equal_computed_ones(family, monkeypatch):
     for change in (change_weights, model.bfloat16, lambda: model.cpu().to(DEVICE)):
         change()
         assert compare(2)[0] > 0, "old graphs are dropped"
+
+
+def test_named_objects_with_unequal_numbers_of_parts_have_the_maps_of_all_logits(family):
+    """On a GPU photos whose counts are close are decoded together: the last class fills the shorter lists."""
+    model = build(small_config(family)).to(DEVICE)
+    words = Words.of(VOCABULARY, random_words(model).embeddings.to(DEVICE))
+    present = [[2], [0], [], [1], [0, 1, 2], [1, 2]]
+    sizes = [(40 + 7 * photo, 90 - 5 * photo) for photo in range(len(present))]
+    inputs = model.prepare(random_photos(*sizes))
+    counts = [int(torch.isin(words.class_to_object.cpu(), torch.tensor(named)).sum()) for named in present]
+    assert len(set(counts)) >= 4, "there is something to fill"
+    with torch.inference_mode():
+        output = model(inputs, words)
+    for with_background in (False, True):
+        found = model.label_maps(inputs, words, sizes, present, with_background)
+        expected = model.maps_of(output, inputs, words, sizes, present, with_background)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert (ours.label_map == theirs.label_map).float().mean() > 0.99  # other batch sizes, other kernels
+            assert torch.allclose(ours.scores, theirs.scores, atol=1e-4)  # float32 with sums in another order

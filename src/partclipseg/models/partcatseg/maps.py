@@ -31,6 +31,10 @@ CAPTURED_PAIRS = 512
 """Maximum number of (photo, class) pairs of a captured graph: with more, kernels run longer than their launch. The pass
 of the towers, whose work does not grow with the classes, is captured with any number of pairs."""
 
+EQUALISED = 8
+"""On a GPU the number of classes that Oracle-Obj decodes for a photo is rounded up to a multiple of this: so a few
+passes, each of many photos, take the place of one for each photo, whose kernels are shorter than their launch."""
+
 
 class Rows(NamedTuple):
     """Logits of some photos and classes, in order of the photos."""
@@ -143,13 +147,29 @@ def decoded(
         for first in range(0, count, at_once):
             yield of_all(aggregator.decode(embedding[:, first : first + at_once], guidance), first)
         return
-    for index, present in enumerate(present_objects):
-        chosen = _asked(model.config, words, present, with_background)
-        photo = AppearanceGuidance(*(level[index : index + 1] for level in guidance))
-        for first in range(0, len(chosen), at_once * len(embedding)):
-            some = chosen[first : first + at_once * len(embedding)]
-            own = embedding[index].index_select(0, upload(some, embedding.device))  # [k, g, g, C]
-            yield Rows(np.full(len(some), index), some, aggregator.decode(own[None], photo)[0])
+    asked = [_asked(model.config, words, present, with_background) for present in present_objects]
+    for photos, classes in _of_equal_counts(asked, 1 if embedding.device.type == "cpu" else EQUALISED):
+        rows = upload(photos, embedding.device)
+        own = AppearanceGuidance(*(level.index_select(0, rows) for level in guidance))
+        step = max(1, at_once * len(embedding) // len(photos))
+        for first in range(0, classes.shape[1], step):
+            some = classes[:, first : first + step]  # [b, k]
+            places = upload((photos[:, None] * count + some).flatten(), embedding.device)
+            chosen = embedding.flatten(0, 1).index_select(0, places).unflatten(0, some.shape)  # [b, k, g, g, C]
+            yield Rows(photos.repeat(some.shape[1]), some.flatten(), aggregator.decode(chosen, own).flatten(0, 1))
+
+
+def _of_equal_counts(asked: Sequence[np.ndarray], multiple: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Group photos that ask for as many classes: yield photos, int64 `[b]`, and the classes of each, int64 `[b, k]`.
+
+    Counts are rounded up to a `multiple` by the last class again, which changes no label. Photos that ask for none are
+    left out.
+    """
+    counts = np.array([-(-len(classes) // multiple) * multiple for classes in asked])
+    for count in np.unique(counts[counts > 0]):
+        photos = np.flatnonzero(counts == count)
+        some = (asked[photo] for photo in photos.tolist())
+        yield photos, np.stack([np.pad(classes, (0, count - len(classes)), "edge") for classes in some])
 
 
 def of_all(logits: Tensor, first: int) -> Rows:

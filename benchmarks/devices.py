@@ -137,8 +137,8 @@ def train(options: argparse.Namespace) -> None:
     """Train in this process, one of torchrun's."""
     method, start, output, dtype = options.worker
     side = SMALL_SIZE if options.quick else SIZE
-    changes = {"start": start, "image_size": side, "batch_size": options.batch, "steps": options.steps,
-               "precision": dtype, "held_out": 0, "log_every": 1, "augmentation": Augmentation(crop_edge=None),
+    changes = {"start": start, "batch_size": options.batch, "steps": options.steps, "precision": dtype,
+               "held_out": 0, "log_every": 1, "augmentation": Augmentation(crop_edge=None),
                "evaluate_every": options.steps, "checkpoint_every": options.steps}  # fmt: skip
     recipe: Recipe = replace(RECIPES[RECIPE_OF[method]](), **changes)
     if isinstance(recipe.settings, PartCATSegSettings):

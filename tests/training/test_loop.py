@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from partclipseg.files import sha256
 from partclipseg.losses.config import LossConfig
 from partclipseg.losses.finite import NonFiniteLossError
 from partclipseg.models.registry import load_tokenizer
-from partclipseg.training import start
+from partclipseg.training import loop, start
 from partclipseg.training.data import Subset, TrainingData
 from partclipseg.training.loop import run_training
 from partclipseg.training.observer import Observer
@@ -169,6 +170,18 @@ def test_a_run_that_ends_during_a_scoring_continues_with_it(
     for name in ("best", "model"):
         ours, theirs = ((tmp_path / run / name / "model.safetensors").read_bytes() for run in ("ended", "whole"))
         assert ours == theirs
+
+
+def test_the_pace_contains_the_waiting_for_the_device(
+    recipe: Recipe, squares: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps are only queued on a GPU until the sums of a line are read: here that takes half a second."""
+    monkeypatch.setattr(loop, "check_finite", lambda terms: time.sleep(0.5))
+    recipe = replace(recipe, steps=4, log_every=2, evaluate_every=4)
+    run_training(recipe, squares, tmp_path)
+    seconds = [2 * recipe.batch_size / line["photos_per_second"] for line in log_of(tmp_path) if "losses" in line]
+    assert len(seconds) == 2
+    assert min(seconds) > 0.5
 
 
 def test_a_finished_run_is_not_trained_further(recipe: Recipe, squares: TrainingData, tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ class _Run:
                     self._train_step()
                     self.step += 1
                     if self.step == recipe.steps or self.step % recipe.log_every == 0:
-                        self._write_log(time.perf_counter() - started, self.step - first)
+                        self._write_log(started, self.step - first)
                         started, first = time.perf_counter(), self.step
                     self.score_due = self._scores_at(self.step)
                 stopped = self._agree_to_stop(told_to_stop)
@@ -254,9 +254,10 @@ class _Run:
             self.data.few_shot.write(self.files, self.data.shot_paths)
         say_kept(self.files)
 
-    def _write_log(self, seconds: float, steps: int) -> None:
-        """Write a line; `seconds` and `steps` since this process wrote its last line give the pace."""
+    def _write_log(self, started: float, steps: int) -> None:
+        """Write a line; the time from `started`, on the performance counter, to the end of `steps` gives the pace."""
         means = {name: value / (self.step - self.logged) for name, value in self._read_sums().items()}
+        seconds = time.perf_counter() - started  # after the device has finished the steps, which reading waits for
         self.sums, self.logged = {}, self.step
         if self.log is None:
             return

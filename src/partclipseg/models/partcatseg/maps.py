@@ -151,7 +151,7 @@ def decoded(
     for photos, classes in _of_equal_counts(asked, 1 if embedding.device.type == "cpu" else EQUALISED):
         rows = upload(photos, embedding.device)
         own = AppearanceGuidance(*(level.index_select(0, rows) for level in guidance))
-        step = max(1, at_once * len(embedding) // len(photos))
+        step = at_once * len(embedding) // len(photos)
         for first in range(0, classes.shape[1], step):
             some = classes[:, first : first + step]  # [b, k]
             places = upload((photos[:, None] * count + some).flatten(), embedding.device)

@@ -1,6 +1,7 @@
 """Does training on several devices compute what one does, and how many more photos a second?
 
     python benchmarks/devices.py --processes 1 2              # a GPU for each process, both methods, the released size
+    python benchmarks/devices.py --one-gpu --batch 8          # the processes share a GPU: losses alone say something
     python benchmarks/devices.py --quick                      # two processes on a CPU, tiny models: a minute
 
 Prints JSON. Each run is `training.loop.run_training` in processes that torchrun starts, as it starts those of
@@ -26,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 
 from files import save_model
 from measure import environment
@@ -95,6 +97,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
     parser.add_argument("--batch", type=int, default=16, help="photos in a step, over all processes")
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--one-gpu", action="store_true", help="all processes on one GPU, exchanging through gloo")
     parser.add_argument("--quick", action="store_true", help="tiny models on a CPU, few steps, float32")
     parser.add_argument("--worker", nargs=4, metavar=("METHOD", "START", "OUTPUT", "DTYPE"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -127,7 +130,8 @@ def run(options: argparse.Namespace, count: int, words: list[str]) -> list[dict[
     """Train in `count` processes; return the lines of the log that have losses."""
     device = {"CUDA_VISIBLE_DEVICES": ""} if options.quick else {}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), __file__]
-    more = ["--batch", str(options.batch), "--steps", str(options.steps), *(["--quick"] if options.quick else [])]
+    more = ["--batch", str(options.batch), "--steps", str(options.steps)]
+    more += [name for name, given in (("--one-gpu", options.one_gpu), ("--quick", options.quick)) if given]
     subprocess.run([*command, *more, "--worker", *words], check=True, env={**os.environ, **device}, stdout=sys.stderr)
     lines = (Path(words[2]) / "log.jsonl").read_text(encoding="utf-8").splitlines()
     return [line for line in map(json.loads, lines) if "losses" in line]
@@ -136,6 +140,9 @@ def run(options: argparse.Namespace, count: int, words: list[str]) -> list[dict[
 def train(options: argparse.Namespace) -> None:
     """Train in this process, one of torchrun's."""
     method, start, output, dtype = options.worker
+    if options.one_gpu:
+        os.environ["LOCAL_RANK"] = "0"
+        PartialState(backend="gloo")  # NCCL wants a GPU for each process; the training's state is this one
     side = SMALL_SIZE if options.quick else SIZE
     changes = {"start": start, "batch_size": options.batch, "steps": options.steps, "precision": dtype,
                "held_out": 0, "log_every": 1, "augmentation": Augmentation(crop_edge=None),

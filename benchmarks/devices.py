@@ -97,8 +97,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
     parser.add_argument("--batch", type=int, default=16, help="photos in a step, over all processes")
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--one-gpu", action="store_true", help="all processes on one GPU, exchanging through gloo")
-    parser.add_argument("--quick", action="store_true", help="tiny models on a CPU, few steps, float32")
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument("--one-gpu", action="store_true", help="all processes on one GPU, exchanging through gloo")
+    place.add_argument("--quick", action="store_true", help="tiny models on a CPU, few steps, float32")
     parser.add_argument("--worker", nargs=4, metavar=("METHOD", "START", "OUTPUT", "DTYPE"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.quick:
